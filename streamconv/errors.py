@@ -1,0 +1,114 @@
+"""Errors a user can meet, each with its exit code (sysexits.h).
+
+    StreamconvError           70  base class; raised itself only for our own bugs
+    ├── UsageError            64  the command line, or a combination of options, makes no sense
+    ├── BadInput              65  a file is damaged, contradicts itself, or holds what cannot be converted
+    │   └── InputChanged      65  an input is not the one the unfinished job was planned from
+    ├── InputMissing          66  a file that is needed is not there
+    ├── NetworkError          69  the network or the remote side does not answer
+    ├── CannotCreate          73  the output cannot be created, or something else is in its place
+    ├── WriteFailed           74  an I/O error or a full disk; the job can be resumed
+    ├── TryAgain              75  nothing is wrong, run the same command again
+    │   ├── Locked            75  another process works on this output
+    │   └── Stopped           75  ``--stop-after`` was reached
+    ├── NoPermission          77  the operating system refuses access
+    └── PlanDiffers           78  an unfinished job for this output was planned differently
+
+A message says what is wrong, where (file, tensor, byte) and, in ``hint``, what to do next.
+"""
+
+from __future__ import annotations
+
+
+class StreamconvError(Exception):
+    """Base of all errors that are shown without a traceback.
+
+    Parameters
+    ----------
+    message : what is wrong and where, one sentence
+    hint : what to do next; printed after the message
+    """
+
+    exit_code = 70
+    #: whether running the same command again continues the job
+    resumable = False
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return f"{self.message}\n  {self.hint}" if self.hint else self.message
+
+
+class UsageError(StreamconvError):
+    """The command line, or a combination of options, makes no sense."""
+
+    exit_code = 64
+
+
+class BadInput(StreamconvError):
+    """A file is damaged, contradicts itself, or holds what cannot be converted."""
+
+    exit_code = 65
+
+
+class InputChanged(BadInput):
+    """An input is not the one the unfinished job was planned from."""
+
+    resumable = True
+
+
+class InputMissing(StreamconvError):
+    """A file that is needed is not there."""
+
+    exit_code = 66
+
+
+class NetworkError(StreamconvError):
+    """The network or the remote side does not answer."""
+
+    exit_code = 69
+    resumable = True
+
+
+class CannotCreate(StreamconvError):
+    """The output cannot be created, or something else is in its place."""
+
+    exit_code = 73
+
+
+class WriteFailed(StreamconvError):
+    """An I/O error or a full disk; what is committed is kept."""
+
+    exit_code = 74
+    resumable = True
+
+
+class TryAgain(StreamconvError):
+    """Nothing is wrong; run the same command again."""
+
+    exit_code = 75
+    resumable = True
+
+
+class Locked(TryAgain):
+    """Another process works on this output."""
+
+
+class Stopped(TryAgain):
+    """``--stop-after`` was reached; everything committed is kept."""
+
+
+class NoPermission(StreamconvError):
+    """The operating system refuses access."""
+
+    exit_code = 77
+
+
+class PlanDiffers(StreamconvError):
+    """An unfinished job for this output was planned differently."""
+
+    exit_code = 78
+    resumable = True

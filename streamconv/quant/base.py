@@ -1,0 +1,66 @@
+"""What a block format is, and how to find one.
+
+A codec module of this package (named in ``types.py``) holds the kernels of one format and ends with
+
+    CODEC = Codec(TYPES["Q4_K"], quantize=_quantize, dequantize=_dequantize)   # or CODECS = {...} for a close family
+
+Contract of the two functions (rows are independent; all arrays C-contiguous unless said; they fill ``out`` and return None):
+
+``quantize(x, out, weights, compat)``
+    x : float32[n_rows, n_cols], finite, ``n_cols % block_size == 0``
+    out : uint8[n_rows, row_bytes]
+    weights : float32[n_cols] importance of each column, or None
+    compat : reproduce defects of the reference where it has any
+    Bytes are those of ggml's reference quantizer on x86-64.
+``dequantize(data, out)``
+    data : uint8[n_rows, row_bytes], may be read-only
+    out : float32[n_rows, n_cols]
+
+Both release the GIL while kernels run and allocate at most a fixed scratch per call, so threads scale.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import import_module
+
+from ..rows import Bytes, Floats
+from .types import TYPES, TensorType
+
+Quantize = Callable[[Floats, Bytes, "Floats | None", bool], None]
+Dequantize = Callable[[Bytes, Floats], None]
+
+
+@dataclass(frozen=True)
+class Codec:
+    """The two directions of one tensor type.
+
+    Attributes
+    ----------
+    type : the tensor type
+    quantize, dequantize : see the module's contract
+    needs_weights : the format cannot be made without importance weights
+    """
+
+    type: TensorType
+    quantize: Quantize
+    dequantize: Dequantize
+    needs_weights: bool = False
+
+
+def codec(name: str) -> Codec:
+    """The codec of tensor type ``name`` (upper case); imports numba and only this format's module.
+
+    Raises
+    ------
+    KeyError : there is no such type, or it has no codec (integer types)
+    """
+    tensor_type = TYPES[name]
+    if not tensor_type.module:
+        raise KeyError(name)
+    module = import_module(f"{__package__}.{tensor_type.module}")
+    found = module.CODECS[name] if hasattr(module, "CODECS") else module.CODEC
+    assert isinstance(found, Codec)
+    assert found.type is tensor_type
+    return found

@@ -1,0 +1,59 @@
+"""The row-source protocol: the one interface that sources, transforms, merges and quantizers share.
+
+A tensor is a matrix of ``n_rows = prod(shape[:-1])`` rows and ``n_cols = shape[-1]`` columns (a scalar is 1 x 1, a vector
+one row). A *row source* hands out any range of its rows as float32. Row sources wrap row sources: a stored tensor, the
+decoder of a quantized one, a permutation of heads and a stack of experts all have this shape, so whoever consumes one
+never knows how deep the tree is.
+
+Contract
+--------
+* ``read`` is a pure function of ``(start, stop)``: thread-safe, the same bits for every chunking of the rows.
+* Values are the stored ones widened to float32, exactly where the stored type allows it.
+* ``prefetch``/``release`` are hints about the pages behind a range of rows; ignoring them is correct.
+* Not checked here: that values are finite.
+"""
+
+from __future__ import annotations
+
+from math import prod
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float32]
+Bytes = NDArray[np.uint8]
+
+
+@runtime_checkable
+class RowSource(Protocol):
+    """A matrix that is read a few rows at a time."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Logical shape, slowest dimension first."""
+
+    @property
+    def dtype(self) -> str:
+        """Precision of the values, spelled as in safetensors: ``F32``, ``F16``, ``BF16``, ``I8``, …"""
+
+    def read(self, start: int, stop: int, out: Floats | None = None) -> Floats:
+        """Rows ``start..stop`` as float32[stop - start, n_cols]; written into ``out`` (any row stride) when given."""
+
+    def stored(self, start: int, stop: int) -> Bytes | None:
+        """The same rows as uint8[stop - start, row_bytes] in the encoding ``dtype`` names, or None when not stored so."""
+
+    def prefetch(self, start: int, stop: int) -> None:
+        """These rows will be read soon."""
+
+    def release(self, start: int, stop: int) -> None:
+        """These rows will not be read again soon."""
+
+
+def matrix_shape(shape: tuple[int, ...]) -> tuple[int, int]:
+    """``(n_rows, n_cols)`` of a tensor seen as a matrix; a scalar is (1, 1).
+
+    >>> matrix_shape((8, 4, 32)), matrix_shape((32,)), matrix_shape(())
+    ((32, 32), (1, 32), (1, 1))
+    """
+    return (prod(shape[:-1]), shape[-1]) if shape else (1, 1)

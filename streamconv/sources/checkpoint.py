@@ -1,0 +1,89 @@
+"""What every source gives: named row sources, the files beside them, and the identity of what was read."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ..errors import BadInput
+from ..metadata import Metadata
+from ..rows import RowSource
+
+
+@dataclass(frozen=True)
+class InputFile:
+    """One file that weights are read from.
+
+    Attributes
+    ----------
+    name : file name without its folder
+    size : bytes
+    digest : hex digest over the header and a sample of pages spread over the data; tells two checkpoints of the
+        same shapes apart without reading them whole
+    device, inode, mtime_ns : the file's identity on this machine; a change during or between runs is refused
+    """
+
+    name: str
+    path: Path
+    size: int
+    digest: str
+    device: int
+    inode: int
+    mtime_ns: int
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A model as it is stored.
+
+    Attributes
+    ----------
+    path : the folder or file that was opened
+    tensors : name -> row source, in the order of the files and, within a file, of the names
+    config : config.json, {} where the source has none
+    metadata : GGUF key/values when the source is a GGUF file, else None
+    inputs : the files behind the tensors
+    """
+
+    path: Path
+    tensors: Mapping[str, RowSource]
+    config: Mapping[str, Any]
+    inputs: tuple[InputFile, ...]
+    metadata: Metadata | None = None
+    warnings: list[str] = field(default_factory=list)
+
+    @property
+    def folder(self) -> Path:
+        """Where the side files (tokenizer, generation config, …) are."""
+        return self.path if self.path.is_dir() else self.path.parent
+
+    def side_file(self, name: str) -> Path | None:
+        """The side file ``name``, or None when there is none."""
+        path = self.folder / name
+        return path if path.is_file() else None
+
+    def text(self, name: str) -> str | None:
+        """The side file ``name`` as UTF-8 text, or None when there is none."""
+        path = self.side_file(name)
+        if path is None:
+            return None
+        try:
+            return path.read_text(encoding="utf-8")
+        except UnicodeDecodeError as e:
+            raise BadInput(f"{path} is not UTF-8 (byte {e.start})") from None
+
+    def json(self, name: str) -> dict[str, Any] | None:
+        """The side file ``name`` as a JSON object, or None when there is none."""
+        text = self.text(name)
+        if text is None:
+            return None
+        try:
+            value = json.loads(text)
+        except (json.JSONDecodeError, RecursionError) as e:
+            raise BadInput(f"{self.folder / name} is not valid JSON: {e}") from None
+        if not isinstance(value, dict):
+            raise BadInput(f"{self.folder / name} is not a JSON object")
+        return value
