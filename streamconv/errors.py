@@ -10,7 +10,8 @@
     ├── WriteFailed           74  an I/O error or a full disk; the job can be resumed
     ├── TryAgain              75  nothing is wrong, run the same command again
     │   ├── Locked            75  another process works on this output
-    │   └── Stopped           75  ``--stop-after`` was reached
+    │   ├── Stopped           75  ``--stop-after`` was reached
+    │   └── Interrupted       75  a signal asked to stop; the command line dies of that signal instead of exiting
     ├── NoPermission          77  the operating system refuses access
     └── PlanDiffers           78  an unfinished job for this output was planned differently
 
@@ -99,6 +100,19 @@ class Locked(TryAgain):
 
 class Stopped(TryAgain):
     """``--stop-after`` was reached; everything committed is kept."""
+
+
+class Interrupted(TryAgain):
+    """A signal asked to stop; everything committed is kept.
+
+    Attributes
+    ----------
+    signum : the signal's number
+    """
+
+    def __init__(self, signum: int, message: str) -> None:
+        super().__init__(message, "Run the same command again to go on.")
+        self.signum = signum
 
 
 class NoPermission(StreamconvError):

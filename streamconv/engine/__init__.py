@@ -1,0 +1,1 @@
+"""Plan, chunks, threads, commit: moves rows into their final place without knowing what they mean."""

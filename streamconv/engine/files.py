@@ -1,0 +1,203 @@
+"""Every write streamconv makes to disk goes through here: one seam for durability, portability and fault injection.
+
+Promises
+--------
+* ``pwrite_all`` returns only when every byte was accepted by the operating system (short writes and EINTR are handled).
+* After ``sync_data`` returned, those bytes survive power loss, as far as the device tells the truth.
+* ``write_atomically`` and ``publish`` leave either the old file or the whole new one under the name, never a part.
+
+A failed write or sync is fatal for the run and is never retried: after a failed fsync the kernel may have marked the pages
+clean, so a second call would report success over lost data (PostgreSQL's "fsyncgate"; Rebello et al., ATC 2020).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import shutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from ..errors import CannotCreate, NoPermission, StreamconvError, WriteFailed
+
+_ZEROS_LIMIT = 1 << 30
+_DARWIN = sys.platform == "darwin"
+
+
+def _fail(e: OSError, path: Path, what: str, needed_bytes: int = 0) -> StreamconvError:
+    """The user's error for a failed system call on ``path``."""
+    reason = os.strerror(e.errno) if e.errno else str(e)
+    if e.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return NoPermission(f"{path}: {what}: {reason}", "Choose an output folder you may write to.")
+    if e.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        need = f" ({needed_bytes:,} bytes are needed)" if needed_bytes else ""
+        return WriteFailed(
+            f"{path}: {what}: {reason}{need}", "Free some space and run the same command again."
+        )
+    if e.errno in (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG):
+        return CannotCreate(f"{path}: {what}: {reason}")
+    return WriteFailed(f"{path}: {what}: {reason}", "Check the device, then run the same command again.")
+
+
+@contextlib.contextmanager
+def _guard(path: Path, what: str, needed_bytes: int = 0) -> Iterator[None]:
+    try:
+        yield
+    except OSError as e:
+        raise _fail(e, path, what, needed_bytes) from e
+
+
+def make_dir(path: Path) -> None:
+    """Create the folder ``path`` (mode 0700) if it is not there; its parent must exist."""
+    with _guard(path, "cannot create the job folder"), contextlib.suppress(FileExistsError):
+        os.mkdir(path, 0o700)
+        sync_dir(path.parent)
+
+
+def open_for_writing(path: Path, *, create: bool) -> int:
+    """A file descriptor for reading and writing; with ``create`` the file must not exist yet."""
+    flags = os.O_RDWR | os.O_CLOEXEC | (os.O_CREAT | os.O_EXCL if create else 0)
+    with _guard(path, "cannot create" if create else "cannot open"):
+        return os.open(path, flags, 0o666)
+
+
+def open_or_create(path: Path) -> int:
+    """A file descriptor for reading and writing, of the file that is there or of a new empty one."""
+    with _guard(path, "cannot open"):
+        return os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_CREAT, 0o666)
+
+
+def allocate(fd: int, size: int, path: Path) -> None:
+    """Make ``fd`` ``size`` bytes long, new bytes reading as zero, with disk space reserved where the system can.
+
+    Raises
+    ------
+    WriteFailed : the disk is too small; known here, before any work is done
+    """
+    with _guard(path, "cannot reserve space", size):
+        have = os.fstat(fd).st_size
+        if have > size:
+            os.ftruncate(fd, size)
+        if hasattr(os, "posix_fallocate"):
+            try:
+                if size:
+                    os.posix_fallocate(fd, 0, size)
+                return
+            except OSError as e:
+                # The filesystem cannot preallocate (NFS, some FUSE): fall through to the portable ways.
+                if e.errno not in (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS):
+                    raise
+        if size < _ZEROS_LIMIT:
+            at = have
+            while at < size:
+                at += os.pwrite(fd, bytes(min(size - at, 1 << 20)), at)
+        else:
+            os.ftruncate(fd, size)
+
+
+def pwrite_all(fd: int, data: memoryview | bytes, offset: int, path: Path) -> None:
+    """Write all of ``data`` at ``offset``."""
+    view = memoryview(data).cast("B")
+    with _guard(path, f"write of {len(view):,} bytes at offset {offset:,} failed"):
+        while len(view):
+            n = os.pwrite(fd, view, offset)
+            if n == 0:
+                raise OSError(errno.EIO, "write accepted no bytes")
+            view, offset = view[n:], offset + n
+
+
+def pread_exactly(fd: int, size: int, offset: int, path: Path) -> bytes:
+    """``size`` bytes from ``offset``; fewer only at the end of the file."""
+    parts = []
+    with _guard(path, f"read of {size:,} bytes at offset {offset:,} failed"):
+        while size:
+            part = os.pread(fd, min(size, 1 << 24), offset)
+            if not part:
+                break
+            parts.append(part)
+            size -= len(part)
+            offset += len(part)
+    return b"".join(parts)
+
+
+def sync_data(fd: int, path: Path) -> None:
+    """The data barrier: returns when what was written to ``fd`` is durable."""
+    with _guard(path, "the device did not confirm the write (fdatasync)"):
+        if _DARWIN:  # fdatasync is no barrier there
+            fcntl.fcntl(fd, fcntl.F_FULLFSYNC)  # type: ignore[attr-defined,unused-ignore]
+        else:
+            os.fdatasync(fd)
+
+
+def sync_dir(path: Path) -> None:
+    """Make names created in or renamed into folder ``path`` durable."""
+    with _guard(path, "cannot sync the folder"):
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+
+
+def drop_cache(fd: int, offset: int = 0, length: int = 0) -> None:
+    """Let the system forget cached pages of ``fd`` that are already on disk; a hint."""
+    if hasattr(os, "posix_fadvise"):
+        # Cosmetic: some filesystems refuse it, and nothing depends on it.
+        with contextlib.suppress(OSError):
+            os.posix_fadvise(fd, offset, length, os.POSIX_FADV_DONTNEED)
+
+
+def publish(part: Path, final: Path) -> None:
+    """Give the finished ``part`` its ``final`` name, durably."""
+    with _guard(final, "cannot give the finished file its name"):
+        os.rename(part, final)
+    sync_dir(final.parent)
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Replace the small text file ``path``: temporary file in the same folder, sync, rename, sync of the folder."""
+    temporary = path.with_name(path.name + ".tmp")
+    with _guard(path, "cannot write"):
+        temporary.unlink(missing_ok=True)
+    fd = open_for_writing(temporary, create=True)
+    try:
+        pwrite_all(fd, text.encode(), 0, temporary)
+        sync_data(fd, temporary)
+    finally:
+        os.close(fd)
+    publish(temporary, path)
+
+
+def remove_tree(path: Path) -> None:
+    """Remove the job folder ``path`` and what is in it."""
+    with _guard(path, "cannot remove the job folder"):
+        shutil.rmtree(path)
+    sync_dir(path.parent)
+
+
+def remove_file(path: Path) -> None:
+    """Remove the file ``path`` if it is there."""
+    with _guard(path, "cannot remove"):
+        path.unlink(missing_ok=True)
+
+
+def free_bytes(folder: Path) -> int:
+    """Bytes a user may still write on the filesystem of ``folder``."""
+    with _guard(folder, "cannot ask for free space"):
+        return shutil.disk_usage(folder).free
+
+
+def lock_exclusively(fd: int) -> bool:
+    """Take the advisory lock of ``fd``; False when another process holds it."""
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as e:
+        if e.errno in (errno.EAGAIN, errno.EACCES):
+            return False
+        if e.errno in (errno.ENOTSUP, errno.ENOLCK, errno.ENOSYS):
+            return True  # no locks on this filesystem; the run nonce in the index keeps two writers apart
+        raise
+    return True

@@ -1,0 +1,312 @@
+"""The job folder: what a run finds there, what it may trust, and how the result gets its final name.
+
+OUT.streamconv/     0700, beside OUT, gone when OUT is complete
+    lock            advisory lock and its holder
+    plan.json       the plan for people, and the identity of the inputs
+    index.wal       the write-ahead index
+    data-N.part     output file number N, bytes at their final offsets; starts with "SCVP" until the header is written
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import xxhash
+
+from ..errors import CannotCreate, InputChanged, PlanDiffers, WriteFailed
+from . import files
+from .journal import PUBLISHED, PUBLISHING, Journal, Stamp
+from .lock import JobLock
+from .plan import Chunk, Plan
+
+_RESERVE_BYTES = 64 << 20
+_PART_MAGIC = b"SCVP"
+_READ_BYTES = 4 << 20
+
+
+def is_published(plan: Plan, index: int) -> bool:
+    """Whether output file ``index`` of ``plan`` is complete under its final name.
+
+    The header holds the plan's fingerprint, so equal header bytes and length mean: made by this very plan.
+    """
+    f = plan.files[index]
+    try:
+        with open(f.path, "rb", buffering=0) as got:
+            return (
+                os.fstat(got.fileno()).st_size == f.size
+                and files.pread_exactly(got.fileno(), len(f.header), 0, f.path) == f.header
+            )
+    except (OSError, WriteFailed):
+        return False
+
+
+def is_finished(plan: Plan) -> bool:
+    """Whether the whole output is there, made by this plan from inputs that have not been touched since."""
+    if not all(is_published(plan, i) for i in range(len(plan.files))):
+        return False
+    oldest = min(f.path.stat().st_mtime_ns for f in plan.files)
+    return all(i["mtime_ns"] <= oldest for i in plan.inputs)
+
+
+def refuse_foreign_output(plan: Plan) -> None:
+    """Raise CannotCreate when something this plan did not make is in the output's place."""
+    for index, f in enumerate(plan.files):
+        if f.path.exists() and not is_published(plan, index):
+            what = "is a folder" if f.path.is_dir() else "is already there and was not made by this plan"
+            raise CannotCreate(f"{f.path} {what}", "Choose another name, or replace it with --force.")
+
+
+def preflight(plan: Plan) -> None:
+    """Check that the output can be created at all, before anything is written.
+
+    Raises
+    ------
+    CannotCreate : the folder is missing
+    NoPermission : it is not writable
+    WriteFailed : the disk is too small
+    """
+    parent = plan.output.parent
+    if not parent.is_dir():
+        raise CannotCreate(f"{parent} is not a folder", f"Create it first: mkdir -p {parent}")
+    have = (
+        sum(p.stat().st_blocks * 512 for p in plan.job_dir.glob("data-*.part"))
+        if plan.job_dir.is_dir()
+        else 0
+    )
+    need = plan.total_bytes - have + _RESERVE_BYTES
+    free = files.free_bytes(parent)
+    if need > free and plan.total_bytes > have:
+        raise WriteFailed(
+            f"{parent}: the output needs {need:,} bytes, {free:,} are free",
+            "Free some space, or choose a smaller --type or another folder.",
+        )
+
+
+@dataclass
+class Job:
+    """An open job folder, locked by this process.
+
+    Attributes
+    ----------
+    done : stamps of the chunks that are finished and trusted
+    notes : what was unusual about the folder's state
+    """
+
+    plan: Plan
+    journal: Journal
+    part_fds: list[int]
+    done: dict[int, Stamp]
+    notes: list[str]
+    _resources: ExitStack
+
+    @classmethod
+    def open(
+        cls,
+        plan: Plan,
+        *,
+        force: bool = False,
+        verify: str = "all",
+        progress: Callable[[int], None] | None = None,
+    ) -> Job:
+        """Create the job folder of ``plan`` or take over the unfinished one.
+
+        Parameters
+        ----------
+        force : discard an unfinished job of another plan
+        verify : which finished chunks to read back before they are trusted: ``all``, ``recent`` (those since the last
+            orderly stop) or ``none``
+        progress : called with the bytes read back so far
+
+        Raises
+        ------
+        Locked, PlanDiffers, InputChanged, CannotCreate, WriteFailed, NoPermission
+        """
+        with ExitStack() as stack:
+            files.make_dir(plan.job_dir)
+            lock = JobLock(plan.job_dir / "lock")
+            stack.callback(lock.close)
+            journal = Journal.open(plan.job_dir / "index.wal")
+            if journal is not None and not force:
+                _check_inputs(plan)
+            if journal is not None and journal.header.fingerprint != plan.fingerprint:
+                journal.close()
+                if not force:
+                    raise PlanDiffers(
+                        f"{plan.job_dir} holds an unfinished job that was planned differently{_difference(plan)}",
+                        "Repeat that command to finish it, or start over with --force.",
+                    )
+                journal = None
+            notes: list[str] = []
+            fresh = journal is None
+            if journal is None:
+                if (plan.job_dir / "index.wal").exists() and not force:
+                    notes.append("the unfinished job's index was unusable; starting over")
+                for path in [plan.job_dir / "index.wal", *plan.job_dir.glob("data-*.part")]:
+                    files.remove_file(path)
+                _write_plan(plan)
+            parts = [_open_part(plan, i, stack, notes) for i in range(len(plan.files))]
+            chunks = plan.chunks()
+            if journal is None:
+                journal = Journal.create(plan.job_dir / "index.wal", len(chunks), plan.fingerprint)
+            elif not (plan.job_dir / "plan.json").exists():
+                _write_plan(plan)
+            stack.callback(journal.close)
+            job = cls(plan, journal, parts, {}, notes, stack)
+            if not fresh:
+                job._trust(chunks, verify if not notes else "all", progress)
+            journal.take_over()
+            job._resources = stack.pop_all()
+            return job
+
+    def _trust(self, chunks: list[Chunk], verify: str, progress: Callable[[int], None] | None) -> None:
+        """Fill ``done`` with the stamps that hold, and make the others pending."""
+        torn = self.journal.damaged_slots()
+        if torn:
+            self.notes.append(f"{torn} index slots were damaged; their chunks are made again")
+        stamps = {s.chunk: s for s in self.journal.stamps()}
+        clean = self.journal.header.clean_generation
+        doubted, read = [], 0
+        for number, stamp in stamps.items():
+            chunk = chunks[number] if number < len(chunks) else None
+            fits = chunk is not None and (stamp.file, stamp.offset, stamp.length, stamp.rows) == (
+                chunk.file, chunk.offset, chunk.length, chunk.stop - chunk.start,
+            )  # fmt: skip
+            if fits and (verify == "none" or (verify == "recent" and stamp.generation <= clean)):
+                self.done[number] = stamp
+            elif fits and self._digest(stamp) == stamp.digest:
+                self.done[number] = stamp
+            else:
+                doubted.append(number)
+            read += stamp.length
+            if progress:
+                progress(read)
+        if doubted:
+            names = sorted({chunks[n].item.name for n in doubted if n < len(chunks)})
+            self.notes.append(
+                f"{len(doubted)} finished chunks do not hold what the index says and are made again"
+                f" ({', '.join(names[:3])}{', …' if len(names) > 3 else ''})"
+            )
+            self.journal.forget(doubted)
+
+    def _digest(self, stamp: Stamp) -> bytes:
+        """Digest of the range as it is on disk now."""
+        fd, path = self.part_fds[stamp.file], self.part_path(stamp.file)
+        files.drop_cache(fd, stamp.offset, stamp.length)
+        digest = xxhash.xxh3_128()
+        for at in range(stamp.offset, stamp.offset + stamp.length, _READ_BYTES):
+            size = min(_READ_BYTES, stamp.offset + stamp.length - at)
+            digest.update(files.pread_exactly(fd, size, at, path))
+        files.drop_cache(fd, stamp.offset, stamp.length)
+        return digest.digest()
+
+    def part_path(self, index: int) -> Path:
+        """Where output file ``index`` is while it grows."""
+        return self.plan.job_dir / f"data-{index + 1}.part"
+
+    def publish(self) -> None:
+        """Write the headers, check what is on disk, and give every file its final name; the first file comes last.
+
+        Raises
+        ------
+        WriteFailed, CannotCreate
+        """
+        self.journal.mark(PUBLISHING)
+        for index, f in enumerate(self.plan.files):
+            fd, path = self.part_fds[index], self.part_path(index)
+            if fd < 0:
+                continue  # published by an earlier run that was killed between two renames
+            files.pwrite_all(fd, f.header, 0, path)
+            files.sync_data(fd, path)
+            files.drop_cache(fd)
+            if os.fstat(fd).st_size != f.size or files.pread_exactly(fd, len(f.header), 0, path) != f.header:
+                raise WriteFailed(
+                    f"{path} does not hold what was written to it", "Check the disk; then run again."
+                )
+        for index in reversed(range(len(self.plan.files))):
+            if self.part_fds[index] >= 0:
+                files.publish(self.part_path(index), self.plan.files[index].path)
+        self.journal.mark(PUBLISHED)
+        self.discard()
+
+    def discard(self) -> None:
+        """Remove the job folder."""
+        files.remove_tree(self.plan.job_dir)
+
+    def close(self) -> None:
+        """Release everything; the job stays as it is."""
+        self._resources.close()
+
+
+def leftover(plan: Plan) -> None:
+    """Remove the folder of a job whose output was published just before the process died."""
+    if not plan.job_dir.is_dir():
+        return
+    with suppress(FileNotFoundError):
+        lock = JobLock(plan.job_dir / "lock")
+        try:
+            files.remove_tree(plan.job_dir)
+        finally:
+            lock.close()
+
+
+def _open_part(plan: Plan, index: int, stack: ExitStack, notes: list[str]) -> int:
+    """The part file ``index``, of full length; -1 when its file is published already."""
+    path, size = plan.job_dir / f"data-{index + 1}.part", plan.files[index].size
+    if not path.exists() and is_published(plan, index):
+        return -1
+    fresh = not path.exists()
+    fd = files.open_for_writing(path, create=fresh)
+    stack.callback(os.close, fd)
+    if not fresh and os.fstat(fd).st_size != size:
+        notes.append(f"{path.name} had the wrong length; every finished chunk is read back")
+    if fresh and (plan.job_dir / "index.wal").exists():
+        notes.append(f"{path.name} was gone; its chunks are made again")
+    if fresh or os.fstat(fd).st_size != size:
+        files.allocate(fd, size, path)
+        files.pwrite_all(fd, _PART_MAGIC[:size], 0, path)
+        files.sync_data(fd, path)
+        files.sync_dir(path.parent)
+    return fd
+
+
+def _write_plan(plan: Plan) -> None:
+    record = {**plan.description, "fingerprint": plan.fingerprint.hex(), "inputs": list(plan.inputs)}
+    files.write_atomically(plan.job_dir / "plan.json", json.dumps(record, indent=1, sort_keys=True) + "\n")
+
+
+def _recorded(plan: Plan) -> dict[str, object]:
+    try:
+        record = json.loads((plan.job_dir / "plan.json").read_text())
+        return record if isinstance(record, dict) else {}
+    except (OSError, ValueError):
+        return {}  # derived data: a damaged plan.json costs only the comparison
+
+
+def _difference(plan: Plan) -> str:
+    """In words, what an unfinished job has that ``plan`` has not."""
+    old = _recorded(plan)
+    differing = [k for k in sorted(plan.description) if k in old and old[k] != plan.description[k]]
+    return "".join(f"; {k}: {old[k]} there, {plan.description[k]} now" for k in differing[:3])
+
+
+def _check_inputs(plan: Plan) -> None:
+    """Refuse to go on when an input was touched since the job was planned."""
+    old = {}
+    recorded = _recorded(plan).get("inputs")
+    for entry in recorded if isinstance(recorded, list) else []:
+        if isinstance(entry, dict):
+            old[entry.get("name")] = entry
+    for now in plan.inputs:
+        before = old.get(now["name"])
+        if before is None or before.get("size") != now["size"]:
+            continue  # another input altogether: the fingerprints differ
+        if before.get("mtime_ns") != now["mtime_ns"]:
+            raise InputChanged(
+                f"{now['name']} was changed after the unfinished job {plan.job_dir} was planned",
+                "Put the old file back to go on, or start over with --force.",
+            )

@@ -1,0 +1,279 @@
+"""The write-ahead index: one fixed slot per chunk, stamped only after the chunk's bytes are durable.
+
+Layout of ``index.wal`` (little endian; written in full at creation, so a later stamp can never run out of space):
+
+    0      header page A, 4096 bytes        newest valid generation wins, as LMDB's meta pages
+    4096   header page B, 4096 bytes
+    8192   slot 0, slot 1, …                128 bytes each; never straddles a sector; all zero = pending
+
+Invariants
+----------
+I1  A valid slot *must* imply: the bytes of its range are durable and hash to its digest.
+I2  The file *must* belong to one plan: every slot carries the salt of the header, every header the plan's fingerprint.
+
+A slot whose checksum is wrong is torn or rotten and counts as pending: losing a record costs one chunk of work.
+Source: the layouts of SQLite's WAL and LMDB; see also borg and restic on write ordering.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import struct
+import time
+import zlib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from ..errors import WriteFailed
+from . import files
+
+_PAGE = 4096
+_SLOT = 128
+_HEADER = struct.Struct("<4sIQBxxxxxxxQQQQ32sd")
+_STAMP = struct.Struct("<4sBxxxIIQQQQQd16sdfIQ")
+_CRC = struct.Struct("<I")
+_HEADER_MAGIC, _SLOT_MAGIC, _VERSION = b"SCVJ", b"SLOT", 1
+
+RUNNING, CLEAN, PUBLISHING, PUBLISHED = 1, 2, 3, 4
+_DONE = 1
+
+
+@dataclass(frozen=True)
+class Header:
+    """One generation of the index's header.
+
+    Attributes
+    ----------
+    generation : rises with every header written; page ``generation % 2``
+    state : RUNNING, CLEAN (stopped in order), PUBLISHING or PUBLISHED
+    n_slots : number of chunks
+    salt : random number of this job; slots of another job are not valid here
+    nonce : random number of the run that wrote it; a run that meets another nonce has lost the job and stops
+    clean_generation : generation of the last orderly stop
+    fingerprint : SHA-256 of the plan
+    """
+
+    generation: int
+    state: int
+    n_slots: int
+    salt: int
+    nonce: int
+    clean_generation: int
+    fingerprint: bytes
+
+
+@dataclass(frozen=True)
+class Stamp:
+    """What a slot records of its finished chunk.
+
+    Attributes
+    ----------
+    chunk : chunk number = slot number
+    file : which output file
+    offset, length : byte range in it
+    rows : rows in the chunk
+    digest : 16 bytes, xxh3_128 of the range
+    sum_squared_error, max_error : decoded values against the source, 0 unless measured
+    nonfinite : NaN and Inf among the source's values
+    generation : header generation it was stamped under
+    """
+
+    chunk: int
+    file: int
+    offset: int
+    length: int
+    rows: int
+    digest: bytes
+    sum_squared_error: float = 0.0
+    max_error: float = 0.0
+    nonfinite: int = 0
+    generation: int = 0
+
+
+def _sealed(payload: bytes, size: int) -> bytes:
+    """``payload`` padded to ``size`` bytes, the last four being the CRC-32 of all before."""
+    body = payload.ljust(size - 4, b"\0")
+    return body + _CRC.pack(zlib.crc32(body))
+
+
+def _intact(block: bytes) -> bool:
+    return _CRC.unpack(block[-4:])[0] == zlib.crc32(block[:-4])
+
+
+class Journal:
+    """The index file of one job, open for one run.
+
+    ``stamp`` must be called only after ``files.sync_data`` returned for the data it vouches for: index pages may reach the
+    disk at any time after they are written, so a slot must not exist before the data barrier.
+    """
+
+    def __init__(self, path: Path, fd: int, header: Header) -> None:
+        self.path = path
+        self._fd = fd
+        self.header = header
+
+    @classmethod
+    def create(cls, path: Path, n_slots: int, fingerprint: bytes) -> Journal:
+        """A new index with all slots pending, whole and durable before its name exists."""
+        salt, nonce = (int.from_bytes(os.urandom(8), "little") | 1 for _ in range(2))
+        header = Header(1, RUNNING, n_slots, salt, nonce, 0, fingerprint)
+        temporary = path.with_name(path.name + ".tmp")
+        files.remove_file(temporary)
+        fd = files.open_for_writing(temporary, create=True)
+        try:
+            journal = cls(temporary, fd, header)
+            size = 2 * _PAGE + n_slots * _SLOT
+            for at in range(0, size, 1 << 20):
+                files.pwrite_all(fd, bytes(min(1 << 20, size - at)), at, temporary)
+            journal._write_header(header)
+            files.publish(temporary, path)
+        except BaseException:
+            os.close(fd)
+            raise
+        journal.path = path
+        return journal
+
+    @classmethod
+    def open(cls, path: Path) -> Journal | None:
+        """The index at ``path``, taken over by this run; None when there is none or no header page is intact."""
+        if not path.exists():
+            return None
+        fd = files.open_for_writing(path, create=False)
+        header = cls._newest_header(fd, path)
+        if header is None or os.fstat(fd).st_size != 2 * _PAGE + header.n_slots * _SLOT:
+            os.close(fd)
+            return None
+        return cls(path, fd, header)
+
+    @staticmethod
+    def _newest_header(fd: int, path: Path) -> Header | None:
+        found: Header | None = None
+        for page in range(2):
+            block = files.pread_exactly(fd, _PAGE, page * _PAGE, path)
+            if len(block) < _PAGE or not _intact(block):
+                continue
+            magic, version, generation, state, n_slots, salt, nonce, clean, fingerprint, _time = (
+                _HEADER.unpack_from(block)
+            )
+            if (magic, version) != (_HEADER_MAGIC, _VERSION):
+                continue
+            if found is None or generation > found.generation:
+                found = Header(generation, state, n_slots, salt, nonce, clean, fingerprint)
+        return found
+
+    def take_over(self) -> None:
+        """Begin a run: a new nonce, state RUNNING."""
+        nonce = int.from_bytes(os.urandom(8), "little") | 1
+        self._write_header(replace(self._next(), state=RUNNING, nonce=nonce))
+
+    def mark(self, state: int) -> None:
+        """Record durably that the job is in ``state``."""
+        header = replace(self._next(), state=state)
+        if state == CLEAN:
+            header = replace(header, clean_generation=header.generation)
+        self._write_header(header)
+
+    def _next(self) -> Header:
+        return replace(self.header, generation=self.header.generation + 1)
+
+    def _write_header(self, header: Header) -> None:
+        h = header
+        payload = _HEADER.pack(
+            _HEADER_MAGIC, _VERSION, h.generation, h.state, h.n_slots, h.salt, h.nonce, h.clean_generation,
+            h.fingerprint, time.time(),
+        )  # fmt: skip
+        files.pwrite_all(self._fd, _sealed(payload, _PAGE), h.generation % 2 * _PAGE, self.path)
+        files.sync_data(self._fd, self.path)
+        self.header = header
+
+    def still_ours(self) -> bool:
+        """Whether no other run has taken this job over since (locks may be no-ops on network filesystems)."""
+        newest = self._newest_header(self._fd, self.path)
+        return newest is not None and newest.nonce == self.header.nonce and self.path.exists()
+
+    def stamp(self, stamps: Iterable[Stamp]) -> None:
+        """Record finished chunks durably. Their data must be durable already."""
+        now = time.time()
+        for s in stamps:
+            payload = _STAMP.pack(
+                _SLOT_MAGIC, _DONE, s.chunk, s.file, s.offset, s.length, s.rows, self.header.salt, self.header.nonce,
+                now, s.digest, s.sum_squared_error, s.max_error, s.nonfinite, self.header.generation,
+            )  # fmt: skip
+            files.pwrite_all(self._fd, _sealed(payload, _SLOT), 2 * _PAGE + s.chunk * _SLOT, self.path)
+        files.sync_data(self._fd, self.path)
+
+    def stamps(self) -> Iterator[Stamp]:
+        """All valid slots, in chunk order, read through a mapping of the file."""
+        if not self.header.n_slots:
+            return
+        with mmap.mmap(self._fd, 0, prot=mmap.PROT_READ) as index:
+            for chunk in range(self.header.n_slots):
+                block = index[2 * _PAGE + chunk * _SLOT : 2 * _PAGE + (chunk + 1) * _SLOT]
+                found = self._parse(block, chunk)
+                if found is not None:
+                    yield found
+
+    def damaged_slots(self) -> int:
+        """Slots that are neither pending nor intact: torn by a power cut, or rotten."""
+        damaged = 0
+        if self.header.n_slots:
+            with mmap.mmap(self._fd, 0, prot=mmap.PROT_READ) as index:
+                for chunk in range(self.header.n_slots):
+                    block = index[2 * _PAGE + chunk * _SLOT : 2 * _PAGE + (chunk + 1) * _SLOT]
+                    damaged += any(block) and self._parse(block, chunk) is None
+        return damaged
+
+    def _parse(self, block: bytes, chunk: int) -> Stamp | None:
+        if not any(block) or not _intact(block):
+            return None
+        (
+            magic,
+            state,
+            number,
+            file,
+            offset,
+            length,
+            rows,
+            salt,
+            _nonce,
+            _time,
+            digest,
+            sse,
+            worst,
+            bad,
+            generation,
+        ) = _STAMP.unpack_from(block)
+        if magic != _SLOT_MAGIC or state != _DONE or number != chunk or salt != self.header.salt:
+            return None
+        return Stamp(chunk, file, offset, length, rows, digest, sse, worst, bad, generation)
+
+    def forget(self, chunks: Iterable[int]) -> None:
+        """Make ``chunks`` pending again, durably."""
+        for chunk in chunks:
+            files.pwrite_all(self._fd, bytes(_SLOT), 2 * _PAGE + chunk * _SLOT, self.path)
+        files.sync_data(self._fd, self.path)
+
+    def close(self) -> None:
+        """Close the file; the job stays as it is."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+
+def read_progress(path: Path) -> tuple[Header, list[Stamp]] | None:
+    """Header and valid slots of the index at ``path`` without taking it over; None when it cannot be read."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        header = Journal._newest_header(fd, path)
+        if header is None or os.fstat(fd).st_size != 2 * _PAGE + header.n_slots * _SLOT:
+            return None
+        return header, list(Journal(path, fd, header).stamps())
+    except WriteFailed:
+        return None
+    finally:
+        os.close(fd)
