@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..errors import BadInput
+from ..errors import BadInput, InputMissing, NoPermission
 from ..metadata import Metadata
 from ..rows import RowSource
 
@@ -78,12 +78,31 @@ class Checkpoint:
     def json(self, name: str) -> dict[str, Any] | None:
         """The side file ``name`` as a JSON object, or None when there is none."""
         text = self.text(name)
-        if text is None:
-            return None
-        try:
-            value = json.loads(text)
-        except (json.JSONDecodeError, RecursionError) as e:
-            raise BadInput(f"{self.folder / name} is not valid JSON: {e}") from None
-        if not isinstance(value, dict):
-            raise BadInput(f"{self.folder / name} is not a JSON object")
-        return value
+        return None if text is None else parse_object(text, self.folder / name)
+
+
+def parse_object(text: str, path: Path) -> dict[str, Any]:
+    """The JSON object in ``text``; BadInput, naming ``path``, when it is something else."""
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError) as e:
+        raise BadInput(f"{path} is not valid JSON: {e}") from None
+    if not isinstance(value, dict):
+        raise BadInput(f"{path} is not a JSON object")
+    return value
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """The JSON object in the file ``path``.
+
+    Errors: InputMissing, NoPermission, or BadInput for what is not a JSON object in UTF-8.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise InputMissing(f"{path} is not there") from None
+    except PermissionError:
+        raise NoPermission(f"{path} may not be read") from None
+    except UnicodeDecodeError as e:
+        raise BadInput(f"{path} is not UTF-8 (byte {e.start})") from None
+    return parse_object(text, path)

@@ -1,0 +1,163 @@
+"""GGUF files as a source: a strict reader of versions 2 and 3, little-endian, split or whole.
+
+Nothing is believed before it is checked against the file's length, so a hostile header can neither make us allocate nor loop.
+Token texts stay in the mapping until one is asked for. Not checked here: the values, and whether a loader likes the model
+(see ``streamconv.check``).
+
+Source: ggml/docs/gguf.md; limits of ggml's gguf.cpp.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ..errors import BadInput, InputMissing
+from ..metadata import Metadata
+from ..quant.types import TYPES, TensorType
+from ..rows import Bytes, Floats, RowSource
+from .checkpoint import Checkpoint, InputFile
+from .gguf_header import Header, TensorInfo, parse_header
+from .mapped import IoMode, MappedFile
+from .naming import shown
+from .stored import FileRows, StoredRows
+from .widen import STORED_TYPES
+
+SPLIT_KEYS = ("split.no", "split.count", "split.tensors.count")
+_SHARD = re.compile(r"(?P<stem>.*)-(?P<number>\d{5})-of-(?P<count>\d{5})\.gguf")
+
+
+@dataclass(frozen=True)
+class GgufFile:
+    """One GGUF file.
+
+    Attributes
+    ----------
+    file : the bytes
+    header : version, metadata, alignment and tensor infos in file order
+    """
+
+    file: MappedFile
+    header: Header
+
+    @property
+    def metadata(self) -> Metadata:
+        """Key/values as stored, empty ones included."""
+        return self.header.metadata
+
+    @property
+    def tensors(self) -> dict[str, TensorInfo]:
+        """Tensor infos by name, in file order."""
+        return self.header.tensors
+
+    def rows(self, info: TensorInfo) -> RowSource:
+        """The row source of one tensor."""
+        offset = self.header.data_start + info.offset
+        if info.type.name in STORED_TYPES:
+            return StoredRows(self.file, offset, info.name, info.shape, info.type.name)
+        return GgufRows(self.file, offset, info.name, info.shape, info.type)
+
+
+class GgufRows(FileRows):
+    """A tensor of quantized blocks; ``dtype`` is the name of the ggml type, ``stored`` gives the blocks."""
+
+    def __init__(self, file: MappedFile, offset: int, name: str, shape: tuple[int, ...], type: TensorType) -> None:
+        super().__init__(file, offset, name, shape, type.name, type.row_bytes(shape[-1]))
+
+    def _fill(self, data: Bytes, out: Floats) -> None:
+        # Only here numba is needed; whoever looks at a file does not pay for it.
+        from ..quant.base import codec
+
+        if not TYPES[self.dtype].module:
+            raise BadInput(
+                f"{self.file.path}: tensor {shown(self.name)} has type {self.dtype}, which cannot be decoded"
+            )
+        dequantize = codec(self.dtype).dequantize
+        if out.flags.c_contiguous:
+            dequantize(data, out)
+        else:
+            dense = np.empty(out.shape, np.float32)
+            dequantize(data, dense)
+            out[...] = dense
+
+
+def read_gguf(path: Path, io: IoMode = "mmap") -> GgufFile:
+    """Read the header of one file and check that its tensors lie apart and inside it.
+
+    Errors: InputMissing, NoPermission; BadInput names the file and the key or tensor.
+    """
+    file = MappedFile(path, io)
+    header = parse_header(file)
+    _check_layout(file, header)
+    return GgufFile(file, header)
+
+
+def open_gguf(path: Path, io: IoMode = "mmap") -> Checkpoint:
+    """Open a model; of a split one, ``path`` is the first file and the others are found by their names.
+
+    Tensors come in file order. The metadata are those of the first file, without the split keys.
+
+    Errors: as ``read_gguf``; InputMissing names an absent split; BadInput when the splits contradict each other.
+    """
+    first = read_gguf(path, io)
+    files = [first, *_other_splits(first, io)]
+    tensors: dict[str, RowSource] = {}
+    for each in files:
+        for name, info in each.tensors.items():
+            if name in tensors:
+                raise BadInput(f"{each.file.path}: duplicate tensor {shown(name)}, an earlier split holds it too")
+            tensors[name] = each.rows(info)
+    total = first.metadata.get("split.tensors.count", len(tensors))
+    if len(files) > 1 and total != len(tensors):
+        raise BadInput(
+            f"{path}: split.tensors.count promises {total} tensors, the {len(files)} files hold {len(tensors)}"
+        )
+    metadata = Metadata({key: value for key, value in first.metadata.items() if key not in SPLIT_KEYS})
+    return Checkpoint(path=path, tensors=tensors, config={}, inputs=_inputs(files), metadata=metadata)
+
+
+def _inputs(files: list[GgufFile]) -> tuple[InputFile, ...]:
+    return tuple(each.file.describe(min(each.header.data_start, each.file.size)) for each in files)
+
+
+def _other_splits(first: GgufFile, io: IoMode) -> list[GgufFile]:
+    """The second and later files of a split model."""
+    path = first.file.path
+    count = first.metadata.get("split.count", 1)
+    if type(count) is not int or count <= 1:
+        return []
+    name = _SHARD.fullmatch(path.name)
+    if not name or int(name["count"]) != count:
+        raise BadInput(f"{path}: split.count is {count}, so the name must end in -00001-of-{count:05d}.gguf")
+    paths = [path.with_name(f"{name['stem']}-{number:05d}-of-{count:05d}.gguf") for number in range(1, count + 1)]
+    if int(name["number"]) != 1 or first.metadata.get("split.no") != 0:
+        raise BadInput(f"{path} is not the first file of a split model", f"Give {paths[0].name}.")
+    absent = [p.name for p in paths if not p.exists()]
+    if absent:
+        raise InputMissing(f"{path.parent}: {len(absent)} of {count} splits not found, first {absent[0]}")
+    others = [read_gguf(p, io) for p in paths[1:]]
+    for number, each in enumerate(others, start=1):
+        if (each.metadata.get("split.no"), each.metadata.get("split.count")) != (number, count):
+            raise BadInput(f"{each.file.path}: its split.no and split.count do not say {number} of {count}")
+    return others
+
+
+def _check_layout(file: MappedFile, header: Header) -> None:
+    """Tensor data lie inside the file and do not overlap; gaps are harmless to a reader."""
+    end, before = 0, ""
+    for info in sorted(header.tensors.values(), key=lambda info: (info.offset, info.n_bytes)):
+        if info.offset < end:
+            raise BadInput(
+                f"{file.path}: tensor {shown(info.name)} at data offset {info.offset} overlaps {shown(before)}"
+            )
+        end, before = info.offset + info.n_bytes, info.name
+        present = max(0, file.size - header.data_start - info.offset)
+        if present < info.n_bytes:
+            raise BadInput(
+                f"{file.path} is truncated: tensor {shown(info.name)} needs {info.n_bytes} bytes at"
+                f" {header.data_start + info.offset}, {present} are there (file size {file.size})",
+                "Fetch this file again.",
+            )

@@ -1,0 +1,102 @@
+"""Row sources over a range of a file."""
+
+from __future__ import annotations
+
+from math import prod
+
+import numpy as np
+
+from ..errors import BadInput
+from ..rows import Bytes, Floats, matrix_shape
+from .mapped import MappedFile
+from .naming import shown
+from .widen import STORED_TYPES, widen
+
+
+class FileRows:
+    """Rows that lie one after the other in a file; a subclass says what their bytes mean.
+
+    Parameters
+    ----------
+    file, offset : where the first row begins, at any byte
+    name : the tensor, for messages
+    shape : logical shape, slowest dimension first
+    dtype : name of the encoding
+    row_bytes : bytes from one row to the next; 0 when rows do not end on whole bytes
+    """
+
+    def __init__(
+        self, file: MappedFile, offset: int, name: str, shape: tuple[int, ...], dtype: str, row_bytes: int
+    ) -> None:
+        self.file = file
+        self.offset = offset
+        self.name = name
+        self.shape = shape
+        self.dtype = dtype
+        self.row_bytes = row_bytes
+        self.n_rows, self.n_cols = matrix_shape(shape)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({shown(self.name)}, {self.dtype}{list(self.shape)}, {self.file.path.name})"
+
+    def read(self, start: int, stop: int, out: Floats | None = None) -> Floats:
+        """See ``RowSource.read``."""
+        offset, length = self._range(start, stop)
+        if out is None:
+            out = np.empty((stop - start, self.n_cols), np.float32)
+        elif out.shape != (stop - start, self.n_cols):
+            raise ValueError(f"{self!r}: out has shape {out.shape} for rows {start}..{stop}")
+        if length:
+            self._fill(self.file.view(offset, length).reshape(stop - start, self.row_bytes), out)
+        return out
+
+    def stored(self, start: int, stop: int) -> Bytes | None:
+        """See ``RowSource.stored``; None when rows do not end on whole bytes."""
+        offset, length = self._range(start, stop)
+        if not self.row_bytes and self.n_cols:
+            return None
+        return self.file.view(offset, length).reshape(stop - start, self.row_bytes)
+
+    def prefetch(self, start: int, stop: int) -> None:
+        """See ``RowSource.prefetch``."""
+        self.file.prefetch(*self._range(start, stop))
+
+    def release(self, start: int, stop: int) -> None:
+        """See ``RowSource.release``."""
+        self.file.release(*self._range(start, stop))
+
+    def _fill(self, data: Bytes, out: Floats) -> None:
+        """Decode ``data`` uint8[n, row_bytes] into ``out`` float32[n, n_cols], any row stride."""
+        raise NotImplementedError
+
+    def _range(self, start: int, stop: int) -> tuple[int, int]:
+        if not 0 <= start <= stop <= self.n_rows:
+            raise IndexError(f"{self!r}: rows {start}..{stop} of {self.n_rows}")
+        return self.offset + start * self.row_bytes, (stop - start) * self.row_bytes
+
+
+class StoredRows(FileRows):
+    """A tensor of plain numbers; see ``widen`` for the types.
+
+    Types that have no float32 form (C64, F4, F6) can be looked at and moved as bytes; ``read`` refuses them with BadInput.
+    """
+
+    def __init__(self, file: MappedFile, offset: int, name: str, shape: tuple[int, ...], dtype: str) -> None:
+        row_bits = (shape[-1] if shape else 1) * STORED_TYPES[dtype].bits
+        super().__init__(file, offset, name, shape, dtype, 0 if row_bits % 8 else row_bits // 8)
+
+    @property
+    def n_bytes(self) -> int:
+        """Size of the whole tensor in the file."""
+        return prod(self.shape) * STORED_TYPES[self.dtype].bits // 8
+
+    def read(self, start: int, stop: int, out: Floats | None = None) -> Floats:
+        """See ``RowSource.read``."""
+        if STORED_TYPES[self.dtype].widen is None:
+            raise BadInput(
+                f"{self.file.path}: tensor {shown(self.name)} is stored as {self.dtype}, which has no float form"
+            )
+        return super().read(start, stop, out)
+
+    def _fill(self, data: Bytes, out: Floats) -> None:
+        widen(self.dtype, data, out)
