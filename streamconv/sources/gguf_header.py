@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import struct
 from array import array
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from math import prod
 from typing import Any, overload
@@ -94,6 +94,15 @@ class StringArray(Sequence[str]):
             return str(self._buffer[start + 8 : start + 8 + length], "utf-8")
         except UnicodeDecodeError:
             raise BadInput(f"{self._where}: element {index} is not UTF-8") from None
+
+    def __iter__(self) -> Iterator[str]:
+        buffer, length_at = self._buffer, _U64.unpack_from
+        for index, start in enumerate(self._starts):
+            end = start + 8 + length_at(buffer, start)[0]
+            try:
+                yield str(buffer[start + 8 : end], "utf-8")
+            except UnicodeDecodeError:
+                raise BadInput(f"{self._where}: element {index} is not UTF-8") from None
 
     def __eq__(self, other: object) -> bool:
         return (
