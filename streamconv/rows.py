@@ -15,6 +15,7 @@ Contract
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from math import prod
 from typing import Protocol, runtime_checkable
 
@@ -23,6 +24,27 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float32]
 Bytes = NDArray[np.uint8]
+
+
+@dataclass
+class Quality:
+    """What encoding some rows did to their values; sums over any set of rows.
+
+    Attributes
+    ----------
+    nonfinite : NaN and Inf in the source
+    sum_squared_error, max_error : decoded values against the source's; 0 unless measured
+    """
+
+    nonfinite: int = 0
+    sum_squared_error: float = 0.0
+    max_error: float = 0.0
+
+    def add(self, other: Quality) -> None:
+        """Take in the rows that ``other`` describes."""
+        self.nonfinite += other.nonfinite
+        self.sum_squared_error += other.sum_squared_error
+        self.max_error = max(self.max_error, other.max_error)
 
 
 @runtime_checkable

@@ -58,7 +58,7 @@ def memory_limit() -> int:
             limits.append(int(Path(name).read_text()))
         except (OSError, ValueError):
             continue  # not this kind of system, or "max"
-    return min(limits)
+    return int(min(limits))
 
 
 def _own_groups() -> list[str]:

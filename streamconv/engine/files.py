@@ -34,9 +34,7 @@ def _fail(e: OSError, path: Path, what: str, needed_bytes: int = 0) -> Streamcon
         return NoPermission(f"{path}: {what}: {reason}", "Choose an output folder you may write to.")
     if e.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         need = f" ({needed_bytes:,} bytes are needed)" if needed_bytes else ""
-        return WriteFailed(
-            f"{path}: {what}: {reason}{need}", "Free some space and run the same command again."
-        )
+        return WriteFailed(f"{path}: {what}: {reason}{need}", "Free some space and run the same command again.")
     if e.errno in (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG):
         return CannotCreate(f"{path}: {what}: {reason}")
     return WriteFailed(f"{path}: {what}: {reason}", "Check the device, then run the same command again.")

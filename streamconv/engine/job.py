@@ -73,11 +73,7 @@ def preflight(plan: Plan) -> None:
     parent = plan.output.parent
     if not parent.is_dir():
         raise CannotCreate(f"{parent} is not a folder", f"Create it first: mkdir -p {parent}")
-    have = (
-        sum(p.stat().st_blocks * 512 for p in plan.job_dir.glob("data-*.part"))
-        if plan.job_dir.is_dir()
-        else 0
-    )
+    have = sum(p.stat().st_blocks * 512 for p in plan.job_dir.glob("data-*.part")) if plan.job_dir.is_dir() else 0
     need = plan.total_bytes - have + _RESERVE_BYTES
     free = files.free_bytes(parent)
     if need > free and plan.total_bytes > have:
@@ -224,9 +220,7 @@ class Job:
             files.sync_data(fd, path)
             files.drop_cache(fd)
             if os.fstat(fd).st_size != f.size or files.pread_exactly(fd, len(f.header), 0, path) != f.header:
-                raise WriteFailed(
-                    f"{path} does not hold what was written to it", "Check the disk; then run again."
-                )
+                raise WriteFailed(f"{path} does not hold what was written to it", "Check the disk; then run again.")
         for index in reversed(range(len(self.plan.files))):
             if self.part_fds[index] >= 0:
                 files.publish(self.part_path(index), self.plan.files[index].path)

@@ -99,7 +99,7 @@ def _sealed(payload: bytes, size: int) -> bytes:
 
 
 def _intact(block: bytes) -> bool:
-    return _CRC.unpack(block[-4:])[0] == zlib.crc32(block[:-4])
+    return int(_CRC.unpack(block[-4:])[0]) == zlib.crc32(block[:-4])
 
 
 class Journal:
@@ -154,8 +154,8 @@ class Journal:
             block = files.pread_exactly(fd, _PAGE, page * _PAGE, path)
             if len(block) < _PAGE or not _intact(block):
                 continue
-            magic, version, generation, state, n_slots, salt, nonce, clean, fingerprint, _time = (
-                _HEADER.unpack_from(block)
+            magic, version, generation, state, n_slots, salt, nonce, clean, fingerprint, _time = _HEADER.unpack_from(
+                block
             )
             if (magic, version) != (_HEADER_MAGIC, _VERSION):
                 continue

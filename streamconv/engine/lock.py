@@ -37,16 +37,10 @@ class JobLock:
         if not files.lock_exclusively(self._fd):
             holder = files.pread_exactly(self._fd, 4096, 0, path).rstrip(b"\0").decode(errors="replace")
             os.close(self._fd)
-            raise Locked(
-                f"another process works on this output: {_describe(holder)}", "Wait for it, or stop it first."
-            )
-        if not _is_at(
-            self._fd, path
-        ):  # the holder finished and removed the job folder while we opened the file
+            raise Locked(f"another process works on this output: {_describe(holder)}", "Wait for it, or stop it first.")
+        if not _is_at(self._fd, path):  # the holder finished and removed the job folder while we opened the file
             os.close(self._fd)
-            raise Locked(
-                f"another process has just finished with {path.parent}", "Run the same command again."
-            )
+            raise Locked(f"another process has just finished with {path.parent}", "Run the same command again.")
         me = {"pid": os.getpid(), "host": platform.node(), "boot": _boot_id(), "start": int(time.time())}
         files.pwrite_all(self._fd, json.dumps(me).encode().ljust(512, b"\0"), 0, path)
 

@@ -15,34 +15,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from ..rows import Bytes, Floats
+from ..rows import Bytes, Floats, Quality
 
 #: A chunk holds at most this many output bytes and weights; both bound the work a kill can cost.
 CHUNK_BYTES = 16 << 20
 CHUNK_WEIGHTS = 16 << 20
 #: Raised whenever the same plan would give other bytes than before.
 KERNEL_ABI = 1
-
-
-@dataclass
-class Quality:
-    """What encoding some rows did to their values; sums over any set of rows.
-
-    Attributes
-    ----------
-    nonfinite : NaN and Inf in the source
-    sum_squared_error, max_error : decoded against source; 0 unless measured
-    """
-
-    nonfinite: int = 0
-    sum_squared_error: float = 0.0
-    max_error: float = 0.0
-
-    def add(self, other: Quality) -> None:
-        """Take in the rows that ``other`` describes."""
-        self.nonfinite += other.nonfinite
-        self.sum_squared_error += other.sum_squared_error
-        self.max_error = max(self.max_error, other.max_error)
 
 
 class Item(Protocol):
@@ -150,9 +129,7 @@ class Plan:
         chunks: list[Chunk] = []
         for p in self.placements:
             item = p.item
-            rows = (
-                min(self.chunk_bytes // item.row_bytes, CHUNK_WEIGHTS // item.n_cols) if item.row_bytes else 1
-            )
+            rows = min(self.chunk_bytes // item.row_bytes, CHUNK_WEIGHTS // item.n_cols) if item.row_bytes else 1
             rows = max(1, rows)
             for start in range(0, item.n_rows, rows):
                 stop = min(start + rows, item.n_rows)

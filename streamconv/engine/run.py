@@ -23,11 +23,12 @@ import numpy as np
 import xxhash
 
 from ..errors import Interrupted, Locked, Stopped, WriteFailed
+from ..rows import Bytes, Floats, Quality
 from . import files
 from .budget import Budget
 from .job import Job
 from .journal import CLEAN, Stamp
-from .plan import Chunk, Plan, Quality
+from .plan import Chunk, Plan
 
 _COMMIT_SECONDS = 2.0
 
@@ -171,7 +172,7 @@ class _Run:
                 self._working -= 1
                 self._changed.notify_all()
 
-    def _make(self, chunk: Chunk, buffer: np.ndarray, scratch: np.ndarray) -> Stamp | None:
+    def _make(self, chunk: Chunk, buffer: Bytes, scratch: Floats) -> Stamp | None:
         """Make ``chunk`` in the part file; None when asked to stop before it was complete."""
         item, fd, path = chunk.item, self.job.part_fds[chunk.file], self.job.part_path(chunk.file)
         step = max(1, min(len(buffer) // item.row_bytes, chunk.stop - chunk.start))
@@ -182,7 +183,7 @@ class _Run:
             stop = min(start + step, chunk.stop)
             out = buffer[: (stop - start) * item.row_bytes].reshape(stop - start, item.row_bytes)
             quality.add(item.fill(start, stop, out, scratch))
-            data = memoryview(out).cast("B")
+            data = out.reshape(-1).data
             files.pwrite_all(fd, data, at, path)
             digest.update(data)
             at += len(data)

@@ -26,6 +26,7 @@ from dataclasses import dataclass
 from importlib import import_module
 
 from ..rows import Bytes, Floats
+from . import cache
 from .types import TYPES, TensorType
 
 Quantize = Callable[[Floats, Bytes, "Floats | None", bool], None]
@@ -59,6 +60,7 @@ def codec(name: str) -> Codec:
     tensor_type = TYPES[name]
     if not tensor_type.module:
         raise KeyError(name)
+    cache.folder()  # before anything imports numba
     module = import_module(f"{__package__}.{tensor_type.module}")
     found = module.CODECS[name] if hasattr(module, "CODECS") else module.CODEC
     assert isinstance(found, Codec)

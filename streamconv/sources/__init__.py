@@ -15,10 +15,11 @@ from .safetensors import read_safetensors
 __all__ = ["Checkpoint", "GgufFile", "InputFile", "IoMode", "MappedFile", "open_checkpoint", "read_gguf"]
 
 
-def open_checkpoint(path: str | os.PathLike[str], io: IoMode = "mmap") -> Checkpoint:
+def open_checkpoint(path: str | os.PathLike[str], io: IoMode = "mmap", weights: bool = True) -> Checkpoint:
     """Open a checkpoint folder, a single ``.safetensors`` file or a ``.gguf`` file (the first one of a split model).
 
     Reads headers only. ``io="pread"`` copies instead of mapping, for storage whose errors should not end the process.
+    Without ``weights`` a folder may hold a configuration and a tokenizer only.
 
     Errors: InputMissing, NoPermission, BadInput; see the opener of each kind.
     """
@@ -32,7 +33,7 @@ def open_checkpoint(path: str | os.PathLike[str], io: IoMode = "mmap") -> Checkp
     if not exists:
         raise InputMissing(f"{path} is not there", "Give a checkpoint folder, a .safetensors file or a .gguf file.")
     if is_folder:
-        return open_folder(path, io)
+        return open_folder(path, io, weights)
     if path.suffix == ".safetensors":
         return _open_single(path, io)
     if path.suffix == ".gguf":

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..errors import BadInput, InputMissing, NoPermission
+from ..errors import BadInput, InputChanged, InputMissing, NoPermission
 from ..metadata import Metadata
 from ..rows import RowSource
 
@@ -34,6 +35,18 @@ class InputFile:
     inode: int
     mtime_ns: int
 
+    def verify_unchanged(self) -> None:
+        """InputChanged when the path no longer leads to the file that was opened, as it was opened."""
+        try:
+            now = os.stat(self.path)
+        except OSError as e:
+            raise InputChanged(f"{self.path} is gone: {e.strerror}") from None
+        was = {"device": self.device, "inode": self.inode, "size": self.size, "mtime": self.mtime_ns}
+        is_ = {"device": now.st_dev, "inode": now.st_ino, "size": now.st_size, "mtime": now.st_mtime_ns}
+        changed = [f"{key} {was[key]} -> {is_[key]}" for key in was if was[key] != is_[key]]
+        if changed:
+            raise InputChanged(f"{self.path} changed while it was being read: {', '.join(changed)}")
+
 
 @dataclass(frozen=True)
 class Checkpoint:
@@ -54,6 +67,11 @@ class Checkpoint:
     inputs: tuple[InputFile, ...]
     metadata: Metadata | None = None
     warnings: list[str] = field(default_factory=list)
+
+    def verify_unchanged(self) -> None:
+        """InputChanged when any of the files is not what it was when it was opened."""
+        for file in self.inputs:
+            file.verify_unchanged()
 
     @property
     def folder(self) -> Path:

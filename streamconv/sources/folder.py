@@ -17,11 +17,11 @@ INDEX = "model.safetensors.index.json"
 _NUMBERED = re.compile(r"(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})\.safetensors")
 
 
-def open_folder(folder: Path, io: IoMode = "mmap") -> Checkpoint:
+def open_folder(folder: Path, io: IoMode = "mmap", weights: bool = True) -> Checkpoint:
     """Open the checkpoint in ``folder``; reads config.json, the index and the headers of all shards.
 
     Tensors come file after file in the order of their names, and by name within a file. How the weights are encoded (plain,
-    GPTQ, bitsandbytes, …) is not judged here.
+    GPTQ, bitsandbytes, …) is not judged here. Without ``weights`` only config.json is read; they need not be there.
 
     Errors: InputMissing for an absent config.json or shard; BadInput for a file that is damaged, an index that contradicts
     the shards or leads out of the folder, and a tensor that two shards hold.
@@ -32,6 +32,8 @@ def open_folder(folder: Path, io: IoMode = "mmap") -> Checkpoint:
         raise InputMissing(
             f"{folder} has no config.json", "A checkpoint folder needs config.json beside its weights."
         ) from None
+    if not weights:
+        return Checkpoint(path=folder, tensors={}, config=config, inputs=())
     index = _read_index(folder)
     names = sorted(set(index.values())) if index else _shard_names(folder)
     if not names:

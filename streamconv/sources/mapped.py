@@ -121,20 +121,6 @@ class MappedFile:
             if hasattr(os, "posix_fadvise"):
                 os.posix_fadvise(self._fd, start, stop - start, os.POSIX_FADV_DONTNEED)
 
-    def verify_unchanged(self) -> None:
-        """InputChanged when the path no longer leads to the file that was opened, as it was opened."""
-        try:
-            now = _identity(os.stat(self.path))
-        except OSError as e:
-            raise InputChanged(f"{self.path} is gone: {e.strerror}") from None
-        if now != self._identity:
-            what = [
-                f"{label} {was} -> {is_}"
-                for label, was, is_ in zip(("device", "inode", "size", "mtime"), self._identity, now, strict=True)
-                if was != is_
-            ]
-            raise InputChanged(f"{self.path} changed while it was being read: {', '.join(what)}")
-
     def describe(self, data_start: int) -> InputFile:
         """The file's identity, with a digest of its header (all bytes before ``data_start``) and a sample of its data."""
         device, inode, size, mtime_ns = self._identity

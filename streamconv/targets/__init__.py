@@ -1,0 +1,1 @@
+"""How an output file is laid out: header bytes and the place of every tensor, before any data."""

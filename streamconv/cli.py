@@ -1,0 +1,228 @@
+"""Arguments in, exit code out; no logic."""
+
+from __future__ import annotations
+
+import argparse
+import faulthandler
+import json
+import os
+import re
+import signal
+import sys
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Any, NoReturn
+
+from .errors import Interrupted, StreamconvError, UsageError
+
+_EPILOG = """\
+exit codes: 0 done, 64 usage, 65 bad input data, 66 input missing, 69 network, 70 our bug, 73 cannot create output,
+74 I/O error or disk full, 75 try again (locked, --stop-after reached), 77 permission, 78 plan differs from the unfinished job
+
+Running the same command again goes on where it stopped; when it is done it says so and exits 0 at once.
+"""
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"{self.prog}: {message}", f"{self.prog} --help lists what it takes.")
+
+
+def _seconds(text: str) -> float:
+    """Seconds of ``90``, ``90s``, ``15m``, ``2h`` or ``1h30m``.
+
+    >>> _seconds("2h"), _seconds("1h30m"), _seconds("90")
+    (7200.0, 5400.0, 90.0)
+    """
+    match = re.fullmatch(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s?)?", text.strip().lower())
+    if not match or not any(match.groups()):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a duration; write 90s, 15m or 2h")
+    hours, minutes, seconds = (float(g or 0) for g in match.groups())
+    return hours * 3600 + minutes * 60 + seconds
+
+
+def _size(text: str) -> int:
+    from .engine.budget import parse_size
+
+    return parse_size(text)
+
+
+def _positive(text: str) -> int:
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a positive whole number")
+    return int(text)
+
+
+def _layers(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(sorted({int(part) for part in text.split(",")}))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a list of block numbers such as 3,4,5") from None
+
+
+def _common(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true", help="JSON on stdout instead of text")
+    parser.add_argument("--quiet", action="store_true", help="say nothing but errors")
+    parser.add_argument("--debug", action="store_true", help="show tracebacks")
+
+
+def _job(parser: argparse.ArgumentParser) -> None:
+    """Options of the commands that plan a conversion."""
+    parser.add_argument("source", metavar="SRC", help="checkpoint folder, .safetensors or .gguf file")
+    parser.add_argument("output", metavar="OUT", help="name of the output, NAME.gguf")
+    add = parser.add_argument_group("types").add_argument
+    add("--type", default="auto", metavar="TYPE", help="file type such as Q4_K_M, Q8_0, BF16, or auto (default)")
+    add("--tensor-type", action="append", default=[], metavar="REGEX=TYPE", help="type of tensors whose name matches")
+    add("--output-tensor-type", metavar="TYPE", help="type of output.weight")
+    add("--token-embedding-type", metavar="TYPE", help="type of token_embd.weight")
+    add("--leave-output-tensor", action="store_true", help="keep output.weight as it is")
+    add("--pure", action="store_true", help="the same type for every matrix")
+    add("--imatrix", action="append", default=[], metavar="FILE", help="importance matrix; may be repeated")
+    add("--include-weights", action="append", default=[], metavar="NAME", help="use only these imatrix entries")
+    add("--exclude-weights", action="append", default=[], metavar="NAME", help="ignore these imatrix entries")
+    add("--allow-requantize", action="store_true", help="quantize tensors again that are quantized already")
+    add("--copy", action="store_true", help="keep every tensor's type (GGUF input)")
+    add("--prune-layers", type=_layers, default=(), metavar="N,N", help="leave blocks out (GGUF input)")
+    add("--override-kv", action="append", default=[], metavar="KEY=TYPE:VALUE", help="set a key (GGUF input)")
+    add("--compat", choices=["ggml"], help="reproduce the defects of ggml's quantizers too")
+    add = parser.add_argument_group("model").add_argument
+    add("--pre", metavar="NAME", help="BPE pre-tokenizer, when it is not recognised")
+    add("--model-name", metavar="NAME", help="general.name of the output")
+    add("--vocab-only", action="store_true", help="metadata and tokenizer, no tensors")
+    add("--mmproj", action="store_true", help="the vision projector instead of the text model")
+    add("--allow-nonfinite", action="store_true", help="convert NaN and Inf instead of refusing them")
+    add("--split-max-size", type=_size, default=0, metavar="SIZE", help="write shards of at most this size, such as 4G")
+    add("--split-max-tensors", type=_positive, default=0, metavar="N", help="write shards of at most N tensors")
+    add = parser.add_argument_group("running").add_argument
+    add(
+        "--ram",
+        type=_size,
+        metavar="SIZE",
+        help="memory to allocate, such as 512MiB (default: a quarter, at most 2GiB)",
+    )
+    add("--threads", type=_positive, metavar="N", help="worker threads (default: all cores)")
+    add("--io", choices=["mmap", "pread"], default="mmap", help="how inputs are read; pread for unreliable media")
+    add("--chunk-size", type=_size, metavar="SIZE", help="most bytes a kill can cost per thread (default 16MiB)")
+
+
+def _convert_options(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument_group("resuming").add_argument
+    add("--stop-after", type=_seconds, metavar="TIME", help="stop in order after 90s, 15m, 2h …; exit code 75")
+    add("--force", action="store_true", help="replace OUT, or an unfinished job that was planned differently")
+    add(
+        "--verify-on-resume", choices=["all", "recent", "none"], default="all",
+        help="finished chunks to read back before they are trusted (default: all)",
+    )  # fmt: skip
+    add("--report", metavar="FILE", help="write type, hash and error of every tensor as JSON lines")
+    add("--dry-run", action="store_true", help="print the plan, write nothing")
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The whole command line."""
+    parser = _Parser(
+        prog="streamconv",
+        description="Convert model checkpoints to GGUF in one pass, in bounded memory, resumably.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="store_true", help="print the version")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", parser_class=_Parser)
+
+    def command(name: str, text: str) -> argparse.ArgumentParser:
+        sub = commands.add_parser(
+            name, help=text, description=text[0].upper() + text[1:] + ".", epilog=_EPILOG,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )  # fmt: skip
+        _common(sub)
+        return sub
+
+    convert = command("convert", "convert SRC to OUT; the same command again goes on where it stopped")
+    _job(convert)
+    _convert_options(convert)
+    _job(command("plan", "show what convert would do: tensors, types, bytes, memory, disk; writes nothing"))
+    status = command("status", "show how far the job for OUT is")
+    status.add_argument("output", metavar="OUT")
+    inspect = command("inspect", "list tensors, metadata and tokenizer of a file or folder")
+    inspect.add_argument("source", metavar="FILE_OR_FOLDER")
+    check = command("check", "predict what a loader will reject or get wrong")
+    check.add_argument("source", metavar="FILE.gguf")
+    check.add_argument("--no-scan", action="store_true", help="skip looking for NaN and Inf in the data")
+    return parser
+
+
+def _ensure_standard_streams() -> None:
+    """Fill closed descriptors 0 to 2, lest a data file gets one of them and a message ends up in it."""
+    for fd in range(3):
+        try:
+            os.fstat(fd)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
+
+
+def _report_error(error: StreamconvError, as_json: bool) -> None:
+    if as_json:
+        record: dict[str, Any] = {
+            "event": "error", "status": type(error).__name__, "resumable": error.resumable, "exit_code": error.exit_code,
+            "message": error.message, "next": error.hint,
+        }  # fmt: skip
+        print(json.dumps(record), flush=True)
+    print(f"streamconv: {error}", file=sys.stderr, flush=True)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit code."""
+    _ensure_standard_streams()
+    with suppress(Exception):  # stderr may be something without a descriptor
+        faulthandler.enable()
+    with suppress(OSError, ValueError, AttributeError):  # SIGXFSZ arrives as EFBIG then, which is reported
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    debug, as_json = "--debug" in arguments, "--json" in arguments
+    try:
+        options = make_parser().parse_args(arguments)
+        if options.version:
+            from importlib.metadata import version
+
+            print(version("streamconv"))
+            return 0
+        if options.command is None:
+            make_parser().print_help()
+            return 64
+        from . import commands
+
+        return int(getattr(commands, options.command)(options))
+    except Interrupted as e:
+        _report_error(e, as_json)
+        return _die_of(e.signum)
+    except StreamconvError as e:
+        if debug:
+            raise
+        _report_error(e, as_json)
+        return e.exit_code
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # nobody listens any more; that is not our error
+        return 0
+    except KeyboardInterrupt:
+        return _die_of(signal.SIGINT)
+    except Exception as e:
+        if debug:
+            raise
+        bug = StreamconvError(
+            f"unexpected {type(e).__name__}: {e}", "This is a bug of streamconv; run again with --debug and report it."
+        )
+        _report_error(bug, as_json)
+        return bug.exit_code
+
+
+def _die_of(signum: int) -> int:
+    """End as the signal would have ended us, so that make, cron and systemd see what happened."""
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(Exception):
+            stream.flush()
+    signal.signal(signum, signal.SIG_DFL)
+    os.kill(os.getpid(), signum)
+    return 128 + signum
+
+
+if __name__ == "__main__":
+    sys.exit(main())

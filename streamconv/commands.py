@@ -1,0 +1,189 @@
+"""What each command does and prints. stdout carries the result, stderr progress and messages."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from . import conversion, progress
+from .engine.journal import read_progress
+from .engine.run import Outcome
+from .errors import InputMissing
+from .progress import duration, size
+
+
+def _options(a: argparse.Namespace) -> conversion.Options:
+    """The options of a conversion from parsed arguments."""
+    chosen = {"chunk_bytes": a.chunk_size} if a.chunk_size else {}
+    return conversion.Options(
+        type="COPY" if a.copy else a.type,
+        ram_bytes=a.ram,
+        threads=a.threads,
+        force=getattr(a, "force", False),
+        stop_after_s=getattr(a, "stop_after", None),
+        verify=getattr(a, "verify_on_resume", "all"),
+        imatrix=tuple(Path(p) for p in a.imatrix),
+        include_weights=tuple(a.include_weights),
+        exclude_weights=tuple(a.exclude_weights),
+        pure=a.pure,
+        leave_output_tensor=a.leave_output_tensor,
+        output_tensor_type=a.output_tensor_type,
+        token_embedding_type=a.token_embedding_type,
+        tensor_types=tuple(a.tensor_type),
+        prune_layers=a.prune_layers,
+        override_kv=tuple(a.override_kv),
+        allow_requantize=a.allow_requantize,
+        split_max_bytes=a.split_max_size,
+        split_max_tensors=a.split_max_tensors,
+        pre=a.pre,
+        vocab_only=a.vocab_only,
+        mmproj=a.mmproj,
+        model_name=a.model_name,
+        allow_nonfinite=a.allow_nonfinite,
+        measure=bool(getattr(a, "report", None)),
+        compat=a.compat == "ggml",
+        io=a.io,
+        **chosen,
+    )
+
+
+def convert(a: argparse.Namespace) -> int:
+    """``streamconv convert``."""
+    if a.dry_run:
+        return plan(a)
+    began = time.monotonic()
+    options = _options(a)
+    prepared = conversion.prepare(a.source, a.output, options)
+    reporter = progress.reporter(quiet=a.quiet, as_json=a.json)
+    for text in prepared.warnings:
+        reporter.message(f"note: {text}")
+    outcome = conversion.execute(prepared, options, reporter)
+    if outcome is not None and a.report:
+        conversion.write_report(prepared, outcome, Path(a.report))
+    if a.json:
+        print(json.dumps(_final(prepared, outcome)), flush=True)
+    elif not a.quiet:
+        print(_summary(prepared, outcome, reporter, time.monotonic() - began), flush=True)
+    return 0
+
+
+def _final(prepared: conversion.Prepared, outcome: Outcome | None) -> dict[str, Any]:
+    """The last line of ``--json``."""
+    return {
+        "event": "done", "status": "done", "resumable": False, "done": prepared.plan.total_bytes,
+        "total": prepared.plan.total_bytes, "bytes": outcome.made_bytes if outcome else 0,
+        "files": [str(f.path) for f in prepared.plan.files], "already": outcome is None, "next": "",
+    }  # fmt: skip
+
+
+def _summary(prepared: conversion.Prepared, outcome: Outcome | None, reporter: progress.Silent, seconds: float) -> str:
+    """What was made, in a few lines."""
+    p = prepared.plan
+    names = ", ".join(str(f.path) for f in p.files[:3]) + (f", … ({len(p.files)} files)" if len(p.files) > 3 else "")
+    if outcome is None:
+        return f"{names} is complete already ({size(p.total_bytes)}, {prepared.file_type.name}); nothing to do"
+    bits = 8 * prepared.data_bytes / prepared.n_params if prepared.n_params else 0.0
+    read = sum(i["size"] for i in p.inputs)
+    lines = [
+        f"{names}: {prepared.arch}, {prepared.file_type.name}, {prepared.n_params / 1e6:.1f}M weights in"
+        f" {len(prepared.items)} tensors",
+        f"  {size(read)} read, {size(p.total_bytes)} written, {bits:.2f} bits per weight",
+        f"  {duration(seconds)}, {read / max(seconds, 1e-9) / 1e9:.2f} GB/s of input, peak {size(reporter.peak_memory)} RAM",
+    ]
+    if outcome.resumed_bytes:
+        lines.append(f"  {size(outcome.resumed_bytes)} were finished by earlier runs")
+    nonfinite = {n: q.nonfinite for n, q in outcome.quality.items() if q.nonfinite}
+    lines += [f"  note: {text}" for text in outcome.notes]
+    lines += [f"  note: {n} NaN or Inf values in {name}" for name, n in nonfinite.items()]
+    return "\n".join(lines)
+
+
+def plan(a: argparse.Namespace) -> int:
+    """``streamconv plan``."""
+    options = _options(a)
+    prepared = conversion.prepare(a.source, a.output, options)
+    facts = conversion.describe(prepared, options)
+    if a.json:
+        print(json.dumps(facts, indent=1), flush=True)
+        return 0
+    if not a.quiet:
+        for t in facts["tensors"]:
+            shape = " x ".join(map(str, t["shape"]))
+            print(f"{t['name']:40} {shape:>16} {t['source_type']:>5} -> {t['type']:8} {t['bytes']:>14,}  {t['reason']}")
+    print(
+        f"{facts['architecture']}, {facts['type']}: {facts['parameters'] / 1e6:.1f}M weights in {len(facts['tensors'])}"
+        f" tensors, {facts['bits_per_weight']:.2f} bits per weight\n"
+        f"reads {size(facts['input_bytes'])}, writes {size(facts['output_bytes'])} to {', '.join(facts['files'])}\n"
+        f"disk: {size(facts['disk_bytes'])} while it runs; memory: {size(facts['ram_bytes'])} budget,"
+        f" {facts['threads']} threads, {facts['chunks']} chunks"
+    )
+    for text in facts["warnings"]:
+        print(f"note: {text}")
+    if facts["left_out"]:
+        print(f"note: {len(facts['left_out'])} tensors are left out, such as {next(iter(facts['left_out']))}")
+    return 0
+
+
+def status(a: argparse.Namespace) -> int:
+    """``streamconv status``."""
+    output = Path(a.output)
+    job_dir = output.with_name(output.name + ".streamconv")
+    if not job_dir.is_dir():
+        done = output.is_file()
+        if not done and not list(output.parent.glob(f"{output.stem}-00001-of-*.gguf")):
+            raise InputMissing(f"{output}: neither finished nor begun")
+        facts: dict[str, Any] = {"status": "done", "resumable": False}
+        print(json.dumps(facts) if a.json else f"{output} is complete")
+        return 0
+    try:
+        recorded = json.loads((job_dir / "plan.json").read_text())
+        total = int(recorded["output size"])
+    except (OSError, ValueError, KeyError, TypeError):
+        recorded, total = {}, 0
+    found = read_progress(job_dir / "index.wal")
+    stamps = found[1] if found else []
+    done_bytes = sum(s.length for s in stamps)
+    chunks = found[0].n_slots if found else 0
+    facts = {
+        "status": "unfinished", "resumable": True, "done": done_bytes, "total": total, "chunks_done": len(stamps),
+        "chunks": chunks, "source": recorded.get("source"), "type": recorded.get("type"), "job": str(job_dir),
+    }  # fmt: skip
+    if a.json:
+        print(json.dumps(facts))
+    else:
+        share = f"{100 * done_bytes / total:.0f} %" if total else "unknown share"
+        print(
+            f"{output} is unfinished: {share} ({size(done_bytes)} of {size(total)}, {len(stamps)} of {chunks} chunks)\n"
+            f"  {recorded.get('type')} from {recorded.get('source')}; run the same convert command again to go on"
+        )
+    return 0
+
+
+def inspect(a: argparse.Namespace) -> int:
+    """``streamconv inspect``."""
+    from . import inspect as inspection
+    from . import sources
+
+    facts = inspection.describe(sources.open_checkpoint(a.source))
+    print(json.dumps(facts, indent=1) if a.json else inspection.render(facts))
+    return 0
+
+
+def check(a: argparse.Namespace) -> int:
+    """``streamconv check``: 0 when a loader will take the file, 65 when not."""
+    from .check import check_gguf
+
+    findings = check_gguf(Path(a.source), scan=not a.no_scan)
+    errors = [f for f in findings if f.severity == "error"]
+    if a.json:
+        print(json.dumps([vars(f) for f in findings], indent=1))
+    elif not a.quiet:
+        for f in findings:
+            print(f"{f.severity}: {f.message}")
+        verdict = f"{len(errors)} errors: a loader will refuse it" if errors else "no errors: loaders should take it"
+        print(f"{a.source}: {verdict}", file=sys.stdout)
+    return 65 if errors else 0

@@ -1,0 +1,156 @@
+"""Reading config.json as the reference converter sees it, without transformers.
+
+The reference loads the file through a transformers configuration class, so absent keys take class defaults and legacy
+spellings of the RoPE parameters are folded into one dictionary. The class defaults are facts that each family file states.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ..errors import BadInput
+
+_TEXT_SECTIONS = ("text_config", "llm_config", "lm_config", "language_config")
+
+
+def text_section(raw: Mapping[str, Any]) -> dict[str, Any]:
+    """The root with the section of the text model, where there is one, merged over it."""
+    merged = dict(raw)
+    for name in _TEXT_SECTIONS:
+        section = raw.get(name)
+        if isinstance(section, Mapping):
+            merged.update(section)
+    return merged
+
+
+def architecture(raw: Mapping[str, Any]) -> str:
+    """The Hugging Face architecture name of the text model.
+
+    Raises
+    ------
+    BadInput : config.json names none
+    """
+    section = raw.get("text_config")
+    for where in (section if isinstance(section, Mapping) else {}, raw):
+        names = where.get("architectures")
+        if isinstance(names, list) and names and isinstance(names[0], str):
+            return names[0]
+    raise BadInput("config.json has no 'architectures'", "Is this the folder of a whole model?")
+
+
+@dataclass(frozen=True)
+class Config:
+    """A normalised configuration.
+
+    Attributes
+    ----------
+    values : keys of the text model with class defaults filled in
+    rope : ``rope_parameters`` of the full-attention layers: rope_type, rope_theta, factor, …
+    rope_local : the same for sliding-window layers, {} where the family has one kind
+    """
+
+    values: Mapping[str, Any]
+    rope: Mapping[str, Any]
+    rope_local: Mapping[str, Any]
+
+    def get(self, *names: str) -> Any:
+        """The first of ``names`` that is present and not null, else None."""
+        for name in names:
+            if self.values.get(name) is not None:
+                return self.values[name]
+        return None
+
+    def integer(self, *names: str) -> int:
+        """The first of ``names``, which must be there and a whole number (BadInput otherwise)."""
+        value = self.get(*names)
+        if value is None:
+            raise BadInput(f"config.json: {names[0]!r} is missing")
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or value != int(value) or value < 0:
+            raise BadInput(f"config.json: {names[0]!r} is {value!r}, not a whole number")
+        return int(value)
+
+    def real(self, *names: str) -> float:
+        """The first of ``names``, which must be there and a number (BadInput otherwise)."""
+        value = self.get(*names)
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            raise BadInput(f"config.json: {names[0]!r} is {'missing' if value is None else repr(value)}, not a number")
+        return float(value)
+
+    @property
+    def n_layers(self) -> int:
+        """Number of blocks."""
+        return self.integer("num_hidden_layers", "n_layers", "n_layer", "num_layers")
+
+    @property
+    def hidden(self) -> int:
+        """Width of the residual stream."""
+        return self.integer("hidden_size", "n_embd", "dim")
+
+    @property
+    def n_heads(self) -> int:
+        """Attention heads."""
+        return self.integer("num_attention_heads", "n_head", "n_heads")
+
+    @property
+    def n_kv_heads(self) -> int:
+        """Key/value heads; as many as heads where the configuration has no such key."""
+        return self.integer("num_key_value_heads", "n_kv_heads") if self.get("num_key_value_heads") else self.n_heads
+
+    @property
+    def head_dim(self) -> int:
+        """Width of one head, stated or derived."""
+        return self.integer("head_dim") if self.get("head_dim") is not None else self.hidden // self.n_heads
+
+
+def normalise(raw: Mapping[str, Any], defaults: Mapping[str, Any], derive_head_dim: bool = False) -> Config:
+    """The configuration of the text model in ``raw`` config.json.
+
+    Parameters
+    ----------
+    defaults : class defaults of the family; ``rope_parameters`` among them
+    derive_head_dim : the class states ``head_dim`` as hidden_size / heads when the file lacks it
+    """
+    values = text_section(raw)
+    # An explicit null counts as absent where the class computes or defaults the value; keys such as sliding_window keep it.
+    merged = {**defaults, **{k: v for k, v in values.items() if v is not None or defaults.get(k) is None}}
+    for name in ("sliding_window",):
+        if name in values:
+            merged[name] = values[name]
+    if values.get("num_key_value_heads", 0) is None or merged.get("num_key_value_heads") is None:
+        merged["num_key_value_heads"] = merged.get("num_attention_heads")
+    if derive_head_dim and merged.get("head_dim") is None:
+        config = Config(merged, {}, {})
+        merged["head_dim"] = config.hidden // max(config.n_heads, 1)
+    rope, local = _rope(merged, defaults.get("rope_parameters", {}))
+    return Config(merged, rope, local)
+
+
+def _rope(values: Mapping[str, Any], defaults: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """RoPE parameters of full and of sliding-window layers, from new or legacy spellings."""
+    given = values.get("rope_parameters") if values.get("rope_parameters") != defaults else None
+    stated = dict(given) if isinstance(given, Mapping) else {}
+    if isinstance(stated.get("full_attention"), Mapping) or isinstance(stated.get("sliding_attention"), Mapping):
+        full, local = dict(stated.get("full_attention") or {}), dict(stated.get("sliding_attention") or {})
+    else:
+        scaling = values.get("rope_scaling")
+        full = {**(dict(scaling) if isinstance(scaling, Mapping) else {}), **stated}
+        local = {}
+    two_kinds = "full_attention" in defaults
+    full_default = defaults["full_attention"] if two_kinds else defaults
+    if "rope_type" not in full:
+        full["rope_type"] = full.get("type", "default")
+    for legacy in ("rope_theta", "rotary_emb_base"):
+        if full.get("rope_theta") is None and values.get(legacy) is not None:
+            full["rope_theta"] = values[legacy]
+    if full.get("rope_theta") is None:
+        full["rope_theta"] = full_default.get("rope_theta")
+    if full.get("original_max_position_embeddings") is None and values.get("original_max_position_embeddings"):
+        full["original_max_position_embeddings"] = values["original_max_position_embeddings"]
+    if two_kinds:
+        local.setdefault("rope_type", "default")
+        if local.get("rope_theta") is None:
+            theta = values.get("rope_local_base_freq")
+            local["rope_theta"] = theta if theta is not None else defaults["sliding_attention"]["rope_theta"]
+    return full, local

@@ -1,0 +1,184 @@
+"""Hyper-parameter keys ``{arch}.*``: one function per key, put together by the family files.
+
+A key function writes what the configuration supports and nothing else, so a family that lacks a parameter needs no
+exception. ``BASE`` is the reference converter's common set in its order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from ..errors import BadInput
+from ..metadata import Metadata
+from .config import Config
+
+#: (metadata to fill, GGUF architecture, configuration)
+Key = Callable[[Metadata, str, Config], None]
+
+
+def block_count(m: Metadata, a: str, c: Config) -> None:
+    """Number of blocks."""
+    m.u32(f"{a}.block_count", c.n_layers)
+
+
+def context_length(m: Metadata, a: str, c: Config) -> None:
+    """Longest context the model was made for."""
+    names = ("max_position_embeddings", "n_ctx", "n_positions", "max_length", "max_sequence_length", "model_max_length")
+    if c.get(*names) is not None:
+        m.u32(f"{a}.context_length", c.integer(*names))
+
+
+def embedding_length(m: Metadata, a: str, c: Config) -> None:
+    """Width of the residual stream."""
+    m.u32(f"{a}.embedding_length", c.hidden)
+
+
+def feed_forward_length(m: Metadata, a: str, c: Config) -> None:
+    """Width of the feed-forward network."""
+    m.u32(f"{a}.feed_forward_length", c.integer("intermediate_size", "n_inner", "hidden_dim"))
+
+
+def head_count(m: Metadata, a: str, c: Config) -> None:
+    """Attention heads."""
+    m.u32(f"{a}.attention.head_count", c.n_heads)
+
+
+def head_count_kv(m: Metadata, a: str, c: Config) -> None:
+    """Key/value heads."""
+    m.u32(f"{a}.attention.head_count_kv", c.n_kv_heads)
+
+
+def causal(m: Metadata, a: str, c: Config) -> None:
+    """Only written for models that look both ways."""
+    if c.get("is_causal") is False:
+        m.boolean(f"{a}.attention.causal", False)
+
+
+def rope_scaling(m: Metadata, a: str, c: Config) -> None:
+    """Linear, yarn and longrope scaling; llama3 scaling becomes a tensor instead, dynamic scaling has no key."""
+    rope = c.rope
+    kind = str(rope.get("rope_type", "default")).lower()
+    if kind == "linear":
+        m.string(f"{a}.rope.scaling.type", "linear")
+        m.f32(f"{a}.rope.scaling.factor", _number(rope, "factor"))
+    elif kind == "yarn":
+        m.string(f"{a}.rope.scaling.type", "yarn")
+        m.f32(f"{a}.rope.scaling.factor", _number(rope, "factor"))
+        m.u32(f"{a}.rope.scaling.original_context_length", int(_number(rope, "original_max_position_embeddings")))
+        for key, names in (
+            ("yarn_ext_factor", ("extrapolation_factor",)),
+            ("yarn_attn_factor", ("attention_factor", "attn_factor")),
+            ("yarn_beta_fast", ("beta_fast",)),
+            ("yarn_beta_slow", ("beta_slow",)),
+        ):
+            given = [n for n in names if rope.get(n) is not None]
+            if given:
+                m.f32(f"{a}.rope.scaling.{key}", _number(rope, given[0]))
+    elif kind in ("su", "longrope"):
+        m.string(f"{a}.rope.scaling.type", "longrope")
+    elif kind not in ("default", "dynamic", "llama3"):
+        raise BadInput(
+            f"config.json: rope_type {kind!r} is not known", "Supported: default, linear, yarn, longrope, llama3."
+        )
+
+
+def _number(rope: object, name: str) -> float:
+    value = rope.get(name) if hasattr(rope, "get") else None
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise BadInput(f"config.json: the RoPE scaling has no number {name!r}")
+    return float(value)
+
+
+def rope_sections(m: Metadata, a: str, c: Config) -> None:
+    """Sections of multimodal RoPE, four numbers."""
+    sections = c.rope.get("mrope_section")
+    if isinstance(sections, list):
+        m.array(f"{a}.rope.dimension_sections", "INT32", (sections + [0] * 4)[:4])
+
+
+def rope_freq_base(m: Metadata, a: str, c: Config) -> None:
+    """RoPE base of full attention."""
+    if c.rope.get("rope_theta") is not None:
+        m.f32(f"{a}.rope.freq_base", _number(c.rope, "rope_theta"))
+
+
+def rope_freq_base_swa(m: Metadata, a: str, c: Config) -> None:
+    """RoPE base of sliding-window layers, where it is another one."""
+    if c.rope_local.get("rope_theta") is not None:
+        m.f32(f"{a}.rope.freq_base_swa", _number(c.rope_local, "rope_theta"))
+
+
+def rms_epsilon(m: Metadata, a: str, c: Config) -> None:
+    """Epsilon of RMS norms."""
+    if c.get("rms_norm_eps", "norm_eps") is not None:
+        m.f32(f"{a}.attention.layer_norm_rms_epsilon", c.real("rms_norm_eps", "norm_eps"))
+
+
+def layer_norm_epsilon(m: Metadata, a: str, c: Config) -> None:
+    """Epsilon of layer norms."""
+    names = ("layer_norm_eps", "layer_norm_epsilon", "norm_epsilon")
+    if c.get(*names) is not None:
+        m.f32(f"{a}.attention.layer_norm_epsilon", c.real(*names))
+
+
+def expert_counts(m: Metadata, a: str, c: Config) -> None:
+    """Experts, and how many a token uses."""
+    if c.get("num_local_experts", "num_experts", "n_routed_experts") is not None:
+        m.u32(f"{a}.expert_count", c.integer("num_local_experts", "num_experts", "n_routed_experts"))
+    if c.get("num_experts_per_tok", "num_experts_per_token", "top_k_experts") is not None:
+        m.u32(f"{a}.expert_used_count", c.integer("num_experts_per_tok", "num_experts_per_token", "top_k_experts"))
+
+
+def key_value_length(m: Metadata, a: str, c: Config) -> None:
+    """Width of a head, for classes that state it."""
+    if c.get("head_dim") is not None:
+        m.u32(f"{a}.attention.key_length", c.head_dim)
+        m.u32(f"{a}.attention.value_length", c.head_dim)
+
+
+def file_type(m: Metadata, a: str, c: Config) -> None:
+    """Keeps the place of ``general.file_type``; the value follows from the chosen types."""
+    m.u32("general.file_type", 0)
+
+
+def vocab_size(m: Metadata, a: str, c: Config) -> None:
+    """Entries of the embedding."""
+    m.u32(f"{a}.vocab_size", c.integer("vocab_size"))
+
+
+def rope_dimension_count(m: Metadata, a: str, c: Config) -> None:
+    """Rotated dimensions of a head."""
+    m.u32(f"{a}.rope.dimension_count", c.head_dim)
+
+
+def sliding_window(m: Metadata, a: str, c: Config) -> None:
+    """Width of the attention window."""
+    if c.get("sliding_window") is not None:
+        m.u32(f"{a}.attention.sliding_window", c.integer("sliding_window"))
+
+
+#: A soft cap so high that it does nothing: tanh(x / cap) * cap == x in float32 for any logit.
+_NO_CAP = 1e9
+
+
+def soft_caps(m: Metadata, a: str, c: Config) -> None:
+    """Caps of attention and output logits of Gemma 2.
+
+    Loaders assume 50 and 30 when the keys are missing and divide by them when they are 0, so "no cap" is a huge one.
+    """
+    m.f32(f"{a}.attn_logit_softcapping", float(c.get("attn_logit_softcapping") or _NO_CAP))
+    m.f32(f"{a}.final_logit_softcapping", float(c.get("final_logit_softcapping") or _NO_CAP))
+
+
+def final_soft_cap(m: Metadata, a: str, c: Config) -> None:
+    """Cap of the output logits, where there is one."""
+    if c.get("final_logit_softcapping"):
+        m.f32(f"{a}.final_logit_softcapping", c.real("final_logit_softcapping"))
+
+
+#: The reference converter's common set, in its order.
+BASE: tuple[Key, ...] = (
+    block_count, context_length, embedding_length, feed_forward_length, head_count, head_count_kv, causal, rope_scaling,
+    rope_sections, rope_freq_base, rope_freq_base_swa, rms_epsilon, layer_norm_epsilon, expert_counts, key_value_length,
+    file_type,
+)  # fmt: skip

@@ -1,0 +1,77 @@
+"""Llama 1, 2, 3 and 3.x: half-split rotary layout undone, llama3 scaling as a tensor of frequency factors."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ..errors import BadInput
+from ..rows import Floats, RowSource
+from .config import Config
+from .family import Family
+from .keys import BASE, rope_dimension_count, vocab_size
+from .tokenizers import LLAMA
+from .transforms import Interleaved
+
+
+def interleave_q(rows: RowSource, config: Config) -> RowSource:
+    """Query rows with adjacent rotary pairs."""
+    return Interleaved(rows, config.n_heads)
+
+
+def interleave_k(rows: RowSource, config: Config) -> RowSource:
+    """Key rows with adjacent rotary pairs."""
+    return Interleaved(rows, config.n_kv_heads)
+
+
+def rope_factors(config: Config) -> dict[str, Floats]:
+    """``rope_freqs`` of llama3 scaling: float32[head_dim / 2] divisors of the rotary frequencies, {} without it.
+
+    Long wavelengths are stretched by ``factor``, short ones left alone, those between interpolated.
+    Source: ``_compute_llama3_parameters`` of transformers' modeling_rope_utils; all in float32, quotients of a number and an
+    array as product with the reciprocal, as torch computes them.
+    """
+    rope = config.rope
+    if str(rope.get("rope_type", "")).lower() != "llama3":
+        return {}
+    given = {
+        k: rope.get(k) for k in ("factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings")
+    }
+    factor, low, high, original = (
+        default if given[k] is None else given[k] for k, default in zip(given, (8.0, 1.0, 4.0, 8192), strict=True)
+    )
+    if not all(isinstance(v, (int, float)) and v > 0 for v in (factor, low, high, original)) or low == high:
+        raise BadInput(f"config.json: llama3 RoPE scaling with {given} makes no sense")
+    f32 = np.float32
+    dim = config.head_dim
+    theta = rope.get("rope_theta")
+    exponents = np.arange(0, dim, 2, dtype=np.float32) / f32(dim)
+    frequencies = f32(1) / np.power(f32(10000.0 if theta is None else theta), exponents)
+    wavelengths = (f32(1) / frequencies) * f32(2 * np.pi)
+    share = ((f32(1) / wavelengths) * f32(original) - f32(low)) / f32(high - low)
+    between = f32(1) / ((f32(1) - share) / f32(factor) + share)
+    factors = np.where(wavelengths > f32(original / low), f32(factor), between)
+    factors = np.where(wavelengths < f32(original / high), f32(1), factors)
+    return {"rope_freqs.weight": factors.astype(np.float32)}
+
+
+FAMILY = Family(
+    arch="llama",
+    architectures=("LlamaForCausalLM", "LLaMAForCausalLM", "LlamaModel"),
+    defaults={
+        "vocab_size": 32000,
+        "max_position_embeddings": 2048,
+        "hidden_size": 4096,
+        "intermediate_size": 11008,
+        "num_hidden_layers": 32,
+        "num_attention_heads": 32,
+        "rms_norm_eps": 1e-6,
+        "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0},
+        "bos_token_id": 1,
+        "eos_token_id": 2,
+    },
+    derive_head_dim=True,
+    keys=(*BASE, vocab_size, rope_dimension_count),
+    transforms={"attn_q": interleave_q, "attn_k": interleave_k},
+    extra_tensors=rope_factors,
+    tokenizer=LLAMA,
+)

@@ -1,0 +1,16 @@
+"""Qwen 3 (dense): no biases, a norm on each query and key head, head_dim stated apart from the hidden size."""
+
+from __future__ import annotations
+
+from .family import Family
+from .names import LLAMA_NAMES, QK_NORM_NAMES
+from .qwen2 import QWEN_DEFAULTS
+from .tokenizers import QWEN
+
+FAMILY = Family(
+    arch="qwen3",
+    architectures=("Qwen3ForCausalLM", "Qwen3Model"),
+    defaults={**QWEN_DEFAULTS, "head_dim": 128},
+    names={**LLAMA_NAMES, **QK_NORM_NAMES},
+    tokenizer=QWEN,
+)

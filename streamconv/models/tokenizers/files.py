@@ -1,0 +1,170 @@
+"""The tokenizer's files beside a checkpoint, each read once and checked for shape."""
+
+from __future__ import annotations
+
+import json
+import mmap
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from ...errors import BadInput, StreamconvError
+from ...sources.checkpoint import Checkpoint
+
+#: what every reader of special tokens needs; they precede the vocabulary in files written by ``tokenizers``
+_HEAD_KEYS = frozenset(("added_tokens", "post_processor"))
+
+
+@dataclass(frozen=True)
+class AddedToken:
+    """One entry of tokenizer.json's ``added_tokens`` or tokenizer_config.json's ``added_tokens_decoder``."""
+
+    id: int
+    text: str
+    special: bool
+    normalized: bool
+
+
+class TokenizerFiles:
+    """Side files of one checkpoint, parsed when asked for.
+
+    Parameters
+    ----------
+    checkpoint : where they lie; ``checkpoint.config`` is config.json as it stands
+    """
+
+    def __init__(self, checkpoint: Checkpoint) -> None:
+        self._checkpoint = checkpoint
+        self.folder = checkpoint.folder
+        self.raw_config = checkpoint.config
+
+    def path(self, name: str) -> Path | None:
+        """The file ``name``, or None."""
+        return self._checkpoint.side_file(name)
+
+    def text(self, name: str) -> str | None:
+        """The file ``name`` as text, or None."""
+        return self._checkpoint.text(name)
+
+    def json(self, name: str) -> dict[str, Any] | None:
+        """The file ``name`` as an object, or None; not kept."""
+        return self._checkpoint.json(name)
+
+    @cached_property
+    def tokenizer_config(self) -> dict[str, Any]:
+        """tokenizer_config.json, {} when there is none."""
+        return self.json("tokenizer_config.json") or {}
+
+    @cached_property
+    def generation_config(self) -> dict[str, Any]:
+        """generation_config.json, {} when there is none or it is damaged: nothing depends on it alone."""
+        try:
+            return self.json("generation_config.json") or {}
+        except BadInput:
+            return {}
+
+    @cached_property
+    def tokenizer_head(self) -> dict[str, Any]:
+        """tokenizer.json without its ``model``, {} when there is none.
+
+        The vocabulary and merges are nearly all of the file (33 MB for Gemma 3). What comes before them is cut off
+        and parsed alone; if the keys we need come later, the file is parsed whole.
+        """
+        path = self.path("tokenizer.json")
+        if path is None:
+            return {}
+        head = _json_before_model(path)
+        if head is None:
+            head = self.json("tokenizer.json") or {}
+            head.pop("model", None)
+        return head
+
+    @cached_property
+    def added_tokens(self) -> list[AddedToken]:
+        """tokenizer.json's added tokens in the order of the file."""
+        entries = self.tokenizer_head.get("added_tokens") or []
+        if not isinstance(entries, list):
+            raise BadInput(f"{self.folder / 'tokenizer.json'}: added_tokens is not a list")
+        where = f"{self.folder / 'tokenizer.json'}: added_tokens"
+        return [_added_token(entry, _entry(entry, where).get("id"), where) for entry in entries]
+
+    @cached_property
+    def declared_tokens(self) -> list[AddedToken]:
+        """tokenizer_config.json's ``added_tokens_decoder`` in the order of the file."""
+        entries = self.tokenizer_config.get("added_tokens_decoder") or {}
+        where = f"{self.folder / 'tokenizer_config.json'}: added_tokens_decoder"
+        if not isinstance(entries, dict):
+            raise BadInput(f"{where} is not an object")
+        return [_added_token(entry, key, where) for key, entry in entries.items()]
+
+    def special_texts(self) -> Iterator[str]:
+        """Texts tokenizer_config.json names as special: ``bos_token`` and its like, then the additional ones."""
+        config = self.tokenizer_config
+        for name in ("bos", "eos", "unk", "sep", "pad", "cls", "mask"):
+            text = token_text(config.get(f"{name}_token"))
+            if text is not None:
+                yield text
+        for key in ("additional_special_tokens", "extra_special_tokens"):
+            more = config.get(key) or []
+            for entry in more.values() if isinstance(more, dict) else more if isinstance(more, list) else []:
+                text = token_text(entry)
+                if text is not None:
+                    yield text
+
+
+def token_text(entry: Any) -> str | None:
+    """The text of a special token, which is written as a string or as an object with ``content``."""
+    if isinstance(entry, Mapping):
+        entry = entry.get("content")
+    return entry if isinstance(entry, str) else None
+
+
+def token_id(value: Any) -> int | None:
+    """``value`` if it is a plain integer; true and lists are none."""
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+
+def _entry(entry: Any, where: str) -> Mapping[str, Any]:
+    if not isinstance(entry, Mapping):
+        raise BadInput(f"{where}: {entry!r} is not an object")
+    return entry
+
+
+def _added_token(entry: Any, key: Any, where: str) -> AddedToken:
+    entry = _entry(entry, where)
+    text = entry.get("content")
+    try:
+        index = int(key)
+    except (TypeError, ValueError):
+        index = -1
+    if index < 0 or isinstance(key, bool | float) or not isinstance(text, str):
+        raise BadInput(f"{where}: {dict(entry)!r} (id {key!r}) lacks a valid id or text")
+    special = bool(entry.get("special", False))
+    return AddedToken(index, text, special, bool(entry.get("normalized", not special)))
+
+
+def _json_before_model(path: Path) -> dict[str, Any] | None:
+    """The top-level keys of ``path`` that precede ``model``; None if that does not hold all of ``_HEAD_KEYS``.
+
+    A quoted ``"model"`` cannot stand inside a JSON string, and closing the text before it with a brace is valid JSON
+    only at the top level, so the first such place that parses is the right one.
+    """
+    try:
+        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            if data[-64:].rstrip()[-1:] != b"}":
+                raise BadInput(f"{path} is not valid JSON: it ends early", "Fetch it again.")
+            at = data.find(b'"model"')
+            while at >= 0:
+                try:
+                    head = json.loads(data[:at].rstrip().removesuffix(b",") + b"}")
+                except (ValueError, RecursionError):
+                    at = data.find(b'"model"', at + 1)
+                    continue
+                return head if isinstance(head, dict) and head.keys() >= _HEAD_KEYS else None
+    except ValueError:  # an empty file cannot be mapped
+        raise BadInput(f"{path} is empty") from None
+    except OSError as e:
+        raise StreamconvError(f"{path} cannot be read: {e.strerror}") from None
+    return None

@@ -1,0 +1,45 @@
+"""What differs between model families in where their tokenizer is and what is written about it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class TokenizerRule:
+    """How a family stores its tokenizer.
+
+    Attributes
+    ----------
+    kinds : which readers to try, in this order: ``spm``, ``hf-llama``, ``bpe``, ``wordpiece``
+    add_space_prefix : ``tokenizer.ggml.add_space_prefix`` of a SentencePiece vocabulary, written after everything
+        else; None writes nothing
+    prefix_from_config : write tokenizer_config.json's ``add_prefix_space`` before everything else, if it is there
+    eot_token_id : fixed id of the end of a turn, whatever the files say
+    by_vocab_size : ``vocab_size`` -> keys fixed for models of that size, without their prefix ``tokenizer.ggml.``
+    """
+
+    kinds: tuple[str, ...]
+    add_space_prefix: bool | None = None
+    prefix_from_config: bool = False
+    eot_token_id: int | None = None
+    by_vocab_size: Mapping[int, Mapping[str, int | bool]] = field(default_factory=dict)
+
+
+BPE = TokenizerRule(("bpe",))
+BERT = TokenizerRule(("wordpiece",))
+#: MiniCPM, InternLM 3
+SPM = TokenizerRule(("spm",))
+#: Qwen 2 and 3, dense
+QWEN = TokenizerRule(("spm", "bpe"))
+#: Gemma 2
+GEMMA = TokenizerRule(("spm",), add_space_prefix=False)
+GEMMA1 = TokenizerRule(("spm",), add_space_prefix=False, eot_token_id=107)
+GEMMA3 = TokenizerRule(("spm", "bpe"), add_space_prefix=False)
+#: Llama, Mistral, Mixtral, Granite, SmolLM 3; 32016 tokens are CodeLlama, 49152 the small Granites
+LLAMA = TokenizerRule(
+    ("spm", "hf-llama", "bpe"),
+    prefix_from_config=True,
+    by_vocab_size={32016: {"eot_token_id": 32010}, 49152: {"add_bos_token": False}},
+)

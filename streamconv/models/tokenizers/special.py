@@ -1,0 +1,190 @@
+"""Special token ids and the flags that say which of them a loader adds by itself.
+
+What the reference does (gguf-py ``SpecialVocab``), in its order: tokenizer_config.json names the texts,
+tokenizer.json's ``added_tokens`` give their ids, config.json fills what is missing; tokenizer.json's post-processor
+says what is added around a text, tokenizer_config.json where that is silent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from ...metadata import Metadata
+from .files import TokenizerFiles, token_id, token_text
+
+#: kind -> the middle of its key; "cls" has an id to find but no key
+ID_KEYS = {
+    "bos": "bos",
+    "eos": "eos",
+    "unk": "unknown",
+    "sep": "seperator",  # sic
+    "pad": "padding",
+    "mask": "mask",
+    "eot": "eot",
+    "eom": "eom",
+}
+_KINDS = ("bos", "eos", "unk", "sep", "pad", "cls", "mask")
+_FLAG_KINDS = ("bos", "eos", "sep")
+
+
+def id_key(kind: str) -> str:
+    """The metadata key of a special token.
+
+    >>> id_key("pad")
+    'tokenizer.ggml.padding_token_id'
+    """
+    return f"tokenizer.ggml.{ID_KEYS[kind]}_token_id"
+
+
+class SpecialTokens:
+    """What the files say about special tokens.
+
+    Parameters
+    ----------
+    files : the checkpoint's tokenizer files
+    n_tokens : leave out ids from here on; None keeps them
+
+    Attributes
+    ----------
+    ids : kind -> id, in the order they are found
+    flags : kind -> whether a loader adds it by itself, in the order they are found
+    texts : kind -> text
+    warnings : contradictions between the files
+    """
+
+    def __init__(self, files: TokenizerFiles, n_tokens: int | None) -> None:
+        self._n_tokens = n_tokens
+        self._kinds: tuple[str, ...] = _KINDS
+        self.ids: dict[str, int] = {}
+        self.flags: dict[str, bool] = {}
+        self.warnings: list[str] = []
+        config = files.tokenizer_config
+        self.texts = {kind: text for kind in _KINDS if (text := token_text(config.get(f"{kind}_token"))) is not None}
+        self._named = bool(config)
+        if files.tokenizer_head:
+            for kind, stand_in in (("bos", "cls"), ("eos", "sep")):
+                if not self.texts.get(kind) and stand_in in self.texts:
+                    self.texts[kind] = self.texts[stand_in]
+            self._post_process(files.tokenizer_head.get("post_processor"))
+        self._flags_of(config)
+        if self._named:
+            first = {token.text: token.id for token in reversed(files.added_tokens)}
+            for kind in self._kinds:
+                self._set(kind, first.get(self.texts.get(kind, "")))
+        self._fill(files.raw_config)
+
+    def write(self, metadata: Metadata) -> None:
+        """Add the id keys, then the flags."""
+        for kind, index in self.ids.items():
+            if kind in ID_KEYS:
+                metadata.u32(id_key(kind), index)
+        for kind, flag in self.flags.items():
+            metadata.boolean(f"tokenizer.ggml.add_{kind}_token", flag)
+
+    def _set(self, kind: str, index: Any) -> None:
+        if token_id(index) is None or kind in self.ids:
+            return
+        if index < 0 or (self._n_tokens is not None and index >= self._n_tokens):
+            self.warnings.append(f"the {kind} token has the id {index}, which is no token: left out")
+        else:
+            self.ids[kind] = index
+
+    def _fill(self, config: Mapping[str, Any]) -> None:
+        nested = config.get("text_config")
+        for kind in self._kinds:
+            index = config.get(f"{kind}_token_id")
+            if index is None and isinstance(nested, Mapping):
+                index = nested.get(f"{kind}_token_id")
+            self._set(kind, index)
+
+    def _flags_of(self, config: Mapping[str, Any]) -> None:
+        """tokenizer_config.json's flags, where the post-processor has not spoken."""
+        for kind in _FLAG_KINDS:
+            flag = config.get(f"add_{kind}_token")
+            if not isinstance(flag, bool):
+                continue
+            if self.flags.setdefault(kind, flag) != flag:
+                self.warnings.append(
+                    f"tokenizer_config.json says add_{kind}_token {flag}, tokenizer.json does the opposite: "
+                    "tokenizer.json is followed"
+                )
+
+    def _post_process(self, entry: Any) -> None:
+        for step in _steps(entry):
+            kind = step.get("type")
+            if kind == "ByteLevel":
+                self.flags.setdefault("bos", False)
+                self.flags.setdefault("eos", False)
+            elif kind == "RobertaProcessing":
+                self.flags |= {"bos": True, "eos": True, "sep": True}
+                for name in ("cls", "sep"):
+                    pair = step.get(name)
+                    if self._named and isinstance(pair, list) and pair and isinstance(pair[0], str):
+                        self.texts.setdefault(name, pair[0])
+            elif kind == "TemplateProcessing":
+                self._template(_pieces(step.get("single")), _pieces(step.get("pair")))
+
+    def _template(self, single: list[tuple[str, str]], pair: list[tuple[str, str]]) -> None:
+        """Read a template's frame: what leads, what trails, and what parts two texts."""
+        first = last = None
+        if len(single) > 1:
+            first, last = (text if kind == "SpecialToken" else None for kind, text in (single[0], single[-1]))
+        if first:
+            if not self._named:
+                self.texts["bos"] = first
+            self.flags["bos"] = first in (self.texts.get("bos"), self.texts.get("cls"))
+        if last:
+            self._end_with(last)
+        body = list(pair)
+        if body and first and body[0] == ("SpecialToken", first):
+            del body[0]
+        if body and last and body[-1] == ("SpecialToken", last):
+            del body[-1]
+        between = body[1:-1]
+        if not between or body[0] != ("Sequence", "A") or body[-1] != ("Sequence", "B"):
+            return
+        parts = {self.texts.get("sep"), self.texts.get("eos")}
+        marks = [kind == "SpecialToken" and text in parts for kind, text in between]
+        self.flags["sep"] = (marks[0] and not last) or (len(marks) == 2 and marks[1])
+        if self.flags["sep"] and self._named and "eos" in self.texts:
+            self.texts.setdefault("sep", self.texts["eos"])
+
+    def _end_with(self, last: str) -> None:
+        """The template ends texts with ``last``: it is the true eos; the named one ends turns (or messages)."""
+        named = self.texts.get("eos")
+        if self._named and last != named:
+            spare = next((kind for kind in ("eot", "eom") if kind not in self._kinds), None)
+            if spare is not None and named is not None:
+                self._kinds += (spare,)
+                self.texts[spare] = named
+        self.texts["eos"] = last
+        self.flags["eos"] = True
+
+
+def _steps(entry: Any) -> Iterator[Mapping[str, Any]]:
+    """A post-processor's steps: itself, or what its ``processors`` list."""
+    if isinstance(entry, Mapping):
+        steps = entry.get("processors", [entry])
+        yield from (step for step in steps if isinstance(step, Mapping)) if isinstance(steps, list) else ()
+
+
+def _pieces(template: Any) -> list[tuple[str, str]]:
+    """A template as ``(SpecialToken | Sequence, id)`` pairs."""
+    pieces: list[tuple[str, str]] = []
+    for piece in template if isinstance(template, list) else ():
+        if isinstance(piece, Mapping):
+            for kind, body in piece.items():
+                pieces.append((kind, str(body.get("id", "")) if isinstance(body, Mapping) else ""))
+    return pieces
+
+
+def lowercases(normalizer: Any) -> bool:
+    """Whether tokenizer.json's normalizer turns text into lower case."""
+    if not isinstance(normalizer, Mapping):
+        return False
+    kind = normalizer.get("type")
+    if kind == "Sequence":
+        steps = normalizer.get("normalizers")
+        return any(map(lowercases, steps)) if isinstance(steps, Iterable) else False
+    return kind == "Lowercase" or (kind == "BertNormalizer" and bool(normalizer.get("lowercase", True)))

@@ -1,0 +1,190 @@
+"""What a person or a pipeline sees while a job runs: a bar on a terminal, a line now and then without one, JSON events."""
+
+from __future__ import annotations
+
+import json
+import sys
+import threading
+import time
+from typing import Any, TextIO
+
+import psutil
+
+_LINE_EVERY_S = 30.0
+_EVENT_EVERY_S = 1.0
+
+
+def size(n: float) -> str:
+    """``n`` bytes for people, in powers of 1024.
+
+    >>> size(512), size(3 * 1024**2), size(5.5 * 1024**3)
+    ('512 B', '3.0 MiB', '5.5 GiB')
+    """
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if abs(n) < 1024:
+            return f"{n:.0f} B" if unit == "B" else f"{n:.1f} {unit}"
+        n /= 1024
+    return f"{n:.2f} TiB"
+
+
+def duration(seconds: float) -> str:
+    """``seconds`` for people.
+
+    >>> duration(4.2), duration(75), duration(7384)
+    ('4.2 s', '1 min 15 s', '2 h 03 min')
+    """
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    if seconds < 3600:
+        return f"{int(seconds) // 60} min {int(seconds) % 60} s"
+    return f"{int(seconds) // 3600} h {int(seconds) % 3600 // 60:02d} min"
+
+
+def anonymous_memory() -> int:
+    """Bytes of private memory of this process (RssAnon), which is what ``--ram`` bounds."""
+    try:
+        with open("/proc/self/status", encoding="ascii", errors="replace") as status:
+            for line in status:
+                if line.startswith("RssAnon:"):
+                    return int(line.split()[1]) * 1024
+    except OSError:
+        pass  # not Linux
+    return int(psutil.Process().memory_info().rss)
+
+
+class Silent:
+    """Says nothing; keeps count, so that a summary can be made."""
+
+    def __init__(self) -> None:
+        self.total = 0
+        self.done = 0
+        self.began = time.monotonic()
+        self.peak_memory = 0
+        self._lock = threading.Lock()
+        self._resumed = 0
+
+    def message(self, text: str) -> None:
+        """Ignore it."""
+
+    def start(self, total_bytes: int, done_bytes: int) -> None:
+        """Remember where the run begins."""
+        self.total, self.done, self._resumed = total_bytes, done_bytes, done_bytes
+        self.began = time.monotonic()
+
+    def advance(self, n_bytes: int, name: str) -> None:
+        """Count, sample the memory, and show."""
+        with self._lock:
+            self.done += n_bytes
+            self.peak_memory = max(self.peak_memory, anonymous_memory())
+            self._show(n_bytes, name)
+
+    def finish(self) -> None:
+        """Last sample."""
+        self.peak_memory = max(self.peak_memory, anonymous_memory())
+
+    def _show(self, n_bytes: int, name: str) -> None:
+        """Nothing."""
+
+    def _left(self) -> float:
+        """Seconds to go at the rate of this run."""
+        made = self.done - self._resumed
+        return (self.total - self.done) * (time.monotonic() - self.began) / made if made else 0.0
+
+
+class Bar(Silent):
+    """A tqdm bar: bytes, rate, time left, tensor, memory."""
+
+    def __init__(self, stream: TextIO) -> None:
+        super().__init__()
+        self._stream = stream
+        self._bar: Any = None
+
+    def message(self, text: str) -> None:
+        """A line above the bar."""
+        if self._bar is not None:
+            self._bar.write(text, file=self._stream)
+        else:
+            print(text, file=self._stream, flush=True)
+
+    def start(self, total_bytes: int, done_bytes: int) -> None:
+        """Draw the bar."""
+        from tqdm import tqdm
+
+        super().start(total_bytes, done_bytes)
+        self._bar = tqdm(
+            total=total_bytes, initial=done_bytes, unit="B", unit_scale=True, unit_divisor=1024, file=self._stream,
+            dynamic_ncols=True, mininterval=0.2,
+        )  # fmt: skip
+
+    def _show(self, n_bytes: int, name: str) -> None:
+        self._bar.set_postfix_str(f"{name}, {size(self.peak_memory)} RAM", refresh=False)
+        self._bar.update(n_bytes)
+
+    def finish(self) -> None:
+        """Take the bar away."""
+        super().finish()
+        if self._bar is not None:
+            self._bar.close()
+
+
+class Lines(Silent):
+    """One log line every 30 seconds, for terminals that are none."""
+
+    def __init__(self, stream: TextIO) -> None:
+        super().__init__()
+        self._stream = stream
+        self._next = time.monotonic() + _LINE_EVERY_S
+
+    def message(self, text: str) -> None:
+        """One line."""
+        print(text, file=self._stream, flush=True)
+
+    def _show(self, n_bytes: int, name: str) -> None:
+        now = time.monotonic()
+        if now >= self._next:
+            self._next = now + _LINE_EVERY_S
+            share = 100 * self.done / max(self.total, 1)
+            self.message(
+                f"{share:.0f} % of {size(self.total)}, {duration(self._left())} left, {name}, {size(self.peak_memory)} RAM"
+            )
+
+
+class Events(Silent):
+    """JSON lines: ``{"event": "message" | "start" | "progress", …}``."""
+
+    def __init__(self, stream: TextIO) -> None:
+        super().__init__()
+        self._stream = stream
+        self._next = 0.0
+
+    def emit(self, event: str, **values: Any) -> None:
+        """Write one event."""
+        print(json.dumps({"event": event, **values}), file=self._stream, flush=True)
+
+    def message(self, text: str) -> None:
+        """A ``message`` event."""
+        self.emit("message", text=text)
+
+    def start(self, total_bytes: int, done_bytes: int) -> None:
+        """A ``start`` event."""
+        super().start(total_bytes, done_bytes)
+        self.emit("start", total=total_bytes, done=done_bytes)
+
+    def _show(self, n_bytes: int, name: str) -> None:
+        now = time.monotonic()
+        if now >= self._next or self.done >= self.total:
+            self._next = now + _EVENT_EVERY_S
+            self.emit(
+                "progress", done=self.done, total=self.total, tensor=name, left_s=round(self._left(), 1),
+                rss_anon=self.peak_memory,
+            )  # fmt: skip
+
+
+def reporter(*, quiet: bool, as_json: bool, stream: TextIO | None = None) -> Silent:
+    """The reporter that fits the terminal: bar, lines, events or silence. Progress goes to stderr, events to stdout."""
+    if as_json:
+        return Events(sys.stdout)
+    if quiet:
+        return Silent()
+    stream = stream or sys.stderr
+    return Bar(stream) if stream.isatty() else Lines(stream)

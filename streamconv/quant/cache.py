@@ -1,0 +1,101 @@
+"""Where compiled kernels are kept, and why a damaged one is never run.
+
+numba's own cache trusts what it finds: a file cut by a power failure or a flipped bit becomes a crash or, worse, wrong bytes.
+So the folder is ours (one per version, so that upgrades do not share it) and carries a seal: a list of digests, written
+after kernels were compiled. A file that does not match is deleted before numba looks, and compiled again.
+
+Where the folder cannot be written, a private temporary one serves this process.
+"""
+
+from __future__ import annotations
+
+import atexit
+import json
+import os
+import platform
+import shutil
+import tempfile
+import time
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import xxhash
+
+#: An unsealed file younger than this may belong to a process that is compiling right now.
+_GRACE_S = 600
+_SEAL = "seal.json"
+
+_folder: Path | None = None
+
+
+def folder() -> Path:
+    """The cache folder of this process, checked and announced to numba on the first call (before numba is imported)."""
+    global _folder
+    if _folder is None:
+        _folder = _choose()
+        _drop_damaged(_folder)
+        os.environ["NUMBA_CACHE_DIR"] = str(_folder)
+    return _folder
+
+
+def _choose() -> Path:
+    given = os.environ.get("NUMBA_CACHE_DIR")
+    base = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
+    wanted = Path(given) if given else Path(base) / "streamconv" / f"kernels-{_version()}"
+    with suppress(OSError):
+        wanted.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=wanted):
+            return wanted
+    private = Path(tempfile.mkdtemp(prefix="streamconv-kernels-"))
+    atexit.register(shutil.rmtree, private, ignore_errors=True)
+    return private
+
+
+def _version() -> str:
+    try:
+        own = version("streamconv")
+    except PackageNotFoundError:  # run from a source tree
+        own = "source"
+    # numba notices a changed kernel, but not a changed helper that was inlined into it.
+    code = xxhash.xxh3_64()
+    for path in sorted(Path(__file__).parent.glob("*.py")):
+        code.update(path.read_bytes())
+    return f"{own}-{code.hexdigest()}-{platform.machine()}-py{platform.python_version()}-numba{version('numba')}"
+
+
+def _files(where: Path) -> list[Path]:
+    return [p for p in where.rglob("*.nb?") if p.is_file()]
+
+
+def _digest(path: Path) -> str:
+    return str(xxhash.xxh3_128_hexdigest(path.read_bytes()))
+
+
+def _drop_damaged(where: Path) -> None:
+    """Delete files that differ from the seal, and old ones that were never sealed."""
+    try:
+        seal = json.loads((where / _SEAL).read_text())
+    except (OSError, ValueError):
+        seal = {}
+    with suppress(OSError):
+        for path in _files(where):
+            expected = seal.get(str(path.relative_to(where))) if isinstance(seal, dict) else None
+            fresh = expected is None and time.time() - path.stat().st_mtime < _GRACE_S
+            if not fresh and _digest(path) != expected:
+                path.unlink()
+
+
+def is_compiled(module: str) -> bool:
+    """Whether kernels of codec module ``module`` are in the cache."""
+    return next(folder().rglob(f"{module}.*.nbc"), None) is not None
+
+
+def seal() -> tuple[Path, str]:
+    """The seal file and the text it should hold now; whoever may write files writes it."""
+    where = folder()
+    digests = {}
+    for path in _files(where):
+        with suppress(OSError):  # another process replaced it between listing and reading
+            digests[str(path.relative_to(where))] = _digest(path)
+    return where / _SEAL, json.dumps(digests, indent=0, sort_keys=True)

@@ -1,0 +1,150 @@
+"""GGUF version 3: header, key/values, tensor infos, and where each tensor's bytes go.
+
+The whole file but the data follows from names, shapes and types, so it is laid out before one weight is read.
+Little endian, alignment 32, every tensor padded to it, also the last. Source: the GGUF specification and gguf-py's writer.
+
+Not checked here: that the tensors are what a loader wants.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import struct
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..metadata import VALUE_TYPES, Metadata, Value
+from ..quant.types import TensorType
+
+ALIGNMENT = 32
+_MAGIC, _VERSION = b"GGUF", 3
+_NUMPY = {
+    "UINT8": "u1", "INT8": "i1", "UINT16": "<u2", "INT16": "<i2", "UINT32": "<u4", "INT32": "<i4", "FLOAT32": "<f4",
+    "BOOL": "?", "UINT64": "<u8", "INT64": "<i8", "FLOAT64": "<f8",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class TensorInfo:
+    """A tensor of the output: ``shape`` slowest dimension first, logical (not bytes)."""
+
+    name: str
+    shape: tuple[int, ...]
+    type: TensorType
+
+    @property
+    def n_bytes(self) -> int:
+        """Bytes of the tensor's data without padding."""
+        return math.prod(self.shape[:-1]) * self.type.row_bytes(self.shape[-1] if self.shape else 1)
+
+
+@dataclass(frozen=True)
+class FileLayout:
+    """One file: its name, the bytes before the data, and ``(tensor number, absolute offset)`` of each tensor in it."""
+
+    path: Path
+    header: bytes
+    size: int
+    tensors: Sequence[tuple[int, int]]
+
+
+def _string(text: str) -> bytes:
+    # Token texts may hold lone surrogates when a tokenizer file does; they cannot be written as UTF-8.
+    raw = text.encode("utf-8", errors="surrogatepass")
+    return struct.pack("<Q", len(raw)) + raw
+
+
+def encode_value(value: Value) -> bytes:
+    """Type number and bytes of one value."""
+    number, fmt = VALUE_TYPES[value.type]
+    head = struct.pack("<I", number)
+    if value.type == "STRING":
+        return head + _string(value.value)
+    if value.type != "ARRAY":
+        return head + struct.pack("<" + fmt, value.value)
+    head += struct.pack("<IQ", VALUE_TYPES[value.elem][0], len(value.value))
+    if value.elem == "STRING":
+        packed = getattr(value.value, "packed", None)  # token lists come encoded, to be small in memory
+        return head + (b"".join(map(_string, value.value)) if packed is None else packed)
+    return head + np.asarray(value.value, _NUMPY[value.elem]).tobytes()
+
+
+def _padding(n: int) -> int:
+    return -n % ALIGNMENT
+
+
+def _header(metadata: Metadata, tensors: Sequence[TensorInfo]) -> tuple[bytes, list[int], int]:
+    """Header bytes padded to the data start, offset of each tensor relative to it, and the data's length."""
+    out = [_MAGIC, struct.pack("<IQQ", _VERSION, len(tensors), len(metadata))]
+    for key, value in metadata.items():
+        out += [_string(key), encode_value(value)]
+    offsets, at = [], 0
+    for t in tensors:
+        offsets.append(at)
+        dims = t.shape[::-1] or (1,)
+        out += [_string(t.name), struct.pack(f"<I{len(dims)}QIQ", len(dims), *dims, t.type.id, at)]
+        at += t.n_bytes + _padding(t.n_bytes)
+    header = b"".join(out)
+    return header + bytes(_padding(len(header))), offsets, at
+
+
+def split(tensors: Sequence[TensorInfo], max_bytes: int = 0, max_tensors: int = 0) -> list[list[int]]:
+    """Numbers of the tensors of each shard; a shard is closed before the tensor that would pass a limit (0 = none)."""
+    shards: list[list[int]] = [[]]
+    filled = 0
+    for number, t in enumerate(tensors):
+        full = (max_tensors and len(shards[-1]) >= max_tensors) or (max_bytes and filled + t.n_bytes > max_bytes)
+        if shards[-1] and full:
+            shards.append([])
+            filled = 0
+        shards[-1].append(number)
+        filled += t.n_bytes
+    return shards
+
+
+def layout(
+    path: Path,
+    metadata: Metadata,
+    tensors: Sequence[TensorInfo],
+    *,
+    max_bytes: int = 0,
+    max_tensors: int = 0,
+    job_key: Callable[[Metadata], None] | None = None,
+) -> list[FileLayout]:
+    """Lay out the file(s) of a model.
+
+    Parameters
+    ----------
+    path : final name; shards are called ``<stem>-00001-of-0000N.gguf``
+    max_bytes, max_tensors : limits of a shard, 0 = one file
+    job_key : adds the key that identifies the job to the metadata of every file
+    """
+    shards = split(tensors, max_bytes, max_tensors)
+    files = []
+    for index, numbers in enumerate(shards):
+        own = Metadata(dict(metadata.values) if index == 0 else {})
+        name = path
+        if len(shards) > 1:
+            own.u16("split.no", index)
+            own.u16("split.count", len(shards))
+            own.i32("split.tensors.count", len(tensors))
+            name = path.with_name(f"{path.stem}-{index + 1:05d}-of-{len(shards):05d}.gguf")
+        if job_key is not None:
+            job_key(own)
+        header, offsets, data_bytes = _header(own, [tensors[n] for n in numbers])
+        placed = [(n, len(header) + at) for n, at in zip(numbers, offsets, strict=True)]
+        files.append(FileLayout(name, header, len(header) + data_bytes, placed))
+    return files
+
+
+def facts(metadata: Metadata, tensors: Sequence[TensorInfo]) -> list[Any]:
+    """What decides the header's bytes, JSON-able: for the plan's fingerprint."""
+    digest = hashlib.sha256()
+    for key, value in metadata.items():
+        digest.update(_string(key) + encode_value(value))
+    return [digest.hexdigest(), [[t.name, list(t.shape), t.type.name] for t in tensors]]
