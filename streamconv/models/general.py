@@ -34,7 +34,7 @@ _SAMPLING = {
     "mirostat_eta": ("FLOAT32", ("mirostat_eta",)),
 }
 #: key -> spellings in the front matter of README.md, in the order of the file's keys
-_CARD_TEXT: dict[str, tuple[str, ...]] = {
+_CARD_TEXT: Mapping[str, tuple[str, ...]] = {
     "name": ("name", "model_name"),
     "author": ("author", "model_author", "model_creator"),
     "version": ("version", "model_version"),
@@ -56,8 +56,8 @@ _CARD_TEXT: dict[str, tuple[str, ...]] = {
     "source.uuid": ("uuid", "model_uuid"),
     "source.repo_url": ("repo_url", "model_repo_url"),
 }
-_CARD_LISTS = {"tags": ("tags", "pipeline_tag"), "languages": ("languages", "language")}
-_CARD_ORIGINS = {
+_CARD_LISTS: Mapping[str, tuple[str, ...]] = {"tags": ("tags", "pipeline_tag"), "languages": ("languages", "language")}
+_CARD_ORIGINS: Mapping[str, tuple[str, ...]] = {
     "base_model": ("base_model", "base_models", "base_model_sources"),
     "dataset": ("datasets", "dataset", "dataset_sources"),
 }
@@ -266,12 +266,12 @@ def general_metadata(
     _write_sampling(metadata, checkpoint, given, notes)
     for key in _CARD_TEXT:
         metadata.string(f"general.{key}", texts.get(key, ""))
-    for key, spellings in _CARD_ORIGINS.items():
-        entries = given.get(f"general.{key}s", _origins(card, spellings, n_params))
+    for key, origin_spellings in _CARD_ORIGINS.items():
+        entries = given.get(f"general.{key}s", _origins(card, origin_spellings, n_params))
         if entries is not None:
             _write_origins(metadata, key, entries)
-    for key, spellings in _CARD_LISTS.items():
-        values = given.get(f"general.{key}", [v for s in spellings for v in _as_list(card.get(s))])
+    for key, list_spellings in _CARD_LISTS.items():
+        values = given.get(f"general.{key}", [v for s in list_spellings for v in _as_list(card.get(s))])
         metadata.array(f"general.{key}", "STRING", [str(v) for v in _as_list(values)])
     return metadata
 
