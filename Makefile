@@ -1,0 +1,66 @@
+# make convert [MODEL=folder] [OUT=file.gguf] [TYPE=Q4_K_M] [RAM=1GiB] [THREADS=n]   convert a checkpoint
+# make test | test-all | bench | lint | peers | clean
+
+PYTHON  ?= python3
+VENV    ?= .venv
+MODEL   ?= examples/tiny-gemma3
+OUT     ?= out/$(notdir $(patsubst %/,%,$(MODEL)))-$(TYPE).gguf
+TYPE    ?= Q4_K_M
+RAM     ?=
+THREADS ?=
+CACHE   ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/streamconv
+PEERS   ?= $(CACHE)/peers
+
+BIN := $(VENV)/bin
+STREAMCONV := $(BIN)/streamconv
+
+.PHONY: convert test test-all bench lint types peers clean
+.DELETE_ON_ERROR:
+
+convert: $(VENV)/.installed
+	@mkdir -p $(dir $(OUT))
+	$(STREAMCONV) convert "$(MODEL)" "$(OUT)" --type $(TYPE) $(if $(RAM),--ram $(RAM)) $(if $(THREADS),--threads $(THREADS))
+	@$(STREAMCONV) check "$(OUT)"
+	@echo "run it: llama-cli -m $(OUT) -p 'def main():'"
+
+$(VENV)/.installed: pyproject.toml
+	@echo "setting up $(VENV) (once)"
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
+	@touch $@
+
+$(VENV)/.dev: pyproject.toml
+	@echo "setting up $(VENV) with the development tools (once)"
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[dev]"
+	@touch $(VENV)/.installed $@
+
+test: $(VENV)/.dev
+	$(BIN)/python -m pytest -n auto -m "not slow"
+
+test-all: $(VENV)/.dev
+	$(BIN)/python -m pytest -n auto
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python tests/docstrings.py
+
+# The real llama.cpp and torch, for the oracle tests and the benchmarks; built once, outside the checkout.
+peers: $(PEERS)/.installed
+$(PEERS)/.installed:
+	@echo "building the peers in $(PEERS) (about 5 minutes, once)"
+	@mkdir -p $(dir $(PEERS))
+	@$(PYTHON) -m venv $(PEERS)
+	@$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check torch==2.13.0
+	@$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check \
+		llama-cpp-python==0.3.36 transformers==5.23.0 gguf sentencepiece protobuf safetensors
+	@touch $@
+
+bench: $(VENV)/.dev peers
+	$(BIN)/python bench/run.py --peers $(PEERS)
+
+clean:
+	rm -rf out build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info
+	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +

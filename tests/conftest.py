@@ -1,0 +1,62 @@
+"""Shared fixtures: the bundled model, the big reference data and the peers, where they are."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+DATA = Path(__file__).resolve().parent / "data"
+
+
+def _reference_dir() -> Path | None:
+    for candidate in (os.environ.get("STREAMCONV_REFERENCE"), ROOT.parent / "shared"):
+        if candidate and (Path(candidate) / "golden").is_dir():
+            return Path(candidate)
+    return None
+
+
+def _peers_python() -> Path | None:
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "streamconv"
+    python = Path(os.environ.get("STREAMCONV_PEERS", cache / "peers")) / "bin" / "python"
+    return python if python.exists() else None
+
+
+@pytest.fixture(scope="session")
+def reference() -> Path:
+    """Folder with golden/, models/, spec/ of the reference data; skips where it is not there."""
+    found = _reference_dir()
+    if found is None:
+        pytest.skip("no reference data (STREAMCONV_REFERENCE, or ../shared beside the checkout)")
+    return found
+
+
+@pytest.fixture(scope="session")
+def peers() -> Path:
+    """Python of the peers' environment (torch, transformers, llama_cpp); skips where it is not built."""
+    found = _peers_python()
+    if found is None:
+        pytest.skip("no peers: `make peers` builds llama.cpp and torch for the oracle tests")
+    return found
+
+
+@pytest.fixture(scope="session")
+def tiny_model() -> Path:
+    """The bundled, trained checkpoint: Gemma 3 layout, 6.2M parameters, bf16."""
+    return ROOT / "examples" / "tiny-gemma3"
+
+
+@pytest.fixture(scope="session")
+def data() -> Path:
+    """Small reference cases kept in the repository."""
+    return DATA
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say loudly what was not compared with the real thing."""
+    if _peers_python() is None:
+        terminalreporter.write_line("NOTE: the peers are absent, nothing was compared with real llama.cpp; make peers", red=True)
+    if _reference_dir() is None:
+        terminalreporter.write_line("NOTE: the reference data is absent, only the small copies were used", yellow=True)
