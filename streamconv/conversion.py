@@ -353,7 +353,7 @@ def _warm_up(prepared: Prepared, reporter: runs.Reporter) -> None:
     from .quant import cache
 
     kinds = {(i.type.name, i.has_weights): i for i in prepared.items}
-    new = sorted({i.type.name for i in kinds.values() if not cache.is_compiled(i.type.module)})
+    new = sorted({i.type.name for i in kinds.values() if i.needs_kernel and not cache.is_compiled(i.type.module)})
     if new:
         reporter.message(f"compiling kernels for {', '.join(new)} (once per machine)")
     for item in kinds.values():

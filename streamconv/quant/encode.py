@@ -64,6 +64,11 @@ class EncodedRows:
         """Whether importance weights take part."""
         return self._weights is not None
 
+    @property
+    def needs_kernel(self) -> bool:
+        """Whether compiled code takes part; plain copies and float32 need none."""
+        return not self._copies and self.type.name != "F32"
+
     def warm_up(self) -> None:
         """Load and compile what ``fill`` needs, so that worker threads do not wait for each other."""
         if self._copies and not self._measure:
