@@ -145,7 +145,9 @@ class Job:
                 for path in [plan.job_dir / "index.wal", *plan.job_dir.glob("data-*.part")]:
                     files.remove_file(path)
                 _write_plan(plan)
-            parts = [_open_part(plan, i, stack, notes) for i in range(len(plan.files))]
+            # Only a job that had begun to publish may find its own files under their final names.
+            publishing = journal is not None and journal.header.state == PUBLISHING
+            parts = [_open_part(plan, i, publishing, stack, notes) for i in range(len(plan.files))]
             chunks = plan.chunks()
             if journal is None:
                 journal = Journal.create(plan.job_dir / "index.wal", len(chunks), plan.fingerprint)
@@ -172,9 +174,9 @@ class Job:
             fits = chunk is not None and (stamp.file, stamp.offset, stamp.length, stamp.rows) == (
                 chunk.file, chunk.offset, chunk.length, chunk.stop - chunk.start,
             )  # fmt: skip
-            if fits and (verify == "none" or (verify == "recent" and stamp.generation <= clean)):
-                self.done[number] = stamp
-            elif fits and self._digest(stamp) == stamp.digest:
+            unread = verify == "none" or (verify == "recent" and stamp.generation <= clean)
+            published = fits and self.part_fds[stamp.file] < 0  # checked whole before it got its name
+            if fits and (unread or published or self._digest(stamp) == stamp.digest):
                 self.done[number] = stamp
             else:
                 doubted.append(number)
@@ -248,10 +250,10 @@ def leftover(plan: Plan) -> None:
             lock.close()
 
 
-def _open_part(plan: Plan, index: int, stack: ExitStack, notes: list[str]) -> int:
+def _open_part(plan: Plan, index: int, publishing: bool, stack: ExitStack, notes: list[str]) -> int:
     """The part file ``index``, of full length; -1 when its file is published already."""
     path, size = plan.job_dir / f"data-{index + 1}.part", plan.files[index].size
-    if not path.exists() and is_published(plan, index):
+    if publishing and not path.exists() and is_published(plan, index):
         return -1
     fresh = not path.exists()
     fd = files.open_for_writing(path, create=fresh)

@@ -164,9 +164,10 @@ class Journal:
         return found
 
     def take_over(self) -> None:
-        """Begin a run: a new nonce, state RUNNING."""
+        """Begin a run: a new nonce; state RUNNING, unless the job had begun to publish."""
         nonce = int.from_bytes(os.urandom(8), "little") | 1
-        self._write_header(replace(self._next(), state=RUNNING, nonce=nonce))
+        state = PUBLISHING if self.header.state == PUBLISHING else RUNNING
+        self._write_header(replace(self._next(), state=state, nonce=nonce))
 
     def mark(self, state: int) -> None:
         """Record durably that the job is in ``state``."""
