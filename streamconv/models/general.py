@@ -254,11 +254,12 @@ def general_metadata(
     notes = warnings if warnings is not None else []
     given = dict(overrides or {})
     card = _model_card(checkpoint, notes)
-    texts = _texts(checkpoint, card, -n_params if kind == "adapter" else n_params)
+    signed = -n_params if kind == "adapter" else n_params
+    texts = _texts(checkpoint, card, signed)
     if model_name is not None:
         given["general.name"] = model_name
     texts |= {key: str(given[f"general.{key}"]) for key in _CARD_TEXT if given.get(f"general.{key}") is not None}
-    if not texts.get("size_label") and n_params > 0 and kind != "adapter":
+    if not texts.get("size_label") and signed > 0:
         texts["size_label"] = size_label(n_params, n_shared, n_expert, n_experts)
 
     metadata = Metadata()
@@ -267,7 +268,7 @@ def general_metadata(
     for key in _CARD_TEXT:
         metadata.string(f"general.{key}", texts.get(key, ""))
     for key, origin_spellings in _CARD_ORIGINS.items():
-        entries = given.get(f"general.{key}s", _origins(card, origin_spellings, n_params))
+        entries = given.get(f"general.{key}s", _origins(card, origin_spellings, signed))
         if entries is not None:
             _write_origins(metadata, key, entries)
     for key, list_spellings in _CARD_LISTS.items():
@@ -307,11 +308,9 @@ def _texts(checkpoint: Checkpoint, card: Mapping[str, Any], n_params: int) -> di
     for model_id in ids:
         found = parse_model_id(model_id, n_params)
         for key in ("basename", "finetune", "version", "size_label"):
-            texts.setdefault(key, getattr(found, key) or "")
-            texts[key] = texts[key] or getattr(found, key) or ""
+            texts[key] = texts.get(key) or getattr(found, key) or ""
         for key in ("name", "organization"):
-            if not texts.get(key) and getattr(found, key):
-                texts[key] = title(getattr(found, key))
+            texts[key] = texts.get(key) or title(getattr(found, key) or "")
     return texts
 
 
