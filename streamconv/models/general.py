@@ -258,7 +258,7 @@ def general_metadata(
     texts = _texts(checkpoint, card, signed)
     if model_name is not None:
         given["general.name"] = model_name
-    texts |= {key: str(given[f"general.{key}"]) for key in _CARD_TEXT if given.get(f"general.{key}") is not None}
+    texts |= {key: given[f"general.{key}"] for key in _CARD_TEXT if given.get(f"general.{key}") is not None}
     if not texts.get("size_label") and signed > 0:
         texts["size_label"] = size_label(n_params, n_shared, n_expert, n_experts)
 
@@ -266,14 +266,14 @@ def general_metadata(
     metadata.string("general.type", kind)
     _write_sampling(metadata, checkpoint, given, notes)
     for key in _CARD_TEXT:
-        metadata.string(f"general.{key}", texts.get(key, ""))
+        metadata.string(f"general.{key}", _text(texts.get(key, "")))
     for key, origin_spellings in _CARD_ORIGINS.items():
         entries = given.get(f"general.{key}s", _origins(card, origin_spellings, signed))
         if entries is not None:
             _write_origins(metadata, key, entries)
     for key, list_spellings in _CARD_LISTS.items():
         values = given.get(f"general.{key}", [v for s in list_spellings for v in _as_list(card.get(s))])
-        metadata.array(f"general.{key}", "STRING", [str(v) for v in _as_list(values)])
+        metadata.array(f"general.{key}", "STRING", [_text(v) for v in _as_list(values)])
     return metadata
 
 
@@ -287,7 +287,7 @@ def _model_card(checkpoint: Checkpoint, notes: list[str]) -> dict[str, Any]:
         text = "\n".join(lines[1:end]) + "\n"
         # "no" is Norwegian here, not false; and some cards are indented with tabs
         card = yaml.safe_load(text.replace("- no\n", '- "no"\n').replace("\t", "  "))
-    except (yaml.YAMLError, ValueError, RecursionError, BadInput) as e:
+    except (yaml.YAMLError, ValueError, RecursionError, OSError, BadInput) as e:
         notes.append(f"README.md's front matter is ignored: {' '.join(str(e).split())}")
         return {}
     return card if isinstance(card, dict) else {}
@@ -317,8 +317,8 @@ def _texts(checkpoint: Checkpoint, card: Mapping[str, Any], n_params: int) -> di
 def _write_sampling(metadata: Metadata, checkpoint: Checkpoint, given: Mapping[str, Any], notes: list[str]) -> None:
     try:
         config = checkpoint.json("generation_config.json") or {}
-    except BadInput as e:
-        notes.append(f"{e.message}: ignored")
+    except (OSError, BadInput) as e:
+        notes.append(f"generation_config.json is ignored: {e}")
         config = {}
     for key, (type_, spellings) in _SAMPLING.items():
         name = f"general.sampling.{key}"
@@ -326,7 +326,7 @@ def _write_sampling(metadata: Metadata, checkpoint: Checkpoint, given: Mapping[s
         if value is None:
             continue
         if type_ == "STRING":
-            metadata.string(name, str(value))
+            metadata.string(name, _text(value))
         elif isinstance(value, bool) or not isinstance(value, int | float):
             notes.append(f"{name} is {value!r}, not a number: ignored")
         elif type_ == "INT32":
@@ -369,7 +369,12 @@ def _write_origins(metadata: Metadata, key: str, entries: Any) -> None:
     for i, entry in enumerate(entries):
         for name in _ORIGIN_KEYS:
             if entry.get(name) is not None:
-                metadata.string(f"general.{key}.{i}.{name}", str(entry[name]))
+                metadata.string(f"general.{key}.{i}.{name}", _text(entry[name]))
+
+
+def _text(value: Any) -> str:
+    """``value`` as text a file can hold: folder names may be bytes of some older encoding."""
+    return str(value).encode("utf-8", "replace").decode("utf-8")
 
 
 def _as_list(value: Any) -> list[Any]:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ...errors import BadInput, InputMissing
+from ...errors import BadInput, InputMissing, NoPermission
 from ...metadata import Metadata
 from ...sources.checkpoint import Checkpoint
 from .bpe import read_bpe, read_wordpiece
@@ -82,10 +82,21 @@ def tokenizer_metadata(
     UsageError : no loader knows ``pre``
     InputMissing : no file of any of the rule's kinds is there
     BadInput : a file is damaged or does not fit the model, or the pre-tokenizer is unknown
+    NoPermission : a file may not be read
     """
     if pre is not None:
         check_name(pre)
-    files = TokenizerFiles(checkpoint)
+    try:
+        return _tokenizer(TokenizerFiles(checkpoint), config, rule, vocab_size, pre)
+    except PermissionError as e:
+        raise NoPermission(f"{e.filename} may not be read") from None
+    except OSError as e:
+        raise BadInput(f"{e.filename} cannot be read: {e.strerror}") from None
+
+
+def _tokenizer(
+    files: TokenizerFiles, config: Mapping[str, Any], rule: TokenizerRule, vocab_size: int | None, pre: str | None
+) -> Tokenizer:
     kind, read = _choose(files, rule)
     vocabulary = read(files, config, vocab_size, pre)
     ids = vocabulary.ids()

@@ -22,17 +22,30 @@ def chat_templates(files: TokenizerFiles) -> tuple[dict[str, str], list[str]]:
     found = config["chat_template"] if "chat_template" in config else _side_templates(files)
     if found is None:
         return {}, []
+    named: dict[str, str] = {}
     if isinstance(found, str):
-        return {"default": found}, []
-    if isinstance(found, list):
-        named = {}
+        named["default"] = found
+    elif isinstance(found, list):
         for entry in found:
             if isinstance(entry, Mapping) and isinstance(entry.get("template"), str):
                 name = re.sub(r"[^A-Za-z0-9]", "_", str(entry.get("name", "")))
                 if name:
                     named[name] = entry["template"]
-        return named, []
-    return {}, [f"{files.folder}: chat_template is neither text nor a list: ignored"]
+    else:
+        return {}, [f"{files.folder}: chat_template is neither text nor a list: ignored"]
+    broken = [name for name, text in named.items() if not _is_unicode(text)]
+    for name in broken:
+        del named[name]
+    return named, [f"{files.folder}: the chat template {name!r} is not valid Unicode: ignored" for name in broken]
+
+
+def _is_unicode(text: str) -> bool:
+    """JSON can spell half a surrogate pair, which no file can hold."""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def write_chat_templates(templates: Mapping[str, str], metadata: Metadata) -> None:

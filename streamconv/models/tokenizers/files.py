@@ -10,7 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from ...errors import BadInput, StreamconvError
+from ...errors import BadInput
 from ...sources.checkpoint import Checkpoint
 
 #: what every reader of special tokens needs; they precede the vocabulary in files written by ``tokenizers``
@@ -165,6 +165,4 @@ def _json_before_model(path: Path) -> dict[str, Any] | None:
                 return head if isinstance(head, dict) and head.keys() >= _HEAD_KEYS else None
     except ValueError:  # an empty file cannot be mapped
         raise BadInput(f"{path} is empty") from None
-    except OSError as e:
-        raise StreamconvError(f"{path} cannot be read: {e.strerror}") from None
     return None

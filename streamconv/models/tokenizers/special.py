@@ -43,7 +43,7 @@ class SpecialTokens:
     Parameters
     ----------
     files : the checkpoint's tokenizer files
-    n_tokens : leave out ids from here on; None keeps them
+    n_tokens : leave out ids from here on; None keeps them, as the reference does for BPE (loaders ignore them)
 
     Attributes
     ----------
@@ -54,7 +54,7 @@ class SpecialTokens:
     """
 
     def __init__(self, files: TokenizerFiles, n_tokens: int | None) -> None:
-        self._n_tokens = n_tokens
+        self._end = 1 << 32 if n_tokens is None else n_tokens
         self._kinds: tuple[str, ...] = _KINDS
         self.ids: dict[str, int] = {}
         self.flags: dict[str, bool] = {}
@@ -85,7 +85,7 @@ class SpecialTokens:
     def _set(self, kind: str, index: Any) -> None:
         if token_id(index) is None or kind in self.ids:
             return
-        if index < 0 or (self._n_tokens is not None and index >= self._n_tokens):
+        if not 0 <= index < self._end:
             self.warnings.append(f"the {kind} token has the id {index}, which is no token: left out")
         else:
             self.ids[kind] = index
@@ -155,9 +155,10 @@ class SpecialTokens:
         named = self.texts.get("eos")
         if self._named and last != named:
             spare = next((kind for kind in ("eot", "eom") if kind not in self._kinds), None)
-            if spare is not None and named is not None:
+            if spare is not None:
                 self._kinds += (spare,)
-                self.texts[spare] = named
+                if named is not None:
+                    self.texts[spare] = named
         self.texts["eos"] = last
         self.flags["eos"] = True
 
