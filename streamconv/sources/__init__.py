@@ -8,11 +8,20 @@ from pathlib import Path
 from ..errors import BadInput, InputMissing, NoPermission
 from .checkpoint import Checkpoint, InputFile, read_object
 from .folder import open_folder
-from .gguf import GgufFile, open_gguf, read_gguf
+from .gguf import GgufFile, open_gguf, read_gguf, read_splits
 from .mapped import IoMode, MappedFile
 from .safetensors import read_safetensors
 
-__all__ = ["Checkpoint", "GgufFile", "InputFile", "IoMode", "MappedFile", "open_checkpoint", "read_gguf"]
+__all__ = [
+    "Checkpoint",
+    "GgufFile",
+    "InputFile",
+    "IoMode",
+    "MappedFile",
+    "open_checkpoint",
+    "read_gguf",
+    "read_splits",
+]
 
 
 def open_checkpoint(path: str | os.PathLike[str], io: IoMode = "mmap", weights: bool = True) -> Checkpoint:

@@ -100,23 +100,32 @@ def open_gguf(path: Path, io: IoMode = "mmap") -> Checkpoint:
 
     Tensors come in file order. The metadata are those of the first file, without the split keys.
 
+    Errors: as ``read_splits``.
+    """
+    files = read_splits(path, io)
+    first = files[0]
+    tensors = {name: each.rows(info) for each in files for name, info in each.tensors.items()}
+    metadata = Metadata({key: value for key, value in first.metadata.items() if key not in SPLIT_KEYS})
+    return Checkpoint(path=path, tensors=tensors, config={}, inputs=_inputs(files), metadata=metadata)
+
+
+def read_splits(path: Path, io: IoMode = "mmap") -> list[GgufFile]:
+    """All files of the model whose first or only file is ``path``.
+
     Errors: as ``read_gguf``; InputMissing names an absent split; BadInput when the splits contradict each other.
     """
     first = read_gguf(path, io)
     files = [first, *_other_splits(first, io)]
-    tensors: dict[str, RowSource] = {}
+    seen: set[str] = set()
     for each in files:
-        for name, info in each.tensors.items():
-            if name in tensors:
+        for name in each.tensors:
+            if name in seen:
                 raise BadInput(f"{each.file.path}: duplicate tensor {shown(name)}, an earlier split holds it too")
-            tensors[name] = each.rows(info)
-    total = first.metadata.get("split.tensors.count", len(tensors))
-    if len(files) > 1 and total != len(tensors):
-        raise BadInput(
-            f"{path}: split.tensors.count promises {total} tensors, the {len(files)} files hold {len(tensors)}"
-        )
-    metadata = Metadata({key: value for key, value in first.metadata.items() if key not in SPLIT_KEYS})
-    return Checkpoint(path=path, tensors=tensors, config={}, inputs=_inputs(files), metadata=metadata)
+            seen.add(name)
+    total = first.metadata.get("split.tensors.count", len(seen))
+    if len(files) > 1 and total != len(seen):
+        raise BadInput(f"{path}: split.tensors.count promises {total} tensors, the {len(files)} files hold {len(seen)}")
+    return files
 
 
 def _inputs(files: list[GgufFile]) -> tuple[InputFile, ...]:

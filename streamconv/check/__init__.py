@@ -1,0 +1,44 @@
+"""Predict what a loader will reject in a GGUF file, or load and get wrong.
+
+What is checked is llama.cpp's behaviour (and, for Gemma 3, candle's). One module per concern, each with
+
+    check(subject: Subject) -> Iterator[Finding]
+
+What the loader wants of each architecture is data: ``loader_tensors.json``.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from ..errors import BadInput
+from ..sources import read_splits
+from . import endings, keys, layout, rope, template, tensors, values, vocabulary
+from .finding import Finding, Severity
+from .subject import Subject
+
+__all__ = ["Finding", "Severity", "check_gguf"]
+
+_CHECKS = (layout.check, keys.check, tensors.check, rope.check, vocabulary.check, endings.check, template.check)
+
+
+def check_gguf(path: str | os.PathLike[str], scan: bool = True) -> list[Finding]:
+    """Everything worth knowing before a GGUF file is loaded, errors first.
+
+    Parameters
+    ----------
+    path : the file, or the first file of a split model
+    scan : read all data in search of NaN and infinity; without, only headers are read
+
+    Errors: InputMissing and NoPermission. A file too damaged to be read gives one finding, not an exception.
+    """
+    path = Path(path)
+    try:
+        subject = Subject(path, read_splits(path))
+    except BadInput as e:
+        return [Finding("error", e.message)]
+    findings = [finding for check in _CHECKS for finding in check(subject)]
+    if scan:
+        findings += values.check(subject)
+    return sorted(findings, key=lambda finding: finding.rank)

@@ -1,0 +1,32 @@
+"""One thing worth telling about a file."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Severity = Literal["error", "warning", "note"]
+
+_ORDER: dict[Severity, int] = {"error": 0, "warning": 1, "note": 2}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What a loader will make of something in the file.
+
+    Attributes
+    ----------
+    severity : ``error``: it will refuse the file, or compute NaN from it; ``warning``: it loads and is likely to behave
+        wrongly; ``note``: a default or a choice that is good to know
+    message : one sentence
+    where : the tensor or key it is about, empty for the file
+    """
+
+    severity: Severity
+    message: str
+    where: str = ""
+
+    @property
+    def rank(self) -> int:
+        """Errors first."""
+        return _ORDER[self.severity]

@@ -1,0 +1,178 @@
+"""Every way to break a model is told, no harmless change is, and the real loader agrees."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+
+import pytest
+from breaks import BREAKS, HARMLESS, VALUES
+from gguf_edit import Gguf, tiny
+
+from streamconv.check import check_gguf
+from streamconv.check.table import architecture
+from streamconv.errors import InputMissing
+
+WHOLE = ["llama", "qwen2", "qwen3", "gemma", "gemma2", "gemma3", "smollm3", "olmo2", "internlm2", "minicpm"]
+
+#: loads each file named on the command line in a process of its own; prints {file: loaded}
+LOADER = """
+import json, os, sys, llama_cpp
+result = {}
+for path in sys.argv[1:]:
+    child = os.fork()
+    if not child:
+        quiet = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(quiet, 1), os.dup2(quiet, 2)
+        model = llama_cpp.llama_model_load_from_file(path.encode(), llama_cpp.llama_model_default_params())
+        os._exit(0 if model else 1)
+    result[os.path.basename(path)] = os.waitpid(child, 0)[1] == 0
+print(json.dumps(result))
+"""
+
+
+def errors(path: Path, scan: bool = True) -> list[str]:
+    return [finding.message for finding in check_gguf(path, scan) if finding.severity == "error"]
+
+
+@pytest.mark.parametrize("arch", WHOLE)
+def test_a_whole_model_has_no_errors(tmp_path: Path, arch: str) -> None:
+    assert errors(tiny(arch).write(tmp_path / "x.gguf")) == []
+
+
+@pytest.mark.parametrize("case", [*BREAKS, *VALUES])
+def test_what_is_broken_is_told(tmp_path: Path, case: str) -> None:
+    broken = {**BREAKS, **VALUES}[case]
+    model = tiny(broken.arch)
+    broken.change(model)
+    findings = check_gguf(model.write(tmp_path / "x.gguf"))
+    told = [finding for finding in findings if broken.words in finding.message]
+    assert told, [finding.message for finding in findings]
+    assert told[0].severity == broken.severity
+    if broken.severity != "error":
+        assert all(finding.severity != "error" for finding in findings)
+
+
+@pytest.mark.parametrize("case", HARMLESS)
+def test_what_is_harmless_is_left_alone(tmp_path: Path, case: str) -> None:
+    arch, change = HARMLESS[case]
+    model = tiny(arch)
+    change(model)
+    findings = check_gguf(model.write(tmp_path / "x.gguf"))
+    assert [finding.message for finding in findings if finding.severity != "note"] == []
+
+
+@pytest.mark.oracle
+def test_the_real_loader_refuses_exactly_what_we_call_an_error(tmp_path: Path, peers: Path) -> None:
+    predicted = {}
+    changes = {name: (broken.arch, broken.change) for name, broken in BREAKS.items()}
+    changes |= {f"harmless {name}": change for name, change in HARMLESS.items()}
+    changes |= {f"whole {arch}": (arch, lambda _model: None) for arch in WHOLE}
+    for name, (arch, change) in changes.items():
+        model = tiny(arch)
+        change(model)
+        path = model.write(tmp_path / f"{name}.gguf")
+        predicted[path.name] = not errors(path)
+    command = [str(peers), "-c", LOADER, *(str(tmp_path / name) for name in predicted)]
+    found = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    assert {name: ok for name, ok in predicted.items() if found[name] != ok} == {}
+
+
+def test_a_tied_model_says_where_its_logits_come_from(tmp_path: Path) -> None:
+    notes = [finding.message for finding in check_gguf(tiny("llama").write(tmp_path / "x.gguf"))]
+    assert any("reuses token_embd.weight (tied)" in note for note in notes)
+
+
+def test_a_damaged_file_is_a_finding_and_a_missing_one_an_error(tmp_path: Path) -> None:
+    path = tiny("llama").write(tmp_path / "x.gguf")
+    path.write_bytes(path.read_bytes()[:-500])
+    (finding,) = check_gguf(path)
+    assert finding.severity == "error"
+    assert "truncated" in finding.message
+    with pytest.raises(InputMissing):
+        check_gguf(tmp_path / "no.gguf")
+
+
+def test_an_unaligned_gap_between_tensors_is_told(tmp_path: Path) -> None:
+    path = tiny("gemma3").write(tmp_path / "x.gguf", alignment=64)  # valid for alignment 64, which no key states
+    assert any("refuses gaps" in error for error in errors(path))
+
+
+def test_a_name_too_long_for_ggml_is_told(tmp_path: Path) -> None:
+    model = tiny("llama")
+    model.floats("x" * 64, 4)
+    assert any("has 64 bytes, the loader takes 63" in error for error in errors(model.write(tmp_path / "x.gguf")))
+
+
+def test_without_scan_the_data_are_not_read(tmp_path: Path) -> None:
+    model = tiny("llama")
+    VALUES["NaN"].change(model)
+    path = model.write(tmp_path / "x.gguf")
+    assert errors(path, scan=False) == []
+    assert len(errors(path)) == 1
+
+
+def test_an_unknown_architecture_is_a_note(tmp_path: Path) -> None:
+    model = Gguf()
+    model.set("general.architecture", "STRING", "mamba99")
+    model.floats("w", 4)
+    findings = check_gguf(model.write(tmp_path / "x.gguf"))
+    assert any("not in our table" in finding.message for finding in findings)
+
+
+@pytest.mark.parametrize("value", [3, 2**63, -1, "many", [1, 2], 1.5, True])
+@pytest.mark.parametrize("key", ["block_count", "attention.head_count", "expert_count", "rope.scaling.factor"])
+def test_nonsense_in_the_keys_never_breaks_the_check(tmp_path: Path, key: str, value: object) -> None:
+    model = tiny("llama")
+    kind = {
+        int: "UINT64" if isinstance(value, int) and value > 0 else "INT64",
+        str: "STRING",
+        float: "FLOAT64",
+        bool: "BOOL",
+    }
+    if isinstance(value, list):
+        model.set(f"llama.{key}", "ARRAY", value, "INT32")
+    else:
+        model.set(f"llama.{key}", kind[type(value)], value)
+    assert check_gguf(model.write(tmp_path / "x.gguf"))
+
+
+def test_the_reference_files_have_no_errors_and_the_endings_of_the_loader(reference: Path) -> None:
+    from streamconv.check.endings import end_ids
+    from streamconv.check.subject import Subject
+    from streamconv.sources import read_splits
+
+    for path in sorted((reference / "golden" / "gguf").glob("*/*.gguf")):
+        assert errors(path) == [], path
+        case = json.loads((path.parent / "case.json").read_text())
+        if case.get("llamacpp_eog_ids") and path.name == "f32.gguf":
+            assert sorted(end_ids(Subject(path, read_splits(path)))) == case["llamacpp_eog_ids"], path
+
+
+def test_every_expression_of_the_table_can_be_evaluated() -> None:
+    from streamconv.check.subject import Subject
+    from streamconv.check.table import _document
+
+    for name in _document()["architectures"]:
+        known = architecture(name)
+        assert known is not None
+        names = dict.fromkeys(Subject.names(_Nothing(), 0), 7)  # type: ignore[arg-type]
+        for wanted in known.tensors:
+            assert wanted.applies(names) is not None
+            assert all(size is not None or "any" in wanted.sizes for size in wanted.shape(names))
+
+
+class _Nothing:
+    """A subject without keys."""
+
+    arch, n_vocab, n_blocks, tensors = "", None, 0, ()
+    metadata: dict[str, int] = {}  # noqa: RUF012
+
+    def number(self, *_: object) -> None:
+        return None
+
+    get = _or = number
+
+    def __contains__(self, _: object) -> bool:
+        return False
