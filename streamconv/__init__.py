@@ -1,1 +1,28 @@
-"""streamconv: model checkpoints to what runtimes load, streamed, resumable, byte-identical with ggml."""
+"""streamconv: model checkpoints to what runtimes load, streamed, resumable, byte-identical with ggml.
+
+>>> import streamconv
+>>> sorted(streamconv.__all__)
+['StreamconvError', 'convert', 'dequantize', 'open', 'plan', 'quantize']
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from .errors import StreamconvError
+
+if TYPE_CHECKING:
+    from .api import convert, open, plan
+    from .quant.api import dequantize, quantize
+
+__all__ = ["StreamconvError", "convert", "dequantize", "open", "plan", "quantize"]
+
+_HOMES = {"convert": ".api", "open": ".api", "plan": ".api", "quantize": ".quant.api", "dequantize": ".quant.api"}
+
+
+def __getattr__(name: str) -> Any:
+    """Import the public functions when they are first used, so that ``import streamconv`` costs nothing."""
+    if name in _HOMES:
+        return getattr(import_module(_HOMES[name], __name__), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

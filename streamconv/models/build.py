@@ -85,7 +85,7 @@ def build(
     counts = [_size(r) for r in tensors.values()]
     metadata = Metadata()
     metadata.string("general.architecture", family.arch)
-    metadata.update(general_metadata(checkpoint, n_params=sum(counts), model_name=model_name))
+    metadata.update(general_metadata(checkpoint, n_params=sum(counts), model_name=model_name, warnings=warnings))
     for key in family.keys:
         key(metadata, family.arch, config)
     metadata.u32("general.quantization_version", 2)

@@ -1,0 +1,223 @@
+"""What Q4_0, Q4_1, Q5_0 and Q5_1 share: blocks of 32 with one scale, or a scale and a minimum.
+
+Bytes of a block: d f16 | m f16 (Q4_1, Q5_1) | fifth bits u32 (Q5_0, Q5_1) | 16 bytes, weight j low and weight j + 16 high.
+Plain, the scale follows from the largest value or the range; with importance weights it is searched. Either way one number
+per block is found first, for all blocks, and the levels are made and packed after.
+
+Source: ggml-quants.c ``quantize_row_q4_0_ref`` … ``quantize_row_q5_1_impl`` (ggml 0.25.3); bit-exact.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ..rows import Bytes, Floats
+from .base import Codec
+from .importance import scaled_columns
+from .lanes import ONE, ZERO, bits, from_bits, get_f16, inline, kernel, magnitude, rint_any, to_int32
+from .search import (
+    GIVEN,
+    INVERSE_ROW,
+    LOW_ROW,
+    MINIMUM_ROW,
+    N_RESULTS,
+    SCALE_ROW,
+    affine_runs,
+    padded,
+    symmetric_runs,
+)
+from .types import TensorType
+
+BLOCK = 32
+_SIGN = np.int32(-0x80000000)
+
+# Loops over a block run to ``len(values)``, which is always 32: LLVM unrolls a loop of known length before it could
+# vectorize it.
+
+
+@kernel
+def _peaks(x, peaks):  # type: ignore[no-untyped-def]
+    """The value of largest magnitude of each block, the first of equals; +0 in an empty block.
+
+    x : float32[n_blocks, 32]; peaks : float32[n_blocks]
+    """
+    for b in range(len(x)):
+        values = x[b]
+        # As integers the bits of non-negative floats order like the floats, and integer maxima are free to vectorize.
+        positive = negative = np.int32(0)
+        for i in range(len(values)):
+            v = bits(values[i])
+            positive = v if v > positive else positive
+            v = np.int32(v ^ _SIGN)
+            negative = v if v > negative else negative
+        peak = from_bits(positive) if positive > negative else -from_bits(negative)
+        if positive == negative:
+            size = from_bits(positive)
+            peak = ZERO
+            for i in range(BLOCK - 1 if size > ZERO else -1, -1, -1):
+                peak = values[i] if magnitude(values[i]) == size else peak
+        peaks[b] = peak
+
+
+@inline
+def _ordered(v):  # type: ignore[no-untyped-def]
+    """An int32 that orders like the float32 of bits ``v``, with -0 below +0; its own inverse."""
+    return np.int32(v ^ np.int32((v >> 31) & 0x7FFFFFFF))
+
+
+@kernel
+def _ranges(x, low, high):  # type: ignore[no-untyped-def]
+    """Lowest and highest value of each block. x : float32[n_blocks, 32]; low, high : float32[n_blocks]."""
+    for b in range(len(x)):
+        values = x[b]
+        smallest, greatest = np.int32(0x7FFFFFFF), np.int32(-0x80000000)
+        for i in range(len(values)):
+            v = _ordered(bits(values[i]))
+            smallest = v if v < smallest else smallest
+            greatest = v if v > greatest else greatest
+        low[b], high[b] = from_bits(_ordered(smallest)), from_bits(_ordered(greatest))
+        if low[b] == ZERO:  # of two zeros the first counts
+            low[b] = ONE
+            for i in range(len(values)):
+                low[b] = values[i] if values[i] < low[b] else low[b]
+
+
+@inline
+def _put_fifth_bits(block, at, levels):  # type: ignore[no-untyped-def]
+    """Write bit 4 of each level as one bit, in four bytes."""
+    for k in range(4):
+        high = np.uint8(0)
+        for bit in range(8):
+            high |= (levels[8 * k + bit] >> np.uint8(4)) << np.uint8(bit)
+        block[at + k] = high
+
+
+@inline
+def _plain_level(v, base, factor, offset, cap):  # type: ignore[no-untyped-def]
+    level = to_int32((v - base) * factor + offset) & 0xFF
+    return np.uint8(level if level < cap else cap)
+
+
+@inline
+def _searched_level(v, base, factor, bottom, top):  # type: ignore[no-untyped-def]
+    level = rint_any(factor * (v - base))
+    level = level if level > bottom else bottom
+    level = level if level < top else top
+    return np.uint8(level - bottom if factor != ZERO else 0)
+
+
+@kernel
+def _pack_plain(x, out, at, inverse, low, offset, cap, five_bits):  # type: ignore[no-untyped-def]
+    """level = min(int8((x − low) · inverse + offset), cap), as the reference truncates it.
+
+    x : float32[n_blocks, 32]; out : uint8[n_blocks, block_bytes], its levels begin at byte ``at``;
+    inverse, low : float32[n_blocks]; offset : float32; cap : int32
+    """
+    levels = np.empty(BLOCK, np.uint8)
+    mask, four = np.uint8(15), np.uint8(4)
+    for b in range(len(x)):
+        values, block = x[b], out[b, at + 4 :] if five_bits else out[b, at:]
+        base, factor = low[b], inverse[b]
+        for j in range(len(values) // 2):
+            first = _plain_level(values[j], base, factor, offset, cap)
+            second = _plain_level(values[j + 16], base, factor, offset, cap)
+            block[j] = (first & mask) | (second << four)
+        if five_bits:
+            for j in range(len(values)):
+                levels[j] = _plain_level(values[j], base, factor, offset, cap)
+            _put_fifth_bits(out[b], at, levels)
+
+
+@kernel
+def _pack_searched(x, out, at, inverse, low, bottom, top, five_bits):  # type: ignore[no-untyped-def]
+    """level = clamp(rint(inverse · (x − low)), bottom, top) − bottom; 0 in a run without magnitude, whose inverse is 0.
+
+    x, out, at, inverse, low as above; bottom, top : int32
+    """
+    levels = np.empty(BLOCK, np.uint8)
+    mask, four = np.uint8(15), np.uint8(4)
+    for b in range(len(x)):
+        values, block = x[b], out[b]
+        for j in range(len(values)):
+            levels[j] = _searched_level(values[j], low[b], inverse[b], bottom, top)
+        start = at
+        if five_bits:
+            _put_fifth_bits(block, at, levels)
+            start = at + 4
+        for j in range(16):
+            block[start + j] = (levels[j] & mask) | (levels[j + 16] << four)
+
+
+@kernel
+def _dequantize(data, out, affine, five_bits):  # type: ignore[no-untyped-def]
+    """data : uint8[n_blocks, block_bytes]; out : float32[n_blocks, 32] = (level − offset) · d, or level · d + m."""
+    head = 4 if affine else 2
+    offset = np.int32(0 if affine else (16 if five_bits else 8))
+    qs = head + (4 if five_bits else 0)
+    for b in range(len(out)):
+        block, values = data[b], out[b]
+        d = get_f16(block, 0)
+        m = get_f16(block, 2) if affine else ZERO
+        for j in range(16):
+            low, high = np.int32(block[qs + j] & 15), np.int32(block[qs + j] >> 4)
+            if five_bits:
+                low |= ((np.int32(block[head + j // 8]) >> (j % 8)) & 1) << 4
+                high |= ((np.int32(block[head + 2 + j // 8]) >> (j % 8)) & 1) << 4
+            a = np.float32(low - offset) * d
+            c = np.float32(high - offset) * d
+            values[j] = a + m if affine else a
+            values[16 + j] = c + m if affine else c
+
+
+def _write_head(out: Bytes, *numbers: Floats) -> int:
+    """Write ``numbers``, float32[n_blocks] each, as float16 at the start of every block; return the bytes they take."""
+    for k, n in enumerate(numbers):
+        out[:, 2 * k : 2 * k + 2] = n.astype(np.float16).view(np.uint8).reshape(-1, 2)
+    return 2 * len(numbers)
+
+
+def codec(tensor_type: TensorType, *, affine: bool, five_bits: bool) -> Codec:
+    """The codec of one of the four formats."""
+    size = tensor_type.block_bytes
+    n_max = 31 if five_bits else 15
+    half = (n_max + 1) // 2
+
+    def encode(x: Floats, out: Bytes, weights: Floats | None, compat: bool) -> None:
+        values, blocks = x.reshape(-1, BLOCK), out.reshape(-1, size)
+        if weights is not None:
+            _searched(values, blocks, weights, x.shape[1])
+            return
+        low, other = np.zeros((2, len(values)), np.float32)
+        with np.errstate(all="ignore"):  # 1 / d of an empty or denormal block; huge d becomes an infinite f16
+            if affine:
+                _ranges(values, low, other)
+                d = (other - low) / np.float32(n_max)
+            else:
+                _peaks(values, other)
+                d = other / np.float32(-half)
+            inverse = np.where(d != 0, np.float32(1) / d, np.float32(0))
+            at = _write_head(blocks, d, low) if affine else _write_head(blocks, d)
+        offset = np.float32(0.5 if affine else half + 0.5)
+        cap = 255 if affine and five_bits else n_max  # the reference does not cap Q5_1
+        _pack_plain(values, blocks, at, inverse, low, offset, np.int32(cap), five_bits)
+
+    def _searched(x: Floats, out: Bytes, weights: Floats, n_cols: int) -> None:
+        flat = x.reshape(-1)
+        w = np.empty_like(flat)
+        found = np.empty((N_RESULTS, padded(len(x))), np.float32)
+        scaled_columns(flat, w, weights, n_cols, ONE)
+        row = found[:, : len(x)]
+        if affine:
+            affine_runs(flat, w, GIVEN, found, BLOCK, np.float32(n_max), np.float32(-0.9), np.float32(0.05), 36, False)
+            low, bottom, top, numbers = row[LOW_ROW], 0, n_max, (row[SCALE_ROW], -row[MINIMUM_ROW])
+        else:
+            symmetric_runs(flat, w, GIVEN, found, BLOCK, np.float32(half))
+            low, bottom, top, numbers = np.zeros_like(row[SCALE_ROW]), -half, half - 1, (row[SCALE_ROW],)
+        with np.errstate(over="ignore"):
+            at = _write_head(out, *numbers)
+        _pack_searched(x, out, at, row[INVERSE_ROW], low, np.int32(bottom), np.int32(top), five_bits)
+
+    def decode(data: Bytes, out: Floats) -> None:
+        _dequantize(data.reshape(-1, size), out.reshape(-1, BLOCK), affine, five_bits)
+
+    return Codec(tensor_type, encode, decode)

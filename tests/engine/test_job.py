@@ -1,0 +1,349 @@
+"""Whole jobs over a toy item: resume, refusal, corruption, publishing."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from streamconv.engine import files, job, run
+from streamconv.engine.budget import share
+from streamconv.engine.plan import OutputFile, Placement, Plan, fingerprint
+from streamconv.errors import (
+    CannotCreate,
+    InputChanged,
+    Locked,
+    PlanDiffers,
+    Stopped,
+    StreamconvError,
+    WriteFailed,
+)
+from streamconv.progress import Silent
+from streamconv.rows import Bytes, Floats, Quality
+
+
+class Toy:
+    """Rows whose bytes follow from name and row number; counts what it made."""
+
+    def __init__(self, name: str, n_rows: int = 40, row_bytes: int = 64) -> None:
+        self.name, self.n_rows, self.n_cols, self.row_bytes = name, n_rows, row_bytes, row_bytes
+        self.made: list[int] = []
+        self.hook: Callable[[int], None] = lambda row: None
+
+    def fill(self, start: int, stop: int, out: Bytes, scratch: Floats) -> Quality:
+        for r in range(start, stop):
+            self.hook(r)
+            self.made.append(r)
+            seed = int.from_bytes(hashlib.sha256(f"{self.name}/{r}".encode()).digest()[:4], "little")
+            out[r - start] = np.random.default_rng(seed).integers(0, 256, self.row_bytes, np.uint8)
+        return Quality()
+
+    def prefetch(self, start: int, stop: int) -> None: ...
+
+    def release(self, start: int, stop: int) -> None: ...
+
+
+def make_plan(folder: Path, toys: list[Toy], tag: object = 0, n_files: int = 1, mtime_ns: int = 1) -> Plan:
+    header = b"HEAD" + fingerprint(tag).ljust(60, b"\0")
+    placements, sizes = [], [len(header)] * n_files
+    for number, toy in enumerate(toys):
+        f = number % n_files
+        placements.append(Placement(toy, f, sizes[f]))
+        sizes[f] += toy.n_rows * toy.row_bytes
+    return Plan(
+        output=folder / "out.bin",
+        files=[OutputFile(folder / f"out{'' if n_files == 1 else i}.bin", header, s) for i, s in enumerate(sizes)],
+        placements=placements,
+        fingerprint=fingerprint(tag),
+        inputs=[{"name": "in.bin", "size": 10, "mtime_ns": mtime_ns}],
+        verify_inputs=lambda: None,
+        description={"tag": tag},
+        chunk_bytes=256,
+    )
+
+
+def toys() -> list[Toy]:
+    return [Toy("a"), Toy("b", 7), Toy("c", 33, 100)]
+
+
+def go(plan: Plan, *, threads: int = 2, verify: str = "all", force: bool = False) -> run.Outcome:
+    opened = job.Job.open(plan, verify=verify, force=force)
+    try:
+        return run.run(opened, share(1 << 24, threads, 64, 128), Silent(), run.StopRequest())
+    finally:
+        opened.close()
+
+
+@pytest.fixture
+def expected(tmp_path: Path) -> bytes:
+    folder = tmp_path / "expected"
+    folder.mkdir()
+    go(make_plan(folder, toys()))
+    return (folder / "out.bin").read_bytes()
+
+
+def interrupted(plan: Plan, after: int, error: Exception | None = None) -> None:
+    """Run ``plan`` until ``after`` rows were begun, then stop it by ``error``."""
+    count = 0
+
+    def hook(_row: int) -> None:
+        nonlocal count
+        count += 1
+        if count > after:
+            raise error or Stopped("enough")
+
+    for p in plan.placements:
+        assert isinstance(p.item, Toy)
+        p.item.hook = hook
+    with pytest.raises(type(error or Stopped(""))):
+        go(plan, threads=1)
+    for p in plan.placements:
+        assert isinstance(p.item, Toy)
+        p.item.hook = lambda row: None
+        p.item.made.clear()
+
+
+@pytest.mark.parametrize("threads", [1, 2, 5])
+def test_the_bytes_do_not_depend_on_the_number_of_threads(tmp_path: Path, expected: bytes, threads: int) -> None:
+    go(make_plan(tmp_path, toys()), threads=threads)
+    assert (tmp_path / "out.bin").read_bytes() == expected
+    assert not (tmp_path / "out.bin.streamconv").exists()
+
+
+@pytest.mark.parametrize("after", [0, 1, 5, 39, 60])
+def test_a_stopped_job_goes_on_and_makes_no_finished_row_again(tmp_path: Path, expected: bytes, after: int) -> None:
+    plan = make_plan(tmp_path, toys())
+    interrupted(plan, after)
+    assert not (tmp_path / "out.bin").exists()
+    outcome = go(plan)
+    assert (tmp_path / "out.bin").read_bytes() == expected
+    assert outcome.made_bytes + outcome.resumed_bytes == len(expected) - 64
+    made = sum(len(p.item.made) for p in plan.placements)  # type: ignore[attr-defined]
+    assert made <= 80 - after + 4  # at most the chunk that was being made
+
+
+def test_until_it_is_published_no_loader_takes_the_part_for_a_model(tmp_path: Path) -> None:
+    plan = make_plan(tmp_path, toys())
+    interrupted(plan, 50)
+    assert (plan.job_dir / "data-1.part").read_bytes()[:4] == b"SCVP"
+    assert plan.job_dir.stat().st_mode & 0o777 == 0o700
+
+
+@pytest.mark.parametrize("damage", ["flip", "zeros", "truncate", "extend", "remove"])
+def test_damage_to_the_part_file_is_found_and_only_that_chunk_is_made_again(
+    tmp_path: Path, expected: bytes, damage: str
+) -> None:
+    plan = make_plan(tmp_path, toys())
+    interrupted(plan, 60)
+    part = plan.job_dir / "data-1.part"
+    raw = bytearray(part.read_bytes())
+    if damage == "flip":
+        raw[700] ^= 8
+    elif damage == "zeros":
+        raw[640:704] = bytes(64)
+    elif damage == "truncate":
+        del raw[1000:]
+    elif damage == "extend":
+        raw += b"tail"
+    part.write_bytes(raw) if damage != "remove" else part.unlink()
+    outcome = go(plan)
+    assert (tmp_path / "out.bin").read_bytes() == expected
+    if damage in ("flip", "zeros"):
+        assert sum(len(p.item.made) for p in plan.placements) <= 20 + 4 + 4  # type: ignore[attr-defined]
+        assert any("(a)" in note for note in outcome.notes)
+
+
+@pytest.mark.parametrize("name", ["index.wal", "plan.json", "lock"])
+@pytest.mark.parametrize("what", ["gone", "empty", "half", "garbage"])
+def test_any_damaged_job_file_costs_work_at_most(tmp_path: Path, expected: bytes, name: str, what: str) -> None:
+    plan = make_plan(tmp_path, toys())
+    interrupted(plan, 50)
+    path = plan.job_dir / name
+    raw = path.read_bytes()
+    if what == "gone":
+        path.unlink()
+    else:
+        path.write_bytes({"empty": b"", "half": raw[: len(raw) // 2], "garbage": os.urandom(len(raw))}[what])
+    go(plan)
+    assert (tmp_path / "out.bin").read_bytes() == expected
+
+
+def test_another_plan_over_an_unfinished_job_is_refused_and_force_starts_over(tmp_path: Path, expected: bytes) -> None:
+    interrupted(make_plan(tmp_path, toys(), tag="old"), 50)
+    before = sorted(p.name for p in (tmp_path / "out.bin.streamconv").iterdir())
+    plan = make_plan(tmp_path, toys(), tag="new")
+    with pytest.raises(PlanDiffers, match="tag: old there, new now") as caught:
+        go(plan)
+    assert caught.value.exit_code == 78
+    assert sorted(p.name for p in plan.job_dir.iterdir()) == before
+    go(plan, force=True)
+    assert (tmp_path / "out.bin").read_bytes()[64:] == expected[64:]
+
+
+def test_a_touched_input_is_refused_and_the_job_stays(tmp_path: Path) -> None:
+    interrupted(make_plan(tmp_path, toys()), 50)
+    with pytest.raises(InputChanged, match="in.bin was changed") as caught:
+        go(make_plan(tmp_path, toys(), mtime_ns=2))
+    assert caught.value.exit_code == 65
+    go(make_plan(tmp_path, toys()))
+
+
+def test_an_input_that_changes_while_it_runs_leaves_nothing_stamped(tmp_path: Path) -> None:
+    plan = make_plan(tmp_path, toys())
+
+    def changed() -> None:
+        raise InputChanged("in.bin changed")
+
+    object.__setattr__(plan, "verify_inputs", changed)
+    with pytest.raises(InputChanged):
+        go(plan)
+    assert not (tmp_path / "out.bin").exists()
+    object.__setattr__(plan, "verify_inputs", lambda: None)
+    assert go(plan).resumed_bytes == 0
+
+
+def test_two_runs_cannot_work_on_one_output(tmp_path: Path) -> None:
+    first = job.Job.open(make_plan(tmp_path, toys()))
+    with pytest.raises(Locked, match=f"pid {os.getpid()}") as caught:
+        job.Job.open(make_plan(tmp_path, toys()))
+    assert caught.value.exit_code == 75
+    first.close()
+
+
+def test_without_working_locks_the_run_that_lost_the_job_stops(
+    tmp_path: Path, expected: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(files, "lock_exclusively", lambda fd: True)
+    plan = make_plan(tmp_path, toys())
+    first = job.Job.open(plan)
+    second = job.Job.open(make_plan(tmp_path, toys()))
+    with pytest.raises(Locked, match="another process has taken over"):
+        run.run(first, share(1 << 24, 1, 64, 128), Silent(), run.StopRequest())
+    run.run(second, share(1 << 24, 1, 64, 128), Silent(), run.StopRequest())
+    assert (tmp_path / "out.bin").read_bytes() == expected
+    first.close()
+    second.close()
+
+
+def test_a_finished_output_is_recognised_and_a_foreign_one_is_not_replaced(tmp_path: Path) -> None:
+    plan = make_plan(tmp_path, toys())
+    assert not job.is_finished(plan)
+    go(plan)
+    assert job.is_finished(plan)
+    job.refuse_foreign_output(plan)
+    with pytest.raises(CannotCreate, match="was not made by this plan") as caught:
+        job.refuse_foreign_output(make_plan(tmp_path, toys(), tag="other"))
+    assert caught.value.exit_code == 73
+
+
+def test_an_output_older_than_its_input_is_not_finished(tmp_path: Path) -> None:
+    plan = make_plan(tmp_path, toys())
+    go(plan)
+    newer = make_plan(tmp_path, toys(), mtime_ns=(tmp_path / "out.bin").stat().st_mtime_ns + 1)
+    assert not job.is_finished(newer)
+    assert go(newer).made_bytes > 0
+
+
+def test_force_over_a_finished_output_makes_it_again(tmp_path: Path, expected: bytes) -> None:
+    go(make_plan(tmp_path, toys()))
+    outcome = go(make_plan(tmp_path, toys()), force=True)
+    assert outcome.made_bytes == len(expected) - 64
+
+
+def test_a_kill_between_the_renames_of_two_files_is_healed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = make_plan(tmp_path, toys(), n_files=2)
+    real, seen = files.publish, []
+
+    def publish(part: Path, final: Path) -> None:
+        if part.suffix == ".part" and seen:
+            raise StreamconvError("killed")
+        seen.extend([final] if part.suffix == ".part" else [])
+        real(part, final)
+
+    monkeypatch.setattr(files, "publish", publish)
+    with pytest.raises(StreamconvError, match="killed"):
+        go(plan)
+    assert [f.path.exists() for f in plan.files] == [False, True]  # the first file comes last
+    monkeypatch.setattr(files, "publish", real)
+    for p in plan.placements:
+        p.item.made.clear()  # type: ignore[attr-defined]
+    go(plan)
+    assert [p.item.made for p in plan.placements] == [[], [], []]  # type: ignore[attr-defined]
+    assert job.is_finished(plan)
+
+
+def test_a_failed_sync_is_fatal_and_stamps_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = make_plan(tmp_path, toys())
+    opened = job.Job.open(plan)
+    real = files.sync_data
+
+    def failing(fd: int, path: Path) -> None:
+        if path.suffix == ".part":
+            raise WriteFailed("EIO")
+        real(fd, path)
+
+    monkeypatch.setattr(files, "sync_data", failing)
+    with pytest.raises(WriteFailed):
+        run.run(opened, share(1 << 24, 2, 64, 128), Silent(), run.StopRequest())
+    assert list(opened.journal.stamps()) == []
+    opened.close()
+
+
+def test_the_data_barrier_always_comes_before_the_stamp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    events: list[str] = []
+    lock = threading.Lock()
+
+    def watch(name: str) -> None:
+        real = getattr(files, name)
+
+        def call(fd: int, *args: object) -> object:
+            result = real(fd, *args)
+            path = args[-1]
+            assert isinstance(path, Path)
+            with lock:
+                events.append(f"{name} {path.name}")
+            return result
+
+        monkeypatch.setattr(files, name, call)
+
+    watch("pwrite_all")
+    watch("sync_data")
+    monkeypatch.setattr(run, "_COMMIT_SECONDS", 0.001)
+    go(make_plan(tmp_path, toys()), threads=1)
+    dirty = False
+    for event in events:
+        if event == "pwrite_all data-1.part":
+            dirty = True
+        elif event == "sync_data data-1.part":
+            dirty = False
+        elif event == "pwrite_all index.wal":
+            # Chunks made meanwhile may be dirty, but a barrier must lie between the last stamp and this one.
+            assert "sync_data data-1.part" in events
+    assert not dirty
+    first_stamp = events.index("pwrite_all index.wal", events.index("pwrite_all data-1.part", 2))
+    assert "sync_data data-1.part" in events[:first_stamp]
+
+
+def test_plan_json_names_the_inputs_and_the_plan(tmp_path: Path) -> None:
+    plan = make_plan(tmp_path, toys(), tag="x")
+    interrupted(plan, 50)
+    record = json.loads((plan.job_dir / "plan.json").read_text())
+    assert record["tag"] == "x"
+    assert record["inputs"] == [{"name": "in.bin", "size": 10, "mtime_ns": 1}]
+    assert record["fingerprint"] == plan.fingerprint.hex()
+
+
+def test_the_output_folder_must_exist_and_the_disk_must_be_large_enough(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(CannotCreate, match="is not a folder"):
+        job.preflight(make_plan(tmp_path / "nowhere", toys()))
+    monkeypatch.setattr(files, "free_bytes", lambda folder: 1000)
+    with pytest.raises(WriteFailed, match="1,000 are free"):
+        job.preflight(make_plan(tmp_path, toys()))

@@ -1,0 +1,132 @@
+"""The write-ahead index: what it promises after kills, torn writes and bit rot."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from streamconv.engine.journal import CLEAN, PUBLISHING, RUNNING, Journal, Stamp, read_progress
+
+PRINT = bytes(range(32))
+
+
+def _stamp(chunk: int, **values: float) -> Stamp:
+    return Stamp(chunk, 0, chunk * 100, 100, 4, bytes([chunk]) * 16, **values)  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def journal(tmp_path: Path) -> Journal:
+    return Journal.create(tmp_path / "index.wal", 5, PRINT)
+
+
+def _reopened(journal: Journal) -> Journal:
+    journal.close()
+    again = Journal.open(journal.path)
+    assert again is not None
+    return again
+
+
+def test_a_new_index_has_its_full_size_and_every_slot_pending(journal: Journal) -> None:
+    assert journal.path.stat().st_size == 8192 + 5 * 128
+    assert list(journal.stamps()) == []
+
+
+def test_stamps_survive_reopening_with_all_their_values(journal: Journal) -> None:
+    journal.stamp([_stamp(3, sum_squared_error=1.5, max_error=0.25, nonfinite=7), _stamp(0)])
+    again = _reopened(journal)
+    assert [s.chunk for s in again.stamps()] == [0, 3]
+    kept = list(again.stamps())[1]
+    assert (kept.sum_squared_error, kept.max_error, kept.nonfinite) == (1.5, 0.25, 7)
+    assert (kept.offset, kept.length, kept.rows, kept.digest) == (300, 100, 4, bytes([3]) * 16)
+
+
+def test_every_single_bit_flip_in_a_slot_makes_that_chunk_pending_and_no_other(journal: Journal) -> None:
+    journal.stamp(_stamp(i) for i in range(5))
+    whole = journal.path.read_bytes()
+    at = 8192 + 2 * 128
+    for bit in range(128 * 8):
+        damaged = bytearray(whole)
+        damaged[at + bit // 8] ^= 1 << bit % 8
+        journal.path.write_bytes(damaged)
+        again = _reopened(journal)
+        assert [s.chunk for s in again.stamps()] == [0, 1, 3, 4], f"bit {bit}"
+        assert again.damaged_slots() == 1
+        journal = again
+
+
+def test_a_torn_header_falls_back_to_the_other_page(journal: Journal) -> None:
+    journal.mark(CLEAN)
+    newest = journal.header.generation
+    journal.close()
+    raw = bytearray(journal.path.read_bytes())
+    at = newest % 2 * 4096
+    raw[at : at + 512] = bytes(512)
+    journal.path.write_bytes(raw)
+    again = Journal.open(journal.path)
+    assert again is not None
+    assert again.header.generation == newest - 1
+
+
+def test_both_headers_damaged_means_no_index(journal: Journal) -> None:
+    journal.close()
+    raw = bytearray(journal.path.read_bytes())
+    raw[:8192] = bytes(8192)
+    journal.path.write_bytes(raw)
+    assert Journal.open(journal.path) is None
+
+
+@pytest.mark.parametrize("size", [0, 1, 4096, 8192 + 5 * 128 - 1, 8192 + 5 * 128 + 1])
+def test_an_index_of_the_wrong_length_is_not_used(journal: Journal, size: int) -> None:
+    journal.close()
+    os.truncate(journal.path, size)
+    assert Journal.open(journal.path) is None
+    assert read_progress(journal.path) is None
+
+
+def test_slots_of_another_job_are_not_believed(journal: Journal, tmp_path: Path) -> None:
+    other = Journal.create(tmp_path / "other.wal", 5, PRINT)
+    other.stamp([_stamp(1)])
+    raw = bytearray(journal.path.read_bytes())
+    raw[8192:] = other.path.read_bytes()[8192:]
+    journal.path.write_bytes(raw)
+    assert list(_reopened(journal).stamps()) == []
+
+
+def test_a_run_that_lost_the_job_notices_before_it_stamps(journal: Journal) -> None:
+    second = Journal.open(journal.path)
+    assert second is not None
+    second.take_over()
+    assert second.still_ours()
+    assert not journal.still_ours()
+
+
+def test_a_removed_index_is_not_ours_any_more(journal: Journal) -> None:
+    journal.path.unlink()
+    assert not journal.still_ours()
+
+
+def test_states_are_kept_and_publishing_survives_a_take_over(journal: Journal) -> None:
+    journal.mark(PUBLISHING)
+    again = _reopened(journal)
+    again.take_over()
+    assert again.header.state == PUBLISHING
+    again.mark(CLEAN)
+    again.take_over()
+    assert again.header.state == RUNNING
+    assert again.header.clean_generation == again.header.generation - 1
+
+
+def test_progress_is_readable_while_a_run_holds_the_index(journal: Journal) -> None:
+    journal.stamp([_stamp(4)])
+    found = read_progress(journal.path)
+    assert found is not None
+    header, stamps = found
+    assert (header.n_slots, [s.chunk for s in stamps]) == (5, [4])
+
+
+def test_forgotten_chunks_are_pending_again(journal: Journal) -> None:
+    journal.stamp(_stamp(i) for i in range(5))
+    journal.forget([1, 2])
+    assert [s.chunk for s in _reopened(journal).stamps()] == [0, 3, 4]
