@@ -14,7 +14,7 @@ def shown(name: str, limit: int = 80) -> str:
     if len(name) <= limit:
         return repr(name)
     head, tail = limit // 2, limit // 4
-    return f"{repr(name[:head])[:-1]}…{repr(name[-tail:])[1:]} ({len(name)} characters)"
+    return f"{f'{name[:head]}…{name[-tail:]}'!r} ({len(name)} characters)"
 
 
 def shown_list(names: Collection[str], limit: int = 3) -> str:

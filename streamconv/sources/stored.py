@@ -39,6 +39,11 @@ class FileRows:
     def __repr__(self) -> str:
         return f"{type(self).__name__}({shown(self.name)}, {self.dtype}{list(self.shape)}, {self.file.path.name})"
 
+    @property
+    def n_bytes(self) -> int:
+        """Size of the whole tensor in the file."""
+        return self.n_rows * self.row_bytes
+
     def read(self, start: int, stop: int, out: Floats | None = None) -> Floats:
         """See ``RowSource.read``."""
         offset, length = self._range(start, stop)
@@ -87,7 +92,7 @@ class StoredRows(FileRows):
 
     @property
     def n_bytes(self) -> int:
-        """Size of the whole tensor in the file."""
+        """Size of the whole tensor in the file, also where rows end inside a byte."""
         return prod(self.shape) * STORED_TYPES[self.dtype].bits // 8
 
     def read(self, start: int, stop: int, out: Floats | None = None) -> Floats:
