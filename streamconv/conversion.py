@@ -202,10 +202,11 @@ def _retyped(checkpoint: Checkpoint, options: Options) -> _Typed:
     metadata = requantize.quantize_metadata(
         checkpoint.metadata,
         file_type,
-        tensor_types=[c.type.name for c in choices],
+        source_types=[checkpoint.tensors[name].dtype for name in mix.traversal_order(list(checkpoint.tensors))],
+        overrides=[requantize.parse_override(text) for text in options.override_kv],
         imatrix=weights,
-        overrides=requantize.parse_overrides(options.override_kv),
-        prune_layers=options.prune_layers,
+        imatrix_file=options.imatrix[0].name if options.imatrix else "",
+        block_count=model.n_layer - len(options.prune_layers) if options.prune_layers else None,
     )
     tensors = {c.name: checkpoint.tensors[c.source] for c in choices}
     return _Typed(model.architecture, file_type, metadata, choices, tensors, weights, {}, list(checkpoint.warnings))

@@ -112,12 +112,13 @@ def _named(checkpoint: Checkpoint, family: Family, config: Config, left_out: dic
         if is_other_module(source_name) or is_buffer(source_name):
             left_out[source_name] = "a buffer" if is_buffer(source_name) else "not part of the text model"
             continue
-        name = gguf_name(plain_name(source_name), family.names)
-        if name is None:
+        known = gguf_name(plain_name(source_name), family.names)
+        if known is None:
             raise BadInput(
                 f"{checkpoint.path}: tensor {source_name!r} has no place in architecture {family.arch!r}",
                 "If it belongs to another module, or the checkpoint is quantized, this version cannot convert it.",
             )
+        name = known
         if name == "output.weight" and family.tied == "D":
             left_out[source_name] = "the runtime uses the embedding as output"
             continue

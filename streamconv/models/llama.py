@@ -33,13 +33,15 @@ def rope_factors(config: Config) -> dict[str, Floats]:
     rope = config.rope
     if str(rope.get("rope_type", "")).lower() != "llama3":
         return {}
-    given = {
-        k: rope.get(k) for k in ("factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings")
+    defaults = {
+        "factor": 8.0,
+        "low_freq_factor": 1.0,
+        "high_freq_factor": 4.0,
+        "original_max_position_embeddings": 8192,
     }
-    factor, low, high, original = (
-        default if given[k] is None else given[k] for k, default in zip(given, (8.0, 1.0, 4.0, 8192), strict=True)
-    )
-    if not all(isinstance(v, (int, float)) and v > 0 for v in (factor, low, high, original)) or low == high:
+    given = {k: default if rope.get(k) is None else rope[k] for k, default in defaults.items()}
+    factor, low, high, original = given.values()
+    if not all(isinstance(v, (int, float)) and v > 0 for v in given.values()) or low == high:
         raise BadInput(f"config.json: llama3 RoPE scaling with {given} makes no sense")
     f32 = np.float32
     dim = config.head_dim
@@ -49,8 +51,8 @@ def rope_factors(config: Config) -> dict[str, Floats]:
     wavelengths = (f32(1) / frequencies) * f32(2 * np.pi)
     share = ((f32(1) / wavelengths) * f32(original) - f32(low)) / f32(high - low)
     between = f32(1) / ((f32(1) - share) / f32(factor) + share)
-    factors = np.where(wavelengths > f32(original / low), f32(factor), between)
-    factors = np.where(wavelengths < f32(original / high), f32(1), factors)
+    stretched = np.where(wavelengths > f32(original / low), f32(factor), between)
+    factors: Floats = np.where(wavelengths < f32(original / high), f32(1), stretched)
     return {"rope_freqs.weight": factors.astype(np.float32)}
 
 

@@ -142,7 +142,7 @@ class Constant:
     """A small tensor made while planning; ``values`` is float32 of any shape."""
 
     def __init__(self, values: Floats) -> None:
-        self._rows = np.ascontiguousarray(values, np.float32).reshape(matrix_shape(values.shape))
+        self._rows: Floats = np.ascontiguousarray(values, np.float32).reshape(matrix_shape(values.shape))
         self.shape: tuple[int, ...] = values.shape
         self.dtype = "F32"
 

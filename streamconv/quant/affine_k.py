@@ -134,18 +134,8 @@ def quantize(
     s, m = np.empty((2, n_subs), np.uint8)
     top = np.float32(n_max)
     if weights is None:
-        affine_runs(
-            x,
-            w,
-            MEAN_AND_MAGNITUDE,
-            found,
-            SUB,
-            top,
-            np.float32(plain_range[0]),
-            np.float32(0.1),
-            plain_range[1],
-            False,
-        )
+        first, n_step = np.float32(plain_range[0]), plain_range[1]
+        affine_runs(x, w, MEAN_AND_MAGNITUDE, found, SUB, top, first, np.float32(0.1), n_step, False)
         _plain_levels(found[SCALE_ROW, :n_subs], d, s)
         _plain_levels(found[MINIMUM_ROW, :n_subs], dmin, m)
     else:

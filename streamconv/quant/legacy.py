@@ -209,10 +209,10 @@ def codec(tensor_type: TensorType, *, affine: bool, five_bits: bool) -> Codec:
         row = found[:, : len(x)]
         if affine:
             affine_runs(flat, w, GIVEN, found, BLOCK, np.float32(n_max), np.float32(-0.9), np.float32(0.05), 36, False)
-            low, bottom, top, numbers = row[LOW_ROW], 0, n_max, (row[SCALE_ROW], -row[MINIMUM_ROW])
+            low, bottom, top, numbers = row[LOW_ROW], 0, n_max, [row[SCALE_ROW], -row[MINIMUM_ROW]]
         else:
             symmetric_runs(flat, w, GIVEN, found, BLOCK, np.float32(half))
-            low, bottom, top, numbers = np.zeros_like(row[SCALE_ROW]), -half, half - 1, (row[SCALE_ROW],)
+            low, bottom, top, numbers = np.zeros_like(row[SCALE_ROW]), -half, half - 1, [row[SCALE_ROW]]
         with np.errstate(over="ignore"):
             at = _write_head(out, *numbers)
         _pack_searched(x, out, at, row[INVERSE_ROW], low, np.int32(bottom), np.int32(top), five_bits)

@@ -394,8 +394,8 @@ def positive_runs(x, w, scales, levels, n, n_max):  # type: ignore[no-untyped-de
     ----------
     x, w : float32[n_runs * n], values and weights; n up to 32
     scales : float32[n_runs], receives the scales
-    levels : uint8[n_runs * n], receives the levels. The reference stores them as uint8, so that a negative one (from a negative
-        x) wraps around; so do these.
+    levels : uint8[n_runs * n], receives the levels. The reference stores them as uint8, so that a negative one (from a
+        negative x) wraps around; so do these.
     n_max : float32
     """
     tile = np.empty(TILE_SIZE, np.float32)
