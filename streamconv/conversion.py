@@ -24,6 +24,7 @@ from .engine import run as runs
 from .errors import StreamconvError, UsageError
 from .metadata import Metadata
 from .quant import converter_types, filetypes, imatrix, mix
+from .quant.base import has_codec
 from .quant.encode import EncodedRows
 from .rows import Floats, Quality, RowSource
 from .sources.checkpoint import Checkpoint
@@ -254,6 +255,8 @@ def _placed(checkpoint: Checkpoint, typed: _Typed, output: Path, options: Option
     """Lay the output out and make the plan."""
     items = []
     for choice in typed.choices:
+        if choice.type.name != typed.tensors[choice.name].dtype and not has_codec(choice.type.name):
+            raise UsageError(f"{choice.name}: this version cannot make {choice.type.name}", "Choose another type.")
         rows = typed.tensors[choice.name]
         items.append(
             EncodedRows(
@@ -338,12 +341,12 @@ def execute(prepared: Prepared, options: Options, reporter: runs.Reporter) -> ru
     if not options.force:
         jobs.refuse_foreign_output(plan)
     jobs.preflight(plan)
+    _warm_up(prepared, reporter)
     job = jobs.Job.open(plan, force=options.force, verify=options.verify)
     try:
         if jobs.is_finished(plan) and not options.force:  # another process published it while we waited for the lock
             job.discard()
             return None
-        _warm_up(prepared, reporter)
         return runs.run(job, budget, reporter, stop)
     finally:
         job.close()

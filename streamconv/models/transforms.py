@@ -149,13 +149,13 @@ class Constant:
     def read(self, start: int, stop: int, out: Floats | None = None) -> Floats:
         """Rows ``start..stop``."""
         if out is None:
-            return self._rows[start:stop].copy()
+            return np.array(self._rows[start:stop])
         out[...] = self._rows[start:stop]
         return out
 
     def stored(self, start: int, stop: int) -> Bytes | None:
         """The rows' bytes."""
-        return self._rows[start:stop].view(np.uint8)
+        return np.asarray(self._rows[start:stop].view(np.uint8))
 
     def prefetch(self, start: int, stop: int) -> None:
         """Nothing to do."""

@@ -24,6 +24,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
+from importlib.util import find_spec
 
 from ..rows import Bytes, Floats
 from . import cache
@@ -48,6 +49,12 @@ class Codec:
     quantize: Quantize
     dequantize: Dequantize
     needs_weights: bool = False
+
+
+def has_codec(name: str) -> bool:
+    """Whether rows can be encoded as tensor type ``name``; imports nothing."""
+    module = TYPES[name].module if name in TYPES else ""
+    return bool(module) and find_spec(f"{__package__}.{module}") is not None
 
 
 def codec(name: str) -> Codec:
