@@ -1,0 +1,68 @@
+"""Block formats against ggml on one core: nanoseconds per weight, best of several.
+
+kernels.py --peers ~/.cache/streamconv/peers [--types Q4_K,Q6_K] [--imatrix]      one JSON line per type
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from measure import processor
+
+from streamconv.quant.base import codec
+from streamconv.quant.types import TYPES
+
+TYPES_SHOWN = "Q8_0,Q4_0,Q4_1,Q5_0,Q5_1,Q4_K,Q5_K,Q6_K"
+
+
+def best(f: Callable[[], object], runs: int) -> float:
+    f()
+    found = 1e9
+    for _ in range(runs):
+        began = time.perf_counter()
+        f()
+        found = min(found, time.perf_counter() - began)
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--peers", type=Path, required=True)
+    parser.add_argument("--types", default=TYPES_SHOWN)
+    parser.add_argument("--imatrix", action="store_true")
+    a = parser.parse_args()
+    library = next(a.peers.glob("lib/python*/site-packages/llama_cpp/lib/libggml-base.so"))
+    ggml = ctypes.CDLL(str(library))
+    ggml.ggml_quantize_chunk.restype = ctypes.c_size_t
+    ggml.ggml_quantize_chunk.argtypes = (
+        [ctypes.c_int] + [ctypes.c_void_p] * 2 + [ctypes.c_int64] * 3 + [ctypes.c_void_p]
+    )
+    rng = np.random.default_rng(5)
+    x = (rng.standard_normal((16, 4096)) * 0.02).astype(np.float32)  # a tile, as the converter hands it on
+    weights = rng.random(4096, dtype=np.float32) + np.float32(0.1) if a.imatrix else None
+    for name in a.types.split(","):
+        found = codec(name)
+        out = np.empty((len(x), TYPES[name].row_bytes(4096)), np.uint8)
+        theirs = np.empty_like(out)
+        pointer = None if weights is None else weights.ctypes.data
+
+        def reference(to: np.ndarray = theirs, id_: int = TYPES[name].id, w: int | None = pointer) -> None:
+            ggml.ggml_quantize_chunk(id_, x.ctypes.data, to.ctypes.data, 0, len(x), 4096, w)
+
+        ours = best(lambda c=found, to=out: c.quantize(x, to, weights, False), 60) / x.size * 1e9
+        peer = best(reference, 20) / x.size * 1e9
+        record = {
+            "bench": "kernel", "cpu": processor(), "type": name, "imatrix": a.imatrix, "ours_ns": round(ours, 2),
+            "ggml_ns": round(peer, 2), "ratio": round(peer / ours, 1), "same_bytes": bool((out == theirs).all()),
+        }  # fmt: skip
+        print(json.dumps(record), flush=True)
+
+
+if __name__ == "__main__":
+    main()
