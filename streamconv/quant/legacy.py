@@ -14,7 +14,20 @@ import numpy as np
 from ..rows import Bytes, Floats
 from .base import Codec
 from .importance import scaled_columns
-from .lanes import ONE, ZERO, bits, from_bits, get_f16, inline, kernel, magnitude, rint_any, to_int32
+from .lanes import (
+    ONE,
+    ZERO,
+    bits,
+    f32_to_f16,
+    from_bits,
+    get_f16,
+    inline,
+    kernel,
+    magnitude,
+    put_f16,
+    rint_any,
+    to_int32,
+)
 from .search import (
     GIVEN,
     INVERSE_ROW,
@@ -82,6 +95,19 @@ def _ranges(x, low, high):  # type: ignore[no-untyped-def]
                 low[b] = values[i] if values[i] < low[b] else low[b]
 
 
+@kernel
+def _scales(top, low, divisor, inverse, head):  # type: ignore[no-untyped-def]
+    """d = (top − low) / divisor and its reciprocal; the float16 numbers a block begins with.
+
+    top, low, inverse : float32[n_blocks]; head : uint16[2, n_blocks], receives the bits of d and low
+    """
+    for b in range(len(top)):
+        d = (top[b] - low[b]) / divisor
+        inverse[b] = ONE / d if d != ZERO else ZERO
+        head[0, b] = f32_to_f16(d)
+        head[1, b] = f32_to_f16(low[b])
+
+
 @inline
 def _put_fifth_bits(block, at, levels):  # type: ignore[no-untyped-def]
     """Write bit 4 of each level as one bit, in four bytes."""
@@ -106,16 +132,29 @@ def _searched_level(v, base, factor, bottom, top):  # type: ignore[no-untyped-de
     return np.uint8(level - bottom if factor != ZERO else 0)
 
 
+@inline
+def _put_head(block, head, b, affine):  # type: ignore[no-untyped-def]
+    """Write d, and the minimum where there is one; return the bytes they take."""
+    block[0] = np.uint8(head[0, b] & 0xFF)
+    block[1] = np.uint8(head[0, b] >> 8)
+    if affine:
+        block[2] = np.uint8(head[1, b] & 0xFF)
+        block[3] = np.uint8(head[1, b] >> 8)
+        return 4
+    return 2
+
+
 @kernel
-def _pack_plain(x, out, at, inverse, low, offset, cap, five_bits):  # type: ignore[no-untyped-def]
+def _pack_plain(x, out, head, inverse, low, offset, cap, affine, five_bits):  # type: ignore[no-untyped-def]
     """level = min(int8((x − low) · inverse + offset), cap), as the reference truncates it.
 
-    x : float32[n_blocks, 32]; out : uint8[n_blocks, block_bytes], its levels begin at byte ``at``;
+    x : float32[n_blocks, 32]; out : uint8[n_blocks, block_bytes]; head : uint16[2, n_blocks];
     inverse, low : float32[n_blocks]; offset : float32; cap : int32
     """
     levels = np.empty(BLOCK, np.uint8)
     mask, four = np.uint8(15), np.uint8(4)
     for b in range(len(x)):
+        at = _put_head(out[b], head, b, affine)
         values, block = x[b], out[b, at + 4 :] if five_bits else out[b, at:]
         base, factor = low[b], inverse[b]
         for j in range(len(values) // 2):
@@ -129,21 +168,25 @@ def _pack_plain(x, out, at, inverse, low, offset, cap, five_bits):  # type: igno
 
 
 @kernel
-def _pack_searched(x, out, at, inverse, low, bottom, top, five_bits):  # type: ignore[no-untyped-def]
+def _pack_searched(x, out, scale, minimum, inverse, low, bottom, top, affine, five_bits):  # type: ignore[no-untyped-def]
     """level = clamp(rint(inverse · (x − low)), bottom, top) − bottom; 0 in a run without magnitude, whose inverse is 0.
 
-    x, out, at, inverse, low as above; bottom, top : int32
+    x, out as above; scale, minimum, inverse, low : float32[n_blocks]; bottom, top : int32
     """
     levels = np.empty(BLOCK, np.uint8)
     mask, four = np.uint8(15), np.uint8(4)
     for b in range(len(x)):
         values, block = x[b], out[b]
+        put_f16(block, 0, scale[b])
+        if affine:
+            put_f16(block, 2, -minimum[b])
+        base = low[b] if affine else ZERO
         for j in range(len(values)):
-            levels[j] = _searched_level(values[j], low[b], inverse[b], bottom, top)
-        start = at
+            levels[j] = _searched_level(values[j], base, inverse[b], bottom, top)
+        start = 4 if affine else 2
         if five_bits:
-            _put_fifth_bits(block, at, levels)
-            start = at + 4
+            _put_fifth_bits(block, start, levels)
+            start += 4
         for j in range(16):
             block[start + j] = (levels[j] & mask) | (levels[j + 16] << four)
 
@@ -169,13 +212,6 @@ def _dequantize(data, out, affine, five_bits):  # type: ignore[no-untyped-def]
             values[16 + j] = c + m if affine else c
 
 
-def _write_head(out: Bytes, *numbers: Floats) -> int:
-    """Write ``numbers``, float32[n_blocks] each, as float16 at the start of every block; return the bytes they take."""
-    for k, n in enumerate(numbers):
-        out[:, 2 * k : 2 * k + 2] = n.astype(np.float16).view(np.uint8).reshape(-1, 2)
-    return 2 * len(numbers)
-
-
 def codec(tensor_type: TensorType, *, affine: bool, five_bits: bool) -> Codec:
     """The codec of one of the four formats."""
     size = tensor_type.block_bytes
@@ -187,35 +223,30 @@ def codec(tensor_type: TensorType, *, affine: bool, five_bits: bool) -> Codec:
         if weights is not None:
             _searched(values, blocks, weights, x.shape[1])
             return
-        low, other = np.zeros((2, len(values)), np.float32)
-        with np.errstate(all="ignore"):  # 1 / d of an empty or denormal block; huge d becomes an infinite f16
-            if affine:
-                _ranges(values, low, other)
-                d = (other - low) / np.float32(n_max)
-            else:
-                _peaks(values, other)
-                d = other / np.float32(-half)
-            inverse = np.where(d != 0, np.float32(1) / d, np.float32(0))
-            at = _write_head(blocks, d, low) if affine else _write_head(blocks, d)
+        low, top, inverse = np.zeros((3, len(values)), np.float32)
+        head = np.empty((2, len(values)), np.uint16)
+        if affine:
+            _ranges(values, low, top)
+        else:
+            _peaks(values, top)
+        _scales(top, low, np.float32(n_max if affine else -half), inverse, head)
         offset = np.float32(0.5 if affine else half + 0.5)
         cap = 255 if affine and five_bits else n_max  # the reference does not cap Q5_1
-        _pack_plain(values, blocks, at, inverse, low, offset, np.int32(cap), five_bits)
+        _pack_plain(values, blocks, head, inverse, low, offset, np.int32(cap), affine, five_bits)
 
     def _searched(x: Floats, out: Bytes, weights: Floats, n_cols: int) -> None:
         flat = x.reshape(-1)
         w = np.empty_like(flat)
         found = np.empty((N_RESULTS, padded(len(x))), np.float32)
         scaled_columns(flat, w, weights, n_cols, ONE)
-        row = found[:, : len(x)]
         if affine:
             affine_runs(flat, w, GIVEN, found, BLOCK, np.float32(n_max), np.float32(-0.9), np.float32(0.05), 36, False)
-            low, bottom, top, numbers = row[LOW_ROW], 0, n_max, [row[SCALE_ROW], -row[MINIMUM_ROW]]
         else:
             symmetric_runs(flat, w, GIVEN, found, BLOCK, np.float32(half))
-            low, bottom, top, numbers = np.zeros_like(row[SCALE_ROW]), -half, half - 1, [row[SCALE_ROW]]
-        with np.errstate(over="ignore"):
-            at = _write_head(out, *numbers)
-        _pack_searched(x, out, at, row[INVERSE_ROW], low, np.int32(bottom), np.int32(top), five_bits)
+        row = found[:, : len(x)]
+        numbers = row[SCALE_ROW], row[MINIMUM_ROW], row[INVERSE_ROW], row[LOW_ROW]
+        bottom, highest = (0, n_max) if affine else (-half, half - 1)
+        _pack_searched(x, out, *numbers, np.int32(bottom), np.int32(highest), affine, five_bits)
 
     def decode(data: Bytes, out: Floats) -> None:
         _dequantize(data.reshape(-1, size), out.reshape(-1, BLOCK), affine, five_bits)
