@@ -46,6 +46,7 @@ lint: $(VENV)/.dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python tests/docstrings.py
+	$(BIN)/python docs/make_cli.py --check
 
 # The real llama.cpp and torch, for the oracle tests and the benchmarks; built once, outside the checkout.
 peers: $(PEERS)/.installed

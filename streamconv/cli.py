@@ -163,7 +163,8 @@ def _report_error(error: StreamconvError, as_json: bool) -> None:
     if as_json:
         record: dict[str, Any] = {
             "event": "error", "status": type(error).__name__, "resumable": error.resumable, "exit_code": error.exit_code,
-            "message": error.message, "next": error.hint,
+            "message": error.message, "done": error.progress[0], "total": error.progress[1], "bytes": error.progress[2],
+            "next": error.hint,
         }  # fmt: skip
         print(json.dumps(record), flush=True)
     print(f"streamconv: {error}", file=sys.stderr, flush=True)

@@ -12,7 +12,7 @@ from typing import Any
 from . import conversion, progress
 from .engine.journal import read_progress
 from .engine.run import Outcome
-from .errors import InputMissing
+from .errors import InputMissing, StreamconvError
 from .progress import duration, size
 
 
@@ -61,7 +61,11 @@ def convert(a: argparse.Namespace) -> int:
     reporter = progress.reporter(quiet=a.quiet, as_json=a.json)
     for text in prepared.warnings:
         reporter.message(f"note: {text}")
-    outcome = conversion.execute(prepared, options, reporter)
+    try:
+        outcome = conversion.execute(prepared, options, reporter)
+    except StreamconvError as e:
+        e.progress = (reporter.done, reporter.total, reporter.done - reporter.resumed)
+        raise
     if outcome is not None and a.report:
         conversion.write_report(prepared, outcome, Path(a.report))
     if a.json:

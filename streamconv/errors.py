@@ -38,6 +38,8 @@ class StreamconvError(Exception):
         super().__init__(message)
         self.message = message
         self.hint = hint
+        #: bytes finished, bytes in all, bytes made by this run; for reports
+        self.progress = (0, 0, 0)
 
     def __str__(self) -> str:
         return f"{self.message}\n  {self.hint}" if self.hint else self.message

@@ -61,14 +61,14 @@ class Silent:
         self.began = time.monotonic()
         self.peak_memory = 0
         self._lock = threading.Lock()
-        self._resumed = 0
+        self.resumed = 0
 
     def message(self, text: str) -> None:
         """Ignore it."""
 
     def start(self, total_bytes: int, done_bytes: int) -> None:
         """Remember where the run begins."""
-        self.total, self.done, self._resumed = total_bytes, done_bytes, done_bytes
+        self.total, self.done, self.resumed = total_bytes, done_bytes, done_bytes
         self.began = time.monotonic()
 
     def advance(self, n_bytes: int, name: str) -> None:
@@ -87,7 +87,7 @@ class Silent:
 
     def _left(self) -> float:
         """Seconds to go at the rate of this run."""
-        made = self.done - self._resumed
+        made = self.done - self.resumed
         return (self.total - self.done) * (time.monotonic() - self.began) / made if made else 0.0
 
 
