@@ -14,13 +14,13 @@ TARGET = Path(__file__).resolve().parent / "cli.md"
 
 
 _CLOSING = """
-An interrupted run dies of the signal that stopped it (SIGINT, SIGTERM, SIGHUP) after it has committed what is done; a second
-signal ends it at once. For systemd: `SuccessExitStatus=75`, `RestartPreventExitStatus=64 65 66 73 77 78`.
+An interrupted run dies of the signal that stopped it (SIGINT, SIGTERM, SIGHUP) after it has committed what is done; a
+second signal ends it at once. For systemd: `SuccessExitStatus=75`, `RestartPreventExitStatus=64 65 66 73 77 78`.
 
 ## `--json`
 
-`convert --json` prints one JSON object per line on stdout: `message`, `start`, `progress` (`done`, `total`, `tensor`, `left_s`,
-`rss_anon`), and last `done` or `error` with `status`, `resumable`, `done`, `total`, `bytes` and `next`.
+`convert --json` prints one JSON object per line on stdout: `message`, `start`, `progress` (`done`, `total`, `tensor`,
+`left_s`, `rss_anon`), and last `done` or `error` with `status`, `resumable`, `done`, `total`, `bytes` and `next`.
 """
 
 

@@ -148,7 +148,7 @@ class EncodedRows:
         if self._allow_nonfinite:
             return
         raise BadInput(
-            f"tensor {self.name!r}, row {row}: {largest:g} is out of the range of {self.type.name} (it overflows to infinity)",
+            f"tensor {self.name!r}, row {row}: {largest:g} overflows the range of {self.type.name}",
             f"Give this tensor a wider type: --tensor-type '{self.name}=BF16', or --type BF16.",
         )
 

@@ -26,6 +26,7 @@ IoMode = Literal["mmap", "pread"]
 
 _SAMPLE_BYTES = 4096
 _SAMPLES = 18
+_PREFETCH_BYTES = 512 << 10
 
 
 class MappedFile:
@@ -90,17 +91,18 @@ class MappedFile:
             done += n
 
     def prefetch(self, offset: int, length: int) -> None:
-        """Start reading these bytes into the page cache."""
+        """Start reading these bytes into the page cache, without waiting for them."""
         start = offset // mmap.PAGESIZE * mmap.PAGESIZE
-        length = min(offset + length, self.size) - start
-        if length <= 0:
-            return
+        stop = min(offset + length, self.size)
         # A hint that fails (file systems without support) costs time, never bytes.
         with suppress(OSError):
-            if self._map is not None and hasattr(mmap, "MADV_WILLNEED"):
-                self._map.madvise(mmap.MADV_WILLNEED, start, length)
-            elif hasattr(os, "posix_fadvise"):
-                os.posix_fadvise(self._fd, start, length, os.POSIX_FADV_WILLNEED)
+            if hasattr(os, "posix_fadvise"):
+                # Linux reads no more per call than the device takes in one request, and posix_fadvise, unlike madvise,
+                # lets other threads run meanwhile.
+                for at in range(start, stop, _PREFETCH_BYTES):
+                    os.posix_fadvise(self._fd, at, min(_PREFETCH_BYTES, stop - at), os.POSIX_FADV_WILLNEED)
+            elif self._map is not None and hasattr(mmap, "MADV_WILLNEED") and stop > start:
+                self._map.madvise(mmap.MADV_WILLNEED, start, stop - start)
 
     def release(self, offset: int, length: int) -> None:
         """Give the whole pages inside the range back to the system.

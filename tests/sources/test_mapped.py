@@ -45,9 +45,12 @@ def test_ranges_past_the_end_are_refused(path: Path, io: str) -> None:
 
 def test_hints_change_nothing_and_keep_pages_on_the_edges(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[tuple[int, int]] = []
-    monkeypatch.setattr(
-        os, "posix_fadvise", lambda _fd, start, length, _advice: asked.append((start, length)), raising=False
-    )
+
+    def advise(_fd: int, start: int, length: int, advice: int) -> None:
+        if advice == os.POSIX_FADV_DONTNEED:
+            asked.append((start, length))
+
+    monkeypatch.setattr(os, "posix_fadvise", advise)
     file = MappedFile(path)
     before = file.view(0, file.size).tobytes()
     file.prefetch(PAGE + 1, 10)
@@ -181,3 +184,14 @@ def test_descriptors_are_closed_with_the_last_reference(path: Path) -> None:
     del files, views
     if before is not None:
         assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_a_long_range_is_prefetched_in_pieces_that_cover_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "long").write_bytes(bytes(3 << 20))
+    asked: list[tuple[int, int]] = []
+    monkeypatch.setattr(os, "posix_fadvise", lambda _fd, start, length, _advice: asked.append((start, length)))
+    MappedFile(tmp_path / "long").prefetch(5000, 2 << 20)
+    assert asked[0][0] == PAGE
+    assert all(a + n == b for (a, n), (b, _) in zip(asked, asked[1:], strict=False))
+    assert sum(asked[-1]) == 5000 + (2 << 20)
+    assert max(n for _, n in asked) <= 1 << 20
