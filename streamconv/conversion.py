@@ -165,13 +165,14 @@ def _converted(checkpoint: Checkpoint, options: Options) -> _Typed:
         )
     facts = [mix.TensorFacts(n, r.shape, r.dtype) for n, r in model.tensors.items()]
     weights = _imatrix(options)
-    plain = filetypes.AUTO if file_type.name not in converter_types.CONVERTER_TYPES else file_type
-    choices = converter_types.converter_types(facts, plain, model.forced_types)
+    mixed = not _is_converter_type(file_type) or _has_type_options(options)
+    if mixed and options.mmproj:
+        raise UsageError("a projector file is F32, F16, BF16 or Q8_0", "Runtimes read no other type of projector.")
+    choices = converter_types.converter_types(facts, _plain_type(file_type, facts), model.forced_types)
     if file_type is filetypes.AUTO:
         file_type = converter_types.auto_file_type(facts)
-    mixed = file_type.name not in converter_types.CONVERTER_TYPES or _has_type_options(options)
     if mixed:
-        # What the mix keeps, it keeps as the converter would have written it; the rest it takes at full precision.
+        # What the mix keeps, it keeps as the converter would have written it.
         kept = {c.name: c.type.name for c in choices}
         choices = mix.assign_types(
             [mix.TensorFacts(f.name, f.shape, kept[f.name]) for f in facts],
@@ -186,6 +187,18 @@ def _converted(checkpoint: Checkpoint, options: Options) -> _Typed:
     return _Typed(
         model.arch, file_type, metadata, choices, model.tensors, weights, model.left_out, list(model.warnings)
     )  # fmt: skip
+
+
+def _is_converter_type(file_type: filetypes.FileType) -> bool:
+    return file_type is filetypes.AUTO or file_type.name in converter_types.CONVERTER_TYPES
+
+
+def _plain_type(file_type: filetypes.FileType, facts: Sequence[mix.TensorFacts]) -> filetypes.FileType:
+    """The type of tensors that no mix changes: the one asked for, else the checkpoint's own 16-bit type, else F32."""
+    if _is_converter_type(file_type):
+        return file_type
+    has_half = any(len(f.shape) > 1 and f.source_type in ("BF16", "F16") for f in facts)
+    return filetypes.AUTO if has_half else filetypes.FILE_TYPES["F32"]
 
 
 def _retyped(checkpoint: Checkpoint, options: Options) -> _Typed:
@@ -361,7 +374,12 @@ def _warm_up(prepared: Prepared, reporter: runs.Reporter) -> None:
     if new:
         reporter.message(f"compiling kernels for {', '.join(new)} (once per machine)")
     for item in kinds.values():
-        item.warm_up()
+        try:
+            item.warm_up()
+        except OSError as e:  # the cache folder is full or went away: compile in memory
+            reporter.message(f"note: compiled kernels cannot be kept ({e})")
+            cache.give_up()
+            item.warm_up()
     if new:
         with suppress(StreamconvError):  # a cache that cannot be sealed is only compiled again next time
             path, text = cache.seal()

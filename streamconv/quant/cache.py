@@ -14,6 +14,7 @@ import json
 import os
 import platform
 import shutil
+import sys
 import tempfile
 import time
 from contextlib import suppress
@@ -89,6 +90,16 @@ def _drop_damaged(where: Path) -> None:
 def is_compiled(module: str) -> bool:
     """Whether kernels of codec module ``module`` are in the cache."""
     return next(folder().rglob(f"{module}.*.nbc"), None) is not None
+
+
+def give_up() -> None:
+    """Keep nothing on disk from here on; for a folder that turned out to be unusable while compiling."""
+    for name, module in list(sys.modules.items()):
+        if name.startswith(__package__):
+            for value in vars(module).values():
+                kept = getattr(value, "_cache", None)
+                if kept is not None and hasattr(kept, "disable"):
+                    kept.disable()
 
 
 def seal() -> tuple[Path, str]:
