@@ -2,12 +2,21 @@
 
 A grid is a list of points with 4 or 8 coordinates. A coordinate is a *level* 0, 1, … ``levels - 1``; what it stands for
 depends on the type (2 * level + 1 while searching IQ2 and IQ3). The coordinates of any vector of levels, on the grid or
-not, form its *key*, the number whose base-``levels`` digits they are, first coordinate lowest. A key splits into two
-halves of equal length, ``key = low + high * half``.
+not, form its *key*, the number whose base-``levels`` digits they are, first coordinate lowest.
 
 Weights are rounded to levels first. When the key is not a grid point, the quantizer chooses among its *neighbours*: the
 grid points at the 1, 2 or 3 smallest distances that occur, ordered by distance and then by number. That order decides
 ties, so it is part of the format.
+
+Kernels get all of it as one flat int32 array, a *table* (numba counts references to arrays that it takes out of a tuple, even
+in innermost loops):
+
+* ``table[point]``: the levels of a point; 2 * level + 1 of coordinate ``i`` in the bits from ``i * (24 // n_dims)`` on;
+* ``table[KEYS + key]``: the point with that key, or, negated, where the list of neighbours is;
+* such a list: their number, then for each the point (bits 0-15) and the two *halves* of its key (bits 16-23 and 24-31).
+
+Halves are there to look up sums over coordinates, such as distances, in two tables. A half is a byte whose two nibbles are
+the keys of two *quarters*: 2 of 8 coordinates with 3 levels, or 1 of 4 with 8.
 
 The coordinates come from the ``gguf`` package, which is imported only when a grid is first used. Tables live in memory and
 take some 0.1 s to build.
@@ -18,34 +27,15 @@ Source: ggml-quants.c, ``iq2xs_init_impl`` and ``iq3xs_init_impl`` (ggml 0.25.3)
 from __future__ import annotations
 
 from threading import Lock
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+Table = NDArray[np.int32]
 
-class Grid(NamedTuple):
-    """One grid; numba kernels take it as an argument.
-
-    Attributes
-    ----------
-    levels, half : int32[n_points, …] see below
-    points : uint8[n_points, n_dims], level of each coordinate
-    packed : int32[n_points], 2 * level + 1 of coordinate ``i`` in the bits from ``i * (24 // n_dims)`` on
-    point_of : int32[n_keys], the number of the point with that key, or -1
-    first : int32[n_keys + 1], neighbours of a key are ``near[first[key]:first[key + 1]]``; none for points of the grid
-    near : uint16, point numbers
-    near_low, near_high : uint8, the two halves of the keys of these points
-    """
-
-    points: NDArray[np.uint8]
-    packed: NDArray[np.int32]
-    point_of: NDArray[np.int32]
-    first: NDArray[np.int32]
-    near: NDArray[np.uint16]
-    near_low: NDArray[np.uint8]
-    near_high: NDArray[np.uint8]
-
+#: room for the points at the start of a table
+KEYS = 2048
 
 #: type -> (class of gguf.quants that holds the coordinates, how many distinct distances count as near)
 _SOURCES = {
@@ -57,18 +47,18 @@ _SOURCES = {
     "IQ3_XXS": ("IQ3_XXS", 2),
     "IQ3_S": ("IQ3_S", 3),
 }
-_built: dict[str, Grid] = {}
+_tables: dict[str, Table] = {}
 _values: dict[str, NDArray[np.float32]] = {}
 _lock = Lock()
 
 
-def grid(name: str) -> Grid:
-    """The tables of the grid of type ``name``; built at first use, thread-safe."""
+def grid_table(name: str) -> Table:
+    """The table of the grid of type ``name``; built at first use, thread-safe."""
     source, n_distances = _SOURCES[name]
     with _lock:
-        if source not in _built:
-            _built[source] = _build(_coordinates(source), n_distances)
-        return _built[source]
+        if source not in _tables:
+            _tables[source] = _build(_coordinates(source), n_distances)
+        return _tables[source]
 
 
 def grid_values(name: str) -> NDArray[np.float32]:
@@ -89,33 +79,32 @@ def _coordinates(source: str) -> NDArray[np.float32]:
     return _values[source]
 
 
-def _build(values: NDArray[np.float32], n_distances: int) -> Grid:
-    """All tables of a grid whose points decode to ``values``."""
-    points = np.searchsorted(np.unique(values), values).astype(np.uint8)
+def _build(values: NDArray[np.float32], n_distances: int) -> Table:
+    """The table of a grid whose points decode to ``values``."""
+    points = np.searchsorted(np.unique(values), values)
     n_points, n_dims = points.shape
     n_levels = int(points.max()) + 1
-    half = n_levels ** (n_dims // 2)
-    keys = points.astype(np.int64) @ n_levels ** np.arange(n_dims)
-    n_keys = n_levels**n_dims
-    point_of = np.full(n_keys, -1, np.int32)
-    point_of[keys] = np.arange(n_points)
+    place = n_levels ** np.arange(n_dims)
+    point_of = np.full(n_levels**n_dims, -1)
+    point_of[points @ place] = np.arange(n_points)
     off = np.flatnonzero(point_of < 0)
-    owner, near = _neighbours(off[:, None] // n_levels ** np.arange(n_dims) % n_levels, points, n_distances)
-    counts = np.bincount(off[owner], minlength=n_keys)
-    packed = (2 * points.astype(np.int64) + 1) @ (1 << 24 // n_dims * np.arange(n_dims))
-    return Grid(
-        points,
-        packed.astype(np.int32),
-        point_of,
-        np.concatenate([[0], np.cumsum(counts)]).astype(np.int32),
-        near.astype(np.uint16),
-        (keys[near] % half).astype(np.uint8),
-        (keys[near] // half).astype(np.uint8),
-    )
+    owner, near = _neighbours(off[:, None] // place % n_levels, points, n_distances)
+    counts = np.bincount(owner, minlength=len(off))
+    # a list takes its entries and one number more
+    starts = KEYS + len(point_of) + np.concatenate([[0], np.cumsum(counts + 1)])
+    point_of[off] = -starts[:-1]
+    quarters = points.reshape(n_points, 4, n_dims // 4) @ place[: n_dims // 4]
+    entries = np.arange(n_points) | quarters @ (1 << np.array([16, 20, 24, 28]))
+    table = np.zeros(starts[-1], np.int64)
+    table[:n_points] = (2 * points + 1) @ (1 << 24 // n_dims * np.arange(n_dims))
+    table[KEYS : KEYS + len(point_of)] = point_of
+    table[starts[:-1]] = counts
+    table[starts[-1] - len(near) - len(off) + np.arange(len(near)) + owner + 1] = entries[near]
+    return table.astype(np.uint32).view(np.int32)
 
 
 def _neighbours(
-    vectors: NDArray[np.int64], points: NDArray[np.uint8], n_distances: int
+    vectors: NDArray[np.int64], points: NDArray[np.int64], n_distances: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Pairs (row of ``vectors``, point near it), by row, then distance, then point."""
     rows, found = [], []

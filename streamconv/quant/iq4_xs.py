@@ -29,6 +29,7 @@ from .iq4_search import (
     square,
     weigh,
 )
+from .iq_calls import flat, quantize_with
 from .lanes import LANES, ONE, ZERO, get_f16, inline, kernel, magnitude, put_f16, rint_any
 from .types import TYPES
 
@@ -123,11 +124,11 @@ def _dequantize_blocks(data, out):  # type: ignore[no-untyped-def]
 
 
 def _quantize(x: Floats, out: Bytes, weights: Floats | None, compat: bool) -> None:
-    _quantize_blocks(x.reshape(-1), out.reshape(-1), np.empty(0, np.float32) if weights is None else weights)
+    quantize_with(_quantize_blocks, x, out, weights, TYPES["IQ4_XS"])
 
 
 def _dequantize(data: Bytes, out: Floats) -> None:
-    _dequantize_blocks(data.reshape(-1), out.reshape(-1))
+    _dequantize_blocks(flat(data), out.reshape(-1))
 
 
 CODEC = Codec(TYPES["IQ4_XS"], _quantize, _dequantize)
