@@ -234,13 +234,14 @@ class _Run:
             for i in range(min(self.budget.threads, max(1, len(self.pending))))
         ]
         self._working = len(threads)
-        threads.append(threading.Thread(target=self.commit, name="committer", daemon=True))
-        for t in threads:
+        committer = threading.Thread(target=self.commit, name="committer", daemon=True)
+        for t in [*threads, committer]:
             t.start()
-        while any(t.is_alive() for t in threads):
-            if stop.wait(0.2):
-                for t in threads:
-                    t.join()
+        while committer.is_alive():  # it outlives the workers
+            committer.join(0.05)
+            stop.wait(0)
+        for t in threads:
+            t.join()
 
 
 def run(job: Job, budget: Budget, reporter: Reporter, stop: StopRequest) -> Outcome:
