@@ -49,7 +49,8 @@ SCALE, MINIMUM, INVERSE, LOW, SUM_W = (k * LANES for k in range(5))
 _HIGH, _LOWEST, _BEST, _TRIAL, _NOW = (k * LANES for k in range(5, 10))
 _SUM_X, _SUM_L, _SUM_LL, _SUM_LX = (k * LANES for k in range(10, 14))
 _FIT_SCALE, _FIT_MIN, _ERROR = (k * LANES for k in range(14, 17))
-REGS_SIZE = 17 * LANES
+REGS_ROWS = 17
+REGS_SIZE = REGS_ROWS * LANES
 
 #: rows of a tile handled per visit of a lane, so that running sums are loaded and stored once in so many; n is a multiple
 _ROWS = 4
@@ -74,25 +75,30 @@ def _gather(matrix, x, first, n):  # type: ignore[no-untyped-def]
             matrix[i * LANES + j] = ZERO
 
 
+# LLVM unrolls short loops of known length before it could vectorize them. Loops whose bodies are small therefore run to
+# ``lanes``, which is always LANES.
+
+
 @inline
 def _own_weights(tile, regs, n, kind):  # type: ignore[no-untyped-def]
     """W from the values themselves, as ``kind`` says."""
-    for j in range(LANES):
+    lanes = len(regs) // REGS_ROWS
+    for j in range(lanes):
         regs[j] = ZERO
     if kind == MEAN_AND_MAGNITUDE:
         for i in range(n):
             row = tile[i * LANES :]
-            for j in range(LANES):
+            for j in range(lanes):
                 regs[j] += row[X + j] * row[X + j]
-        for j in range(LANES):
+        for j in range(lanes):
             regs[j] = np.sqrt(regs[j] / np.float32(n))
     for i in range(n):
         row = tile[i * LANES :]
         if kind == SQUARE:
-            for j in range(LANES):
+            for j in range(lanes):
                 row[W + j] = row[X + j] * row[X + j]
         else:
-            for j in range(LANES):
+            for j in range(lanes):
                 row[W + j] = regs[j] + magnitude(row[X + j])
 
 
@@ -144,7 +150,8 @@ def affine_runs(x, w, kind, found, n, n_max, r_min, r_delta, n_step, absolute): 
 @inline
 def _range_and_sums(tile, regs, n):  # type: ignore[no-untyped-def]
     """Lowest (at most 0) and highest value, Σ w and Σ w·x of each lane."""
-    for j in range(LANES):
+    lanes = len(regs) // REGS_ROWS
+    for j in range(lanes):
         x = tile[X + j]
         w = tile[W + j]
         regs[_LOWEST + j] = x
@@ -153,7 +160,7 @@ def _range_and_sums(tile, regs, n):  # type: ignore[no-untyped-def]
         regs[_SUM_X + j] = w * x
     for i in range(1, n):
         row = tile[i * LANES :]
-        for j in range(LANES):
+        for j in range(lanes):
             x = row[X + j]
             w = row[W + j]
             low = regs[_LOWEST + j]
@@ -162,7 +169,7 @@ def _range_and_sums(tile, regs, n):  # type: ignore[no-untyped-def]
             regs[_HIGH + j] = x if x > high else high
             regs[SUM_W + j] += w
             regs[_SUM_X + j] += w * x
-    for j in range(LANES):
+    for j in range(lanes):
         low = regs[_LOWEST + j]
         low = ZERO if low > ZERO else low
         regs[_LOWEST + j] = low
@@ -333,13 +340,14 @@ def symmetric_runs(x, w, kind, found, n, n_max):  # type: ignore[no-untyped-def]
 @inline
 def _peak_and_products(tile, regs, n):  # type: ignore[no-untyped-def]
     """_HIGH = the value of largest magnitude, the first of equals; L = w·x."""
-    for j in range(LANES):
+    lanes = len(regs) // REGS_ROWS
+    for j in range(lanes):
         regs[_HIGH + j] = ZERO
         regs[_LOWEST + j] = ZERO
         regs[SUM_W + j] = ZERO
     for i in range(n):
         row = tile[i * LANES :]
-        for j in range(LANES):
+        for j in range(lanes):
             x, w = row[X + j], row[W + j]
             peak, largest = regs[_HIGH + j], regs[_LOWEST + j]
             size = magnitude(x)
