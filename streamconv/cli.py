@@ -152,11 +152,13 @@ def make_parser() -> argparse.ArgumentParser:
 
 def _ensure_standard_streams() -> None:
     """Fill closed descriptors 0 to 2, lest a data file gets one of them and a message ends up in it."""
-    for fd in range(3):
+    for fd, name in enumerate(("stdin", "stdout", "stderr")):
         try:
             os.fstat(fd)
         except OSError:
             os.open(os.devnull, os.O_RDWR)
+        if getattr(sys, name) is None:  # Python found it closed
+            setattr(sys, name, open(fd, "r" if fd == 0 else "w", encoding="utf-8", closefd=False))  # noqa: SIM115
 
 
 def _report_error(error: StreamconvError, as_json: bool) -> None:

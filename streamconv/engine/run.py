@@ -78,9 +78,10 @@ class StopRequest:
     def wait(self, seconds: float) -> bool:
         """Sleep until asked to stop, the deadline, or for ``seconds``; True when the run should stop."""
         if self._deadline is not None:
-            seconds = min(seconds, self._deadline - time.monotonic())
-            if seconds <= 0:
+            left = self._deadline - time.monotonic()
+            if left <= 0:
                 self.event.set()
+            seconds = min(seconds, left)
         return self.event.is_set() or self.event.wait(max(seconds, 0))
 
     @contextmanager
@@ -235,6 +236,7 @@ class _Run:
         ]
         self._working = len(threads)
         committer = threading.Thread(target=self.commit, name="committer", daemon=True)
+        stop.wait(0)  # after a deadline that is past already, nothing begins
         for t in [*threads, committer]:
             t.start()
         while committer.is_alive():  # it outlives the workers
