@@ -57,6 +57,6 @@ def data() -> Path:
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Say loudly what was not compared with the real thing."""
     if _peers_python() is None:
-        terminalreporter.write_line("NOTE: the peers are absent, nothing was compared with real llama.cpp; make peers", red=True)
+        terminalreporter.write_line("NOTE: no peers (make peers): nothing was compared with real llama.cpp", red=True)
     if _reference_dir() is None:
         terminalreporter.write_line("NOTE: the reference data is absent, only the small copies were used", yellow=True)

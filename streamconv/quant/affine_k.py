@@ -24,8 +24,8 @@ from .search import (
     SUM_W_ROW,
     affine_runs,
     padded,
-    positive_runs,
 )
+from .search_positive import positive_runs
 
 SUB = 32
 SUBS = 8

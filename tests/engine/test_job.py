@@ -188,7 +188,7 @@ def test_another_plan_over_an_unfinished_job_is_refused_and_force_starts_over(tm
 
 def test_a_touched_input_is_refused_and_the_job_stays(tmp_path: Path) -> None:
     interrupted(make_plan(tmp_path, toys()), 50)
-    with pytest.raises(InputChanged, match="in.bin was changed") as caught:
+    with pytest.raises(InputChanged, match=r"in\.bin was changed") as caught:
         go(make_plan(tmp_path, toys(), mtime_ns=2))
     assert caught.value.exit_code == 65
     go(make_plan(tmp_path, toys()))

@@ -80,7 +80,10 @@ def test_neither_threads_nor_tiles_change_a_byte(name: str) -> None:
 
 @pytest.mark.parametrize(
     ("name", "bound"),
-    [("Q8_0", 0.006), ("Q6_K", 0.02), ("Q5_K", 0.04), ("Q5_1", 0.05), ("Q5_0", 0.05), ("Q4_K", 0.08), ("Q4_1", 0.09), ("Q4_0", 0.1)],
+    [
+        ("Q8_0", 0.006), ("Q6_K", 0.02), ("Q5_K", 0.04), ("Q5_1", 0.05), ("Q5_0", 0.05), ("Q4_K", 0.08), ("Q4_1", 0.09),
+        ("Q4_0", 0.1),
+    ],
 )  # fmt: skip
 def test_decoding_comes_back_near_the_values(name: str, bound: float) -> None:
     x = np.random.default_rng(1).standard_normal((8, 1024)).astype(np.float32)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import mmap
 import os
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -192,6 +193,6 @@ def test_a_long_range_is_prefetched_in_pieces_that_cover_it(tmp_path: Path, monk
     monkeypatch.setattr(os, "posix_fadvise", lambda _fd, start, length, _advice: asked.append((start, length)))
     MappedFile(tmp_path / "long").prefetch(5000, 2 << 20)
     assert asked[0][0] == PAGE
-    assert all(a + n == b for (a, n), (b, _) in zip(asked, asked[1:], strict=False))
+    assert all(a + n == b for (a, n), (b, _) in pairwise(asked))
     assert sum(asked[-1]) == 5000 + (2 << 20)
     assert max(n for _, n in asked) <= 1 << 20
