@@ -12,7 +12,7 @@ from typing import Any
 from . import conversion, progress
 from .engine.journal import read_progress
 from .engine.run import Outcome
-from .errors import InputMissing, StreamconvError
+from .errors import CannotCreate, InputMissing, StreamconvError
 from .progress import duration, size
 
 
@@ -58,6 +58,8 @@ def convert(a: argparse.Namespace) -> int:
     began = time.monotonic()
     options = _options(a)
     prepared = conversion.prepare(a.source, a.output, options)
+    if a.report and not Path(a.report).absolute().parent.is_dir():
+        raise CannotCreate(f"{a.report}: the folder of the report is not there")
     reporter = progress.reporter(quiet=a.quiet, as_json=a.json)
     for text in prepared.warnings:
         reporter.message(f"note: {text}")
@@ -66,7 +68,7 @@ def convert(a: argparse.Namespace) -> int:
     except StreamconvError as e:
         e.progress = (reporter.done, reporter.total, reporter.done - reporter.resumed)
         raise
-    if outcome is not None and a.report:
+    if a.report:
         conversion.write_report(prepared, outcome, Path(a.report))
     if a.json:
         print(json.dumps(_final(prepared, outcome)), flush=True)

@@ -416,8 +416,9 @@ def describe(prepared: Prepared, options: Options) -> dict[str, Any]:
     }
 
 
-def write_report(prepared: Prepared, outcome: runs.Outcome, path: Path) -> None:
-    """Type, bytes, hash and error of every tensor as JSON lines, read back from the finished output."""
+def write_report(prepared: Prepared, outcome: runs.Outcome | None, path: Path) -> None:
+    """Type, hash and error (null where unmeasured) of every tensor as JSON lines, read back from the finished output."""
+    unknown = Quality(sum_squared_error=math.nan)
     lines = []
     for p in prepared.plan.placements:
         item = p.item
@@ -428,11 +429,11 @@ def write_report(prepared: Prepared, outcome: runs.Outcome, path: Path) -> None:
             f.seek(p.offset)
             for at in range(0, n_bytes, 1 << 22):
                 digest.update(f.read(min(1 << 22, n_bytes - at)))
-        q = outcome.quality.get(item.name, Quality())
+        q = outcome.quality.get(item.name, Quality()) if outcome else unknown
         measured = math.isfinite(q.sum_squared_error)
         record = {
             "name": item.name, "type": item.type.name, "shape": list(item.rows.shape), "bytes": n_bytes,
-            "sha256": digest.hexdigest(), "nonfinite": q.nonfinite,
+            "sha256": digest.hexdigest(), "nonfinite": q.nonfinite if outcome else None,
             "rmse": math.sqrt(q.sum_squared_error / n) if measured and n else None,
             "max_error": q.max_error if measured else None,
         }  # fmt: skip

@@ -189,11 +189,22 @@ def test_the_report_tells_hash_and_error_of_every_tensor(here: Any, small: Path,
             assert r["rmse"] == r["max_error"] == 0, name
 
 
-def test_a_report_of_a_finished_output_is_not_silently_missing(here: Any, small: Path, tmp_path: Path) -> None:
-    out, report = tmp_path / "x.gguf", tmp_path / "report.jsonl"
+def test_a_finished_output_is_reported_without_the_errors_nobody_measured(
+    here: Any, small: Path, tmp_path: Path
+) -> None:
+    out, report = tmp_path / "x.gguf", tmp_path / "r.jsonl"
     assert here("convert", small, out, "--type", "f16", "--quiet").code == 0
-    result = here("convert", small, out, "--type", "f16", "--report", report)
-    assert report.exists() or "report" in result.out + result.err
+    assert here("convert", small, out, "--type", "f16", "--report", report, "--quiet").code == 0
+    records = [json.loads(line) for line in report.read_text().splitlines()]
+    tensors = gguf_reader.read(out).tensors
+    assert [(r["name"], r["sha256"]) for r in records] == [(name, t.sha256) for name, t in tensors.items()]
+    assert {(r["rmse"], r["max_error"], r["nonfinite"]) for r in records} == {(None, None, None)}
+
+
+def test_a_report_that_cannot_be_written_is_told_before_the_work(here: Any, small: Path, tmp_path: Path) -> None:
+    result = here("convert", small, tmp_path / "x.gguf", "--type", "f16", "--report", tmp_path / "none" / "r.jsonl")
+    assert result.code == 73
+    assert os.listdir(tmp_path) == []
 
 
 @pytest.mark.parametrize(
