@@ -12,7 +12,7 @@ from .lanes import ZERO, kernel
 
 @kernel
 def from_columns(x, w, importance):  # type: ignore[no-untyped-def]
-    """w = importance of the column."""
+    """w = importance of the column; importance : float32[n_cols]."""
     n_cols = importance.size
     for row in range(x.size // n_cols):
         for i in range(n_cols):
