@@ -1,8 +1,8 @@
 """The searches for scales shared by the block formats, 32 sub-blocks at a time.
 
 Three searches, each over all sub-blocks ("runs") of a stretch of rows: ``affine_runs``, ``symmetric_runs`` and, in a file of
-its own, ``positive_runs``. Each is one kernel that Python calls once per tile of rows: kernels that call kernels would be optimized
-again with every caller, which multiplies compile time.
+its own, ``positive_runs``. Each is one kernel that Python calls once per tile of rows: kernels that call kernels would be
+optimized again with every caller, which multiplies compile time.
 
 A run's values and weights are gathered into a tile (see ``lanes``): matrix ``X`` holds the values, ``W`` their weights, ``L``
 is scratch and, where said so, the levels found. Per-lane results stand in named rows of ``regs``. Levels that a scale and
