@@ -28,7 +28,7 @@ from .iq_block import (
 from .iq_calls import flat, quantize_with
 from .iq_search import BATCH, PICKS_SIZE, WORK_SIZE, Plan, W, X, search
 from .lanes import HALF, ZERO, get_f16, inline, kernel, put_f16
-from .search import positive_runs
+from .search_positive import positive_runs
 from .types import TYPES
 
 _BYTES = 66
