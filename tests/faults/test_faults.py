@@ -25,8 +25,8 @@ pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # fork in
 SLOW = pytest.mark.slow
 #: STREAMCONV_ALL_FAULTS=1 visits every write call instead of every few; it takes most of an hour.
 ALL = bool(os.environ.get("STREAMCONV_ALL_FAULTS"))
-EVERY = pytest.param(1 if ALL else 7, marks=SLOW)
-MANY = pytest.param(300 if ALL else 40, marks=SLOW)
+EVERY = pytest.param(1 if ALL else 19, marks=SLOW)
+MANY = pytest.param(300 if ALL else 12, marks=SLOW)
 
 
 class Bench:
@@ -134,7 +134,7 @@ def test_short_writes_are_completed(bench: Bench, step: int) -> None:
         assert bench.violations(f"short writes from call {at}") == []
 
 
-@pytest.mark.parametrize("steps", [2, pytest.param(50 if ALL else 20, marks=SLOW)])
+@pytest.mark.parametrize("steps", [2, pytest.param(50 if ALL else 8, marks=SLOW)])
 def test_a_full_filesystem_is_an_error_and_the_job_goes_on_when_it_has_grown(
     bench: Bench, tmp_path: Path, steps: int
 ) -> None:
@@ -203,7 +203,7 @@ def test_of_several_jobs_on_one_target_one_publishes_and_the_others_step_back(be
     assert bench.digest(bench.out) == bench.right
 
 
-@pytest.mark.parametrize("rounds", [1, pytest.param(60 if ALL else 8, marks=SLOW)])
+@pytest.mark.parametrize("rounds", [1, pytest.param(60 if ALL else 4, marks=SLOW)])
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_signal_stops_the_job_in_order_and_it_can_go_on(bench: Bench, signum: int, rounds: int) -> None:
     rng = random.Random(signum)
@@ -254,7 +254,7 @@ def rename_before_sync() -> None:
 @SLOW
 @pytest.mark.parametrize("bug", [stamp_before_the_data_barrier, rename_before_sync])
 def test_the_suite_catches_a_wrong_order_of_writes(bench: Bench, bug: Callable[[], None]) -> None:
-    assert kills(bench, 9, True, planted=bug) != []
+    assert kills(bench, 5, True, planted=bug) != []
 
 
 def test_the_suite_catches_trust_without_reading(bench: Bench) -> None:
