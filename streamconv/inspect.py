@@ -135,12 +135,12 @@ def _gguf_tokenizer(metadata: Metadata) -> dict[str, Any]:
 
 
 def _folder_tokenizer(checkpoint: Checkpoint) -> dict[str, Any]:
-    found = [path for path in map(checkpoint.side_file, _SIDE_FILES) if path is not None]
+    found = {name: data for name in _SIDE_FILES if (data := checkpoint.side_bytes(name)) is not None}
     settings = checkpoint.json("tokenizer_config.json") or {}
     return {
-        "files": [{"name": path.name, "bytes": path.stat().st_size} for path in found],
+        "files": [{"name": name, "bytes": len(data)} for name, data in found.items()],
         "class": settings.get("tokenizer_class"),
-        "chat_template": "chat_template" in settings or any(path.name == "chat_template.jinja" for path in found),
+        "chat_template": "chat_template" in settings or "chat_template.jinja" in found,
     }
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +13,11 @@ from typing import Any
 from ..errors import BadInput, InputChanged, InputMissing, NoPermission
 from ..metadata import Metadata
 from ..rows import RowSource
+
+#: endings of files that hold weights, and of their indexes
+_WEIGHTS = re.compile(
+    r"\.(safetensors|bin|pt|pth|ckpt|gguf|onnx|h5|msgpack|npz|sbs|part)$|\.(safetensors|bin)\.index\.json$"
+)
 
 
 @dataclass(frozen=True)
@@ -59,6 +65,7 @@ class Checkpoint:
     config : config.json, {} where the source has none
     metadata : GGUF key/values when the source is a GGUF file, else None
     inputs : the files behind the tensors
+    side : the side files (tokenizer, generation config, …) by name, on disk or in memory; None: those of ``folder``
     """
 
     path: Path
@@ -67,6 +74,7 @@ class Checkpoint:
     inputs: tuple[InputFile, ...]
     metadata: Metadata | None = None
     warnings: list[str] = field(default_factory=list)
+    side: Mapping[str, Path | bytes] | None = None
 
     def verify_unchanged(self) -> None:
         """InputChanged when any of the files is not what it was when it was opened."""
@@ -75,23 +83,39 @@ class Checkpoint:
 
     @property
     def folder(self) -> Path:
-        """Where the side files (tokenizer, generation config, …) are."""
+        """Where messages say that side files are, and by default they are."""
         return self.path if self.path.is_dir() else self.path.parent
 
-    def side_file(self, name: str) -> Path | None:
-        """The side file ``name``, or None when there is none."""
+    def side_names(self) -> list[str]:
+        """Names of all side files, sorted: what is neither a weight file nor its index, nor hidden.
+
+        Those in subfolders have names such as ``additional_chat_templates/tools.jinja``.
+        """
+        if self.side is not None:
+            return sorted(self.side)
+        paths = [p for p in (*self.folder.glob("*"), *self.folder.glob("additional_chat_templates/*")) if p.is_file()]
+        names = [p.relative_to(self.folder).as_posix() for p in paths]
+        return sorted(n for n in names if not n.startswith(".") and not _WEIGHTS.search(n))
+
+    def side_file(self, name: str) -> Path | bytes | None:
+        """The side file ``name``: its path, or its bytes where it exists in memory only; None when there is none."""
+        if self.side is not None:
+            return self.side.get(name)
         path = self.folder / name
         return path if path.is_file() else None
 
+    def side_bytes(self, name: str) -> bytes | None:
+        """The bytes of the side file ``name``, or None when there is none."""
+        found = self.side_file(name)
+        return found.read_bytes() if isinstance(found, Path) else found
+
     def text(self, name: str) -> str | None:
         """The side file ``name`` as UTF-8 text, or None when there is none."""
-        path = self.side_file(name)
-        if path is None:
-            return None
+        found = self.side_bytes(name)
         try:
-            return path.read_text(encoding="utf-8")
+            return None if found is None else found.decode("utf-8")
         except UnicodeDecodeError as e:
-            raise BadInput(f"{path} is not UTF-8 (byte {e.start})") from None
+            raise BadInput(f"{self.folder / name} is not UTF-8 (byte {e.start})") from None
 
     def json(self, name: str) -> dict[str, Any] | None:
         """The side file ``name`` as a JSON object, or None when there is none."""

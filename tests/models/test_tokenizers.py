@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from tokenizer_cases import added, assert_holds, bpe_files, read, spm_file, write_json
+from tokenizer_cases import added, assert_holds, bpe_files, checkpoint, read, spm_file, write_json
 
 from streamconv.errors import BadInput, InputMissing, UsageError
+from streamconv.models import tokenizers
 from streamconv.models.tokenizers import BPE, GEMMA3, LLAMA, QWEN, SPM, TokenizerRule
 
 _HERE = Path(__file__).resolve().parent.parent
@@ -49,6 +51,19 @@ def test_all_cases_have_the_keys_of_the_reference(reference: Path, name: str) ->
     options = {"vocab_size": 520} if name == "gemma3n-text" else {}
     found = read(case / "hf", ALL[name], pre, **options)
     assert_holds(found.metadata, keys, ordered=name != "phi2")
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_side_files_in_memory_are_as_good_as_those_on_disk(data: Path, tmp_path: Path, name: str) -> None:
+    folder = data / "tokenizers" / name
+    expected = json.loads((folder / "expected.json").read_text())
+    rule = getattr(tokenizers, expected["rule"])
+    on_disk = checkpoint(folder)
+    side: dict[str, Path | bytes] = {n: on_disk.side_bytes(n) or b"" for n in on_disk.side_names()}
+    in_memory = replace(on_disk, path=tmp_path, side=side)
+    config = {**on_disk.config, **on_disk.config.get("text_config", {})}
+    found = tokenizers.tokenizer_metadata(in_memory, config, rule, pre=expected["pre"])
+    assert_holds(found.metadata, expected["keys"])
 
 
 def test_a_large_tokenizer_leaves_little_in_memory(reference: Path) -> None:

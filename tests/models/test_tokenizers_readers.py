@@ -65,7 +65,7 @@ def test_pieces_are_those_the_library_reads(data: Path) -> None:
     for path in sorted(data.glob("tokenizers/*/tokenizer.model")):
         library = SentencePieceProcessor()
         library.LoadFromFile(str(path))
-        texts, scores, types = read_pieces(path)
+        texts, scores, types = read_pieces(path.read_bytes(), path)
         ids = range(library.vocab_size())
         assert texts == [library.IdToPiece(i) for i in ids]
         assert list(scores) == [library.GetScore(i) for i in ids]
@@ -83,7 +83,7 @@ def test_a_damaged_model_is_bad_input_or_reads(
     path = tmp_path_factory.mktemp("spm") / "tokenizer.model"
     path.write_bytes(whole[:cut])
     with suppress(BadInput):
-        texts, scores, types = read_pieces(path)
+        texts, scores, types = read_pieces(path.read_bytes(), path)
         assert len(texts) == len(scores) == len(types) > 0
 
 

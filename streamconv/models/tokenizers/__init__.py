@@ -127,14 +127,14 @@ _Reader = Callable[[TokenizerFiles, Mapping[str, Any], "int | None", "str | None
 
 
 def _has_json(files: TokenizerFiles) -> bool:
-    pair = files.path("vocab.json") is not None and files.path("merges.txt") is not None
-    return files.path("tokenizer.json") is not None or pair
+    pair = files.has("vocab.json") and files.has("merges.txt")
+    return files.has("tokenizer.json") or pair
 
 
 #: kind -> whether the files are there, how to read them, what they are called
 _READERS: dict[str, tuple[Callable[[TokenizerFiles], bool], _Reader, str]] = {
     "spm": (
-        lambda files: files.path("tokenizer.model") is not None,
+        lambda files: files.has("tokenizer.model"),
         lambda files, config, size, pre: read_spm(files, config, size),
         "tokenizer.model",
     ),
@@ -155,7 +155,7 @@ def _choose(files: TokenizerFiles, rule: TokenizerRule) -> tuple[str, _Reader]:
         if present(files):
             return kind, read
     names = " or ".join(dict.fromkeys(_READERS[kind][2] for kind in rule.kinds))
-    if files.path("tekken.json") is not None:
+    if files.has("tekken.json"):
         raise BadInput(
             f"{files.folder} has its tokenizer only as tekken.json, which is not read",
             f"Put {names} of the same model beside it.",

@@ -61,7 +61,7 @@ def _read(
     """Vocabulary and merges, while a child process works out the pre-tokenizer."""
     if pre is not None:
         return _parse(files, config, vocab_size, pre, kind, model_name)
-    with Detection(files.folder) as detection:
+    with Detection(files) as detection:
         vocabulary, merges = _parse(files, config, vocab_size, "", kind, model_name)
         bos, eos = (_special_id(files, config, name) for name in ("bos", "eos"))
         vocabulary.pre = detection.name(files.tokenizer_head.get("pre_tokenizer"), bos, eos)

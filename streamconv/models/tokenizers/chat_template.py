@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from pathlib import PurePosixPath
 from typing import Any
 
-from ...errors import BadInput
 from ...metadata import Metadata
 from .files import TokenizerFiles
 
@@ -62,9 +62,7 @@ def _side_templates(files: TokenizerFiles) -> Any:
     if plain is None:
         return (files.json("chat_template.json") or {}).get("chat_template")
     templates = [{"name": "default", "template": plain}]
-    for path in sorted((files.folder / "additional_chat_templates").glob("*.jinja")):
-        try:
-            templates.append({"name": path.stem, "template": path.read_text(encoding="utf-8")})
-        except UnicodeDecodeError as e:
-            raise BadInput(f"{path} is not UTF-8 (byte {e.start})") from None
+    for name in files.names("additional_chat_templates"):
+        if name.endswith(".jinja"):
+            templates.append({"name": PurePosixPath(name).stem, "template": files.text(name) or ""})
     return templates if len(templates) > 1 else plain

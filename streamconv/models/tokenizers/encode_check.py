@@ -3,7 +3,8 @@
 Run by ``pretokenizer.py`` as a script: the ``tokenizers`` library keeps 80 MiB for a vocabulary of 150 000 tokens and
 never gives them back, and it aborts on some damaged files. Imports nothing of ours.
 
-Argument : JSON ``{"file": tokenizer.json, "text": str}``, or ``vocab`` and ``merges`` instead of ``file``
+Argument : JSON ``{"file": tokenizer.json, "text": str}``, or ``vocab`` and ``merges`` instead of ``file``; with none of
+    them tokenizer.json comes through the standard input
 Standard output : JSON ``{"ids": [int], "plain": [int]}``, with and without the special tokens of the template,
     or ``{"error": str}``
 """
@@ -24,6 +25,8 @@ def encode(request: dict[str, str]) -> dict[str, Any]:
     try:
         if "file" in request:
             tokenizer = Tokenizer.from_file(request["file"])
+        elif "vocab" not in request:
+            tokenizer = Tokenizer.from_str(sys.stdin.buffer.read().decode())
         else:  # the older pair of files says nothing of how text is split: GPT-2's way
             tokenizer = Tokenizer(models.BPE.from_file(request["vocab"], request["merges"]))
             tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)

@@ -40,9 +40,21 @@ class TokenizerFiles:
         self.folder = checkpoint.folder
         self.raw_config = checkpoint.config
 
-    def path(self, name: str) -> Path | None:
-        """The file ``name``, or None."""
+    def has(self, name: str) -> bool:
+        """Whether there is a file ``name``."""
+        return self._checkpoint.side_file(name) is not None
+
+    def place(self, name: str) -> Path | bytes | None:
+        """The path of the file ``name``, or its bytes where it exists in memory only; None when there is none."""
         return self._checkpoint.side_file(name)
+
+    def names(self, folder: str) -> list[str]:
+        """Names of the files in the subfolder ``folder``, sorted."""
+        return [name for name in self._checkpoint.side_names() if name.startswith(f"{folder}/")]
+
+    def bytes(self, name: str) -> bytes | None:
+        """The bytes of the file ``name``, or None."""
+        return self._checkpoint.side_bytes(name)
 
     def text(self, name: str) -> str | None:
         """The file ``name`` as text, or None."""
@@ -72,10 +84,10 @@ class TokenizerFiles:
         The vocabulary and merges are nearly all of the file (33 MB for Gemma 3). What comes before them is cut off
         and parsed alone; if the keys we need come later, the file is parsed whole.
         """
-        path = self.path("tokenizer.json")
-        if path is None:
+        place = self.place("tokenizer.json")
+        if place is None:
             return {}
-        head = _json_before_model(path)
+        head = _json_before_model(place) if isinstance(place, Path) else None
         if head is None:
             head = self.json("tokenizer.json") or {}
             head.pop("model", None)

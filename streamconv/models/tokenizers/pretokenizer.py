@@ -19,6 +19,7 @@ from types import TracebackType
 from typing import Any
 
 from ...errors import BadInput, StreamconvError, UsageError
+from .files import TokenizerFiles
 
 _DATA = Path(__file__).parent.parent / "data" / "pretokenizers.json"
 _SCRIPT = Path(__file__).with_name("encode_check.py")
@@ -75,20 +76,22 @@ class Detection:
 
     Parameters
     ----------
-    folder : has tokenizer.json, or vocab.json and merges.txt
+    files : has tokenizer.json, or vocab.json and merges.txt
     """
 
-    def __init__(self, folder: Path) -> None:
-        self._file = folder / "tokenizer.json"
-        request = {"text": _table()["check_text"], "file": str(self._file)}
-        if not self._file.is_file():
-            del request["file"]
-            self._file = folder / "vocab.json"
-            request |= {"vocab": str(self._file), "merges": str(folder / "merges.txt")}
+    def __init__(self, files: TokenizerFiles) -> None:
+        place = files.place("tokenizer.json")
+        self._file = files.folder / ("vocab.json" if place is None else "tokenizer.json")
+        self._text = place if isinstance(place, bytes) else None
+        request = {"text": _table()["check_text"]}
+        if place is None:
+            request |= {"vocab": str(self._file), "merges": str(files.folder / "merges.txt")}
+        elif isinstance(place, Path):
+            request["file"] = str(place)
         try:
             self._process = subprocess.Popen(
                 [sys.executable, str(_SCRIPT), json.dumps(request)],
-                stdin=subprocess.DEVNULL,
+                stdin=subprocess.DEVNULL if self._text is None else subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.DEVNULL,
             )
@@ -104,8 +107,9 @@ class Detection:
         if self._process.poll() is None:
             self._process.kill()
             self._process.wait()
-        if self._process.stdout is not None:
-            self._process.stdout.close()
+        for pipe in (self._process.stdin, self._process.stdout):
+            if pipe is not None:
+                pipe.close()
 
     def name(self, pre_tokenizer: Any = None, bos: int | None = None, eos: int | None = None) -> str:
         """The pre-tokenizer's name.
@@ -137,7 +141,7 @@ class Detection:
 
     def _answer(self) -> dict[str, Any]:
         try:
-            output, _ = self._process.communicate(timeout=_TIMEOUT_S)
+            output, _ = self._process.communicate(self._text, timeout=_TIMEOUT_S)
             answer: dict[str, Any] = json.loads(output)
         except subprocess.TimeoutExpired:
             raise BadInput(

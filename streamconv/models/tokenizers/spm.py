@@ -41,7 +41,7 @@ def read_spm(files: TokenizerFiles, config: Mapping[str, Any], vocab_size: int |
     BadInput : a file is damaged
     """
     path = files.folder / "tokenizer.model"
-    texts, scores, types = read_pieces(path)
+    texts, scores, types = read_pieces(files.bytes("tokenizer.model") or b"", path)
     n_tokens = token_count(config, vocab_size, len(texts), "vocab_size_per_layer_input", "vocab_size")
     vocabulary = Vocabulary.empty("llama", "default", str(path), n_tokens, _UNUSED_SCORE)
     kept = min(n_tokens, len(texts))
@@ -76,14 +76,13 @@ def _added_tokens_json(files: TokenizerFiles) -> Iterator[tuple[str, int]]:
         yield text, index
 
 
-def read_pieces(path: Path) -> tuple[list[str], array[float], array[int]]:
-    """Texts, scores and types of all pieces of a SentencePiece model.
+def read_pieces(data: bytes, path: Path) -> tuple[list[str], array[float], array[int]]:
+    """Texts, scores and types of all pieces of the SentencePiece model ``data``, which messages call ``path``.
 
     Raises
     ------
     BadInput : the file is not such a model
     """
-    data = path.read_bytes()
     if data.startswith(b"version https://git-lfs"):
         raise BadInput(f"{path} is a git-lfs pointer, not the file itself", "Run: git lfs pull")
     texts: list[str] = []
