@@ -1,0 +1,7 @@
+"""Merge recipes: models in, one model out, row by row.
+
+A merge is a ``Checkpoint`` whose tensors are row sources over the rows of other checkpoints, so everything that converts a
+checkpoint converts a merge, and nothing is stored in between.
+"""
+
+from __future__ import annotations
