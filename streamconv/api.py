@@ -32,8 +32,8 @@ def convert(
     Parameters
     ----------
     src : checkpoint folder, ``.safetensors`` or ``.gguf`` file
-    out : name of the output, ``NAME.gguf``
-    type : file type such as ``Q4_K_M``, or ``auto``
+    out : name of the output: ``NAME.gguf``, with ``{type}`` in it for several types, or a folder for safetensors
+    type : file type such as ``Q4_K_M``, or ``auto``; several with commas between them
     ram : memory to allocate, bytes or text such as ``"512MiB"``
     reporter : told how it goes; silent when None
     settings : fields of ``conversion.Options``, such as ``threads=1`` or ``force=True``

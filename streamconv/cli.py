@@ -69,10 +69,16 @@ def _common(parser: argparse.ArgumentParser) -> None:
 def _job(parser: argparse.ArgumentParser) -> None:
     """Options of the commands that plan a conversion."""
     parser.add_argument("source", metavar="SRC", help="checkpoint folder, .safetensors or .gguf file")
-    parser.add_argument("output", metavar="OUT", help="name of the output, NAME.gguf")
+    parser.add_argument("output", metavar="OUT", help="name of the output: NAME.gguf, or a folder for safetensors")
     add = parser.add_argument_group("types").add_argument
-    add("--type", default="auto", metavar="TYPE", help="file type such as Q4_K_M, Q8_0, BF16, or auto (default)")
+    add(
+        "--type",
+        default="auto",
+        metavar="TYPE",
+        help="file type such as Q4_K_M or auto (default); A,B with OUT 'x-{type}.gguf'",
+    )
     add("--tensor-type", action="append", default=[], metavar="REGEX=TYPE", help="type of tensors whose name matches")
+    add("--tensor-type-file", metavar="FILE", help="REGEX=TYPE words, one rule each")
     add("--output-tensor-type", metavar="TYPE", help="type of output.weight")
     add("--token-embedding-type", metavar="TYPE", help="type of token_embd.weight")
     add("--leave-output-tensor", action="store_true", help="keep output.weight as it is")
@@ -93,6 +99,11 @@ def _job(parser: argparse.ArgumentParser) -> None:
     add("--allow-nonfinite", action="store_true", help="convert NaN and Inf instead of refusing them")
     add("--split-max-size", type=_size, default=0, metavar="SIZE", help="write shards of at most this size, such as 4G")
     add("--split-max-tensors", type=_positive, default=0, metavar="N", help="write shards of at most N tensors")
+    add("--keep-split", action="store_true", help="cut the output where the input is cut (GGUF input)")
+    add(
+        "--max-shard-size", type=_size, default=5_000_000_000, metavar="SIZE",
+        help="write safetensors shards of at most this size (default 5G)",
+    )  # fmt: skip
     add = parser.add_argument_group("running").add_argument
     add(
         "--ram",

@@ -12,7 +12,7 @@ from typing import Any
 from . import conversion, progress
 from .engine.journal import read_progress
 from .engine.run import Outcome
-from .errors import CannotCreate, InputMissing, StreamconvError
+from .errors import BadInput, CannotCreate, InputMissing, StreamconvError
 from .progress import duration, size
 
 
@@ -33,8 +33,10 @@ def _options(a: argparse.Namespace) -> conversion.Options:
         leave_output_tensor=a.leave_output_tensor,
         output_tensor_type=a.output_tensor_type,
         token_embedding_type=a.token_embedding_type,
-        tensor_types=tuple(a.tensor_type),
+        tensor_types=(*a.tensor_type, *_rules(a.tensor_type_file)),
         prune_layers=a.prune_layers,
+        keep_split=a.keep_split,
+        max_shard_bytes=a.max_shard_size,
         override_kv=tuple(a.override_kv),
         allow_requantize=a.allow_requantize,
         split_max_bytes=a.split_max_size,
@@ -49,6 +51,18 @@ def _options(a: argparse.Namespace) -> conversion.Options:
         io=a.io,
         **chosen,
     )
+
+
+def _rules(path: str | None) -> list[str]:
+    """``REGEX=TYPE`` words of a file."""
+    if path is None:
+        return []
+    try:
+        return Path(path).read_text(encoding="utf-8").split()
+    except OSError as e:
+        raise InputMissing(f"{path} cannot be read: {e.strerror}") from None
+    except UnicodeDecodeError as e:
+        raise BadInput(f"{path} is not UTF-8 (byte {e.start})") from None
 
 
 def convert(a: argparse.Namespace) -> int:
@@ -86,23 +100,34 @@ def _final(prepared: conversion.Prepared, outcome: Outcome | None) -> dict[str, 
     }  # fmt: skip
 
 
+def _file_names(prepared: conversion.Prepared, output: conversion.Output) -> str:
+    """The files of one output in a few words."""
+    if prepared.plan.folder is not None:
+        return f"{output.path}/ ({len(output.files)} files)"
+    names = [str(prepared.plan.files[k].path) for k in output.files]
+    return ", ".join(names[:3]) + (f", … ({len(names)} files)" if len(names) > 3 else "")
+
+
 def _summary(prepared: conversion.Prepared, outcome: Outcome | None, reporter: progress.Silent, seconds: float) -> str:
     """What was made, in a few lines."""
     p = prepared.plan
-    names = ", ".join(str(f.path) for f in p.files[:3]) + (f", … ({len(p.files)} files)" if len(p.files) > 3 else "")
+    names = ", ".join(_file_names(prepared, o) for o in prepared.outputs)
     if outcome is None:
-        return f"{names} is complete already ({size(p.total_bytes)}, {prepared.file_type.name}); nothing to do"
-    bits = 8 * prepared.data_bytes / prepared.n_params if prepared.n_params else 0.0
+        types = ", ".join(o.type for o in prepared.outputs)
+        return f"{names} is complete already ({size(p.total_bytes)}, {types}); nothing to do"
     read = sum(i["size"] for i in p.inputs)
     lines = [
-        f"{names}: {prepared.arch}, {prepared.file_type.name}, {prepared.n_params / 1e6:.1f}M weights in"
-        f" {len(prepared.items)} tensors",
-        f"  {size(read)} read, {size(p.total_bytes)} written, {bits:.2f} bits per weight",
+        f"{_file_names(prepared, o)}: {prepared.arch}, {o.type}, {o.n_params / 1e6:.1f}M weights in {len(o.tensors)} tensors,"
+        f" {o.bits_per_weight:.2f} bits per weight"
+        for o in prepared.outputs
+    ]
+    lines += [
+        f"  {size(read)} read, {size(p.total_bytes)} written",
         f"  {duration(seconds)}, {read / max(seconds, 1e-9) / 1e9:.2f} GB/s of input, peak {size(reporter.peak_memory)} RAM",
     ]
     if outcome.resumed_bytes:
         lines.append(f"  {size(outcome.resumed_bytes)} were finished by earlier runs")
-    nonfinite = {n: q.nonfinite for n, q in outcome.quality.items() if q.nonfinite}
+    nonfinite = {name: q.nonfinite for (name, _), q in outcome.quality.items() if q.nonfinite}
     lines += [f"  note: {text}" for text in outcome.notes]
     lines += [f"  note: {n} NaN or Inf values in {name}" for name, n in nonfinite.items()]
     return "\n".join(lines)
@@ -117,12 +142,23 @@ def plan(a: argparse.Namespace) -> int:
         print(json.dumps(facts, indent=1), flush=True)
         return 0
     if not a.quiet:
+        several = len(facts["outputs"]) > 1
+        path = ""
         for t in facts["tensors"]:
+            if several and t["output"] != path:
+                path = t["output"]
+                print(f"-- {path}")
             shape = " x ".join(map(str, t["shape"]))
             print(f"{t['name']:40} {shape:>16} {t['source_type']:>5} -> {t['type']:8} {t['bytes']:>14,}  {t['reason']}")
+    if a.quiet:
+        return 0
+    for o in facts["outputs"]:
+        n_tensors = sum(t["output"] == o["path"] for t in facts["tensors"])
+        print(
+            f"{facts['architecture']}, {o['type']}: {o['parameters'] / 1e6:.1f}M weights in {n_tensors} tensors,"
+            f" {o['bits_per_weight']:.2f} bits per weight"
+        )
     print(
-        f"{facts['architecture']}, {facts['type']}: {facts['parameters'] / 1e6:.1f}M weights in {len(facts['tensors'])}"
-        f" tensors, {facts['bits_per_weight']:.2f} bits per weight\n"
         f"reads {size(facts['input_bytes'])}, writes {size(facts['output_bytes'])} to {', '.join(facts['files'])}\n"
         f"disk: {size(facts['disk_bytes'])} while it runs; memory: {size(facts['ram_bytes'])} budget,"
         f" {facts['threads']} threads, {facts['chunks']} chunks"

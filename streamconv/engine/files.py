@@ -48,10 +48,10 @@ def _guard(path: Path, what: str, needed_bytes: int = 0) -> Iterator[None]:
         raise _fail(e, path, what, needed_bytes) from e
 
 
-def make_dir(path: Path) -> None:
-    """Create the folder ``path`` (mode 0700) if it is not there; its parent must exist."""
-    with _guard(path, "cannot create the job folder"), contextlib.suppress(FileExistsError):
-        os.mkdir(path, 0o700)
+def make_dir(path: Path, mode: int = 0o700) -> None:
+    """Create the folder ``path`` if it is not there; its parent must exist."""
+    with _guard(path, "cannot create the folder"), contextlib.suppress(FileExistsError):
+        os.mkdir(path, mode)
         sync_dir(path.parent)
 
 
@@ -170,8 +170,8 @@ def write_atomically(path: Path, text: str) -> None:
 
 
 def remove_tree(path: Path) -> None:
-    """Remove the job folder ``path`` and what is in it."""
-    with _guard(path, "cannot remove the job folder"):
+    """Remove the folder ``path`` and what is in it."""
+    with _guard(path, "cannot remove the folder"):
         shutil.rmtree(path)
     sync_dir(path.parent)
 

@@ -5,6 +5,7 @@ OUT.streamconv/     0700, beside OUT, gone when OUT is complete
     plan.json       the plan for people, and the identity of the inputs
     index.wal       the write-ahead index
     data-N.part     output file number N, bytes at their final offsets; starts with "SCVP" until the header is written
+    out/            instead of these, when OUT is a folder: its files by their names
 """
 
 from __future__ import annotations
@@ -55,6 +56,13 @@ def is_finished(plan: Plan) -> bool:
 
 def refuse_foreign_output(plan: Plan) -> None:
     """Raise CannotCreate when something this plan did not make is in the output's place."""
+    if plan.folder is not None:
+        if plan.folder.exists() and not (plan.folder.is_dir() and not any(plan.folder.iterdir())):
+            raise CannotCreate(
+                f"{plan.folder} is already there and was not made by this plan",
+                "Choose another name, or replace it with --force.",
+            )
+        return
     for index, f in enumerate(plan.files):
         if f.path.exists() and not is_published(plan, index):
             what = "is a folder" if f.path.is_dir() else "is already there and was not made by this plan"
@@ -73,7 +81,8 @@ def preflight(plan: Plan) -> None:
     parent = plan.output.parent
     if not parent.is_dir():
         raise CannotCreate(f"{parent} is not a folder", f"Create it first: mkdir -p {parent}")
-    have = sum(p.stat().st_blocks * 512 for p in plan.job_dir.glob("data-*.part")) if plan.job_dir.is_dir() else 0
+    parts = [plan.part_path(i) for i in range(len(plan.files))]
+    have = sum(p.stat().st_blocks * 512 for p in parts if p.is_file())
     need = plan.total_bytes - have + _RESERVE_BYTES
     free = files.free_bytes(parent)
     if need > free and plan.total_bytes > have:
@@ -144,6 +153,8 @@ class Job:
                     notes.append("the unfinished job's index was unusable; starting over")
                 for path in [plan.job_dir / "index.wal", *plan.job_dir.glob("data-*.part")]:
                     files.remove_file(path)
+                if plan.staging.exists():
+                    files.remove_tree(plan.staging)
                 _write_plan(plan)
             # Only a job that had begun to publish may find its own files under their final names.
             publishing = journal is not None and journal.header.state == PUBLISHING
@@ -193,7 +204,7 @@ class Job:
 
     def _digest(self, stamp: Stamp) -> bytes:
         """Digest of the range as it is on disk now."""
-        fd, path = self.part_fds[stamp.file], self.part_path(stamp.file)
+        fd, path = self.part_fds[stamp.file], self.plan.part_path(stamp.file)
         files.drop_cache(fd, stamp.offset, stamp.length)
         digest = xxhash.xxh3_128()
         for at in range(stamp.offset, stamp.offset + stamp.length, _READ_BYTES):
@@ -202,12 +213,10 @@ class Job:
         files.drop_cache(fd, stamp.offset, stamp.length)
         return digest.digest()
 
-    def part_path(self, index: int) -> Path:
-        """Where output file ``index`` is while it grows."""
-        return self.plan.job_dir / f"data-{index + 1}.part"
-
     def publish(self) -> None:
         """Write the headers, check what is on disk, and give every file its final name; the first file comes last.
+
+        A folder gets its name as a whole.
 
         Raises
         ------
@@ -215,7 +224,7 @@ class Job:
         """
         self.journal.mark(PUBLISHING)
         for index, f in enumerate(self.plan.files):
-            fd, path = self.part_fds[index], self.part_path(index)
+            fd, path = self.part_fds[index], self.plan.part_path(index)
             if fd < 0:
                 continue  # published by an earlier run that was killed between two renames
             files.pwrite_all(fd, f.header, 0, path)
@@ -223,11 +232,24 @@ class Job:
             files.drop_cache(fd)
             if os.fstat(fd).st_size != f.size or files.pread_exactly(fd, len(f.header), 0, path) != f.header:
                 raise WriteFailed(f"{path} does not hold what was written to it", "Check the disk; then run again.")
-        for index in reversed(range(len(self.plan.files))):
-            if self.part_fds[index] >= 0:
-                files.publish(self.part_path(index), self.plan.files[index].path)
+        if self.plan.folder is not None:
+            self._publish_folder(self.plan.folder)
+        else:
+            for index in reversed(range(len(self.plan.files))):
+                if self.part_fds[index] >= 0:
+                    files.publish(self.plan.part_path(index), self.plan.files[index].path)
         self.journal.mark(PUBLISHED)
         self.discard()
+
+    def _publish_folder(self, folder: Path) -> None:
+        if not self.plan.staging.exists():
+            return  # an earlier run was killed just after it
+        if folder.exists():  # to be replaced; an empty one could stay, but not on every system
+            old = self.plan.job_dir / "old"
+            if old.exists():
+                files.remove_tree(old)
+            files.publish(folder, old)
+        files.publish(self.plan.staging, folder)
 
     def discard(self) -> None:
         """Remove the job folder."""
@@ -252,10 +274,13 @@ def leftover(plan: Plan) -> None:
 
 def _open_part(plan: Plan, index: int, publishing: bool, stack: ExitStack, notes: list[str]) -> int:
     """The part file ``index``, of full length; -1 when its file is published already."""
-    path, size = plan.job_dir / f"data-{index + 1}.part", plan.files[index].size
+    path, size = plan.part_path(index), plan.files[index].size
     if publishing and not path.exists() and is_published(plan, index):
         return -1
     fresh = not path.exists()
+    if fresh and plan.folder is not None:
+        for folder in reversed([p for p in path.parents if p.is_relative_to(plan.staging)]):
+            files.make_dir(folder, mode=0o777)
     fd = files.open_for_writing(path, create=fresh)
     stack.callback(os.close, fd)
     if not fresh and os.fstat(fd).st_size != size:

@@ -1,17 +1,19 @@
 """The plan: everything about the output that can be known before one weight is read.
 
-A plan is a list of output files whose bytes are, in order, a header and items at fixed offsets. An *item* is a matrix of
-rows of fixed byte length that can be made in any order; what the rows mean is the business of whoever made the item. Items
-are cut into chunks: a chunk is some rows of one item = one byte range of one file = one slot of the index, so any thread of
-any run may make it.
+A plan is a list of output files whose bytes are, in order, a header and items at fixed offsets. An *item* is a matrix whose
+rows can be made in any order, in one encoding of fixed row length or in several at once (its *parts*), which then go to
+different files; what the rows mean is the business of whoever made the item. Items are cut into chunks: a chunk is some
+rows of one part = one byte range of one file = one slot of the index, so any thread of any run may make it. Chunks of the
+same rows are made together, from one read of the source.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -25,7 +27,7 @@ KERNEL_ABI = 1
 
 
 class Item(Protocol):
-    """One output tensor as rows of bytes."""
+    """One tensor as rows of bytes, in one or more encodings."""
 
     @property
     def name(self) -> str:
@@ -40,11 +42,21 @@ class Item(Protocol):
         """Weights per row."""
 
     @property
-    def row_bytes(self) -> int:
-        """Bytes per row."""
+    def row_bytes(self) -> Sequence[int]:
+        """Bytes per row of every part; none is 0."""
 
-    def fill(self, start: int, stop: int, out: Bytes, scratch: Floats) -> Quality:
-        """Make rows ``start..stop`` in ``out`` (uint8[stop - start, row_bytes]); ``scratch`` is float32[>= 2 * n_cols]."""
+    def fill(self, start: int, stop: int, outs: Sequence[Bytes | None], scratch: Floats) -> Sequence[Quality]:
+        """Make rows ``start..stop`` of the wanted parts.
+
+        Parameters
+        ----------
+        outs : one entry a part: uint8[stop - start, row_bytes] to fill, or None
+        scratch : float32[>= 2 * n_cols]
+
+        Returns
+        -------
+        Quality : of every part
+        """
 
     def prefetch(self, start: int, stop: int) -> None:
         """These rows will be made soon."""
@@ -60,7 +72,7 @@ class OutputFile:
     Attributes
     ----------
     path : final name
-    header : its first bytes, written last
+    header : its first bytes, written last; all of a file that holds no item
     size : length of the whole file
     """
 
@@ -71,19 +83,21 @@ class OutputFile:
 
 @dataclass(frozen=True)
 class Placement:
-    """Where an item lies: at byte ``offset`` of output file number ``file``."""
+    """Where a part of an item lies: at byte ``offset`` of output file number ``file``."""
 
     item: Item
+    part: int
     file: int
     offset: int
 
 
 @dataclass(frozen=True)
 class Chunk:
-    """Rows ``start..stop`` of an item, ``length`` bytes at ``offset`` of file number ``file``; ``number`` is its slot."""
+    """Rows ``start..stop`` of a part, ``length`` bytes at ``offset`` of file number ``file``; ``number`` is its slot."""
 
     number: int
     item: Item
+    part: int
     start: int
     stop: int
     file: int
@@ -99,6 +113,7 @@ class Plan:
     ----------
     output : the name the user gave; the job folder is ``output`` + ".streamconv"
     files, placements : the layout
+    folder : when the output is a folder, the one all files lie in; it gets its name in one step
     fingerprint : SHA-256 over everything that decides the output's bytes
     inputs : identity of every file read, JSON-able; a difference on resume means a changed input
     verify_inputs : raises InputChanged when an input is no longer what it was when the plan was made
@@ -113,39 +128,56 @@ class Plan:
     verify_inputs: Callable[[], None]
     description: dict[str, Any] = field(default_factory=dict)
     chunk_bytes: int = CHUNK_BYTES
+    folder: Path | None = None
 
     @property
     def job_dir(self) -> Path:
         """Folder that holds the unfinished job."""
         return self.output.with_name(self.output.name + ".streamconv")
 
+    def part_path(self, index: int) -> Path:
+        """Where output file ``index`` is while it grows."""
+        if self.folder is not None:
+            return self.staging / self.files[index].path.relative_to(self.folder)
+        return self.job_dir / f"data-{index + 1}.part"
+
+    @property
+    def staging(self) -> Path:
+        """What becomes ``folder`` when the output is one."""
+        return self.job_dir / "out"
+
     @property
     def total_bytes(self) -> int:
         """Bytes of all output files."""
         return sum(f.size for f in self.files)
 
-    def chunks(self) -> list[Chunk]:
-        """All chunks in the order they are best made: as the inputs lie."""
-        chunks: list[Chunk] = []
+    @property
+    def items(self) -> list[tuple[Item, list[Placement]]]:
+        """Every item with where its parts lie, in the order of the first of them."""
+        found: dict[int, tuple[Item, list[Placement]]] = {}
         for p in self.placements:
-            item = p.item
-            rows = min(self.chunk_bytes // item.row_bytes, CHUNK_WEIGHTS // item.n_cols) if item.row_bytes else 1
-            rows = max(1, rows)
+            found.setdefault(id(p.item), (p.item, []))[1].append(p)
+        return list(found.values())
+
+    def chunks(self) -> list[Chunk]:
+        """All chunks in the order they are best made: as the inputs lie; those of the same rows one after the other."""
+        chunks: list[Chunk] = []
+        for item, places in self.items:
+            widest = max(item.row_bytes)
+            rows = max(1, min(self.chunk_bytes // widest, CHUNK_WEIGHTS // item.n_cols))
             for start in range(0, item.n_rows, rows):
                 stop = min(start + rows, item.n_rows)
-                if item.row_bytes:
+                for p in places:
+                    n = item.row_bytes[p.part]
                     chunks.append(
-                        Chunk(
-                            len(chunks),
-                            item,
-                            start,
-                            stop,
-                            p.file,
-                            p.offset + start * item.row_bytes,
-                            (stop - start) * item.row_bytes,
-                        )  # fmt: skip
+                        Chunk(len(chunks), item, p.part, start, stop, p.file, p.offset + start * n, (stop - start) * n)
                     )
         return chunks
+
+
+def bundles(chunks: Iterable[Chunk]) -> list[list[Chunk]]:
+    """Chunks that follow each other and have the same rows of the same item, together: one read makes them all."""
+    return [list(group) for _, group in groupby(chunks, key=lambda c: (id(c.item), c.start))]
 
 
 def fingerprint(facts: Any) -> bytes:

@@ -2,7 +2,8 @@
 
 Data flow of one chunk
 
-    worker      item.fill → buffer → pwrite → digest        (a few MiB at a time, so memory does not grow with the chunk)
+    worker      item.fill → buffer → pwrite → digest        (a few MiB at a time, so memory does not grow with the chunk;
+                chunks of the same rows, which go to different files, are filled together)
     committer   gather a window → data barrier → still ours? inputs unchanged? → stamp slots → index barrier
 
 A chunk counts only once its slot is stamped; until then a kill costs that chunk again and nothing else.
@@ -28,9 +29,11 @@ from . import files
 from .budget import Budget
 from .job import Job
 from .journal import CLEAN, Stamp
-from .plan import Chunk, Plan
+from .plan import Chunk, Plan, bundles
 
 _COMMIT_SECONDS = 2.0
+#: parts of a buffer begin at multiples of this many bytes, so that kernels see aligned arrays
+_ALIGNMENT = 64
 
 
 class Reporter(Protocol):
@@ -57,13 +60,13 @@ class Outcome:
     ----------
     made_bytes : bytes made by this run
     resumed_bytes : bytes that earlier runs had finished
-    quality : per item name, for the whole job
+    quality : per item name and part, for the whole job
     notes : what was unusual
     """
 
     made_bytes: int = 0
     resumed_bytes: int = 0
-    quality: dict[str, Quality] = field(default_factory=dict)
+    quality: dict[tuple[str, int], Quality] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
 
@@ -113,12 +116,39 @@ class StopRequest:
         return Stopped(f"stopped as asked: {where}", "Run the same command again to go on.")
 
 
+class _Sink:
+    """Where one chunk's bytes go as they are made."""
+
+    def __init__(self, chunk: Chunk, job: Job) -> None:
+        self._chunk = chunk
+        self._fd, self._path = job.part_fds[chunk.file], job.plan.part_path(chunk.file)
+        self._at = chunk.offset
+        self._digest = xxhash.xxh3_128()
+        self._quality = Quality()
+
+    def put(self, out: Bytes, quality: Quality) -> None:
+        """The next rows: uint8[n_rows, row_bytes]."""
+        data = out.reshape(-1).data
+        files.pwrite_all(self._fd, data, self._at, self._path)
+        self._digest.update(data)
+        self._at += len(data)
+        self._quality.add(quality)
+
+    def stamp(self) -> Stamp:
+        """What the index is to say of the finished chunk."""
+        c, q = self._chunk, self._quality
+        return Stamp(
+            c.number, c.file, c.offset, c.length, c.stop - c.start, self._digest.digest(),
+            q.sum_squared_error, q.max_error, min(q.nonfinite, 0xFFFFFFFF),
+        )  # fmt: skip
+
+
 class _Run:
     """State shared by the threads of one run."""
 
-    def __init__(self, job: Job, budget: Budget, reporter: Reporter, stop: threading.Event) -> None:
-        self.job, self.budget, self.reporter, self.stop = job, budget, reporter, stop
-        self.pending = [c for c in job.plan.chunks() if c.number not in job.done]
+    def __init__(self, job: Job, budget: Budget, reporter: Reporter, stop: StopRequest) -> None:
+        self.job, self.budget, self.reporter, self.stop, self._request = job, budget, reporter, stop.event, stop
+        self.pending = bundles(c for c in job.plan.chunks() if c.number not in job.done)
         self._next = 0
         self._changed = threading.Condition()
         self._finished: list[Stamp] = []
@@ -134,18 +164,18 @@ class _Run:
             self.stop.set()
             self._changed.notify_all()
 
-    def _take(self) -> tuple[Chunk, Chunk | None] | None:
-        """The next chunk to make and the one that will be taken after those being made."""
+    def _take(self) -> tuple[list[Chunk], Chunk | None] | None:
+        """The next chunks to make and one of those that will be taken after those being made."""
         with self._changed:
             # Do not run away from the disk: what a kill costs stays within two windows.
             while self._finished_bytes > 2 * self.budget.window_bytes and not self.stop.is_set():
                 self._changed.wait(0.5)
             if self.stop.is_set() or self._next == len(self.pending):
                 return None
-            chunk = self.pending[self._next]
+            bundle = self.pending[self._next]
             self._next += 1
             ahead = self._next + self.budget.threads - 1
-            return chunk, self.pending[ahead] if ahead < len(self.pending) else None
+            return bundle, self.pending[ahead][0] if ahead < len(self.pending) else None
 
     def work(self) -> None:
         """Body of a worker thread."""
@@ -153,19 +183,21 @@ class _Run:
         scratch = np.empty(self.budget.scratch_floats, np.float32)
         try:
             while (taken := self._take()) is not None:
-                chunk, ahead = taken
+                bundle, ahead = taken
                 if ahead is not None:
                     ahead.item.prefetch(ahead.start, ahead.stop)
-                stamp = self._make(chunk, buffer, scratch)
-                if stamp is None:
+                stamps = self._make(bundle, buffer, scratch)
+                if stamps is None:
                     return
-                chunk.item.release(chunk.start, chunk.stop)
+                bundle[0].item.release(bundle[0].start, bundle[0].stop)
+                n_bytes = sum(s.length for s in stamps)
                 with self._changed:
-                    self._finished.append(stamp)
-                    self._finished_bytes += stamp.length
+                    self._finished += stamps
+                    self._finished_bytes += n_bytes
                     if self._finished_bytes >= self.budget.window_bytes:
                         self._changed.notify_all()
-                self.reporter.advance(stamp.length, chunk.item.name)
+                self.reporter.advance(n_bytes, bundle[0].item.name)
+                self._request.wait(0)  # the deadline is looked at here: however short, every run brings the job forward
         except BaseException as e:
             self.fail(e)
         finally:
@@ -173,25 +205,28 @@ class _Run:
                 self._working -= 1
                 self._changed.notify_all()
 
-    def _make(self, chunk: Chunk, buffer: Bytes, scratch: Floats) -> Stamp | None:
-        """Make ``chunk`` in the part file; None when asked to stop before it was complete."""
-        item, fd, path = chunk.item, self.job.part_fds[chunk.file], self.job.part_path(chunk.file)
-        step = max(1, min(len(buffer) // item.row_bytes, chunk.stop - chunk.start))
-        digest, quality, at = xxhash.xxh3_128(), Quality(), chunk.offset
-        for start in range(chunk.start, chunk.stop, step):
+    def _make(self, bundle: list[Chunk], buffer: Bytes, scratch: Floats) -> list[Stamp] | None:
+        """Make the chunks of ``bundle`` in their part files; None when asked to stop before they were complete."""
+        item, first, last = bundle[0].item, bundle[0].start, bundle[0].stop
+        sinks = [_Sink(c, self.job) for c in bundle]
+        row_bytes = sum(-(-item.row_bytes[c.part] // _ALIGNMENT) * _ALIGNMENT for c in bundle)
+        step = max(1, min(len(buffer) // row_bytes, last - first))
+        outs: list[Bytes | None] = [None] * len(item.row_bytes)
+        for start in range(first, last, step):
             if self.stop.is_set():
                 return None
-            stop = min(start + step, chunk.stop)
-            out = buffer[: (stop - start) * item.row_bytes].reshape(stop - start, item.row_bytes)
-            quality.add(item.fill(start, stop, out, scratch))
-            data = out.reshape(-1).data
-            files.pwrite_all(fd, data, at, path)
-            digest.update(data)
-            at += len(data)
-        return Stamp(
-            chunk.number, chunk.file, chunk.offset, chunk.length, chunk.stop - chunk.start, digest.digest(),
-            quality.sum_squared_error, quality.max_error, min(quality.nonfinite, 0xFFFFFFFF),
-        )  # fmt: skip
+            stop = min(start + step, last)
+            at = 0
+            for c in bundle:
+                n_bytes = (stop - start) * item.row_bytes[c.part]
+                outs[c.part] = buffer[at : at + n_bytes].reshape(stop - start, -1)
+                at += -(-n_bytes // _ALIGNMENT) * _ALIGNMENT
+            qualities = item.fill(start, stop, outs, scratch)
+            for c, sink in zip(bundle, sinks, strict=True):
+                out = outs[c.part]
+                assert out is not None
+                sink.put(out, qualities[c.part])
+        return [sink.stamp() for sink in sinks]
 
     def commit(self) -> None:
         """Body of the committer thread: runs until the workers are gone and everything finished is durable."""
@@ -219,7 +254,7 @@ class _Run:
     def _commit(self, group: list[Stamp]) -> None:
         job = self.job
         for index in sorted({s.file for s in group}):
-            files.sync_data(job.part_fds[index], job.part_path(index))
+            files.sync_data(job.part_fds[index], job.plan.part_path(index))
         job.plan.verify_inputs()
         if not job.journal.still_ours():
             raise Locked(f"another process has taken over {job.plan.job_dir}", "Let that one finish.")
@@ -228,7 +263,7 @@ class _Run:
             files.drop_cache(job.part_fds[s.file], s.offset, s.length)
         self.stamps += group
 
-    def go(self, stop: StopRequest) -> None:
+    def go(self) -> None:
         """Run all threads to the end; returns when every one is gone."""
         threads = [
             threading.Thread(target=self.work, name=f"worker-{i}", daemon=True)
@@ -236,12 +271,10 @@ class _Run:
         ]
         self._working = len(threads)
         committer = threading.Thread(target=self.commit, name="committer", daemon=True)
-        stop.wait(0)  # after a deadline that is past already, nothing begins
         for t in [*threads, committer]:
             t.start()
         while committer.is_alive():  # it outlives the workers
-            committer.join(0.05)
-            stop.wait(0)
+            committer.join(0.05)  # not for ever: signals are handled between
         for t in threads:
             t.join()
 
@@ -258,15 +291,15 @@ def run(job: Job, budget: Budget, reporter: Reporter, stop: StopRequest) -> Outc
     plan = job.plan
     outcome = Outcome(resumed_bytes=sum(s.length for s in job.done.values()), notes=list(job.notes))
     reporter.start(sum(f.size - len(f.header) for f in plan.files), outcome.resumed_bytes)
-    state = _Run(job, budget, reporter, stop.event)
+    state = _Run(job, budget, reporter, stop)
     try:
         with stop.on_signals():
-            state.go(stop)
+            state.go()
             if state.error is not None:
                 if not isinstance(state.error, (WriteFailed, Locked)):
                     job.journal.mark(CLEAN)
                 raise state.error
-            if len(state.stamps) < len(state.pending):
+            if len(state.stamps) < sum(map(len, state.pending)):
                 job.journal.mark(CLEAN)
                 raise stop.error(job)
         plan.verify_inputs()
@@ -280,12 +313,11 @@ def run(job: Job, budget: Budget, reporter: Reporter, stop: StopRequest) -> Outc
     return outcome
 
 
-def collect_quality(plan: Plan, stamps: list[Stamp]) -> dict[str, Quality]:
-    """Per item name, the quality summed over its chunks."""
+def collect_quality(plan: Plan, stamps: list[Stamp]) -> dict[tuple[str, int], Quality]:
+    """Per item name and part, the quality summed over its chunks."""
     chunks = plan.chunks()
-    found: dict[str, Quality] = {}
+    found: dict[tuple[str, int], Quality] = {}
     for s in stamps:
-        found.setdefault(chunks[s.chunk].item.name, Quality()).add(
-            Quality(s.nonfinite, s.sum_squared_error, s.max_error)
-        )
+        key = chunks[s.chunk].item.name, chunks[s.chunk].part
+        found.setdefault(key, Quality()).add(Quality(s.nonfinite, s.sum_squared_error, s.max_error))
     return found

@@ -8,6 +8,7 @@ lie.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -16,27 +17,27 @@ from ..rows import Bytes, Floats, Quality, RowSource, matrix_shape
 from .base import Codec, codec
 from .types import TensorType
 
+#: Types whose values are looked at for NaN and Inf also where they are only copied.
+FLOATS = ("F32", "F16", "BF16", "F64")
 #: Largest finite float16; block scales are stored in that type.
 _F16_MAX = 65504.0
 
 
-class EncodedRows:
-    """An output tensor: the rows of a source in the encoding of a tensor type.
+class Encoding:
+    """One way an output tensor is written: a tensor type, and what belongs to it.
 
     Parameters
     ----------
-    name : name in the output
     rows : where the values come from
     tensor_type : encoding of the output
     weights : float32[n_slices, n_cols] importance, each slice for an equal share of the rows (an expert); or None
-    allow_nonfinite : count NaN and Inf instead of refusing them
+    allow_nonfinite : let values overflow the type instead of refusing them
     measure : decode again and add up the error
     compat : reproduce defects of the reference
     """
 
     def __init__(
         self,
-        name: str,
         rows: RowSource,
         tensor_type: TensorType,
         *,
@@ -45,19 +46,23 @@ class EncodedRows:
         measure: bool = False,
         compat: bool = False,
     ) -> None:
-        self.name = name
-        self.rows = rows
         self.type = tensor_type
         self.n_rows, self.n_cols = matrix_shape(rows.shape)
         self.row_bytes = tensor_type.row_bytes(self.n_cols)
+        self.slice_rows = max(1, self.n_rows if weights is None else self.n_rows // len(weights))
+        self._rows = rows
         self._weights = weights
-        self._slice_rows = self.n_rows if weights is None else max(1, self.n_rows // len(weights))
         self._allow_nonfinite = allow_nonfinite
         self._measure = measure
         self._compat = compat
         self._codec: Codec | None = None
-        # The same bytes in and out: only float types, whose every bit pattern we would reproduce anyway.
-        self._copies = rows.dtype == tensor_type.name and rows.stored(0, 0) is not None
+        # The same bytes in and out, NaN and all.
+        self.copies = rows.dtype == tensor_type.name and rows.stored(0, 0) is not None
+
+    @property
+    def n_bytes(self) -> int:
+        """Bytes of all rows."""
+        return self.n_rows * self.row_bytes
 
     @property
     def has_weights(self) -> bool:
@@ -65,20 +70,25 @@ class EncodedRows:
         return self._weights is not None
 
     @property
+    def needs_values(self) -> bool:
+        """Whether rows must be read as float32; numbers that are no floats are only copied."""
+        return not self.copies or self.type.name in FLOATS or self.type.block_size > 1
+
+    @property
     def needs_kernel(self) -> bool:
         """Whether compiled code takes part; plain copies and float32 need none."""
-        return not self._copies and self.type.name != "F32"
+        return not self.copies and self.type.name != "F32"
 
     def warm_up(self) -> None:
-        """Load and compile what ``fill`` needs, so that worker threads do not wait for each other."""
-        if self._copies and not self._measure:
+        """Load and compile what ``encode`` needs, so that worker threads do not wait for each other."""
+        if self.copies and not self._measure:
             return
         found = self._found_codec()
         n_cols = found.type.block_size
         x = np.zeros((1, n_cols), np.float32)
         out = np.empty((1, found.type.row_bytes(n_cols)), np.uint8)
         weights = None if self._weights is None else np.ones(n_cols, np.float32)
-        if not self._copies:
+        if not self.copies:
             found.quantize(x, out, weights, self._compat)
         if self._measure:
             found.dequantize(out, x)
@@ -88,6 +98,73 @@ class EncodedRows:
             self._codec = codec(self.type.name)
         return self._codec
 
+    def encode(self, name: str, a: int, x: Floats, largest: float, out: Bytes, spare: Floats) -> Quality:
+        """Encode the rows ``x`` = float32[n, n_cols], which begin with row ``a``, into ``out`` = uint8[n, row_bytes].
+
+        Parameters
+        ----------
+        name : of the tensor, for messages
+        largest : largest magnitude in ``x``, NaN when there is one
+        spare : float32[>= n * n_cols] to decode into
+
+        Raises
+        ------
+        BadInput : a value too large for the encoding; names tensor and row
+        """
+        b = a + len(x)
+        quality = Quality(sum_squared_error=0.0 if self._measure else math.nan)
+        if self.copies:
+            stored = self._rows.stored(a, b)
+            assert stored is not None
+            out[...] = stored
+        else:
+            weights = None if self._weights is None else self._weights[a // self.slice_rows]
+            self._found_codec().quantize(x, out, weights, self._compat)
+        if self._measure or (largest > _F16_MAX and self.type.name not in ("F32", "BF16")):
+            y = spare[: x.size].reshape(x.shape)
+            self._found_codec().dequantize(out, y)
+            if largest > _F16_MAX and np.isfinite(largest) and not np.isfinite(y).all():
+                row = a + int(np.flatnonzero(~np.isfinite(y).all(axis=1))[0])
+                self._overflow(name, row, largest)
+            if self._measure:
+                with np.errstate(invalid="ignore", over="ignore"):
+                    np.subtract(y, x, out=y)
+                    error = y.reshape(-1)
+                    quality.sum_squared_error = float(np.dot(error, error))
+                    quality.max_error = float(np.abs(error, out=error).max(initial=0))
+        return quality
+
+    def _overflow(self, name: str, row: int, largest: float) -> None:
+        if self._allow_nonfinite:
+            return
+        raise BadInput(
+            f"tensor {name!r}, row {row}: {largest:g} overflows the range of {self.type.name}",
+            f"Give this tensor a wider type: --tensor-type '{name}=BF16', or --type BF16.",
+        )
+
+
+class EncodedRows:
+    """An output tensor, written in one or more encodings from one read.
+
+    Parameters
+    ----------
+    name : for messages and progress
+    rows : where the values come from
+    parts : the encodings
+    allow_nonfinite : count NaN and Inf instead of refusing them
+    """
+
+    def __init__(self, name: str, rows: RowSource, parts: Sequence[Encoding], allow_nonfinite: bool = False) -> None:
+        self.name = name
+        self.rows = rows
+        self.parts = parts
+        self.n_rows, self.n_cols = matrix_shape(rows.shape)
+        self.row_bytes = [p.row_bytes for p in parts]
+        self._allow_nonfinite = allow_nonfinite
+        self._slice_rows = min(p.slice_rows for p in parts)
+        # Block types see zeros for NaN and Inf in the shared tile, so the types that keep them come first.
+        self._order = sorted(range(len(parts)), key=lambda k: parts[k].type.block_size > 1)
+
     def prefetch(self, start: int, stop: int) -> None:
         """Pass the hint on."""
         self.rows.prefetch(start, stop)
@@ -96,61 +173,37 @@ class EncodedRows:
         """Pass the hint on."""
         self.rows.release(start, stop)
 
-    def fill(self, start: int, stop: int, out: Bytes, scratch: Floats) -> Quality:
-        """Encode rows ``start..stop``.
-
-        Parameters
-        ----------
-        out : uint8[stop - start, row_bytes]
-        scratch : float32[>= 2 * n_cols], caller's; the more, the larger the tiles
+    def fill(self, start: int, stop: int, outs: Sequence[Bytes | None], scratch: Floats) -> list[Quality]:
+        """Encode rows ``start..stop``; see ``engine.plan.Item``. The more ``scratch``, the larger the tiles.
 
         Raises
         ------
         BadInput : NaN or Inf in the source, or a value too large for the encoding; names tensor, row and column
         """
-        quality = Quality(sum_squared_error=0.0 if self._measure else math.nan)
-        step = max(1, len(scratch) // 2 // self.n_cols)
+        qualities = [Quality() for _ in self.parts]
+        half = len(scratch) // 2
+        step = max(1, half // self.n_cols)
+        wanted = [k for k in self._order if outs[k] is not None]
+        reads = any(self.parts[k].needs_values for k in wanted)
         b = start
         while b < stop:
             a = b
             b = min(a + step, stop, a - a % self._slice_rows + self._slice_rows)
-            self._tile(a, b, out[a - start : b - start], scratch, quality)
-        return quality
-
-    def _tile(self, a: int, b: int, out: Bytes, scratch: Floats, quality: Quality) -> None:
-        half = len(scratch) // 2
-        x = scratch[: (b - a) * self.n_cols].reshape(b - a, self.n_cols)
-        self.rows.read(a, b, x)
-        largest = _largest(x)
-        if not np.isfinite(largest):
-            quality.nonfinite += self._nonfinite(x, a)
-        if self._copies:
-            stored = self.rows.stored(a, b)
-            assert stored is not None
-            out[...] = stored
-        else:
-            weights = None if self._weights is None else self._weights[a // self._slice_rows]
-            self._found_codec().quantize(x, out, weights, self._compat)
-        if self._measure or (largest > _F16_MAX and self.type.name not in ("F32", "BF16")):
-            y = scratch[half : half + x.size].reshape(x.shape)
-            self._found_codec().dequantize(out, y)
-            if largest > _F16_MAX and np.isfinite(largest) and not np.isfinite(y).all():
-                row = a + int(np.flatnonzero(~np.isfinite(y).all(axis=1))[0])
-                self._overflow(row, largest)
-            if self._measure:
-                with np.errstate(invalid="ignore", over="ignore"):
-                    np.subtract(y, x, out=y)
-                    error = y.reshape(-1)
-                    quality.sum_squared_error += float(np.dot(error, error))
-                    quality.max_error = max(quality.max_error, float(np.abs(error, out=error).max(initial=0)))
-
-    def _overflow(self, row: int, largest: float) -> None:
-        if self._allow_nonfinite:
-            return
-        raise BadInput(
-            f"tensor {self.name!r}, row {row}: {largest:g} overflows the range of {self.type.name}",
-            f"Give this tensor a wider type: --tensor-type '{self.name}=BF16', or --type BF16.",
-        )
+            x = scratch[: (b - a) * self.n_cols].reshape(b - a, self.n_cols)
+            largest, nonfinite = 0.0, 0
+            if reads:
+                self.rows.read(a, b, x)
+                largest = _largest(x)
+                nonfinite = 0 if np.isfinite(largest) else self._nonfinite(x, a)
+            for k in wanted:
+                if nonfinite and self.parts[k].type.block_size > 1:  # block searches have no meaning for them
+                    np.nan_to_num(x, copy=False, nan=0.0, posinf=0.0, neginf=0.0)
+                out = outs[k]
+                assert out is not None
+                encoded = self.parts[k].encode(self.name, a, x, largest, out[a - start : b - start], scratch[half:])
+                encoded.nonfinite = nonfinite
+                qualities[k].add(encoded)
+        return qualities
 
     def _nonfinite(self, x: Floats, first_row: int) -> int:
         """How many NaN and Inf there are in ``x``; refuses them unless they are allowed."""
@@ -160,10 +213,7 @@ class EncodedRows:
                 f"tensor {self.name!r} holds {x[row, col]} at row {first_row + row}, column {col}: not a finite number",
                 "The checkpoint is damaged or diverged; --allow-nonfinite converts it all the same.",
             )
-        count = int(x.size - np.count_nonzero(np.isfinite(x)))
-        if self.type.block_size > 1:  # block searches have no meaning for them
-            np.nan_to_num(x, copy=False, nan=0.0, posinf=0.0, neginf=0.0)
-        return count
+        return int(x.size - np.count_nonzero(np.isfinite(x)))
 
 
 def _largest(x: Floats) -> float:

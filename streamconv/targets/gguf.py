@@ -9,17 +9,15 @@ Not checked here: that the tensors are what a loader wants.
 from __future__ import annotations
 
 import hashlib
-import math
 import struct
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ..metadata import VALUE_TYPES, Metadata, Value
-from ..quant.types import TensorType
+from .layout import FileLayout, TensorInfo, split
 
 ALIGNMENT = 32
 _MAGIC, _VERSION = b"GGUF", 3
@@ -27,30 +25,6 @@ _NUMPY = {
     "UINT8": "u1", "INT8": "i1", "UINT16": "<u2", "INT16": "<i2", "UINT32": "<u4", "INT32": "<i4", "FLOAT32": "<f4",
     "BOOL": "?", "UINT64": "<u8", "INT64": "<i8", "FLOAT64": "<f8",
 }  # fmt: skip
-
-
-@dataclass(frozen=True)
-class TensorInfo:
-    """A tensor of the output: ``shape`` slowest dimension first, logical (not bytes)."""
-
-    name: str
-    shape: tuple[int, ...]
-    type: TensorType
-
-    @property
-    def n_bytes(self) -> int:
-        """Bytes of the tensor's data without padding."""
-        return math.prod(self.shape[:-1]) * self.type.row_bytes(self.shape[-1] if self.shape else 1)
-
-
-@dataclass(frozen=True)
-class FileLayout:
-    """One file: its name, the bytes before the data, and ``(tensor number, absolute offset)`` of each tensor in it."""
-
-    path: Path
-    header: bytes
-    size: int
-    tensors: Sequence[tuple[int, int]]
 
 
 def _string(text: str) -> bytes:
@@ -93,20 +67,6 @@ def _header(metadata: Metadata, tensors: Sequence[TensorInfo]) -> tuple[bytes, l
     return header + bytes(_padding(len(header))), offsets, at
 
 
-def split(tensors: Sequence[TensorInfo], max_bytes: int = 0, max_tensors: int = 0) -> list[list[int]]:
-    """Numbers of the tensors of each shard; a shard is closed before the tensor that would pass a limit (0 = none)."""
-    shards: list[list[int]] = [[]]
-    filled = 0
-    for number, t in enumerate(tensors):
-        full = (max_tensors and len(shards[-1]) >= max_tensors) or (max_bytes and filled + t.n_bytes > max_bytes)
-        if shards[-1] and full:
-            shards.append([])
-            filled = 0
-        shards[-1].append(number)
-        filled += t.n_bytes
-    return shards
-
-
 def layout(
     path: Path,
     metadata: Metadata,
@@ -114,6 +74,7 @@ def layout(
     *,
     max_bytes: int = 0,
     max_tensors: int = 0,
+    shards: Sequence[Sequence[int]] | None = None,
     job_key: Callable[[Metadata], None] | None = None,
 ) -> list[FileLayout]:
     """Lay out the file(s) of a model.
@@ -122,9 +83,11 @@ def layout(
     ----------
     path : final name; shards are called ``<stem>-00001-of-0000N.gguf``
     max_bytes, max_tensors : limits of a shard, 0 = one file
+    shards : numbers of the tensors of every shard, instead of limits
     job_key : adds the key that identifies the job to the metadata of every file
     """
-    shards = split(tensors, max_bytes, max_tensors)
+    if shards is None:
+        shards = split(tensors, max_bytes, max_tensors)
     files = []
     for index, numbers in enumerate(shards):
         own = Metadata(dict(metadata.values) if index == 0 else {})

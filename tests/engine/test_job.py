@@ -6,7 +6,8 @@ import hashlib
 import json
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -31,18 +32,22 @@ from streamconv.rows import Bytes, Floats, Quality
 class Toy:
     """Rows whose bytes follow from name and row number; counts what it made."""
 
-    def __init__(self, name: str, n_rows: int = 40, row_bytes: int = 64) -> None:
-        self.name, self.n_rows, self.n_cols, self.row_bytes = name, n_rows, row_bytes, row_bytes
+    def __init__(self, name: str, n_rows: int = 40, *row_bytes: int) -> None:
+        self.name, self.n_rows, self.row_bytes = name, n_rows, row_bytes or (64,)
+        self.n_cols = self.row_bytes[0]
         self.made: list[int] = []
         self.hook: Callable[[int], None] = lambda row: None
 
-    def fill(self, start: int, stop: int, out: Bytes, scratch: Floats) -> Quality:
+    def fill(self, start: int, stop: int, outs: Sequence[Bytes | None], scratch: Floats) -> list[Quality]:
         for r in range(start, stop):
             self.hook(r)
             self.made.append(r)
-            seed = int.from_bytes(hashlib.sha256(f"{self.name}/{r}".encode()).digest()[:4], "little")
-            out[r - start] = np.random.default_rng(seed).integers(0, 256, self.row_bytes, np.uint8)
-        return Quality()
+            for part, out in enumerate(outs):
+                if out is not None:
+                    assert out.ctypes.data % 16 == 0, "kernels are compiled for aligned arrays"
+                    seed = int.from_bytes(hashlib.sha256(f"{self.name}/{r}/{part}".encode()).digest()[:4], "little")
+                    out[r - start] = np.random.default_rng(seed).integers(0, 256, self.row_bytes[part], np.uint8)
+        return [Quality() for _ in outs]
 
     def prefetch(self, start: int, stop: int) -> None: ...
 
@@ -52,10 +57,13 @@ class Toy:
 def make_plan(folder: Path, toys: list[Toy], tag: object = 0, n_files: int = 1, mtime_ns: int = 1) -> Plan:
     header = b"HEAD" + fingerprint(tag).ljust(60, b"\0")
     placements, sizes = [], [len(header)] * n_files
-    for number, toy in enumerate(toys):
-        f = number % n_files
-        placements.append(Placement(toy, f, sizes[f]))
-        sizes[f] += toy.n_rows * toy.row_bytes
+    number = 0
+    for toy in toys:
+        for part, row_bytes in enumerate(toy.row_bytes):
+            f = number % n_files
+            number += 1
+            placements.append(Placement(toy, part, f, sizes[f]))
+            sizes[f] += toy.n_rows * row_bytes
     return Plan(
         output=folder / "out.bin",
         files=[OutputFile(folder / f"out{'' if n_files == 1 else i}.bin", header, s) for i, s in enumerate(sizes)],
@@ -347,3 +355,112 @@ def test_the_output_folder_must_exist_and_the_disk_must_be_large_enough(
     monkeypatch.setattr(files, "free_bytes", lambda folder: 1000)
     with pytest.raises(WriteFailed, match="1,000 are free"):
         job.preflight(make_plan(tmp_path, toys()))
+
+
+# Items of several parts, and folders
+
+
+def parted() -> list[Toy]:
+    return [Toy("a", 40, 64, 33, 100), Toy("b", 7, 128), Toy("c", 33, 20, 50)]
+
+
+def test_parts_of_an_item_are_made_from_one_read_and_resume_apart(tmp_path: Path) -> None:
+    (tmp_path / "whole").mkdir()
+    (tmp_path / "cut").mkdir()
+    whole = make_plan(tmp_path / "whole", parted(), n_files=3)
+    go(whole)
+    made = {p.item.name: p.item.made for p in whole.placements}  # type: ignore[attr-defined]
+    assert [sorted(rows) for rows in made.values()] == [list(range(40)), list(range(7)), list(range(33))]
+    plan = make_plan(tmp_path / "cut", parted(), n_files=3)
+    interrupted(plan, 50)
+    lost = bytearray((plan.job_dir / "data-2.part").read_bytes())
+    lost[200] ^= 1
+    (plan.job_dir / "data-2.part").write_bytes(lost)
+    go(plan)
+    for a, b in zip(whole.files, plan.files, strict=True):
+        assert a.path.read_bytes() == b.path.read_bytes()
+    again = [row for p in plan.placements[:1] for row in p.item.made]  # type: ignore[attr-defined]
+    assert 0 < len(again) < 40, "only the damaged part's rows are made again"
+
+
+def folder_plan(parent: Path, tag: object = 0) -> Plan:
+    plan = make_plan(parent, toys(), tag, n_files=2)
+    folder = parent / "out"
+    listed = [replace(f, path=folder / f.path.name) for f in plan.files]
+    listed += [OutputFile(folder / "config.json", b"{}", 2), OutputFile(folder / "more" / "x.txt", b"", 0)]
+    return replace(plan, output=folder, files=listed, folder=folder)
+
+
+def listing(folder: Path) -> dict[str, bytes]:
+    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+def test_a_folder_appears_whole_or_not_at_all(tmp_path: Path) -> None:
+    plan = folder_plan(tmp_path)
+    interrupted(plan, 50)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["out.streamconv"]
+    go(plan)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["out"]
+    assert list(listing(plan.output)) == ["config.json", "more/x.txt", "out0.bin", "out1.bin"]
+    assert plan.output.stat().st_mode & 0o777 == 0o777 & ~_umask()
+    assert job.is_finished(plan)
+    job.refuse_foreign_output(folder_plan(tmp_path / "elsewhere"))
+
+
+def _umask() -> int:
+    now = os.umask(0)
+    os.umask(now)
+    return now
+
+
+def test_a_folder_that_is_there_is_replaced_only_when_forced(tmp_path: Path) -> None:
+    plan = folder_plan(tmp_path)
+    plan.output.mkdir()
+    job.refuse_foreign_output(plan)  # an empty one may be used
+    (plan.output / "mine.txt").write_text("keep me")
+    with pytest.raises(CannotCreate, match="was not made by this plan"):
+        job.refuse_foreign_output(plan)
+    go(plan, force=True)
+    assert "mine.txt" not in listing(plan.output)
+    assert len(listing(plan.output)) == 4
+
+
+@pytest.mark.parametrize("moves", [0, 1])
+def test_a_kill_while_a_folder_is_published_is_healed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moves: int
+) -> None:
+    plan = folder_plan(tmp_path)
+    plan.output.mkdir()
+    real, seen = files.publish, []
+
+    def publish(part: Path, final: Path) -> None:
+        if part.is_dir():
+            if len(seen) == moves:
+                raise StreamconvError("killed")
+            seen.append(final)
+        real(part, final)
+
+    monkeypatch.setattr(files, "publish", publish)
+    with pytest.raises(StreamconvError, match="killed"):
+        go(plan)
+    monkeypatch.setattr(files, "publish", real)
+    for p in plan.placements:
+        p.item.made.clear()  # type: ignore[attr-defined]
+    go(plan)
+    assert [p.item.made for p in plan.placements] == [[], [], []]  # type: ignore[attr-defined]
+    assert len(listing(plan.output)) == 4
+    assert job.is_finished(plan)
+
+
+def test_a_deadline_that_is_past_still_brings_the_job_forward(tmp_path: Path, expected: bytes) -> None:
+    plan = make_plan(tmp_path, toys())
+    for _ in range(100):
+        opened = job.Job.open(plan)
+        try:
+            run.run(opened, share(1 << 24, 1, 64, 128), Silent(), run.StopRequest(0))
+            break
+        except Stopped:
+            pass
+        finally:
+            opened.close()
+    assert (tmp_path / "out.bin").read_bytes() == expected

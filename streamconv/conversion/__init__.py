@@ -1,0 +1,25 @@
+"""Puts the stages together: source → model → types → layout → plan, and runs it.
+
+This package is the only one that knows all stages; none of them knows another except through the row-source protocol.
+"""
+
+from .execution import budget_of, execute
+from .opening import open_rows, open_source
+from .options import Options
+from .outputs import prepare
+from .prepared import Output, OutputTensor, Prepared
+from .reports import describe, write_report
+
+__all__ = [
+    "Options",
+    "Output",
+    "OutputTensor",
+    "Prepared",
+    "budget_of",
+    "describe",
+    "execute",
+    "open_rows",
+    "open_source",
+    "prepare",
+    "write_report",
+]

@@ -1,0 +1,71 @@
+"""Runs a plan: budget, kernels, job folder, threads."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+
+from ..engine import budget as budgets
+from ..engine import files
+from ..engine import job as jobs
+from ..engine import run as runs
+from ..errors import StreamconvError
+from .options import Options
+from .prepared import Prepared
+
+
+def budget_of(prepared: Prepared, options: Options) -> budgets.Budget:
+    """The shares of the memory budget for ``prepared``."""
+    return budgets.share(
+        budgets.default_ram() if options.ram_bytes is None else options.ram_bytes,
+        budgets.default_threads() if options.threads is None else options.threads,
+        max((i.n_cols for i in prepared.items), default=1),
+        max((sum(-(-n // 64) * 64 for n in i.row_bytes) for i in prepared.items), default=1),
+    )
+
+
+def execute(prepared: Prepared, options: Options, reporter: runs.Reporter) -> runs.Outcome | None:
+    """Run the plan to the end; None when its output is there already.
+
+    Raises
+    ------
+    Every error of the tree; what is finished is kept for the next run.
+    """
+    plan = prepared.plan
+    stop = runs.StopRequest(options.stop_after_s)
+    budget = budget_of(prepared, options)
+    if jobs.is_finished(plan) and not options.force:
+        jobs.leftover(plan)
+        return None
+    if not options.force:
+        jobs.refuse_foreign_output(plan)
+    jobs.preflight(plan)
+    _warm_up(prepared, reporter)
+    job = jobs.Job.open(plan, force=options.force, verify=options.verify)
+    try:
+        if jobs.is_finished(plan) and not options.force:  # another process published it while we waited for the lock
+            job.discard()
+            return None
+        return runs.run(job, budget, reporter, stop)
+    finally:
+        job.close()
+
+
+def _warm_up(prepared: Prepared, reporter: runs.Reporter) -> None:
+    """Compile the kernels of this job once, in this thread, and say so when it takes a while."""
+    from ..quant import cache
+
+    kinds = {(e.type.name, e.has_weights, e.copies): e for i in prepared.items for e in i.parts}
+    new = sorted({e.type.name for e in kinds.values() if e.needs_kernel and not cache.is_compiled(e.type.module)})
+    if new:
+        reporter.message(f"compiling kernels for {', '.join(new)} (once per machine)")
+    for encoding in kinds.values():
+        try:
+            encoding.warm_up()
+        except OSError as e:  # the cache folder is full or went away: compile in memory
+            reporter.message(f"note: compiled kernels cannot be kept ({e})")
+            cache.give_up()
+            encoding.warm_up()
+    if new:
+        with suppress(StreamconvError):  # a cache that cannot be sealed is only compiled again next time
+            path, text = cache.seal()
+            files.write_atomically(path, text)

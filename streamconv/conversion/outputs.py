@@ -1,0 +1,161 @@
+"""From typed tensors to a plan: every output's files are laid out, and the same rows of all of them become one item."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from ..engine import plan as plans
+from ..errors import UsageError
+from ..quant.base import has_codec
+from ..quant.encode import EncodedRows, Encoding
+from ..quant.types import TensorType
+from ..rows import Floats, RowSource
+from ..sources.checkpoint import Checkpoint
+from ..sources.stored import FileRows
+from ..targets import gguf
+from ..targets.layout import FileLayout, TensorInfo
+from .folder import prepare_folder
+from .opening import open_source
+from .options import Options
+from .planning import input_facts, make_plan, place
+from .prepared import Output, OutputTensor, Prepared
+from .types import TypedModel, typed_models
+
+_PLACEHOLDER = "{type}"
+
+
+def prepare(source: str | os.PathLike[str], output: str | os.PathLike[str], options: Options) -> Prepared:
+    """Plan a conversion: reads headers, configuration and tokenizer, writes nothing.
+
+    Raises
+    ------
+    UsageError, BadInput, InputMissing, NoPermission : what is wrong, before anything is written
+    """
+    if not os.fspath(source) or not os.fspath(output):
+        raise UsageError("a name of a file is empty")
+    output = Path(output)
+    if output.suffix not in ("", ".gguf") and not output.is_dir():
+        raise UsageError(
+            f"{output}: the ending {output.suffix!r} is no known target",
+            "Name the output something.gguf, or give a folder for safetensors.",
+        )
+    if len(options.types) > 1 and (output.suffix != ".gguf" or _PLACEHOLDER not in output.name):
+        raise UsageError(
+            f"{len(options.types)} types need as many names, {output} is one", "Name them 'model-{type}.gguf'."
+        )
+    checkpoint = open_source(source, options)
+    if output.suffix != ".gguf":
+        prepared = prepare_folder(checkpoint, output, options)
+    else:
+        prepared = _prepare_gguf(checkpoint, output, options)
+    _refuse_own_input(checkpoint, [f.path for f in prepared.plan.files])
+    return prepared
+
+
+def _refuse_own_input(checkpoint: Checkpoint, outputs: Sequence[Path]) -> None:
+    for output in outputs:
+        if output.exists():
+            for f in checkpoint.inputs:
+                if os.path.samefile(f.path, output):
+                    raise UsageError(f"{output} is the input itself", "Choose another output name.")
+
+
+def _shards_of_input(checkpoint: Checkpoint, model: TypedModel) -> list[list[int]]:
+    """Numbers of the tensors that lie in the same file of the input, file after file."""
+    shards: dict[Path, list[int]] = {f.path: [] for f in checkpoint.inputs}
+    for number, choice in enumerate(model.choices):
+        rows = model.tensors[choice.name]
+        assert isinstance(rows, FileRows)  # a GGUF file's are
+        shards[rows.file.path].append(number)
+    return [shard for shard in shards.values() if shard] or [[]]
+
+
+class _Items:
+    """The rows that are read, each with an encoding for every output that has them."""
+
+    def __init__(self, options: Options) -> None:
+        self._options = options
+        self._items: dict[int, EncodedRows] = {}
+        self._weights: dict[str, Floats | None] = {}
+
+    def add(self, name: str, rows: RowSource, type_: TensorType, weights: Floats | None) -> tuple[EncodedRows, int]:
+        """The item of ``rows`` and the number of its new part."""
+        if type_.name != rows.dtype and not has_codec(type_.name):
+            raise UsageError(f"{name}: this version cannot make {type_.name}", "Choose another type.")
+        o = self._options
+        encoding = Encoding(
+            rows, type_, weights=weights, allow_nonfinite=o.allow_nonfinite, measure=o.measure, compat=o.compat
+        )
+        old = self._items.get(id(rows))
+        parts = [*(old.parts if old else ()), encoding]
+        item = EncodedRows(name, rows, parts, o.allow_nonfinite)
+        self._items[id(rows)] = item
+        return item, len(parts) - 1
+
+    def of(self, rows: RowSource) -> EncodedRows:
+        """The finished item of ``rows``."""
+        return self._items[id(rows)]
+
+    def weights(self, model: TypedModel, source: str, rows: RowSource, type_: TensorType) -> Floats | None:
+        """Importance weights of a tensor, None where it has none or its type does not use them."""
+        if model.weights is None or type_.block_size == 1:
+            return None
+        if source not in self._weights:
+            n_experts = rows.shape[0] if len(rows.shape) > 2 else 1
+            self._weights[source] = model.weights.weights(source, rows.shape[-1], n_experts)
+        return self._weights[source]
+
+
+def _prepare_gguf(checkpoint: Checkpoint, output: Path, options: Options) -> Prepared:
+    models = typed_models(checkpoint, options)
+    paths = [output.with_name(output.name.replace(_PLACEHOLDER, m.file_type.name)) for m in models]
+    infos = [[TensorInfo(c.name, m.tensors[c.name].shape, c.type) for c in m.choices] for m in models]
+    limits = {"max_bytes": options.split_max_bytes, "max_tensors": options.split_max_tensors}
+    facts = {
+        "inputs": input_facts(checkpoint),
+        "outputs": [gguf.facts(m.metadata, i) for m, i in zip(models, infos, strict=True)],
+        "weights": models[0].weights.digest if models[0].weights else None,
+        "compat": options.compat,
+        "chunk_bytes": options.chunk_bytes,
+        "limits": {**limits, "keep": options.keep_split},
+    }
+    fingerprint = plans.fingerprint(facts)
+    layouts = [
+        gguf.layout(
+            path,
+            m.metadata,
+            i,
+            **limits,
+            shards=_shards_of_input(checkpoint, m) if options.keep_split else None,
+            job_key=lambda metadata: metadata.string("streamconv.job", fingerprint.hex()),
+        )
+        for path, m, i in zip(paths, models, infos, strict=True)
+    ]
+    items = _Items(options)
+    parts = [
+        [
+            items.add(c.name, m.tensors[c.name], c.type, items.weights(m, c.source, m.tensors[c.name], c.type))[1]
+            for c in m.choices
+        ]
+        for m in models
+    ]
+    outputs: list[Output] = []
+    files: list[FileLayout] = []
+    placements: list[plans.Placement] = []
+    for model, path, own_parts, own_files in zip(models, paths, parts, layouts, strict=True):
+        tensors = [
+            OutputTensor(c.name, items.of(model.tensors[c.name]), part, c.reason)
+            for c, part in zip(model.choices, own_parts, strict=True)
+        ]
+        placements += place(tensors, own_files, len(files))
+        outputs.append(
+            Output(path, model.file_type.name, tensors, range(len(files), len(files) + len(own_files)))
+        )  # fmt: skip
+        files += own_files
+    plan = make_plan(checkpoint, output, files, placements, fingerprint, options, {
+        "type": ",".join(m.file_type.name for m in models), "architecture": models[0].arch,
+    })  # fmt: skip
+    warnings = list(dict.fromkeys(text for m in models for text in m.warnings))
+    return Prepared(checkpoint.path, plan, models[0].arch, outputs, models[0].left_out, warnings)

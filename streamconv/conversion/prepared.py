@@ -1,0 +1,89 @@
+"""A planned conversion."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ..engine.plan import Plan
+from ..quant.encode import EncodedRows, Encoding
+
+
+@dataclass(frozen=True)
+class OutputTensor:
+    """A tensor of one output.
+
+    Attributes
+    ----------
+    item, part : the rows and which of their encodings
+    reason : why it has that type
+    """
+
+    name: str
+    item: EncodedRows
+    part: int
+    reason: str
+
+    @property
+    def encoding(self) -> Encoding:
+        """The encoding of this output."""
+        return self.item.parts[self.part]
+
+
+@dataclass(frozen=True)
+class Output:
+    """One output: a file, its shards, or a folder.
+
+    Attributes
+    ----------
+    path : the name asked for
+    type : file type
+    tensors : in file order
+    files : numbers of its files in the plan
+    """
+
+    path: Path
+    type: str
+    tensors: Sequence[OutputTensor]
+    files: range
+
+    @property
+    def n_params(self) -> int:
+        """Weights of the output."""
+        return sum(t.item.n_rows * t.item.n_cols for t in self.tensors)
+
+    @property
+    def data_bytes(self) -> int:
+        """Bytes of all encoded tensors."""
+        return sum(t.encoding.n_bytes for t in self.tensors)
+
+    @property
+    def bits_per_weight(self) -> float:
+        """Average over all tensors; 0 without any."""
+        return 8 * self.data_bytes / self.n_params if self.n_params else 0.0
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A planned conversion.
+
+    Attributes
+    ----------
+    source : what is converted
+    plan : what the engine runs
+    arch : architecture, as the target spells it
+    left_out : tensors of the source that the output does not have, and why
+    """
+
+    source: Path
+    plan: Plan
+    arch: str
+    outputs: Sequence[Output]
+    left_out: Mapping[str, str] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
+
+    @property
+    def items(self) -> list[EncodedRows]:
+        """What is read, each once."""
+        return list({id(t.item): t.item for o in self.outputs for t in o.tensors}.values())

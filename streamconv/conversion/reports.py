@@ -1,0 +1,82 @@
+"""A plan and its result for people and pipelines."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+from ..engine import files
+from ..engine import run as runs
+from ..rows import Quality
+from .execution import budget_of
+from .options import Options
+from .prepared import Prepared
+
+
+def describe(prepared: Prepared, options: Options) -> dict[str, Any]:
+    """The plan for people and pipelines, JSON-able."""
+    plan, budget = prepared.plan, budget_of(prepared, options)
+    tensors = [
+        {
+            "name": t.name, "shape": list(t.item.rows.shape), "source_type": t.item.rows.dtype,
+            "type": t.encoding.type.name, "bytes": t.encoding.n_bytes, "reason": t.reason, "output": str(o.path),
+        }
+        for o in prepared.outputs
+        for t in o.tensors
+    ]  # fmt: skip
+    outputs = [
+        {"path": str(o.path), "type": o.type, "parameters": o.n_params, "bits_per_weight": o.bits_per_weight}
+        for o in prepared.outputs
+    ]
+    return {
+        "source": str(prepared.source),
+        "files": [str(f.path) for f in plan.files],
+        "architecture": prepared.arch,
+        "type": ",".join(o.type for o in prepared.outputs),
+        "fingerprint": plan.fingerprint.hex(),
+        "outputs": outputs,
+        "parameters": prepared.outputs[0].n_params,
+        "bits_per_weight": prepared.outputs[0].bits_per_weight,
+        "input_bytes": sum(i["size"] for i in plan.inputs),
+        "output_bytes": plan.total_bytes,
+        "disk_bytes": plan.total_bytes + 8192 + 128 * len(plan.chunks()),
+        "ram_bytes": budget.ram_bytes,
+        "threads": budget.threads,
+        "chunks": len(plan.chunks()),
+        "tensors": tensors,
+        "left_out": dict(prepared.left_out),
+        "warnings": list(prepared.warnings),
+    }
+
+
+def write_report(prepared: Prepared, outcome: runs.Outcome | None, path: Path) -> None:
+    """Type, hash and error (null where unmeasured) of every tensor as JSON lines, read back from the finished output."""
+    unknown = Quality(sum_squared_error=math.nan)
+    lines = []
+    names = [(t, o) for o in prepared.outputs for t in o.tensors]
+    places = {(id(p.item), p.part): p for p in prepared.plan.placements}
+    for tensor, output in names:
+        encoding, item = tensor.encoding, tensor.item
+        n_bytes, n = encoding.n_bytes, item.n_rows * item.n_cols
+        digest = hashlib.sha256()
+        place = places.get((id(item), tensor.part))
+        if place is not None:  # an empty tensor has none
+            with open(prepared.plan.files[place.file].path, "rb") as f:
+                f.seek(place.offset)
+                for at in range(0, n_bytes, 1 << 22):
+                    digest.update(f.read(min(1 << 22, n_bytes - at)))
+        q = outcome.quality.get((item.name, tensor.part), Quality()) if outcome else unknown
+        measured = math.isfinite(q.sum_squared_error)
+        record = {
+            "name": tensor.name, "type": encoding.type.name, "shape": list(item.rows.shape), "bytes": n_bytes,
+            "sha256": digest.hexdigest(), "nonfinite": q.nonfinite if outcome else None,
+            "rmse": math.sqrt(q.sum_squared_error / n) if measured and n else None,
+            "max_error": q.max_error if measured else None,
+        }  # fmt: skip
+        if len(prepared.outputs) > 1:
+            record["output"] = str(output.path)
+        lines.append(json.dumps(record) + "\n")
+    files.write_atomically(path, "".join(lines))

@@ -1,0 +1,87 @@
+"""A Hugging Face folder: safetensors shards, their index, config.json and the side files.
+
+A shard is an 8-byte header length, a JSON header padded with spaces to a multiple of 8, and the tensors' bytes one after
+the other. Source: the format's description in the safetensors repository; names of shards and index as transformers'
+``save_pretrained``.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ..quant.types import TYPES, TensorType
+from .layout import FileLayout, TensorInfo, split
+
+#: what ``save_pretrained`` uses
+MAX_SHARD_BYTES = 5_000_000_000
+#: spellings of the types in config.json
+TORCH_NAMES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16", "F64": "float64"}
+#: bytes of the types that only this container has
+_OTHER = {
+    "BOOL": 1, "U8": 1, "U16": 2, "U32": 4, "U64": 8, "C64": 8,
+    "F8_E4M3": 1, "F8_E5M2": 1, "F8_E8M0": 1, "F8_E4M3FNUZ": 1, "F8_E5M2FNUZ": 1,
+}  # fmt: skip
+INDEX = "model.safetensors.index.json"
+
+
+def stored_type(dtype: str) -> TensorType:
+    """The type as which a tensor of ``dtype`` is copied; KeyError for one that has no whole bytes."""
+    return TYPES[dtype] if dtype in TYPES else TensorType(dtype, -1, 1, _OTHER[dtype])
+
+
+def layout(
+    folder: Path,
+    tensors: Sequence[TensorInfo],
+    config: bytes,
+    side: Mapping[str, bytes],
+    *,
+    max_bytes: int = MAX_SHARD_BYTES,
+    job_key: str = "",
+) -> list[FileLayout]:
+    """Lay out the files of a model folder.
+
+    Parameters
+    ----------
+    folder : final name
+    tensors : of block size 1
+    config : config.json
+    side : the other small files by name
+    max_bytes : limit of a shard; a larger tensor gets one of its own
+    job_key : identifies the job, in the free text of every shard
+    """
+    shards = split(tensors, max_bytes)
+    names = ["model.safetensors"]
+    if len(shards) > 1:
+        names = [f"model-{k + 1:05d}-of-{len(shards):05d}.safetensors" for k in range(len(shards))]
+    files = [
+        _shard(folder / name, tensors, numbers, job_key) for name, numbers in zip(names, shards, strict=True)
+    ]  # fmt: skip
+    small = {**side, "config.json": config}
+    if len(shards) > 1:
+        small[INDEX] = _index(tensors, dict(zip(names, shards, strict=True)))
+    return files + [FileLayout(folder / name, data, len(data), ()) for name, data in sorted(small.items())]
+
+
+def _shard(path: Path, tensors: Sequence[TensorInfo], numbers: Sequence[int], job_key: str) -> FileLayout:
+    entries: dict[str, Any] = {"__metadata__": {"format": "pt", "streamconv.job": job_key}}
+    places, at = [], 0
+    for n in numbers:
+        t = tensors[n]
+        entries[t.name] = {"dtype": t.type.name, "shape": list(t.shape), "data_offsets": [at, at + t.n_bytes]}
+        places.append((n, at))
+        at += t.n_bytes
+    text = json.dumps(entries, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)
+    header = struct.pack("<Q", len(text)) + text
+    return FileLayout(path, header, len(header) + at, [(n, len(header) + offset) for n, offset in places])
+
+
+def _index(tensors: Sequence[TensorInfo], shards: Mapping[str, Sequence[int]]) -> bytes:
+    total = sum(t.n_bytes for t in tensors)
+    where = {tensors[n].name: name for name, numbers in shards.items() for n in numbers}
+    record = {"metadata": {"total_size": total}, "weight_map": dict(sorted(where.items()))}
+    return (json.dumps(record, indent=2, ensure_ascii=False) + "\n").encode()
