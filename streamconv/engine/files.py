@@ -13,6 +13,7 @@ clean, so a second call would report success over lost data (PostgreSQL's "fsync
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import errno
 import fcntl
 import os
@@ -53,6 +54,13 @@ def make_dir(path: Path, mode: int = 0o700) -> None:
     with _guard(path, "cannot create the folder"), contextlib.suppress(FileExistsError):
         os.mkdir(path, mode)
         sync_dir(path.parent)
+
+
+def make_dirs(path: Path) -> None:
+    """Create the folder ``path`` and those above it that are missing; readable by others as the umask has it."""
+    for folder in reversed([path, *path.parents]):
+        if not folder.exists():
+            make_dir(folder, 0o777)
 
 
 def open_for_writing(path: Path, *, create: bool) -> int:
@@ -153,6 +161,36 @@ def publish(part: Path, final: Path) -> None:
     with _guard(final, "cannot give the finished file its name"):
         os.rename(part, final)
     sync_dir(final.parent)
+
+
+def link(target: Path, path: Path) -> None:
+    """Let the symbolic link ``path`` lead to ``target``, replacing a link that leads elsewhere.
+
+    The link is relative when both lie below one folder, so that a cache may be moved as a whole.
+    """
+    near = os.path.relpath(target, path.parent)
+    value = near if near.count("..") <= 2 else str(target)
+    with _guard(path, "cannot create the link"):
+        if path.is_symlink() and os.readlink(path) == value:
+            return
+        temporary = path.with_name(path.name + ".tmp")
+        temporary.unlink(missing_ok=True)
+        os.symlink(value, temporary)
+    publish(temporary, path)
+
+
+def punch(fd: int, offset: int, length: int) -> bool:
+    """Give the disk space of a range of ``fd`` back; it reads as zeros then. False where the system cannot.
+
+    Linux only (ext4, XFS, Btrfs, tmpfs and others): Python has no binding for ``fallocate`` with a mode.
+    """
+    try:
+        fallocate = ctypes.CDLL(None, use_errno=True).fallocate64
+    except (OSError, AttributeError):
+        return False
+    fallocate.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64]
+    keep_size, punch_hole = 1, 2
+    return int(fallocate(fd, keep_size | punch_hole, offset, length)) == 0
 
 
 def write_atomically(path: Path, text: str) -> None:
