@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from ..errors import BadInput, UsageError
 from ..rows import Bytes, Floats
 from .base import Codec, codec
+from .overflow import first_overflow, may_overflow
 from .types import TYPES
 
 #: Rows are handed on in pieces of about this many weights, which fit the second-level cache.
@@ -36,7 +37,7 @@ def quantize(
     type : name of a tensor type, any case
     imatrix : float32[n_cols] importance of each column
     threads : at most so many; None = all cores. They never change the bytes.
-    compat : reproduce defects of ggml's quantizers, and let NaN and Inf through
+    compat : reproduce defects of ggml's quantizers, and let NaN, Inf and overflows through
 
     Returns
     -------
@@ -45,7 +46,7 @@ def quantize(
     Raises
     ------
     UsageError : unknown type, wrong shape, importance missing or of the wrong length
-    BadInput : NaN or Inf in ``x``; names row and column
+    BadInput : NaN or Inf in ``x``; names row and column; or a value too large for the type
     """
     found = _codec(type)
     rows = np.ascontiguousarray(x, np.float32)
@@ -70,6 +71,13 @@ def quantize(
     def work(start: int) -> None:
         stop = min(start + step, n_rows)
         found.quantize(rows[start:stop], out[start:stop], weights, compat)
+        if not compat and may_overflow(found.type, float(np.abs(rows[start:stop]).max(initial=0))):
+            decoded = np.empty((stop - start, n_cols), np.float32)
+            found.dequantize(out[start:stop], decoded)
+            if (row := first_overflow(decoded)) is not None:
+                raise BadInput(
+                    f"row {start + row} overflows the range of {found.type.name}", "Use a type of wider range, such as BF16."
+                )
 
     _spread(work, range(0, n_rows, step), threads)
     return out

@@ -15,12 +15,11 @@ import numpy as np
 from ..errors import BadInput
 from ..rows import Bytes, Floats, Quality, RowSource, matrix_shape
 from .base import Codec, codec
+from .overflow import first_overflow, may_overflow
 from .types import TensorType
 
 #: Types whose values are looked at for NaN and Inf also where they are only copied.
 FLOATS = ("F32", "F16", "BF16", "F64")
-#: Largest finite float16; block scales are stored in that type.
-_F16_MAX = 65504.0
 
 
 class Encoding:
@@ -120,12 +119,12 @@ class Encoding:
         else:
             weights = None if self._weights is None else self._weights[a // self.slice_rows]
             self._found_codec().quantize(x, out, weights, self._compat)
-        if self._measure or (largest > _F16_MAX and self.type.name not in ("F32", "BF16")):
+        risky = may_overflow(self.type, largest)
+        if self._measure or risky:
             y = spare[: x.size].reshape(x.shape)
             self._found_codec().dequantize(out, y)
-            if largest > _F16_MAX and np.isfinite(largest) and not np.isfinite(y).all():
-                row = a + int(np.flatnonzero(~np.isfinite(y).all(axis=1))[0])
-                self._overflow(name, row, largest)
+            if risky and np.isfinite(largest) and (row := first_overflow(y)) is not None:
+                self._overflow(name, a + row, largest)
             if self._measure:
                 with np.errstate(invalid="ignore", over="ignore"):
                     np.subtract(y, x, out=y)
