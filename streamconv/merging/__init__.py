@@ -5,3 +5,7 @@ checkpoint converts a merge, and nothing is stored in between.
 """
 
 from __future__ import annotations
+
+from .opening import open_recipe
+
+__all__ = ["open_recipe"]

@@ -1,0 +1,36 @@
+"""Random words for the elements of a tensor, the same wherever and in whatever order they are made."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import xxhash
+from numpy.typing import NDArray
+
+from .kernels import load
+from .scratch import borrow
+
+
+class Chance:
+    """A stream of 32-bit words.
+
+    Parameters
+    ----------
+    seed : of the run
+    what : everything that tells this stream from others: document, tensor, number of the model
+    """
+
+    def __init__(self, seed: int, *what: object) -> None:
+        text = "\0".join(map(str, (seed, *what)))
+        self._key = np.frombuffer(xxhash.xxh3_64_digest(text.encode()), ">u4").astype(np.uint32)
+
+    def words(self, first: int, out: NDArray[np.uint32]) -> None:
+        """Fill ``out`` uint32[n] with the words of elements ``first`` … ``first + n - 1``."""
+        kernels: Any = load("random")
+        block, skip = divmod(first, 4)
+        n_blocks = -(-(skip + len(out)) // 4)
+        with borrow(n_blocks, 4) as scratch:
+            words = scratch.view(np.uint32)
+            kernels.philox(self._key, block, words)
+            out[...] = words.reshape(-1)[skip : skip + len(out)]

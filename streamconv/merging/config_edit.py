@@ -1,0 +1,198 @@
+"""config.json of a merge: that of the donor with the few keys changed that no longer hold.
+
+For stacked layers everything that counts or lists layers follows the layers: an output layer takes the entry of the layer it
+was made of.
+"""
+
+from __future__ import annotations
+
+import copy
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from ..errors import BadInput
+from .layout import LAYER_KEYS, TEXT_SECTIONS
+
+Section = dict[str, Any]
+#: for every output layer the section of the config it comes from, and its number there
+Origins = Sequence[tuple[Mapping[str, Any], int]]
+
+#: lists with an entry for every layer
+_PER_LAYER = re.compile(
+    r"layer_types|layers_block_type|block_types?|no_rope_layers|moe_layer_freq|layer_config|attention_types|"
+    r"num_(key_value|query|attention|kv)_heads|n_kv_heads|intermediate_size|ffn_multipliers|hybrid_override_pattern|"
+    r"activation_sparsity_pattern|mlp_layer_types"
+)
+#: lists of the numbers of some layers
+_NUMBERS = re.compile(
+    r"(mlp_only|moe|dense|cross_attention|attention|full_attention|skip|kv_shared)_layers|\w*_(idxs|layer_idx|indices)"
+)
+#: keys that make every n-th layer another kind, where the layers' names or shapes tell
+_PERIODS = ("decoder_sparse_step", "interleave_moe_layer_step", "attn_layer_period", "expert_layer_period",
+            "full_attention_interval", "num_kv_shared_layers")  # fmt: skip
+#: families whose code makes every n-th layer one of full attention where the config does not say
+_DEFAULT_PERIODS = {"gemma2": 2, "gemma3": 6, "gemma3_text": 6, "cohere2": 4, "gpt_oss": 2}
+_SLIDING, _FULL = "sliding_attention", "full_attention"
+
+
+def text_section(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The part of the config that describes the text model."""
+    for key in TEXT_SECTIONS:
+        if isinstance(config.get(key), Mapping):
+            found: Mapping[str, Any] = config[key]
+            return found
+    return config
+
+
+def module_section(config: Mapping[str, Any], module: str) -> Mapping[str, Any]:
+    """The part of the config that describes a module."""
+    name = {"vision_tower": "vision_config", "audio_tower": "audio_config"}.get(module)
+    if name is None:
+        return text_section(config)
+    found = config.get(name)
+    return found if isinstance(found, Mapping) else {}
+
+
+def restack(section: Section, origins: Origins, warnings: list[str]) -> None:
+    """Change what counts or lists layers in ``section``, in place.
+
+    Parameters
+    ----------
+    section : the donor's
+    origins : where every output layer comes from; sections as they were before
+
+    Raises
+    ------
+    BadInput : the new order of layers cannot be expressed
+    """
+    n = len(origins)
+    before = dict(section)
+    old = _count(before)
+    for key in LAYER_KEYS:
+        if type(section.get(key)) is int:
+            section[key] = n
+    for key, value in before.items():
+        if isinstance(value, (list, str)) and _PER_LAYER.fullmatch(key) and old is not None and len(value) == old:
+            entries = [_entry(source, key, layer) for source, layer in origins]
+            section[key] = "".join(entries) if isinstance(value, str) else entries
+        elif isinstance(value, list) and value and _NUMBERS.fullmatch(key):
+            section[key] = [i for i, (source, layer) in enumerate(origins) if layer in (source.get(key) or [])]
+    _attention_kinds(section, before, origins, warnings)
+    _dense_first(section, origins)
+    for key in _PERIODS:
+        if type(before.get(key)) is int and before[key] > 1 and [layer for _, layer in origins] != list(range(n)):
+            warnings.append(f"config.json: {key} is {before[key]}, and the layers have moved; check that it still holds")
+
+
+def _count(section: Mapping[str, Any]) -> int | None:
+    return next((section[key] for key in LAYER_KEYS if type(section.get(key)) is int), None)
+
+
+def _entry(source: Mapping[str, Any], key: str, layer: int) -> Any:
+    values = source.get(key)
+    if not isinstance(values, (list, str)) or layer >= len(values):
+        raise BadInput(f"config.json: {key!r} of one model has no entry for its layer {layer}, that of another has")
+    return values[layer]
+
+
+def _attention_kinds(section: Section, before: Mapping[str, Any], origins: Origins, warnings: list[str]) -> None:
+    """``layer_types``, also where the config only implies them, and ``max_window_layers``."""
+    if any(_kinds(source) for source, _ in origins):
+        section["layer_types"] = [(_kinds(source) or [_FULL] * (layer + 1))[layer] for source, layer in origins]
+        rule = _rule(before)
+        moved = [i for i, kind in enumerate(section["layer_types"]) if rule is not None and kind != rule(i)]
+        if moved:
+            warnings.append(
+                f"layer_types no longer follows the family's pattern in layers {', '.join(map(str, moved[:5]))}"
+                f"{' …' if len(moved) > 5 else ''}; a runtime that does not read layer_types (llama.cpp) will use other "
+                "attention windows there"
+            )
+    window = before.get("max_window_layers")
+    if type(window) is int:
+        old = _count(before) or 0
+        section["max_window_layers"] = len(origins) if window >= old else min(window, len(origins))
+
+
+def _rule(section: Mapping[str, Any]) -> Callable[[int], str] | None:
+    """The kind of attention of layer ``i`` that code derives from its number."""
+    pattern = section.get("sliding_window_pattern", section.get("_sliding_window_pattern"))
+    if isinstance(pattern, str) and pattern:
+        return lambda i: _FULL if pattern[i % len(pattern)] == "G" else _SLIDING
+    if type(pattern) is not int:
+        pattern = _DEFAULT_PERIODS.get(str(section.get("model_type")))
+    if pattern:
+        return lambda i: _FULL if (i + 1) % pattern == 0 else _SLIDING
+    if section.get("use_sliding_window") and type(section.get("max_window_layers")) is int:
+        return lambda i: _SLIDING if i >= section["max_window_layers"] else _FULL
+    return None
+
+
+def _kinds(section: Mapping[str, Any]) -> list[str] | None:
+    """The kind of attention of every layer, stated or implied; None where there is one kind only."""
+    stated = section.get("layer_types")
+    if isinstance(stated, list):
+        return stated
+    rule, count = _rule(section), _count(section)
+    return None if rule is None or count is None else [rule(i) for i in range(count)]
+
+
+def _dense_first(section: Section, origins: Origins) -> None:
+    """``first_k_dense_replace``: how many layers come before the first mixture of experts."""
+    key = "first_k_dense_replace"
+    if type(section.get(key)) is not int:
+        return
+    dense = [layer < int(source.get(key, 0)) for source, layer in origins]
+    section[key] = sum(dense)
+    if True in dense[sum(dense) :]:
+        raise BadInput(
+            f"config.json: {key} can only say that the first layers are dense, here dense ones follow mixtures of experts",
+            "Take the dense layers of one model, and only at the bottom.",
+        )
+
+
+def set_dtype(config: Section, name: str) -> None:
+    """Say that the weights are ``name`` (``bfloat16`` …)."""
+    keys = [key for key in ("dtype", "torch_dtype") if key in config]
+    text = text_section(config)
+    for section in {id(s): s for s in (config, text)}.values():
+        assert isinstance(section, dict)
+        for key in ("dtype", "torch_dtype"):
+            if key in section:
+                section[key] = name
+    if not keys and (text is config or not any(key in text for key in ("dtype", "torch_dtype"))):
+        config["torch_dtype"] = name
+
+
+def set_everywhere(config: Section, key: str, value: Any) -> None:
+    """Set ``key`` where it stands, at the root or in the section of the text model; at the root if it stands nowhere."""
+    text = text_section(config)
+    places = [section for section in (config, text) if key in section] or [text if text is not config else config]
+    for section in places:
+        assert isinstance(section, dict)
+        section[key] = value
+
+
+def untie(config: Section) -> None:
+    """Say that the head is not the embedding, where the config or the family's default says it is."""
+    text = text_section(config)
+    default = str(text.get("model_type", config.get("model_type"))).startswith(("gemma", "cohere", "gpt2"))
+    sections = {id(s): s for s in (config, text)}.values()
+    stated = [section for section in sections if "tie_word_embeddings" in section]
+    for section in stated:
+        assert isinstance(section, dict)
+        section["tie_word_embeddings"] = False
+    if not stated and default:
+        set_everywhere(config, "tie_word_embeddings", False)
+
+
+def without_quantization(config: Section) -> None:
+    """Forget how the source was quantized; the merge is not."""
+    for section in (config, text_section(config)):
+        assert isinstance(section, dict)
+        section.pop("quantization_config", None)
+
+
+def copied(config: Mapping[str, Any]) -> Section:
+    """A copy that may be edited."""
+    return copy.deepcopy(dict(config))

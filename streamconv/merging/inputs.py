@@ -1,0 +1,101 @@
+"""The inputs of a merged tensor, read side by side as float32 and rounded to the recipe's ``dtype``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from ..rows import Floats, RowSource, matrix_shape
+from .kernels import load
+
+#: float types by width of exponent and mantissa; every other encoding counts as F32
+_BITS = {"F32": (8, 23), "F64": (8, 23), "BF16": (8, 7), "F16": (5, 10)}
+_SMALL = ("F8_E4M3", "F8_E5M2", "F8_E4M3FNUZ", "F8_E5M2FNUZ", "F8_E8M0")
+_WHOLE = ("I8", "I16", "I32", "I64", "U8", "U16", "U32", "U64", "BOOL")
+
+
+def is_whole(dtype: str) -> bool:
+    """Whether ``dtype`` holds integers or truth values, which are copied, never merged."""
+    return dtype in _WHOLE
+
+
+def common_dtype(dtypes: Sequence[str]) -> str:
+    """The smallest of ``F16``, ``BF16`` and ``F32`` that holds all values of ``dtypes``.
+
+    >>> common_dtype(["BF16", "BF16"]), common_dtype(["BF16", "F16"]), common_dtype(["Q4_K"])
+    ('BF16', 'F32', 'F32')
+    """
+    found = {"BF16" if dtype in _SMALL else dtype if dtype in _BITS else "F32" for dtype in dtypes}
+    return found.pop() if len(found) == 1 and "F64" not in found else "F32"
+
+
+def holds(wide: str, narrow: str) -> bool:
+    """Whether every value of type ``narrow`` is one of ``wide``."""
+    a, b = (_BITS.get("BF16" if dtype in _SMALL else dtype, (8, 23)) for dtype in (wide, narrow))
+    return a[0] >= b[0] and a[1] >= b[1]
+
+
+def round_to(dtype: str, x: Floats) -> None:
+    """Round ``x`` in place to the nearest values of ``dtype``, ties to even; beyond its range they become infinite."""
+    if dtype in ("BF16", "F16"):
+        rounding: Any = load("rounding")
+        flat = x.reshape(-1)
+        (rounding.round_bf16 if dtype == "BF16" else rounding.round_f16)(flat)
+
+
+class Inputs:
+    """Row sources of one shape.
+
+    Parameters
+    ----------
+    rows : the sources
+    dtype : values are rounded to it as they are read; None: not
+    """
+
+    def __init__(self, rows: Sequence[RowSource], dtype: str | None) -> None:
+        self.rows = rows
+        self.count = len(rows)
+        self.n_rows, self.n_cols = matrix_shape(rows[0].shape)
+        self._readers: list[Callable[[int, int, Floats], None]] = [_reader(source, dtype) for source in rows]
+
+    def read(self, start: int, stop: int, x: Floats) -> None:
+        """Fill ``x`` float32[count, stop - start, n_cols]."""
+        for reader, tile in zip(self._readers, x, strict=True):
+            reader(start, stop, tile)
+
+    def prefetch(self, start: int, stop: int) -> None:
+        """These rows will be read soon."""
+        for source in self.rows:
+            source.prefetch(start, stop)
+
+    def release(self, start: int, stop: int) -> None:
+        """These rows will not be read again soon."""
+        for source in self.rows:
+            source.release(start, stop)
+
+
+def _reader(source: RowSource, dtype: str | None) -> Callable[[int, int, Floats], None]:
+    """How to read ``source``."""
+    if dtype is not None and not holds(dtype, source.dtype):
+
+        def rounded(start: int, stop: int, tile: Floats) -> None:
+            source.read(start, stop, tile)
+            round_to(dtype, tile)
+
+        return rounded
+    if source.dtype == "BF16" and source.stored(0, 0) is not None:
+
+        def widened(start: int, stop: int, tile: Floats) -> None:
+            stored = source.stored(start, stop)
+            assert stored is not None
+            words = stored.reshape(-1).view(np.uint16)
+            load("rounding").widen_bf16(words if words.flags.aligned else words.copy(), tile.reshape(-1))
+
+        return widened
+
+    def plain(start: int, stop: int, tile: Floats) -> None:
+        source.read(start, stop, tile)
+
+    return plain

@@ -1,0 +1,108 @@
+"""Random numbers that are a function of a key and a counter, and what is kept by chance with them.
+
+Source: Salmon, Moraes, Dror, Shaw, Parallel random numbers: as easy as 1, 2, 3, 2011: Philox4x32-10. Element ``i`` of a
+tensor gets word ``i mod 4`` of block ``i / 4``, whatever rows are made together.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ...quant.lanes import ZERO, bits, kernel
+
+_M0, _M1 = np.uint64(0xD2511F53), np.uint64(0xCD9E8D57)
+_W0, _W1 = np.uint32(0x9E3779B9), np.uint32(0xBB67AE85)
+_LOW = np.uint64(0xFFFFFFFF)
+_32 = np.uint64(32)
+_LANES = 64
+
+
+@kernel
+def philox(key, first, out):  # type: ignore[no-untyped-def]
+    """Blocks ``first``, ``first + 1``, … of the stream of ``key``.
+
+    key : uint32[2]
+    first : int64 >= 0, number of the first block
+    out : uint32[n_blocks, 4]
+    """
+    a, b, c, d = (np.empty(_LANES, np.uint32) for _ in range(4))
+    for at in range(0, len(out), _LANES):
+        part = out[at : at + _LANES]
+        n = len(part)
+        for j in range(n):
+            number = np.uint64(first + at + j)
+            a[j], b[j] = np.uint32(number & _LOW), np.uint32(number >> _32)
+            c[j] = d[j] = np.uint32(0)
+        k0, k1 = key[0], key[1]
+        for _ in range(10):
+            for j in range(n):
+                p, q = _M0 * np.uint64(a[j]), _M1 * np.uint64(c[j])
+                a[j] = np.uint32(np.uint32(q >> _32) ^ b[j] ^ k0)
+                b[j] = np.uint32(q & _LOW)
+                c[j] = np.uint32(np.uint32(p >> _32) ^ d[j] ^ k1)
+                d[j] = np.uint32(p & _LOW)
+            k0, k1 = np.uint32(k0 + _W0), np.uint32(k1 + _W1)
+        for j in range(n):
+            part[j, 0], part[j, 1], part[j, 2], part[j, 3] = a[j], b[j], c[j], d[j]
+
+
+@kernel
+def keep_below(x, words, limit):  # type: ignore[no-untyped-def]
+    """Clear the elements whose random word is not below ``limit``: kept with probability limit / 2^32.
+
+    x : float32[n], changed in place
+    words : uint32[n]
+    limit : uint32
+    """
+    for k in range(len(x)):
+        x[k] = x[k] if words[k] < limit else ZERO
+
+
+@kernel
+def keep_by_rank(x, words, low, high):  # type: ignore[no-untyped-def]
+    """Clear elements of rows by chance; the larger an element among those of its row, the likelier it stays.
+
+    The smallest is kept with probability ``low``, the largest with ``high``, those between in steps of equal size; equal ones
+    are ranked as they stand. A row of one element takes the mean.
+
+    x : float32[n_rows, n_cols], changed in place
+    words : uint32[n_rows, n_cols]
+    low, high : float64 probabilities
+    """
+    n_cols = x.shape[1]
+    order, spare = np.empty(n_cols, np.uint32), np.empty(n_cols, np.uint32)
+    counts = np.empty(1 << 11, np.int64)
+    for row in range(len(x)):
+        for k in range(n_cols):
+            order[k] = k
+        ranked = _sorted(x[row], order, spare, counts)
+        for rank in range(n_cols):
+            share = rank / (n_cols - 1) if n_cols > 1 else 0.5
+            k = ranked[rank]
+            if np.float64(words[row, k]) >= (low + share * (high - low)) * 4294967296.0:
+                x[row, k] = ZERO
+
+
+@kernel
+def _sorted(x, order, spare, counts):  # type: ignore[no-untyped-def]
+    """Indices of ``x`` in ascending order of |x|: a radix sort of 11, 10 and 10 bits, stable.
+
+    x : float32[n]
+    order, spare : uint32[n]; ``order`` counts up; the result is one of them
+    counts : int64[2048]
+    """
+    for shift, width in ((0, 11), (11, 10), (21, 10)):
+        mask = np.int32((1 << width) - 1)
+        counts[:] = 0
+        for k in range(len(x)):
+            counts[((bits(x[k]) & np.int32(0x7FFFFFFF)) >> np.int32(shift)) & mask] += 1
+        total = 0
+        for digit in range(1 << width):
+            total, counts[digit] = total + counts[digit], total
+        for k in range(len(x)):
+            index = order[k]
+            digit = ((bits(x[index]) & np.int32(0x7FFFFFFF)) >> np.int32(shift)) & mask
+            spare[counts[digit]] = index
+            counts[digit] += 1
+        order, spare = spare, order
+    return order

@@ -1,0 +1,208 @@
+"""Row sources of merged tensors."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from ..errors import BadInput
+from ..rows import Bytes, Floats, RowSource, matrix_shape
+from .inputs import Inputs, holds, round_to
+from .methods.base import Operator, Statistic
+from .scratch import borrow
+from .stream import Stream
+
+#: Elements of one input that are merged at a time; the tile of all inputs should stay near the core.
+_TILE = 64 << 10
+
+
+class MergedRows:
+    """One merged tensor.
+
+    Parameters
+    ----------
+    name : of the output tensor, for messages
+    inputs : row sources of one shape, in the order the operator wants
+    operator : the arithmetic
+    dtype : precision of the result; every value is rounded to it once
+    load : inputs are rounded to it as they are read; None: not
+    threads : of a prepare pass that nobody called ahead
+
+    ``prepare`` looks at the whole tensor where the method needs that; ``read`` calls it if nobody did. What it finds is
+    ``statistic``, plain JSON, which may be stored and set again in another run.
+    """
+
+    def __init__(
+        self, name: str, inputs: Sequence[RowSource], operator: Operator, dtype: str, load: str | None = None
+    ) -> None:
+        self.name = name
+        self.shape = inputs[0].shape
+        self.dtype = dtype
+        self.operator = operator
+        self.inputs = Inputs(inputs, load)
+        self.statistic: Statistic = None
+        self._n_cols = matrix_shape(self.shape)[1]
+        self._lock = threading.Lock()
+        # what rounding would not change is not rounded: a copy in a type that holds all inputs
+        self._rounds = dtype != "F32"
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.name!r}, {self.dtype}{list(self.shape)}, of {self.inputs.count})"
+
+    @property
+    def needs_prepare(self) -> bool:
+        """Whether ``prepare`` has work to do."""
+        return self.operator.needs_statistic and self.statistic is None
+
+    def prepare(self, threads: int = 1) -> None:
+        """Look at the whole tensor, once; the result is the same for any number of ``threads``.
+
+        May be called from several threads: one works, the others wait.
+        """
+        if self.needs_prepare:
+            with self._lock:
+                if self.needs_prepare:
+                    self.statistic = self.operator.measure(Stream(self.inputs, threads))
+
+    def read(self, start: int, stop: int, out: Floats | None = None) -> Floats:
+        """See ``RowSource.read``; values are rounded to ``dtype``."""
+        self.prepare()
+        if out is None:
+            out = np.empty((stop - start, self._n_cols), np.float32)
+        step = max(1, _TILE // max(1, self._n_cols))
+        for a in range(start, stop, step):
+            b = min(a + step, stop)
+            self._tile(a, b, out[a - start : b - start])
+        return out
+
+    def _tile(self, start: int, stop: int, out: Floats) -> None:
+        with borrow(self.inputs.count, stop - start, self._n_cols) as x:
+            self.inputs.read(start, stop, x)
+            if out.flags.c_contiguous:
+                self.operator.merge(x, start, self.statistic, out)
+                self._round(out)
+                return
+            with borrow(stop - start, self._n_cols) as dense:
+                self.operator.merge(x, start, self.statistic, dense)
+                self._round(dense)
+                out[...] = dense
+
+    def _round(self, rows: Floats) -> None:
+        if self._rounds:
+            round_to(self.dtype, rows)
+
+    def stored(self, start: int, stop: int) -> Bytes | None:
+        """None: the values are made, not stored."""
+        return None
+
+    def prefetch(self, start: int, stop: int) -> None:
+        """Pass the hint on to all inputs."""
+        self.inputs.prefetch(start, stop)
+
+    def release(self, start: int, stop: int) -> None:
+        """Pass the hint on to all inputs."""
+        self.inputs.release(start, stop)
+
+
+class CastRows:
+    """A tensor in another precision: rounded to ``load`` and then to ``dtype``."""
+
+    def __init__(self, inner: RowSource, dtype: str, load: str | None = None) -> None:
+        self.inner = inner
+        self.shape = inner.shape
+        self.dtype = dtype
+        self._steps = [to for to in (load, dtype) if to is not None and not holds(to, inner.dtype)]
+
+    def read(self, start: int, stop: int, out: Floats | None = None) -> Floats:
+        """See ``RowSource.read``."""
+        rows = self.inner.read(start, stop, out)
+        if self._steps:
+            dense = np.ascontiguousarray(rows)
+            for dtype in self._steps:
+                round_to(dtype, dense)
+            if dense is not rows:
+                rows[...] = dense
+        return rows
+
+    def stored(self, start: int, stop: int) -> Bytes | None:
+        """The stored bytes where they are in this precision already."""
+        return self.inner.stored(start, stop) if self.inner.dtype == self.dtype and not self._steps else None
+
+    def prefetch(self, start: int, stop: int) -> None:
+        """Pass the hint on."""
+        self.inner.prefetch(start, stop)
+
+    def release(self, start: int, stop: int) -> None:
+        """Pass the hint on."""
+        self.inner.release(start, stop)
+
+
+class SameRows:
+    """A tensor of integers, which all inputs must hold alike; it is copied.
+
+    ``prepare`` compares the inputs.
+    """
+
+    def __init__(self, name: str, inputs: Sequence[RowSource], models: Sequence[str]) -> None:
+        self.name = name
+        self.inputs = inputs
+        self.shape = inputs[0].shape
+        self.dtype = inputs[0].dtype
+        self.statistic: Statistic = None
+        self._models = models
+        self._lock = threading.Lock()
+
+    @property
+    def needs_prepare(self) -> bool:
+        """Whether ``prepare`` has work to do."""
+        return self.statistic is None and len(self.inputs) > 1
+
+    def prepare(self, threads: int = 1) -> None:
+        """Compare all rows of all inputs.
+
+        Raises
+        ------
+        BadInput : they differ
+        """
+        with self._lock:
+            if not self.needs_prepare:
+                return
+            n_rows, n_cols = matrix_shape(self.shape)
+            step = max(1, _TILE // max(1, n_cols))
+            for a in range(0, n_rows, step):
+                b = min(a + step, n_rows)
+                first = self._rows(0, a, b)
+                for i in range(1, len(self.inputs)):
+                    if not np.array_equal(first, self._rows(i, a, b)):
+                        raise BadInput(
+                            f"tensor {self.name!r}: {self._models[0]} and {self._models[i]} hold different {self.dtype} "
+                            "numbers, which have no mean",
+                            "Merge models that share it.",
+                        )
+            self.statistic = True
+
+    def _rows(self, i: int, start: int, stop: int) -> Any:
+        stored = self.inputs[i].stored(start, stop)
+        return self.inputs[i].read(start, stop) if stored is None else stored
+
+    def read(self, start: int, stop: int, out: Floats | None = None) -> Floats:
+        """See ``RowSource.read``."""
+        self.prepare()
+        return self.inputs[0].read(start, stop, out)
+
+    def stored(self, start: int, stop: int) -> Bytes | None:
+        """The stored bytes."""
+        if stop > start:
+            self.prepare()
+        return self.inputs[0].stored(start, stop)
+
+    def prefetch(self, start: int, stop: int) -> None:
+        """Pass the hint on."""
+        self.inputs[0].prefetch(start, stop)
+
+    def release(self, start: int, stop: int) -> None:
+        """Pass the hint on."""
+        self.inputs[0].release(start, stop)

@@ -1,0 +1,141 @@
+"""Ways to keep a share of a task vector.
+
+A sparsifier clears elements of one difference ``d``, float32[n_rows, n_cols] from row ``start`` of the tensor on, in place.
+A density of 1 keeps everything and needs nothing; 0 and less keeps nothing.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import numpy as np
+
+from ...errors import BadInput
+from ...rows import Floats
+from ..chance import Chance
+from ..kernels import load
+from ..scratch import borrow
+from ..select import Cut
+from .base import Task
+
+
+class Sparsifier(Protocol):
+    """Keeps a share of one task vector."""
+
+    @property
+    def ranks(self) -> list[int]:
+        """Sizes of the sets of largest elements that must be known."""
+
+    def apply(self, d: Floats, start: int, cuts: list[Cut]) -> None:
+        """Clear what is not kept; ``cuts`` are the sets of ``ranks``."""
+
+
+class Everything:
+    """Keeps everything."""
+
+    ranks: list[int] = []  # noqa: RUF012
+
+    def apply(self, d: Floats, start: int, cuts: list[Cut]) -> None:
+        """See ``Sparsifier``."""
+
+
+class Nothing:
+    """Keeps nothing."""
+
+    ranks: list[int] = []  # noqa: RUF012
+
+    def apply(self, d: Floats, start: int, cuts: list[Cut]) -> None:
+        """See ``Sparsifier``."""
+        d[...] = 0
+
+
+class Between:
+    """Keeps the elements ranked ``first`` … ``last - 1`` by magnitude, largest first, equal ones by place."""
+
+    def __init__(self, first: int, last: int) -> None:
+        self.ranks = [last, first] if first else [last]
+
+    def apply(self, d: Floats, start: int, cuts: list[Cut]) -> None:
+        """See ``Sparsifier``."""
+        kernels: Any = load("ranks")
+        x = d.reshape(-1)
+        with borrow(x.size) as scratch:
+            keys = scratch.view(np.uint32)
+            kernels.magnitude_keys(x, keys)
+            for cut, clear in zip(cuts, (kernels.keep_top, kernels.drop_top), strict=False):
+                clear(x, keys, *cut.local(start * d.shape[1], x.size))
+
+
+class Bernoulli:
+    """Keeps each element with probability ``density``."""
+
+    ranks: list[int] = []  # noqa: RUF012
+
+    def __init__(self, density: float, chance: Chance) -> None:
+        self._limit = np.uint32(density * 2.0**32)
+        self._chance = chance
+
+    def apply(self, d: Floats, start: int, cuts: list[Cut]) -> None:
+        """See ``Sparsifier``."""
+        x = d.reshape(-1)
+        with borrow(x.size) as scratch:
+            words = scratch.view(np.uint32)
+            self._chance.words(start * d.shape[1], words)
+            load("random").keep_below(x, words, self._limit)
+
+
+class RankBernoulli:
+    """Keeps each element of a row with a probability that grows with its rank in the row, ``density`` in the mean."""
+
+    ranks: list[int] = []  # noqa: RUF012
+
+    def __init__(self, density: float, epsilon: float, chance: Chance) -> None:
+        self._range = density - epsilon, density + epsilon
+        self._chance = chance
+
+    def apply(self, d: Floats, start: int, cuts: list[Cut]) -> None:
+        """See ``Sparsifier``."""
+        with borrow(*d.shape) as scratch:
+            words = scratch.view(np.uint32)
+            self._chance.words(start * d.shape[1], words.reshape(-1))
+            load("random").keep_by_rank(d, words, *self._range)
+
+
+def by_magnitude(task: Task, number: int) -> Sparsifier:
+    """TIES: the ``density`` share of the largest; at least one for a positive density."""
+    density = task.each[number]["density"]
+    if not 0 < density < 1:
+        return Everything() if density >= 1 else Nothing()
+    return Between(0, max(1, int(density * task.size)))
+
+
+def without_outliers(task: Task, number: int) -> Sparsifier:
+    """Breadcrumbs: the ``density`` share below the ``gamma`` share of the largest, which is cut short at the small end."""
+    density = task.each[number]["density"]
+    if not 0 < density < 1:
+        return Everything() if density >= 1 else Nothing()
+    keep, top = int(density * task.size), int(task.each[number]["gamma"] * task.size)
+    bottom = max(0, task.size - keep - top)
+    return Between(task.size - bottom - keep, task.size - bottom) if keep else Nothing()
+
+
+def by_chance(task: Task, number: int) -> Sparsifier:
+    """DARE."""
+    density = task.each[number]["density"]
+    if not 0 < density < 1:
+        return Everything() if density >= 1 else Nothing()
+    return Bernoulli(density, Chance(task.seed, task.stream, task.name, number))
+
+
+def by_rank_and_chance(task: Task, number: int) -> Sparsifier:
+    """DELLA."""
+    density, epsilon = task.each[number]["density"], task.each[number]["epsilon"]
+    if not 0 < density < 1:
+        return Everything() if density >= 1 else Nothing()
+    if not (density - epsilon > 0 and density + epsilon < 1):
+        raise BadInput(
+            f"tensor {task.name!r}, model {task.models[task.first + number]}: density {density:g} ± epsilon {epsilon:g} "
+            "leaves the range of probabilities",
+            "Keep density - epsilon above 0 and density + epsilon below 1, or set density to 1.",
+        )
+    return RankBernoulli(density, epsilon, Chance(task.seed, task.stream, task.name, number))

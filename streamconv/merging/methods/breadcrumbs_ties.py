@@ -1,0 +1,21 @@
+"""breadcrumbs_ties: task vectors without their largest and smallest elements; a vote on the sign.
+
+Source: Davari, Belilovsky, Model breadcrumbs, 2023, https://arxiv.org/abs/2312.06795
+"""
+
+from __future__ import annotations
+
+from ._sparsify import without_outliers
+from ._task_vectors import task_vector_method
+from .base import Parameter
+
+METHOD = task_vector_method(
+    "breadcrumbs_ties",
+    "Breadcrumbs TIES",
+    "https://arxiv.org/abs/2312.06795",
+    sparsify=without_outliers,
+    vote=True,
+    normalize=False,
+    rescale=False,
+    parameters=(Parameter("gamma", default=0.01, scope="other"),),
+)

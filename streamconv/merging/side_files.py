@@ -1,0 +1,96 @@
+"""The files beside the weights: tokenizer, generation config, custom code, and a README that holds the recipe."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Any
+
+from ..sources.checkpoint import Checkpoint
+
+_TOKENIZER = (
+    "tokenizer.json", "tokenizer.model", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
+    "merges.txt", "vocab.json", "vocab.txt", "*.tiktoken", "tekken.json", "spiece.model", "sentencepiece.bpe.model",
+    "chat_template.*", "additional_chat_templates/*", "tokenization_*.py",
+)  # fmt: skip
+#: a folder has a tokenizer when it has one of these
+_VOCABULARIES = (
+    "tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "*.tiktoken", "tekken.json", "spiece.model",
+    "sentencepiece.bpe.model",
+)  # fmt: skip
+_GENERATION = ("generation_config.json",)
+_OTHER = (
+    "*processor_config.json", "processor_config.json", "*.py", "LICENSE*", "NOTICE*", "USE_POLICY*",
+)  # fmt: skip
+CONFIG, README, RECIPE = "config.json", "README.md", "mergekit_config.yml"
+
+Side = dict[str, "Path | bytes"]
+
+
+def collect(models: Sequence[Checkpoint], tokenizer: Mapping[str, Path | bytes] | None) -> Side:
+    """The side files of a merge, without config.json and README.
+
+    Parameters
+    ----------
+    models : the donor first; where it lacks a kind of file, the next model that has it gives it
+    tokenizer : the files of a tokenizer made for the merge; None: take a donor's
+    """
+    side: Side = {}
+    for kind, wanted in ((_OTHER, _OTHER), (_GENERATION, _GENERATION), (_TOKENIZER, _VOCABULARIES)):
+        if kind is _TOKENIZER and tokenizer is not None:
+            side.update(tokenizer)
+            continue
+        giver = next((m for m in models if _matching(m, wanted)), None)
+        for name in _matching(giver, kind) if giver is not None else ():
+            found = giver.side_file(name) if giver is not None else None
+            if found is not None:
+                side[name] = found
+    return side
+
+
+def _matching(checkpoint: Checkpoint, patterns: Iterable[str]) -> list[str]:
+    if checkpoint.metadata is not None:  # what lies beside a GGUF file has nothing to do with it
+        return []
+    return [name for name in checkpoint.side_names() if any(fnmatch(name, pattern) for pattern in patterns)]
+
+
+def vocabulary_texts(models: Iterable[Checkpoint]) -> list[bytes]:
+    """All that decides how rows of the vocabularies are matched."""
+    return [m.side_bytes(name) or b"" for m in models for name in _matching(m, _TOKENIZER)]
+
+
+def config_text(config: Mapping[str, Any]) -> bytes:
+    """config.json in the usual form, keys in their order."""
+    return (json.dumps(config, indent=2, ensure_ascii=False) + "\n").encode()
+
+
+def readme(title: str, method: str, source: str, models: Sequence[str], recipe: str) -> bytes:
+    """A model card with the recipe in it."""
+    listed = "\n".join(f"- {json.dumps(name, ensure_ascii=False)}" for name in models)
+    fence = "```"
+    while fence in recipe:
+        fence += "`"
+    link = f" ({source})" if source else ""
+    text = f"""---
+library_name: transformers
+tags:
+- merge
+- mergekit
+base_model:
+{listed}
+---
+# {title}
+
+Merged by streamconv with the method {method}{link}.
+
+## Models
+{listed}
+
+## Recipe
+{fence}yaml
+{recipe.strip()}
+{fence}
+"""
+    return text.encode()
