@@ -1,0 +1,154 @@
+"""The connections of a transfer: which ranges to ask for next, and bringing them."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+from .transfer_part import CLAIMED, PENDING, READY, Filling, Part
+
+if TYPE_CHECKING:
+    from .transfer import Transfer
+
+
+class Crew:
+    """The queue of one transfer, and what its worker threads do. Its lock is the transfer's ``changed``."""
+
+    def __init__(self, transfer: Transfer) -> None:
+        self._transfer = transfer
+        self._urgent: deque[tuple[Part, int]] = deque()
+        self._soon: deque[tuple[Part, int]] = deque()
+        self._wanted: deque[tuple[Part, int]] = deque()
+        #: Files whose origin cannot give parts, with the thread that reads them from the beginning.
+        self._in_one_go: dict[Part, int] = {}
+
+    # What the transfer asks for; it holds the lock.
+
+    def hurry(self, part: Part, index: int) -> None:
+        """Somebody waits for this range."""
+        if (part, index) not in self._urgent:
+            self._urgent.append((part, index))
+
+    def hint(self, ranges: Iterable[tuple[Part, int]]) -> None:
+        """Somebody will soon wait for these."""
+        self._soon.extend(ranges)
+
+    def add(self, ranges: Iterable[tuple[Part, int]]) -> None:
+        """These are wanted, after all that was added before."""
+        self._wanted.extend(ranges)
+
+    def add_again(self, part: Part, indexes: Sequence[int]) -> None:
+        """These turned out to be missing after all."""
+        wanted = [(part, i) for i in indexes if self._transfer.keeper.is_wanted(part, i)]
+        self._wanted.extendleft(reversed(wanted))
+
+    # The threads.
+
+    def run(self) -> None:
+        """Body of a worker thread: until the transfer is closed or has failed."""
+        while True:
+            with self._transfer.changed:
+                while (taken := self._take()) is None:
+                    if self._transfer.closing or self._transfer.error is not None:
+                        return
+                    self._transfer.changed.wait(1)
+            part, claimed = taken
+            try:
+                self._bring(part, claimed)
+            except BaseException as e:
+                self._transfer.fail(e)
+            finally:
+                self._transfer.say(part)
+                with self._transfer.changed:
+                    for index in claimed:
+                        part.states[index] = PENDING
+                    self.add_again(part, sorted(claimed))
+                    if self._in_one_go.get(part) == threading.get_ident():
+                        del self._in_one_go[part]
+                    self._transfer.changed.notify_all()
+
+    def _take(self) -> tuple[Part, set[int]] | None:
+        """Claim the next ranges: consecutive ones of one file."""
+        if self._transfer.closing or self._transfer.error is not None:
+            return None
+        queues = [self._urgent]
+        if self._transfer.settings.keep or self._transfer.keeper.lying_bytes() < self._transfer.settings.ahead_bytes:
+            queues += [self._soon, self._wanted]
+        for queue in queues:
+            for _ in range(len(queue)):
+                part, index = queue[0]
+                if part in self._in_one_go:
+                    queue.rotate(-1)  # its one connection brings everything
+                    continue
+                queue.popleft()
+                if not part.whole and part.states[index] == PENDING:
+                    return part, self._claim_from(part, index)
+        return None
+
+    def _claim_from(self, part: Part, index: int) -> set[int]:
+        """Claim ``index`` and what follows it, as far as it is wanted too."""
+        claimed = {index}
+        room = self._transfer.settings.span_bytes - (part.cut.span(index)[1] - part.cut.span(index)[0])
+        following = index + 1
+        while following < part.cut.n_ranges and part.states[following] == PENDING:
+            start, stop = part.cut.span(following)
+            room -= stop - start
+            if room < 0 or not self._transfer.keeper.is_wanted(part, following):
+                break
+            claimed.add(following)
+            following += 1
+        for i in claimed:
+            part.states[i] = CLAIMED
+        return claimed
+
+    def _bring(self, part: Part, claimed: set[int]) -> None:
+        """Fetch the ranges ``claimed``, which lie one behind the other; what is committed leaves the set."""
+        part.begin()
+        if self._transfer.keeper.reserves(part):
+            part.reserve()
+        fillings = {i: Filling(part, i) for i in claimed}
+        start, stop = part.cut.span(min(claimed))[0], part.cut.span(max(claimed))[1]
+        for at, data in self._transfer.origin.read(part.remote.path, start, stop):
+            block, offset = memoryview(data), at
+            while block:
+                if self._transfer.closing or self._transfer.error is not None:
+                    return
+                index = part.cut.index_of(offset)
+                piece = block[: part.cut.span(index)[1] - offset]
+                if not start <= offset < stop and not self._all_in_one_go(part, index, claimed, fillings):
+                    return
+                filling = fillings.get(index)
+                if filling is not None and filling.put(offset, piece) and filling.full:
+                    self._commit(part, fillings.pop(index))
+                    claimed.discard(index)
+                offset += len(piece)
+                block = block[len(piece) :]
+            if not claimed and not self._misses(part):
+                return  # a stream that brings the whole file goes on, but nothing else is needed of it
+
+    def _all_in_one_go(self, part: Part, index: int, claimed: set[int], fillings: dict[int, Filling]) -> bool:
+        """The origin sends more than was asked for: take what is missing. False when another thread does so already."""
+        with self._transfer.changed:
+            me = threading.get_ident()
+            if self._in_one_go.setdefault(part, me) != me:
+                return False
+            if part.states[index] == PENDING and self._transfer.keeper.is_wanted(part, index):
+                part.states[index] = CLAIMED
+                claimed.add(index)
+                fillings[index] = Filling(part, index)  # stays empty where the stream is past its beginning already
+            return True
+
+    def _misses(self, part: Part) -> bool:
+        with self._transfer.changed:
+            is_wanted = self._transfer.keeper.is_wanted
+            return any(state == PENDING and is_wanted(part, i) for i, state in enumerate(part.states))
+
+    def _commit(self, part: Part, filling: Filling) -> None:
+        stamp = filling.stamp()
+        part.commit(stamp)
+        with self._transfer.changed:
+            part.states[filling.index] = READY
+            self._transfer.changed.notify_all()
+        self._transfer.observer.came(stamp.length, part.remote.path)

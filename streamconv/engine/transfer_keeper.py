@@ -1,0 +1,268 @@
+"""What becomes of ranges that are here: the digest of the whole file, the final name, or their space given back.
+
+One thread per transfer. It reads the ranges of each file once more, in order, into the digest that the remote side lists for
+the file, normally from the page cache. A file whose digest is right gets its name. One whose digest is wrong is asked for
+again, once, only to compare: ranges that come differently now are replaced, all others stay; when the digest is wrong even
+so, the file is refused.
+
+When ranges are released as they are used, they go into the digest before; should they wait for an earlier range for too long,
+the check of the whole is given up rather than the disk filled, and a message says so.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import xxhash
+
+from ..errors import BadInput
+from .transfer_part import CLAIMED, PENDING, READY, STAMPED, Hash, Part
+
+if TYPE_CHECKING:
+    from .transfer import Transfer
+
+
+@dataclass
+class _Sum:
+    """The digest of a file, as far as it has got."""
+
+    hash: Hash
+    at: int = 0
+    asked_again: list[str] = field(default_factory=list)
+
+
+class Keeper:
+    """Digest, publication and release of the parts of one transfer. Its lock is the transfer's ``changed``."""
+
+    def __init__(self, transfer: Transfer) -> None:
+        self._transfer = transfer
+        self._sums: dict[Part, _Sum] = {}
+        self._checked: set[Part] = set()
+        self._claims: Counter[tuple[Part, int]] = Counter()
+        self._pins: Counter[tuple[Part, int]] = Counter()
+        self._wanted: set[Part] = set()
+        self._reserved: set[Part] = set()
+        self._releasing = False
+        self._cannot_release = False
+
+    # What the transfer asks and tells; it holds the lock.
+
+    def want_whole(self, part: Part) -> None:
+        """Check and publish ``part`` once all of it is here."""
+        self._wanted.add(part)
+        if not part.whole:
+            self._sums.setdefault(part, _Sum(part.remote.new_hash()))
+
+    def start_releasing(self) -> None:
+        """All claims are known: release what has none."""
+        self._releasing = True
+        for part in self._transfer.parts.values():
+            if not part.whole:
+                self._sums.setdefault(part, _Sum(part.remote.new_hash()))
+
+    def is_wanted(self, part: Part, index: int) -> bool:
+        """Whether somebody will need this range."""
+        return part in self._wanted or self._claims[part, index] > 0
+
+    def reserves(self, part: Part) -> bool:
+        """Whether the disk space of ``part`` is to be reserved now; once, and only for what stays."""
+        with self._transfer.changed:
+            if part not in self._wanted or part in self._reserved:
+                return False
+            self._reserved.add(part)
+            return True
+
+    def claim(self, part: Part, index: int) -> None:
+        """One more reader needs this range."""
+        self._claims[part, index] += 1
+
+    def unclaim(self, part: Part, index: int) -> None:
+        """A reader is done with this range."""
+        self._claims[part, index] -= 1
+
+    def pin(self, part: Part, indexes: Iterable[int]) -> None:
+        """These ranges are being read."""
+        self._pins.update((part, i) for i in indexes)
+
+    def unpin(self, part: Part, indexes: Iterable[int]) -> None:
+        """They are no more."""
+        self._pins.subtract((part, i) for i in indexes)
+
+    def lying_bytes(self) -> int:
+        """About how many bytes of unfinished files take disk space, heads left out."""
+        unfinished = [p for p in self._transfer.parts.values() if not p.whole]
+        return sum((len(p.states) - p.states.count(PENDING)) * p.cut.step for p in unfinished)
+
+    def settled(self, parts: Sequence[Part]) -> bool:
+        """Whether nothing more will become of ``parts``."""
+        return all(p.whole or p in self._checked or (self._releasing and self._is_left(p)) for p in parts)
+
+    def _is_left(self, part: Part) -> bool:
+        return part not in self._sums and not any(self._claims[part, i] > 0 for i in range(part.cut.n_ranges))
+
+    # The thread.
+
+    def run(self) -> None:
+        """Body of the thread: until the transfer is closed or has failed."""
+        changed = self._transfer.changed
+        try:
+            while True:
+                with changed:
+                    while not (step := self._next()):
+                        if self._transfer.closing or self._transfer.error is not None:
+                            return
+                        changed.wait(1)
+                part, indexes, releases = step
+                if releases:
+                    self._release(part, indexes)
+                elif indexes:
+                    self._add(part, indexes[0])
+                else:
+                    self._finish(part)
+                self._transfer.say(part)
+        except BaseException as e:
+            self._transfer.fail(e)
+
+    def _next(self) -> tuple[Part, list[int], bool] | None:
+        """What to do next: a part, ranges, and whether they are to be released; without ranges, the part is to be finished."""
+        if self._transfer.closing or self._transfer.error is not None:
+            return None
+        if self._releasing:
+            for part in self._transfer.parts.values():
+                if not part.whole and (unused := self._unused(part)):
+                    return part, unused, True
+        for part, total in self._sums.items():
+            if total.at == part.cut.n_ranges:
+                return part, [], False
+            if part.states[total.at] in (READY, STAMPED):
+                self.pin(part, [total.at])
+                return part, [total.at], False
+        return None
+
+    def _unused(self, part: Part) -> list[int]:
+        """Ranges that can be released; gives the digest up where it would keep too many from being so."""
+        if self._cannot_release:
+            return []
+        idle = [
+            i
+            for i, state in enumerate(part.states)
+            if i and state in (READY, STAMPED) and self._claims[part, i] <= 0 and self._pins[part, i] <= 0
+        ]
+        total = self._sums.get(part)
+        if total is None:
+            return idle
+        at = total.at
+        waiting = [i for i in idle if i >= at]
+        stuck = at < part.cut.n_ranges and part.states[at] == PENDING and self._claims[part, at] <= 0
+        if stuck or len(waiting) * part.cut.step > self._transfer.settings.ahead_bytes // 2:
+            del self._sums[part]
+            part.notes.append(f"{part.remote.path}: released range by range, so its digest as a whole is not checked")
+            self._transfer.changed.notify_all()
+            return idle
+        return [i for i in idle if i < at]
+
+    def _release(self, part: Part, indexes: list[int]) -> None:
+        part.begin()
+        with self._transfer.changed:
+            # Nobody may have come to need them since.
+            free = [i for i in indexes if self._claims[part, i] <= 0 and self._pins[part, i] <= 0]
+            for i in free:
+                part.states[i] = CLAIMED
+        done = part.evict(free)
+        with self._transfer.changed:
+            for i in free:
+                part.states[i] = PENDING
+            if not done and not self._cannot_release:
+                self._cannot_release = True
+                part.notes.append(f"{part.folder}: this filesystem cannot give parts of a file back; they stay")
+            self._transfer.changed.notify_all()
+
+    def _add(self, part: Part, index: int) -> None:
+        """Take one more range into the file's digest, if it still is what was stamped."""
+        changed = self._transfer.changed
+        try:
+            data = part.read(index)
+            good = xxhash.xxh3_128_digest(data) == part.digests.get(index)
+            if good:
+                total = self._sums[part]
+                total.hash.update(data)
+                total.at += 1
+            elif part.states[index] == READY:
+                part.begin()
+                part.amend([index])
+                part.doubt(index)
+            else:
+                part.doubt(index)
+            if good and not self._transfer.settings.cached:
+                part.drop_cache(index)
+        finally:
+            with changed:
+                self.unpin(part, [index])
+        with changed:
+            if part.states[index] in (READY, STAMPED):
+                part.states[index] = READY if good else PENDING
+                if not good:
+                    self._transfer.crew.add_again(part, [index])
+            changed.notify_all()
+
+    def _finish(self, part: Part) -> None:
+        """All of ``part`` went into the digest."""
+        total = self._sums[part]
+        found = total.hash.hexdigest()
+        if found != part.remote.key:
+            self._doubt_all(part, total, found)
+            return
+        if self._transfer.settings.keep:
+            part.publish()
+            self._transfer.tell_whole(part)
+        with self._transfer.changed:
+            self._checked.add(part)
+            del self._sums[part]
+            self._transfer.changed.notify_all()
+
+    def _doubt_all(self, part: Part, total: _Sum, found: str) -> None:
+        """The digest of the file is wrong: find the ranges that are, or refuse the file."""
+        remote, settings = part.remote, self._transfer.settings
+        what = f"{remote.path}: bytes 0..{remote.size} have the digest {found}, the hub lists {remote.digest}"
+        different: list[int] = []
+        if settings.keep and not total.asked_again:
+            self._transfer.observer.message(f"{what}; asking for it again, to find what came wrong")
+            for index, digest in self._served(part):
+                if digest != part.digests[index]:
+                    start, stop = part.cut.span(index)
+                    was = part.digests[index].hex()
+                    total.asked_again.append(
+                        f"bytes {start}..{stop} came with xxh3 {was} first, then with {digest.hex()}"
+                    )
+                    different.append(index)
+        if not different:
+            detail = "; ".join(total.asked_again) or "they came the same when asked for again"
+            raise BadInput(
+                f"{what} ({detail if settings.keep else 'found while releasing them'})",
+                f"Nothing was made of them. What came is kept; to begin this file anew, remove {part.path}",
+            )
+        part.amend(different)
+        with self._transfer.changed:
+            total.hash, total.at = remote.new_hash(), 0
+            for index in different:
+                part.states[index] = PENDING
+            self._transfer.crew.add_again(part, different)
+        self._transfer.observer.message(f"{remote.path}: {'; '.join(total.asked_again)}; fetching that again")
+
+    def _served(self, part: Part) -> Iterable[tuple[int, bytes]]:
+        """Digests of all ranges as the origin sends them now; nothing is kept."""
+        digest, at = xxhash.xxh3_128(), 0
+        for offset, data in self._transfer.origin.read(part.remote.path, 0, part.remote.size):
+            block = memoryview(data)[max(0, at - offset) :]
+            while block and not self._transfer.closing:
+                index = part.cut.index_of(at)
+                piece = block[: part.cut.span(index)[1] - at]
+                digest.update(piece)
+                at += len(piece)
+                block = block[len(piece) :]
+                if at == part.cut.span(index)[1]:
+                    yield index, digest.digest()
+                    digest = xxhash.xxh3_128()

@@ -1,0 +1,340 @@
+"""One remote file on its way here: ranges that are durable one by one, and whole only once its digest was seen.
+
+Layout in the folder of blobs, where ``KEY`` is the digest the remote side lists for the file:
+
+    KEY.part       the bytes that came so far, at their final offsets; sparse
+    KEY.wal        the index (see ``journal``): one slot per range, with the digest of the range
+    KEY            the complete file, after its digest was checked; the two others are gone then
+    KEY.amended    time of the last change to a range that had been committed before; see ``Part.amend``
+
+A slot implies the same here as in a job: the bytes of its range are durable and hash to its digest. Slots of earlier runs
+are believed after the range was read back, each at its first use.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+import weakref
+from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import xxhash
+
+from ..errors import Locked, WriteFailed
+from . import files
+from .journal import Journal, Stamp, read_progress
+from .plan import fingerprint
+
+#: What is known of a range. STAMPED: an earlier run says it is here.
+PENDING, CLAIMED, STAMPED, READY = range(4)
+_READ_BYTES = 4 << 20
+
+
+class Hash(Protocol):
+    """A running digest, as ``hashlib`` has them."""
+
+    def update(self, data: bytes, /) -> object:
+        """Take in ``data``."""
+
+    def hexdigest(self) -> str:
+        """The digest of everything taken in."""
+
+
+class Remote(Protocol):
+    """A file as the remote side lists it; ``key`` identifies its bytes wherever they come from."""
+
+    @property
+    def path(self) -> str:
+        """Name within the model, with slashes."""
+
+    @property
+    def size(self) -> int:
+        """Bytes."""
+
+    @property
+    def key(self) -> str:
+        """Hexadecimal digest of the content; letters and digits only."""
+
+    @property
+    def digest(self) -> str:
+        """The kind of digest and ``key``, for messages."""
+
+    def new_hash(self) -> Hash:
+        """A running digest whose end must equal ``key``."""
+
+
+@dataclass(frozen=True)
+class Cut:
+    """How ``size`` bytes are cut into ranges: a short first one, which holds most headers, and equal ones behind it.
+
+    >>> cut = Cut(100, 10, 40)
+    >>> [cut.span(i) for i in range(cut.n_ranges)], list(cut.touched(9, 2)), cut.index_of(50)
+    ([(0, 10), (10, 50), (50, 100)], [0, 1], 2)
+    """
+
+    size: int
+    head: int
+    step: int
+
+    @property
+    def n_ranges(self) -> int:
+        """Number of ranges; the last one takes up to half a step more."""
+        if self.size <= self.head + self.step // 2:
+            return min(self.size, 1)
+        return 1 + max(1, (self.size - self.head + self.step // 2 - 1) // self.step)
+
+    def span(self, index: int) -> tuple[int, int]:
+        """First byte of range ``index`` and the one after its last."""
+        start = self.head + (index - 1) * self.step if index else 0
+        stop = self.head + index * self.step
+        return start, self.size if index == self.n_ranges - 1 else stop
+
+    def index_of(self, offset: int) -> int:
+        """The range that holds byte ``offset``."""
+        index = 0 if offset < self.head else 1 + (offset - self.head) // self.step
+        return min(index, self.n_ranges - 1)
+
+    def touched(self, offset: int, length: int) -> range:
+        """The ranges that hold ``length`` bytes from ``offset``."""
+        return range(self.index_of(offset), self.index_of(offset + length - 1) + 1) if length > 0 else range(0)
+
+
+class Filling:
+    """A range while its bytes come in."""
+
+    def __init__(self, part: Part, index: int) -> None:
+        self._part, self.index = part, index
+        self.at, self.stop = part.cut.span(index)
+        self._digest = xxhash.xxh3_128()
+
+    @property
+    def full(self) -> bool:
+        """Whether all bytes are there."""
+        return self.at == self.stop
+
+    def put(self, offset: int, data: memoryview) -> int:
+        """Write what of ``data``, which begins at ``offset``, continues the range; the number of bytes that did."""
+        if not offset <= self.at < offset + len(data):
+            return 0
+        new = data[self.at - offset : self.stop - offset]
+        self._part.write(self.at, new)
+        self._digest.update(new)
+        self.at += len(new)
+        return len(new)
+
+    def stamp(self) -> Stamp:
+        """What the index is to say of the full range."""
+        start, stop = self._part.cut.span(self.index)
+        return Stamp(self.index, 0, start, stop - start, 0, self._digest.digest())
+
+
+class Part:
+    """The local side of one remote file.
+
+    Only ``Transfer`` uses it, which guards ``states`` with its lock; reading, writing and committing ranges that are CLAIMED
+    or READY need no lock.
+
+    Attributes
+    ----------
+    states : one of PENDING, CLAIMED, STAMPED, READY per range
+    digests : xxh3_128 of the ranges that are STAMPED or READY
+    path : where the bytes are now
+    whole : whether the file is complete, with its digest checked
+    amended_ns : time of the last change to a committed range, 0 when there was none
+    notes : what was unusual
+    """
+
+    def __init__(self, folder: Path, remote: Remote, head: int, step: int, present: Path | None = None) -> None:
+        self.folder, self.remote = folder, remote
+        self.cut = Cut(remote.size, head, step)
+        self.states = bytearray(self.cut.n_ranges)
+        self.digests: dict[int, bytes] = {}
+        self.notes: list[str] = []
+        self.amended_ns = 0
+        self.whole = present is not None
+        self.path = present or self._name("part")
+        self._rotten: set[int] = set()
+        self._journal: Journal | None = None
+        self._fd = -1
+        self._begin = threading.Lock()
+        self._facts = fingerprint([remote.key, remote.size, head, step])
+        self.look()
+
+    def _name(self, ending: str = "") -> Path:
+        return self.folder / (f"{self.remote.key}.{ending}" if ending else self.remote.key)
+
+    def look(self) -> None:
+        """Take in what is on disk, without changing anything."""
+        with suppress(OSError, ValueError):
+            self.amended_ns = int(self._name("amended").read_text())
+        if self.whole:
+            return
+        final = self._name()
+        if final.is_file() and final.stat().st_size == self.remote.size:
+            self.path, self.whole = final, True
+            return
+        progress = read_progress(self._name("wal")) if self._has_part() else None
+        if progress is None or progress[0].fingerprint != self._facts:
+            return
+        for stamp in progress[1]:
+            if stamp.chunk not in self._rotten and self.states[stamp.chunk] == PENDING:
+                self.states[stamp.chunk] = STAMPED
+                self.digests[stamp.chunk] = stamp.digest
+
+    def _has_part(self) -> bool:
+        try:
+            return self._name("part").stat().st_size == self.remote.size
+        except OSError:
+            return False
+
+    def allocated_bytes(self) -> int:
+        """Disk space that the file takes already."""
+        try:
+            return min(self._name("part").stat().st_blocks * 512, self.remote.size)
+        except OSError:
+            return 0
+
+    def begin(self) -> None:
+        """Make sure the part file and its index can be written; the caller holds the lock of the folder.
+
+        A part file whose index is unusable or describes something else is kept aside.
+        """
+        with self._begin:
+            if self._journal is not None or self.whole:
+                return
+            journal = Journal.open(self._name("wal")) if self._has_part() else None
+            if journal is not None and journal.header.fingerprint != self._facts:
+                journal.close()
+                journal = None
+            if journal is None:
+                self._set_aside()
+                journal = Journal.create(self._name("wal"), self.cut.n_ranges, self._facts)
+                fd = files.open_for_writing(self._name("part"), create=True)
+                if self.remote.size:  # gives the file its length, not its disk space
+                    files.pwrite_all(fd, b"\0", self.remote.size - 1, self._name("part"))
+                files.sync_data(fd, self._name("part"))
+                files.sync_dir(self.folder)
+            else:
+                fd = files.open_for_writing(self._name("part"), create=False)
+                torn = journal.damaged_slots()
+                if torn:
+                    self.notes.append(
+                        f"{self.remote.path}: {torn} index slots were damaged; their ranges are fetched again"
+                    )
+                if self._rotten:
+                    journal.forget(self._rotten)
+                journal.take_over()
+            self._close_later(fd)
+            weakref.finalize(self, journal.close)
+            self._fd, self._journal = fd, journal
+
+    def _close_later(self, fd: int) -> None:
+        # A thread that is still in a system call holds a reference to this object, so the number cannot be taken by another
+        # file under its feet.
+        weakref.finalize(self, os.close, fd)
+
+    def _set_aside(self) -> None:
+        part = self._name("part")
+        if self._has_part() and part.stat().st_blocks > 8:
+            old = self._name("part.old")
+            files.publish(part, old)
+            self.notes.append(f"{self.remote.path}: what was there did not fit its index and is kept as {old}")
+        files.remove_file(part)
+        files.remove_file(self._name("wal"))
+
+    def reserve(self) -> None:
+        """Reserve the disk space of the whole file.
+
+        Raises
+        ------
+        WriteFailed : the disk is too small
+        """
+        files.allocate(self._fd, self.remote.size, self.path)
+
+    def write(self, offset: int, data: memoryview) -> None:
+        """Write bytes of a range that is CLAIMED."""
+        files.pwrite_all(self._fd, data, offset, self.path)
+
+    def commit(self, stamp: Stamp) -> None:
+        """Make a full range durable, then say so in the index.
+
+        Raises
+        ------
+        Locked : another process has taken over
+        WriteFailed : never retried
+        """
+        assert self._journal is not None
+        files.sync_data(self._fd, self.path)
+        if not self._journal.still_ours():
+            raise Locked(f"another process has taken over {self.path}", "Let that one finish.")
+        self._journal.stamp([stamp])
+        self.digests[stamp.chunk] = stamp.digest
+        self._rotten.discard(stamp.chunk)
+
+    def read(self, index: int) -> bytes:
+        """The bytes of a range."""
+        start, stop = self.cut.span(index)
+        if self._fd < 0:
+            self._fd = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
+            self._close_later(self._fd)
+        return files.pread_exactly(self._fd, stop - start, start, self.path)
+
+    def holds(self, index: int) -> bool:
+        """Whether the bytes on disk are those the index vouches for; remembers when they are not."""
+        good = xxhash.xxh3_128_digest(self.read(index)) == self.digests.get(index)
+        if not good:
+            self.doubt(index)
+        return good
+
+    def doubt(self, index: int) -> None:
+        """Never believe the slot of range ``index`` again."""
+        self.notes.append(f"{self.remote.path}: a range on disk is not what the index says and is fetched again")
+        self._rotten.add(index)
+        if self._journal is not None:
+            self._journal.forget([index])
+
+    def drop_cache(self, index: int) -> None:
+        """Hint that the bytes of a range are not read again soon."""
+        start, stop = self.cut.span(index)
+        files.drop_cache(self._fd, start, stop - start)
+
+    def evict(self, indexes: Iterable[int]) -> bool:
+        """Give the disk space of ranges back; False when the system cannot and they stay.
+
+        The index forgets them first: a slot over a hole would be a lie.
+        """
+        assert self._journal is not None
+        indexes = list(indexes)
+        self._journal.forget(indexes)
+        spans = [self.cut.span(i) for i in indexes]
+        return all([files.punch(self._fd, start, stop - start) for start, stop in spans])
+
+    def amend(self, indexes: Iterable[int]) -> None:
+        """Forget committed ranges whose bytes proved wrong, after putting on record that readers may have seen them."""
+        assert self._journal is not None
+        self.amended_ns = time.time_ns()
+        files.write_atomically(self._name("amended"), str(self.amended_ns))
+        self._journal.forget(indexes)
+
+    def publish(self) -> None:
+        """Give the complete, checked file its name.
+
+        Raises
+        ------
+        WriteFailed, Locked
+        """
+        if self._journal is None:
+            self.begin()
+        assert self._journal is not None
+        if not self._journal.still_ours():
+            raise Locked(f"another process has taken over {self.path}", "Let that one finish.")
+        if os.fstat(self._fd).st_size != self.remote.size:
+            raise WriteFailed(f"{self.path} has changed its length", "Check the disk; then run again.")
+        files.publish(self.path, self._name())
+        self.path, self.whole = self._name(), True
+        files.remove_file(self._name("wal"))
