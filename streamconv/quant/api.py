@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from ..errors import BadInput, UsageError
 from ..rows import Bytes, Floats
 from .base import Codec, codec
-from .overflow import first_overflow, may_overflow
+from .overflow import TooLarge, first_overflow, may_overflow
 from .types import TYPES
 
 #: Rows are handed on in pieces of about this many weights, which fit the second-level cache.
@@ -70,14 +70,15 @@ def quantize(
 
     def work(start: int) -> None:
         stop = min(start + step, n_rows)
-        found.quantize(rows[start:stop], out[start:stop], weights, compat)
+        try:
+            found.quantize(rows[start:stop], out[start:stop], weights, compat)
+        except TooLarge as e:
+            raise TooLarge(start + e.row, found.type) from None
         if not compat and may_overflow(found.type, float(np.abs(rows[start:stop]).max(initial=0))):
             decoded = np.empty((stop - start, n_cols), np.float32)
             found.dequantize(out[start:stop], decoded)
             if (row := first_overflow(decoded)) is not None:
-                raise BadInput(
-                    f"row {start + row} overflows the range of {found.type.name}", "Use a type of wider range, such as BF16."
-                )
+                raise TooLarge(start + row, found.type)
 
     _spread(work, range(0, n_rows, step), threads)
     return out

@@ -15,7 +15,7 @@ import numpy as np
 from ..errors import BadInput
 from ..rows import Bytes, Floats, Quality, RowSource, matrix_shape
 from .base import Codec, codec
-from .overflow import first_overflow, may_overflow
+from .overflow import TooLarge, first_overflow, may_overflow
 from .types import TensorType
 
 #: Types whose values are looked at for NaN and Inf also where they are only copied.
@@ -108,7 +108,7 @@ class Encoding:
 
         Raises
         ------
-        BadInput : a value too large for the encoding; names tensor and row
+        TooLarge : a value too large for the encoding; names tensor and row
         """
         b = a + len(x)
         quality = Quality(sum_squared_error=0.0 if self._measure else math.nan)
@@ -118,13 +118,16 @@ class Encoding:
             out[...] = stored
         else:
             weights = None if self._weights is None else self._weights[a // self.slice_rows]
-            self._found_codec().quantize(x, out, weights, self._compat)
+            try:
+                self._found_codec().quantize(x, out, weights, self._compat)
+            except TooLarge as e:
+                raise TooLarge(a + e.row, self.type, name) from None
         risky = may_overflow(self.type, largest)
         if self._measure or risky:
             y = spare[: x.size].reshape(x.shape)
             self._found_codec().dequantize(out, y)
-            if risky and np.isfinite(largest) and (row := first_overflow(y)) is not None:
-                self._overflow(name, a + row, largest)
+            if risky and not self._allow_nonfinite and (row := first_overflow(y)) is not None:
+                raise TooLarge(a + row, self.type, name)
             if self._measure:
                 with np.errstate(invalid="ignore", over="ignore"):
                     np.subtract(y, x, out=y)
@@ -132,14 +135,6 @@ class Encoding:
                     quality.sum_squared_error = float(np.dot(error, error))
                     quality.max_error = float(np.abs(error, out=error).max(initial=0))
         return quality
-
-    def _overflow(self, name: str, row: int, largest: float) -> None:
-        if self._allow_nonfinite:
-            return
-        raise BadInput(
-            f"tensor {name!r}, row {row}: {largest:g} overflows the range of {self.type.name}",
-            f"Give this tensor a wider type: --tensor-type '{name}=BF16', or --type BF16.",
-        )
 
 
 class EncodedRows:

@@ -7,22 +7,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import BadInput
 from ..rows import Bytes, Floats
+from .overflow import TooLarge
 from .types import TensorType
 
 _NO_WEIGHTS = np.empty(0, np.float32)
-
-
-class TooLarge(BadInput):
-    """A row holds values whose squares overflow float32; ``row`` counts from the first row of the call."""
-
-    def __init__(self, row: int, tensor_type: TensorType) -> None:
-        super().__init__(
-            f"row {row} holds values too large for {tensor_type.name} (their squares overflow)",
-            "Give this tensor a wider type: Q8_0, BF16 or F32.",
-        )
-        self.row = row
 
 
 def flat(array: NDArray[Any]) -> NDArray[Any]:
