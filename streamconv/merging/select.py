@@ -84,13 +84,16 @@ class _Search:
         return True
 
 
-def select(stream: Stream, keys_of: KeysOf, ranks: Sequence[Sequence[int]]) -> list[list[Cut]]:
+def select(
+    stream: Stream, keys_of: KeysOf, ranks: Sequence[Sequence[int]], places: bool = True
+) -> list[list[Cut]]:
     """The sets of the ``r`` largest elements, for every ``r`` of ``ranks[kind]``.
 
     Parameters
     ----------
     keys_of : makes ``len(ranks)`` kinds of keys of a block
     ranks : for every kind the sizes of the sets, 0 … number of elements
+    places : find ``ties`` too; without, only the thresholds are right
 
     Returns
     -------
@@ -100,7 +103,7 @@ def select(stream: Stream, keys_of: KeysOf, ranks: Sequence[Sequence[int]]) -> l
     found = {(kind, r): Cut(0, size) if r >= size else Cut(0xFFFFFFFF, 0) for kind, rs in enumerate(ranks) for r in rs}
     searches = [_Search(kind, r) for (kind, r) in found if 0 < r < size]
     if searches:
-        _Selection(stream, keys_of, len(ranks), searches).run()
+        _Selection(stream, keys_of, len(ranks), searches).run(places)
     for search in searches:
         assert search.cut is not None
         found[search.kind, search.rank] = search.cut
@@ -118,7 +121,7 @@ class _Selection:
         self.size = stream.n_rows * stream.n_cols
         self.kernels: Any = load("ranks")
 
-    def run(self) -> None:
+    def run(self, places: bool) -> None:
         """All passes."""
         stride = max(1, self.size // max(_SAMPLE, self.size // _SAMPLE_SHARE))
         self._aim(range(stride // 2, self.stream.n_blocks, stride) if stride > 1 else None, self.searches)
@@ -127,7 +130,8 @@ class _Selection:
             self._aim(None, missed)
             missed = self._count(missed)
         assert not missed
-        self._place([s for s in self.searches if s.cut is not None and s.cut.ties < 0])
+        if places:
+            self._place([s for s in self.searches if s.cut is not None and s.cut.ties < 0])
 
     def _keys(self, x: Floats, start: int, use: Callable[[Keys], None]) -> None:
         with borrow(self.n_kinds, x[0].size) as scratch:

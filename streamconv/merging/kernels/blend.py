@@ -1,4 +1,8 @@
-"""Weighted sums of inputs, in the order of the inputs."""
+"""Weighted sums of inputs, in the order of the inputs.
+
+Where a sum says ``fused``, a product is added before it is rounded to float32, as the fused multiply-add of today's processors
+does. It is spelled in float64, where the product is exact, so that it is the same on processors without it.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +16,7 @@ _STEP = 2048
 
 @kernel
 def weighted_sum(x, weights, divisor, out):  # type: ignore[no-untyped-def]
-    """``out = Σ weights[i] x[i] / divisor``.
+    """``out = Σ weights[i] x[i] / divisor``, fused.
 
     x : float32[n_inputs, n]
     weights : float32[n_inputs]
@@ -23,12 +27,29 @@ def weighted_sum(x, weights, divisor, out):  # type: ignore[no-untyped-def]
         total = out[at : at + _STEP]
         total[:] = np.float32(0)
         for i in range(len(x)):
-            row, weight = x[i, at : at + _STEP], weights[i]
+            row, weight = x[i, at : at + _STEP], np.float64(weights[i])
             for k in range(len(total)):
-                total[k] += weight * row[k]
+                total[k] = np.float32(np.float64(total[k]) + weight * np.float64(row[k]))
         if divisor != ONE:
             for k in range(len(total)):
                 total[k] /= divisor
+
+
+@kernel
+def mix(x, weights, out):  # type: ignore[no-untyped-def]
+    """``out = Σ weights[i] x[i]``, every product rounded.
+
+    x : float32[n_inputs, n]
+    weights : float32[n_inputs]
+    out : float32[n]
+    """
+    for at in range(0, len(out), _STEP):
+        total = out[at : at + _STEP]
+        total[:] = np.float32(0)
+        for i in range(len(x)):
+            row, weight = x[i, at : at + _STEP], weights[i]
+            for k in range(len(total)):
+                total[k] += weight * row[k]
 
 
 @kernel

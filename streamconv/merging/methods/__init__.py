@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 from . import (
+    arcee_fusion,
     breadcrumbs,
     breadcrumbs_ties,
     dare_linear,
     dare_ties,
     della,
     della_linear,
+    karcher,
     linear,
+    model_stock,
+    multislerp,
+    nearswap,
+    nuslerp,
     passthrough,
+    ram,
+    ramplus_tl,
+    sce,
     slerp,
     task_arithmetic,
     ties,
@@ -20,8 +29,8 @@ from .base import Method, Operator, Parameter, Task
 __all__ = ["METHODS", "Method", "Operator", "Parameter", "Task"]
 
 _MODULES = (
-    linear, slerp, task_arithmetic, ties, dare_linear, dare_ties, della, della_linear, breadcrumbs, breadcrumbs_ties,
-    passthrough,
+    linear, slerp, nuslerp, multislerp, task_arithmetic, ties, dare_linear, dare_ties, della, della_linear, breadcrumbs,
+    breadcrumbs_ties, model_stock, sce, karcher, arcee_fusion, nearswap, ram, ramplus_tl, passthrough,
 )  # fmt: skip
 
 #: by the spelling in recipes

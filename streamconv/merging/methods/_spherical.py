@@ -1,12 +1,13 @@
-"""What the methods on the sphere share: the Gram matrix as statistic, and weights on great circles.
+"""What the methods on the sphere share: dot products of all pairs of inputs, and weights on great circles.
 
-Everything these methods do stays in the span of their inputs, so the dot products of all pairs say all there is to know; the
-result is one weighted sum.
+Everything these methods do stays in the span of their inputs, so the Gram matrix says all there is to know, and the result is
+one weighted sum. The vectors are whole tensors, or single rows of them.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,31 +18,33 @@ from ..stream import Stream
 from .base import Statistic
 
 Matrix = NDArray[np.float64]
+#: weights of all vectors from their Gram matrix float64[n, n]
+Weigh = Callable[[Matrix], list[float]]
 
 
-class Spherical:
-    """An operator whose result is a weighted sum of vectors, with weights made from their Gram matrix.
-
-    A subclass gives ``weights``.
+class WholeTensor:
+    """The vectors are the flattened inputs; the statistic is their weights.
 
     Parameters
     ----------
     count : number of vectors
     from_base : the first input is an origin: vectors are the differences to it, and it is added again at the end
+    weigh : the method
     """
 
     needs_statistic = True
 
-    def __init__(self, count: int, from_base: bool) -> None:
+    def __init__(self, count: int, from_base: bool, weigh: Weigh) -> None:
         self._count = count
         self._from_base = from_base
+        self._weigh = weigh
 
     def measure(self, stream: Stream) -> Statistic:
-        """The dot products of all pairs of vectors, float64: those of the first with all, of the second with …"""
+        """The weights, from dot products in float64."""
         sums = load("sums")
         size = self._count * (self._count + 1) // 2
 
-        def look(x: Floats, start: int) -> NDArray[np.float64]:
+        def look(x: Floats, start: int) -> Matrix:
             flat = x.reshape(len(x), -1)
             if self._from_base:
                 sums.subtract(flat[1:], flat[0])
@@ -53,28 +56,80 @@ class Spherical:
         total = np.zeros(size, np.float64)
         for found in stream.map(look):
             total += found
-        return total.tolist()
+        return [float(w) for w in self._weigh(gram_matrix(total, self._count))]
 
     def merge(self, x: Floats, start: int, statistic: Statistic, out: Floats) -> None:
         """See ``Operator.merge``."""
-        weights = np.array(self.weights(gram_matrix(statistic, self._count)), np.float32)
+        weights = np.array(statistic, np.float32)
         flat, one = x.reshape(len(x), -1), np.float32(1)
         if self._from_base:
             load("blend").delta_sum(flat, weights, one, one, out.reshape(-1))
         else:
-            load("blend").weighted_sum(flat, weights, one, out.reshape(-1))
-
-    def weights(self, gram: Matrix) -> list[float]:
-        """The weight of every vector.
-
-        Parameters
-        ----------
-        gram : float64[n, n] dot products
-        """
-        raise NotImplementedError
+            load("blend").mix(flat, weights, out.reshape(-1))
 
 
-def gram_matrix(packed: list[float], count: int) -> Matrix:
+class EachRow:
+    """The vectors are single rows; parameters as for ``WholeTensor``."""
+
+    needs_statistic = False
+
+    def __init__(self, count: int, from_base: bool, weigh: Weigh) -> None:
+        self._count = count
+        self._from_base = from_base
+        self._weigh = weigh
+
+    def measure(self, stream: Stream) -> Statistic:
+        """Nothing to measure."""
+        return None
+
+    def merge(self, x: Floats, start: int, statistic: Statistic, out: Floats) -> None:
+        """See ``Operator.merge``."""
+        rows = load("rows")
+        if self._from_base:
+            load("sums").subtract(x[1:].reshape(len(x) - 1, -1), x[0].reshape(-1))
+        vectors = x[1:] if self._from_base else x
+        packed = np.empty((out.shape[0], self._count * (self._count + 1) // 2), np.float64)
+        rows.gram_of_rows(vectors, packed)
+        weights = np.array([self._weigh(gram_matrix(row, self._count)) for row in packed], np.float32)
+        rows.mix_rows(vectors, weights, x[0], self._from_base, out)
+
+
+class EachColumn:
+    """The vectors are single columns; the statistic are their weights, input by input. Parameters as for ``WholeTensor``."""
+
+    needs_statistic = True
+
+    def __init__(self, count: int, from_base: bool, weigh: Weigh) -> None:
+        self._count = count
+        self._from_base = from_base
+        self._weigh = weigh
+
+    def measure(self, stream: Stream) -> Statistic:
+        """The weights, from dot products in float64."""
+        size = self._count * (self._count + 1) // 2
+
+        def look(x: Floats, start: int) -> Matrix:
+            if self._from_base:
+                load("sums").subtract(x[1:].reshape(len(x) - 1, -1), x[0].reshape(-1))
+            found = np.zeros((size, x.shape[2]), np.float64)
+            load("rows").gram_of_columns(x[1:] if self._from_base else x, found)
+            return found
+
+        total = np.zeros((size, stream.n_cols), np.float64)
+        for found in stream.map(look):
+            total += found
+        weights = [self._weigh(gram_matrix(column, self._count)) for column in total.T]
+        return [[float(w[i]) for w in weights] for i in range(self._count)]
+
+    def merge(self, x: Floats, start: int, statistic: Statistic, out: Floats) -> None:
+        """See ``Operator.merge``."""
+        if self._from_base:
+            load("sums").subtract(x[1:].reshape(len(x) - 1, -1), x[0].reshape(-1))
+        weights = np.array(statistic, np.float32)
+        load("rows").mix_columns(x[1:] if self._from_base else x, weights, x[0], self._from_base, out)
+
+
+def gram_matrix(packed: Matrix, count: int) -> Matrix:
     """The symmetric float64[count, count] whose upper half is ``packed`` row by row."""
     gram = np.zeros((count, count), np.float64)
     gram[np.triu_indices(count)] = packed
@@ -85,3 +140,8 @@ def arc_weights(t: float, cosine: float) -> list[float]:
     """Weights of two vectors at the fraction ``t`` of the arc between them, from the cosine of their angle."""
     angle = math.acos(cosine)
     return [math.sin((1 - t) * angle) / math.sin(angle), math.sin(t * angle) / math.sin(angle)]
+
+
+def clamp(cosine: float) -> float:
+    """Rounding may have left the range of a cosine."""
+    return max(-1.0, min(1.0, cosine))

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 
-from ._spherical import Matrix, Spherical, arc_weights
+from ._spherical import Matrix, WholeTensor, arc_weights, clamp
 from .base import Method, Operator, Parameter, Task
 
 #: vectors closer than this (or closer to opposite) are mixed along the straight line
@@ -15,23 +15,16 @@ _STRAIGHT = 0.9995
 _TINY = 1e-8
 
 
-class _Slerp(Spherical):
-    def __init__(self, t: float) -> None:
-        super().__init__(2, from_base=False)  # the base is one end of the arc, not an origin
-        self._t = t
+def _bind(task: Task) -> Operator:
+    t: float = task.shared["t"]
 
-    def weights(self, gram: Matrix) -> list[float]:
-        """Of the base and of the other model."""
+    def weigh(gram: Matrix) -> list[float]:
         norms = [math.sqrt(gram[i, i]) for i in (0, 1)]
         lengths = [norm if norm > _TINY else 1.0 for norm in norms]
-        cosine = max(-1.0, min(1.0, gram[0, 1] / (lengths[0] * lengths[1])))
-        if abs(cosine) > _STRAIGHT:
-            return [1 - self._t, self._t]
-        return arc_weights(self._t, cosine)
+        cosine = clamp(gram[0, 1] / (lengths[0] * lengths[1]))
+        return [1 - t, t] if abs(cosine) > _STRAIGHT else arc_weights(t, cosine)
 
-
-def _bind(task: Task) -> Operator:
-    return _Slerp(task.shared["t"])
+    return WholeTensor(2, False, weigh)  # the base is one end of the arc, not an origin
 
 
 METHOD = Method(

@@ -1,0 +1,291 @@
+"""Row sources of matrices that an adapter changes, row by row over the rows of the base.
+
+    W' = W + s B A                         low rank (Hu et al. 2021, arXiv:2106.09685)
+    W' = m / |W + s B A| · (W + s B A)     weight-decomposed (DoRA, Liu et al. 2024, arXiv:2402.09353), lengths of the rows
+                                           of the outputs over all inputs
+
+Arithmetic is float32 in a fixed order; the result is rounded once to the precision of the base. Where the stored matrix has
+inputs for rows (embeddings, and the transposed layers of GPT-2), the change is transposed and the lengths are those of columns,
+which takes one look at the whole tensor.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cache as once
+from typing import Any
+
+import numpy as np
+
+from ..quant import cache
+from ..rows import Bytes, Floats, RowSource, matrix_shape
+from ..sources.widen import STORED_TYPES, widen
+from .inputs import common_dtype, round_to
+from .scratch import borrow
+
+#: elements of the base that are changed at a time
+_TILE = 64 << 10
+#: columns of a factor that are turned into rows together
+_BLOCK = 4096
+#: parts that column sums are made in; fixed, so that their sum does not depend on threads
+_PARTS = 64
+_KEPT_BYTES = 16 << 20
+
+
+@once
+def _kernels() -> Any:
+    cache.folder()  # before anything imports numba
+    from . import lora_kernels
+
+    return lora_kernels
+
+
+class Kept:
+    """The float32 factors used last, by name; all tensors of an adapter share one.
+
+    Parameters
+    ----------
+    limit_bytes : what may be held; the newest is held whatever its size
+    """
+
+    def __init__(self, limit_bytes: int = _KEPT_BYTES) -> None:
+        self._limit = limit_bytes
+        self._found: OrderedDict[Any, Floats] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def get(self, key: Any, make: Callable[[], Floats]) -> Floats:
+        """What ``make`` returns, which must not be changed."""
+        with self._lock:
+            found = self._found.get(key)
+            if found is None:
+                found = self._found[key] = make()
+                while len(self._found) > 1 and sum(each.nbytes for each in self._found.values()) > self._limit:
+                    self._found.popitem(last=False)
+            self._found.move_to_end(key)
+            return found
+
+
+@dataclass(frozen=True)
+class LowRank:
+    """A change ``scale · B A`` of one matrix.
+
+    Attributes
+    ----------
+    name : the matrix, which tells its factors apart in ``kept``
+    a : float[rank, n_in]
+    b : float[n_out, rank]
+    scale : what the product is multiplied by
+    transposed : the matrix is stored as [n_in, n_out]
+    """
+
+    name: str
+    a: RowSource
+    b: RowSource
+    scale: float
+    transposed: bool
+    kept: Kept
+
+    def add(self, start: int, rows: Floats) -> None:
+        """Change ``rows`` float32[n, n_cols], C order: those from ``start`` on."""
+        right = self.kept.get((self.name, "right"), self._right)
+        _kernels().add_product(self._left(start, start + len(rows)), right, np.float32(self.scale), rows)
+
+    def _right(self) -> Floats:
+        """The factor that every row takes part in: float32[rank, n_cols]."""
+        if not self.transposed:
+            return self.a.read(0, self.a.shape[0])
+        return np.ascontiguousarray(self.b.read(0, self.b.shape[0]).T)
+
+    def _left(self, start: int, stop: int) -> Floats:
+        """The factor of rows ``start..stop``: float32[stop - start, rank]."""
+        if not self.transposed:
+            return self.b.read(start, stop)
+        left = np.empty((stop - start, self.a.shape[0]), np.float32)
+        for first in range(start - start % _BLOCK, stop, _BLOCK):
+            block = self.kept.get((self.name, first), lambda first=first: self._columns(first))  # type: ignore[misc]
+            a, b = max(start, first), min(stop, first + _BLOCK)
+            left[a - start : b - start] = block[a - first : b - first]
+        return left
+
+    def _columns(self, first: int) -> Floats:
+        """Columns of ``a`` from ``first`` on, as rows."""
+        rank, n_in = self.a.shape
+        stop = min(first + _BLOCK, n_in)
+        stored, kind = self.a.stored(0, rank), STORED_TYPES.get(self.a.dtype)
+        if stored is None or kind is None or kind.widen is None:
+            columns = np.stack([self.a.read(k, k + 1)[0, first:stop] for k in range(rank)])
+        else:
+            size = kind.bits // 8
+            columns = np.empty((rank, stop - first), np.float32)
+            widen(self.a.dtype, np.ascontiguousarray(stored[:, first * size : stop * size]), columns)
+        return np.ascontiguousarray(columns.T)
+
+
+class _Changed:
+    """Rows of a base that are changed and rounded to its precision; a subclass says how."""
+
+    def __init__(self, base: RowSource) -> None:
+        self.base = base
+        self.shape = base.shape
+        self.dtype = common_dtype([base.dtype])
+        self.n_rows, self.n_cols = matrix_shape(base.shape)
+
+    def _change(self, start: int, rows: Floats) -> None:
+        """Change ``rows`` float32[n, n_cols] in C order: those from ``start`` on."""
+        raise NotImplementedError
+
+    def read(self, start: int, stop: int, out: Floats | None = None) -> Floats:
+        """See ``RowSource.read``."""
+        if out is None:
+            out = np.empty((stop - start, self.n_cols), np.float32)
+        step = max(1, _TILE // max(1, self.n_cols))
+        for a in range(start, stop, step):
+            tile = out[a - start : min(a + step, stop) - start]
+            if tile.flags.c_contiguous:
+                self._fill(a, tile)
+                continue
+            with borrow(*tile.shape) as dense:
+                self._fill(a, dense)
+                tile[...] = dense
+        return out
+
+    def _fill(self, start: int, rows: Floats) -> None:
+        self.base.read(start, start + len(rows), rows)
+        self._change(start, rows)
+        round_to(self.dtype, rows)
+
+    def stored(self, start: int, stop: int) -> Bytes | None:
+        """None: the values are made, not stored."""
+        return None
+
+    def prefetch(self, start: int, stop: int) -> None:
+        """Pass the hint on."""
+        self.base.prefetch(start, stop)
+
+    def release(self, start: int, stop: int) -> None:
+        """Pass the hint on."""
+        self.base.release(start, stop)
+
+
+class LoraRows(_Changed):
+    """``base`` plus a low-rank change."""
+
+    def __init__(self, base: RowSource, update: LowRank) -> None:
+        super().__init__(base)
+        self.update = update
+
+    def _change(self, start: int, rows: Floats) -> None:
+        self.update.add(start, rows)
+
+
+class DoraRows(LoraRows):
+    """``base`` plus a low-rank change, every row stretched to a length of its own.
+
+    Parameters
+    ----------
+    lengths : float[n_rows]
+    """
+
+    def __init__(self, base: RowSource, update: LowRank, lengths: RowSource) -> None:
+        super().__init__(base, update)
+        self._lengths = lengths.read(0, 1)[0]
+
+    def _change(self, start: int, rows: Floats) -> None:
+        self.update.add(start, rows)
+        _kernels().give_rows_length(self._lengths[start : start + len(rows)], rows)
+
+
+class DoraColumns(LoraRows):
+    """``base`` plus a low-rank change, every column stretched to a length of its own.
+
+    Parameters
+    ----------
+    lengths : float[n_cols]
+
+    ``prepare`` measures the columns; ``read`` calls it if nobody did. ``statistic``, plain JSON, may be stored and set again
+    in another run.
+    """
+
+    def __init__(self, base: RowSource, update: LowRank, lengths: RowSource) -> None:
+        super().__init__(base, update)
+        self._lengths = lengths.read(0, 1)[0]
+        self._factors: Floats | None = None
+        self._lock = threading.Lock()
+
+    @property
+    def needs_prepare(self) -> bool:
+        """Whether ``prepare`` has work to do."""
+        return self._factors is None
+
+    @property
+    def statistic(self) -> list[float] | None:
+        """What ``prepare`` found: the factor of every column."""
+        return None if self._factors is None else [float(factor) for factor in self._factors]
+
+    @statistic.setter
+    def statistic(self, factors: Sequence[float] | None) -> None:
+        self._factors = None if factors is None else np.array(factors, np.float32)
+
+    def prepare(self, threads: int = 1) -> None:
+        """Measure all columns, once; the result is the same for any number of ``threads``."""
+        with self._lock:
+            if self._factors is not None:
+                return
+            bounds = [self.n_rows * k // _PARTS for k in range(_PARTS + 1)]
+            with ThreadPoolExecutor(max(1, threads)) as pool:
+                sums = np.sum(list(pool.map(self._measure, bounds, bounds[1:])), axis=0)
+            found = np.sqrt(sums).astype(np.float32)
+            self._factors = self._lengths / np.where(found > 0, found, np.float32(1))
+
+    def _measure(self, start: int, stop: int) -> Any:
+        """Sums of squares of the columns over rows ``start..stop``, float64[n_cols]."""
+        sums = np.zeros(self.n_cols, np.float64)
+        step = max(1, _TILE // max(1, self.n_cols))
+        for a in range(start, stop, step):
+            with borrow(min(a + step, stop) - a, self.n_cols) as rows:
+                self.base.read(a, a + len(rows), rows)
+                self.update.add(a, rows)
+                _kernels().add_column_squares(rows, sums)
+        return sums
+
+    def _change(self, start: int, rows: Floats) -> None:
+        self.prepare()
+        self.update.add(start, rows)
+        _kernels().scale_columns(self._factors, rows)
+
+
+class AddedVector(_Changed):
+    """A vector plus ``scale`` times another of the same length: a bias and the bias of its adapter."""
+
+    def __init__(self, base: RowSource, added: RowSource, scale: float) -> None:
+        super().__init__(base)
+        self.added = added
+        self.scale = np.float32(scale)
+
+    def _change(self, start: int, rows: Floats) -> None:
+        rows += self.scale * self.added.read(start, start + len(rows))
+
+
+class ReplacedRows(_Changed):
+    """A matrix some rows of which are others.
+
+    Parameters
+    ----------
+    indices : which rows, in the order of those of ``rows``; the last of equal ones counts
+    """
+
+    def __init__(self, base: RowSource, indices: Sequence[int], rows: RowSource) -> None:
+        super().__init__(base)
+        self.rows = rows
+        found = {index: k for k, index in enumerate(indices)}
+        self._indices = np.array(sorted(found), np.int64)
+        self._places = [found[int(index)] for index in self._indices]
+
+    def _change(self, start: int, rows: Floats) -> None:
+        first, last = np.searchsorted(self._indices, (start, start + len(rows)))
+        for k in range(first, last):
+            rows[self._indices[k] - start] = self.rows.read(self._places[k], self._places[k] + 1)[0]

@@ -1,0 +1,18 @@
+"""ram: changes that several models made are averaged, those of one model are kept whole.
+
+Source: Reinforced Agent Merging, 2026, https://arxiv.org/abs/2601.13572
+"""
+
+from __future__ import annotations
+
+from ._reinforced import Reinforced
+from .base import Method, Parameter
+
+METHOD = Method(
+    name="ram",
+    title="Reinforced Agent Merging",
+    source="https://arxiv.org/abs/2601.13572",
+    parameters=(Parameter("epsilon", default=1e-5),),
+    bind=Reinforced,
+    least=0,
+)
