@@ -68,7 +68,9 @@ def _common(parser: argparse.ArgumentParser) -> None:
 
 def _job(parser: argparse.ArgumentParser) -> None:
     """Options of the commands that plan a conversion."""
-    parser.add_argument("source", metavar="SRC", help="checkpoint folder, .safetensors or .gguf file")
+    parser.add_argument(
+        "source", metavar="SRC", help="checkpoint folder, .safetensors or .gguf file, merge recipe .yml"
+    )
     parser.add_argument("output", metavar="OUT", help="name of the output: NAME.gguf, or a folder for safetensors")
     add = parser.add_argument_group("types").add_argument
     add(
@@ -104,6 +106,10 @@ def _job(parser: argparse.ArgumentParser) -> None:
         "--max-shard-size", type=_size, default=5_000_000_000, metavar="SIZE",
         help="write safetensors shards of at most this size (default 5G)",
     )  # fmt: skip
+    add = parser.add_argument_group("merge recipes").add_argument
+    add("--seed", type=int, default=0, metavar="N", help="seed of the random methods (default 0)")
+    add("--lenient", action="store_true", help="unknown keys of a recipe are warnings, not errors")
+    add("--allow-crimes", action="store_true", help="merge models of different architectures")
     add = parser.add_argument_group("running").add_argument
     add(
         "--ram",
@@ -150,6 +156,9 @@ def make_parser() -> argparse.ArgumentParser:
     convert = command("convert", "convert SRC to OUT; the same command again goes on where it stopped")
     _job(convert)
     _convert_options(convert)
+    merge = command("merge", "merge models by a recipe, RECIPE.yml; OUT and everything else as for convert")
+    _job(merge)
+    _convert_options(merge)
     _job(command("plan", "show what convert would do: tensors, types, bytes, memory, disk; writes nothing"))
     status = command("status", "show how far the job for OUT is")
     status.add_argument("output", metavar="OUT")

@@ -12,7 +12,7 @@ from typing import Any
 from . import conversion, progress
 from .engine.journal import read_progress
 from .engine.run import Outcome
-from .errors import BadInput, CannotCreate, InputMissing, StreamconvError
+from .errors import BadInput, CannotCreate, InputMissing, StreamconvError, UsageError
 from .progress import duration, size
 
 
@@ -41,6 +41,9 @@ def _options(a: argparse.Namespace) -> conversion.Options:
         allow_requantize=a.allow_requantize,
         split_max_bytes=a.split_max_size,
         split_max_tensors=a.split_max_tensors,
+        seed=a.seed,
+        lenient=a.lenient,
+        allow_crimes=a.allow_crimes,
         pre=a.pre,
         vocab_only=a.vocab_only,
         mmproj=a.mmproj,
@@ -89,6 +92,13 @@ def convert(a: argparse.Namespace) -> int:
     elif not a.quiet:
         print(_summary(prepared, outcome, reporter, time.monotonic() - began), flush=True)
     return 0
+
+
+def merge(a: argparse.Namespace) -> int:
+    """``streamconv merge``: ``convert`` for a recipe."""
+    if Path(a.source).suffix not in conversion.RECIPES:
+        raise UsageError(f"{a.source} is no merge recipe", "Give a RECIPE.yml, or use streamconv convert.")
+    return convert(a)
 
 
 def _final(prepared: conversion.Prepared, outcome: Outcome | None) -> dict[str, Any]:

@@ -10,12 +10,14 @@ import pytest
 import streamconv
 
 PACKAGE = Path(streamconv.__file__).resolve().parent
-STAGES = ("sources", "models", "quant", "targets")
+STAGES = ("sources", "dequant", "merging", "models", "quant", "targets")
 #: what each stage folder may import of ours; quant knows no other stage
 ALLOWED = {
     "sources": {"rows", "errors", "metadata", "quant", "sources"},
     "models": {"rows", "errors", "metadata", "sources", "models"},
     "quant": {"rows", "errors", "metadata", "quant"},
+    "dequant": {"rows", "errors", "sources", "quant", "dequant"},
+    "merging": {"rows", "errors", "metadata", "sources", "quant", "merging"},
     "targets": {"rows", "errors", "metadata", "quant", "targets"},
     "engine": {"rows", "errors", "engine"},
 }

@@ -4,13 +4,14 @@ This package is the only one that knows all stages; none of them knows another e
 """
 
 from .execution import budget_of, execute
-from .opening import open_rows, open_source
+from .opening import RECIPES, open_rows, open_source
 from .options import Options
 from .outputs import prepare
 from .prepared import Output, OutputTensor, Prepared
 from .reports import describe, write_report
 
 __all__ = [
+    "RECIPES",
     "Options",
     "Output",
     "OutputTensor",

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from pathlib import Path
 
 from .. import sources
 from ..rows import RowSource
 from ..sources.checkpoint import Checkpoint
 from .options import Options
+
+#: endings of merge recipes
+RECIPES = (".yml", ".yaml")
 
 
 def open_source(source: str | os.PathLike[str], options: Options) -> Checkpoint:
@@ -18,6 +22,17 @@ def open_source(source: str | os.PathLike[str], options: Options) -> Checkpoint:
     ------
     BadInput, InputMissing, NoPermission : see the opener of each kind
     """
+    path = Path(source)
+    if path.suffix in RECIPES:
+        from .. import merging
+
+        return merging.open_recipe(
+            path,
+            lambda reference: open_source(reference, options),
+            lenient=options.lenient,
+            seed=options.seed,
+            allow_crimes=options.allow_crimes,
+        )
     return sources.open_checkpoint(source, io=options.io, weights=not options.vocab_only)
 
 

@@ -32,6 +32,8 @@ class Options:
     allow_nonfinite : convert NaN and Inf instead of refusing them
     measure : decode what was encoded and add up the error
     compat : reproduce defects of ggml
+    seed, lenient, allow_crimes : of a merge recipe: seed of random methods; unknown keys are warnings; models of different
+        architectures may be merged
     io : how inputs are read, ``mmap`` or ``pread``
     chunk_bytes : most output bytes of a chunk
     """
@@ -64,6 +66,9 @@ class Options:
     allow_nonfinite: bool = False
     measure: bool = False
     compat: bool = False
+    seed: int = 0
+    lenient: bool = False
+    allow_crimes: bool = False
     io: IoMode = "mmap"
     chunk_bytes: int = CHUNK_BYTES
 
