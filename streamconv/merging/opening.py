@@ -208,4 +208,4 @@ def _inputs(
     return (own, *files.values())
 
 
-__all__ = ["ARITHMETIC", "Opener", "RecipeFile", "open_document", "open_recipe", "BadInput"]
+__all__ = ["ARITHMETIC", "BadInput", "Opener", "RecipeFile", "open_document", "open_recipe"]

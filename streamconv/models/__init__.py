@@ -13,6 +13,7 @@ from . import gemma, gemma2, gemma3, llama, mistral, qwen2, qwen3
 from .build import Model, build
 from .config import architecture
 from .family import Family
+from .multimodal import text_architecture
 from .projector import build_projector
 
 _FAMILIES: tuple[Family, ...] = tuple(m.FAMILY for m in (llama, mistral, qwen2, qwen3, gemma, gemma2, gemma3))
@@ -35,6 +36,9 @@ def family_of(checkpoint: Checkpoint) -> Family:
     """
     name = architecture(checkpoint.config)
     if name not in FAMILIES:
+        inner = text_architecture(checkpoint)
+        if inner in FAMILIES:
+            return FAMILIES[inner]
         near = difflib.get_close_matches(name, FAMILIES, n=3)
         raise BadInput(
             f"{checkpoint.folder / 'config.json'}: architecture {name!r} is not supported",

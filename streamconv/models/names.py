@@ -59,8 +59,10 @@ def plain_name(name: str) -> str:
 
     >>> plain_name("model.language_model.layers.0.mlp.up_proj.weight"), plain_name("layers.0.mlp.up_proj.weight")
     ('model.layers.0.mlp.up_proj.weight', 'model.layers.0.mlp.up_proj.weight')
+    >>> plain_name("llm.model.norm.weight")
+    'model.norm.weight'
     """
-    name = name.replace("language_model.", "")
+    name = name.removeprefix("llm.").replace("language_model.", "")
     if name.startswith(("layers.", "embed_tokens.", "norm.")):  # saved from the bare model class
         name = "model." + name
     return name

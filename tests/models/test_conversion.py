@@ -17,7 +17,7 @@ from streamconv.models import FAMILIES
 
 SMALL = ["mistral-spm", "qwen2-yarn"]
 REFERENCE = [
-    "llama2-spm", "llama3-bpe", "llama-linear-sharded", "mistral-spm", "qwen2-yarn", "qwen3-tied", "gemma1",
+    "llama2-spm", "llama3-bpe", "llama-linear-sharded", "mistral-spm", "qwen2-yarn", "qwen3-tied", "minicpmv26", "gemma1",
     "gemma3-text", "gemma3-mm",
 ]  # fmt: skip
 TYPES = ["f32", "f16", "bf16", "q8_0", "auto"]

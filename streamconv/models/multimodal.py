@@ -1,0 +1,39 @@
+"""Which text model is inside a checkpoint of several modules: LLaVA, MiniCPM-V and their like."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from ..sources.checkpoint import Checkpoint
+
+#: ``text_config.model_type`` -> architecture of the text model alone
+_BY_TYPE = {
+    "llama": "LlamaForCausalLM",
+    "mistral": "MistralForCausalLM",
+    "qwen2": "Qwen2ForCausalLM",
+    "qwen3": "Qwen3ForCausalLM",
+    "gemma": "GemmaForCausalLM",
+    "gemma2": "Gemma2ForCausalLM",
+    "gemma3_text": "Gemma3ForCausalLM",
+}
+#: Architectures whose config.json is that of a text model that it does not name; its tensors start with ``llm.``.
+_UNNAMED = ("MiniCPMV", "MiniCPMO")
+
+
+def text_architecture(checkpoint: Checkpoint) -> str:
+    """The architecture of the text model in ``checkpoint``, "" when it is not known.
+
+    The modules of a text model differ in their attention: Qwen 2 has biases on queries, Qwen 3 norms, Llama neither.
+    """
+    section = checkpoint.config.get("text_config")
+    if isinstance(section, Mapping):
+        return _BY_TYPE.get(str(section.get("model_type")), "")
+    names = checkpoint.config.get("architectures")
+    if not isinstance(names, list) or not names or names[0] not in _UNNAMED:
+        return ""
+    block = "llm.model.layers.0.self_attn."
+    if f"{block}q_norm.weight" in checkpoint.tensors:
+        return "Qwen3ForCausalLM"
+    if f"{block}q_proj.bias" in checkpoint.tensors:
+        return "Qwen2ForCausalLM"
+    return "LlamaForCausalLM" if f"{block}q_proj.weight" in checkpoint.tensors else ""
