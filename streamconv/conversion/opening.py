@@ -7,33 +7,68 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from .. import sources
+from ..engine import budget
 from ..rows import RowSource
 from ..sources.checkpoint import Checkpoint
+from ..sources.hub.model import Reference, parse_reference
 from .options import Options
+from .supply import Supply
 
 #: endings of merge recipes
 RECIPES = (".yml", ".yaml")
+#: a name with such an ending is a file, though the hub would allow it for a model
+_FILE_ENDINGS = (".gguf", ".safetensors", ".bin", ".json", ".sbs", *RECIPES)
 
 
-def open_source(source: str | os.PathLike[str], options: Options) -> Checkpoint:
+def hub_reference(source: str | os.PathLike[str]) -> Reference | None:
+    """What ``source`` names on the hub; None when it is, or looks like, something on this machine."""
+    text = os.fspath(source)
+    ref = parse_reference(text)
+    if ref is None or "://" in text:
+        return ref
+    path = Path(text)
+    is_here = os.path.lexists(path) or path.parent.is_dir() or path.parts[0] in (".", "..", "~")
+    return None if is_here or (not ref.file and path.suffix in _FILE_ENDINGS) else ref
+
+
+def open_source(source: str | os.PathLike[str], options: Options, supply: Supply | None = None) -> Checkpoint:
     """The checkpoint ``source`` names.
+
+    Parameters
+    ----------
+    supply : where models of the hub come from; None: one of its own, with the usual cache
 
     Raises
     ------
     BadInput, InputMissing, NoPermission : see the opener of each kind
+    NetworkError, Locked : a model of the hub cannot be had
     """
     path = Path(source)
+    supply = supply or Supply(Path(), offline=options.offline, refresh=options.refresh)
     if path.suffix in RECIPES:
         from .. import merging
 
         return merging.open_recipe(
             path,
-            lambda reference: open_source(reference, options),
+            lambda reference: open_source(reference, options, supply),
+            open_adapter=lambda reference: _open_adapter(reference, supply),
             lenient=options.lenient,
             seed=options.seed,
             allow_crimes=options.allow_crimes,
+            threads=budget.default_threads() if options.threads is None else options.threads,
         )
+    ref = hub_reference(source)
+    if ref is not None:
+        return supply.open(ref, options.io, weights=not options.vocab_only)
     return sources.open_checkpoint(source, io=options.io, weights=not options.vocab_only)
+
+
+def _open_adapter(reference: str, supply: Supply) -> Checkpoint:
+    """The LoRA adapter ``reference`` names."""
+    from ..merging import lora
+
+    ref = hub_reference(reference)
+    return lora.open_adapter(Path(reference) if ref is None else supply.open_adapter(ref))
 
 
 def open_rows(source: str | os.PathLike[str]) -> Mapping[str, RowSource]:

@@ -18,6 +18,24 @@ class _LeftOut(Exception):
     """The output does without this tensor."""
 
 
+@dataclass(frozen=True)
+class Options:
+    """How a recipe is carried out.
+
+    Attributes
+    ----------
+    seed : of the random methods
+    stream : tells the documents of one file apart
+    allow_crimes : merge models of different architectures
+    threads : that look at a whole tensor where the method needs it; never changes a value
+    """
+
+    seed: int = 0
+    stream: str = ""
+    allow_crimes: bool = False
+    threads: int = 1
+
+
 #: settings by name, the most specific place first
 Rules = Sequence[Parameters]
 
@@ -43,7 +61,7 @@ class Input:
 
 
 def merged_tensor(
-    recipe: Recipe, name: str, inputs: Sequence[Input], shared: Rules, t: float, seed: int, stream: str
+    recipe: Recipe, name: str, inputs: Sequence[Input], shared: Rules, t: float, options: Options
 ) -> RowSource | None:
     """The rows of output tensor ``name``; None when it is to be left out.
 
@@ -52,7 +70,6 @@ def merged_tensor(
     inputs : at least one, all of one shape
     shared : where shared parameters are looked up
     t : place in the layers, 0 … 1
-    seed, stream : see ``Task``
 
     Raises
     ------
@@ -85,13 +102,13 @@ def merged_tensor(
             {p.name: _value(p, i.rules, i.name, t, name, i.model) for p in method.parameters if p.scope != "shared"}
             for i in others
         ],
-        seed=seed,
-        stream=stream,
+        seed=options.seed,
+        stream=options.stream,
     )
     if method.name == "passthrough" and task.each[0]["scale"] in (None, 1.0):
         return _copy(others[0], dtype, recipe.dtype)
     rows = [i.rows for i in ([base] if base else []) + others]
-    return MergedRows(name, rows, method.bind(task), dtype, recipe.dtype)
+    return MergedRows(name, rows, method.bind(task), dtype, recipe.dtype, options.threads)
 
 
 def _copy(source: Input, dtype: str, load: str | None) -> RowSource:

@@ -8,6 +8,7 @@ import numpy as np
 import xxhash
 from numpy.typing import NDArray
 
+from ..rows import Floats
 from .kernels import load
 from .scratch import borrow
 
@@ -34,3 +35,11 @@ class Chance:
             words = scratch.view(np.uint32)
             kernels.philox(self._key, block, words)
             out[...] = words.reshape(-1)[skip : skip + len(out)]
+
+    def normals(self, first: int, out: Floats) -> None:
+        """Fill ``out`` float32[n] with normally distributed numbers of these elements, mean 0 and variance 1."""
+        kernels: Any = load("random")
+        with borrow(len(out)) as scratch:
+            words = scratch.view(np.uint32)
+            self.words(first, words)
+            kernels.normals(words, out)

@@ -19,7 +19,9 @@ def nearest(word: str, known: Collection[str]) -> str:
     return f"Did you mean {found[0]!r}?" if found else f"Known are {', '.join(sorted(known))}."
 
 
-def check_keys(value: Mapping[Any, Any], known: Collection[str], where: str, lenient: bool, warnings: list[str]) -> None:
+def check_keys(
+    value: Mapping[Any, Any], known: Collection[str], where: str, lenient: bool, warnings: list[str]
+) -> None:
     """Refuse keys of ``value`` that are not ``known``.
 
     Parameters

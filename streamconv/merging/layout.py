@@ -162,6 +162,11 @@ def lay_out(names: Iterable[str], config: Mapping[str, Any]) -> Layout:
     return Layout(places, prefixes, counts, modules)
 
 
+def flat(names: Iterable[str]) -> Layout:
+    """The layout of a file whose names mean nothing: no layers, every tensor at its name."""
+    return Layout({Place("default", None, name): name for name in names}, {}, {}, ("default",))
+
+
 def _module_names(names: list[str], stacks: Mapping[str, set[int]]) -> dict[str, str]:
     """The module of every name outside of stacks and of every stack's prefix."""
     loose = [name for name in names if not _LAYER.search(name)]

@@ -29,14 +29,20 @@ class MergedRows:
     operator : the arithmetic
     dtype : precision of the result; every value is rounded to it once
     load : inputs are rounded to it as they are read; None: not
-    threads : of a prepare pass that nobody called ahead
+    threads : of a prepare pass that nobody called ahead; the others who read meanwhile wait for it
 
     ``prepare`` looks at the whole tensor where the method needs that; ``read`` calls it if nobody did. What it finds is
     ``statistic``, plain JSON, which may be stored and set again in another run.
     """
 
     def __init__(
-        self, name: str, inputs: Sequence[RowSource], operator: Operator, dtype: str, load: str | None = None
+        self,
+        name: str,
+        inputs: Sequence[RowSource],
+        operator: Operator,
+        dtype: str,
+        load: str | None = None,
+        threads: int = 1,
     ) -> None:
         self.name = name
         self.shape = inputs[0].shape
@@ -44,6 +50,7 @@ class MergedRows:
         self.operator = operator
         self.inputs = Inputs(inputs, load)
         self.statistic: Statistic = None
+        self._threads = threads
         self._n_cols = matrix_shape(self.shape)[1]
         self._lock = threading.Lock()
         # what rounding would not change is not rounded: a copy in a type that holds all inputs
@@ -57,7 +64,7 @@ class MergedRows:
         """Whether ``prepare`` has work to do."""
         return self.operator.needs_statistic and self.statistic is None
 
-    def prepare(self, threads: int = 1) -> None:
+    def prepare(self, threads: int | None = None) -> None:
         """Look at the whole tensor, once; the result is the same for any number of ``threads``.
 
         May be called from several threads: one works, the others wait.
@@ -65,7 +72,7 @@ class MergedRows:
         if self.needs_prepare:
             with self._lock:
                 if self.needs_prepare:
-                    self.statistic = self.operator.measure(Stream(self.inputs, threads))
+                    self.statistic = self.operator.measure(Stream(self.inputs, threads or self._threads))
 
     def read(self, start: int, stop: int, out: Floats | None = None) -> Floats:
         """See ``RowSource.read``; values are rounded to ``dtype``."""

@@ -42,7 +42,7 @@ class Parser:
             raise BadInput(
                 f"{self.where}: merge_method is missing", f"Name one of {', '.join(METHODS)}; or experts for a mixture."
             )
-        self._check(top, (*_KEYS, "name") if named else _KEYS, self.where)
+        self.check(top, (*_KEYS, "name") if named else _KEYS, self.where)
         method = top["merge_method"]
         if not isinstance(method, str) or method not in METHODS:
             raise BadInput(f"{self.where}: unknown merge_method {method!r}", nearest(str(method), METHODS))
@@ -53,18 +53,19 @@ class Parser:
             method=method,
             stack=stack,
             modules=modules,
-            base_model=self._reference(top.get("base_model"), "base_model"),
+            base_model=self.reference(top.get("base_model"), "base_model"),
             parameters=self._parameters(top.get("parameters"), "parameters"),
-            dtype=self._dtype(top, "dtype"),
-            out_dtype=self._dtype(top, "out_dtype"),
+            dtype=self.dtype(top, "dtype"),
+            out_dtype=self.dtype(top, "out_dtype"),
             vocabulary=self._vocabulary(top),
-            name=self._name(top.get("name")),
+            name=self.name(top.get("name")),
         )
 
     def _at(self, place: str) -> str:
         return f"{self.where}: {place}"
 
-    def _check(self, value: Mapping[str, Any], known: tuple[str, ...], where: str) -> None:
+    def check(self, value: Mapping[str, Any], known: tuple[str, ...], where: str) -> None:
+        """Refuse keys that are not ``known``; see ``check_keys``."""
         check_keys(value, known, where, self.lenient, self.warnings)
 
     def _contents(self, top: Mapping[str, Any]) -> tuple[Stack | None, dict[str, Stack]]:
@@ -79,10 +80,12 @@ class Parser:
         for name, value in mapping(top["modules"], self._at("modules")).items():
             place = f"modules.{name}"
             body = mapping(value, self._at(place))
-            self._check(body, ("models", "slices", "parameters"), self._at(place))
+            self.check(body, ("models", "slices", "parameters"), self._at(place))
             if (body.get("models") is None) == (body.get("slices") is None):
                 raise BadInput(f"{self._at(place)}: give exactly one of models and slices")
-            modules[name] = self._stack(body, f"{place}.", self._parameters(body.get("parameters"), f"{place}.parameters"))
+            modules[name] = self._stack(
+                body, f"{place}.", self._parameters(body.get("parameters"), f"{place}.parameters")
+            )
         if not modules:
             raise BadInput(f"{self._at('modules')}: expected at least one module")
         return None, modules
@@ -99,20 +102,22 @@ class Parser:
 
     def _slice(self, value: Any, place: str) -> Slice:
         body = mapping(value, self._at(place))
-        self._check(body, ("sources", "base_model", "parameters", "residual_weight"), self._at(place))
+        self.check(body, ("sources", "base_model", "parameters", "residual_weight"), self._at(place))
         if body.get("residual_weight") is not None:
             self.warnings.append(f"{self._at(place)}: residual_weight has no effect")
         sources = sequence(body.get("sources"), self._at(f"{place}.sources"))
         return Slice(
             tuple(self._source(entry, f"{place}.sources[{i}]", True) for i, entry in enumerate(sources)),
-            self._reference(body.get("base_model"), f"{place}.base_model"),
+            self.reference(body.get("base_model"), f"{place}.base_model"),
             self._parameters(body.get("parameters"), f"{place}.parameters"),
         )
 
     def _source(self, value: Any, place: str, layered: bool) -> Source:
         body = mapping(value, self._at(place))
-        self._check(body, ("model", "layer_range", "parameters") if layered else ("model", "parameters"), self._at(place))
-        reference = self._reference(body.get("model"), f"{place}.model")
+        self.check(
+            body, ("model", "layer_range", "parameters") if layered else ("model", "parameters"), self._at(place)
+        )
+        reference = self.reference(body.get("model"), f"{place}.model")
         if reference is None:
             raise BadInput(f"{self._at(place)}: the entry names no model", "Write {model: PATH, parameters: {...}}.")
         layers = body.get("layer_range") if layered else None
@@ -126,21 +131,23 @@ class Parser:
         parameters = self._parameters(body.get("parameters"), f"{place}.parameters")
         return Source(reference, (layers[0], layers[1]) if layers is not None else None, parameters)
 
-    def _reference(self, value: Any, place: str) -> ModelRef | None:
+    def reference(self, value: Any, place: str) -> ModelRef | None:
+        """The model that ``value`` refers to; None for None."""
         return None if value is None else parse_reference(value, self._at(place), self.lenient, self.warnings)
 
     def _parameters(self, value: Any, place: str) -> Parameters:
         """Settings by name; names that no method has are unknown keys."""
         known = sorted({p.name for method in METHODS.values() for p in method.parameters})
         found = mapping(value, self._at(place))
-        self._check(found, tuple(known), self._at(place))
+        self.check(found, tuple(known), self._at(place))
         return {
             name: parse_setting(v, self._at(f"{place}.{name}"), self.lenient, self.warnings)
             for name, v in found.items()
             if name in known
         }
 
-    def _dtype(self, top: Mapping[str, Any], key: str) -> str | None:
+    def dtype(self, top: Mapping[str, Any], key: str) -> str | None:
+        """The type that ``top[key]`` names, spelled as in safetensors; None where it is not given."""
         value = top.get(key)
         if value is None:
             return None
@@ -151,7 +158,8 @@ class Parser:
             self.warnings.append(f"{self._at(key)}: float64 is done as float32")
         return _DTYPES[name]
 
-    def _name(self, value: Any) -> str | None:
+    def name(self, value: Any) -> str | None:
+        """The name of a document."""
         if value is None or (isinstance(value, str) and value):
             return value
         raise BadInput(f"{self._at('name')}: {value!r} is not a name")
@@ -169,9 +177,11 @@ class Parser:
         if top.get("tokenizer") is None:
             if top.get("tokenizer_source") is None:
                 return VocabularySettings(chat_template=template) if template is not None else None
-            return VocabularySettings(self._tokenizer_source(top["tokenizer_source"], "tokenizer_source"), {}, None, template)
+            return VocabularySettings(
+                self._tokenizer_source(top["tokenizer_source"], "tokenizer_source"), {}, None, template
+            )
         body = mapping(top["tokenizer"], self._at("tokenizer"))
-        self._check(body, ("source", "tokens", "pad_to_multiple_of"), self._at("tokenizer"))
+        self.check(body, ("source", "tokens", "pad_to_multiple_of"), self._at("tokenizer"))
         source = self._tokenizer_source(body.get("source", "union"), "tokenizer.source")
         multiple = body.get("pad_to_multiple_of")
         if multiple is not None and (type(multiple) is not int or multiple < 1):
@@ -183,30 +193,32 @@ class Parser:
     def _tokenizer_source(self, value: Any, place: str) -> str:
         if value in ("union", "base"):
             return str(value)
-        reference = self._reference(value, place)
+        reference = self.reference(value, place)
         if reference is None:
             raise BadInput(f"{self._at(place)}: {value!r} is not union, base or a model")
         return str(reference)
 
     def _token_rule(self, value: Any, place: str) -> TokenRule:
         body = mapping(value, self._at(place))
-        self._check(body, ("source", "force"), self._at(place))
+        self.check(body, ("source", "force"), self._at(place))
         force, source = body.get("force", False), body.get("source")
         if not isinstance(force, bool):
             raise BadInput(f"{self._at(place)}.force: {force!r} is neither true nor false")
         if source is None:
             return TokenRule(force=force)
         if not isinstance(source, Mapping) or "kind" not in source:
-            return TokenRule("model", str(self._reference(source, f"{place}.source")), force=force)
-        self._check(source, ("kind", "model", "token", "token_id"), self._at(f"{place}.source"))
+            return TokenRule("model", str(self.reference(source, f"{place}.source")), force=force)
+        self.check(source, ("kind", "model", "token", "token_id"), self._at(f"{place}.source"))
         if source["kind"] == "zero":
             return TokenRule("zero", force=force)
         if source["kind"] != "model_token":
             raise BadInput(f"{self._at(place)}.source.kind: {source['kind']!r} is neither model_token nor zero")
-        model = self._reference(source.get("model"), f"{place}.source.model")
+        model = self.reference(source.get("model"), f"{place}.source.model")
         token, number = source.get("token"), source.get("token_id")
         if model is None or (token is None) == (number is None):
             raise BadInput(f"{self._at(place)}.source: give a model and exactly one of token and token_id")
-        if not (token is None or isinstance(token, str)) or not (number is None or (type(number) is int and number >= 0)):
+        if not (token is None or isinstance(token, str)) or not (
+            number is None or (type(number) is int and number >= 0)
+        ):
             raise BadInput(f"{self._at(place)}.source: token is text, token_id a non-negative integer")
         return TokenRule("model_token", str(model), token, number, force)

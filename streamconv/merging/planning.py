@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from ..errors import BadInput, UsageError
 from ..rows import RowSource
 from ..sources.checkpoint import Checkpoint
-from .binding import Input, Rules, merged_tensor
-from .layout import Layout, Place, lay_out
+from .binding import Input, Options, Rules, merged_tensor
+from .layout import Layout, Place, flat, lay_out
 from .methods import METHODS
 from .recipe import Recipe, Slice, Stack
 from .vocabulary_plan import VocabularyPlan
@@ -53,25 +53,16 @@ class Merge:
     warnings: list[str] = field(default_factory=list)
 
 
-@dataclass(frozen=True)
-class Options:
-    """How a recipe is carried out.
-
-    Attributes
-    ----------
-    seed : of the random methods
-    stream : tells the documents of one file apart
-    allow_crimes : merge models of different architectures
-    """
-
-    seed: int = 0
-    stream: str = ""
-    allow_crimes: bool = False
-
-
 def open_layouts(models: Mapping[str, Checkpoint]) -> dict[str, Model]:
-    """The layout of every model."""
+    """The layout of every model; single files of tensors have no layers, all models among them being such files."""
+    if all(is_plain_file(each) for each in models.values()):
+        return {name: Model(name, each, flat(each.tensors)) for name, each in models.items()}
     return {name: Model(name, each, lay_out(each.tensors, _config(each))) for name, each in models.items()}
+
+
+def is_plain_file(checkpoint: Checkpoint) -> bool:
+    """Whether it is a file of tensors rather than a model: of any content, with names that mean nothing to us."""
+    return checkpoint.metadata is None and checkpoint.path.suffix in (".safetensors", ".bin", ".pt", ".pth", ".ckpt")
 
 
 def _config(checkpoint: Checkpoint) -> Mapping[str, object]:
@@ -256,7 +247,9 @@ class _Sliced:
             inputs.append(Input(source.model.name, rows, name or place.key, source.rules, source.is_base))
         target = self._name(place, layer)
         if missing and not (place.is_vocabulary or place.is_head):
-            if place.key.endswith("rotary_emb.inv_freq"):  # a buffer some versions stored, which every runtime recomputes
+            if place.key.endswith(
+                "rotary_emb.inv_freq"
+            ):  # a buffer some versions stored, which every runtime recomputes
                 return
             raise BadInput(
                 f"{self.where}: {missing[0]} has no tensor for {target!r}, which {inputs[0].model} has",
@@ -268,9 +261,7 @@ class _Sliced:
             laid = planner.vocabulary.embed({i.model: i.rows for i in inputs}, target)
             inputs = [Input(i.model, laid[i.model], i.name, i.rules, i.is_base) for i in inputs]
         self._check_shapes(target, place, inputs)
-        merged = merged_tensor(
-            planner.recipe, target, inputs, self.shared_rules, t, planner.options.seed, planner.options.stream
-        )
+        merged = merged_tensor(planner.recipe, target, inputs, self.shared_rules, t, planner.options)
         if merged is not None:
             planner.merge.tensors[target] = merged
         else:

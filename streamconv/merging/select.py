@@ -84,9 +84,7 @@ class _Search:
         return True
 
 
-def select(
-    stream: Stream, keys_of: KeysOf, ranks: Sequence[Sequence[int]], places: bool = True
-) -> list[list[Cut]]:
+def select(stream: Stream, keys_of: KeysOf, ranks: Sequence[Sequence[int]], places: bool = True) -> list[list[Cut]]:
     """The sets of the ``r`` largest elements, for every ``r`` of ``ranks[kind]``.
 
     Parameters
@@ -143,7 +141,11 @@ class _Selection:
         """Guess windows from the keys of ``blocks``; with all of them it is no guess."""
 
         def look(counts: Counts, x: Floats, start: int, at: int) -> None:
-            self._keys(x, start, lambda keys: [self.kernels.coarse(k, c) for k, c in zip(keys, counts, strict=True)])
+            def use(keys: Keys) -> None:
+                for row, found in zip(keys, counts, strict=True):
+                    self.kernels.coarse(row, found)
+
+            self._keys(x, start, use)
 
         parts = self.stream.fold(lambda: np.zeros((self.n_kinds, _BINS), np.int64), look, blocks)
         counts = np.sum(parts, axis=0)

@@ -66,13 +66,19 @@ def config_text(config: Mapping[str, Any]) -> bytes:
     return (json.dumps(config, indent=2, ensure_ascii=False) + "\n").encode()
 
 
-def readme(title: str, method: str, source: str, models: Sequence[str], recipe: str) -> bytes:
-    """A model card with the recipe in it."""
+def cards(title: str, described: str, models: Sequence[str], recipe: str) -> Side:
+    """A model card with the recipe in it, and the recipe.
+
+    Parameters
+    ----------
+    described : how it was made, as the end of a sentence
+    models : references, as the recipe spells them
+    recipe : text of the whole file
+    """
     listed = "\n".join(f"- {json.dumps(name, ensure_ascii=False)}" for name in models)
     fence = "```"
     while fence in recipe:
         fence += "`"
-    link = f" ({source})" if source else ""
     text = f"""---
 library_name: transformers
 tags:
@@ -83,7 +89,7 @@ base_model:
 ---
 # {title}
 
-Merged by streamconv with the method {method}{link}.
+Merged by streamconv with {described}.
 
 ## Models
 {listed}
@@ -93,4 +99,4 @@ Merged by streamconv with the method {method}{link}.
 {recipe.strip()}
 {fence}
 """
-    return text.encode()
+    return {README: text.encode(), RECIPE: recipe.encode()}

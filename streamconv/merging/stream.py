@@ -42,7 +42,14 @@ class Stream:
         ``x`` is float32[n_inputs, rows, n_cols], the rows from ``start`` on, and may be overwritten.
         """
         wanted = range(self.n_blocks) if blocks is None else blocks
-        found = self.fold(list, lambda kept, x, start, at: kept.append((at, look(x, start))), wanted)
+
+        def keep(kept: list[tuple[int, T]], x: Floats, start: int, at: int) -> None:
+            kept.append((at, look(x, start)))
+
+        def new() -> list[tuple[int, T]]:
+            return []
+
+        found = self.fold(new, keep, wanted)
         return [value for _, value in sorted((pair for part in found for pair in part), key=lambda pair: pair[0])]
 
     def fold(

@@ -302,7 +302,7 @@ def _texts(checkpoint: Checkpoint, card: Mapping[str, Any], n_params: int) -> di
             if value is not None and key not in texts:
                 texts[key] = ",".join(map(str, value)) if isinstance(value, list) else str(value)
     remembered = checkpoint.config.get("_name_or_path")
-    ids = [checkpoint.folder.resolve().name]
+    ids = [checkpoint.name or checkpoint.folder.resolve().name]
     if isinstance(remembered, str) and remembered.count("/") <= 1:  # more is a path on somebody's machine
         ids.insert(0, remembered)
     for model_id in ids:

@@ -20,6 +20,11 @@ _WEIGHTS = re.compile(
 )
 
 
+def is_weights(name: str) -> bool:
+    """Whether a file of that name holds weights, or is an index of files that do."""
+    return _WEIGHTS.search(name) is not None
+
+
 @dataclass(frozen=True)
 class InputFile:
     """One file that weights are read from.
@@ -66,6 +71,7 @@ class Checkpoint:
     metadata : GGUF key/values when the source is a GGUF file, else None
     inputs : the files behind the tensors
     side : the side files (tokenizer, generation config, …) by name, on disk or in memory; None: those of ``folder``
+    name : what the model is called where no file says; empty: as the folder is
     """
 
     path: Path
@@ -75,6 +81,7 @@ class Checkpoint:
     metadata: Metadata | None = None
     warnings: list[str] = field(default_factory=list)
     side: Mapping[str, Path | bytes] | None = None
+    name: str = ""
 
     def verify_unchanged(self) -> None:
         """InputChanged when any of the files is not what it was when it was opened."""
@@ -84,7 +91,7 @@ class Checkpoint:
     @property
     def folder(self) -> Path:
         """Where messages say that side files are, and by default they are."""
-        return self.path if self.path.is_dir() else self.path.parent
+        return self.path.parent if self.path.is_file() else self.path
 
     def side_names(self) -> list[str]:
         """Names of all side files, sorted: what is neither a weight file nor its index, nor hidden.
@@ -95,7 +102,7 @@ class Checkpoint:
             return sorted(self.side)
         paths = [p for p in (*self.folder.glob("*"), *self.folder.glob("additional_chat_templates/*")) if p.is_file()]
         names = [p.relative_to(self.folder).as_posix() for p in paths]
-        return sorted(n for n in names if not n.startswith(".") and not _WEIGHTS.search(n))
+        return sorted(n for n in names if not n.startswith(".") and not is_weights(n))
 
     def side_file(self, name: str) -> Path | bytes | None:
         """The side file ``name``: its path, or its bytes where it exists in memory only; None when there is none."""

@@ -44,7 +44,7 @@ def _exp(v):  # type: ignore[no-untyped-def]
 
 
 @inline
-def _log(v):  # type: ignore[no-untyped-def]
+def log(v):  # type: ignore[no-untyped-def]
     """ln v for normal v > 0."""
     u = np.float64(v).view(np.int64)
     # mantissa in sqrt(1/2) … sqrt(2)
@@ -112,7 +112,7 @@ def importance(b, x, spare, out):  # type: ignore[no-untyped-def]
         _softmax(x[row], p)
         _softmax(b[row], q)
         for k in range(n_cols):
-            q[k] = p[k] * _log(p[k] / q[k])
+            q[k] = p[k] * log(p[k] / q[k])
         sums[:] = 0.0
         for start in range(0, whole, _LANES):
             part = q[start : start + _LANES]

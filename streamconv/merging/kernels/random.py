@@ -9,6 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from ...quant.lanes import ZERO, bits, kernel
+from .divergence import log
 
 _M0, _M1 = np.uint64(0xD2511F53), np.uint64(0xCD9E8D57)
 _W0, _W1 = np.uint32(0x9E3779B9), np.uint32(0xBB67AE85)
@@ -44,6 +45,35 @@ def philox(key, first, out):  # type: ignore[no-untyped-def]
             k0, k1 = np.uint32(k0 + _W0), np.uint32(k1 + _W1)
         for j in range(n):
             part[j, 0], part[j, 1], part[j, 2], part[j, 3] = a[j], b[j], c[j], d[j]
+
+
+@kernel
+def normals(words, out):  # type: ignore[no-untyped-def]
+    """Normally distributed numbers from uniform words, by the inverse of the cumulative distribution.
+
+    Source: Acklam's rational approximation, 2003, relative error below 1.2e-9; in float64, with a logarithm of our own.
+
+    words : uint32[n]
+    out : float32[n]
+    """
+    for k in range(len(words)):
+        p = (np.float64(words[k]) + 0.5) * 2.0**-32
+        tail = p if p < 0.5 else 1.0 - p
+        if tail < 0.02425:
+            q = np.sqrt(-2.0 * log(tail))
+            top = ((((-7.784894002430293e-03 * q - 3.223964580411365e-01) * q - 2.400758277161838) * q
+                    - 2.549732539343734) * q + 4.374664141464968) * q + 2.938163982698783  # fmt: skip
+            low = (((7.784695709041462e-03 * q + 3.224671290700398e-01) * q + 2.445134137142996) * q
+                   + 3.754408661907416) * q + 1.0  # fmt: skip
+            out[k] = np.float32(top / low if p < 0.5 else -(top / low))
+        else:
+            q = p - 0.5
+            r = q * q
+            top = (((((-3.969683028665376e01 * r + 2.209460984245205e02) * r - 2.759285104469687e02) * r
+                     + 1.383577518672690e02) * r - 3.066479806614716e01) * r + 2.506628277459239) * q  # fmt: skip
+            low = ((((-5.447609879822406e01 * r + 1.615858368580409e02) * r - 1.556989798598866e02) * r
+                    + 6.680131188771972e01) * r - 1.328068155288572e01) * r + 1.0  # fmt: skip
+            out[k] = np.float32(top / low)
 
 
 @kernel

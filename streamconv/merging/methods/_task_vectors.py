@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ...rows import Floats
 from ..kernels import load
@@ -68,7 +69,7 @@ class TaskVectors:
     def _scales(self, stream: Stream, cuts: list[list[Cut]]) -> list[float]:
         """``Σ|d| / Σ|s|`` of every input; 1 where either is next to nothing."""
 
-        def look(x: Floats, start: int) -> Floats:
+        def look(x: Floats, start: int) -> NDArray[np.float64]:
             sums: Any = load("sparse")
             found = np.zeros((2, len(cuts), 1), np.float64)
             load("sums").subtract(x[1:].reshape(len(cuts), -1), x[0].reshape(-1))

@@ -1,6 +1,6 @@
 """arcee_fusion: take over from a second model what matters most, element by element.
 
-Source: Arcee AI, Meet Arcee-Blitz / Arcee Fusion, 2025, https://www.arcee.ai/blog/meet-mergekit-v0-1
+Source: Arcee AI's own method of 2025, described with mergekit: https://arxiv.org/abs/2403.13257 is the paper on that.
 An element matters as much as it differs, times the Kullback-Leibler divergence of the softmax of its row in both models. It is
 taken over from 1.5 interquartile ranges above the median on. The quartiles are exact for tensors of any size.
 """
@@ -55,7 +55,7 @@ def _bind(task: Task) -> Operator:
 METHOD = Method(
     name="arcee_fusion",
     title="Arcee Fusion",
-    source="https://www.arcee.ai/blog/meet-mergekit-v0-1",
+    source="",
     parameters=(),
     bind=_bind,
     most=1,

@@ -1,6 +1,6 @@
 """ram: changes that several models made are averaged, those of one model are kept whole.
 
-Source: Reinforced Agent Merging, 2026, https://arxiv.org/abs/2601.13572
+Source: Yuan et al., Behavior knowledge merge in reinforced agentic models, 2026, https://arxiv.org/abs/2601.13572
 """
 
 from __future__ import annotations

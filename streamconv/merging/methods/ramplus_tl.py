@@ -1,6 +1,6 @@
 """ramplus_tl: as ram, with the changes of one model alone amplified by how much of its changes others share.
 
-Source: Reinforced Agent Merging, 2026, https://arxiv.org/abs/2601.13572
+Source: Yuan et al., Behavior knowledge merge in reinforced agentic models, 2026, https://arxiv.org/abs/2601.13572
 """
 
 from __future__ import annotations

@@ -1,0 +1,170 @@
+"""One document of a recipe as a checkpoint: merged tensors, the donor's config with what changed, the files beside them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import xxhash
+
+from ..metadata import Metadata, Value
+from ..rows import RowSource
+from ..sources.checkpoint import Checkpoint, InputFile
+from . import config_edit, side_files
+from .layout import lay_out
+from .methods import METHODS
+from .planning import Merge, Model, Planner, is_plain_file, open_layouts
+from .recipe import Recipe
+from .references import parse_reference
+from .vocabulary_plan import VocabularyPlan, VocabularySettings
+
+if TYPE_CHECKING:
+    from .opening import Opener
+
+#: raised whenever the same recipe would give other weights than before
+ARITHMETIC = 1
+_NAMES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
+
+
+class RecipeFile(InputFile):
+    """The recipe as an input: what it says, the seed and the tokenizers decide the weights just as the models do.
+
+    It is read once, so it may change afterwards.
+    """
+
+    def verify_unchanged(self) -> None:
+        """Nothing to verify."""
+
+
+def assemble(recipe: Recipe, opener: Opener, path: Path, text: str) -> Checkpoint:
+    """The checkpoint of one document.
+
+    Parameters
+    ----------
+    path : the recipe file
+    text : all of it
+    """
+    checkpoints = opener.models(recipe.references())
+    models = open_layouts(checkpoints)
+    plan = _vocabulary(recipe, opener, checkpoints)
+    options = replace(opener.options, stream=recipe.name or "")
+    merge = Planner(recipe, models, plan, options).plan()
+    donor = next(iter(models.values()))
+    opener.warnings += [*(plan.warnings if plan else ()), *merge.warnings]
+    config = _config(donor, merge, plan, opener.warnings)
+    method = METHODS[recipe.method]
+    side = side_files.collect(list(checkpoints.values()), plan.side if plan else None)
+    if config:
+        side[side_files.CONFIG] = side_files.config_text(config)
+    if not all(is_plain_file(each) for each in checkpoints.values()):
+        described = f"the method {method.title}" + (f" ({method.source})" if method.source else "")
+        side |= side_files.cards(path.stem, described, opener.leaves, text)
+    return Checkpoint(
+        path=path,
+        tensors=merge.tensors,
+        config=config,
+        inputs=inputs(path, text, opener, checkpoints, plan is not None),
+        metadata=_metadata(donor, merge, path.stem),
+        warnings=opener.warnings,
+        side=side,
+        name=path.stem,
+    )
+
+
+def inputs(
+    path: Path, text: str, opener: Opener, checkpoints: Mapping[str, Checkpoint], has_vocabulary: bool
+) -> tuple[InputFile, ...]:
+    """The recipe and the files of all models, each once.
+
+    Parameters
+    ----------
+    has_vocabulary : the tokenizers of the models decide weights, too
+    """
+    digest = xxhash.xxh3_128(text.encode())
+    digest.update(f"\0{ARITHMETIC}\0{opener.options.seed}\0".encode())
+    if has_vocabulary:
+        for part in side_files.vocabulary_texts(checkpoints.values()):
+            digest.update(part)
+    files: dict[str, InputFile] = {}
+    for file in (file for each in checkpoints.values() for file in each.inputs):
+        if isinstance(file, RecipeFile):  # a stage of this recipe
+            digest.update(file.digest.encode())
+        else:
+            files[str(file.path)] = file
+    own = RecipeFile(path.name, path, len(text.encode()), digest.hexdigest(), 0, 0, 0)
+    return (own, *files.values())
+
+
+def state_dtype(config: config_edit.Section, tensors: Iterable[RowSource]) -> None:
+    """Say in ``config`` which type most tensors have."""
+    floats = [rows.dtype for rows in tensors if rows.dtype in _NAMES]
+    if floats:
+        config_edit.set_dtype(config, _NAMES[max(sorted(set(floats)), key=floats.count)])
+
+
+def _vocabulary(recipe: Recipe, opener: Opener, checkpoints: Mapping[str, Checkpoint]) -> VocabularyPlan | None:
+    """The plan for the vocabulary, where the recipe asks for one."""
+    settings = recipe.vocabulary
+    if settings is None:
+        return None
+    from . import vocabulary
+
+    named = {text: opener.model(parse_reference(text, recipe.where, False, [])) for text in _named(settings)}
+    base = str(recipe.base_model) if recipe.base_model else None
+    found: VocabularyPlan = vocabulary.plan_vocabulary(settings, {**checkpoints, **named}, base)
+    return found
+
+
+def _named(settings: VocabularySettings) -> list[str]:
+    """References that the settings name."""
+    rules = [rule.model for rule in settings.tokens.values() if rule.model is not None]
+    source = [] if settings.source in (None, "union", "base") else [str(settings.source)]
+    return [*source, *rules]
+
+
+def _config(donor: Model, merge: Merge, plan: VocabularyPlan | None, warnings: list[str]) -> config_edit.Section:
+    """The donor's config.json with what changed."""
+    config = config_edit.copied(donor.checkpoint.config)
+    if not config:
+        return config
+    config_edit.without_quantization(config)
+    config.pop("_name_or_path", None)  # that names the donor
+    state_dtype(config, merge.tensors.values())
+    if merge.restacked:
+        for module, layers in merge.layers.items():
+            section = config_edit.module_section(config, module)
+            if isinstance(section, dict) and layers:
+                origins = [
+                    (config_edit.module_section(layer.model.checkpoint.config, module), layer.layer) for layer in layers
+                ]
+                config_edit.restack(section, origins, warnings)
+    if plan is not None:
+        if plan.size is not None:
+            config_edit.set_everywhere(config, "vocab_size", plan.size)
+        for key, value in plan.config.items():
+            config_edit.set_everywhere(config, key, value)
+    if any(place.is_head and place.is_vocabulary for place in lay_out(merge.tensors, config).names):
+        config_edit.untie(config)
+    return config
+
+
+def _metadata(donor: Model, merge: Merge, name: str) -> Metadata | None:
+    """The keys of a GGUF donor with what changed; None where models are checkpoints."""
+    before = donor.checkpoint.metadata
+    if before is None:
+        return None
+    found = Metadata(dict(before.values))
+    found.string("general.name", name)
+    layers = merge.layers.get("default", [])
+    if not merge.restacked or not layers:
+        return found
+    arch = before.get("general.architecture", "")
+    count = before.get(f"{arch}.block_count")
+    found.u32(f"{arch}.block_count", len(layers))
+    for key, value in before.items():
+        if value.type == "ARRAY" and key.startswith(f"{arch}.") and len(value.value) == count:
+            sources = [(layer.model.checkpoint.metadata or before, layer.layer) for layer in layers]
+            found.add(key, Value("ARRAY", [m.get(key, value.value)[i] for m, i in sources], value.elem))
+    return found

@@ -1,0 +1,191 @@
+"""A mixture of experts as a checkpoint: the base model with the feed-forward layers of all experts in its own one's place."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ...errors import BadInput
+from ...rows import RowSource
+from ...sources.checkpoint import Checkpoint
+from .. import assembly, config_edit, side_files
+from ..chance import Chance
+from ..inputs import common_dtype, is_whole
+from ..merged import CastRows, MergedRows
+from ..methods.linear import WeightedSum
+from ..planning import Model, open_layouts
+from .gates import GateRows, PromptGate, expert_ids
+from .recipe import Expert, Mixture
+from .rows import NoisyRows, RandomRows, StackedRows
+from .targets import TARGETS, Target, default_target
+
+if TYPE_CHECKING:
+    from ..opening import Opener
+
+_GATE, _UP, _DOWN = (f"{part}_proj" for part in ("gate", "up", "down"))
+_PROJECTIONS = (_GATE, _UP, _DOWN)
+
+
+def assemble_mixture(mixture: Mixture, opener: Opener, path: Path, text: str) -> Checkpoint:
+    """The checkpoint of one document; see ``assembly.assemble``.
+
+    Raises
+    ------
+    BadInput, UsageError, InputMissing : the models do not fit each other or any architecture
+    """
+    checkpoints = opener.models(mixture.references())
+    models = open_layouts(checkpoints)
+    base = models[str(mixture.base)]
+    target = _target(mixture, models)
+    tensors = _Builder(mixture, models, target, opener).tensors()
+    config = config_edit.copied(base.checkpoint.config)
+    config_edit.without_quantization(config)
+    config.pop("_name_or_path", None)
+    config["architectures"], config["model_type"] = [target.architecture], target.model_type
+    target.config(config, len(mixture.experts), mixture.per_token)
+    if mixture.shared and target.name == "deepseek":
+        config["n_shared_experts"] = len(mixture.shared)
+    assembly.state_dtype(config, tensors.values())
+    side = side_files.collect(list(checkpoints.values()), None)
+    side[side_files.CONFIG] = side_files.config_text(config)
+    described = f"{len(mixture.experts)} experts behind a gate ({mixture.gate})"
+    side |= side_files.cards(path.stem, described, opener.leaves, text)
+    return Checkpoint(
+        path=path,
+        tensors=tensors,
+        config=config,
+        inputs=assembly.inputs(path, text, opener, checkpoints, mixture.gate == "cheap_embed"),
+        warnings=opener.warnings,
+        side=side,
+        name=path.stem,
+    )
+
+
+def _target(mixture: Mixture, models: dict[str, Model]) -> Target:
+    """The architecture of the result."""
+    types = {name: str(model.checkpoint.config.get("model_type", "")) for name, model in models.items()}
+    own = types[str(mixture.base)]
+    if mixture.architecture is None:
+        target = default_target(own, bool(mixture.shared))
+    else:
+        target = next(t for name, t in TARGETS.items() if name.startswith(mixture.architecture))
+    known = ", ".join(f"{t.name} (of {' and '.join(t.inputs)})" for t in TARGETS.values())
+    if target is None:
+        raise BadInput(f"{mixture.where}: no mixture can be made of {own or 'this'} models", f"Known are {known}.")
+    wrong = next((name for name, found in types.items() if found not in target.inputs), None)
+    if wrong is not None:
+        raise BadInput(
+            f"{mixture.where}: {wrong} is a {types[wrong] or 'nameless'} model, {target.name} takes "
+            f"{' and '.join(target.inputs)}",
+            f"Known are {known}.",
+        )
+    n = len(mixture.shared)
+    if n > 1 or (n == 1) > (target.shared is not None) or (n == 0 and target.shared_gate is not None):
+        wanted = "exactly one shared expert" if target.shared_gate else "at most one" if target.shared else "none"
+        raise BadInput(f"{mixture.where}: {n} shared_experts, {target.name} takes {wanted}")
+    return target
+
+
+class _Builder:
+    """The tensors of a mixture."""
+
+    def __init__(self, mixture: Mixture, models: dict[str, Model], target: Target, opener: Opener) -> None:
+        self._mixture = mixture
+        self._models = models
+        self._base = models[str(mixture.base)]
+        self._target = target
+        self._options = opener.options
+        self._places = {name: place for place, name in self._base.layout.names.items()}
+        everyone = (*mixture.experts, *mixture.shared)
+        self._gate: PromptGate | None = None
+        self._shared_gate: PromptGate | None = None
+        if mixture.gate == "cheap_embed":
+            name = self._base.layout.embedding
+            if name is None:
+                raise BadInput(f"{mixture.where}: {self._base.name} has no token embedding, which cheap_embed needs")
+            embedding = self._base.checkpoint.tensors[name]
+            ids = expert_ids(mixture.where, self._base.checkpoint, everyone, embedding.shape[0])
+            self._gate = PromptGate(embedding, ids[: len(mixture.experts)])
+            self._shared_gate = PromptGate(embedding, ids[len(mixture.experts) :])
+
+    def tensors(self) -> dict[str, RowSource]:
+        """All of them in the order of the base."""
+        found: dict[str, RowSource] = {}
+        done = set()
+        for place, name in self._base.layout.names.items():
+            if place.layer is None or not place.key.startswith("mlp."):
+                found[name] = self._cast(self._base.checkpoint.tensors[name])
+                continue
+            if place.key not in [f"mlp.{part}.weight" for part in _PROJECTIONS]:
+                raise BadInput(
+                    f"{self._mixture.where}: {self._base.name} has {name!r}, which experts have no place for"
+                )
+            if place.layer not in done:
+                done.add(place.layer)
+                found |= self._layer(name[: -len(place.key)] + "mlp.")
+        return found
+
+    def _cast(self, rows: RowSource) -> RowSource:
+        wanted = self._mixture.dtype
+        if is_whole(rows.dtype) or rows.dtype == (wanted or common_dtype([rows.dtype])):
+            return rows
+        return CastRows(rows, wanted or common_dtype([rows.dtype]))
+
+    def _layer(self, prefix: str) -> dict[str, RowSource]:
+        """One layer's gate and experts; ``prefix`` is what all their names begin with."""
+        mixture, target = self._mixture, self._target
+        numbers = range(len(mixture.experts))
+        parts = {part: [self._weights(prefix, part, k, mixture.experts[k]) for k in numbers] for part in _PROJECTIONS}
+        dtype, (ffn, hidden) = parts[_GATE][0].dtype, parts[_GATE][0].shape
+        found: dict[str, RowSource] = {}
+        found[f"{prefix}gate.weight"] = self._gate_rows(
+            self._gate, f"{prefix}gate.weight", len(mixture.experts), hidden, dtype
+        )
+        if target.fused:
+            pairs = [part for pair in zip(parts[_GATE], parts[_UP], strict=True) for part in pair]
+            found[f"{prefix}experts.gate_up_proj"] = _stacked(pairs, (len(numbers), 2 * ffn, hidden))
+            found[f"{prefix}experts.down_proj"] = _stacked(parts[_DOWN], (len(numbers), hidden, ffn))
+        else:
+            for part in _PROJECTIONS:
+                found |= {f"{prefix}experts.{k}.{part}.weight": parts[part][k] for k in numbers}
+        for number, expert in enumerate(mixture.shared, len(numbers)):
+            for part in _PROJECTIONS:
+                found[f"{prefix}{target.shared}.{part}.weight"] = self._weights(prefix, part, number, expert)
+            if target.shared_gate is not None:
+                name = f"{prefix}{target.shared_gate}.weight"
+                found[name] = self._gate_rows(self._shared_gate, name, 1, hidden, dtype)
+        return found
+
+    def _weights(self, prefix: str, part: str, number: int, expert: Expert) -> RowSource:
+        """One matrix of one expert, with its noise and scale."""
+        model, own = self._models[str(expert.model)], f"{prefix}{part}.weight"
+        name = model.layout.names.get(self._places[own])
+        if name is None:
+            raise BadInput(f"{self._mixture.where}: {model.name} has no tensor for {own!r}")
+        rows, like = model.checkpoint.tensors[name], self._base.checkpoint.tensors[own]
+        if rows.shape != like.shape:
+            raise BadInput(
+                f"{self._mixture.where}: {own!r} has shape {list(like.shape)} in {self._base.name} "
+                f"and {list(rows.shape)} in {model.name}",
+                "Experts must be models of one size.",
+            )
+        rows = self._cast(rows)
+        if expert.noise:
+            chance = Chance(self._options.seed, self._mixture.name or "", own, number)
+            rows = NoisyRows(rows, expert.noise, chance)
+        if part == _DOWN and expert.residual != 1:
+            rows = MergedRows(own, [rows], WeightedSum([expert.residual]), rows.dtype)
+        return rows
+
+    def _gate_rows(self, gate: PromptGate | None, name: str, n: int, hidden: int, dtype: str) -> RowSource:
+        if gate is not None:
+            return GateRows(gate, dtype)
+        chance = Chance(self._options.seed, self._mixture.name or "", name)
+        return RandomRows((n, hidden), dtype, self._mixture.gate == "random", chance)
+
+
+def _stacked(parts: Sequence[RowSource], shape: tuple[int, ...]) -> StackedRows:
+    """The parts in their common precision."""
+    dtype = common_dtype([part.dtype for part in parts])
+    return StackedRows([part if part.dtype == dtype else CastRows(part, dtype) for part in parts], shape)
