@@ -14,7 +14,7 @@ import numpy as np
 from ..rows import Bytes, Floats
 from .base import Codec
 from .importance import scaled_columns
-from .lanes import ONE, ZERO, get_f16, kernel, put_f16, rint_any
+from .lanes import ONE, ZERO, clamp, get_f16, kernel, put_f16, rint_any
 from .search import (
     GIVEN,
     INVERSE_ROW,
@@ -36,6 +36,7 @@ _SUB, _SUBS, _BYTES = 16, 16, 84
 _QS, _D, _DMIN = 16, 80, 82
 _TOP = np.float32(3.0)
 _15 = np.float32(15.0)
+_LOW, _HIGH = np.int32(0), np.int32(3)
 
 
 @kernel
@@ -72,7 +73,7 @@ def _pack_scales(out, d, s, dmin, m):  # type: ignore[no-untyped-def]
 def _final_levels(x, levels, out, inverse, low):  # type: ignore[no-untyped-def]
     """Levels of every weight for the scales as they were packed; a sub-block of step 0 keeps those of its search.
 
-    x : float32[n]; levels : uint8[n]; out : uint8[n_blocks, 84]; inverse, low : float32[n_subs] of the search
+    x : float32[n_subs, 16]; levels : uint8[n_subs, 16]; out : uint8[n_blocks, 84]; inverse, low : float32[n_subs]
     """
     for b in range(len(out)):
         block = out[b]
@@ -85,10 +86,9 @@ def _final_levels(x, levels, out, inverse, low):  # type: ignore[no-untyped-def]
             factor = ONE
             if step == ZERO:
                 divisor, factor, offset = ONE, inverse[sub], -low[sub]
-            for i in range(sub * _SUB, (sub + 1) * _SUB):
-                level = rint_any(factor * ((x[i] + offset) / divisor))
-                level = level if level > 0 else np.int32(0)
-                levels[i] = np.uint8(level if level < 3 else np.int32(3))
+            values, row = x[sub], levels[sub]
+            for i in range(len(values)):  # always 16: a loop of known length would be unrolled instead of vectorized
+                row[i] = np.uint8(clamp(rint_any(factor * ((values[i] + offset) / divisor)), _LOW, _HIGH))
 
 
 @kernel
@@ -125,7 +125,9 @@ def _encode(x: Floats, out: Bytes, weights: Floats | None, compat: bool) -> None
         positive_runs(minimum, sums, dmin, m, _SUBS, _15)
     _pack_scales(blocks, d, s, dmin, m)
     levels = w.view(np.uint8)[: x.size]  # the weights are done with
-    _final_levels(x, levels, blocks, found[INVERSE_ROW, :n_subs], found[LOW_ROW, :n_subs])
+    _final_levels(
+        x.reshape(-1, _SUB), levels.reshape(-1, _SUB), blocks, found[INVERSE_ROW, :n_subs], found[LOW_ROW, :n_subs]
+    )
     put_two_bits(levels.reshape(-1, BLOCK), blocks, _QS)
 
 

@@ -91,8 +91,8 @@ def _scale(block, k):  # type: ignore[no-untyped-def]
 def _final_levels(x, levels, out, inverse):  # type: ignore[no-untyped-def]
     """Levels plus 4 of every weight for the scales as they were packed; a sub-block of step 0 keeps those of its search.
 
-    x : float32[n]; levels : uint8[n]; out : uint8[n_blocks, 110]; inverse : float32[n_subs] of the search by importance, or
-    float32[0] where ``levels`` holds what the search found
+    x : float32[n_subs, 16]; levels : uint8[n_subs, 16]; out : uint8[n_blocks, 110]; inverse : float32[n_subs] of the search
+    by importance, or float32[0] where ``levels`` holds what the search found
     """
     for b in range(len(out)):
         d = get_f16(out[b], _D)
@@ -105,8 +105,10 @@ def _final_levels(x, levels, out, inverse):  # type: ignore[no-untyped-def]
                     continue
                 factor, divisor = inverse[sub], ONE
                 offset = np.int32(4) if inverse[sub] != ZERO else np.int32(0)
-            for i in range(sub * SUB, (sub + 1) * SUB):
-                levels[i] = np.uint8(clamp(rint_any(factor * (x[i] / divisor)), _LOW, _HIGH) + offset)
+            values, row = x[sub], levels[sub]
+            for i in range(len(values)):  # always 16: a loop of known length would be unrolled instead of vectorized
+                level = clamp(rint_any(factor * (values[i] / divisor)), _LOW, _HIGH)
+                row[i] = np.uint8(np.int32(level + offset))
 
 
 @kernel
@@ -158,7 +160,7 @@ def _encode(x: Floats, out: Bytes, weights: Floats | None, compat: bool) -> None
         d = by_block[SCALE_ROW, :n_blocks]
         _searched_scales(found, by_block[INVERSE_ROW, :n_blocks], d, scales)
     _pack_scales(blocks, d, scales)
-    _final_levels(x, levels, blocks, inverse)
+    _final_levels(x.reshape(-1, SUB), levels.reshape(-1, SUB), blocks, inverse)
     _put_third_bits(levels.reshape(-1, BLOCK), blocks)
     put_two_bits(levels.reshape(-1, BLOCK), blocks, _QS)
 
