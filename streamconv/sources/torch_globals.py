@@ -1,0 +1,220 @@
+"""What a torch pickle may name, and what each of it means here.
+
+The list ``GLOBALS`` is the whole of it: dtypes and classes of storages, which are tags to us, and a handful of functions, for
+each of which something of ours is called that makes a record or a plain container.
+
+Source: torch/_utils.py and torch/serialization.py for the arguments.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NoReturn, Protocol
+
+from .naming import shown
+
+
+class Machine(Protocol):
+    """What the functions need of the machine that runs the pickle."""
+
+    def fail(self, what: str, hint: str = "") -> NoReturn:
+        """BadInput at the current opcode."""
+
+    def charge(self, n_bytes: int) -> None:
+        """Count what an object takes."""
+
+    def insert(self, target: dict[Any, Any], items: list[Any]) -> None:
+        """Put keys and values, one after the other in ``items``, into ``target``."""
+
+    def position(self) -> int:
+        """Byte of the file that the current opcode is at."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tag:
+    """A dtype or the class of a storage, which to us is a name.
+
+    Attributes
+    ----------
+    name : as Python spells it, ``torch.float16`` or ``torch.HalfStorage``
+    dtype : as safetensors spells it; "" for a storage of bytes
+    """
+
+    name: str
+    dtype: str
+    is_storage: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Storage:
+    """A run of numbers somewhere in the file.
+
+    Attributes
+    ----------
+    key : what the container files it under
+    dtype : as safetensors spells it; "" when the tensors say what it holds and ``numel`` counts bytes
+    numel : numbers in the whole storage
+    start, length : the part of it that is meant; all of it but for views in old files
+    """
+
+    key: str
+    dtype: str
+    numel: int
+    start: int
+    length: int
+
+
+@dataclass(frozen=True, slots=True)
+class Tensor:
+    """A view of a storage, as the pickle describes it and not yet checked against anything.
+
+    Attributes
+    ----------
+    dtype : as safetensors spells it
+    offset, stride : in numbers, not bytes
+    at : byte of the file where it is described
+    """
+
+    storage: Storage
+    dtype: str
+    offset: int
+    size: tuple[int, ...]
+    stride: tuple[int, ...]
+    at: int
+
+
+@dataclass(frozen=True, slots=True)
+class Function:
+    """A global that may be called, and what is done instead."""
+
+    name: str
+    call: Callable[[Machine, tuple[Any, ...]], Any]
+
+
+def _is_size(value: Any) -> bool:
+    return type(value) is int and 0 <= value < 2**63
+
+
+def storage_of(machine: Machine, found: Any) -> Storage:
+    """What the persistent id ``("storage", class, key, location, numel[, view])`` stands for.
+
+    The sixth item is of old files: None, or ``(view key, start, length)``.
+    """
+    if type(found) is not tuple or len(found) not in (5, 6) or found[0] != "storage":
+        machine.fail("the pickle refers to something that is not a storage")
+    _, tag, key, _, numel, view = (*found, None)[:6]
+    if type(tag) is not Tag or not tag.is_storage:
+        machine.fail("the pickle describes a storage of no known class")
+    if type(key) is not str:
+        machine.fail("the pickle describes a storage whose key is not text")
+    if not _is_size(numel):
+        machine.fail(f"storage {shown(key)}: its size is not a size")
+    start, length = 0, numel
+    if view is not None:
+        if type(view) is not tuple or len(view) != 3 or not _is_size(view[1]) or not _is_size(view[2]):
+            machine.fail(f"storage {shown(key)}: its view is damaged")
+        start, length = view[1:]
+        if start + length > numel:
+            machine.fail(f"storage {shown(key)}: a view ends at {start + length} of {numel} numbers, out of bounds")
+    machine.charge(200)
+    return Storage(key, tag.dtype, numel, start, length)
+
+
+# ---- what the allowed functions do instead
+
+
+def _rebuild_tensor(machine: Machine, arguments: tuple[Any, ...]) -> Tensor:
+    """``(storage, offset, size, stride, requires_grad, hooks[, metadata])``."""
+    if len(arguments) not in (6, 7):
+        machine.fail(f"a tensor has {len(arguments)} arguments")
+    return _tensor(machine, arguments, None)
+
+
+def _rebuild_typed_tensor(machine: Machine, arguments: tuple[Any, ...]) -> Tensor:
+    """``(storage, offset, size, stride, requires_grad, hooks, dtype[, metadata])``."""
+    if len(arguments) not in (7, 8):
+        machine.fail(f"a tensor has {len(arguments)} arguments")
+    return _tensor(machine, arguments, arguments[6])
+
+
+def _tensor(machine: Machine, arguments: tuple[Any, ...], tag: Any) -> Tensor:
+    storage, offset, size, stride = arguments[:4]
+    if type(storage) is not Storage:
+        machine.fail("a tensor has no storage")
+    if tag is not None and (type(tag) is not Tag or tag.is_storage):
+        machine.fail("a tensor has no known dtype")
+    dtype = storage.dtype if tag is None else tag.dtype
+    if not dtype:
+        machine.fail(f"storage {shown(storage.key)} is untyped and its tensor has no dtype")
+    if not _is_size(offset):
+        machine.fail("a tensor's offset in its storage is not a size")
+    for what, numbers in (("size", size), ("stride", stride)):
+        if type(numbers) is not tuple or not all(map(_is_size, numbers)):
+            machine.fail(f"a tensor's {what} is not a tuple of non-negative integers")
+    machine.charge(300)
+    return Tensor(storage, dtype, offset, size, stride, machine.position())
+
+
+def _rebuild_parameter(machine: Machine, arguments: tuple[Any, ...]) -> Tensor:
+    """``(tensor, requires_grad, hooks)``."""
+    if len(arguments) != 3 or type(arguments[0]) is not Tensor:
+        machine.fail("a parameter has no tensor")
+    return arguments[0]
+
+
+def _ordered_dict(machine: Machine, arguments: tuple[Any, ...]) -> dict[Any, Any]:
+    """``()``, or ``([[key, value], …])`` as Python 2 wrote."""
+    machine.charge(64)
+    made: dict[Any, Any] = {}
+    if arguments:
+        pairs = arguments[0]
+        if len(arguments) != 1 or type(pairs) is not list:
+            machine.fail("an OrderedDict is made of what is not a list")
+        if not all(type(pair) in (list, tuple) and len(pair) == 2 for pair in pairs):
+            machine.fail("an OrderedDict is made of what are not pairs")
+        machine.insert(made, [item for pair in pairs for item in pair])
+    return made
+
+
+def _size(machine: Machine, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
+    if len(arguments) != 1 or type(arguments[0]) is not tuple:
+        machine.fail("a torch.Size is made of what is not a tuple")
+    return arguments[0]
+
+
+def _encode(machine: Machine, arguments: tuple[Any, ...]) -> bytes:
+    """``(text, "latin1")``: how protocol 2 writes bytes."""
+    if len(arguments) != 2 or type(arguments[0]) is not str or arguments[1] != "latin1":
+        machine.fail("refused: _codecs.encode is allowed for bytes in latin1 only")
+    machine.charge(64 + len(arguments[0]))
+    try:
+        return arguments[0].encode("latin1")
+    except UnicodeEncodeError:
+        machine.fail("bytes written as text hold a character beyond latin1")
+
+
+#: torch's spelling -> safetensors' spelling
+DTYPES = {
+    "float32": "F32", "float64": "F64", "float16": "F16", "bfloat16": "BF16", "int64": "I64", "int32": "I32",
+    "int16": "I16", "int8": "I8", "uint8": "U8", "uint16": "U16", "uint32": "U32", "uint64": "U64", "bool": "BOOL",
+    "complex64": "C64", "float8_e4m3fn": "F8_E4M3", "float8_e5m2": "F8_E5M2", "float8_e4m3fnuz": "F8_E4M3FNUZ",
+    "float8_e5m2fnuz": "F8_E5M2FNUZ", "float8_e8m0fnu": "F8_E8M0",
+}  # fmt: skip
+_STORAGES = {
+    "FloatStorage": "F32", "DoubleStorage": "F64", "HalfStorage": "F16", "BFloat16Storage": "BF16", "LongStorage": "I64",
+    "IntStorage": "I32", "ShortStorage": "I16", "CharStorage": "I8", "ByteStorage": "U8", "BoolStorage": "BOOL",
+    "ComplexFloatStorage": "C64",
+}  # fmt: skip
+#: the whole list of what a pickle may name
+GLOBALS: dict[tuple[str, str], Tag | Function] = {
+    **{("torch", name): Tag(f"torch.{name}", dtype, False) for name, dtype in DTYPES.items()},
+    **{("torch", name): Tag(f"torch.{name}", dtype, True) for name, dtype in _STORAGES.items()},
+    ("torch.storage", "UntypedStorage"): Tag("torch.storage.UntypedStorage", "", True),
+    ("torch._utils", "_rebuild_tensor_v2"): Function("_rebuild_tensor_v2", _rebuild_tensor),
+    ("torch._utils", "_rebuild_tensor_v3"): Function("_rebuild_tensor_v3", _rebuild_typed_tensor),
+    ("torch._utils", "_rebuild_parameter"): Function("_rebuild_parameter", _rebuild_parameter),
+    ("collections", "OrderedDict"): Function("OrderedDict", _ordered_dict),
+    ("torch", "Size"): Function("Size", _size),
+    ("_codecs", "encode"): Function("encode", _encode),
+}
