@@ -1,0 +1,206 @@
+"""A model's vocabulary tensor laid out for another vocabulary: every row of the output is looked up when it is read."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...rows import Bytes, Floats, RowSource, matrix_shape
+from ..inputs import holds, round_to
+
+#: rows that no source has: zeros; the mean of all rows that have a source; the mean of some rows
+ZERO, MEAN, SOME = -1, -2, -3
+_TILE = 64 << 10
+
+Places = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Table:
+    """Where the rows come from.
+
+    Attributes
+    ----------
+    sources : matrices of the same width
+    which : int64[n_rows], number of the source, or ``ZERO``, ``MEAN`` or ``SOME``
+    row : int64[n_rows], the row there
+    some : output row -> ``(source, row)`` of those whose mean it is
+    tokens : rows that belong to tokens, of which ``MEAN`` is the mean
+    """
+
+    sources: Sequence[RowSource]
+    which: Places
+    row: Places
+    some: Mapping[int, Sequence[tuple[int, int]]]
+    tokens: NDArray[np.bool_]
+
+    def runs(self, start: int, stop: int) -> Iterator[tuple[int, int, int, int]]:
+        """``(first, last + 1, source, row)`` of stretches that lie in one source one after the other."""
+        which, row = self.which[start:stop], self.row[start:stop]
+        breaks = (np.diff(which) != 0) | ((which[1:] >= 0) & (np.diff(row) != 1)) | (which[1:] == SOME)
+        edges = [0, *(np.flatnonzero(breaks) + 1).tolist(), len(which)]
+        for a, b in pairwise(edges):
+            if b > a:
+                yield start + a, start + b, int(which[a]), int(row[a])
+
+
+class LaidRows:
+    """A matrix whose rows are rows of others.
+
+    Parameters
+    ----------
+    dtype : holds all values of all sources; means are rounded to it
+
+    ``prepare`` finds the mean of all rows where there are rows that need it; ``read`` calls it if nobody did. ``statistic``,
+    plain JSON, may be stored and set again in another run.
+    """
+
+    def __init__(self, table: Table, dtype: str) -> None:
+        self.table = table
+        self.dtype = dtype
+        self.shape = (len(table.which), *table.sources[0].shape[1:])
+        self.statistic: list[float] | None = None
+        self._n_cols = matrix_shape(self.shape)[1]
+        self._lock = threading.Lock()
+
+    @property
+    def needs_prepare(self) -> bool:
+        """Whether ``prepare`` has work to do."""
+        return self.statistic is None and bool((self.table.which == MEAN).any())
+
+    def prepare(self, threads: int = 1) -> None:
+        """Add up all rows of tokens in float64, in their order."""
+        if self.needs_prepare:
+            with self._lock:
+                if self.needs_prepare:
+                    self.statistic = self._mean()
+
+    def _mean(self) -> list[float]:
+        sums = np.zeros(self._n_cols, np.float64)
+        step = max(1, _TILE // max(1, self._n_cols))
+        for a in range(0, self.shape[0], step):
+            b = min(a + step, self.shape[0])
+            rows = self._rows(a, b, np.empty((b - a, self._n_cols), np.float32))
+            sums += rows[self.table.tokens[a:b]].sum(axis=0, dtype=np.float64)
+        mean: Floats = (sums / max(1, int(self.table.tokens.sum()))).astype(np.float32)
+        round_to(self.dtype, mean)
+        return [float(value) for value in mean]
+
+    def read(self, start: int, stop: int, out: Floats | None = None) -> Floats:
+        """See ``RowSource.read``."""
+        if out is None:
+            out = np.empty((stop - start, self._n_cols), np.float32)
+        self._rows(start, stop, out)
+        padding = self.table.which[start:stop] == MEAN
+        if padding.any():
+            self.prepare()
+            out[padding] = np.array(self.statistic, np.float32)
+        return out
+
+    def _rows(self, start: int, stop: int, out: Floats) -> Floats:
+        """Rows ``start..stop``; those that are the mean of all stay zero."""
+        for a, b, source, row in self.table.runs(start, stop):
+            part = out[a - start : b - start]
+            if source >= 0:
+                self.table.sources[source].read(row, row + b - a, part)
+            elif source == SOME:
+                found = [self.table.sources[s].read(r, r + 1)[0] for s, r in self.table.some[a]]
+                mean: Floats = np.mean(np.stack(found), axis=0, dtype=np.float64).astype(np.float32)
+                round_to(self.dtype, mean)
+                part[0] = mean
+            else:
+                part[...] = 0
+        return out
+
+    def stored(self, start: int, stop: int) -> Bytes | None:
+        """None: the rows lie in several places."""
+        return None
+
+    def prefetch(self, start: int, stop: int) -> None:
+        """Pass the hint on for rows that lie together."""
+        for a, b, source, row in self.table.runs(start, stop):
+            if source >= 0 and b - a > 1:
+                self.table.sources[source].prefetch(row, row + b - a)
+
+    def release(self, start: int, stop: int) -> None:
+        """Pass the hint on for rows that lie together."""
+        for a, b, source, row in self.table.runs(start, stop):
+            if source >= 0 and b - a > 1:
+                self.table.sources[source].release(row, row + b - a)
+
+
+class Column:
+    """A vector as a matrix of one column, so that its elements are rows; it is read whole, once."""
+
+    def __init__(self, vector: RowSource) -> None:
+        self.vector = vector
+        self.shape = (vector.shape[0], 1)
+        self.dtype = vector.dtype
+        self._values: Any = None
+
+    def read(self, start: int, stop: int, out: Floats | None = None) -> Floats:
+        """See ``RowSource.read``."""
+        if self._values is None:
+            self._values = self.vector.read(0, 1)[0]
+        if out is None:
+            out = np.empty((stop - start, 1), np.float32)
+        out[:, 0] = self._values[start:stop]
+        return out
+
+    def stored(self, start: int, stop: int) -> Bytes | None:
+        """None: they are not stored so."""
+        return None
+
+    def prefetch(self, start: int, stop: int) -> None:
+        """Nothing: a vector is small."""
+
+    def release(self, start: int, stop: int) -> None:
+        """Nothing: a vector is small."""
+
+
+class Vector:
+    """A matrix of one column as a vector."""
+
+    def __init__(self, column: LaidRows) -> None:
+        self.column = column
+        self.shape = (column.shape[0],)
+        self.dtype = column.dtype
+
+    def read(self, start: int, stop: int, out: Floats | None = None) -> Floats:
+        """See ``RowSource.read``."""
+        if out is None:
+            out = np.empty((stop - start, self.shape[0]), np.float32)
+        if stop > start:
+            out[0] = self.column.read(0, self.shape[0])[:, 0]
+        return out
+
+    def stored(self, start: int, stop: int) -> Bytes | None:
+        """None: it is put together."""
+        return None
+
+    def prefetch(self, start: int, stop: int) -> None:
+        """Nothing: a vector is small."""
+
+    def release(self, start: int, stop: int) -> None:
+        """Nothing: a vector is small."""
+
+
+def laid_out(table: Table, own: RowSource, dtype: str) -> RowSource:
+    """The rows of ``table`` as a row source of the same number of dimensions as ``own``; ``own`` itself where it is just that.
+
+    Parameters
+    ----------
+    own : the first of the table's sources, before vectors became columns
+    """
+    n = len(table.which)
+    same = n == own.shape[0] and not table.which.any() and bool((table.row == np.arange(n)).all())
+    if same and holds(own.dtype, dtype):
+        return own
+    laid = LaidRows(table, dtype)
+    return Vector(laid) if len(own.shape) == 1 else laid
