@@ -56,6 +56,16 @@ def _matching(checkpoint: Checkpoint, patterns: Iterable[str]) -> list[str]:
     return [name for name in checkpoint.side_names() if any(fnmatch(name, pattern) for pattern in patterns)]
 
 
+def tokenizer_names(checkpoint: Checkpoint) -> list[str]:
+    """Names of all files of a checkpoint's tokenizer."""
+    return _matching(checkpoint, _TOKENIZER)
+
+
+def has_tokenizer(checkpoint: Checkpoint) -> bool:
+    """Whether there is a vocabulary among the side files."""
+    return bool(_matching(checkpoint, _VOCABULARIES))
+
+
 def vocabulary_texts(models: Iterable[Checkpoint]) -> list[bytes]:
     """All that decides how rows of the vocabularies are matched."""
     return [m.side_bytes(name) or b"" for m in models for name in _matching(m, _TOKENIZER)]
