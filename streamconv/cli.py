@@ -53,6 +53,17 @@ def _positive(text: str) -> int:
     return int(text)
 
 
+def _hub(parser: argparse.ArgumentParser) -> None:
+    """Options of the commands that may fetch."""
+    add = parser.add_argument_group("models on the hub").add_argument
+    add("--offline", action="store_true", help="never ask the network; use what is here")
+    add(
+        "--refresh",
+        action="store_true",
+        help="ask where the branch is now, instead of what it was when first asked for",
+    )
+
+
 def _layers(text: str) -> tuple[int, ...]:
     try:
         return tuple(sorted({int(part) for part in text.split(",")}))
@@ -69,7 +80,9 @@ def _common(parser: argparse.ArgumentParser) -> None:
 def _job(parser: argparse.ArgumentParser) -> None:
     """Options of the commands that plan a conversion."""
     parser.add_argument(
-        "source", metavar="SRC", help="checkpoint folder, .safetensors or .gguf file, merge recipe .yml"
+        "source",
+        metavar="SRC",
+        help="checkpoint folder, .safetensors or .gguf file, merge recipe .yml, or org/model[@revision] on the hub",
     )
     parser.add_argument("output", metavar="OUT", help="name of the output: NAME.gguf, or a folder for safetensors")
     add = parser.add_argument_group("types").add_argument
@@ -120,6 +133,12 @@ def _job(parser: argparse.ArgumentParser) -> None:
     add("--threads", type=_positive, metavar="N", help="worker threads (default: all cores)")
     add("--io", choices=["mmap", "pread"], default="mmap", help="how inputs are read; pread for unreliable media")
     add("--chunk-size", type=_size, metavar="SIZE", help="most bytes a kill can cost per thread (default 16MiB)")
+    _hub(parser)
+    choice = parser.add_mutually_exclusive_group()
+    choice.add_argument(
+        "--evict", action="store_true", help="give fetched bytes back once what was made of them is durable"
+    )
+    choice.add_argument("--keep", action="store_true", help="keep what is fetched for later runs (default)")
 
 
 def _convert_options(parser: argparse.ArgumentParser) -> None:
@@ -130,6 +149,7 @@ def _convert_options(parser: argparse.ArgumentParser) -> None:
         "--verify-on-resume", choices=["all", "recent", "none"], default="all",
         help="finished chunks to read back before they are trusted (default: all)",
     )  # fmt: skip
+    add("--nice", action="store_true", help="lowest priority for processor and disk")
     add("--report", metavar="FILE", help="write type, hash and error of every tensor as JSON lines")
     add("--dry-run", action="store_true", help="print the plan, write nothing")
 
@@ -160,10 +180,20 @@ def make_parser() -> argparse.ArgumentParser:
     _job(merge)
     _convert_options(merge)
     _job(command("plan", "show what convert would do: tensors, types, bytes, memory, disk; writes nothing"))
+    fetch = command("fetch", "fetch a model of the hub, so that later commands need no network; resumes like convert")
+    fetch.add_argument(
+        "source", metavar="ORG/MODEL", help="org/model[@revision], or one file of it: org/model/FILE.gguf"
+    )
+    _hub(fetch)
+    add = fetch.add_argument_group("running").add_argument
+    add("--all", action="store_true", help="every file, not only what a conversion needs")
+    add("--stop-after", type=_seconds, metavar="TIME", help="stop in order after 90s, 15m, 2h …; exit code 75")
+    add("--nice", action="store_true", help="lowest priority for processor and disk")
     status = command("status", "show how far the job for OUT is")
     status.add_argument("output", metavar="OUT")
     inspect = command("inspect", "list tensors, metadata and tokenizer of a file or folder")
-    inspect.add_argument("source", metavar="FILE_OR_FOLDER")
+    inspect.add_argument("source", metavar="FILE_OR_FOLDER", help="or org/model[@revision] on the hub")
+    _hub(inspect)
     check = command("check", "predict what a loader will reject or get wrong")
     check.add_argument("source", metavar="FILE.gguf")
     check.add_argument("--no-scan", action="store_true", help="skip looking for NaN and Inf in the data")
@@ -211,6 +241,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         if options.command is None:
             make_parser().print_help()
             return 64
+        if getattr(options, "nice", False):
+            from .engine.nice import be_nice
+
+            be_nice()
         from . import commands
 
         return int(getattr(commands, options.command)(options))

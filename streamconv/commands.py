@@ -52,6 +52,9 @@ def _options(a: argparse.Namespace) -> conversion.Options:
         measure=bool(getattr(a, "report", None)),
         compat=a.compat == "ggml",
         io=a.io,
+        evict=a.evict,
+        offline=a.offline,
+        refresh=a.refresh,
         **chosen,
     )
 
@@ -147,7 +150,11 @@ def plan(a: argparse.Namespace) -> int:
     """``streamconv plan``."""
     options = _options(a)
     prepared = conversion.prepare(a.source, a.output, options)
-    facts = conversion.describe(prepared, options)
+    try:
+        facts = conversion.describe(prepared, options)
+    finally:
+        if prepared.supply is not None:
+            prepared.supply.close()
     if a.json:
         print(json.dumps(facts, indent=1), flush=True)
         return 0
@@ -173,10 +180,40 @@ def plan(a: argparse.Namespace) -> int:
         f"disk: {size(facts['disk_bytes'])} while it runs; memory: {size(facts['ram_bytes'])} budget,"
         f" {facts['threads']} threads, {facts['chunks']} chunks"
     )
+    if facts["fetch"] is not None:
+        fetch = facts["fetch"]
+        print(
+            f"fetches {size(fetch['missing_bytes'])} of {', '.join(fetch['models'])}: takes {size(fetch['disk_bytes_keep'])}"
+            f" of disk, with --evict at most {size(fetch['disk_bytes_evict'])} at a time"
+        )
     for text in facts["warnings"]:
         print(f"note: {text}")
     if facts["left_out"]:
         print(f"note: {len(facts['left_out'])} tensors are left out, such as {next(iter(facts['left_out']))}")
+    return 0
+
+
+def fetch(a: argparse.Namespace) -> int:
+    """``streamconv fetch``."""
+    reporter = progress.reporter(quiet=a.quiet, as_json=a.json)
+    try:
+        found = conversion.fetch(
+            a.source, reporter, everything=a.all, offline=a.offline, refresh=a.refresh, stop_after_s=a.stop_after
+        )
+    except StreamconvError as e:
+        e.progress = (reporter.done, reporter.total, reporter.done - reporter.resumed)
+        raise
+    name = f"{found.model.repo}@{found.model.commit}"
+    if a.json:
+        facts = {
+            "event": "done", "status": "done", "resumable": False, "done": found.total_bytes, "total": found.total_bytes,
+            "bytes": found.came_bytes, "model": name, "folder": str(found.folder), "files": found.n_files,
+            "already": not found.came_bytes, "next": "",
+        }  # fmt: skip
+        print(json.dumps(facts), flush=True)
+    elif not a.quiet:
+        came = f"{size(found.came_bytes)} fetched" if found.came_bytes else "complete already; nothing to do"
+        print(f"{name}: {found.n_files} files, {size(found.total_bytes)}, {came}\n  {found.folder}", flush=True)
     return 0
 
 
@@ -218,9 +255,10 @@ def status(a: argparse.Namespace) -> int:
 def inspect(a: argparse.Namespace) -> int:
     """``streamconv inspect``."""
     from . import inspect as inspection
-    from . import sources
 
-    facts = inspection.describe(sources.open_checkpoint(a.source))
+    facts = inspection.describe(
+        conversion.open_source(a.source, conversion.Options(offline=a.offline, refresh=a.refresh))
+    )
     print(json.dumps(facts, indent=1) if a.json else inspection.render(facts))
     return 0
 

@@ -4,6 +4,7 @@ This package is the only one that knows all stages; none of them knows another e
 """
 
 from .execution import budget_of, execute
+from .fetching import Fetched, fetch
 from .opening import RECIPES, open_rows, open_source
 from .options import Options
 from .outputs import prepare
@@ -12,6 +13,7 @@ from .reports import describe, write_report
 
 __all__ = [
     "RECIPES",
+    "Fetched",
     "Options",
     "Output",
     "OutputTensor",
@@ -19,6 +21,7 @@ __all__ = [
     "budget_of",
     "describe",
     "execute",
+    "fetch",
     "open_rows",
     "open_source",
     "prepare",

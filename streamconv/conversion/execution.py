@@ -3,24 +3,30 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from dataclasses import replace
 
 from ..engine import budget as budgets
 from ..engine import files
 from ..engine import job as jobs
 from ..engine import run as runs
-from ..errors import StreamconvError
+from ..errors import InputChanged, StreamconvError
 from .options import Options
 from .prepared import Prepared
+
+_EVICT_WINDOW = 32 << 20
 
 
 def budget_of(prepared: Prepared, options: Options) -> budgets.Budget:
     """The shares of the memory budget for ``prepared``."""
-    return budgets.share(
+    budget = budgets.share(
         budgets.default_ram() if options.ram_bytes is None else options.ram_bytes,
         budgets.default_threads() if options.threads is None else options.threads,
         max((i.n_cols for i in prepared.items), default=1),
         max((sum(-(-n // 64) * 64 for n in i.row_bytes) for i in prepared.items), default=1),
     )
+    if options.evict:  # inputs can go when what was made of them is committed, so commit more often
+        return replace(budget, window_bytes=min(budget.window_bytes, _EVICT_WINDOW))
+    return budget
 
 
 def execute(prepared: Prepared, options: Options, reporter: runs.Reporter) -> runs.Outcome | None:
@@ -30,7 +36,15 @@ def execute(prepared: Prepared, options: Options, reporter: runs.Reporter) -> ru
     ------
     Every error of the tree; what is finished is kept for the next run.
     """
-    plan = prepared.plan
+    try:
+        return _execute(prepared, options, reporter)
+    finally:
+        if prepared.supply is not None:
+            prepared.supply.close()
+
+
+def _execute(prepared: Prepared, options: Options, reporter: runs.Reporter) -> runs.Outcome | None:
+    plan, supply = prepared.plan, prepared.supply
     stop = runs.StopRequest(options.stop_after_s)
     budget = budget_of(prepared, options)
     if jobs.is_finished(plan) and not options.force:
@@ -39,15 +53,31 @@ def execute(prepared: Prepared, options: Options, reporter: runs.Reporter) -> ru
     if not options.force:
         jobs.refuse_foreign_output(plan)
     jobs.preflight(plan)
+    if supply is not None:
+        supply.listen(lambda text: reporter.message(f"note: {text}"))
+        supply.preflight(plan)
     _warm_up(prepared, reporter)
-    job = jobs.Job.open(plan, force=options.force, verify=options.verify)
+    job = _open_job(prepared, options, reporter)
     try:
         if jobs.is_finished(plan) and not options.force:  # another process published it while we waited for the lock
             job.discard()
             return None
-        return runs.run(job, budget, reporter, stop)
+        if supply is not None:
+            supply.begin(c for c in plan.chunks() if c.number not in job.done)
+        return runs.run(job, budget, reporter, stop, supply)
     finally:
         job.close()
+
+
+def _open_job(prepared: Prepared, options: Options, reporter: runs.Reporter) -> jobs.Job:
+    """The job folder, begun anew where what was made came from bytes that proved wrong later."""
+    try:
+        return jobs.Job.open(prepared.plan, force=options.force, verify=options.verify)
+    except InputChanged:
+        if prepared.supply is None or not prepared.supply.was_amended():
+            raise
+        reporter.message("note: bytes that had come wrong were replaced since; the output is begun anew")
+        return jobs.Job.open(prepared.plan, force=True)
 
 
 def _warm_up(prepared: Prepared, reporter: runs.Reporter) -> None:

@@ -36,6 +36,9 @@ class Options:
         architectures may be merged
     io : how inputs are read, ``mmap`` or ``pread``
     chunk_bytes : most output bytes of a chunk
+    evict : give the space of fetched bytes back as soon as what was made of them is durable
+    offline : never ask the network
+    refresh : ask the hub where a branch is now, instead of remembering what it was first
     """
 
     type: str = "auto"
@@ -71,6 +74,9 @@ class Options:
     allow_crimes: bool = False
     io: IoMode = "mmap"
     chunk_bytes: int = CHUNK_BYTES
+    evict: bool = False
+    offline: bool = False
+    refresh: bool = False
 
     @property
     def types(self) -> tuple[str, ...]:

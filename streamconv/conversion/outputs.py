@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from ..engine import plan as plans
@@ -21,6 +23,7 @@ from .opening import open_source
 from .options import Options
 from .planning import input_facts, make_plan, place
 from .prepared import Output, OutputTensor, Prepared
+from .supply import Supply
 from .types import TypedModel, typed_models
 
 _PLACEHOLDER = "{type}"
@@ -45,20 +48,37 @@ def prepare(source: str | os.PathLike[str], output: str | os.PathLike[str], opti
         raise UsageError(
             f"{len(options.types)} types need as many names, {output} is one", "Name them 'model-{type}.gguf'."
         )
-    checkpoint = open_source(source, options)
-    if output.suffix != ".gguf":
-        prepared = prepare_folder(checkpoint, output, options)
-    else:
-        prepared = _prepare_gguf(checkpoint, output, options)
-    _refuse_own_input(checkpoint, [f.path for f in prepared.plan.files])
-    return prepared
+    supply = Supply(
+        output.parent, evict=options.evict, offline=options.offline, refresh=options.refresh,
+        pins={} if options.force else _pins(output),
+    )  # fmt: skip
+    try:
+        checkpoint = open_source(source, options, supply)
+        prepared = (prepare_folder if output.suffix != ".gguf" else _prepare_gguf)(checkpoint, output, options)
+        _refuse_own_input(checkpoint, [f.path for f in prepared.plan.files])
+    except BaseException:
+        supply.close()
+        raise
+    if not supply.models:
+        return prepared
+    description = {**prepared.plan.description, "revisions": supply.revisions}
+    return replace(prepared, plan=replace(prepared.plan, description=description), supply=supply)
+
+
+def _pins(output: Path) -> dict[str, str]:
+    """The commits that an unfinished job for ``output`` was planned with, by reference."""
+    try:
+        recorded = json.loads(output.with_name(output.name + ".streamconv").joinpath("plan.json").read_text())
+        return {str(k): str(v) for k, v in recorded["revisions"].items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return {}  # none of them is from the hub, or the file is damaged: what is remembered decides
 
 
 def _refuse_own_input(checkpoint: Checkpoint, outputs: Sequence[Path]) -> None:
     for output in outputs:
         if output.exists():
             for f in checkpoint.inputs:
-                if os.path.samefile(f.path, output):
+                if f.path.exists() and os.path.samefile(f.path, output):
                     raise UsageError(f"{output} is the input itself", "Choose another output name.")
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from ..engine.plan import Plan
 from ..quant.encode import EncodedRows, Encoding
+from .supply import Supply
 
 
 @dataclass(frozen=True)
@@ -74,6 +75,7 @@ class Prepared:
     plan : what the engine runs
     arch : architecture, as the target spells it
     left_out : tensors of the source that the output does not have, and why
+    supply : brings the inputs, where they are not files on this machine
     """
 
     source: Path
@@ -82,6 +84,7 @@ class Prepared:
     outputs: Sequence[Output]
     left_out: Mapping[str, str] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
+    supply: Supply | None = None
 
     @property
     def items(self) -> list[EncodedRows]:

@@ -46,9 +46,23 @@ def describe(prepared: Prepared, options: Options) -> dict[str, Any]:
         "ram_bytes": budget.ram_bytes,
         "threads": budget.threads,
         "chunks": len(plan.chunks()),
+        "fetch": _fetching(prepared),
         "tensors": tensors,
         "left_out": dict(prepared.left_out),
         "warnings": list(prepared.warnings),
+    }
+
+
+def _fetching(prepared: Prepared) -> dict[str, Any] | None:
+    """What has to come from the hub; None when nothing does."""
+    supply = prepared.supply
+    if supply is None:
+        return None
+    return {
+        "models": [f"{model.repo}@{model.commit}" for model in supply.models.values()],
+        "missing_bytes": supply.missing_bytes(),
+        "disk_bytes_keep": supply.disk_bytes(evict=False),
+        "disk_bytes_evict": supply.disk_bytes(evict=True),
     }
 
 

@@ -169,7 +169,7 @@ def link(target: Path, path: Path) -> None:
     The link is relative when both lie below one folder, so that a cache may be moved as a whole.
     """
     near = os.path.relpath(target, path.parent)
-    value = near if near.count("..") <= 2 else str(target)
+    value = near if near.count("..") <= 4 else str(target)
     with _guard(path, "cannot create the link"):
         if path.is_symlink() and os.readlink(path) == value:
             return
@@ -218,6 +218,11 @@ def remove_file(path: Path) -> None:
     """Remove the file ``path`` if it is there."""
     with _guard(path, "cannot remove"):
         path.unlink(missing_ok=True)
+
+
+def nearest_folder(path: Path) -> Path:
+    """``path``, or the nearest folder above it that is there."""
+    return next(p for p in (path, *path.parents) if p.is_dir())
 
 
 def free_bytes(folder: Path) -> int:

@@ -14,7 +14,7 @@ from __future__ import annotations
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import FrameType
@@ -50,6 +50,19 @@ class Reporter(Protocol):
 
     def finish(self) -> None:
         """No more calls follow."""
+
+
+class Supply(Protocol):
+    """Whoever brings the inputs while they are being read. Called from several threads."""
+
+    def committed(self, chunks: Sequence[Chunk]) -> None:
+        """These chunks are durable; their inputs are not needed for them any more."""
+
+    def settle(self, seconds: float) -> bool:
+        """Wait at most ``seconds`` for the inputs to be complete and checked; whether they are. Raises what is wrong."""
+
+    def close(self) -> None:
+        """Bring no more; whoever waits for an input gets Stopped."""
 
 
 @dataclass
@@ -146,9 +159,13 @@ class _Sink:
 class _Run:
     """State shared by the threads of one run."""
 
-    def __init__(self, job: Job, budget: Budget, reporter: Reporter, stop: StopRequest) -> None:
+    def __init__(
+        self, job: Job, budget: Budget, reporter: Reporter, stop: StopRequest, supply: Supply | None = None
+    ) -> None:
         self.job, self.budget, self.reporter, self.stop, self._request = job, budget, reporter, stop.event, stop
-        self.pending = bundles(c for c in job.plan.chunks() if c.number not in job.done)
+        self._supply = supply
+        self._chunks = job.plan.chunks()
+        self.pending = bundles(c for c in self._chunks if c.number not in job.done)
         self._next = 0
         self._changed = threading.Condition()
         self._finished: list[Stamp] = []
@@ -262,6 +279,8 @@ class _Run:
         for s in group:
             files.drop_cache(job.part_fds[s.file], s.offset, s.length)
         self.stamps += group
+        if self._supply is not None:
+            self._supply.committed([self._chunks[s.chunk] for s in group])
 
     def go(self) -> None:
         """Run all threads to the end; returns when every one is gone."""
@@ -275,12 +294,19 @@ class _Run:
             t.start()
         while committer.is_alive():  # it outlives the workers
             committer.join(0.05)  # not for ever: signals are handled between
+            # Workers that wait for an input look at no deadline, but what is fetched meanwhile brings the job forward too.
+            if self._supply is not None and self._request.wait(0):
+                self._supply.close()
         for t in threads:
             t.join()
 
 
-def run(job: Job, budget: Budget, reporter: Reporter, stop: StopRequest) -> Outcome:
+def run(job: Job, budget: Budget, reporter: Reporter, stop: StopRequest, supply: Supply | None = None) -> Outcome:
     """Make every pending chunk of ``job``, then publish the output.
+
+    Parameters
+    ----------
+    supply : brings the inputs, if they are not all here
 
     Raises
     ------
@@ -291,17 +317,23 @@ def run(job: Job, budget: Budget, reporter: Reporter, stop: StopRequest) -> Outc
     plan = job.plan
     outcome = Outcome(resumed_bytes=sum(s.length for s in job.done.values()), notes=list(job.notes))
     reporter.start(sum(f.size - len(f.header) for f in plan.files), outcome.resumed_bytes)
-    state = _Run(job, budget, reporter, stop)
+    state = _Run(job, budget, reporter, stop, supply)
     try:
         with stop.on_signals():
             state.go()
-            if state.error is not None:
+            if state.error is not None and not isinstance(state.error, Stopped):
                 if not isinstance(state.error, (WriteFailed, Locked)):
                     job.journal.mark(CLEAN)
                 raise state.error
             if len(state.stamps) < sum(map(len, state.pending)):
                 job.journal.mark(CLEAN)
                 raise stop.error(job)
+            while supply is not None:
+                if stop.wait(0):
+                    job.journal.mark(CLEAN)
+                    raise stop.error(job)
+                if supply.settle(0.2):
+                    break
         plan.verify_inputs()
         if not job.journal.still_ours():
             raise Locked(f"another process has taken over {plan.job_dir}", "Let that one finish.")

@@ -7,20 +7,26 @@
 Order of the queue: what a reader waits for, what was hinted at, what is wanted at all. Where bytes come from is the business
 of the ``Origin``, which also retries; an error that leaves it ends the transfer. Everything committed stays for the next run.
 
-A transfer begins by looking only. The lock of the folder is taken when the first byte is missing, so that any number of
-processes may read what is there.
+A transfer begins by looking only. The lock of a model's folder is taken when a byte is missing or weights are read, so that
+any number of processes may look at headers.
+
+Layout below the root, one folder per model; several commits share blobs:
+
+    MODEL/lock            who is fetching into it
+    MODEL/blobs/          the bytes; see ``transfer_part``
+    MODEL/COMMIT/…        the files by their names: links to blobs that are complete
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
-from ..errors import Locked, Stopped, WriteFailed
+from ..errors import CannotCreate, Locked, NoPermission, Stopped, WriteFailed
 from . import files
 from .lock import JobLock
 from .transfer_crew import Crew
@@ -39,7 +45,7 @@ class Settings:
     connections : requests under way at once
     head_bytes, range_bytes : length of a file's first range and of the others; part of the index's identity
     span_bytes : consecutive ranges are asked for together up to this
-    keep : False releases ranges when nobody needs them any more; see ``Transfer.claim``
+    keep : False releases ranges when nobody needs them any more; see ``Arriving.claim``
     ahead_bytes : when releasing, how much may lie here before somebody asks for it
     cached : whether bytes should stay in the page cache because somebody reads them here
     """
@@ -56,8 +62,8 @@ class Settings:
 class Origin(Protocol):
     """Who hands out the bytes of remote files. Called from several threads."""
 
-    def read(self, path: str, start: int, stop: int) -> Iterator[tuple[int, bytes]]:
-        """Pairs of offset and bytes, in order, that cover ``start..stop``.
+    def read(self, remote: Any, start: int, stop: int) -> Iterator[tuple[int, bytes]]:
+        """Pairs of offset and bytes, in order, that cover ``start..stop`` of a file that it listed.
 
         One that cannot give a part of a file may begin at 0 and go on to the end, again and again.
         """
@@ -72,40 +78,22 @@ class Observer(Protocol):
     def came(self, n_bytes: int, path: str) -> None:
         """``n_bytes`` more of a file are durable."""
 
-    def whole(self, path: str, where: Path) -> None:
-        """A file is complete and its digest was checked."""
-
     def message(self, text: str) -> None:
         """Something a user should know."""
 
 
 class Transfer:
-    """The remote files of one model, some of them here, the others on their way.
+    """The remote files of one job, some of them here, the others on their way.
 
     Parameters
     ----------
-    folder : of blobs, see ``transfer_part``; need not exist
-    remotes : the files
-    present : files that lie elsewhere on this machine, by path; they are only read
+    root : folder of all models; need not exist
     """
 
-    def __init__(
-        self,
-        folder: Path,
-        remotes: Sequence[Remote],
-        origin: Origin,
-        observer: Observer,
-        settings: Settings = Settings(),
-        present: Mapping[str, Path] | None = None,
-    ) -> None:
+    def __init__(self, root: Path, origin: Origin, observer: Observer, settings: Settings) -> None:
         self.settings = settings
         self.origin, self.observer = origin, observer
-        s, where = settings, present or {}
-        by_key: dict[str, Part] = {}  # files of the same content are one
-        for r in remotes:
-            if r.key not in by_key:
-                by_key[r.key] = Part(folder, r, s.head_bytes, s.range_bytes, where.get(r.path))
-        self.parts = {r.path: by_key[r.key] for r in remotes}
+        self.parts: list[Part] = []
         self.changed = threading.Condition()
         self.closing = False
         self.error: BaseException | None = None
@@ -113,74 +101,36 @@ class Transfer:
         self.lock_to_read = False
         self.keeper = Keeper(self)
         self.crew = Crew(self)
-        self._folder = folder
-        self._lock: JobLock | None = None
+        self._root = root
+        self._locks: dict[Path, JobLock] = {}
         self._threads: list[threading.Thread] = []
 
-    def path(self, name: str) -> Path:
-        """Where the bytes of a file are now; ensure some of them first."""
-        return self.parts[name].path
+    def add(self, model: str, commit: str, remote: Remote, present: Path | None = None) -> Arriving:
+        """One more file, of a commit of a model; looks at what is here of it and changes nothing.
 
-    def is_whole(self, name: str) -> bool:
-        """Whether a file is complete and was checked."""
-        return self.parts[name].whole
+        Parameters
+        ----------
+        present : where the file lies complete elsewhere on this machine, to be read only
+        """
+        home = self._root / model
+        with self.changed:
+            same = [p for p in self.parts if p.home == home and p.remote.key == remote.key]
+            part = same[0] if same else Part(home, remote, self.settings.head_bytes, self.settings.range_bytes, present)
+            part.links.append(home / commit / remote.path)
+            if not same:
+                self.parts.append(part)
+        return Arriving(self, part)
 
-    def amended_ns(self, name: str) -> int:
-        """When bytes that readers may have seen were last replaced; 0 for never."""
-        return self.parts[name].amended_ns
-
-    def missing_bytes(self, names: Sequence[str] | None = None) -> int:
+    def missing_bytes(self, arriving: Iterable[Arriving] | None = None) -> int:
         """Bytes of these files (default: all) that are still to come."""
         total = 0
-        for part in {self.parts[name] for name in (self.parts if names is None else names)}:
+        for part in self._parts(arriving):
             if not part.whole:
                 spans = (part.cut.span(i) for i, state in enumerate(part.states) if state in (PENDING, CLAIMED))
                 total += sum(stop - start for start, stop in spans)
         return total
 
-    def ensure(self, name: str, offset: int, length: int) -> None:
-        """Wait until these bytes are here.
-
-        Raises
-        ------
-        NetworkError : and whatever else ended the transfer
-        Locked : another process is fetching
-        Stopped : the transfer was closed
-        """
-        part = self.parts[name]
-        if part.whole:
-            return
-        if self.lock_to_read and self._lock is None:
-            with self.changed:
-                self._own()
-        for index in part.cut.touched(offset, length):
-            if part.states[index] != READY:
-                self._ensure(part, index)
-
-    @contextmanager
-    def held(self, name: str, offset: int, length: int) -> Iterator[None]:
-        """``ensure``, and the bytes are not released before the block ends."""
-        part = self.parts[name]
-        touched = part.cut.touched(offset, length)
-        with self.changed:
-            self.keeper.pin(part, touched)
-        try:
-            self.ensure(name, offset, length)
-            yield
-        finally:
-            with self.changed:
-                self.keeper.unpin(part, touched)
-
-    def prefetch(self, name: str, offset: int, length: int) -> None:
-        """Hint that these bytes will be read soon; fetches them before what nobody asked for."""
-        part = self.parts[name]
-        with self.changed:
-            new = [(part, i) for i in part.cut.touched(offset, length) if not part.whole and part.states[i] == PENDING]
-            if new and self._lock is not None:
-                self.crew.hint(new)
-                self._start()
-
-    def fetch(self, names: Sequence[str] | None = None) -> None:
+    def fetch(self, arriving: Iterable[Arriving] | None = None) -> None:
         """Begin to fetch these files whole (default: all), in this order; returns at once.
 
         Raises
@@ -189,50 +139,20 @@ class Transfer:
         WriteFailed : the disk is too small
         """
         with self.changed:
-            parts = [self.parts[n] for n in (self.parts if names is None else names)]
-            if all(p.whole for p in parts):
-                return
-            self._own()
+            parts = self._parts(arriving)
+            for part in parts:
+                self.own(part)
+                if part.whole:
+                    with suppress(
+                        NoPermission, CannotCreate
+                    ):  # names are for people; a cache that is only read has some
+                        part.tidy()
             self._check_space(parts)
             for part in parts:
                 self.keeper.want_whole(part)
                 self.crew.add((part, i) for i, state in enumerate(part.states) if state == PENDING)
-            self._start()
-
-    def wait(self, names: Sequence[str] | None = None, seconds: float | None = None) -> bool:
-        """Wait until these files are whole (default: all), at most for ``seconds``; whether they are.
-
-        Raises
-        ------
-        BadInput : a file's digest is not the one that the remote side lists
-        NetworkError : and whatever else ended the transfer
-        """
-        parts = [self.parts[n] for n in (self.parts if names is None else names)]
-        with self.changed:
-            done = self.changed.wait_for(lambda: self.error is not None or self.keeper.settled(parts), seconds)
-            self._raise_error()
-            return done
-
-    def claim(self, name: str, offset: int, length: int) -> None:
-        """These bytes will be read once more; fetch them in the order of the claims and keep them until ``unclaim``."""
-        part = self.parts[name]
-        with self.changed:
-            if part.whole:
-                return
-            for index in part.cut.touched(offset, length):
-                if not self.keeper.is_wanted(part, index):
-                    self.crew.add([(part, index)])
-                self.keeper.claim(part, index)
-
-    def unclaim(self, name: str, offset: int, length: int) -> None:
-        """What was made of these bytes is durable. The last claim of a range releases it, unless ``settings.keep``."""
-        part = self.parts[name]
-        with self.changed:
-            if part.whole:
-                return
-            for index in part.cut.touched(offset, length):
-                self.keeper.unclaim(part, index)
-            self.changed.notify_all()
+            if any(not p.whole for p in parts):
+                self.go()
 
     def start(self) -> None:
         """Begin to fetch what was claimed; with ``settings.keep`` everything else after it."""
@@ -240,13 +160,45 @@ class Transfer:
             self.fetch()
             return
         with self.changed:
-            if any(not p.whole for p in self.parts.values()):
-                self._own()
+            for part in self.parts:
+                self.own(part)
+            if any(not p.whole for p in self.parts):
                 self.keeper.start_releasing()
-                self._start()
+                self.go()
+
+    def hurry_heads(self, arriving: Iterable[Arriving]) -> None:
+        """Fetch the first range of each of these files before everything that nobody waits for; returns at once.
+
+        Raises
+        ------
+        Locked : another process is fetching
+        """
+        with self.changed:
+            missing = [p for p in self._parts(arriving) if not p.whole and PENDING in p.states[:1]]
+            for part in missing:
+                self.own(part)
+            self.crew.hint((p, 0) for p in missing if not p.whole)
+            if missing:
+                self.go()
+
+    def wait(self, arriving: Iterable[Arriving] | None = None, seconds: float | None = None) -> bool:
+        """Wait until these files (default: all) are whole and checked, or released; at most for ``seconds``. Whether they are.
+
+        Raises
+        ------
+        BadInput : a file's digest is not the one that the remote side lists
+        NetworkError : and whatever else ended the transfer
+        """
+        parts = self._parts(arriving)
+        with self.changed:
+            self.changed.wait_for(lambda: self._is_over() or self.keeper.settled(parts), seconds)
+            if self.keeper.settled(parts):
+                return True
+            self.raise_error()
+            return False
 
     def close(self) -> None:
-        """End all threads and give the lock back. What is durable stays; readers that wait get Stopped."""
+        """End all threads and give the locks back. What is durable stays; readers that wait get Stopped."""
         with self.changed:
             self.closing = True
             self.changed.notify_all()
@@ -254,86 +206,39 @@ class Transfer:
         for thread in self._threads:
             if thread is not threading.current_thread():
                 thread.join(10)
-        if self._lock is not None:
-            self._lock.close()
-            self._lock = None
-
-    def fail(self, error: BaseException) -> None:
-        """End the transfer; whoever waits gets ``error``."""
         with self.changed:
-            self.error = self.error or error
-            self.changed.notify_all()
+            for lock in self._locks.values():
+                lock.close()
+            self._locks.clear()
 
-    def tell_whole(self, part: Part) -> None:
-        """Pass on that ``part`` is complete; let other processes have the folder once nothing is missing any more."""
-        for name, p in self.parts.items():
-            if p is part:
-                self.observer.whole(name, part.path)
-        with self.changed:
-            if self._lock is not None and all(p.whole for p in self.parts.values()):
-                self._lock.close()
-                self._lock = None
+    # For the parts of a transfer; the caller holds the lock unless it says otherwise.
 
-    def say(self, part: Part) -> None:
-        """Pass the notes of ``part`` on."""
-        while part.notes:
-            self.observer.message(part.notes.pop(0))
+    def _parts(self, arriving: Iterable[Arriving] | None) -> list[Part]:
+        return list(self.parts) if arriving is None else list(dict.fromkeys(a.part for a in arriving))
 
-    def _raise_error(self) -> None:
-        if self.error is not None:
-            raise self.error
-        if self.closing:
-            raise Stopped("the transfer was stopped", "Run the same command again to go on.")
+    def _is_over(self) -> bool:
+        return self.closing or self.error is not None
 
-    def _ensure(self, part: Part, index: int) -> None:
-        while True:
-            with self.changed:
-                while True:
-                    if part.whole or part.states[index] == READY:
-                        return
-                    self._raise_error()
-                    if part.states[index] == STAMPED:
-                        part.states[index] = CLAIMED
-                        break
-                    if part.states[index] == PENDING and self._lock is None:
-                        self._own()
-                        continue
-                    if part.states[index] == PENDING:
-                        self.crew.hurry(part, index)
-                        self._start()
-                    self.changed.wait(1)
-            good = False
-            try:
-                good = part.holds(index)
-            finally:
-                with self.changed:
-                    part.states[index] = READY if good else PENDING
-                    self.changed.notify_all()
+    def owns(self, part: Part) -> bool:
+        """Whether nobody else may change what is here of ``part``."""
+        return part.home in self._locks or part.whole
 
-    def _own(self) -> None:
-        """Take the lock of the folder, and see what others brought until now."""
-        if self._lock is not None:
+    def own(self, part: Part) -> None:
+        """Take the lock of its folder, and see what others brought until now."""
+        if self.owns(part):
             return
-        files.make_dirs(self._folder)
+        files.make_dirs(part.home / "blobs")
         try:
-            self._lock = JobLock(self._folder / "lock")
+            self._locks[part.home] = JobLock(part.home / "lock")
         except Locked as e:
             who = e.message.rpartition(": ")[2]
-            raise Locked(f"another process is fetching into {self._folder}: {who}", e.hint) from None
-        for part in self.parts.values():
-            part.look()
+            raise Locked(f"another process is fetching into {part.home}: {who}", e.hint) from None
+        for p in self.parts:
+            if p.home == part.home:
+                p.look()
 
-    def _check_space(self, parts: Sequence[Part]) -> None:
-        need = sum(p.remote.size - p.allocated_bytes() for p in set(parts) if not p.whole)
-        free = files.free_bytes(self._folder)
-        if need > 0 and need + _RESERVE_BYTES > free:
-            raise WriteFailed(
-                f"{self._folder}: {need + _RESERVE_BYTES:,} bytes are needed, {free:,} are free",
-                "Free some space, move the cache with STREAMCONV_CACHE, or convert with --evict.",
-            )
-
-    def _start(self) -> None:
-        """Bring the threads up; the caller holds the lock."""
+    def go(self) -> None:
+        """Bring the threads up, or wake them."""
         if not self._threads and not self.closing:
             bodies = [self.crew.run] * self.settings.connections + [self.keeper.run]
             names = [f"fetch-{i}" for i in range(self.settings.connections)] + ["keeper"]
@@ -343,3 +248,149 @@ class Transfer:
             for thread in self._threads:
                 thread.start()
         self.changed.notify_all()
+
+    def raise_error(self) -> None:
+        """Raise what ended the transfer, if something did."""
+        if self.error is not None:
+            raise self.error
+        if self.closing:
+            raise Stopped("the transfer was stopped", "Run the same command again to go on.")
+
+    def fail(self, error: BaseException) -> None:
+        """End the transfer; whoever waits gets ``error``. Without the lock."""
+        with self.changed:
+            self.error = self.error or error
+            self.changed.notify_all()
+
+    def say(self, part: Part) -> None:
+        """Pass the notes of ``part`` on. Without the lock."""
+        while part.notes:
+            self.observer.message(part.notes.pop(0))
+
+    def give_back(self, part: Part) -> None:
+        """Let other processes have the folder of ``part`` once nothing is missing in it any more."""
+        if part.home in self._locks and all(p.whole for p in self.parts if p.home == part.home):
+            self._locks.pop(part.home).close()
+
+    def _check_space(self, parts: Sequence[Part]) -> None:
+        unfinished = [p for p in parts if not p.whole]
+        need = sum(p.remote.size - p.allocated_bytes() for p in unfinished)
+        free = files.free_bytes(unfinished[0].home) if unfinished else 0
+        if need > 0 and need + _RESERVE_BYTES > free:
+            raise WriteFailed(
+                f"{self._root}: {need + _RESERVE_BYTES:,} bytes are needed, {free:,} are free",
+                "Free some space, move the cache with STREAMCONV_CACHE, or convert with --evict.",
+            )
+
+
+class Arriving:
+    """One file of a transfer, for its readers. May be used from several threads."""
+
+    def __init__(self, transfer: Transfer, part: Part) -> None:
+        self.transfer, self.part = transfer, part
+
+    @property
+    def path(self) -> Path:
+        """Where the bytes are now; exists after ``ensure``."""
+        return self.part.path
+
+    @property
+    def whole(self) -> bool:
+        """Whether the file is complete and was checked."""
+        return self.part.whole
+
+    @property
+    def amended_ns(self) -> int:
+        """When bytes that readers may have seen were last replaced; 0 for never."""
+        return self.part.amended_ns
+
+    @property
+    def moves(self) -> bool:
+        """Whether bytes may be released again, so that only ``held`` ones can be relied on."""
+        return not self.transfer.settings.keep
+
+    def ensure(self, offset: int, length: int) -> None:
+        """Wait until these bytes are here.
+
+        Raises
+        ------
+        NetworkError : and whatever else ended the transfer
+        Locked : another process is fetching
+        Stopped : the transfer was closed
+        """
+        part, transfer = self.part, self.transfer
+        if part.whole:
+            return
+        if transfer.lock_to_read and not transfer.owns(part):
+            with transfer.changed:
+                transfer.own(part)
+        for index in part.cut.touched(offset, length):
+            if part.states[index] != READY:
+                self._ensure(index)
+
+    @contextmanager
+    def held(self, offset: int, length: int) -> Iterator[None]:
+        """``ensure``, and the bytes are not released before the block ends."""
+        part, transfer = self.part, self.transfer
+        touched = part.cut.touched(offset, length)
+        with transfer.changed:
+            transfer.keeper.pin(part, touched)
+        try:
+            self.ensure(offset, length)
+            yield
+        finally:
+            with transfer.changed:
+                transfer.keeper.unpin(part, touched)
+                transfer.changed.notify_all()
+
+    def prefetch(self, offset: int, length: int) -> None:
+        """Hint that these bytes will be read soon; fetches them before what nobody asked for."""
+        part, transfer = self.part, self.transfer
+        if part.whole:
+            return
+        with transfer.changed:
+            new = [(part, i) for i in part.cut.touched(offset, length) if part.states[i] == PENDING]
+            if new and transfer.owns(part):
+                transfer.crew.hint(new)
+                transfer.go()
+
+    def claim(self, offset: int, length: int) -> None:
+        """These bytes will be read once more; fetch them in the order of the claims and keep them until ``unclaim``."""
+        part, transfer = self.part, self.transfer
+        with transfer.changed:
+            for index in part.cut.touched(offset, length) if not part.whole else ():
+                if not transfer.keeper.is_wanted(part, index):
+                    transfer.crew.add([(part, index)])
+                transfer.keeper.claim(part, index)
+
+    def unclaim(self, offset: int, length: int) -> None:
+        """What was made of these bytes is durable. The last claim of a range releases it, unless ``settings.keep``."""
+        part, transfer = self.part, self.transfer
+        with transfer.changed:
+            for index in part.cut.touched(offset, length) if not part.whole else ():
+                transfer.keeper.unclaim(part, index)
+            transfer.changed.notify_all()
+
+    def _ensure(self, index: int) -> None:
+        part, transfer = self.part, self.transfer
+        while True:
+            with transfer.changed:
+                while part.states[index] != STAMPED:
+                    if part.whole or part.states[index] == READY:
+                        return
+                    transfer.raise_error()
+                    if part.states[index] == PENDING and not transfer.owns(part):
+                        transfer.own(part)
+                        continue
+                    if part.states[index] == PENDING:
+                        transfer.crew.hurry(part, index)
+                        transfer.go()
+                    transfer.changed.wait(1)
+                part.states[index] = CLAIMED
+            good = False
+            try:
+                good = part.holds(index)
+            finally:
+                with transfer.changed:
+                    part.states[index] = READY if good else PENDING
+                    transfer.changed.notify_all()

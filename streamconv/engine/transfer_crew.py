@@ -110,7 +110,7 @@ class Crew:
             part.reserve()
         fillings = {i: Filling(part, i) for i in claimed}
         start, stop = part.cut.span(min(claimed))[0], part.cut.span(max(claimed))[1]
-        for at, data in self._transfer.origin.read(part.remote.path, start, stop):
+        for at, data in self._transfer.origin.read(part.remote, start, stop):
             block, offset = memoryview(data), at
             while block:
                 if self._transfer.closing or self._transfer.error is not None:

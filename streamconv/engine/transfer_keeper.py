@@ -59,7 +59,7 @@ class Keeper:
     def start_releasing(self) -> None:
         """All claims are known: release what has none."""
         self._releasing = True
-        for part in self._transfer.parts.values():
+        for part in self._transfer.parts:
             if not part.whole:
                 self._sums.setdefault(part, _Sum(part.remote.new_hash()))
 
@@ -93,15 +93,16 @@ class Keeper:
 
     def lying_bytes(self) -> int:
         """About how many bytes of unfinished files take disk space, heads left out."""
-        unfinished = [p for p in self._transfer.parts.values() if not p.whole]
+        unfinished = [p for p in self._transfer.parts if not p.whole]
         return sum((len(p.states) - p.states.count(PENDING)) * p.cut.step for p in unfinished)
 
     def settled(self, parts: Sequence[Part]) -> bool:
         """Whether nothing more will become of ``parts``."""
-        return all(p.whole or p in self._checked or (self._releasing and self._is_left(p)) for p in parts)
+        return all(p not in self._sums and (p.whole or p in self._checked or self._is_left(p)) for p in parts)
 
     def _is_left(self, part: Part) -> bool:
-        return part not in self._sums and not any(self._claims[part, i] > 0 for i in range(part.cut.n_ranges))
+        here = (READY, STAMPED)
+        return self._releasing and all(self._claims[part, i] <= 0 or s in here for i, s in enumerate(part.states))
 
     # The thread.
 
@@ -131,8 +132,8 @@ class Keeper:
         if self._transfer.closing or self._transfer.error is not None:
             return None
         if self._releasing:
-            for part in self._transfer.parts.values():
-                if not part.whole and (unused := self._unused(part)):
+            for part in self._transfer.parts:
+                if not part.whole and part not in self._wanted and (unused := self._unused(part)):
                     return part, unused, True
         for part, total in self._sums.items():
             if total.at == part.cut.n_ranges:
@@ -177,7 +178,7 @@ class Keeper:
                 part.states[i] = PENDING
             if not done and not self._cannot_release:
                 self._cannot_release = True
-                part.notes.append(f"{part.folder}: this filesystem cannot give parts of a file back; they stay")
+                part.notes.append(f"{part.home}: this filesystem cannot give parts of a file back; they stay")
             self._transfer.changed.notify_all()
 
     def _add(self, part: Part, index: int) -> None:
@@ -215,20 +216,20 @@ class Keeper:
         if found != part.remote.key:
             self._doubt_all(part, total, found)
             return
-        if self._transfer.settings.keep:
+        if part in self._wanted:
             part.publish()
-            self._transfer.tell_whole(part)
         with self._transfer.changed:
             self._checked.add(part)
             del self._sums[part]
+            self._transfer.give_back(part)
             self._transfer.changed.notify_all()
 
     def _doubt_all(self, part: Part, total: _Sum, found: str) -> None:
         """The digest of the file is wrong: find the ranges that are, or refuse the file."""
-        remote, settings = part.remote, self._transfer.settings
+        remote, stays = part.remote, part in self._wanted
         what = f"{remote.path}: bytes 0..{remote.size} have the digest {found}, the hub lists {remote.digest}"
         different: list[int] = []
-        if settings.keep and not total.asked_again:
+        if stays and not total.asked_again:
             self._transfer.observer.message(f"{what}; asking for it again, to find what came wrong")
             for index, digest in self._served(part):
                 if digest != part.digests[index]:
@@ -241,7 +242,7 @@ class Keeper:
         if not different:
             detail = "; ".join(total.asked_again) or "they came the same when asked for again"
             raise BadInput(
-                f"{what} ({detail if settings.keep else 'found while releasing them'})",
+                f"{what} ({detail if stays else 'found while releasing them'})",
                 f"Nothing was made of them. What came is kept; to begin this file anew, remove {part.path}",
             )
         part.amend(different)
@@ -255,7 +256,7 @@ class Keeper:
     def _served(self, part: Part) -> Iterable[tuple[int, bytes]]:
         """Digests of all ranges as the origin sends them now; nothing is kept."""
         digest, at = xxhash.xxh3_128(), 0
-        for offset, data in self._transfer.origin.read(part.remote.path, 0, part.remote.size):
+        for offset, data in self._transfer.origin.read(part.remote, 0, part.remote.size):
             block = memoryview(data)[max(0, at - offset) :]
             while block and not self._transfer.closing:
                 index = part.cut.index_of(at)

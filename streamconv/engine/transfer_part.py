@@ -139,8 +139,15 @@ class Part:
     Only ``Transfer`` uses it, which guards ``states`` with its lock; reading, writing and committing ranges that are CLAIMED
     or READY need no lock.
 
+    Parameters
+    ----------
+    home : the folder of the model
+    head, step : see ``Cut``
+    present : where the file lies complete elsewhere, to be read only
+
     Attributes
     ----------
+    links : its names
     states : one of PENDING, CLAIMED, STAMPED, READY per range
     digests : xxh3_128 of the ranges that are STAMPED or READY
     path : where the bytes are now
@@ -149,8 +156,9 @@ class Part:
     notes : what was unusual
     """
 
-    def __init__(self, folder: Path, remote: Remote, head: int, step: int, present: Path | None = None) -> None:
-        self.folder, self.remote = folder, remote
+    def __init__(self, home: Path, remote: Remote, head: int, step: int, present: Path | None = None) -> None:
+        self.home, self.remote = home, remote
+        self.links: list[Path] = []
         self.cut = Cut(remote.size, head, step)
         self.states = bytearray(self.cut.n_ranges)
         self.digests: dict[int, bytes] = {}
@@ -166,7 +174,7 @@ class Part:
         self.look()
 
     def _name(self, ending: str = "") -> Path:
-        return self.folder / (f"{self.remote.key}.{ending}" if ending else self.remote.key)
+        return self.home / "blobs" / (f"{self.remote.key}.{ending}" if ending else self.remote.key)
 
     def look(self) -> None:
         """Take in what is on disk, without changing anything."""
@@ -218,7 +226,7 @@ class Part:
                 if self.remote.size:  # gives the file its length, not its disk space
                     files.pwrite_all(fd, b"\0", self.remote.size - 1, self._name("part"))
                 files.sync_data(fd, self._name("part"))
-                files.sync_dir(self.folder)
+                files.sync_dir(self.home)
             else:
                 fd = files.open_for_writing(self._name("part"), create=False)
                 torn = journal.damaged_slots()
@@ -280,7 +288,10 @@ class Part:
         """The bytes of a range."""
         start, stop = self.cut.span(index)
         if self._fd < 0:
-            self._fd = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                self._fd = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
+            except FileNotFoundError:  # another process has just completed it
+                self._fd = os.open(self._name(), os.O_RDONLY | os.O_CLOEXEC)
             self._close_later(self._fd)
         return files.pread_exactly(self._fd, stop - start, start, self.path)
 
@@ -337,4 +348,12 @@ class Part:
             raise WriteFailed(f"{self.path} has changed its length", "Check the disk; then run again.")
         files.publish(self.path, self._name())
         self.path, self.whole = self._name(), True
+        self.tidy()
+
+    def tidy(self) -> None:
+        """Give a whole file its names, and remove what it does not need any more."""
+        for link in self.links:
+            if not link.exists():
+                files.make_dirs(link.parent)
+                files.link(self.path, link)
         files.remove_file(self._name("wal"))

@@ -1,20 +1,16 @@
-"""The folder in which fetched models are kept, one subfolder per model.
+"""The folder in which fetched models are kept.
 
-    ORG--NAME/
-        lock                  who is fetching into it
-        refs/REV.json         which commit a branch or tag meant when it was first asked for
-        listings/COMMIT.json  the files of a commit with sizes and digests
-        blobs/                the bytes; see ``transfer_part``
-        COMMIT/…              the files by their names: links to blobs that are complete
+Beside what ``transfer`` writes there are small records, whose meaning is the business of whoever fetches:
 
-Several commits share blobs. The meaning of the two kinds of JSON is the business of whoever fetches.
+    MODEL/refs/REVISION.json     which commit a branch or tag meant when it was first asked for
+    MODEL/listings/COMMIT.json   the files of a commit with sizes and digests
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+import os
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,7 +18,29 @@ from typing import Any
 from ..errors import CannotCreate, NoPermission
 from . import files
 from .transfer import Observer, Origin, Settings, Transfer
-from .transfer_part import Remote
+
+
+def writable_root(beside: Path) -> tuple[Path, str]:
+    """Where fetched models are kept, and a note when that is not the usual place.
+
+    STREAMCONV_CACHE, else ``streamconv/models`` in the user's cache (XDG_CACHE_HOME), else, where neither can be written,
+    a folder in ``beside``.
+    """
+    named = os.environ.get("STREAMCONV_CACHE")
+    if named:
+        return Path(named).absolute(), ""
+    cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    usual = Path(cache) / "streamconv" / "models"
+    try:
+        if not usual.is_absolute():
+            raise CannotCreate("there is no home folder")
+        files.make_dirs(usual)
+        if os.access(usual, os.W_OK | os.X_OK):
+            return usual, ""
+    except (CannotCreate, NoPermission, OSError):
+        pass
+    other = beside.absolute() / ".streamconv-models"
+    return other, f"{usual} cannot be written: what is fetched is kept in {other}"
 
 
 class Store:
@@ -56,55 +74,6 @@ class Store:
         """Where the complete files of a commit are found by their names."""
         return self.root / model / commit
 
-    def transfer(
-        self,
-        model: str,
-        commit: str,
-        remotes: Sequence[Remote],
-        origin: Origin,
-        observer: Observer,
-        *,
-        present: Mapping[str, Path],
-        keep: bool = True,
-        cached: bool = True,
-    ) -> Transfer:
-        """Look at what is here of ``remotes``, ready to fetch the rest.
-
-        Parameters
-        ----------
-        present : files that lie elsewhere on this machine and are only read
-        keep : see ``Settings.keep``
-        cached : see ``Settings.cached``
-        """
-        folder = self.folder(model, commit)
-        linking = _Linking(folder, observer)
-        settings = replace(self.settings, keep=keep, cached=cached)
-        transfer = Transfer(self.root / model / "blobs", remotes, origin, linking, settings, present)
-        with suppress(NoPermission, CannotCreate):  # names are for people; a cache that is only read may lack some
-            for name, part in transfer.parts.items():
-                if part.whole:
-                    linking.link(name, part.path)
-        return transfer
-
-
-class _Linking:
-    """Passes on what an observer is told, and gives whole files their names."""
-
-    def __init__(self, folder: Path, inner: Observer) -> None:
-        self._folder, self._inner = folder, inner
-
-    def came(self, n_bytes: int, path: str) -> None:
-        self._inner.came(n_bytes, path)
-
-    def message(self, text: str) -> None:
-        self._inner.message(text)
-
-    def whole(self, path: str, where: Path) -> None:
-        self.link(path, where)
-        self._inner.whole(path, where)
-
-    def link(self, path: str, where: Path) -> None:
-        link = self._folder / path
-        if not link.exists():
-            files.make_dirs(link.parent)
-            files.link(where, link)
+    def transfer(self, origin: Origin, observer: Observer, *, keep: bool = True, cached: bool = True) -> Transfer:
+        """A transfer into this folder; for ``keep`` and ``cached`` see ``Settings``."""
+        return Transfer(self.root, origin, observer, replace(self.settings, keep=keep, cached=cached))

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
+from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from ..errors import BadInput, InputMissing
 from ..rows import RowSource
@@ -17,8 +19,50 @@ INDEX = "model.safetensors.index.json"
 _NUMBERED = re.compile(r"(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})\.safetensors")
 
 
+class Files(Protocol):
+    """The files of a checkpoint by their names, in a folder or on their way here."""
+
+    @property
+    def path(self) -> Path:
+        """What messages call the folder."""
+
+    def names(self) -> Collection[str]:
+        """Names of the files that lie directly in it."""
+
+    def read_object(self, name: str) -> dict[str, Any]:
+        """The JSON object in the file ``name``; InputMissing when it is not there."""
+
+    def open(self, name: str) -> MappedFile:
+        """The file ``name``."""
+
+
+class LocalFiles:
+    """A folder on disk."""
+
+    def __init__(self, path: Path, io: IoMode) -> None:
+        self.path = path
+        self._io = io
+
+    def names(self) -> Collection[str]:
+        """See ``Files``; links that lead nowhere count as absent."""
+        return {p.name for p in self.path.iterdir() if p.exists()}
+
+    def read_object(self, name: str) -> dict[str, Any]:
+        """See ``Files``."""
+        return read_object(self.path / name)
+
+    def open(self, name: str) -> MappedFile:
+        """See ``Files``."""
+        return MappedFile(self.path / name, self._io)
+
+
 def open_folder(folder: Path, io: IoMode = "mmap", weights: bool = True) -> Checkpoint:
-    """Open the checkpoint in ``folder``; reads config.json, the index and the headers of all shards.
+    """``open_files`` for a folder on disk."""
+    return open_files(LocalFiles(folder, io), weights)
+
+
+def open_files(files: Files, weights: bool = True) -> Checkpoint:
+    """Open the checkpoint that ``files`` are; reads config.json, the index and the headers of all shards.
 
     Tensors come file after file in the order of their names, and by name within a file. How the weights are encoded (plain,
     GPTQ, bitsandbytes, …) is not judged here. Without ``weights`` only config.json is read; they need not be there.
@@ -26,20 +70,22 @@ def open_folder(folder: Path, io: IoMode = "mmap", weights: bool = True) -> Chec
     Errors: InputMissing for an absent config.json or shard; BadInput for a file that is damaged, an index that contradicts
     the shards or leads out of the folder, and a tensor that two shards hold.
     """
+    folder = files.path
     try:
-        config = read_object(folder / "config.json")
+        config = files.read_object("config.json")
     except InputMissing:
         raise InputMissing(
             f"{folder} has no config.json", "A checkpoint folder needs config.json beside its weights."
         ) from None
     if not weights:
         return Checkpoint(path=folder, tensors={}, config=config, inputs=())
-    index = _read_index(folder)
-    names = sorted(set(index.values())) if index else _shard_names(folder)
+    present = files.names()
+    index = _read_index(files) if INDEX in present else {}
+    names = sorted(set(index.values())) if index else _shard_names(present)
     if not names:
-        return _without_safetensors(folder, config)
-    _check_present(folder, names)
-    shards = [read_safetensors(MappedFile(folder / name, io)) for name in names]
+        return _without_safetensors(folder, present, config)
+    _check_present(folder, present, names)
+    shards = [read_safetensors(files.open(name)) for name in names]
     warnings: list[str] = []
     tensors = _join(shards, index, warnings)
     if index:
@@ -53,12 +99,10 @@ def open_folder(folder: Path, io: IoMode = "mmap", weights: bool = True) -> Chec
     )
 
 
-def _read_index(folder: Path) -> dict[str, str]:
-    """Tensor name -> file name, {} when there is no index. File names are plain names inside the folder."""
-    path = folder / INDEX
-    if not path.exists():
-        return {}
-    index = read_object(path).get("weight_map")
+def _read_index(files: Files) -> dict[str, str]:
+    """Tensor name -> file name. File names are plain names inside the folder."""
+    path = files.path / INDEX
+    index = files.read_object(INDEX).get("weight_map")
     if not isinstance(index, dict) or not index:
         raise BadInput(f"{path} has no weight_map")
     for name, file in index.items():
@@ -70,9 +114,9 @@ def _read_index(folder: Path) -> dict[str, str]:
     return index
 
 
-def _shard_names(folder: Path) -> list[str]:
-    """``model*.safetensors`` in the folder, sorted, with the gaps in a numbered series filled."""
-    names = {path.name for path in folder.glob("model*.safetensors")}
+def _shard_names(present: Collection[str]) -> list[str]:
+    """``model*.safetensors`` among ``present``, sorted, with the gaps in a numbered series filled."""
+    names = {name for name in present if fnmatchcase(name, "model*.safetensors")}
     for name in list(names):
         found = _NUMBERED.fullmatch(name)
         if found:
@@ -81,8 +125,8 @@ def _shard_names(folder: Path) -> list[str]:
     return sorted(names)
 
 
-def _check_present(folder: Path, names: list[str]) -> None:
-    absent = [name for name in names if not (folder / name).exists()]
+def _check_present(folder: Path, present: Collection[str], names: list[str]) -> None:
+    absent = [name for name in names if name not in present]
     if absent:
         raise InputMissing(
             f"{folder}: {len(absent)} of {len(names)} weight files not found: {shown_list(absent)}",
@@ -90,9 +134,9 @@ def _check_present(folder: Path, names: list[str]) -> None:
         )
 
 
-def _without_safetensors(folder: Path, config: dict[str, Any]) -> Checkpoint:
+def _without_safetensors(folder: Path, present: Collection[str], config: dict[str, Any]) -> Checkpoint:
     """A folder whose weights are in another container, which this module leaves to others."""
-    pickles = sorted(path.name for path in folder.glob("pytorch_model*.bin"))
+    pickles = sorted(name for name in present if fnmatchcase(name, "pytorch_model*.bin"))
     if not pickles:
         raise InputMissing(f"{folder} has no weights: neither model*.safetensors nor {INDEX}")
     return Checkpoint(

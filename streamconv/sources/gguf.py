@@ -10,6 +10,7 @@ Source: ggml/docs/gguf.md; limits of ggml's gguf.cpp.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,6 +27,7 @@ from .naming import shown
 from .stored import FileRows, StoredRows
 from .widen import STORED_TYPES
 
+OpenFile = Callable[[Path, IoMode], MappedFile]
 SPLIT_KEYS = ("split.no", "split.count", "split.tensors.count")
 _SHARD = re.compile(r"(?P<stem>.*)-(?P<number>\d{5})-of-(?P<count>\d{5})\.gguf")
 
@@ -84,38 +86,38 @@ class GgufRows(FileRows):
             out[...] = dense
 
 
-def read_gguf(path: Path, io: IoMode = "mmap") -> GgufFile:
+def read_gguf(path: Path, io: IoMode = "mmap", open_file: OpenFile = MappedFile) -> GgufFile:
     """Read the header of one file and check that its tensors lie apart and inside it.
 
     Errors: InputMissing, NoPermission; BadInput names the file and the key or tensor.
     """
-    file = MappedFile(path, io)
+    file = open_file(path, io)
     header = parse_header(file)
     _check_layout(file, header)
     return GgufFile(file, header)
 
 
-def open_gguf(path: Path, io: IoMode = "mmap") -> Checkpoint:
+def open_gguf(path: Path, io: IoMode = "mmap", open_file: OpenFile = MappedFile) -> Checkpoint:
     """Open a model; of a split one, ``path`` is the first file and the others are found by their names.
 
     Tensors come in file order. The metadata are those of the first file, without the split keys.
 
     Errors: as ``read_splits``.
     """
-    files = read_splits(path, io)
+    files = read_splits(path, io, open_file)
     first = files[0]
     tensors = {name: each.rows(info) for each in files for name, info in each.tensors.items()}
     metadata = Metadata({key: value for key, value in first.metadata.items() if key not in SPLIT_KEYS})
     return Checkpoint(path=path, tensors=tensors, config={}, inputs=_inputs(files), metadata=metadata)
 
 
-def read_splits(path: Path, io: IoMode = "mmap") -> list[GgufFile]:
+def read_splits(path: Path, io: IoMode = "mmap", open_file: OpenFile = MappedFile) -> list[GgufFile]:
     """All files of the model whose first or only file is ``path``.
 
     Errors: as ``read_gguf``; InputMissing names an absent split; BadInput when the splits contradict each other.
     """
-    first = read_gguf(path, io)
-    files = [first, *_other_splits(first, io)]
+    first = read_gguf(path, io, open_file)
+    files = [first, *_other_splits(first, io, open_file)]
     seen: set[str] = set()
     for each in files:
         for name in each.tensors:
@@ -132,7 +134,7 @@ def _inputs(files: list[GgufFile]) -> tuple[InputFile, ...]:
     return tuple(each.file.describe(min(each.header.data_start, each.file.size)) for each in files)
 
 
-def _other_splits(first: GgufFile, io: IoMode) -> list[GgufFile]:
+def _other_splits(first: GgufFile, io: IoMode, open_file: OpenFile) -> list[GgufFile]:
     """The second and later files of a split model."""
     path = first.file.path
     count = first.metadata.get("split.count", 1)
@@ -144,10 +146,10 @@ def _other_splits(first: GgufFile, io: IoMode) -> list[GgufFile]:
     paths = [path.with_name(f"{name['stem']}-{number:05d}-of-{count:05d}.gguf") for number in range(1, count + 1)]
     if int(name["number"]) != 1 or first.metadata.get("split.no") != 0:
         raise BadInput(f"{path} is not the first file of a split model", f"Give {paths[0].name}.")
-    absent = [p.name for p in paths if not p.exists()]
+    absent = [p.name for p in paths if open_file is MappedFile and not p.exists()]
     if absent:
         raise InputMissing(f"{path.parent}: {len(absent)} of {count} splits not found, first {absent[0]}")
-    others = [read_gguf(p, io) for p in paths[1:]]
+    others = [read_gguf(p, io, open_file) for p in paths[1:]]
     for number, each in enumerate(others, start=1):
         if (each.metadata.get("split.no"), each.metadata.get("split.count")) != (number, count):
             raise BadInput(f"{each.file.path}: its split.no and split.count do not say {number} of {count}")

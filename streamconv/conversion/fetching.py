@@ -1,0 +1,104 @@
+"""Brings a model of the hub here, whole, for later."""
+
+from __future__ import annotations
+
+import signal
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..engine import run as runs
+from ..engine.transfer import Arriving
+from ..errors import Interrupted, Stopped
+from ..sources.hub.model import HubModel, require_reference
+from .supply import Supply
+
+
+@dataclass(frozen=True)
+class Fetched:
+    """What ``fetch`` did.
+
+    Attributes
+    ----------
+    folder : where the files are, by their names
+    n_files, total_bytes : all that were wanted
+    came_bytes : those that this run brought
+    """
+
+    model: HubModel
+    folder: Path
+    n_files: int
+    total_bytes: int
+    came_bytes: int
+
+
+def fetch(
+    source: str,
+    reporter: runs.Reporter,
+    *,
+    everything: bool = False,
+    offline: bool = False,
+    refresh: bool = False,
+    stop_after_s: float | None = None,
+) -> Fetched:
+    """Fetch what a conversion of ``source`` needs; calling it again goes on where it stopped, or does nothing.
+
+    Parameters
+    ----------
+    source : ``org/model[@revision]``, or one file of it
+    everything : all files of the commit
+    offline, refresh : see ``Options``
+
+    Raises
+    ------
+    NetworkError, InputMissing, NoPermission, Locked, WriteFailed : what is here is kept
+    BadInput : a digest is wrong
+    Stopped, Interrupted : asked to stop
+    """
+    stop = runs.StopRequest(stop_after_s)
+    supply = Supply(Path(), offline=offline, refresh=refresh, reads=False)
+    supply.listen(reporter.message)
+    try:
+        with stop.on_signals():
+            return _fetch(supply, source, reporter, everything, stop)
+    finally:
+        supply.close()
+
+
+def _fetch(supply: Supply, source: str, reporter: runs.Reporter, everything: bool, stop: runs.StopRequest) -> Fetched:
+    from ..sources.hub import choosing
+
+    ref = require_reference(source)
+    model = supply.pin(ref)
+    for text in model.warnings:
+        reporter.message(f"note: {text}")
+    side = supply.arriving(model, [] if ref.file else choosing.side_files(model))
+    supply.transfer.fetch(side.values())
+    _wait(supply, list(side.values()), stop, model)
+    if everything:
+        chosen = [f for _, f in sorted(model.files.items())]
+    elif ref.file:
+        chosen = choosing.one_file(model, ref.file)
+    else:
+        chosen = choosing.weight_files(model, supply.named_weights(side))
+    wanted = {**side, **supply.arriving(model, chosen)}
+    total = sum(model.files[name].size for name in wanted)
+    missing = supply.transfer.missing_bytes(wanted.values())
+    reporter.start(total, total - missing)
+    supply.listen(reporter.message, reporter.advance)
+    try:
+        supply.transfer.fetch(wanted.values())
+        _wait(supply, list(wanted.values()), stop, model)
+    finally:
+        reporter.finish()
+    return Fetched(model, supply.folder(model), len(wanted), total, missing)
+
+
+def _wait(supply: Supply, wanted: list[Arriving], stop: runs.StopRequest, model: HubModel) -> None:
+    """Until ``wanted`` files are whole, or somebody asks to stop."""
+    while not supply.transfer.wait(wanted, 0.1):
+        if not stop.wait(0):
+            continue
+        where = f"{model} is not complete; what is here is kept"
+        if stop.signum:
+            raise Interrupted(stop.signum, f"stopped by {signal.Signals(stop.signum).name}: {where}")
+        raise Stopped(f"stopped as asked: {where}", "Run the same command again to go on.")

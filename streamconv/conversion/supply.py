@@ -1,0 +1,309 @@
+"""Models on the hub as inputs of a job: named, their headers read, and their bytes brought while the job makes what it can.
+
+    prepare     Supply.open(reference): pin the commit, fetch the side files and the heads of the weights, nothing else
+    execute     begin(chunks to make) ─► the transfer fetches in their order; readers wait for the bytes they touch
+                committed(chunks)     ─► with --evict, ranges that nobody needs any more give their space back
+                settle()              ─► before the output gets its name: every digest was right
+
+Nothing here knows what a chunk is made of: which bytes it needs is what its row sources are hinted at.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..engine import files
+from ..engine.plan import Chunk, Plan
+from ..engine.transfer import Arriving, Settings, Transfer
+from ..engine.transfer_store import Store, writable_root
+from ..errors import WriteFailed
+from ..sources import folder, gguf
+from ..sources.checkpoint import Checkpoint, read_object
+from ..sources.hub.model import HubFile, HubModel, Reference
+from ..sources.mapped import IoMode
+
+if TYPE_CHECKING:
+    from ..sources.hub.client import HubClient
+    from ..sources.hub.files import Span
+
+MIB = 1 << 20
+_RESERVE_BYTES = 64 * MIB
+#: With --evict: bytes that may lie here before somebody asks for them, and those of chunks that are not committed yet.
+_AHEAD_BYTES, _OPEN_BYTES = 512 * MIB, 512 * MIB
+_EVICTING = Settings(span_bytes=32 * MIB, ahead_bytes=_AHEAD_BYTES)
+_KEEPING = Settings()
+
+Tell = Callable[[str], None]
+
+
+class Supply:
+    """The hub as one job sees it; costs nothing until a model is opened.
+
+    Parameters
+    ----------
+    beside : folder to keep what is fetched in where the user's cache cannot be written
+    evict : give space back as soon as possible
+    offline : never ask the network
+    refresh : ask where branches are now instead of remembering
+    pins : commits by reference, as an unfinished job has them; stronger than what is remembered
+    reads : whether bytes are read here while they come
+    """
+
+    def __init__(
+        self,
+        beside: Path,
+        *,
+        evict: bool = False,
+        offline: bool = False,
+        refresh: bool = False,
+        pins: Mapping[str, str] | None = None,
+        reads: bool = True,
+    ) -> None:
+        self._beside = beside
+        self._evict, self._offline, self._refresh, self._reads = evict, offline, refresh, reads
+        self._pins = dict(pins or {})
+        self._told: list[str] = []
+        self._tell: Tell = self._told.append
+        self._came: Callable[[int, str], None] = lambda n, path: None
+        self._spans: dict[int, Sequence[Span]] = {}
+        self._weights: list[Arriving] = []
+        self._is_open = False
+        #: what was opened, by reference
+        self.models: dict[str, HubModel] = {}
+
+    # Opening, while a job is planned.
+
+    def open(self, ref: Reference, io: IoMode = "mmap", weights: bool = True) -> Checkpoint:
+        """The model that ``ref`` names, as a folder of it on disk would be opened; reads heads only.
+
+        Raises
+        ------
+        NetworkError, InputMissing, NoPermission : it cannot be had
+        BadInput : what the hub lists is no model
+        Locked : another process is fetching it
+        """
+        from ..sources.hub import choosing
+        from ..sources.hub.files import HubFiles
+
+        model = self.pin(ref)
+        if ref.file:
+            return self._open_file(ref, model, io)
+        side = self.arriving(model, choosing.side_files(model))
+        self.bring(side.values())
+        path = self.folder(model)
+        chosen: list[HubFile] = []
+        if weights:
+            chosen = choosing.weight_files(model, self.named_weights(side))
+        if any(f.path.endswith(".bin") for f in chosen):  # a container that has no header at its beginning
+            self.bring(self.arriving(model, chosen).values())
+            return folder.open_folder(path, io)
+        arriving = {**side, **self.arriving(model, chosen)}
+        self._weights += [arriving[f.path] for f in chosen]
+        self._fetch_heads([arriving[f.path] for f in chosen])
+        listed = {name: model.files[name] for name in arriving}
+        found = folder.open_files(HubFiles(path, listed, arriving, io), weights)
+        return replace(found, side=_paths(side), warnings=[*model.warnings, *found.warnings])
+
+    def open_adapter(self, ref: Reference) -> Path:
+        """The folder of the adapter that ``ref`` names, fetched whole: adapters are small, and needed all the time."""
+        from ..sources.hub import choosing
+
+        model = self.pin(ref)
+        wanted = self.arriving(model, [*choosing.side_files(model), *choosing.weight_files(model)])
+        self.bring(wanted.values())
+        return self.folder(model)
+
+    def pin(self, ref: Reference) -> HubModel:
+        """The commit that ``ref`` means to this job."""
+        from ..sources.hub.resolving import resolve
+
+        if str(ref) not in self.models:
+            commit = None if self._refresh else self._pins.get(str(ref))
+            self.models[str(ref)] = resolve(
+                replace(ref, revision=commit) if commit else ref,
+                self._store,
+                offline=self._offline,
+                refresh=self._refresh,
+            )
+        return self.models[str(ref)]
+
+    @property
+    def revisions(self) -> dict[str, str]:
+        """What is to be remembered of ``models`` with the job; becomes ``pins`` when it is resumed."""
+        return {name: model.commit for name, model in self.models.items()}
+
+    def folder(self, model: HubModel) -> Path:
+        """Where the complete files of ``model`` are found by their names; it is called as the model is."""
+        return self._store.folder(model.folder_name, f"{model.commit}/{model.name}")
+
+    def arriving(self, model: HubModel, wanted: Iterable[HubFile]) -> dict[str, Arriving]:
+        """``wanted`` files of ``model``, whatever of them is here, by name."""
+        from ..sources.hub.local import cached_file
+
+        commit = f"{model.commit}/{model.name}"
+        return {f.path: self.transfer.add(model.folder_name, commit, f, cached_file(f)) for f in wanted}
+
+    def bring(self, arriving: Iterable[Arriving]) -> None:
+        """Fetch these files whole and check them."""
+        wanted = list(arriving)
+        self.transfer.fetch(wanted)
+        self.transfer.wait(wanted)
+
+    @cached_property
+    def transfer(self) -> Transfer:
+        """The transfer of all files of this job."""
+        self._is_open = True
+        return self._store.transfer(self._client, self, keep=not self._evict, cached=self._reads)
+
+    @cached_property
+    def _store(self) -> Store:
+        root, note = writable_root(self._beside)
+        if note:
+            self._tell(note)
+        return Store(root, _EVICTING if self._evict else _KEEPING)
+
+    @cached_property
+    def _client(self) -> HubClient:
+        from ..sources.hub.client import HubClient
+
+        return HubClient(offline=self._offline)
+
+    def named_weights(self, side: Mapping[str, Arriving]) -> set[str]:
+        """The files that the index of a sharded model names."""
+        if folder.INDEX not in side:
+            return set()
+        named = read_object(side[folder.INDEX].path).get("weight_map")
+        return {name for name in named.values() if isinstance(name, str)} if isinstance(named, dict) else set()
+
+    def _open_file(self, ref: Reference, model: HubModel, io: IoMode) -> Checkpoint:
+        from ..sources.hub import choosing
+        from ..sources.hub.files import ArrivingFile
+
+        chosen = choosing.one_file(model, ref.file)
+        arriving = self.arriving(model, chosen)
+        self._weights += arriving.values()
+        self._fetch_heads(list(arriving.values()))
+        path = self.folder(model)
+        opened = gguf.open_gguf(
+            path / chosen[0].path,
+            io,
+            lambda place, mode: ArrivingFile(
+                place, model.files[place.relative_to(path).as_posix()],
+                arriving[place.relative_to(path).as_posix()], mode,
+            ),
+        )  # fmt: skip
+        return replace(opened, warnings=[*model.warnings, *opened.warnings])
+
+    def _fetch_heads(self, arriving: Sequence[Arriving]) -> None:
+        """Ask for the headers of all files at once rather than one after the other."""
+        self.transfer.hurry_heads(arriving)
+
+    # While the job runs; see ``engine.run.Supply``.
+
+    def begin(self, chunks: Iterable[Chunk]) -> None:
+        """These chunks are to be made: fetch what they need, in their order.
+
+        Raises
+        ------
+        Locked, WriteFailed
+        """
+        from ..sources.hub.files import recorded
+
+        for chunk in chunks:
+            with recorded() as spans:
+                chunk.item.prefetch(chunk.start, chunk.stop)
+            self._spans[chunk.number] = spans
+            for arriving, offset, length in spans:
+                arriving.claim(offset, length)
+        self.transfer.lock_to_read = True
+        missing = self.missing_bytes()
+        if missing:
+            names = ", ".join(str(m) for m in self.models.values())
+            self._tell(f"fetching {names}: {missing:,} bytes to come, kept in {self._store.root}")
+        self.transfer.start()
+
+    def committed(self, chunks: Iterable[Chunk]) -> None:
+        """These chunks are durable: what only they needed may go."""
+        for chunk in chunks:
+            for arriving, offset, length in self._spans.pop(chunk.number, ()):
+                arriving.unclaim(offset, length)
+
+    def settle(self, seconds: float) -> bool:
+        """Wait at most ``seconds`` until every file is whole and its digest was right, or it was released.
+
+        Raises
+        ------
+        BadInput : a digest is wrong
+        NetworkError : and whatever else ended the transfer
+        """
+        return self.transfer.wait(self._weights, seconds)
+
+    def close(self) -> None:
+        """End the transfer; what is durable stays. Readers that wait get Stopped."""
+        if self._is_open:
+            self.transfer.close()
+
+    def was_amended(self) -> bool:
+        """Whether bytes of any file had to be replaced after they may have been read."""
+        return any(a.amended_ns for a in self._weights)
+
+    # Disk space.
+
+    def missing_bytes(self) -> int:
+        """Bytes of the weights that are still to come."""
+        return self.transfer.missing_bytes(self._weights)
+
+    def disk_bytes(self, evict: bool | None = None) -> int:
+        """Disk space that fetching will take beyond what it has, with ``evict`` as given or as it is."""
+        missing = self.missing_bytes()
+        window = _AHEAD_BYTES + _EVICTING.connections * _EVICTING.span_bytes + _OPEN_BYTES
+        return min(missing, window) if (self._evict if evict is None else evict) else missing
+
+    def preflight(self, plan: Plan) -> None:
+        """Refuse what cannot fit: the output and what is fetched, together where they share a disk.
+
+        Raises
+        ------
+        WriteFailed : names the flag that would make it fit
+        """
+        parent = files.nearest_folder(self._store.root)
+        parts = [plan.part_path(i) for i in range(len(plan.files))]
+        output = plan.total_bytes - sum(p.stat().st_blocks * 512 for p in parts if p.is_file())
+        shared = os.stat(parent).st_dev == os.stat(plan.output.parent).st_dev
+        need = self.disk_bytes() + (output if shared else 0) + _RESERVE_BYTES
+        free = files.free_bytes(parent)
+        if need <= free or not self.missing_bytes():
+            return
+        evicting = need - self.disk_bytes() + self.disk_bytes(evict=True)
+        hint = "Free some space, or move the cache with STREAMCONV_CACHE."
+        if not self._evict and evicting <= free:
+            hint = f"With --evict {evicting:,} bytes are enough: what was converted is given back at once."
+        what = f" for what is fetched and {output:,} for the output" if shared else ""
+        raise WriteFailed(f"{parent}: {need:,} bytes are needed{what}, {free:,} are free", hint)
+
+    # What the transfer tells; see ``engine.transfer.Observer``.
+
+    def listen(self, tell: Tell, came: Callable[[int, str], None] | None = None) -> None:
+        """Send messages to ``tell`` from now on, those kept until now first; byte counts to ``came``."""
+        self._tell = tell
+        if came is not None:
+            self._came = came
+        while self._told:
+            tell(self._told.pop(0))
+
+    def came(self, n_bytes: int, path: str) -> None:
+        """``n_bytes`` more of the file ``path`` are durable."""
+        self._came(n_bytes, path)
+
+    def message(self, text: str) -> None:
+        """Something a user should know."""
+        self._tell(text)
+
+
+def _paths(side: Mapping[str, Arriving]) -> dict[str, Path | bytes]:
+    return {name: arriving.path for name, arriving in side.items()}

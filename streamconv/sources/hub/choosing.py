@@ -1,0 +1,84 @@
+"""Which files of a commit a conversion needs."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from fnmatch import fnmatchcase
+
+from ...errors import BadInput, InputMissing
+from ..checkpoint import is_weights
+from ..folder import INDEX
+from ..naming import shown_list
+from .model import HubFile, HubModel
+
+#: side files that no converter looks at and that may be large
+_PICTURES = (".png", ".jpg", ".jpeg", ".gif", ".webp", ".svg", ".pdf", ".mp3", ".mp4", ".wav", ".parquet")
+#: weights by preference: the first pattern that matches anything
+_WEIGHTS = ("model*.safetensors", "adapter_model.safetensors", "pytorch_model*.bin", "adapter_model.bin")
+_INDEXES = (INDEX, "pytorch_model.bin.index.json")
+
+
+def side_files(model: HubModel) -> list[HubFile]:
+    """Configuration, tokenizer, card and what else lies beside the weights; see ``Checkpoint.side_names``."""
+    return [f for path, f in sorted(model.files.items()) if _is_side(path)]
+
+
+def _is_side(path: str) -> bool:
+    folder, _, name = path.rpartition("/")
+    return (
+        folder in ("", "additional_chat_templates")
+        and not name.startswith(".")
+        and not name.lower().endswith(_PICTURES)
+        and (not is_weights(name) or name in _INDEXES)
+    )
+
+
+def weight_files(model: HubModel, named: Iterable[str] = ()) -> list[HubFile]:
+    """The files of the weights, in one container.
+
+    Parameters
+    ----------
+    named : those that an index lists, where there is one
+
+    Raises
+    ------
+    InputMissing : there are none, or not all that are named
+    BadInput : there are only GGUF files, each of which is a model
+    """
+    wanted = sorted(set(named))
+    absent = [name for name in wanted if name not in model.files]
+    if absent:
+        raise InputMissing(
+            f"{model}: {len(absent)} of {len(wanted)} weight files are not listed: {shown_list(absent)}",
+            "The upload is incomplete; tell the model's owner.",
+        )
+    for pattern in () if wanted else _WEIGHTS:
+        wanted = sorted(path for path in model.files if fnmatchcase(path, pattern) and "/" not in path)
+        if wanted:
+            break
+    ggufs = sorted(path for path in model.files if path.endswith(".gguf"))
+    if not wanted and ggufs:
+        raise BadInput(
+            f"{model} holds GGUF files only: {shown_list(ggufs)}", f"Name one of them: {model.repo}/{ggufs[0]}"
+        )
+    if not wanted:
+        raise InputMissing(f"{model} has no weights: none of {', '.join(_WEIGHTS)}")
+    return [model.files[name] for name in wanted]
+
+
+def one_file(model: HubModel, path: str) -> list[HubFile]:
+    """The GGUF or safetensors file ``path``, with the other splits of it.
+
+    Raises
+    ------
+    InputMissing : it is not there
+    """
+    if path not in model.files:
+        near = [p for p in model.files if p.rpartition(".")[2] == path.rpartition(".")[2]]
+        raise InputMissing(f"{model} has no file {path}", f"It has {shown_list(near)}." if near else "")
+    stem, _, count = path.removesuffix(".gguf").rpartition("-of-")
+    if path.endswith(".gguf") and count.isdigit() and stem[-5:].isdigit():
+        split = re.compile(rf"{re.escape(stem[:-5])}\d{{5}}-of-{count}\.gguf")
+        return [f for name, f in sorted(model.files.items()) if split.fullmatch(name)]
+    return [model.files[path]]

@@ -1,0 +1,47 @@
+"""The user's error for what the hub answered."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from ...errors import InputMissing, NetworkError, NoPermission, StreamconvError
+
+_LOG_IN = "Set HF_TOKEN, or log in once with `hf auth login`."
+
+
+def refusal(status: int, headers: Mapping[str, str], what: str, endpoint: str, has_token: bool) -> StreamconvError:
+    """The error for a final answer ``status`` of the hub about ``what`` (``org/model`` and perhaps a file)."""
+    code = headers.get("X-Error-Code", "")
+    said = headers.get("X-Error-Message", "")
+    reason = f" ({said})" if said else ""
+    repo = "/".join(what.split("/")[:2]).split("@")[0]
+    if code == "GatedRepo":
+        return NoPermission(
+            f"{what} is gated: its owner wants to know who uses it{reason}",
+            f"Ask for access at {endpoint}/{repo}, then use your token. {'' if has_token else _LOG_IN}".rstrip(),
+        )
+    if code == "RevisionNotFound":
+        return InputMissing(f"{what}: the hub has no such revision{reason}", f"See {endpoint}/{repo}/commits/main")
+    if code == "EntryNotFound":
+        return InputMissing(f"{what}: the hub has no such file{reason}", f"See {endpoint}/{repo}/tree/main")
+    if status == 404 or (code == "RepoNotFound" and has_token):
+        return InputMissing(
+            f"{what} is not on {endpoint}, or is private{reason}",
+            "Check the spelling." if has_token else f"Check the spelling. If it is private: {_LOG_IN}",
+        )
+    if status in (401, 403):
+        token = "the token was not accepted" if has_token else "no token was sent"
+        return NoPermission(
+            f"{what}: {endpoint} refuses access, {token}{reason}",
+            "Check that the token may read this model." if has_token else f"It is private, gated or absent. {_LOG_IN}",
+        )
+    return NetworkError(f"{what}: {endpoint} answered {status}{reason}", "Run the same command again to go on.")
+
+
+def unreachable(what: str, endpoint: str, error: BaseException) -> NetworkError:
+    """The error for no answer at all."""
+    text = str(error) or type(error).__name__
+    return NetworkError(
+        f"{what}: {endpoint} cannot be reached: {text}",
+        "Check the network (HF_ENDPOINT, HTTPS_PROXY), then run the same command again.",
+    )

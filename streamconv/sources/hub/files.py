@@ -1,0 +1,178 @@
+"""Files of the hub as sources read them, while they may still be on their way.
+
+How bytes come here is the business of the engine, which hands out an ``Arriving`` for each file. A reader waits for the bytes
+it touches and for no others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from ...errors import BadInput, InputChanged, InputMissing
+from ...rows import Bytes
+from ..checkpoint import InputFile, read_object
+from ..mapped import IoMode, MappedFile
+from .model import HubFile
+
+
+class Arriving(Protocol):
+    """A remote file of which some bytes are here; ``engine.transfer.Arriving`` is one."""
+
+    @property
+    def path(self) -> Path:
+        """Where the bytes are now; exists once any of them is here."""
+
+    @property
+    def whole(self) -> bool:
+        """Whether all of them are here for good."""
+
+    @property
+    def moves(self) -> bool:
+        """Whether bytes may be given up again, so that only those that are ``held`` can be relied on."""
+
+    @property
+    def amended_ns(self) -> int:
+        """When bytes that readers may have seen were replaced; 0 for never."""
+
+    def ensure(self, offset: int, length: int) -> None:
+        """Wait until these bytes are here."""
+
+    def held(self, offset: int, length: int) -> AbstractContextManager[None]:
+        """``ensure``, and they stay until the block ends."""
+
+    def prefetch(self, offset: int, length: int) -> None:
+        """These bytes will be read soon."""
+
+    def claim(self, offset: int, length: int) -> None:
+        """These bytes will be read once more."""
+
+    def unclaim(self, offset: int, length: int) -> None:
+        """What was made of them is durable."""
+
+
+#: file, offset and length
+Span = tuple[Arriving, int, int]
+_recording: ContextVar[list[Span] | None] = ContextVar("recording", default=None)
+
+
+@contextmanager
+def recorded() -> Iterator[list[Span]]:
+    """What ``ArrivingFile.prefetch`` is called for within the block; nothing is fetched for it.
+
+    That a row source passes its hints on tells which bytes of which files a chunk needs, without knowing what it is made of.
+    """
+    spans: list[Span] = []
+    token = _recording.set(spans)
+    try:
+        yield spans
+    finally:
+        _recording.reset(token)
+
+
+@dataclass(frozen=True)
+class HubInput(InputFile):
+    """A file of the hub as an input: its digest is the one the hub lists, its time that of the last correction."""
+
+    arriving: Arriving
+
+    def verify_unchanged(self) -> None:
+        """InputChanged when bytes that were read already had to be replaced."""
+        if self.arriving.amended_ns != self.mtime_ns:
+            raise InputChanged(
+                f"{self.path}: bytes that were read before had come wrong and were replaced",
+                "Run the same command again: it begins the output anew.",
+            )
+
+
+class ArrivingFile(MappedFile):
+    """A remote file with the interface of ``MappedFile``; waits for the bytes that are asked for.
+
+    Parameters
+    ----------
+    path : what messages call it
+    file : as the hub lists it
+
+    Errors: BadInput for an empty file, and whatever ends the transfer.
+    """
+
+    def __init__(self, path: Path, file: HubFile, arriving: Arriving, io: IoMode = "mmap") -> None:
+        if not file.size:
+            raise BadInput(f"{path} is truncated: the hub lists it with 0 bytes")
+        arriving.ensure(0, 1)
+        super().__init__(arriving.path, io)
+        self.path = path
+        if self.size != file.size:
+            raise BadInput(f"{arriving.path} has {self.size} bytes, the hub lists {file.size}", "Remove it.")
+        self._file, self._arriving = file, arriving
+
+    def view(self, offset: int, length: int) -> Bytes:
+        """See ``MappedFile.view``; a copy where the bytes may be given up."""
+        if self._arriving.moves and not self._arriving.whole:
+            out = np.empty(length, np.uint8)
+            self.read_into(offset, out)
+            out.flags.writeable = False
+            return out
+        self._check(offset, length)
+        self._arriving.ensure(offset, length)
+        return super().view(offset, length)
+
+    def read_into(self, offset: int, out: Bytes) -> None:
+        """See ``MappedFile.read_into``."""
+        self._check(offset, out.nbytes)
+        with self._arriving.held(offset, out.nbytes):
+            super().read_into(offset, out)
+
+    def prefetch(self, offset: int, length: int) -> None:
+        """Fetch these bytes before others, or read them into the page cache where they are here."""
+        spans = _recording.get()
+        if spans is not None:
+            spans.append((self._arriving, offset, length))
+        elif self._arriving.whole:
+            super().prefetch(offset, length)
+        else:
+            self._arriving.prefetch(offset, length)
+
+    def describe(self, data_start: int) -> InputFile:
+        """The file's identity; the digest is of the whole content, so nothing needs to be read."""
+        return HubInput(
+            name=self.path.name, path=self.path, size=self.size, digest=self._file.digest, device=0, inode=0,
+            mtime_ns=self._arriving.amended_ns, arriving=self._arriving,
+        )  # fmt: skip
+
+
+class HubFiles:
+    """Some files of a commit as a folder; see ``sources.folder.Files``.
+
+    Parameters
+    ----------
+    path : what messages call the folder
+    listed : the files by their names
+    arriving : the same, on their way
+    """
+
+    def __init__(
+        self, path: Path, listed: Mapping[str, HubFile], arriving: Mapping[str, Arriving], io: IoMode = "mmap"
+    ) -> None:
+        self.path = path
+        self._listed, self._arriving, self._io = listed, arriving, io
+
+    def names(self) -> Collection[str]:
+        """See ``Files``."""
+        return self._listed.keys()
+
+    def read_object(self, name: str) -> dict[str, Any]:
+        """See ``Files``; the file must be whole."""
+        if name not in self._arriving:
+            raise InputMissing(f"{self.path / name} is not there")
+        return read_object(self._arriving[name].path)
+
+    def open(self, name: str) -> MappedFile:
+        """See ``Files``."""
+        return ArrivingFile(self.path / name, self._listed[name], self._arriving[name], self._io)

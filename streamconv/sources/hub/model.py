@@ -1,0 +1,201 @@
+"""A model on the hub: how it is named, and what a commit of it holds."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import Any, Protocol
+
+from ...errors import BadInput, UsageError
+from ..naming import shown
+
+#: as the hub allows them: letters, digits, "-", "_" and "." within; one organization or none
+_NAME = r"[A-Za-z0-9_][A-Za-z0-9._-]{0,95}"
+_REFERENCE = re.compile(
+    rf"(?:hf://|https://(?:huggingface\.co|hf\.co)/)?(?P<repo>{_NAME}/{_NAME})(?P<path>(?:/[^/@\\]+)*)(?:@(?P<revision>[^@\s]+))?"
+)
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+_KEY = {"sha256": re.compile(r"[0-9a-f]{64}"), "git-sha1": re.compile(r"[0-9a-f]{40}")}
+
+
+@dataclass(frozen=True)
+class Reference:
+    """What a user names: ``org/model``, ``org/model@revision`` or, for one file of it, ``org/model/file.gguf@revision``.
+
+    Attributes
+    ----------
+    repo : ``org/model``
+    revision : a branch, a tag or a commit
+    file : the one file meant, "" for the model as a whole
+    """
+
+    repo: str
+    revision: str = "main"
+    file: str = ""
+
+    def __str__(self) -> str:
+        file = f"/{self.file}" if self.file else ""
+        return f"{self.repo}{file}@{self.revision}"
+
+    @property
+    def folder(self) -> str:
+        """The repo as one folder name."""
+        return self.repo.replace("/", "--")
+
+
+def parse_reference(text: str) -> Reference | None:
+    """What ``text`` names on the hub; None when it cannot be a name there.
+
+    >>> parse_reference("google/gemma-3-4b-it@v1")
+    Reference(repo='google/gemma-3-4b-it', revision='v1', file='')
+    >>> parse_reference("hf://org/model/q4_k.gguf")
+    Reference(repo='org/model', revision='main', file='q4_k.gguf')
+    >>> parse_reference("./folder/model"), parse_reference("/a/b"), parse_reference("model.gguf")
+    (None, None, None)
+    """
+    found = _REFERENCE.fullmatch(text)
+    if found is None or ".." in found["repo"] or "--" in found["repo"] or not _is_inside(found["path"][1:] or "x"):
+        return None
+    return Reference(found["repo"], found["revision"] or "main", found["path"][1:])
+
+
+def is_commit(revision: str) -> bool:
+    """Whether ``revision`` is a whole commit id, which never moves."""
+    return _COMMIT.fullmatch(revision) is not None
+
+
+class Hash(Protocol):
+    """A running digest, as ``hashlib`` has them."""
+
+    def update(self, data: bytes, /) -> object:
+        """Take in ``data``."""
+
+    def hexdigest(self) -> str:
+        """The digest of everything taken in."""
+
+
+@dataclass(frozen=True)
+class HubFile:
+    """One file of a commit.
+
+    Attributes
+    ----------
+    repo, commit : ``org/model`` and its pinned commit
+    path : name within the repository, with slashes
+    size : bytes
+    kind : ``sha256`` of the content for large files, ``git-sha1`` (of git's blob object) for small ones
+    key : the digest, hexadecimal
+    """
+
+    repo: str
+    commit: str
+    path: str
+    size: int
+    kind: str
+    key: str
+
+    @property
+    def digest(self) -> str:
+        """Kind and digest in one word."""
+        return f"{self.kind}:{self.key}"
+
+    def new_hash(self) -> Hash:
+        """A running digest whose end must equal ``key``."""
+        if self.kind == "sha256":
+            return hashlib.sha256()
+        # Git names a blob by the digest of a header and its content.
+        return hashlib.sha1(b"blob %d\0" % self.size, usedforsecurity=False)
+
+
+@dataclass(frozen=True)
+class HubModel:
+    """A pinned commit of a model.
+
+    Attributes
+    ----------
+    repo : ``org/model``
+    revision : what was asked for
+    commit : what it meant, for good
+    files : all files of the commit, by path
+    folder : where the hub's own cache has this commit when the hub could not be asked, else ""
+    warnings : what a user should know of how it was found
+    """
+
+    repo: str
+    revision: str
+    commit: str
+    files: Mapping[str, HubFile]
+    folder: str = ""
+    warnings: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        return f"{self.repo}@{self.commit[:12]}"
+
+    @property
+    def name(self) -> str:
+        """The model's name without its organization."""
+        return self.repo.rpartition("/")[2]
+
+    @property
+    def folder_name(self) -> str:
+        """The repo as one folder name."""
+        return self.repo.replace("/", "--")
+
+    @property
+    def size(self) -> int:
+        """Bytes of all files."""
+        return sum(f.size for f in self.files.values())
+
+    def to_json(self) -> dict[str, Any]:
+        """For ``from_json``; without ``revision``, which differs from time to time."""
+        files = [{"path": f.path, "size": f.size, "kind": f.kind, "key": f.key} for f in self.files.values()]
+        return {"repo": self.repo, "commit": self.commit, "files": files}
+
+    @classmethod
+    def from_json(cls, record: Mapping[str, Any], revision: str) -> HubModel | None:
+        """The model that ``to_json`` described; None when the record is damaged."""
+        try:
+            repo, commit = str(record["repo"]), str(record["commit"])
+            files = [hub_file(repo, commit, f["path"], f["size"], f["kind"], f["key"]) for f in record["files"]]
+            return cls(repo, revision, commit, {f.path: f for f in files})
+        except (KeyError, TypeError, BadInput):
+            return None
+
+
+def hub_file(repo: str, commit: str, path: Any, size: Any, kind: Any, key: Any) -> HubFile:
+    """A file as the hub lists it, checked: what it says becomes file names here.
+
+    Raises
+    ------
+    BadInput : a path that leads out of its folder, a negative size, something that is no digest
+    """
+    if not isinstance(path, str) or not _is_inside(path):
+        raise BadInput(f"the hub lists a file {shown(str(path))} that would lie outside of its folder")
+    if type(size) is not int or size < 0:
+        raise BadInput(f"the hub lists {shown(path)} with the size {shown(str(size))}")
+    if kind not in _KEY or not isinstance(key, str) or not _KEY[kind].fullmatch(key):
+        raise BadInput(f"the hub lists {shown(path)} with {shown(str(key))}, which is no {kind} digest")
+    return HubFile(repo, commit, path, size, kind, key)
+
+
+def _is_inside(path: str) -> bool:
+    """Whether ``path`` stays below the folder it is taken from, and names something visible in it."""
+    pure = PurePosixPath(path)
+    return (
+        bool(path)
+        and str(pure) == path
+        and not pure.is_absolute()
+        and ".." not in pure.parts
+        and not any(c in path for c in "\\\0:\n")
+    )
+
+
+def require_reference(text: str) -> Reference:
+    """``parse_reference``, or UsageError."""
+    found = parse_reference(text)
+    if found is None:
+        raise UsageError(f"{shown(text)} names nothing on the hub", "Write org/model, or org/model@revision.")
+    return found
