@@ -22,10 +22,11 @@ from typing import NamedTuple
 import numpy as np
 
 from .grids import KEYS
-from .lanes import HALF, LANES, ONE, ZERO, bits, inline, kernel, magnitude, rint_any
+from .iq_nearest import SCRATCH_SIZE, nearest
+from .lanes import HALF, LANES, ONE, ZERO, inline, kernel, magnitude, rint_any
 
-#: The lead needed, in units of W = Σ wa·(s·g + |x|)² for the largest s and g. Rounding errors of two compared distances are at
-#: most 32 · 2^-24 in the reference and 40 · 2^-24 here; between the ends of a run a lead shrinks to no less than 0.66 of it.
+#: The lead needed, in units of W = Σ wa·(s·g + |x|)² for the largest s and g. Rounding errors of two compared distances come
+#: to at most 32 · 2^-24 in the reference, 40 · 2^-24 here; between the ends of a run a lead shrinks to no less than 0.66.
 _LEAD = np.float32(256 * 2.0**-24)
 #: outside of this range of W underflow or overflow may spoil that estimate
 _W_LEAST, _W_MOST = np.float32(1e-25), np.float32(1e36)
@@ -33,7 +34,7 @@ _W_LEAST, _W_MOST = np.float32(1e-25), np.float32(1e36)
 _REACH = np.float32(1.25)
 _MAX = np.float32(np.finfo(np.float32).max)
 _NEVER = np.float32(np.inf)
-_TWO = np.float32(2)
+TWO = np.float32(2)
 
 #: floats of up to four blocks: magnitudes, importance and its root
 BATCH = 4
@@ -48,15 +49,15 @@ _A_LOW, _A_HIGH, _B_LOW, _B_HIGH = (_NEED + 8 + k * 160 for k in range(4))
 _QUARTERS = _NEED + 8 + 4 * 160
 #: ``a`` and ``b`` of all neighbours of a key
 _NEAR_A, _NEAR_B = _QUARTERS + 4 * 64 + 64, _QUARTERS + 4 * 64 + 64 + 320
-WORK_SIZE = _NEAR_B + 320
+#: and what ``nearest`` needs
+_NEAREST = _NEAR_B + 320
+WORK_SIZE = _NEAREST + SCRATCH_SIZE
 #: integers of a group, one a trial; then the point of every group and trial, ``~point`` where the key was off the grid
 _KEYS, _CODES, _POINTS = (k * LANES for k in range(3))
 #: and the neighbours that may be nearest
 _LEFT = _POINTS + 8 * LANES
 PICKS_SIZE = _LEFT + 512
-#: mask of a place in a list of neighbours
-_PLACE = np.int32(511)
-#: and of the point in an entry of such a list
+#: mask of the point in an entry of a list of neighbours
 _POINT = np.int32(0xFFFF)
 
 
@@ -189,7 +190,7 @@ def _fill_tables(work, at, plan):  # type: ignore[no-untyped-def]
             root = work[ROOT + at + quarter * per_quarter + i]
             a1, b1 = a0, b0
             a0 = root * unit * unit
-            b0 = _TWO * root * unit * x
+            b0 = TWO * root * unit * x
             reach = highest + magnitude(x)
             whole += root * reach * reach
         # a0 and b0 are now those of the quarter's last coordinate, a1 and b1 those of the one before
@@ -253,41 +254,33 @@ def _rule_out(grid, work, picks, key, most, least):  # type: ignore[no-untyped-d
     """
     start = -grid[KEYS + key]
     n = grid[start]
+    most *= work[_INVERSE]
+    least *= work[_INVERSE]
+    # the best at ``most``, but any other would be correct
+    best = np.int32(0)
+    top = -_NEVER
     for k in range(n):
         near = grid[np.uint64(start + 1 + k)]
         low, high = np.int64(near >> 16 & 255), np.int64(near >> 24 & 255)
-        work[_NEAR_A + k] = work[_A_LOW + low] + work[_A_HIGH + high]
-        work[_NEAR_B + k] = work[_B_LOW + low] + work[_B_HIGH + high]
-    most *= work[_INVERSE]
-    least *= work[_INVERSE]
-    # About the best at ``most``, any would be correct. Positive floats compare as their bits do, and a maximum of integers is
-    # vectorized; the lowest bits carry the place.
-    top = np.int32(0)
-    for k in range(n):
-        gain = bits(_gain(work[_NEAR_A + k], work[_NEAR_B + k], most))
-        gain = np.int32(np.int32(gain & ~_PLACE) | np.int32(k))
+        a = work[_A_LOW + low] + work[_A_HIGH + high]
+        b = work[_B_LOW + low] + work[_B_HIGH + high]
+        work[_NEAR_A + k] = a
+        work[_NEAR_B + k] = b
+        gain = _gain(a, b, most)
+        best = np.int32(k) if gain > top else best
         top = gain if gain > top else top
-    best = np.int64(top & _PLACE)
     need = work[_NEED] if most <= _REACH else _NEVER
-    enough_most = _gain(work[_NEAR_A + best], work[_NEAR_B + best], most) - need
+    enough_most = top - need
     enough_least = _gain(work[_NEAR_A + best], work[_NEAR_B + best], least) - need
     n_left = np.int32(0)
     for k in range(n):
         a, b = work[_NEAR_A + k], work[_NEAR_B + k]
-        behind = (_gain(a, b, most) < enough_most) & (_gain(a, b, least) < enough_least)
-        n_left = np.int32(n_left + np.int32(0 if behind else 1))
-    picks[_LEFT] = grid[np.uint64(start + 1 + best)]
-    certain = n_left == 1 and need < _NEVER
-    n_left = np.int32(0)
-    if not certain:
-        for k in range(n):
-            a, b = work[_NEAR_A + k], work[_NEAR_B + k]
-            if not (_gain(a, b, most) < enough_most and _gain(a, b, least) < enough_least):
-                picks[_LEFT + n_left] = grid[np.uint64(start + 1 + k)]
-                work[_NEAR_A + n_left] = a
-                work[_NEAR_B + n_left] = b
-                n_left = np.int32(n_left + 1)
-    return n_left
+        if not (_gain(a, b, most) < enough_most and _gain(a, b, least) < enough_least):
+            picks[_LEFT + n_left] = grid[np.uint64(start + 1 + k)]
+            work[_NEAR_A + n_left] = a
+            work[_NEAR_B + n_left] = b
+            n_left = np.int32(n_left + 1)
+    return np.int32(0) if n_left == 1 and need < _NEVER else n_left
 
 
 @inline
@@ -372,12 +365,9 @@ def _refine_points(grid, plan, work, picks, at, scale, points):  # type: ignore[
                 key = np.int32(key * levels + _level(inverse * work[X + i], levels))
             point = grid[KEYS + key]
             if point < 0:
-                _fill_tables(work, plan.dims * g, plan)
-                n_left = _rule_out(grid, work, picks, key, scale, scale)
-                point = picks[_LEFT] & _POINT
-                if n_left > 0:
-                    point = _nearest(grid, work, picks, n_left, plan.dims * g, scale, plan.dims)
-                    found &= point >= 0
+                at_x, at_root = X + plan.dims * g, ROOT + plan.dims * g
+                point = nearest(grid, work[_NEAREST:], work, at_x, at_root, key, scale, ONE, TWO, plan.dims)
+                found &= point >= 0
             points[g] = point
     return found
 
