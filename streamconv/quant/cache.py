@@ -2,7 +2,8 @@
 
 numba's own cache trusts what it finds: a file cut by a power failure or a flipped bit becomes a crash or, worse, wrong bytes.
 So the folder is ours (one per version, so that upgrades do not share it) and carries a seal: a list of digests, written
-after kernels were compiled. A file that does not match is deleted before numba looks, and compiled again.
+after kernels were compiled. A file that does not match is deleted before numba looks, and compiled again. And numba compares only the file of a kernel
+with what was compiled, but helpers of other files disappear into it: ``cache_stamp`` compares them all.
 
 Where the folder cannot be written, a private temporary one serves this process.
 """
@@ -37,6 +38,7 @@ def folder() -> Path:
         _folder = _choose()
         _drop_damaged(_folder)
         os.environ["NUMBA_CACHE_DIR"] = str(_folder)
+        os.environ["NUMBA_CACHE_LOCATOR_CLASSES"] = f"{__package__}.cache_stamp.Locator"
     return _folder
 
 
@@ -58,11 +60,7 @@ def _version() -> str:
         own = version("streamconv")
     except PackageNotFoundError:  # run from a source tree
         own = "source"
-    # numba notices a changed kernel, but not a changed helper that was inlined into it.
-    code = xxhash.xxh3_64()
-    for path in sorted(Path(__file__).parent.glob("*.py")):
-        code.update(path.read_bytes())
-    return f"{own}-{code.hexdigest()}-{platform.machine()}-py{platform.python_version()}-numba{version('numba')}"
+    return f"{own}-{platform.machine()}-py{platform.python_version()}-numba{version('numba')}"
 
 
 def _files(where: Path) -> list[Path]:
