@@ -2,8 +2,9 @@
 
 numba's own cache trusts what it finds: a file cut by a power failure or a flipped bit becomes a crash or, worse, wrong bytes.
 So the folder is ours (one per version, so that upgrades do not share it) and carries a seal: a list of digests, written
-after kernels were compiled. A file that does not match is deleted before numba looks, and compiled again. And numba compares only the file of a kernel
-with what was compiled, but helpers of other files disappear into it: ``cache_stamp`` compares them all.
+after kernels were compiled. A file that does not match is deleted before numba looks, and compiled again. And numba
+compares only the file of a kernel with what was compiled, but helpers of other files disappear into it: ``cache_stamp``
+compares them all.
 
 Where the folder cannot be written, a private temporary one serves this process.
 """
