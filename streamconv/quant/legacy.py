@@ -26,7 +26,6 @@ from .lanes import (
     magnitude,
     put_f16,
     rint_any,
-    to_int32,
 )
 from .search import (
     GIVEN,
@@ -43,6 +42,9 @@ from .types import TensorType
 
 BLOCK = 32
 _SIGN = np.int32(-0x80000000)
+#: bit 0 of eight bytes, and what moves these bits to the top byte of a product
+_BIT_0, _GATHER = np.uint64(0x0101010101010101), np.uint64(0x0102040810204080)
+_INF, _15, _31 = np.float32(np.inf), np.float32(15.0), np.float32(31.0)
 
 # Loops over a block run to ``len(values)``, which is always 32: LLVM unrolls a loop of known length before it could
 # vectorize it.
@@ -96,32 +98,45 @@ def _ranges(x, low, high):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def _scales(top, low, divisor, inverse, head):  # type: ignore[no-untyped-def]
-    """d = (top − low) / divisor and its reciprocal; the float16 numbers a block begins with.
+def _scales(top, low, divisor, half, factor, offset, head):  # type: ignore[no-untyped-def]
+    """d = (top − low) / divisor: its reciprocal, what to add before truncating, and the float16 numbers of the block.
 
-    top, low, inverse : float32[n_blocks]; head : uint16[2, n_blocks], receives the bits of d and low
+    top, low, factor, offset : float32[n_blocks]; divisor, half : float32; head : uint16[2, n_blocks], the bits of d and low.
+    Where the reciprocal of a denormal d is infinite the reference's levels are 0, so factor and offset are.
     """
     for b in range(len(top)):
         d = (top[b] - low[b]) / divisor
-        inverse[b] = ONE / d if d != ZERO else ZERO
+        inverse = ONE / d if d != ZERO else ZERO
+        finite = magnitude(inverse) < _INF
+        factor[b] = inverse if finite else ZERO
+        offset[b] = half if finite else ZERO
         head[0, b] = f32_to_f16(d)
         head[1, b] = f32_to_f16(low[b])
 
 
+@kernel
+def _put_heads(head, out, affine):  # type: ignore[no-untyped-def]
+    """Write d, and the minimum where there is one. head : uint16[2, n_blocks]; out : uint8[n_blocks, block_bytes]."""
+    for b in range(len(out)):
+        out[b, 0] = np.uint8(head[0, b] & 0xFF)
+        out[b, 1] = np.uint8(head[0, b] >> 8)
+        if affine:
+            out[b, 2] = np.uint8(head[1, b] & 0xFF)
+            out[b, 3] = np.uint8(head[1, b] >> 8)
+
+
 @inline
-def _put_fifth_bits(block, at, levels):  # type: ignore[no-untyped-def]
-    """Write bit 4 of each level as one bit, in four bytes."""
-    for k in range(4):
-        high = np.uint8(0)
-        for bit in range(8):
-            high |= (levels[8 * k + bit] >> np.uint8(4)) << np.uint8(bit)
-        block[at + k] = high
+def _eight_bits(word):  # type: ignore[no-untyped-def]
+    """Bit 0 of the eight bytes of uint64 ``word`` as one uint8, the first byte's lowest."""
+    return np.uint8(np.uint64((word & _BIT_0) * _GATHER) >> np.uint64(56))
 
 
 @inline
 def _plain_level(v, base, factor, offset, cap):  # type: ignore[no-untyped-def]
-    level = to_int32((v - base) * factor + offset) & 0xFF
-    return np.uint8(level if level < cap else cap)
+    """min(trunc((v − base) · factor + offset), cap) as int32; 0 for NaN, which an infinite range gives."""
+    level = (v - base) * factor + offset
+    level = level if level > ZERO else ZERO
+    return np.int32(level if level < cap else cap)
 
 
 @inline
@@ -132,39 +147,39 @@ def _searched_level(v, base, factor, bottom, top):  # type: ignore[no-untyped-de
     return np.uint8(level - bottom if factor != ZERO else 0)
 
 
-@inline
-def _put_head(block, head, b, affine):  # type: ignore[no-untyped-def]
-    """Write d, and the minimum where there is one; return the bytes they take."""
-    block[0] = np.uint8(head[0, b] & 0xFF)
-    block[1] = np.uint8(head[0, b] >> 8)
-    if affine:
-        block[2] = np.uint8(head[1, b] & 0xFF)
-        block[3] = np.uint8(head[1, b] >> 8)
-        return 4
-    return 2
+@kernel
+def _pack_four_bits(x, out, factor, low, offset, start):  # type: ignore[no-untyped-def]
+    """level = min(trunc((x − low) · factor + offset), 15), into the bytes from ``start`` on.
+
+    x : float32[n_blocks, 32]; out : uint8[n_blocks, block_bytes]; factor, low, offset : float32[n_blocks]
+    """
+    for b in range(len(x)):
+        values, qs = x[b], out[b, start:]
+        base, f, o = low[b], factor[b], offset[b]
+        for j in range(len(qs)):
+            # both in one int32 first: bytes are costly to shift, and to make
+            first, second = _plain_level(values[j], base, f, o, _15), _plain_level(values[j + 16], base, f, o, _15)
+            qs[j] = np.uint8(np.int32(first | np.int32(second << 4)) & 0xFF)
 
 
 @kernel
-def _pack_plain(x, out, head, inverse, low, offset, cap, affine, five_bits):  # type: ignore[no-untyped-def]
-    """level = min(int8((x − low) · inverse + offset), cap), as the reference truncates it.
+def _pack_five_bits(x, out, factor, low, offset, start):  # type: ignore[no-untyped-def]
+    """level = min(trunc((x − low) · factor + offset), 31), the fifth bits before ``start``; arrays as above.
 
-    x : float32[n_blocks, 32]; out : uint8[n_blocks, block_bytes]; head : uint16[2, n_blocks];
-    inverse, low : float32[n_blocks]; offset : float32; cap : int32
+    The reference does not cap Q5_1, but none of its levels is beyond 31.
     """
-    levels = np.empty(BLOCK, np.uint8)
-    mask, four = np.uint8(15), np.uint8(4)
+    fifths = np.empty(16, np.uint8)  # of weight j in bit 0, of weight j + 16 in bit 1
+    words = fifths.view(np.uint64)
     for b in range(len(x)):
-        at = _put_head(out[b], head, b, affine)
-        values, block = x[b], out[b, at + 4 :] if five_bits else out[b, at:]
-        base, factor = low[b], inverse[b]
-        for j in range(len(values) // 2):
-            first = _plain_level(values[j], base, factor, offset, cap)
-            second = _plain_level(values[j + 16], base, factor, offset, cap)
-            block[j] = (first & mask) | (second << four)
-        if five_bits:
-            for j in range(len(values)):
-                levels[j] = _plain_level(values[j], base, factor, offset, cap)
-            _put_fifth_bits(out[b], at, levels)
+        values, qs = x[b], out[b, start:]
+        base, f, o = low[b], factor[b], offset[b]
+        for j in range(len(qs)):
+            first, second = _plain_level(values[j], base, f, o, _31), _plain_level(values[j + 16], base, f, o, _31)
+            qs[j] = np.uint8(np.int32(np.int32(first & 15) | np.int32(second << 4)) & 0xFF)
+            fifths[j] = np.uint8(np.int32(first >> 4) | np.int32(np.int32(second >> 4) << 1))
+        for k in range(2):
+            out[b, start - 4 + k] = _eight_bits(words[k])
+            out[b, start - 2 + k] = _eight_bits(words[k] >> np.uint64(1))
 
 
 @kernel
@@ -174,6 +189,7 @@ def _pack_searched(x, out, scale, minimum, inverse, low, bottom, top, affine, fi
     x, out as above; scale, minimum, inverse, low : float32[n_blocks]; bottom, top : int32
     """
     levels = np.empty(BLOCK, np.uint8)
+    words = levels.view(np.uint64)
     mask, four = np.uint8(15), np.uint8(4)
     for b in range(len(x)):
         values, block = x[b], out[b]
@@ -185,7 +201,8 @@ def _pack_searched(x, out, scale, minimum, inverse, low, bottom, top, affine, fi
             levels[j] = _searched_level(values[j], base, inverse[b], bottom, top)
         start = 4 if affine else 2
         if five_bits:
-            _put_fifth_bits(block, start, levels)
+            for k in range(4):
+                block[start + k] = _eight_bits(words[k] >> np.uint64(4))
             start += 4
         for j in range(16):
             block[start + j] = (levels[j] & mask) | (levels[j + 16] << four)
@@ -223,16 +240,24 @@ def codec(tensor_type: TensorType, *, affine: bool, five_bits: bool) -> Codec:
         if weights is not None:
             _searched(values, blocks, weights, x.shape[1])
             return
-        low, top, inverse = np.zeros((3, len(values)), np.float32)
+        low, top, factor, offset = np.zeros((4, len(values)), np.float32)
         head = np.empty((2, len(values)), np.uint16)
         if affine:
             _ranges(values, low, top)
         else:
             _peaks(values, top)
-        _scales(top, low, np.float32(n_max if affine else -half), inverse, head)
-        offset = np.float32(0.5 if affine else half + 0.5)
-        cap = 255 if affine and five_bits else n_max  # the reference does not cap Q5_1
-        _pack_plain(values, blocks, head, inverse, low, offset, np.int32(cap), affine, five_bits)
+        _scales(
+            top,
+            low,
+            np.float32(n_max if affine else -half),
+            np.float32(0.5 if affine else half + 0.5),
+            factor,
+            offset,
+            head,
+        )
+        pack = _pack_five_bits if five_bits else _pack_four_bits
+        pack(values, blocks, factor, low, offset, size - 16)
+        _put_heads(head, blocks, affine)
 
     def _searched(x: Floats, out: Bytes, weights: Floats, n_cols: int) -> None:
         flat = x.reshape(-1)
