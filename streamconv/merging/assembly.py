@@ -18,6 +18,7 @@ from .methods import METHODS
 from .planning import Merge, Model, Planner, is_plain_file, open_layouts
 from .recipe import Recipe
 from .references import parse_reference
+from .vocabulary import differences, plan_vocabulary
 from .vocabulary_plan import VocabularyPlan, VocabularySettings
 
 if TYPE_CHECKING:
@@ -48,7 +49,10 @@ def assemble(recipe: Recipe, opener: Opener, path: Path, text: str) -> Checkpoin
     """
     checkpoints = opener.models(recipe.references())
     models = open_layouts(checkpoints)
-    plan = _vocabulary(recipe, opener, checkpoints)
+    named = _named(recipe, opener)
+    plan = _vocabulary(recipe, checkpoints, named)
+    if plan is None:
+        opener.warnings += differences(checkpoints)
     options = replace(opener.options, stream=recipe.name or "")
     merge = Planner(recipe, models, plan, options).plan()
     donor = next(iter(models.values()))
@@ -65,7 +69,7 @@ def assemble(recipe: Recipe, opener: Opener, path: Path, text: str) -> Checkpoin
         path=path,
         tensors=merge.tensors,
         config=config,
-        inputs=inputs(path, text, opener, checkpoints, plan is not None),
+        inputs=inputs(path, text, opener, {**checkpoints, **named}, plan is not None),
         metadata=_metadata(donor, merge, path.stem),
         warnings=opener.warnings,
         side=side,
@@ -104,24 +108,24 @@ def state_dtype(config: config_edit.Section, tensors: Iterable[RowSource]) -> No
         config_edit.set_dtype(config, _NAMES[max(sorted(set(floats)), key=floats.count)])
 
 
-def _vocabulary(recipe: Recipe, opener: Opener, checkpoints: Mapping[str, Checkpoint]) -> VocabularyPlan | None:
+def _vocabulary(
+    recipe: Recipe, checkpoints: Mapping[str, Checkpoint], named: Mapping[str, Checkpoint]
+) -> VocabularyPlan | None:
     """The plan for the vocabulary, where the recipe asks for one."""
-    settings = recipe.vocabulary
-    if settings is None:
+    if recipe.vocabulary is None:
         return None
-    from . import vocabulary
-
-    named = {text: opener.model(parse_reference(text, recipe.where, False, [])) for text in _named(settings)}
     base = str(recipe.base_model) if recipe.base_model else None
-    found: VocabularyPlan = vocabulary.plan_vocabulary(settings, {**checkpoints, **named}, base)
-    return found
+    others = [name for name in named if name not in checkpoints]
+    return plan_vocabulary(recipe.vocabulary, {**checkpoints, **named}, base, others)
 
 
-def _named(settings: VocabularySettings) -> list[str]:
-    """References that the settings name."""
-    rules = [rule.model for rule in settings.tokens.values() if rule.model is not None]
-    source = [] if settings.source in (None, "union", "base") else [str(settings.source)]
-    return [*source, *rules]
+def _named(recipe: Recipe, opener: Opener) -> dict[str, Checkpoint]:
+    """The models that the settings of the vocabulary name."""
+    settings = recipe.vocabulary or VocabularySettings()
+    texts = [rule.model for rule in settings.tokens.values() if rule.model is not None]
+    if settings.source not in (None, "union", "base"):
+        texts.insert(0, str(settings.source))
+    return {text: opener.model(parse_reference(text, recipe.where, False, [])) for text in texts}
 
 
 def _config(donor: Model, merge: Merge, plan: VocabularyPlan | None, warnings: list[str]) -> config_edit.Section:

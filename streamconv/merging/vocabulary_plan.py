@@ -2,12 +2,13 @@
 
 The core of this package parses the recipe into ``VocabularySettings`` and calls
 
-    vocabulary.plan_vocabulary(settings, models, base) -> VocabularyPlan
+    vocabulary.plan_vocabulary(settings, models, base, only_named) -> VocabularyPlan
 
 settings : VocabularySettings
 models   : reference -> opened checkpoint, of every model the recipe names, in the order of the recipe (those that only
            the settings name come last); adapters are applied already. References are the keys everywhere.
-base     : reference of ``base_model``, or None; without one the first of ``models`` takes its place.
+base     : reference of ``base_model``, or None; without one the tokenizer of the first of ``models`` takes its place.
+only_named : those of ``models`` that only the settings name: their tokens are no part of a union.
 
 The plan is made from tokenizers, configs and headers; no weight is read. It is asked for when the recipe sets a tokenizer
 or a chat template. Errors: UsageError, BadInput, InputMissing with the remedy.
@@ -70,7 +71,7 @@ class VocabularyPlan(Protocol):
 
     @property
     def side(self) -> Mapping[str, Path | bytes]:
-        """All files of the tokenizer by name (chat template included, ``generation_config.json`` not)."""
+        """All files of the tokenizer by name, and ``generation_config.json`` where ids in it have moved."""
 
     @property
     def config(self) -> Mapping[str, Any]:

@@ -111,7 +111,7 @@ class LaidRows:
                 self.table.sources[source].read(row, row + b - a, part)
             elif source == SOME:
                 found = [self.table.sources[s].read(r, r + 1)[0] for s, r in self.table.some[a]]
-                mean: Floats = np.mean(np.stack(found), axis=0, dtype=np.float64).astype(np.float32)
+                mean = np.stack(found).mean(axis=0, dtype=np.float64).astype(np.float32)
                 round_to(self.dtype, mean)
                 part[0] = mean
             else:
