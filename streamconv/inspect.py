@@ -82,7 +82,9 @@ def render(facts: dict[str, Any]) -> str:
 def _format(checkpoint: Checkpoint) -> str:
     if checkpoint.metadata is not None:
         return "gguf"
-    return "checkpoint folder" if checkpoint.path.is_dir() else "safetensors"
+    if checkpoint.path.is_dir() or checkpoint.path.suffix == ".json":
+        return "checkpoint folder"
+    return "safetensors" if checkpoint.path.suffix == ".safetensors" else "torch"
 
 
 def _tensor(name: str, rows: Any) -> dict[str, Any]:

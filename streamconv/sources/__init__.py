@@ -7,10 +7,10 @@ from pathlib import Path
 
 from ..errors import BadInput, InputMissing, NoPermission
 from .checkpoint import Checkpoint, InputFile, read_object
-from .folder import open_folder
+from .folder import Shard, open_folder, open_index, safetensors_shard, torch_shard
 from .gguf import GgufFile, open_gguf, read_gguf, read_splits
 from .mapped import IoMode, MappedFile
-from .safetensors import read_safetensors
+from .torch import ENDINGS
 
 __all__ = [
     "Checkpoint",
@@ -24,8 +24,14 @@ __all__ = [
 ]
 
 
+#: what messages list
+_KNOWN = f".safetensors, {', '.join(ENDINGS)}, .gguf"
+
+
 def open_checkpoint(path: str | os.PathLike[str], io: IoMode = "mmap", weights: bool = True) -> Checkpoint:
-    """Open a checkpoint folder, a single ``.safetensors`` file or a ``.gguf`` file (the first one of a split model).
+    """Open a checkpoint folder or its index, a single file of safetensors or torch, or a ``.gguf`` file.
+
+    Of a split ``.gguf`` model it is the first file.
 
     Reads headers only. ``io="pread"`` copies instead of mapping, for storage whose errors should not end the process.
     Without ``weights`` a folder may hold a configuration and a tokenizer only.
@@ -40,23 +46,27 @@ def open_checkpoint(path: str | os.PathLike[str], io: IoMode = "mmap", weights: 
     except (OSError, ValueError) as e:
         raise BadInput(f"{str(path)!r} cannot be a path: {e}") from None
     if not exists:
-        raise InputMissing(f"{path} is not there", "Give a checkpoint folder, a .safetensors file or a .gguf file.")
+        raise InputMissing(f"{path} is not there", f"Give a checkpoint folder or a file: {_KNOWN}.")
     if is_folder:
         return open_folder(path, io, weights)
+    if path.name.endswith(".index.json"):
+        return open_index(path, io)
     if path.suffix == ".safetensors":
-        return _open_single(path, io)
+        return _single(safetensors_shard(MappedFile(path, io)))
+    if path.suffix in ENDINGS:
+        return _single(torch_shard(MappedFile(path, io)))
     if path.suffix == ".gguf":
         return open_gguf(path, io)
-    raise BadInput(f"{path}: the ending {path.suffix!r} is of no known format", "Known are .safetensors and .gguf.")
+    raise BadInput(f"{path}: the ending {path.suffix!r} is of no known format", f"Known are {_KNOWN}.")
 
 
-def _open_single(path: Path, io: IoMode) -> Checkpoint:
-    """One safetensors file, with the config.json beside it if there is one."""
-    parsed = read_safetensors(MappedFile(path, io))
-    config = path.parent / "config.json"
+def _single(shard: Shard) -> Checkpoint:
+    """One file of weights, with the config.json beside it if there is one."""
+    config = shard.path.parent / "config.json"
     return Checkpoint(
-        path=path,
-        tensors=dict(parsed.tensors),
+        path=shard.path,
+        tensors=dict(shard.tensors),
         config=read_object(config) if config.exists() else {},
-        inputs=(parsed.file.describe(parsed.data_start),),
+        inputs=(shard.input,),
+        warnings=shard.warnings,
     )

@@ -1,22 +1,72 @@
-"""A Hugging Face checkpoint folder: config.json and one or many safetensors files, with or without an index."""
+"""A Hugging Face checkpoint folder: config.json and one or many files of weights, with or without an index.
+
+The files are of safetensors, or else of torch.
+"""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, Protocol
 
 from ..errors import BadInput, InputMissing
 from ..rows import RowSource
-from .checkpoint import Checkpoint, read_object
+from .checkpoint import Checkpoint, InputFile, read_object
 from .mapped import IoMode, MappedFile
 from .naming import shown, shown_list
-from .safetensors import SafetensorsFile, read_safetensors
+from .safetensors import read_safetensors
+from .torch import read_torch
 
 INDEX = "model.safetensors.index.json"
-_NUMBERED = re.compile(r"(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})\.safetensors")
+TORCH_INDEX = "pytorch_model.bin.index.json"
+_NUMBERED = re.compile(r"(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})(?P<ending>\.[a-z]+)")
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One file of weights, read.
+
+    Attributes
+    ----------
+    tensors : name -> rows, sorted by name
+    input : the file's identity
+    """
+
+    path: Path
+    tensors: Mapping[str, RowSource]
+    input: InputFile
+    warnings: list[str]
+
+
+def safetensors_shard(file: MappedFile) -> Shard:
+    """See ``read_safetensors``."""
+    found = read_safetensors(file)
+    return Shard(file.path, found.tensors, file.describe(found.data_start), [])
+
+
+def torch_shard(file: MappedFile) -> Shard:
+    """See ``read_torch``."""
+    found = read_torch(file)
+    return Shard(file.path, found.tensors, found.describe(), found.warnings)
+
+
+@dataclass(frozen=True)
+class _Container:
+    """How weights lie in a folder: the name of the index, the files without one, and how a file is read."""
+
+    index: str
+    pattern: str
+    read: Callable[[MappedFile], Shard]
+
+
+#: the first that is there is taken; many folders hold the same weights twice
+_CONTAINERS = (
+    _Container(INDEX, "model*.safetensors", safetensors_shard),
+    _Container(TORCH_INDEX, "pytorch_model*.bin", torch_shard),
+)
 
 
 class Files(Protocol):
@@ -74,54 +124,93 @@ def open_files(files: Files, weights: bool = True) -> Checkpoint:
     try:
         config = files.read_object("config.json")
     except InputMissing:
-        raise InputMissing(
-            f"{folder} has no config.json", "A checkpoint folder needs config.json beside its weights."
-        ) from None
+        hint = "A checkpoint folder needs config.json beside its weights."
+        raise InputMissing(f"{folder} has no config.json", _meta_hint(files.names()) or hint) from None
     if not weights:
         return Checkpoint(path=folder, tensors={}, config=config, inputs=())
     present = files.names()
-    index = _read_index(files) if INDEX in present else {}
-    names = sorted(set(index.values())) if index else _shard_names(present)
-    if not names:
-        return _without_safetensors(folder, present, config)
+    for container in _CONTAINERS:
+        index = _read_index(files, container.index) if container.index in present else {}
+        names = sorted(set(index.values())) if index else _shard_names(present, container.pattern)
+        if names:
+            return _open_shards(files, present, names, container, index, config)
+    raise InputMissing(
+        f"{folder} has no weights: neither model*.safetensors nor pytorch_model*.bin, nor an index of them",
+        _meta_hint(present),
+    )
+
+
+def _meta_hint(present: Collection[str]) -> str:
+    """What to do with the files that Meta released, "" when they are not here."""
+    found = any(fnmatchcase(name, "consolidated*.pth") for name in present)
+    hint = "consolidated*.pth are slices of tensors in Meta's own layout; fetch the Hugging Face form of the model."
+    return hint if found else ""
+
+
+def open_index(path: Path, io: IoMode = "mmap") -> Checkpoint:
+    """Open the files that the index at ``path`` lists, with the config.json beside it if there is one.
+
+    Errors: as ``open_folder``; BadInput also for an index of another kind.
+    """
+    files = LocalFiles(path.parent, io)
+    for container in _CONTAINERS:
+        if path.name.endswith(container.index.removeprefix("model").removeprefix("pytorch_model")):
+            present = files.names()
+            config = files.read_object("config.json") if "config.json" in present else {}
+            index = _read_index(files, path.name)
+            return _open_shards(files, present, sorted(set(index.values())), container, index, config, path)
+    raise BadInput(f"{path} is an index of no known kind", f"Known are {INDEX} and {TORCH_INDEX}.")
+
+
+def _open_shards(
+    files: Files,
+    present: Collection[str],
+    names: list[str],
+    container: _Container,
+    index: dict[str, str],
+    config: dict[str, Any],
+    path: Path | None = None,
+) -> Checkpoint:
+    """The checkpoint in the files ``names``; ``path`` is what the user named, by default the folder."""
+    folder = files.path
     _check_present(folder, present, names)
-    shards = [read_safetensors(files.open(name)) for name in names]
-    warnings: list[str] = []
+    shards = [container.read(files.open(name)) for name in names]
+    warnings = [warning for shard in shards for warning in shard.warnings]
     tensors = _join(shards, index, warnings)
     if index:
-        _check_index(folder, index, tensors, warnings)
+        _check_index(folder / container.index, index, tensors, warnings)
     return Checkpoint(
-        path=folder,
+        path=path or folder,
         tensors=tensors,
         config=config,
-        inputs=tuple(shard.file.describe(shard.data_start) for shard in shards),
+        inputs=tuple(shard.input for shard in shards),
         warnings=warnings,
     )
 
 
-def _read_index(files: Files) -> dict[str, str]:
+def _read_index(files: Files, name: str) -> dict[str, str]:
     """Tensor name -> file name. File names are plain names inside the folder."""
-    path = files.path / INDEX
-    index = files.read_object(INDEX).get("weight_map")
+    path = files.path / name
+    index = files.read_object(name).get("weight_map")
     if not isinstance(index, dict) or not index:
         raise BadInput(f"{path} has no weight_map")
-    for name, file in index.items():
+    for tensor, file in index.items():
         if not isinstance(file, str):
-            raise BadInput(f"{path}: weight_map gives {shown(name)} something that is not a file name")
+            raise BadInput(f"{path}: weight_map gives {shown(tensor)} something that is not a file name")
         # Refused by its spelling, before anything is opened; backslashes separate on other systems.
         if file in ("", ".", "..") or any(c in file for c in "/\\\0"):
-            raise BadInput(f"{path}: weight_map path {shown(file)} of tensor {shown(name)} leads outside the folder")
+            raise BadInput(f"{path}: weight_map path {shown(file)} of tensor {shown(tensor)} leads outside the folder")
     return index
 
 
-def _shard_names(present: Collection[str]) -> list[str]:
-    """``model*.safetensors`` among ``present``, sorted, with the gaps in a numbered series filled."""
-    names = {name for name in present if fnmatchcase(name, "model*.safetensors")}
+def _shard_names(present: Collection[str], pattern: str) -> list[str]:
+    """Those of ``present`` that fit ``pattern``, sorted, with the gaps in a numbered series filled."""
+    names = {name for name in present if fnmatchcase(name, pattern)}
     for name in list(names):
         found = _NUMBERED.fullmatch(name)
         if found:
-            stem, count = found["stem"], int(found["count"])
-            names.update(f"{stem}-{number:05d}-of-{count:05d}.safetensors" for number in range(1, count + 1))
+            stem, count, ending = found["stem"], int(found["count"]), found["ending"]
+            names.update(f"{stem}-{number:05d}-of-{count:05d}{ending}" for number in range(1, count + 1))
     return sorted(names)
 
 
@@ -134,30 +223,16 @@ def _check_present(folder: Path, present: Collection[str], names: list[str]) -> 
         )
 
 
-def _without_safetensors(folder: Path, present: Collection[str], config: dict[str, Any]) -> Checkpoint:
-    """A folder whose weights are in another container, which this module leaves to others."""
-    pickles = sorted(name for name in present if fnmatchcase(name, "pytorch_model*.bin"))
-    if not pickles:
-        raise InputMissing(f"{folder} has no weights: neither model*.safetensors nor {INDEX}")
-    return Checkpoint(
-        path=folder,
-        tensors={},
-        config=config,
-        inputs=(),
-        warnings=[f"no safetensors here, only {shown_list(pickles)}"],
-    )
-
-
-def _join(shards: list[SafetensorsFile], index: dict[str, str], warnings: list[str]) -> dict[str, RowSource]:
+def _join(shards: list[Shard], index: dict[str, str], warnings: list[str]) -> dict[str, RowSource]:
     """All tensors of all shards. Where two shards hold a name, the index decides; without its word it is an error."""
     tensors: dict[str, RowSource] = {}
     holder: dict[str, str] = {}
     for shard in shards:
-        file = shard.file.path.name
+        file = shard.path.name
         for name, rows in shard.tensors.items():
             if name in tensors:
                 if index.get(name) not in (file, holder[name]):
-                    raise BadInput(f"{shard.file.path}: duplicate tensor {shown(name)}, {holder[name]} holds it too")
+                    raise BadInput(f"{shard.path}: duplicate tensor {shown(name)}, {holder[name]} holds it too")
                 warnings.append(f"{holder[name]} and {file} both hold {shown(name)}; the index names {index[name]}")
                 if index[name] != file:
                     continue
@@ -167,12 +242,12 @@ def _join(shards: list[SafetensorsFile], index: dict[str, str], warnings: list[s
     return tensors
 
 
-def _check_index(folder: Path, index: dict[str, str], tensors: dict[str, RowSource], warnings: list[str]) -> None:
+def _check_index(path: Path, index: dict[str, str], tensors: dict[str, RowSource], warnings: list[str]) -> None:
     """Every promised tensor is there; one that was not promised is only odd."""
     lost = index.keys() - tensors.keys()
     if lost:
         files = shown_list({index[name] for name in lost})
-        raise BadInput(f"{folder}: {INDEX} promises {shown_list(lost)}, missing in {files}")
+        raise BadInput(f"{path} promises {shown_list(lost)}, missing in {files}")
     extra = tensors.keys() - index.keys()
     if extra:
-        warnings.append(f"{INDEX} does not list {shown_list(extra)}")
+        warnings.append(f"{path.name} does not list {shown_list(extra)}")
