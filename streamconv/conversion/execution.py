@@ -77,7 +77,7 @@ def _open_job(prepared: Prepared, options: Options, reporter: runs.Reporter) -> 
         if prepared.supply is None or not prepared.supply.was_amended():
             raise
         reporter.message("note: bytes that had come wrong were replaced since; the output is begun anew")
-        return jobs.Job.open(prepared.plan, force=True)
+        return jobs.Job.open(prepared.plan, anew=True)
 
 
 def _warm_up(prepared: Prepared, reporter: runs.Reporter) -> None:

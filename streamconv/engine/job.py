@@ -115,6 +115,7 @@ class Job:
         plan: Plan,
         *,
         force: bool = False,
+        anew: bool = False,
         verify: str = "all",
         progress: Callable[[int], None] | None = None,
     ) -> Job:
@@ -123,6 +124,7 @@ class Job:
         Parameters
         ----------
         force : discard an unfinished job of another plan
+        anew : discard any unfinished job
         verify : which finished chunks to read back before they are trusted: ``all``, ``recent`` (those since the last
             orderly stop) or ``none``
         progress : called with the bytes read back so far
@@ -136,6 +138,9 @@ class Job:
             lock = JobLock(plan.job_dir / "lock")
             stack.callback(lock.close)
             journal = Journal.open(plan.job_dir / "index.wal")
+            if journal is not None and anew:
+                journal.close()
+                journal, force = None, True
             if journal is not None and not force:
                 _check_inputs(plan)
             if journal is not None and journal.header.fingerprint != plan.fingerprint:

@@ -1,0 +1,320 @@
+"""Models of the hub as sources: what is asked for, what is kept, what is never asked for again."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hub_cases import MODEL, WEIGHTS, Run, tensor_bytes
+from server import Ask, Cut, Fault, Hub, Slow
+
+Start = Callable[..., subprocess.Popen[str]]
+
+
+def assert_nothing_twice(hub: Hub, path: str = WEIGHTS) -> None:
+    """No byte of ``path`` was sent more than once."""
+    at = 0
+    for start, stop in sorted(hub.served.get(path, [])):
+        assert start >= at, f"bytes {start}..{min(at, stop)} of {path} were sent again"
+        at = max(at, stop)
+
+
+def sizes(hub: Hub) -> dict[str, int]:
+    (commit,) = hub.models[MODEL].values()
+    return {name: stored.size for name, stored in commit.items()}
+
+
+def test_a_model_converts_as_its_folder_does_and_each_byte_comes_once(
+    hub: Hub, here: Run, tmp_path: Path, expected: bytes
+) -> None:
+    done = here("convert", MODEL, tmp_path / "x.gguf", "--type", "q8_0")
+    assert done.code == 0, done.err
+    assert tensor_bytes(tmp_path / "x.gguf") == expected
+    assert hub.bytes_served(WEIGHTS) == sizes(hub)[WEIGHTS]
+    assert_nothing_twice(hub)
+    assert not hub.tokens
+
+
+def test_names_in_the_output_come_from_the_model_not_from_the_cache(
+    here: Run, tiny_model: Path, tmp_path: Path
+) -> None:
+    here("convert", MODEL, tmp_path / "hub.gguf", "--type", "q8_0")
+    here("convert", tiny_model, tmp_path / "folder.gguf", "--type", "q8_0")
+    listed = [json.loads(here("inspect", tmp_path / name, "--json").out) for name in ("hub.gguf", "folder.gguf")]
+    for facts in listed:
+        facts["metadata"].pop("streamconv.job", None)
+    assert listed[0]["metadata"] == listed[1]["metadata"]
+
+
+def test_a_second_run_asks_nobody(hub: Hub, here: Run, tmp_path: Path) -> None:
+    here("convert", MODEL, tmp_path / "x.gguf", "--type", "q8_0")
+    hub.forget()
+    again = here("convert", MODEL, tmp_path / "x.gguf", "--type", "q8_0")
+    assert again.code == 0
+    assert "complete already" in again.out
+    other = here("convert", MODEL, tmp_path / "y.gguf", "--type", "q4_0")
+    assert other.code == 0
+    assert hub.requests == []
+
+
+def test_a_fetched_model_needs_no_network(hub: Hub, here: Run, tmp_path: Path, expected: bytes) -> None:
+    first = here("fetch", MODEL)
+    assert first.code == 0, first.err
+    assert sizes(hub)[WEIGHTS] == hub.bytes_served(WEIGHTS)
+    hub.forget()
+    assert "nothing to do" in here("fetch", MODEL).out
+    assert here("convert", MODEL, tmp_path / "x.gguf", "--type", "q8_0", "--offline").code == 0
+    assert tensor_bytes(tmp_path / "x.gguf") == expected
+    assert hub.requests == []
+
+
+def test_the_files_of_a_fetched_model_lie_under_their_names(here: Run, tiny_model: Path) -> None:
+    facts = json.loads(here("fetch", MODEL, "--json").out.splitlines()[-1])
+    folder = Path(facts["folder"])
+    assert folder.name == "tiny-gemma3"
+    assert {p.name for p in folder.iterdir()} == {p.name for p in tiny_model.iterdir() if p.suffix != ".txt"} - {
+        p.name for p in tiny_model.iterdir() if p.is_dir()
+    }
+    for path in folder.iterdir():
+        assert path.read_bytes() == (tiny_model / path.name).read_bytes()
+
+
+def test_evict_gives_everything_back_and_asks_nothing_twice(
+    hub: Hub, here: Run, tmp_path: Path, expected: bytes, cache: Path
+) -> None:
+    done = here("convert", MODEL, tmp_path / "x.gguf", "--type", "q8_0", "--evict", "--chunk-size", "256KiB")
+    assert done.code == 0, done.err
+    assert tensor_bytes(tmp_path / "x.gguf") == expected
+    assert hub.bytes_served(WEIGHTS) == sizes(hub)[WEIGHTS]
+    assert_nothing_twice(hub)
+    (part,) = cache.rglob("*.part")
+    assert part.stat().st_blocks * 512 < 1 << 20  # the head is kept, so that a second run asks nobody
+    hub.forget()
+    assert (
+        "complete already"
+        in here("convert", MODEL, tmp_path / "x.gguf", "--type", "q8_0", "--evict", "--chunk-size", "256KiB").out
+    )
+    assert hub.requests == []
+
+
+def test_evict_never_holds_much_more_than_it_reads_ahead(here: Run, tmp_path: Path, cache: Path) -> None:
+    peak, over = 0, threading.Event()
+
+    def look() -> None:
+        nonlocal peak
+        while not over.wait(0.001):
+            peak = max([peak, *(p.stat().st_blocks * 512 for p in cache.glob("*/blobs/*.part"))])
+
+    watcher = threading.Thread(target=look)
+    watcher.start()
+    done = here(
+        "convert", MODEL, tmp_path / "x.gguf", "--type", "q8_0", "--evict", "--chunk-size", "64KiB", "--ram", "8MiB"
+    )  # fmt: skip
+    over.set()
+    watcher.join()
+    assert done.code == 0, done.err
+    assert peak < 10 << 20
+
+
+def test_the_plan_states_what_keeping_and_evicting_take(here: Run, hub: Hub, tmp_path: Path) -> None:
+    facts = json.loads(here("plan", MODEL, tmp_path / "x.gguf", "--type", "q8_0", "--json").out)["fetch"]
+    (commit,) = hub.models[MODEL]
+    assert facts["models"] == [f"{MODEL}@{commit}"]
+    assert facts["missing_bytes"] == facts["disk_bytes_keep"] == sizes(hub)[WEIGHTS] - (64 << 10)
+    assert hub.bytes_served(WEIGHTS) == 64 << 10, "planning reads heads only"
+    assert "--evict" in here("plan", MODEL, tmp_path / "x.gguf", "--type", "q8_0").out
+
+
+def test_what_cannot_fit_is_refused_up_front_with_the_flag_that_would(
+    here: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from streamconv.conversion import supply
+    from streamconv.engine import files
+
+    monkeypatch.setattr(supply, "_AHEAD_BYTES", 1 << 20)
+    monkeypatch.setattr(supply, "_OPEN_BYTES", 0)
+    monkeypatch.setattr(files, "free_bytes", lambda folder: 78 << 20)
+    refused = here("convert", MODEL, tmp_path / "x.gguf", "--type", "q8_0")
+    assert refused.code == 74
+    assert "are needed" in refused.err
+    assert "--evict" in refused.err
+    assert not (tmp_path / "x.gguf.streamconv").exists()
+    assert here("convert", MODEL, tmp_path / "x.gguf", "--type", "q8_0", "--evict").code == 0
+
+
+def test_a_resumed_job_stays_with_its_commit_when_the_branch_has_moved(
+    hub: Hub, here: Run, tmp_path: Path, cache: Path, tiny_model: Path, expected: bytes
+) -> None:
+    hub.fault = lambda ask: Slow(2e6) if ask.path == WEIGHTS else None
+    stopped = here("convert", MODEL, tmp_path / "x.gguf", "--type", "q8_0", "--stop-after", "0.5s")
+    assert stopped.code == 75, stopped.err
+    hub.fault = lambda ask: None
+    moved = shutil.copytree(tiny_model, tmp_path / "moved")
+    (moved / "config.json").write_text((tiny_model / "config.json").read_text() + "\n")
+    (first,) = hub.models[MODEL]
+    second = hub.add(MODEL, moved)
+    assert first != second
+    for record in cache.rglob("refs/*.json"):  # the job itself remembers it
+        record.unlink()
+    assert here("convert", MODEL, tmp_path / "x.gguf", "--type", "q8_0").code == 0
+    assert tensor_bytes(tmp_path / "x.gguf") == expected
+    assert not any(second in request for request in hub.requests)
+    fresh = json.loads(here("plan", MODEL, tmp_path / "y.gguf", "--json").out)["fetch"]["models"]
+    assert fresh == [f"{MODEL}@{second}"]
+
+
+def test_refresh_follows_the_branch(hub: Hub, here: Run, tmp_path: Path, tiny_model: Path) -> None:
+    (first,) = hub.models[MODEL]
+    here("fetch", MODEL)
+    moved = shutil.copytree(tiny_model, tmp_path / "moved")
+    (moved / "README.md").write_text("new")
+    second = hub.add(MODEL, moved)
+    assert first in here("fetch", MODEL).out
+    hub.forget()
+    assert second in here("fetch", MODEL, "--refresh").out
+    assert hub.bytes_served(WEIGHTS) == 0, "commits share files"
+
+
+def test_a_commit_and_a_branch_can_be_named(hub: Hub, here: Run, tiny_model: Path) -> None:
+    commit = hub.add("org/other", tiny_model, "v1")
+    assert commit in here("fetch", "org/other@v1").out
+    assert here("fetch", f"org/other@{commit}").code == 0
+    missing = here("fetch", "org/other@v2")
+    assert missing.code == 66
+    assert "no such revision" in missing.err
+
+
+@pytest.mark.parametrize("words", [["fetch"], ["convert", "x.gguf"]])
+def test_offline_says_what_is_not_here(here: Run, hub: Hub, tmp_path: Path, words: list[str]) -> None:
+    command, *output = words
+    refused = here(command, MODEL, *(tmp_path / name for name in output), "--offline")
+    assert refused.code == 69
+    assert "offline" in refused.err
+    assert hub.requests == []
+
+
+def test_offline_with_a_part_of_the_weights_names_the_file(hub: Hub, here: Run, tmp_path: Path) -> None:
+    here("plan", MODEL, tmp_path / "x.gguf", "--type", "q8_0")
+    hub.forget()
+    refused = here("convert", MODEL, tmp_path / "x.gguf", "--type", "q8_0", "--offline")
+    assert refused.code == 69
+    assert WEIGHTS in refused.err
+    assert hub.requests == []
+
+
+def test_huggingface_hubs_own_cache_is_used_and_not_written(
+    hub: Hub, here: Run, tmp_path: Path, tiny_model: Path, expected: bytes
+) -> None:
+    ((commit, files),) = hub.models[MODEL].items()
+    repo = tmp_path / "hf" / "hub" / "models--org--tiny-gemma3"
+    for name, stored in files.items():
+        blob, link = repo / "blobs" / stored.etag, repo / "snapshots" / commit / name
+        blob.parent.mkdir(parents=True, exist_ok=True)
+        link.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(tiny_model / name, blob)
+        link.symlink_to(os.path.relpath(blob, link.parent))
+    (repo / "refs").mkdir()
+    (repo / "refs" / "main").write_text(commit)
+    before = sorted((str(p), p.lstat().st_mtime_ns) for p in repo.rglob("*"))
+    assert here("convert", MODEL, tmp_path / "x.gguf", "--type", "q8_0", "--offline").code == 0
+    assert tensor_bytes(tmp_path / "x.gguf") == expected
+    assert hub.requests == []
+    assert sorted((str(p), p.lstat().st_mtime_ns) for p in repo.rglob("*")) == before
+
+
+def test_one_gguf_file_of_a_model_is_requantized(hub: Hub, here: Run, tmp_path: Path, tiny_model: Path) -> None:
+    store = tmp_path / "store"
+    store.mkdir()
+    here("convert", tiny_model, store / "m-f16.gguf", "--type", "f16")
+    hub.add("org/quants", store)
+    refused = here("convert", "org/quants", tmp_path / "x.gguf", "--type", "q8_0")
+    assert refused.code == 65
+    assert "org/quants/m-f16.gguf" in refused.err
+    assert here("convert", "org/quants/m-f16.gguf", tmp_path / "x.gguf", "--type", "q8_0").code == 0
+    here("convert", store / "m-f16.gguf", tmp_path / "y.gguf", "--type", "q8_0")
+    assert tensor_bytes(tmp_path / "x.gguf") == tensor_bytes(tmp_path / "y.gguf")
+
+
+def test_recipes_name_models_of_the_hub(hub: Hub, here: Run, tmp_path: Path, tiny_model: Path) -> None:
+    def recipe(name: str, first: object, second: object) -> Path:
+        models = "".join(
+            f"  - model: {m}\n    parameters: {{weight: {w}}}\n" for m, w in ((first, 0.25), (second, 0.75))
+        )
+        path = tmp_path / name
+        path.write_text(f"merge_method: linear\ndtype: bfloat16\nmodels:\n{models}")
+        return path
+
+    recipe("a.yml", MODEL, f"{MODEL}@main")
+    recipe("b.yml", tiny_model, shutil.copytree(tiny_model, tmp_path / "copy"))
+    assert here("convert", tmp_path / "a.yml", tmp_path / "a.gguf", "--type", "q8_0").code == 0
+    assert here("convert", tmp_path / "b.yml", tmp_path / "b.gguf", "--type", "q8_0").code == 0
+    assert tensor_bytes(tmp_path / "a.gguf") == tensor_bytes(tmp_path / "b.gguf")
+    assert_nothing_twice(hub)
+
+
+def test_a_job_killed_while_it_fetches_asks_only_for_what_is_missing(
+    hub: Hub, start: Start, run: Run, tmp_path: Path, expected: bytes, here: Run, cache: Path
+) -> None:
+    here("plan", MODEL, tmp_path / "x.gguf", "--type", "q8_0")
+    hub.fault = lambda ask: Slow(4e6) if ask.path == WEIGHTS else None
+    process = start("convert", MODEL, tmp_path / "x.gguf", "--type", "q8_0")
+    time.sleep(1.5)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    process.communicate()
+    hub.fault = lambda ask: None
+    time.sleep(0.1)
+    hub.forget()
+    done = run("convert", MODEL, tmp_path / "x.gguf", "--type", "q8_0")
+    assert done.code == 0, done.err
+    assert tensor_bytes(tmp_path / "x.gguf") == expected
+    assert_nothing_twice(hub)
+
+
+@pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.slow)])
+def test_cuts_cost_at_most_a_range_each(hub: Hub, here: Run, tmp_path: Path, expected: bytes, seed: int) -> None:
+    """200 random cuts over several downloads (20 in the quick run)."""
+    rng, wanted, cuts = random.Random(seed), 20 if seed == 0 else 200, 0
+
+    def cut(ask: Ask) -> Fault | None:
+        nonlocal cuts
+        if ask.path != WEIGHTS or ask.at_hub or ask.stop - ask.start < 4096 or rng.random() < 0.2:
+            return None
+        cuts += 1
+        return Cut(rng.randrange(ask.stop - ask.start))
+
+    hub.fault = cut
+    round_ = 0
+    while cuts < wanted:
+        before, round_ = cuts, round_ + 1
+        hub.forget()
+        shutil.rmtree(tmp_path / "cache", ignore_errors=True)
+        out = tmp_path / f"{round_}.gguf"
+        done = here("convert", MODEL, out, "--type", "q8_0")
+        assert done.code == 0, done.err
+        assert tensor_bytes(out) == expected
+        assert hub.bytes_served(WEIGHTS) <= sizes(hub)[WEIGHTS] + (cuts - before) * (256 << 10)
+        out.unlink()
+
+
+def test_two_jobs_on_one_model_leave_each_other_alone(
+    hub: Hub, start: Start, run: Run, tmp_path: Path, expected: bytes
+) -> None:
+    hub.fault = lambda ask: Slow(6e6) if ask.path == WEIGHTS else None
+    both = [start("convert", MODEL, tmp_path / f"{k}.gguf", "--type", "q8_0") for k in range(2)]
+    ends = [(p.communicate(timeout=60)[1], p.returncode) for p in both]
+    assert sorted(code for _, code in ends) in ([0, 75], [0, 0]), ends
+    hub.fault = lambda ask: None
+    for k in range(2):
+        assert run("convert", MODEL, tmp_path / f"{k}.gguf", "--type", "q8_0").code == 0
+        assert tensor_bytes(tmp_path / f"{k}.gguf") == expected
+    assert_nothing_twice(hub)
