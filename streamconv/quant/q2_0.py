@@ -9,8 +9,9 @@ import numpy as np
 
 from ..rows import Bytes, Floats
 from .base import Codec
-from .lanes import get_f16, kernel, put_f16
-from .ternary import finite_or_zero, scales, trit
+from .lanes import ZERO, get_f16, kernel, put_f16
+from .ternary import reciprocal, trit
+from .tiles import block_largest
 from .types import TYPES
 
 _BLOCK, _BYTES = 64, 18
@@ -19,13 +20,15 @@ _GATHER = np.uint32(1 << 24 | 1 << 18 | 1 << 12 | 1 << 6)
 
 
 @kernel
-def _pack(x, out, scale, inverse):  # type: ignore[no-untyped-def]
-    """x : float32[n_blocks, 64]; out : uint8[n_blocks, 18]; scale, inverse : float32[n_blocks]."""
+def _pack(x, out, scale):  # type: ignore[no-untyped-def]
+    """x : float32[n_blocks, 64]; out : uint8[n_blocks, 18]; scale : float32[n_blocks]."""
     levels = np.empty(_BLOCK, np.uint8)
     words = levels.view(np.uint32)
     for b in range(len(x)):
-        factor = finite_or_zero(inverse[b])
-        kept = np.int32(3 if factor == inverse[b] else 0)  # unlike its kin it lets an infinity fall to level 0
+        factor = reciprocal(scale[b])
+        kept = np.int32(
+            0 if (factor == ZERO) & (scale[b] != ZERO) else 3
+        )  # unlike its kin: level 0 without a reciprocal
         values, block = x[b], out[b]
         for i in range(len(values)):
             levels[i] = np.uint8(trit(values[i], factor) & kept)
@@ -47,9 +50,9 @@ def _dequantize(data, out):  # type: ignore[no-untyped-def]
 
 def _encode(x: Floats, out: Bytes, weights: Floats | None, compat: bool) -> None:
     values, blocks = x.reshape(-1, _BLOCK), out.reshape(-1, _BYTES)
-    scale, inverse = np.empty((2, len(values)), np.float32)
-    scales(values, scale, inverse)
-    _pack(values, blocks, scale, inverse)
+    scale = np.empty(len(values), np.float32)
+    block_largest(values, scale)
+    _pack(values, blocks, scale)
 
 
 def _decode(data: Bytes, out: Floats) -> None:

@@ -9,34 +9,40 @@ import numpy as np
 
 from ..rows import Bytes, Floats
 from .base import Codec
-from .lanes import HALF, ONE, ZERO, bits, from_bits, get_f16, kernel, magnitude, put_f16, to_int32
+from .lanes import ONE, ZERO, f32_to_f16, get_f16, kernel
+from .tiles import block_largest
 from .types import TYPES
 
 _BLOCK, _BYTES = 32, 34
 _127 = np.float32(127.0)
-_WILD = np.float32(1e9)
+_INF = np.float32(np.inf)
+#: the largest float32 below one half: added before truncating it gives C ``roundf``, which 0.5 would not
+_BELOW_HALF = np.float32(0.49999997)
 
 
 @kernel
-def _quantize(x, out):  # type: ignore[no-untyped-def]
-    """x : float32[n_blocks, 32], finite; out : uint8[n_blocks, 34]."""
+def _scales(top, factor, head):  # type: ignore[no-untyped-def]
+    """d = top / 127: its reciprocal and its float16 bits; the levels of a d too small to have a reciprocal are 0.
+
+    top, factor : float32[n_blocks]; head : uint16[n_blocks]
+    """
+    for b in range(len(top)):
+        d = top[b] / _127
+        inverse = ONE / d if d != ZERO else ZERO
+        factor[b] = inverse if inverse < _INF else ZERO
+        head[b] = f32_to_f16(d)
+
+
+@kernel
+def _pack(x, out, factor, head):  # type: ignore[no-untyped-def]
+    """x : float32[n_blocks, 32], finite; out : uint8[n_blocks, 34]; factor : float32[n_blocks]; head : uint16[n_blocks]."""
     for b in range(len(x)):
         values, block = x[b], out[b]
-        largest = np.int32(0)  # the bits of non-negative floats order like the floats
-        for i in range(_BLOCK):
-            size_bits = bits(magnitude(values[i]))
-            largest = size_bits if size_bits > largest else largest
-        d = from_bits(largest) / _127
-        inverse = ONE / d if d != ZERO else ZERO
-        put_f16(block, 0, d)
-        for i in range(_BLOCK):
-            v = values[i] * inverse
-            # half away from zero: |v| - trunc|v| is exact, so this is roundf
-            size = magnitude(v)
-            whole = to_int32(size)
-            whole += np.int32(1) if size - np.float32(whole) >= HALF else np.int32(0)
-            whole = whole if size < _WILD else np.int32(0)  # 1 / d overflows for denormal d
-            block[2 + i] = np.uint8((-whole if v < ZERO else whole) & 0xFF)
+        block[0], block[1] = np.uint8(head[b] & 0xFF), np.uint8(head[b] >> 8)
+        f, qs = factor[b], block[2:]
+        for i in range(len(qs)):
+            v = values[i] * f
+            qs[i] = np.uint8(np.int32(v + np.copysign(_BELOW_HALF, v)) & 0xFF)
 
 
 @kernel
@@ -50,7 +56,12 @@ def _dequantize(data, out):  # type: ignore[no-untyped-def]
 
 
 def _encode(x: Floats, out: Bytes, weights: Floats | None, compat: bool) -> None:
-    _quantize(x.reshape(-1, _BLOCK), out.reshape(-1, _BYTES))
+    values, blocks = x.reshape(-1, _BLOCK), out.reshape(-1, _BYTES)
+    top, factor = np.empty((2, len(values)), np.float32)
+    head = np.empty(len(values), np.uint16)
+    block_largest(values, top)
+    _scales(top, factor, head)
+    _pack(values, blocks, factor, head)
 
 
 def _decode(data: Bytes, out: Floats) -> None:

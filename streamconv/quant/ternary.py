@@ -10,26 +10,16 @@ from __future__ import annotations
 
 import numpy as np
 
-from .lanes import HALF, ONE, ZERO, bits, from_bits, inline, kernel, magnitude
+from .lanes import HALF, ONE, ZERO, inline
 
 _INF = np.float32(np.inf)
 
 
-@kernel
-def scales(x, scale, inverse):  # type: ignore[no-untyped-def]
-    """The largest magnitude d of each block, and 1 / d; 0 for a block of zeros.
-
-    x : float32[n_blocks, block_size]; scale, inverse : float32[n_blocks]. The reciprocal of a tiny denormal is infinite.
-    """
-    for b in range(len(x)):
-        values = x[b]
-        largest = np.int32(0)  # the bits of non-negative floats order like the floats
-        for i in range(len(values)):
-            size = bits(magnitude(values[i]))
-            largest = size if size > largest else largest
-        d = from_bits(largest)
-        scale[b] = d
-        inverse[b] = ONE / d if d != ZERO else ZERO
+@inline
+def reciprocal(d):  # type: ignore[no-untyped-def]
+    """1 / d, or 0 where that is infinite: the reference rounds Inf and NaN to 0 as well."""
+    inverse = ONE / d if d != ZERO else ZERO
+    return inverse if inverse < _INF else ZERO
 
 
 @inline
@@ -38,9 +28,3 @@ def trit(v, factor):  # type: ignore[no-untyped-def]
     scaled = v * factor
     level = np.int32(2) if scaled >= HALF else np.int32(1)
     return np.int32(0) if scaled <= -HALF else level
-
-
-@inline
-def finite_or_zero(factor):  # type: ignore[no-untyped-def]
-    """``factor``, or 0 when it is infinite: the reference rounds Inf and NaN to 0 as well."""
-    return factor if factor < _INF else ZERO

@@ -13,7 +13,8 @@ import numpy as np
 from ..rows import Bytes, Floats
 from .base import Codec
 from .lanes import get_f16, inline, kernel, put_f16
-from .ternary import finite_or_zero, scales, trit
+from .ternary import reciprocal, trit
+from .tiles import block_largest
 from .types import TYPES
 
 _BLOCK, _BYTES = 256, 54
@@ -29,10 +30,10 @@ def _fraction(a, b, c, d, e):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def _pack(x, out, scale, inverse):  # type: ignore[no-untyped-def]
-    """x : float32[n_blocks, 256]; out : uint8[n_blocks, 54]; scale, inverse : float32[n_blocks]."""
+def _pack(x, out, scale):  # type: ignore[no-untyped-def]
+    """x : float32[n_blocks, 256]; out : uint8[n_blocks, 54]; scale : float32[n_blocks]."""
     for b in range(len(x)):
-        f = finite_or_zero(inverse[b])
+        f = reciprocal(scale[b])
         v, qs = x[b, :160], out[b, :32]
         for m in range(len(qs)):
             first, second = trit(v[m], f), trit(v[m + 32], f)
@@ -75,9 +76,9 @@ def _dequantize(data, out):  # type: ignore[no-untyped-def]
 
 def _encode(x: Floats, out: Bytes, weights: Floats | None, compat: bool) -> None:
     values, blocks = x.reshape(-1, _BLOCK), out.reshape(-1, _BYTES)
-    scale, inverse = np.empty((2, len(values)), np.float32)
-    scales(values, scale, inverse)
-    _pack(values, blocks, scale, inverse)
+    scale = np.empty(len(values), np.float32)
+    block_largest(values, scale)
+    _pack(values, blocks, scale)
 
 
 def _decode(data: Bytes, out: Floats) -> None:

@@ -10,18 +10,19 @@ import numpy as np
 from ..rows import Bytes, Floats
 from .base import Codec
 from .lanes import get_f16, kernel, put_f16
-from .ternary import finite_or_zero, scales, trit
+from .ternary import reciprocal, trit
+from .tiles import block_largest
 from .types import TYPES
 
 _BLOCK, _BYTES = 256, 66
 
 
 @kernel
-def _pack(x, out, scale, inverse):  # type: ignore[no-untyped-def]
-    """x : float32[n_halves, 128]; out : uint8[n_halves / 2, 66]; scale, inverse : float32[n_halves / 2]."""
+def _pack(x, out, scale):  # type: ignore[no-untyped-def]
+    """x : float32[n_halves, 128]; out : uint8[n_halves / 2, 66]; scale : float32[n_halves / 2]."""
     for half in range(len(x)):
         b = half // 2
-        factor = finite_or_zero(inverse[b])
+        factor = reciprocal(scale[b])
         values, qs = x[half], out[b, 32 * (half % 2) : 64]
         for m in range(len(values) // 4):
             low = np.int32(trit(values[m], factor) | np.int32(trit(values[m + 32], factor) << 2))
@@ -44,9 +45,9 @@ def _dequantize(data, out):  # type: ignore[no-untyped-def]
 
 def _encode(x: Floats, out: Bytes, weights: Floats | None, compat: bool) -> None:
     values = x.reshape(-1, _BLOCK)
-    scale, inverse = np.empty((2, len(values)), np.float32)
-    scales(values, scale, inverse)
-    _pack(x.reshape(-1, 128), out.reshape(-1, _BYTES), scale, inverse)
+    scale = np.empty(len(values), np.float32)
+    block_largest(values, scale)
+    _pack(x.reshape(-1, 128), out.reshape(-1, _BYTES), scale)
 
 
 def _decode(data: Bytes, out: Floats) -> None:
