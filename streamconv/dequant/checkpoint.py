@@ -1,0 +1,172 @@
+"""A checkpoint with its encoded tensors decoded: families look for their anchors, and whatever is left over is judged."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from ..errors import BadInput
+from ..rows import RowSource
+from ..sources.checkpoint import Checkpoint
+from ..sources.naming import shown
+from . import awq, bnb4, bnb8, compressed, fp4, fp8, gptq, hqq
+from .decoded_rows import DecodedRows
+from .scheme import SIDE_FILES, Scheme, read_scheme, without_scheme
+from .store import Store
+
+#: in this order, for a later one leaves alone what an earlier one claimed
+FAMILIES = (bnb4, bnb8, gptq, awq, compressed, fp4, fp8, hqq)
+#: scales of activations and caches, which no weight needs
+_ACTIVATIONS = re.compile(
+    r"(^|[._])(input_scale(_ub)?|activation_scale|output_scale|qscale_act|input_zero_point|output_zero_point"
+    r"|input_global_scale|[kvq]_scale|[kv]_zero_point)$"
+)
+#: ending of a part that makes no sense alone, and what it belongs to
+_ORPHANS = {
+    r"\.(absmax|quant_map|nested_absmax|nested_quant_map)$": "a 4-bit weight, whose quant_state is missing",
+    r"\.(SCB|weight_format)$": "an 8-bit weight, which is missing",
+    r"\.(qzeros|g_idx)$": "a packed weight, whose qweight is missing",
+    r"(\.weight|_proj)_scale_inv$|\.weight_(scale|zero_point|shape|packed|global_scale|g_idx|scale_2)$|\.qscale_weight$":
+        "an encoded weight, which is missing or of another type",
+}  # fmt: skip
+#: conv1d layers of GPT-2, which bitsandbytes stores turned round
+_TURNED = re.compile(r"\.(c_attn|c_proj|c_fc|q_attn)\.weight$")
+
+
+def decoded(
+    checkpoint: Checkpoint, quantization_config: Mapping[str, Any] | None = None, *, lenient: bool = False
+) -> Checkpoint:
+    """``checkpoint`` as if it had never been quantized; the same object where nothing is.
+
+    Reads headers and, for bitsandbytes, a page of each weight that says its shape.
+
+    Parameters
+    ----------
+    quantization_config : stands in for that section of config.json, for files that have none
+    lenient : a tensor whose parts do not fit is refused when it is asked for, and the others can be had
+
+    Returns
+    -------
+    Checkpoint : encoded tensors are ``DecodedRows`` of their logical shape and dtype, in the place of their packed data; their
+        companions are gone, and so are config.json's section about them and the side files that repeat it
+
+    Raises
+    ------
+    BadInput : an encoding that is not known, or a tensor whose parts are missing or contradict each other; names file and tensor
+    """
+    if checkpoint.metadata is not None:
+        return checkpoint
+    if not checkpoint.tensors:  # a vocabulary alone can be had from any checkpoint
+        scheme = Scheme("", {})
+    else:
+        scheme = read_scheme(checkpoint, quantization_config)
+    store = Store(checkpoint, scheme, lenient)
+    for family in FAMILIES:
+        family.find(store)
+    if scheme.method or store.made:
+        _drop_activations(store)
+    if not lenient:
+        _refuse_leftovers(store)
+    config = without_scheme(checkpoint.config)
+    if not store.made and not store.broken and config == checkpoint.config:
+        return checkpoint
+    _note_turned(store)
+    return dataclasses.replace(
+        checkpoint,
+        tensors=_Tensors(store.result(), store.broken) if store.broken else store.result(),
+        config=config,
+        side=_side(checkpoint, config),
+        warnings=[*checkpoint.warnings, *store.warnings],
+    )
+
+
+class _Tensors(Mapping[str, RowSource]):
+    """Tensors by name, some of which are refused when they are asked for."""
+
+    def __init__(self, tensors: Mapping[str, RowSource], broken: Mapping[str, BadInput]) -> None:
+        self._tensors = tensors
+        self._broken = broken
+
+    def __getitem__(self, name: str) -> RowSource:
+        if name in self._broken:
+            raise self._broken[name]
+        return self._tensors[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter({**self._tensors, **self._broken})
+
+    def __len__(self) -> int:
+        return len({**self._tensors, **self._broken})
+
+
+def encoding_of(rows: object) -> str:
+    """What ``rows``, or the rows they are made of, are stored as; "" for plain numbers."""
+    seen = 0
+    while rows is not None and seen < 16:
+        if isinstance(rows, DecodedRows):
+            return rows.encoding
+        rows, seen = getattr(rows, "inner", None), seen + 1
+    return ""
+
+
+def _drop_activations(store: Store) -> None:
+    for name in store.tensors:
+        if _ACTIVATIONS.search(name):
+            store.drop(name)
+
+
+def _refuse_leftovers(store: Store) -> None:
+    """Refuse parts that nothing was made of, and packed data without parts."""
+    method = store.scheme.method
+    for name, rows in store.result().items():
+        if isinstance(rows, DecodedRows):
+            continue
+        for ending, whose in _ORPHANS.items():
+            if re.search(ending, name) and (method or "weight_" not in ending or name.endswith("_scale_inv")):
+                raise BadInput(
+                    f"{store.where(name)}: tensor {shown(name)} is part of {whose}", "Fetch the checkpoint again."
+                )
+        if method and name.endswith(".weight"):
+            _refuse_packed(store, name, rows)
+        if method == "mxfp4" and name.endswith("_scales") and rows.dtype == "U8":
+            raise BadInput(
+                f"{store.where(name)}: tensor {shown(name)} has no _blocks beside it", "Fetch the checkpoint again."
+            )
+
+
+def _refuse_packed(store: Store, name: str, rows: RowSource) -> None:
+    """A weight of whole numbers is encoded, whatever is missing to decode it."""
+    needed = {"U8": "quant_state" if store.scheme.method == "bitsandbytes" else "scale", "I8": "scale", "I32": "scale"}
+    if rows.dtype == "I8" and store.scheme.method == "bitsandbytes":
+        needed["I8"] = f"{name.removesuffix('.weight')}.SCB"
+    if rows.dtype in needed and len(rows.shape) > 1:
+        raise BadInput(
+            f"{store.where(name)}: tensor {shown(name)} holds {rows.dtype} codes, and its {needed[rows.dtype]} is missing",
+            "The checkpoint is incomplete, or of an encoding that cannot be decoded.",
+        )
+
+
+def _note_turned(store: Store) -> None:
+    turned = [rows.name for rows in store.made if rows.encoding.startswith("bnb-") and _TURNED.search(rows.name)]
+    if turned:
+        store.warnings.append(
+            f"{len(turned)} weights such as {shown(turned[0])} are stored as [outputs, inputs], as bitsandbytes does with GPT-2,"
+            " and stay so"
+        )
+
+
+def _side(checkpoint: Checkpoint, config: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The side files without those that describe the encoding, and config.json without its section."""
+    if not checkpoint.path.is_dir() and checkpoint.side is None:
+        return None
+    side: dict[str, Any] = {}
+    for name in checkpoint.side_names():
+        found = checkpoint.side_file(name)
+        if name not in SIDE_FILES and found is not None:
+            side[name] = found
+    if "config.json" in side:
+        side["config.json"] = (json.dumps(config, indent=2, ensure_ascii=False) + "\n").encode()
+    return side

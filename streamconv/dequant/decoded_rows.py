@@ -1,0 +1,116 @@
+"""What all decoders share: a row source made of the parts of an encoding."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+
+from ..rows import Bytes, Floats, matrix_shape
+from ..sources.naming import shown
+from .kernels import load
+from .raw import Raw
+
+#: values decoded at a time; they are rounded while they are in the second-level cache
+TILE = 64 << 10
+_ROUND = {"F16": "round_f16", "BF16": "round_bf16"}
+
+#: a part of the encoding and a range of its bytes
+Span = tuple[Raw, int, int]
+
+
+class DecodedRows:
+    """Rows of a tensor that is stored encoded. A subclass decodes; the values are rounded here, once, to ``dtype``.
+
+    Parameters
+    ----------
+    name : of the tensor once it is decoded
+    shape : logical shape
+    dtype : precision of the decoded values: ``F32``, ``F16`` or ``BF16``
+    encoding : what it is stored as, for people
+    parts : everything it is stored in, the packed data first
+
+    Attributes
+    ----------
+    kernels : modules of ``dequant.kernels`` it uses
+    """
+
+    kernels: Sequence[str] = ()
+
+    def __init__(self, name: str, shape: tuple[int, ...], dtype: str, encoding: str, parts: Sequence[Raw]) -> None:
+        self.name = name
+        self.shape = shape
+        self.dtype = dtype
+        self.encoding = encoding
+        self.parts = parts
+        self.n_rows, self.n_cols = matrix_shape(shape)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({shown(self.name)}, {self.dtype}{list(self.shape)}, {self.encoding})"
+
+    @property
+    def n_bytes(self) -> int:
+        """Bytes of all parts as they are stored."""
+        return sum(part.n_bytes for part in self.parts)
+
+    def read(self, start: int, stop: int, out: Floats | None = None) -> Floats:
+        """See ``RowSource.read``.
+
+        Raises
+        ------
+        BadInput : a part holds what the encoding does not allow
+        """
+        if not 0 <= start <= stop <= self.n_rows:
+            raise IndexError(f"{self!r}: rows {start}..{stop} of {self.n_rows}")
+        if out is None:
+            out = np.empty((stop - start, self.n_cols), np.float32)
+        elif out.shape != (stop - start, self.n_cols):
+            raise ValueError(f"{self!r}: out has shape {out.shape} for rows {start}..{stop}")
+        if not self.n_cols:
+            return out
+        step = self._step()
+        for a in range(start, stop, step):
+            b = min(a + step, stop)
+            tile = out[a - start : b - start]
+            if tile.flags.c_contiguous:
+                self._make(a, b, tile)
+            else:
+                dense = np.empty(tile.shape, np.float32)
+                self._make(a, b, dense)
+                tile[...] = dense
+        return out
+
+    def stored(self, start: int, stop: int) -> Bytes | None:
+        """None: the rows are not stored in the encoding ``dtype`` names."""
+        return None
+
+    def prefetch(self, start: int, stop: int) -> None:
+        """See ``RowSource.prefetch``."""
+        for part, a, b in self._spans(start, stop):
+            part.prefetch(a, b)
+
+    def release(self, start: int, stop: int) -> None:
+        """See ``RowSource.release``."""
+        for part, a, b in self._spans(start, stop):
+            part.release(a, b)
+
+    def _make(self, start: int, stop: int, out: Floats) -> None:
+        self._decode(start, stop, out)
+        self._round(out)
+
+    def _round(self, out: Floats) -> None:
+        if self.dtype in _ROUND:
+            getattr(load("rounding"), _ROUND[self.dtype])(out.reshape(-1))
+
+    def _step(self) -> int:
+        """Rows decoded at a time."""
+        return max(1, TILE // self.n_cols)
+
+    def _decode(self, start: int, stop: int, out: Floats) -> None:
+        """Fill ``out`` float32[stop - start, n_cols], C order, unrounded."""
+        raise NotImplementedError
+
+    def _spans(self, start: int, stop: int) -> Iterable[Span]:
+        """The bytes that rows ``start..stop`` are made of."""
+        n = max(1, self.n_rows)
+        return [(part, part.n_bytes * start // n, part.n_bytes * stop // n) for part in self.parts]

@@ -1,0 +1,104 @@
+"""4-bit floats (E2M1) with a scale per group: MXFP4 of gpt-oss and of compressed-tensors, NVFP4 of compressed-tensors.
+
+Two codes a byte, low half first. MXFP4: 32 values share a power of two. NVFP4: 16 values share an 8-bit float, divided by one
+float32 of the whole tensor; that quotient is rounded to float32 before it is multiplied.
+
+MXFP4 of gpt-oss is stored as [experts, outputs, groups, 16] and stays in this orientation, that of GGUF: values and scales of a
+GGUF block are the same, only the halves of bytes change places, so ``blocks`` copies without loss.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ..errors import BadInput
+from ..rows import Bytes, Floats
+from ..sources.naming import shown
+from .kernels import load
+from .nibble_rows import E2M1, NibbleRows
+from .raw import Raw
+from .store import Store
+
+_MX, _NV = 32, 16
+
+
+class Mxfp4Rows(NibbleRows):
+    """``parts`` are codes and exponents (2^(byte − 127); 255 is NaN)."""
+
+    def __init__(self, name: str, shape: tuple[int, ...], parts: list[Raw]) -> None:
+        super().__init__(name, shape, "BF16", "mxfp4", parts, table=E2M1, high_first=False, block=_MX)
+
+    def _scales(self, start: int, stop: int) -> Floats:
+        return self.parts[1].floats(start, stop, "F8_E8M0")
+
+    def blocks(self, type_name: str, start: int, stop: int) -> Bytes | None:
+        """Rows ``start..stop`` as blocks of GGUF type ``type_name``: uint8[n, row_bytes]; None when that would lose something."""
+        if type_name != "MXFP4":
+            return None
+        n = self.n_cols // _MX
+        out = np.empty((stop - start, n * 17), np.uint8)
+        if stop > start:
+            codes = self.parts[0].bytes(start * n * 16, stop * n * 16).reshape(-1, 16)
+            scales = self.parts[1].bytes(start * n, stop * n)
+            load("nibbles").ggml_order(codes, scales, out.reshape(-1, 17))
+        return out
+
+
+class Nvfp4Rows(NibbleRows):
+    """``parts`` are codes, scales of groups, and the float32 that divides them."""
+
+    def __init__(self, name: str, shape: tuple[int, ...], parts: list[Raw]) -> None:
+        super().__init__(name, shape, "BF16", "nvfp4 (group 16)", parts, table=E2M1, high_first=False, block=_NV)
+
+    def _scales(self, start: int, stop: int) -> Floats:
+        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+            scales = self.parts[1].floats(start, stop)
+            scales /= self.parts[2].floats(0, 1)
+            return scales
+
+
+def find(store: Store) -> None:
+    """Recognise gpt-oss by ``_blocks``, compressed-tensors by ``weight_packed`` of bytes.
+
+    Raises
+    ------
+    BadInput : a part is missing or does not fit; names file and tensor
+    """
+    for name, stem in list(store.ending("_blocks")):
+        if store.tensors[name].dtype == "U8" and (f"{stem}_scales" in store or store.scheme.method == "mxfp4"):
+            with store.about(name, stem):
+                _gpt_oss(store, name, stem)
+    for name, module in list(store.ending(".weight_packed")):
+        if store.tensors[name].dtype == "U8":
+            with store.about(name, f"{module}.weight"):
+                _packed(store, name, module)
+
+
+def _gpt_oss(store: Store, name: str, stem: str) -> None:
+    codes = store.companion(name, name)
+    scales = store.companion(name, f"{stem}_scales", ("U8",))
+    if len(codes.shape) < 3 or codes.shape[-1] != _MX // 2:
+        raise BadInput(f"{codes} has shape {list(codes.shape)}, not groups of {_MX // 2} bytes")
+    if scales.shape != codes.shape[:-1]:
+        raise BadInput(f"{scales} has shape {list(scales.shape)}, {shown(name)} needs {list(codes.shape[:-1])}")
+    store.put(name, Mxfp4Rows(stem, (*codes.shape[:-2], codes.shape[-2] * _MX), [codes, scales]))
+
+
+def _packed(store: Store, name: str, module: str) -> None:
+    codes = store.companion(name, name)
+    scales = store.companion(name, f"{module}.weight_scale", ("U8", "F8_E8M0", "F8_E4M3"))
+    group = _NV if scales.dtype == "F8_E4M3" else _MX
+    if (
+        len(codes.shape) < 2
+        or scales.shape != (*codes.shape[:-1], 2 * codes.shape[-1] // group)
+        or codes.shape[-1] * 2 % group
+    ):
+        raise BadInput(
+            f"{scales} has shape {list(scales.shape)}, {shown(name)} {list(codes.shape)}: not groups of {group} values"
+        )
+    shape = (*codes.shape[:-1], 2 * codes.shape[-1])
+    if group == _MX:
+        store.put(name, Mxfp4Rows(f"{module}.weight", shape, [codes, scales]))
+        return
+    whole = store.companion(name, f"{module}.weight_global_scale", ("F32",), 1)
+    store.put(name, Nvfp4Rows(f"{module}.weight", shape, [codes, scales, whole]))

@@ -1,0 +1,119 @@
+"""GPTQ with 2, 3, 4 or 8 bits, in the order of the inputs or by activation order (``g_idx``).
+
+Codes are packed along the inputs, zero points along the outputs, both as streams without gaps:
+``w[n, k] = scales[g, n] · (q[k, n] − z[g, n])`` with ``g = g_idx[k]``. Version 1 stores the zero point minus one, so a stored
+value of all ones means 0; version 2 stores it as it is. With float16 scales every product is exact in float32.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ..errors import BadInput
+from ..sources.naming import shown
+from .kernels import load
+from .raw import Raw
+from .store import Store
+from .stream_rows import Groups, Packing, Slab, TurnedRows, frozen
+
+_BITS = (2, 3, 4, 8)
+_FORMATS = {"gptq": 1, "gptq_v2": 2}
+_SCALES = ("F16", "BF16", "F32")
+
+
+class GptqRows(TurnedRows):
+    """A matrix [outputs, inputs]; ``parts`` are codes, zero points, scales and perhaps the index."""
+
+    def __init__(
+        self, name: str, parts: list[Raw], packing: Packing, groups: Groups, version: int, act_order: bool
+    ) -> None:
+        order = ", act-order" if act_order else ""
+        shape = parts[0].shape[1], groups.n_cols
+        encoding = f"gptq-{packing.bits}bit (v{version}, {groups.n_groups} groups{order})"
+        super().__init__(name, shape, "F32", encoding, parts, packing, groups)
+        self._version = version
+
+    def _make_slab(self, start: int, stop: int) -> Slab:
+        codes, zeros = self.parts[0], self.parts[1]
+        words = codes.columns(4 * self.n_rows, 4 * start, 4 * stop)
+        stream = np.empty((stop - start, 4 * len(words)), np.uint8)
+        load("bitstream").turn_words(words, stream)
+        # The last slab may begin and end anywhere in its words, which are 32 codes in ``bits`` words from ``start`` on.
+        row_bytes = 4 * self._packing.words(self.n_rows)
+        first, last = start * self._packing.bits // 8, min(row_bytes, -(-stop // 32) * 4 * self._packing.bits)
+        levels = np.empty((self._groups.n_groups, stop - start), np.uint8)
+        self._packing.unpack(frozen(zeros.columns(row_bytes, first, last)), levels)
+        if self._version == 1:
+            levels = (levels + np.uint8(1)) & np.uint8((1 << self._packing.bits) - 1)
+        return Slab(
+            start, stop, frozen(stream), np.ascontiguousarray(levels.T, np.float32), self._group_scales(start, stop)
+        )
+
+
+def find(store: Store) -> None:
+    """Recognise weights by ``qweight`` with scales as wide as it.
+
+    Raises
+    ------
+    BadInput : a part is missing or does not fit, or the layout is not known; names file and tensor
+    """
+    if store.scheme.method == "awq":
+        return
+    for name, module in list(store.ending(".qweight")):
+        with store.about(name, f"{module}.weight"):
+            _put(store, name, module)
+
+
+def _put(store: Store, name: str, module: str) -> None:
+    codes = store.companion(name, name, ("I32", "U32"))
+    scales = store.companion(name, f"{module}.scales", _SCALES)
+    zeros = store.companion(name, f"{module}.qzeros", ("I32", "U32"))
+    if len(codes.shape) != 2 or len(scales.shape) != 2 or scales.shape[1] != codes.shape[1]:
+        raise BadInput(
+            f"{scales} has shape {list(scales.shape)}, {shown(name)} {list(codes.shape)}: not as many columns"
+        )
+    n_groups, n_rows = scales.shape
+    if len(zeros.shape) != 2 or zeros.shape[0] != n_groups:
+        raise BadInput(f"{zeros} has shape {list(zeros.shape)}, not {n_groups} groups")
+    stated = {**store.scheme.values, **store.scheme.overrides(module)}
+    packing = _packing(store, module, n_rows, zeros, store.scheme.integer("bits", stated))
+    if codes.shape[0] * 32 % packing.bits:
+        raise BadInput(f"{codes} has {codes.shape[0]} rows of words, no whole number of {packing.bits}-bit codes")
+    n_cols = codes.shape[0] * 32 // packing.bits
+    index = store.optional(f"{module}.g_idx")
+    width = store.scheme.integer("group_size", stated)
+    if width is None or width == -1:
+        width = -(-n_cols // n_groups) if n_groups else 1
+    if index is None and (width <= 0 or -(-n_cols // width) != n_groups):
+        raise BadInput(
+            f"{scales} has {n_groups} groups, {n_cols} inputs in groups of {width} are not so many, and there is no g_idx"
+        )
+    if index is not None and (index.dtype not in ("I32", "I64") or index.n_values != n_cols):
+        raise BadInput(f"{index} is {index.dtype}{list(index.shape)}, not the group of each of {n_cols} inputs")
+    groups = Groups(n_cols, n_groups, max(1, width), index)
+    parts = [codes, zeros, scales, *([index] if index is not None else [])]
+    act_order = bool(stated.get("desc_act")) and index is not None
+    store.put(name, GptqRows(f"{module}.weight", parts, packing, groups, _version(store, stated), act_order))
+
+
+def _packing(store: Store, module: str, n_rows: int, zeros: Raw, stated: int | None) -> Packing:
+    """The width of the codes as the zero points show it, which are packed alike."""
+    fitting = [b for b in _BITS if Packing(b).words(n_rows) == zeros.shape[1]]
+    if stated is not None:
+        fitting = [b for b in fitting if b == stated]
+    if len(fitting) != 1:
+        said = f" and {stated} bits" if stated is not None else ""
+        raise BadInput(
+            f"{zeros} has {zeros.shape[1]} words a row, which does not fit {n_rows} outputs{said} of {shown(module)}"
+        )
+    return Packing(fitting[0])
+
+
+def _version(store: Store, stated: dict[str, object]) -> int:
+    name = stated.get("checkpoint_format") or "gptq"
+    if name not in _FORMATS:
+        raise BadInput(
+            f"{store.path}: GPTQ weights laid out as {shown(str(name))} cannot be decoded",
+            f"Known are {', '.join(_FORMATS)}.",
+        )
+    return _FORMATS[str(name)]

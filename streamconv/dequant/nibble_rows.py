@@ -1,0 +1,79 @@
+"""Rows of four-bit codes with one scale per block of the flat tensor: NF4, FP4, MXFP4 and NVFP4 differ in tables only."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from functools import cache as once
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..rows import Floats
+from .decoded_rows import DecodedRows, Span
+from .kernels import load
+from .raw import Raw
+
+#: values of the four-bit float E2M1; bit 3 is the sign
+E2M1 = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, -0.0, -0.5, -1.0, -1.5, -2.0, -3.0, -4.0, -6.0)
+
+
+@once
+def pairs(table: tuple[float, ...], high_first: bool) -> NDArray[np.uint64]:
+    """Both values of every byte: uint64[256] of the bits of two float32."""
+    values = np.array(table, np.float32)
+    low, high = np.tile(values, 16), np.repeat(values, 16)
+    return np.stack([high, low] if high_first else [low, high], axis=1).view(np.uint64).reshape(-1)
+
+
+class NibbleRows(DecodedRows):
+    """Four-bit codes, two a byte in row-major order; block ``e // block`` of the flat tensor gives the scale of element ``e``.
+
+    Parameters
+    ----------
+    packed : the codes
+    table : 16 values
+    high_first : whether even elements are in the high half of their byte
+    block : elements of a block, even
+    """
+
+    kernels = ("nibbles", "rounding")
+
+    def __init__(
+        self, name: str, shape: tuple[int, ...], dtype: str, encoding: str, parts: Sequence[Raw], *,
+        table: tuple[float, ...], high_first: bool, block: int,
+    ) -> None:  # fmt: skip
+        super().__init__(name, shape, dtype, encoding, parts)
+        self._packed = parts[0]
+        self._block = block
+        self._pairs = pairs(table, high_first)
+
+    def _step(self) -> int:
+        # Nothing is done twice to an unrounded value, and the fewer calls the better.
+        return max(1, self.n_rows) if self.dtype == "F32" else super()._step()
+
+    def _decode(self, start: int, stop: int, out: Floats) -> None:
+        first, last = start * self.n_cols, stop * self.n_cols
+        flat = out.reshape(-1)
+        if first % 2 == 0 and last % 2 == 0:
+            self._expand(first, last, flat)
+            return
+        # The range begins or ends inside a byte.
+        even = np.empty(last + last % 2 - (first - first % 2), np.float32)
+        self._expand(first - first % 2, last + last % 2, even)
+        flat[...] = even[first % 2 :][: last - first]
+
+    def _expand(self, first: int, last: int, out: Floats) -> None:
+        """Elements ``first..last`` of the flat tensor, both even."""
+        a, b = first // self._block, -(-last // self._block)
+        n_blocks = -(-self.n_rows * self.n_cols // self._block)
+        scales = self._scales(a, min(b, n_blocks))
+        packed = self._packed.bytes(first // 2, last // 2)
+        load("nibbles").expand(packed, self._pairs, scales, self._block, first - a * self._block, out)
+
+    def _scales(self, start: int, stop: int) -> Floats:
+        """Scales of blocks ``start..stop``."""
+        raise NotImplementedError
+
+    def _spans(self, start: int, stop: int) -> Iterable[Span]:
+        n = max(1, self.n_rows)
+        return [(part, part.n_bytes * start // n, part.n_bytes * stop // n) for part in self.parts[:2]]
