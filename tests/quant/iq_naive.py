@@ -6,13 +6,16 @@
 from __future__ import annotations
 
 import struct
+from functools import lru_cache
 
 import numpy as np
 
-from streamconv.quant.grids import grid, grid_values
+from streamconv.quant.grids import grid_values
 
 F = np.float32
 VALUES = [-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113]
+#: how many distinct distances count as near
+NEAR = {"IQ2_XXS": 2, "IQ2_XS": 2, "IQ2_S": 1, "IQ1_S": 3, "IQ1_M": 3, "IQ3_XXS": 2, "IQ3_S": 3}
 #: name -> (sub-block, dimensions of the grid, levels, candidates on each side, step, zero test)
 SEARCH = {
     "IQ2_XS": (16, 8, 3, 9, 0.1, 1e-15),
@@ -140,24 +143,41 @@ def iq4_xs(x, w):
 # -- IQ2 and IQ3 ---------------------------------------------------------------------------------------------------
 
 
-def key_of(levels, n_levels):
-    return sum(level * n_levels**i for i, level in enumerate(levels))
+@lru_cache
+def points_of(name):
+    """The points of a grid as tuples of levels."""
+    values = grid_values(name)
+    rank = {v: r for r, v in enumerate(np.unique(values))}
+    return [tuple(rank[v] for v in row) for row in values]
 
 
-def nearest_point(g, levels, x, w, scale, offset):
+@lru_cache
+def number_of(name):
+    """The number of every point."""
+    return {point: k for k, point in enumerate(points_of(name))}
+
+
+@lru_cache(None)
+def neighbours(name, levels):
+    """Points at the smallest distances from ``levels``, nearest first."""
+    distance = ((np.array(points_of(name)) - levels) ** 2).sum(axis=1)
+    limit = sorted(set(distance))[: NEAR[name]][-1]
+    return [int(k) for k in np.argsort(distance, kind="stable") if distance[k] <= limit]
+
+
+def nearest_point(name, levels, x, w, scale, offset):
     """Number of the grid point for rounded ``levels``; the neighbour search when they are off the grid."""
-    n_levels = int(g.points.max()) + 1
-    key = key_of(levels, n_levels)
-    if g.point_of[key] >= 0:
-        return int(g.point_of[key]), True
+    levels = tuple(levels)
+    if levels in number_of(name):
+        return number_of(name)[levels], True
     best, found = np.finfo(np.float32).max, -1
-    for point in g.near[g.first[key] : g.first[key + 1]]:
+    for point in neighbours(name, levels):
         d2 = F(0)
-        for level, v, u in zip(g.points[point], x, w, strict=True):
+        for level, v, u in zip(points_of(name)[point], x, w, strict=True):
             diff = scale * offset(level) - v
             d2 = d2 + u * diff * diff
         if d2 < best:
-            best, found = d2, int(point)
+            best, found = d2, point
     if found < 0:
         raise Abort
     return found, False
@@ -199,9 +219,9 @@ def round_levels(ident, xv, n_levels):
     return [clamp(ni(F(0.5) * (ident * v - F(1))), 0, n_levels - 1) for v in xv]
 
 
-def fit(g, points, xv, w):
+def fit(name, points, xv, w):
     a = b = F(0)
-    q = [odd(level) for p in points for level in g.points[p]]
+    q = [odd(level) for p in points for level in points_of(name)[p]]
     for v, u, k in zip(xv, w, q, strict=True):
         a = a + u * v * k
         b = b + u * k * k
@@ -211,14 +231,13 @@ def fit(g, points, xv, w):
 def search(name, xv, w, signs, parity):
     """Sub-scale and points of one sub-block; flips ``signs`` in place for a negative scale. (0, None) if zero."""
     n, dim, n_levels, n_steps, step, tiny = SEARCH[name]
-    g = grid(name)
     wa = [np.sqrt(u) for u in w]
     mx = largest(xv)
     if (mx == 0) if name == "IQ3_S" else (mx < F(tiny)):
         return F(0), None
     width = 2 * n_levels - 1
     groups = range(0, n, dim)
-    points = [int(g.point_of[0]) for _ in groups]
+    points = [number_of(name)[(0,) * dim] for _ in groups]
     on = [name != "IQ3_S" for _ in groups]
     scale, best = mx / F(width), F(0)
     for t in range(-n_steps, n_steps + 1):
@@ -227,10 +246,10 @@ def search(name, xv, w, signs, parity):
         tried, flags = [], []
         for s in groups:
             levels = round_levels(ident, xv[s : s + dim], n_levels)
-            p, flag = nearest_point(g, levels, xv[s : s + dim], wa[s : s + dim], ts, odd)
+            p, flag = nearest_point(name, levels, xv[s : s + dim], wa[s : s + dim], ts, odd)
             tried.append(p)
             flags.append(flag)
-        a, b = fit(g, tried, xv, w)
+        a, b = fit(name, tried, xv, w)
         if b > 0 and a * a > best * b:
             scale = a / b
             best = scale * a
@@ -240,8 +259,8 @@ def search(name, xv, w, signs, parity):
         for k, s in enumerate(groups):
             if name == "IQ3_S" or not on[k]:
                 levels = round_levels(ident, xv[s : s + dim], n_levels)
-                points[k], _ = nearest_point(g, levels, xv[s : s + dim], wa[s : s + dim], scale, odd)
-        a, b = fit(g, points, xv, w)
+                points[k], _ = nearest_point(name, levels, xv[s : s + dim], wa[s : s + dim], scale, odd)
+        a, b = fit(name, points, xv, w)
         if b > 0:
             scale = a / b
     if scale < 0:
@@ -299,7 +318,7 @@ def qp(n_max, x, w):
 
 
 def search_iq2_xxs(xv, w, signs):
-    g = grid("IQ2_XXS")
+    name = "IQ2_XXS"
     wa = [np.sqrt(u) for u in w]
     if largest(xv) < F(1e-15):
         return F(0), None
@@ -312,10 +331,12 @@ def search_iq2_xxs(xv, w, signs):
     for t in range(-6, 7):
         ident = (F(5) + F(t) * F(0.1)) / effective
         tried = [
-            nearest_point(g, round_levels(ident, xv[s : s + 8], 3), xv[s : s + 8], wa[s : s + 8], F(1) / ident, odd)[0]
+            nearest_point(name, round_levels(ident, xv[s : s + 8], 3), xv[s : s + 8], wa[s : s + 8], F(1) / ident, odd)[
+                0
+            ]
             for s in groups
         ]
-        a, b = fit(g, tried, xv, w)
+        a, b = fit(name, tried, xv, w)
         if b > 0 and a * a > best * b:
             scale = a / b
             best = scale * a
@@ -323,10 +344,10 @@ def search_iq2_xxs(xv, w, signs):
     if scale > 0:
         ident = F(1) / scale
         points = [
-            nearest_point(g, round_levels(ident, xv[s : s + 8], 3), xv[s : s + 8], wa[s : s + 8], scale, odd)[0]
+            nearest_point(name, round_levels(ident, xv[s : s + 8], 3), xv[s : s + 8], wa[s : s + 8], scale, odd)[0]
             for s in groups
         ]
-        a, b = fit(g, points, xv, w)
+        a, b = fit(name, points, xv, w)
         if b > 0:
             scale = a / b
     if scale < 0:
@@ -428,17 +449,16 @@ def iq3_s(x, w, compat):
 
 def regroup_iq1(levels, x, w, scale, shifts):
     """Grid points of all groups of eight with that scale and shift per group, and the refitted scale."""
-    g = grid("IQ1_S")
     points, flags = [], []
     a = b = F(0)
     for k, shift in enumerate(shifts):
         s = slice(8 * k, 8 * k + 8)
         p, on = nearest_point(
-            g, levels[s], x[s], w[s], scale, lambda level, shift=shift: F(int(level) - 1) + F(0.125) * F(shift)
+            "IQ1_S", levels[s], x[s], w[s], scale, lambda level, shift=shift: F(int(level) - 1) + F(0.125) * F(shift)
         )
         points.append(p)
         flags.append(on)
-        for level, v, u in zip(g.points[p], x[s], w[s], strict=True):
+        for level, v, u in zip(points_of("IQ1_S")[p], x[s], w[s], strict=True):
             q = F(int(level) - 1) + F(0.125) * F(shift)
             a = a + u * q * v
             b = b + u * q * q
@@ -550,14 +570,13 @@ def iq1_m(x, w):
     d = mxs / F(15)
     words = [0] * 4
     a = b = F(0)
-    g = grid("IQ1_M")
     for ib, (scale, k, points) in enumerate(subs):
         level = clamp(ni(F(0.5) * (F(1) / d * scale - F(1))), 0, 7)
         words[ib // 4] |= level << 3 * (ib % 4)
         qh[ib] |= (0x00, 0x80, 0x08, 0x88)[k]
         for h, p in enumerate(points):
             shift = 1 - 2 * (k & 1 if h else k >> 1)
-            for i, r in enumerate(g.points[p]):
+            for i, r in enumerate(points_of("IQ1_M")[p]):
                 at = 16 * ib + 8 * h + i
                 q = (F(int(r) - 1) + F(0.125) * F(shift)) * F(2 * level + 1)
                 a = a + w[at] * q * x[at]
