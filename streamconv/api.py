@@ -65,6 +65,15 @@ def plan(
     return conversion.describe(conversion.prepare(src, out, options), options)
 
 
-def open(src: str | os.PathLike[str]) -> Mapping[str, RowSource]:
-    """The tensors of ``src`` by name; each has ``shape``, ``dtype`` and ``read(start, stop)`` -> float32 rows."""
-    return conversion.open_rows(src)
+def open(src: str | os.PathLike[str], quantization_config: Mapping[str, Any] | None = None) -> Mapping[str, RowSource]:
+    """The tensors of ``src`` by name; each has ``shape``, ``dtype`` and ``read(start, stop)`` -> float32 rows.
+
+    Parameters
+    ----------
+    quantization_config : stands in for that section of config.json, for files that have none beside them
+
+    Raises
+    ------
+    BadInput : a tensor is asked for whose parts are missing or contradict each other; and see ``convert``
+    """
+    return conversion.open_rows(src, quantization_config)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-from .. import sources
+from .. import dequant, sources
 from ..engine import budget
 from ..rows import RowSource
 from ..sources.checkpoint import Checkpoint
@@ -32,7 +33,7 @@ def hub_reference(source: str | os.PathLike[str]) -> Reference | None:
 
 
 def open_source(source: str | os.PathLike[str], options: Options, supply: Supply | None = None) -> Checkpoint:
-    """The checkpoint ``source`` names.
+    """The checkpoint ``source`` names, its weights decoded where they are quantized already.
 
     Parameters
     ----------
@@ -43,6 +44,11 @@ def open_source(source: str | os.PathLike[str], options: Options, supply: Supply
     BadInput, InputMissing, NoPermission : see the opener of each kind
     NetworkError, Locked : a model of the hub cannot be had
     """
+    return dequant.decoded(open_stored(source, options, supply))
+
+
+def open_stored(source: str | os.PathLike[str], options: Options, supply: Supply | None = None) -> Checkpoint:
+    """The same with its tensors as they are stored; those of a merge are made and have nothing to decode."""
     path = Path(source)
     supply = supply or Supply(Path(), offline=options.offline, refresh=options.refresh)
     if path.suffix in RECIPES:
@@ -71,6 +77,12 @@ def _open_adapter(reference: str, supply: Supply) -> Checkpoint:
     return lora.open_adapter(Path(reference) if ref is None else supply.open_adapter(ref))
 
 
-def open_rows(source: str | os.PathLike[str]) -> Mapping[str, RowSource]:
-    """All tensors of ``source`` by name; each has ``shape``, ``dtype`` and ``read(start, stop)`` -> float32."""
-    return open_source(source, Options()).tensors
+def open_rows(
+    source: str | os.PathLike[str], quantization_config: Mapping[str, Any] | None = None
+) -> Mapping[str, RowSource]:
+    """All tensors of ``source`` by name; each has ``shape``, ``dtype`` and ``read(start, stop)`` -> float32.
+
+    ``quantization_config`` stands in for that section of config.json. A tensor whose parts are missing or contradict each other
+    is refused, with BadInput, when it is asked for.
+    """
+    return dequant.decoded(open_stored(source, Options()), quantization_config, lenient=True).tensors

@@ -93,7 +93,10 @@ def find(store: Store) -> None:
     ------
     BadInput : a part is missing or contradicts the state; names file and tensor
     """
-    for name in [name for name in store.tensors if _STATE in name]:
+    names = [name for name in store.tensors if _STATE in name]
+    for name in names:  # they lie far apart, and the first wait would be followed by as many more
+        store.tensors[name].prefetch(0, 1)
+    for name in names:
         weight, kind = name.split(_STATE, 1)
         with store.about(name, weight):
             _put(store, name, weight, kind)

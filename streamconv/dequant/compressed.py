@@ -14,7 +14,7 @@ import numpy as np
 from ..errors import BadInput
 from ..rows import Bytes, Floats
 from ..sources.naming import shown
-from .decoded_rows import Span
+from .decoded_rows import Span, share
 from .fp8 import block_of, describe
 from .grid_rows import IntRows, grid_for
 from .raw import Raw
@@ -27,7 +27,7 @@ _LOOKED_AT, _SURE_BITS = 1 << 16, 64
 
 
 class PackedRows(StreamRows):
-    """A matrix of packed codes; ``parts`` are codes and scales.
+    """A matrix of packed codes; ``parts`` are codes, scales, and what there is of zero points and index.
 
     Parameters
     ----------
@@ -74,8 +74,7 @@ class PackedRows(StreamRows):
         return np.ascontiguousarray(levels.T, np.float32)
 
     def _spans(self, start: int, stop: int) -> Iterable[Span]:
-        n = max(1, self.n_rows)
-        return [(part, part.n_bytes * start // n, part.n_bytes * stop // n) for part in self.parts]
+        return [share(part, start, stop, self.n_rows) for part in self.parts[:2]]
 
 
 def find(store: Store) -> None:
@@ -116,8 +115,9 @@ def _packed(store: Store, name: str, module: str) -> None:
     zeros = store.optional(f"{module}.weight_zero_point")
     zero_packing = None if zeros is None else _zero_packing(zeros, packing.bits, n_rows, n_groups)
     groups = Groups(n_cols, n_groups, -(-n_cols // n_groups), index)
-    rows = PackedRows(f"{module}.weight", (n_rows, n_cols), [codes, scales], packing, groups, zeros, zero_packing)
-    store.put(name, rows, stated, zeros, index)
+    parts = [codes, scales, *(part for part in (zeros, index) if part is not None)]
+    rows = PackedRows(f"{module}.weight", (n_rows, n_cols), parts, packing, groups, zeros, zero_packing)
+    store.put(name, rows, stated)
 
 
 def _layouts(bits: int) -> list[Packing]:

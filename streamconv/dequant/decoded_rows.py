@@ -86,8 +86,12 @@ class DecodedRows:
 
     def prefetch(self, start: int, stop: int) -> None:
         """See ``RowSource.prefetch``."""
-        for part, a, b in self._spans(start, stop):
+        spans = list(self._spans(start, stop))
+        for part, a, b in spans:
             part.prefetch(a, b)
+        for small in self.parts:
+            if all(part is not small for part, _, _ in spans):
+                small.prefetch(0, small.n_bytes)
 
     def release(self, start: int, stop: int) -> None:
         """See ``RowSource.release``."""
@@ -111,6 +115,11 @@ class DecodedRows:
         raise NotImplementedError
 
     def _spans(self, start: int, stop: int) -> Iterable[Span]:
-        """The bytes that rows ``start..stop`` are made of."""
-        n = max(1, self.n_rows)
-        return [(part, part.n_bytes * start // n, part.n_bytes * stop // n) for part in self.parts]
+        """The bytes that rows ``start..stop`` are made of; parts that are not named are small and needed by all rows."""
+        return [share(part, start, stop, self.n_rows) for part in self.parts]
+
+
+def share(part: Raw, start: int, stop: int, n_rows: int) -> Span:
+    """The bytes of ``part`` that belong to rows ``start..stop`` of ``n_rows``, where it is spread evenly over them."""
+    n = max(1, n_rows)
+    return part, part.n_bytes * start // n, -(-part.n_bytes * stop // n)

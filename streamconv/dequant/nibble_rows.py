@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..rows import Floats
-from .decoded_rows import DecodedRows, Span
+from .decoded_rows import DecodedRows, Span, share
 from .kernels import load
 from .raw import Raw
 
@@ -75,5 +75,4 @@ class NibbleRows(DecodedRows):
         raise NotImplementedError
 
     def _spans(self, start: int, stop: int) -> Iterable[Span]:
-        n = max(1, self.n_rows)
-        return [(part, part.n_bytes * start // n, part.n_bytes * stop // n) for part in self.parts[:2]]
+        return [share(part, start, stop, self.n_rows) for part in self.parts[:2]]

@@ -9,7 +9,7 @@ import numpy as np
 from ..errors import BadInput
 from ..rows import Bytes, Floats, RowSource, matrix_shape
 from ..sources.naming import shown
-from ..sources.stored import FileRows
+from ..sources.stored import StoredRows
 from ..sources.widen import STORED_TYPES, widen
 
 
@@ -32,7 +32,7 @@ class Raw:
         self.shape = rows.shape
         self.dtype = rows.dtype
         self.n_values = prod(rows.shape)
-        self._file = rows if isinstance(rows, FileRows) else None
+        self._file = rows if isinstance(rows, StoredRows) else None
         first = rows.stored(0, 0)
         if first is None:
             raise BadInput(f"{self}: its bytes do not lie in order, they cannot be decoded")
