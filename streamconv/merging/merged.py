@@ -15,7 +15,7 @@ from .methods.base import Operator, Statistic
 from .scratch import borrow
 from .stream import Stream
 
-#: Elements of one input that are merged at a time; the tile of all inputs should stay near the core.
+#: floats of all inputs that are merged at a time; they should stay near the core
 _TILE = 64 << 10
 
 
@@ -79,7 +79,7 @@ class MergedRows:
         self.prepare()
         if out is None:
             out = np.empty((stop - start, self._n_cols), np.float32)
-        step = max(1, _TILE // max(1, self._n_cols))
+        step = max(1, _TILE // max(1, self._n_cols * self.inputs.count))
         for a in range(start, stop, step):
             b = min(a + step, stop)
             self._tile(a, b, out[a - start : b - start])

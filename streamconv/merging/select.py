@@ -31,6 +31,8 @@ _BIN_BITS = 15
 _MARGIN = 4
 _SAMPLE = 1 << 18
 _SAMPLE_SHARE = 64
+#: most keys near a threshold that a thread lists: 8 MiB
+_LISTED = 2 << 20
 
 
 @dataclass(frozen=True)
@@ -66,18 +68,18 @@ class _Search:
         """Put the window around the bin where the ``rank``-th largest key is by ``counts`` of all bins."""
         from_top = np.cumsum(counts[self.kind, ::-1])
         guess = _BINS - 1 - int(np.searchsorted(from_top, min(max(rank, 1.0), float(from_top[-1]))))
-        first, last = max(0, guess - margin), min(_BINS - 1, guess + margin)
-        self.low, self.width = first << _BIN_BITS, (last - first + 1) << _BIN_BITS
+        n_bins = 2 * margin + 1
+        first = max(0, min(guess - margin, _BINS - n_bins))
+        self.low, self.width = first << _BIN_BITS, n_bins << _BIN_BITS
 
-    def found(self, counts: Counts, above: int, size: int) -> bool:
-        """Take the result of a counting pass; False when the key is outside of the window."""
-        inside = np.cumsum(counts[::-1])
-        if not above < self.rank <= above + int(inside[-1]):
+    def found(self, hits: _Hits, number: int, size: int) -> bool:
+        """Take the result of a counting pass, search ``number`` of it; False when the key is outside of the window."""
+        above = int(hits.above[number])
+        offset, beyond, equal = hits.ranked(number, self.rank - above)
+        if offset < 0:
             return False
-        at = int(np.searchsorted(inside, self.rank - above))
-        threshold = self.low + self.width - 1 - at
-        equal = int(counts[self.width - 1 - at])
-        self.wanted_ties = self.rank - above - int(inside[at]) + equal
+        threshold = self.low + offset
+        self.wanted_ties = self.rank - above - beyond
         # all of the equal ones; and zeros are all alike
         everything = self.wanted_ties == equal or threshold == 0
         self.cut = Cut(threshold, size if everything else -1)
@@ -108,6 +110,79 @@ def select(stream: Stream, keys_of: KeysOf, ranks: Sequence[Sequence[int]], plac
     return [[found[kind, r] for r in rs] for kind, rs in enumerate(ranks)]
 
 
+class _Hits:
+    """The keys that fell into the windows: listed while they are few, counted one by one when they are not.
+
+    Parameters
+    ----------
+    n_searches, width : number and width of the windows
+
+    Attributes
+    ----------
+    above : int64[n_searches], keys beyond the windows
+    """
+
+    def __init__(self, n_searches: int, width: int) -> None:
+        self.above = np.zeros(n_searches, np.int64)
+        self._width = width
+        self._listed: dict[int, list[Keys]] = {}
+        self._room = _LISTED
+        self._counts: Counts | None = None
+
+    def add(self, block: int, hits: Keys, n_hits: Counts) -> None:
+        """Take the hits of a block."""
+        rows = [row[:n] for row, n in zip(hits, n_hits.tolist(), strict=True)]
+        self._room -= int(n_hits.sum())
+        if self._room >= 0:
+            self._listed[block] = [row.copy() for row in rows]
+        else:
+            self._tally(rows)
+
+    def _tally(self, rows: list[Keys]) -> None:
+        if self._counts is None:
+            self._counts = np.zeros((len(self.above), self._width), np.int64)
+            for listed in self._listed.values():
+                self._tally(listed)
+            self._listed = {}
+        for row, counts in zip(rows, self._counts, strict=True):
+            load("ranks").tally(row, counts)
+
+    def join(self, others: Sequence[_Hits]) -> None:
+        """Take what other threads have."""
+        for other in others:
+            self.above += other.above
+            self._listed |= other._listed
+            if other._counts is not None:
+                self._tally([])
+                assert self._counts is not None
+                self._counts += other._counts
+        if self._counts is not None:
+            for listed in self._listed.values():
+                self._tally(listed)
+            self._listed = {}
+
+    def ranked(self, number: int, rank: int) -> tuple[int, int, int]:
+        """The ``rank``-th largest of a search's hits, how many are larger, and how many equal it; -1 where there is none."""
+        if self._counts is not None:
+            inside = np.cumsum(self._counts[number, ::-1])
+            at = int(np.searchsorted(inside, rank))
+            if rank < 1 or at == len(inside):
+                return -1, 0, 0
+            equal = int(self._counts[number, len(inside) - 1 - at])
+            return len(inside) - 1 - at, int(inside[at]) - equal, equal
+        hits = np.concatenate([rows[number] for rows in self._listed.values()])
+        if not 1 <= rank <= len(hits):
+            return -1, 0, 0
+        found = int(np.partition(hits, len(hits) - rank)[len(hits) - rank])
+        return found, int(np.count_nonzero(hits > found)), int(np.count_nonzero(hits == found))
+
+    def ties(self, number: int, offset: int, n_blocks: int) -> list[int] | None:
+        """How many hits of every block equal ``offset``; None where they are no longer known."""
+        if self._counts is not None:
+            return None
+        return [int(np.count_nonzero(self._listed[block][number] == offset)) for block in range(n_blocks)]
+
+
 class _Selection:
     """The passes of one call of ``select``."""
 
@@ -118,6 +193,8 @@ class _Selection:
         self.searches = searches
         self.size = stream.n_rows * stream.n_cols
         self.kernels: Any = load("ranks")
+        #: for searches with ties how many of them every block has
+        self._seen: dict[int, list[int]] = {}
 
     def run(self, places: bool) -> None:
         """All passes."""
@@ -155,23 +232,29 @@ class _Selection:
 
     def _count(self, searches: list[_Search]) -> list[_Search]:
         """Count in the windows; those searches whose key is elsewhere."""
+        kinds = np.array([s.kind for s in searches], np.int64)
+        lows = np.array([s.low for s in searches], np.uint32)
+        width = searches[0].width  # of all
 
-        def new() -> list[tuple[Counts, Counts]]:
-            return [(np.zeros(s.width, np.int64), np.zeros(1, np.int64)) for s in searches]
+        def new() -> _Hits:
+            return _Hits(len(searches), width)
 
-        def look(counts: list[tuple[Counts, Counts]], x: Floats, start: int, at: int) -> None:
-            def use(keys: Keys) -> None:
-                for search, (inside, above) in zip(searches, counts, strict=True):
-                    self.kernels.window(keys[search.kind], np.uint32(search.low), inside, above)
+        def look(found: _Hits, x: Floats, start: int, at: int) -> None:
+            with borrow(len(searches), x[0].size) as scratch:
+                hits, n_hits = scratch.view(np.uint32), np.zeros(len(searches), np.int64)
+                self._keys(
+                    x, start, lambda keys: self.kernels.window(keys, kinds, lows, width, found.above, hits, n_hits)
+                )
+                found.add(at, hits, n_hits)
 
-            self._keys(x, start, use)
-
-        parts = self.stream.fold(new, look)
-        missed = []
-        for i, search in enumerate(searches):
-            inside = np.sum([part[i][0] for part in parts], axis=0)
-            if not search.found(inside, sum(int(part[i][1][0]) for part in parts), self.size):
-                missed.append(search)
+        first, *others = self.stream.fold(new, look)
+        first.join(others)
+        missed = [search for number, search in enumerate(searches) if not search.found(first, number, self.size)]
+        for number, search in enumerate(searches):
+            if search.cut is not None and search.cut.ties < 0:
+                ties = first.ties(number, search.cut.threshold - search.low, self.stream.n_blocks)
+                if ties is not None:
+                    self._seen[id(search)] = ties
         return missed
 
     def _place(self, searches: list[_Search]) -> None:
@@ -190,11 +273,14 @@ class _Selection:
             self._keys(x, start, use)
             return counts[:, 0]
 
-        seen = np.cumsum(self.stream.map(count), axis=0)
-        for i, search in enumerate(searches):
+        if not all(id(search) in self._seen for search in searches):
+            for search, column in zip(searches, np.array(self.stream.map(count)).T, strict=True):
+                self._seen[id(search)] = column.tolist()
+        for search in searches:
             assert search.cut is not None
-            block = int(np.searchsorted(seen[:, i], search.wanted_ties))
-            before = int(seen[block - 1, i]) if block else 0
+            seen = np.cumsum(self._seen[id(search)])
+            block = int(np.searchsorted(seen, search.wanted_ties))
+            before = int(seen[block - 1]) if block else 0
             places: list[int] = []
 
             def find(x: Floats, start: int, search: _Search = search, places: list[int] = places) -> None:

@@ -1,7 +1,7 @@
 """The prepare pass: all rows of all inputs of a tensor, once, in blocks.
 
-A block is a fixed number of rows that depends on the tensor's shape only. Results come back in the order of the blocks, so
-what is made of them is the same for any number of threads.
+A block is a fixed number of rows that depends on the tensor's shape and the number of inputs only. Results come back in the
+order of the blocks, so what is made of them is the same for any number of threads.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from ..rows import Floats
 from .inputs import Inputs
 from .scratch import borrow
 
-_BLOCK = 32 << 10
+#: floats of all inputs in a block: with keys or differences of the same size they fill a second-level cache
+_BLOCK = 64 << 10
 _AHEAD = 16
 
 T = TypeVar("T")
@@ -32,7 +33,7 @@ class Stream:
     def __init__(self, inputs: Inputs, threads: int = 1) -> None:
         self.inputs = inputs
         self.n_rows, self.n_cols = inputs.n_rows, inputs.n_cols
-        self.block_rows = max(1, _BLOCK // max(1, self.n_cols))
+        self.block_rows = max(1, _BLOCK // max(1, self.n_cols * inputs.count))
         self.n_blocks = -(-self.n_rows // self.block_rows)
         self._threads = max(1, min(threads, self.n_blocks))
 

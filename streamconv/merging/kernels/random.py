@@ -26,7 +26,12 @@ def philox(key, first, out):  # type: ignore[no-untyped-def]
     first : int64 >= 0, number of the first block
     out : uint32[n_blocks, 4]
     """
-    a, b, c, d = (np.empty(_LANES, np.uint32) for _ in range(4))
+    a, b, c, d = (
+        np.empty(_LANES, np.uint32),
+        np.empty(_LANES, np.uint32),
+        np.empty(_LANES, np.uint32),
+        np.empty(_LANES, np.uint32),
+    )
     for at in range(0, len(out), _LANES):
         part = out[at : at + _LANES]
         n = len(part)

@@ -7,20 +7,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from ...quant.lanes import bits, from_bits, kernel
+from ...quant.lanes import bits, kernel
 
 _ABS = np.int32(0x7FFFFFFF)
-
-
-@kernel
-def magnitude_keys(x, keys):  # type: ignore[no-untyped-def]
-    """Keys of |x|.
-
-    x : float32[n]
-    keys : uint32[n]
-    """
-    for k in range(len(x)):
-        keys[k] = np.uint32(bits(x[k]) & _ABS)
 
 
 @kernel
@@ -35,30 +24,62 @@ def coarse(keys, counts):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def window(keys, low, counts, above):  # type: ignore[no-untyped-def]
-    """Count the keys from ``low`` on one by one, and those beyond the window as one.
+def difference_keys(x, which, keys):  # type: ignore[no-untyped-def]
+    """Keys of the differences of some inputs to the first.
 
-    keys : uint32[n]
-    low : uint32, first key of the window
-    counts : int64[width], added to
-    above : int64[1], added to
+    x : float32[n_inputs, n]
+    which : int64[n_kinds], numbers of inputs
+    keys : uint32[n_kinds, n]
     """
-    width = np.uint32(len(counts))
-    total = 0
-    for at in range(0, len(keys), 256):
-        part = keys[at : at + 256]
-        some = beyond = np.uint32(0)
-        for k in range(len(part)):
-            offset = np.uint32(part[k] - low)  # wraps around below the window
-            beyond += np.uint32(1) if (part[k] >= low) & (offset >= width) else np.uint32(0)
-            some |= np.uint32(1) if offset < width else np.uint32(0)
-        total += beyond
-        if some:
+    base = x[0]
+    for i in range(len(which)):
+        row, out = x[which[i]], keys[i]
+        for k in range(len(out)):
+            out[k] = np.uint32(bits(row[k] - base[k]) & _ABS)
+
+
+@kernel
+def window(keys, kinds, lows, width, above, hits, n_hits):  # type: ignore[no-untyped-def]
+    """For every search list its keys in a window from ``low`` on, and count those beyond.
+
+    keys : uint32[n_kinds, n]
+    kinds : int64[n_searches], which keys
+    lows : uint32[n_searches], first key of the window
+    width : int64, of all windows
+    above : int64[n_searches], added to
+    hits : uint32[n_searches, n], keys in the window, less ``low``, in order
+    n_hits : int64[n_searches], how many they are
+    """
+    limit = np.int32(width)
+    for s in range(len(kinds)):
+        row, low, found = keys[kinds[s]], np.int32(lows[s]), hits[s]
+        beyond = 0
+        m = 0
+        for at in range(0, len(row), 512):
+            part = row[at : at + 512]
+            some = np.int32(0)
             for k in range(len(part)):
-                offset = np.uint32(part[k] - low)
-                if offset < width:
-                    counts[offset] += 1
-    above[0] += total
+                offset = np.int32(np.int32(part[k]) - low)
+                some = np.int32(some + (np.int32(1) if offset >= limit else np.int32(0)))
+            beyond += some
+            for k in range(len(part)):
+                offset = np.int32(np.int32(part[k]) - low)
+                if (offset >= 0) & (offset < limit):  # seldom, so a branch is cheaper than none
+                    found[m] = np.uint32(offset)
+                    m += 1
+        above[s] += beyond
+        n_hits[s] = m
+
+
+@kernel
+def tally(hits, counts):  # type: ignore[no-untyped-def]
+    """Count hits one by one.
+
+    hits : uint32[n]
+    counts : int64[width], added to
+    """
+    for k in range(len(hits)):
+        counts[hits[k]] += 1
 
 
 @kernel
@@ -83,32 +104,9 @@ def keep_top(x, keys, threshold, ties):  # type: ignore[no-untyped-def]
     keys : uint32[n]
     threshold : uint32
     """
+    low = np.int32(min(threshold, np.uint32(_ABS)))
     for k in range(ties):
-        x[k] = x[k] if keys[k] >= threshold else np.float32(0)
-    for k in range(ties, len(x)):
-        x[k] = x[k] if keys[k] > threshold else np.float32(0)
-
-
-@kernel
-def drop_top(x, keys, threshold, ties):  # type: ignore[no-untyped-def]
-    """Clear what ``keep_top`` would keep.
-
-    x : float32[n], changed in place
-    keys : uint32[n]
-    threshold : uint32
-    """
-    for k in range(ties):
-        x[k] = np.float32(0) if keys[k] >= threshold else x[k]
-    for k in range(ties, len(x)):
-        x[k] = np.float32(0) if keys[k] > threshold else x[k]
-
-
-@kernel
-def key_values(keys, x):  # type: ignore[no-untyped-def]
-    """The numbers that keys stand for.
-
-    keys : uint32[n]
-    x : float32[n]
-    """
-    for k in range(len(keys)):
-        x[k] = from_bits(np.int32(keys[k]))
+        x[k] = x[k] if np.int32(keys[k]) >= low else np.float32(0)
+    rest, rest_keys = x[ties:], keys[ties:]
+    for k in range(len(rest)):
+        rest[k] = rest[k] if np.int32(rest_keys[k]) > low else np.float32(0)

@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import numpy as np
 
-from ...quant.lanes import ONE, ZERO, kernel, magnitude
+from ...quant.lanes import ONE, ZERO, bits, inline, kernel, magnitude
 
 _STEP = 1024
+_ABS = np.int32(0x7FFFFFFF)
 
 
 @kernel
-def combine(d, weights, scales, base, vote, normalize, factor, out):  # type: ignore[no-untyped-def]
-    """Add sparse task vectors up: ``out = base + factor · Σ' q_i / Σ' w_i`` with ``q_i = w_i s_i d_i``.
+def combine(x, ready, bounds, weights, scales, vote, normalize, factor, out):  # type: ignore[no-untyped-def]
+    """Add sparse task vectors up: ``out = b + factor · Σ' q_i / Σ' w_i`` with ``q_i = w_i s_i d_i``.
 
-    Without a vote the sums run over all i. With it, over those whose ``q_i`` has the sign of ``Σ q_i`` (+ for 0).
+    ``d_i`` is the difference of input i to the base ``b``, cleared where its magnitude is out of bounds. Without a vote the sums
+    run over all i. With it, over those whose ``q_i`` has the sign of ``Σ q_i`` (+ for 0); NaN is never outvoted.
     The division takes place if ``normalize``; a divisor of 0 (without a vote: below 1e-8) counts as 1.
 
-    d : float32[n_inputs, n], overwritten
+    x : float32[1 + n_inputs, n], the base first
+    ready : uint8[n_inputs], not 0 where ``x`` holds ``d_i`` already
+    bounds : int32[n_segments, 1 + 2 * n_inputs]: where a segment of elements ends, then for every input ``low, high``; keys (see
+        ``ranks``) are kept if ``low < key <= high``
     weights, scales : float32[n_inputs]
-    base : float32[n]
     factor : float32
     out : float32[n]
     """
@@ -26,31 +30,82 @@ def combine(d, weights, scales, base, vote, normalize, factor, out):  # type: ig
     for i in range(len(weights)):
         plain += weights[i]
     plain = ONE if abs(plain) < np.float32(1e-8) else plain
+    kept = np.empty((len(weights), _STEP), np.float32)
     total, divisor = np.empty(_STEP, np.float32), np.empty(_STEP, np.float32)
-    for at in range(0, len(out), _STEP):
-        y, b = out[at : at + _STEP], base[at : at + _STEP]
-        t, v = total[: len(y)], divisor[: len(y)]
-        t[:] = ZERO
-        for i in range(len(d)):
-            q, w, s = d[i, at : at + _STEP], weights[i], scales[i]
-            for k in range(len(t)):
-                q[k] = w * (s * q[k])
-                t[k] += q[k]
-        v[:] = ZERO if vote else plain
-        if vote:
-            y[:] = t
+    at = 0
+    for segment in range(len(bounds)):
+        end = bounds[segment, 0]
+        while at < end:
+            n = min(_STEP, end - at)
+            y, b, t, v = out[at : at + n], x[0, at : at + n], total[:n], divisor[:n]
             t[:] = ZERO
-            for i in range(len(d)):
-                q, w = d[i, at : at + _STEP], weights[i]
+            for i in range(len(weights)):
+                _weighted(
+                    x[i + 1, at : at + n], b, ready[i], bounds[segment, 2 * i + 1], bounds[segment, 2 * i + 2],
+                    weights[i], scales[i], kept[i, :n], t,
+                )  # fmt: skip
+            if vote:
+                _vote(kept, weights, t, v, y)
+            elif normalize:
+                v[:] = plain
+            if normalize:
                 for k in range(len(t)):
-                    agrees = (q[k] > ZERO) if y[k] >= ZERO else (q[k] < ZERO)
-                    t[k] += q[k] if agrees else ZERO
-                    v[k] += w if agrees else ZERO
-        if normalize:
+                    t[k] /= v[k] if v[k] != ZERO else ONE
             for k in range(len(t)):
-                t[k] /= v[k] if v[k] != ZERO else ONE
-        for k in range(len(t)):
-            y[k] = b[k] + t[k] * factor
+                y[k] = b[k] + t[k] * factor
+            at += n
+
+
+@inline
+def _weighted(row, base, ready, low, high, weight, scale, q, total):  # type: ignore[no-untyped-def]
+    """``q = weight · scale · d`` for the elements within bounds, added to ``total``."""
+    if ready:
+        for k in range(len(q)):
+            q[k] = row[k]
+    else:
+        for k in range(len(q)):
+            q[k] = row[k] - base[k]
+    if low >= 0 or high < _ABS:
+        for k in range(len(q)):
+            key = bits(q[k]) & _ABS
+            q[k] = q[k] if (key > low) & (key <= high) else ZERO
+    if scale != ONE:
+        for k in range(len(q)):
+            q[k] *= scale
+    for k in range(len(q)):
+        q[k] *= weight
+        total[k] += q[k]
+
+
+@inline
+def _vote(kept, weights, total, divisor, sign):  # type: ignore[no-untyped-def]
+    """Sums of those that agree with ``total``; ``sign`` is scratch."""
+    sign[:] = total
+    total[:] = ZERO
+    divisor[:] = ZERO
+    for i in range(len(weights)):
+        q, w = kept[i], weights[i]
+        for k in range(len(total)):
+            against = (q[k] <= ZERO) if sign[k] >= ZERO else (q[k] >= ZERO)
+            total[k] += ZERO if against else q[k]
+            divisor[k] += ZERO if against else w
+
+
+@kernel
+def keep_within(d, bounds):  # type: ignore[no-untyped-def]
+    """Clear what is out of bounds.
+
+    d : float32[n], changed in place
+    bounds : int32[n_segments, 3], see ``combine``
+    """
+    at = 0
+    for segment in range(len(bounds)):
+        end, low, high = bounds[segment, 0], bounds[segment, 1], bounds[segment, 2]
+        part = d[at:end]
+        for k in range(len(part)):
+            key = bits(part[k]) & _ABS
+            part[k] = part[k] if (key > low) & (key <= high) else ZERO
+        at = end
 
 
 @kernel

@@ -6,9 +6,11 @@ A density of 1 keeps everything and needs nothing; 0 and less keeps nothing.
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from collections.abc import Sequence
+from typing import Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ...errors import BadInput
 from ...rows import Floats
@@ -17,6 +19,9 @@ from ..kernels import load
 from ..scratch import borrow
 from ..select import Cut
 from .base import Task
+
+#: as a bound it keeps everything
+_LARGEST = 0x7FFFFFFF
 
 
 class Sparsifier(Protocol):
@@ -57,13 +62,31 @@ class Between:
 
     def apply(self, d: Floats, start: int, cuts: list[Cut]) -> None:
         """See ``Sparsifier``."""
-        kernels: Any = load("ranks")
-        x = d.reshape(-1)
-        with borrow(x.size) as scratch:
-            keys = scratch.view(np.uint32)
-            kernels.magnitude_keys(x, keys)
-            for cut, clear in zip(cuts, (kernels.keep_top, kernels.drop_top), strict=False):
-                clear(x, keys, *cut.local(start * d.shape[1], x.size))
+        load("sparse").keep_within(d.reshape(-1), bounds([cuts], start * d.shape[1], d.size))
+
+
+def bounds(cuts: Sequence[Sequence[Cut]], first: int, size: int) -> NDArray[np.int32]:
+    """Which keys the elements from ``first`` on are kept with, in segments of constant bounds.
+
+    Parameters
+    ----------
+    cuts : for every input the set its elements must belong to and, if there are two, the set they must not belong to
+
+    Returns
+    -------
+    int32[n_segments, 1 + 2 * n_inputs] : see the kernel ``combine``
+    """
+    places = {min(max(cut.ties - first, 0), size) for own in cuts for cut in own}
+    ends = sorted({place for place in places if place > 0} | {size})
+    found = np.empty((len(ends), 1 + 2 * len(cuts)), np.int32)
+    at = first
+    for row, end in zip(found, ends, strict=True):
+        row[0] = end
+        for i, own in enumerate(cuts):
+            limits = [min(cut.threshold, _LARGEST) - (at < cut.ties) for cut in own]
+            row[1 + 2 * i : 3 + 2 * i] = (*limits, *(-1, _LARGEST)[len(limits) :])
+        at = first + end
+    return found
 
 
 class Bernoulli:

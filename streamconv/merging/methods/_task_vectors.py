@@ -18,7 +18,7 @@ from ...rows import Floats
 from ..kernels import load
 from ..select import Cut, Keys, select
 from ..stream import Stream
-from ._sparsify import Everything, Sparsifier
+from ._sparsify import Everything, Sparsifier, bounds
 from .base import Method, Operator, Parameter, Statistic, Task
 
 _SMALLEST_SUM = 1e-7
@@ -53,13 +53,10 @@ class TaskVectors:
         cuts: list[list[Cut]] = [[] for _ in self._sparsifiers]
         ranked = [i for i, ranks in enumerate(self._ranks) if ranks]
         if ranked:
+            inputs = np.array(ranked, np.int64) + 1
 
             def keys_of(x: Floats, start: int, keys: Keys) -> None:
-                flat = x.reshape(len(x), -1)
-                sums, kernels = load("sums"), load("ranks")
-                for i, row in zip(ranked, keys, strict=True):
-                    sums.subtract(flat[i + 1 : i + 2], flat[0])
-                    kernels.magnitude_keys(flat[i + 1], row)
+                load("ranks").difference_keys(x.reshape(len(x), -1), inputs, keys)
 
             for i, found in zip(ranked, select(stream, keys_of, [self._ranks[i] for i in ranked]), strict=True):
                 cuts[i] = found
@@ -87,15 +84,20 @@ class TaskVectors:
     def merge(self, x: Floats, start: int, statistic: Statistic, out: Floats) -> None:
         """See ``Operator.merge``."""
         flat = x.reshape(len(x), -1)
-        load("sums").subtract(flat[1:], flat[0])
-        scales = np.ones(len(self._weights), np.float32)
-        for i in self._sparse:
-            cuts = [Cut(*cut) for cut in statistic["cuts"][i]] if statistic else []
-            self._sparsifiers[i].apply(x[i + 1], start, cuts)
+        count = len(self._weights)
+        cuts: list[list[Cut]] = [[] for _ in range(count)]
+        ready, scales = np.zeros(count, np.uint8), np.ones(count, np.float32)
         if statistic:
+            cuts = [[Cut(*cut) for cut in row] for row in statistic["cuts"]]
             scales[:] = statistic["scales"]
+        for i in self._sparse:
+            if not cuts[i]:
+                load("sums").subtract(flat[i + 1 : i + 2], flat[0])
+                self._sparsifiers[i].apply(x[i + 1], start, [])
+                ready[i] = 1
+        kept = bounds(cuts, start * x.shape[2], flat.shape[1])
         load("sparse").combine(
-            flat[1:], self._weights, scales, flat[0], self._vote, self._normalize, self._factor, out.reshape(-1)
+            flat, ready, kept, self._weights, scales, self._vote, self._normalize, self._factor, out.reshape(-1)
         )
 
 
