@@ -8,7 +8,8 @@ lie.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 
@@ -55,8 +56,9 @@ class Encoding:
         self._measure = measure
         self._compat = compat
         self._codec: Codec | None = None
-        # The same bytes in and out, NaN and all.
-        self.copies = rows.dtype == tensor_type.name and rows.stored(0, 0) is not None
+        # The same bytes in and out, NaN and all; or blocks that another container has in another order.
+        self._stored = _stored(rows, tensor_type)
+        self.copies = self._stored is not None
 
     @property
     def n_bytes(self) -> int:
@@ -112,8 +114,8 @@ class Encoding:
         """
         b = a + len(x)
         quality = Quality(sum_squared_error=0.0 if self._measure else math.nan)
-        if self.copies:
-            stored = self._rows.stored(a, b)
+        if self._stored is not None:
+            stored = self._stored(a, b)
             assert stored is not None
             out[...] = stored
         else:
@@ -208,6 +210,19 @@ class EncodedRows:
                 "The checkpoint is damaged or diverged; --allow-nonfinite converts it all the same.",
             )
         return int(x.size - np.count_nonzero(np.isfinite(x)))
+
+
+def _stored(rows: RowSource, tensor_type: TensorType) -> Callable[[int, int], Bytes | None] | None:
+    """How rows are had in the wanted encoding without decoding them, None when they are not stored so.
+
+    A source may offer ``blocks(type_name, start, stop)`` beside ``stored``: the same values and scales in ggml's order.
+    """
+    if rows.dtype == tensor_type.name and rows.stored(0, 0) is not None:
+        return rows.stored
+    blocks = getattr(rows, "blocks", None)
+    if blocks is None or blocks(tensor_type.name, 0, 0) is None:
+        return None
+    return partial(blocks, tensor_type.name)
 
 
 def _largest(x: Floats) -> float:
