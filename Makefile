@@ -19,7 +19,7 @@ STREAMCONV := $(BIN)/streamconv
 
 convert: $(VENV)/.installed
 	@mkdir -p $(dir $(OUT))
-	$(STREAMCONV) convert "$(MODEL)" "$(OUT)" --type $(TYPE) $(if $(RAM),--ram $(RAM)) $(if $(THREADS),--threads $(THREADS))
+	$(STREAMCONV) convert "$(MODEL)" "$(OUT)" --type $(TYPE) --update $(if $(RAM),--ram $(RAM)) $(if $(THREADS),--threads $(THREADS))
 	@$(STREAMCONV) check "$(OUT)"
 	@echo "run it: llama-cli -m $(OUT) -p 'def main():'"
 

@@ -24,6 +24,7 @@ def _options(a: argparse.Namespace) -> conversion.Options:
         ram_bytes=a.ram,
         threads=a.threads,
         force=getattr(a, "force", False),
+        update=getattr(a, "update", False),
         stop_after_s=getattr(a, "stop_after", None),
         verify=getattr(a, "verify_on_resume", "all"),
         imatrix=tuple(Path(p) for p in a.imatrix),

@@ -50,7 +50,7 @@ def _execute(prepared: Prepared, options: Options, reporter: runs.Reporter) -> r
     if jobs.is_finished(plan) and not options.force:
         jobs.leftover(plan)
         return None
-    if not options.force:
+    if not (options.force or options.update):
         jobs.refuse_foreign_output(plan)
     jobs.preflight(plan)
     if supply is not None:
@@ -72,7 +72,7 @@ def _execute(prepared: Prepared, options: Options, reporter: runs.Reporter) -> r
 def _open_job(prepared: Prepared, options: Options, reporter: runs.Reporter) -> jobs.Job:
     """The job folder, begun anew where what was made came from bytes that proved wrong later."""
     try:
-        return jobs.Job.open(prepared.plan, force=options.force, verify=options.verify)
+        return jobs.Job.open(prepared.plan, force=options.force or options.update, verify=options.verify)
     except InputChanged:
         if prepared.supply is None or not prepared.supply.was_amended():
             raise

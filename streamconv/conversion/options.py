@@ -20,6 +20,7 @@ class Options:
     type : file type, or ``auto``; several with commas between them
     ram_bytes, threads : budget; None = chosen from the machine. They never change the output.
     force : replace an output or an unfinished job of another plan
+    update : the same where it was not made by this very plan
     stop_after_s : stop at a chunk boundary after so many seconds
     verify : finished chunks read back before a resumed run trusts them: all, recent, none
     imatrix : importance matrix files; include/exclude filter their entries
@@ -45,6 +46,7 @@ class Options:
     ram_bytes: int | None = None
     threads: int | None = None
     force: bool = False
+    update: bool = False
     stop_after_s: float | None = None
     verify: str = "all"
     imatrix: tuple[Path, ...] = ()
