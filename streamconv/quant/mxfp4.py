@@ -16,8 +16,9 @@ import numpy as np
 
 from ..rows import Bytes, Floats
 from .base import Codec
-from .e2m1 import VALUES, midpoints, nearest
-from .lanes import bits, from_bits, inline, kernel, magnitude
+from .e2m1 import VALUES, encode
+from .lanes import ZERO, bits, from_bits, inline, kernel
+from .tiles import block_largest
 from .types import TYPES
 
 _BLOCK, _BYTES = 32, 17
@@ -58,22 +59,27 @@ def _step(exponent):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def _quantize(x, out, wrap):  # type: ignore[no-untyped-def]
-    """x : float32[n_blocks, 32], finite; out : uint8[n_blocks, 17]; wrap : bool, let negative exponents wrap."""
-    for b in range(len(x)):
-        values, block = x[b], out[b]
-        largest = np.int32(0)  # the bits of non-negative floats order like the floats
-        for i in range(len(values)):
-            size = bits(magnitude(values[i]))
-            largest = size if size > largest else largest
-        exponent = np.int32(_floor_log2(largest) + 125) if largest > 0 else np.int32(0)
+def _exponents(top, step, out, wrap):  # type: ignore[no-untyped-def]
+    """The exponent of each block and the step it means.
+
+    top, step : float32[n_blocks]; out : uint8[n_blocks, 17]; wrap : bool, let negative exponents wrap
+    """
+    for b in range(len(top)):
+        exponent = np.int32(_floor_log2(bits(top[b])) + 125) if top[b] > ZERO else np.int32(0)
         if exponent < 0:
             exponent = np.int32(exponent & 0xFF) if wrap else np.int32(0)
-        block[0] = np.uint8(exponent)
-        middle = midpoints(_step(exponent))
-        qs = block[1:]
-        for j in range(len(qs)):
-            qs[j] = np.uint8(nearest(values[j], middle) | np.int32(nearest(values[j + 16], middle) << 4))
+        out[b, 0] = np.uint8(exponent)
+        step[b] = _step(exponent)
+
+
+@kernel
+def _pack(codes, out):  # type: ignore[no-untyped-def]
+    """codes : uint64[n_blocks, 4], eight weights each; out : uint8[n_blocks, 17]."""
+    for b in range(len(codes)):
+        for half in range(2):
+            pairs = np.uint64(codes[b, half] | (codes[b, half + 2] << np.uint64(4)))
+            for j in range(8):
+                out[b, 1 + 8 * half + j] = np.uint8((pairs >> np.uint64(8 * j)) & np.uint64(0xFF))
 
 
 @kernel
@@ -89,7 +95,13 @@ def _dequantize(data, out):  # type: ignore[no-untyped-def]
 
 
 def _encode(x: Floats, out: Bytes, weights: Floats | None, compat: bool) -> None:
-    _quantize(x.reshape(-1, _BLOCK), out.reshape(-1, _BYTES), compat)
+    values, blocks = x.reshape(-1, _BLOCK), out.reshape(-1, _BYTES)
+    top, step = np.empty((2, len(values)), np.float32)
+    codes = np.empty(values.shape, np.uint8)
+    block_largest(values, top)
+    _exponents(top, step, blocks, compat)
+    encode(values, codes, step)
+    _pack(codes.view(np.uint64), blocks)
 
 
 def _decode(data: Bytes, out: Floats) -> None:

@@ -16,12 +16,12 @@ import numpy as np
 
 from ..rows import Bytes, Floats
 from .base import Codec
-from .e2m1 import VALUES, midpoints, nearest
+from .e2m1 import VALUES, encode
 from .lanes import HALF, ZERO, bits, from_bits, inline, kernel, magnitude
+from .tiles import block_largest
 from .types import TYPES
 
 _BLOCK, _SUB, _BYTES = 64, 16, 36
-_INF = np.float32(np.inf)
 _SIX = np.float32(6.0)
 _512 = np.float32(512.0)
 #: the smallest normal scale, 2^-6
@@ -51,38 +51,43 @@ def _step(scale):  # type: ignore[no-untyped-def]
     return ZERO if scale == 0x7F else (normal if field > 0 else small)
 
 
-@inline
-def _first_of_least(v, step):  # type: ignore[no-untyped-def]
-    """The code of the reference where rounding makes differences equal."""
-    best, least = np.int32(0), magnitude(VALUES[0] * step - v)
-    for k in range(1, 16):
-        difference = magnitude(VALUES[k] * step - v)
-        best = np.int32(k) if difference < least else best
-        least = difference if difference < least else least
-    return best
+@kernel
+def _scales(top, step, out):  # type: ignore[no-untyped-def]
+    """The scale byte of sixteen weights each and the step it means.
+
+    top, step : float32[n_subs]; out : uint8[n_subs / 4, 36]
+    """
+    for sub in range(len(top)):
+        scale = _scale_byte(top[sub] / _SIX)
+        out[sub // 4, sub % 4] = np.uint8(scale)
+        step[sub] = _step(scale)
 
 
 @kernel
-def _quantize(x, out, ties):  # type: ignore[no-untyped-def]
-    """x : float32[n_subs, 16], finite; out : uint8[n_subs / 4, 36]; ties : bool, what huge weights become follows the reference."""
+def _first_of_equals(x, codes, top, step):  # type: ignore[no-untyped-def]
+    """Beside huge weights the first code of least difference, as the reference takes it.
+
+    x : float32[n_subs, 16]; codes : uint8[n_subs, 16]; top, step : float32[n_subs]
+    """
     for sub in range(len(x)):
-        values, block, part = x[sub], out[sub // 4], sub % 4
-        largest = np.int32(0)  # the bits of non-negative floats order like the floats
-        for i in range(len(values)):
-            size = bits(magnitude(values[i]))
-            largest = size if size > largest else largest
-        scale = _scale_byte(from_bits(largest) / _SIX)
-        block[part] = np.uint8(scale)
-        step = _step(scale)
-        middle = midpoints(step if step > ZERO else _INF)  # without a step all differences are equal
-        qs = block[4 + 8 * part : 12 + 8 * part]
-        if ties & (from_bits(largest) > _ROUNDED):
-            for j in range(8):
-                high = _first_of_least(values[j + 8], step)
-                qs[j] = np.uint8(_first_of_least(values[j], step) | np.int32(high << 4))
-        else:
-            for j in range(len(qs)):
-                qs[j] = np.uint8(nearest(values[j], middle) | np.int32(nearest(values[j + 8], middle) << 4))
+        if top[sub] > _ROUNDED:
+            for i in range(_SUB):
+                best, least = 0, magnitude(x[sub, i])
+                for k in range(1, 16):
+                    difference = magnitude(VALUES[k] * step[sub] - x[sub, i])
+                    if difference < least:
+                        best, least = k, difference
+                codes[sub, i] = np.uint8(best)
+
+
+@kernel
+def _pack(codes, out):  # type: ignore[no-untyped-def]
+    """codes : uint64[n_subs, 2], eight weights each; out : uint8[n_subs / 4, 36]."""
+    for sub in range(len(codes)):
+        pairs = np.uint64(codes[sub, 0] | (codes[sub, 1] << np.uint64(4)))
+        qs = out[sub // 4, 4 + 8 * (sub % 4) : 12 + 8 * (sub % 4)]
+        for j in range(8):
+            qs[j] = np.uint8((pairs >> np.uint64(8 * j)) & np.uint64(0xFF))
 
 
 @kernel
@@ -98,7 +103,15 @@ def _dequantize(data, out):  # type: ignore[no-untyped-def]
 
 
 def _encode(x: Floats, out: Bytes, weights: Floats | None, compat: bool) -> None:
-    _quantize(x.reshape(-1, _SUB), out.reshape(-1, _BYTES), compat)
+    values, blocks = x.reshape(-1, _SUB), out.reshape(-1, _BYTES)
+    top, step = np.empty((2, len(values)), np.float32)
+    codes = np.empty(values.shape, np.uint8)
+    block_largest(values, top)
+    _scales(top, step, blocks)
+    encode(values, codes, step)
+    if compat:
+        _first_of_equals(values, codes, top, step)
+    _pack(codes.view(np.uint64), blocks)
 
 
 def _decode(data: Bytes, out: Floats) -> None:
