@@ -119,13 +119,24 @@ def headers_for(token: str | None) -> dict[str, str]:
     """User agent and, where there is a token, authorization, as huggingface_hub sends them."""
     from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined,unused-ignore]
 
-    return dict(build_hf_headers(token=token, library_name="streamconv"))
+    return dict(build_hf_headers(token=_usable(token), library_name="streamconv"))
+
+
+def _usable(token: str | None) -> str | bool | None:
+    """``token``; False, which means none, where huggingface_hub would stumble over a home that is no folder."""
+    from huggingface_hub import get_token
+
+    try:
+        get_token()
+    except OSError:
+        return token or False
+    return token
 
 
 def _ask(ref: Reference, token: str | None, endpoint: str, patience: Patience) -> HubModel:
     from huggingface_hub import HfApi
 
-    api = HfApi(endpoint=endpoint, token=token, library_name="streamconv")
+    api = HfApi(endpoint=endpoint, token=_usable(token), library_name="streamconv")
     has_token = "authorization" in headers_for(token)
     tries = Tries(patience)
     while True:
