@@ -123,6 +123,11 @@ def _job(parser: argparse.ArgumentParser) -> None:
     add("--seed", type=int, default=0, metavar="N", help="seed of the random methods (default 0)")
     add("--lenient", action="store_true", help="unknown keys of a recipe are warnings, not errors")
     add("--allow-crimes", action="store_true", help="merge models of different architectures")
+    _running(parser)
+
+
+def _running(parser: argparse.ArgumentParser) -> None:
+    """Options of memory, threads and inputs."""
     add = parser.add_argument_group("running").add_argument
     add(
         "--ram",
@@ -155,6 +160,31 @@ def _convert_options(parser: argparse.ArgumentParser) -> None:
     add("--dry-run", action="store_true", help="print the plan, write nothing")
 
 
+def _extract_options(parser: argparse.ArgumentParser) -> None:
+    """Options of ``extract-lora``."""
+    parser.add_argument("base", metavar="BASE", help="the model that was tuned: checkpoint folder, file or recipe")
+    parser.add_argument("tuned", metavar="TUNED", help="what became of it")
+    parser.add_argument("output", metavar="OUT", help="name of the adapter's folder")
+    add = parser.add_argument_group("adapter").add_argument
+    add(
+        "--rank", "--max-rank", type=_positive, default=128, metavar="N",
+        help="rank of the factors, where a matrix is not smaller (default 128)",
+    )  # fmt: skip
+    add(
+        "--distribute-scale", action=argparse.BooleanOptionalAction, default=True,
+        help="both factors take the root of the singular values (default), not A all of them",
+    )  # fmt: skip
+    add("--embed-lora", action="store_true", help="factors for embeddings too, instead of saving them whole")
+    add("--save-module", action="append", default=[], metavar="NAME", help="save these modules whole; may be repeated")
+    add("--include-regex", metavar="REGEX", help="only modules whose path has a match")
+    add("--exclude-regex", metavar="REGEX", help="no modules whose path has a match")
+    add("--sv-epsilon", type=float, default=0.0, metavar="X", help="leave out singular values up to X (default 0)")
+    add("--skip-undecomposable", action="store_true", help="leave out what no adapter can express")
+    add("--type", default="auto", metavar="TYPE", help="F32, F16 or BF16 (default: factors F32, the rest as it is)")
+    _running(parser)
+    _convert_options(parser)
+
+
 def make_parser() -> argparse.ArgumentParser:
     """The whole command line."""
     parser = _Parser(
@@ -180,6 +210,7 @@ def make_parser() -> argparse.ArgumentParser:
     merge = command("merge", "merge models by a recipe, RECIPE.yml; OUT and everything else as for convert")
     _job(merge)
     _convert_options(merge)
+    _extract_options(command("extract-lora", "extract a LoRA adapter that turns BASE into TUNED; resumes like convert"))
     _job(command("plan", "show what convert would do: tensors, types, bytes, memory, disk; writes nothing"))
     fetch = command("fetch", "fetch a model of the hub, so that later commands need no network; resumes like convert")
     fetch.add_argument(
@@ -248,7 +279,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             be_nice()
         from . import commands
 
-        return int(getattr(commands, options.command)(options))
+        return int(getattr(commands, options.command.replace("-", "_"))(options))
     except Interrupted as e:
         _report_error(e, as_json)
         return _die_of(e.signum)

@@ -76,9 +76,13 @@ def convert(a: argparse.Namespace) -> int:
     """``streamconv convert``."""
     if a.dry_run:
         return plan(a)
-    began = time.monotonic()
     options = _options(a)
-    prepared = conversion.prepare(a.source, a.output, options)
+    return _run(a, conversion.prepare(a.source, a.output, options), options)
+
+
+def _run(a: argparse.Namespace, prepared: conversion.Prepared, options: conversion.Options) -> int:
+    """Carry out what is planned, and say how it went."""
+    began = time.monotonic()
     if a.report and not Path(a.report).absolute().parent.is_dir():
         raise CannotCreate(f"{a.report}: the folder of the report is not there")
     reporter = progress.reporter(quiet=a.quiet, as_json=a.json)
@@ -103,6 +107,37 @@ def merge(a: argparse.Namespace) -> int:
     if Path(a.source).suffix not in conversion.RECIPES:
         raise UsageError(f"{a.source} is no merge recipe", "Give a RECIPE.yml, or use streamconv convert.")
     return convert(a)
+
+
+def extract_lora(a: argparse.Namespace) -> int:
+    """``streamconv extract-lora``."""
+    from .merging.extraction import Choice, Extraction
+
+    choice = Choice(
+        rank=a.rank,
+        embed_lora=a.embed_lora,
+        save=tuple(a.save_module),
+        include=a.include_regex,
+        exclude=a.exclude_regex,
+        skip_undecomposable=a.skip_undecomposable,
+    )
+    options = conversion.Options(
+        type=a.type,
+        ram_bytes=a.ram,
+        threads=a.threads,
+        force=a.force,
+        stop_after_s=a.stop_after,
+        verify=a.verify_on_resume,
+        measure=bool(a.report),
+        io=a.io,
+        evict=a.evict,
+        offline=a.offline,
+        refresh=a.refresh,
+        **({"chunk_bytes": a.chunk_size} if a.chunk_size else {}),
+    )
+    extraction = Extraction(choice, a.distribute_scale, a.sv_epsilon)
+    prepared = conversion.prepare_adapter(a.base, a.tuned, a.output, extraction, options)
+    return (_show if a.dry_run else _run)(a, prepared, options)
 
 
 def _final(prepared: conversion.Prepared, outcome: Outcome | None) -> dict[str, Any]:
@@ -150,7 +185,11 @@ def _summary(prepared: conversion.Prepared, outcome: Outcome | None, reporter: p
 def plan(a: argparse.Namespace) -> int:
     """``streamconv plan``."""
     options = _options(a)
-    prepared = conversion.prepare(a.source, a.output, options)
+    return _show(a, conversion.prepare(a.source, a.output, options), options)
+
+
+def _show(a: argparse.Namespace, prepared: conversion.Prepared, options: conversion.Options) -> int:
+    """Print what would be done."""
     try:
         facts = conversion.describe(prepared, options)
     finally:

@@ -3,6 +3,7 @@
 This package is the only one that knows all stages; none of them knows another except through the row-source protocol.
 """
 
+from .adapter import prepare_adapter
 from .execution import budget_of, execute
 from .fetching import Fetched, fetch
 from .opening import RECIPES, open_rows, open_source
@@ -25,5 +26,6 @@ __all__ = [
     "open_rows",
     "open_source",
     "prepare",
+    "prepare_adapter",
     "write_report",
 ]

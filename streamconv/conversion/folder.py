@@ -22,8 +22,14 @@ from .prepared import Output, OutputTensor, Prepared
 _TYPES = ("auto", "F32", "F16", "BF16")
 
 
-def prepare_folder(checkpoint: Checkpoint, output: Path, options: Options) -> Prepared:
+def prepare_folder(
+    checkpoint: Checkpoint, output: Path, options: Options, kind: safetensors.FolderKind = safetensors.MODEL
+) -> Prepared:
     """Plan ``output`` as a folder of safetensors.
+
+    Parameters
+    ----------
+    kind : a model, or an adapter
 
     Raises
     ------
@@ -34,29 +40,28 @@ def prepare_folder(checkpoint: Checkpoint, output: Path, options: Options) -> Pr
     (wanted,) = options.types
     chosen = {name: _type(checkpoint, name, rows, wanted) for name, rows in checkpoint.tensors.items()}
     infos = [TensorInfo(name, checkpoint.tensors[name].shape, type_) for name, (type_, _) in chosen.items()]
-    config = _config(checkpoint, wanted)
+    config = _config(checkpoint, kind.config, wanted)
     side = {
-        n: data
-        for n in checkpoint.side_names()
-        if n != "config.json" and (data := checkpoint.side_bytes(n)) is not None
+        n: data for n in checkpoint.side_names() if n != kind.config and (data := checkpoint.side_bytes(n)) is not None
     }
     facts = {
         "inputs": input_facts(checkpoint),
         "folder": [[i.name, list(i.shape), i.type.name] for i in infos],
-        "files": {n: plans.fingerprint(data.hex()).hex() for n, data in {**side, "config.json": config}.items()},
+        "files": {n: plans.fingerprint(data.hex()).hex() for n, data in {**side, kind.config: config}.items()},
         "max_shard": options.max_shard_bytes,
         "chunk_bytes": options.chunk_bytes,
     }
     fingerprint = plans.fingerprint(facts)
     files = safetensors.layout(
-        output, infos, config, side, max_bytes=options.max_shard_bytes, job_key=fingerprint.hex()
+        output, infos, config, side, kind=kind, max_bytes=options.max_shard_bytes, job_key=fingerprint.hex()
     )  # fmt: skip
     tensors = []
     for name, (type_, reason) in chosen.items():
         rows = checkpoint.tensors[name]
         encoding = Encoding(rows, type_, allow_nonfinite=options.allow_nonfinite, measure=options.measure)
         tensors.append(OutputTensor(name, EncodedRows(name, rows, [encoding], options.allow_nonfinite), 0, reason))
-    arch = str((checkpoint.config.get("architectures") or ["unknown architecture"])[0])
+    named = checkpoint.config.get("architectures") or [checkpoint.config.get("peft_type", "unknown architecture")]
+    arch = str(named[0])
     plan = make_plan(
         checkpoint, output, files, place(tensors, files, 0), fingerprint, options,
         {"type": wanted, "architecture": arch}, folder=output,
@@ -106,17 +111,17 @@ def _type(checkpoint: Checkpoint, name: str, rows: RowSource, wanted: str) -> tu
     return found, "as it is"
 
 
-def _config(checkpoint: Checkpoint, wanted: str) -> bytes:
-    """config.json, byte for byte where nothing about it changes."""
+def _config(checkpoint: Checkpoint, name: str, wanted: str) -> bytes:
+    """The configuration, byte for byte where nothing about it changes."""
     config: dict[str, Any] = dict(checkpoint.config)
-    if wanted != "auto":
+    if wanted != "auto" and name == safetensors.MODEL.config:
         key = "dtype" if "dtype" in config else "torch_dtype"
         config[key] = safetensors.TORCH_NAMES[wanted]
         for part, inner in config.items():
             if isinstance(inner, Mapping) and ("dtype" in inner or "torch_dtype" in inner):
                 key = "dtype" if "dtype" in inner else "torch_dtype"
                 config[part] = {**inner, key: safetensors.TORCH_NAMES[wanted]}
-    stored = checkpoint.side_bytes("config.json")
-    if stored is not None and checkpoint.json("config.json") == config:
+    stored = checkpoint.side_bytes(name)
+    if stored is not None and checkpoint.json(name) == config:
         return stored
     return (json.dumps(config, indent=2, ensure_ascii=False) + "\n").encode()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -48,13 +48,31 @@ def prepare(source: str | os.PathLike[str], output: str | os.PathLike[str], opti
         raise UsageError(
             f"{len(options.types)} types need as many names, {output} is one", "Name them 'model-{type}.gguf'."
         )
+
+    def planned(supply: Supply) -> tuple[Checkpoint, Prepared]:
+        checkpoint = open_source(source, options, supply)
+        return checkpoint, (prepare_folder if output.suffix != ".gguf" else _prepare_gguf)(checkpoint, output, options)
+
+    return supplied(output, options, planned)
+
+
+def supplied(output: Path, options: Options, plan: Callable[[Supply], tuple[Checkpoint, Prepared]]) -> Prepared:
+    """What ``plan`` prepares for ``output``, with whatever brings its inputs.
+
+    Parameters
+    ----------
+    plan : given where models of the hub come from; returns what was opened and what was planned
+
+    Raises
+    ------
+    UsageError : the output is among the inputs
+    """
     supply = Supply(
         output.parent, evict=options.evict, offline=options.offline, refresh=options.refresh,
         pins={} if options.force else _pins(output),
     )  # fmt: skip
     try:
-        checkpoint = open_source(source, options, supply)
-        prepared = (prepare_folder if output.suffix != ".gguf" else _prepare_gguf)(checkpoint, output, options)
+        checkpoint, prepared = plan(supply)
         _refuse_own_input(checkpoint, [f.path for f in prepared.plan.files])
     except BaseException:
         supply.close()

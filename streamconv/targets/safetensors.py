@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import struct
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,26 @@ _OTHER = {
 INDEX = "model.safetensors.index.json"
 
 
+@dataclass(frozen=True)
+class FolderKind:
+    """How the files of a folder are called.
+
+    Attributes
+    ----------
+    config : the configuration
+    weights : the one file of weights, without its ending
+    splits : whether weights may be in several files
+    """
+
+    config: str
+    weights: str
+    splits: bool
+
+
+MODEL = FolderKind("config.json", "model", True)
+ADAPTER = FolderKind("adapter_config.json", "adapter_model", False)
+
+
 def stored_type(dtype: str) -> TensorType:
     """The type as which a tensor of ``dtype`` is copied; KeyError for one that has no whole bytes."""
     return TYPES[dtype] if dtype in TYPES else TensorType(dtype, -1, 1, _OTHER[dtype])
@@ -39,28 +60,29 @@ def layout(
     config: bytes,
     side: Mapping[str, bytes],
     *,
+    kind: FolderKind = MODEL,
     max_bytes: int = MAX_SHARD_BYTES,
     job_key: str = "",
 ) -> list[FileLayout]:
-    """Lay out the files of a model folder.
+    """Lay out the files of a folder.
 
     Parameters
     ----------
     folder : final name
     tensors : of block size 1
-    config : config.json
+    config : the configuration
     side : the other small files by name
     max_bytes : limit of a shard; a larger tensor gets one of its own
     job_key : identifies the job, in the free text of every shard
     """
-    shards = split(tensors, max_bytes)
-    names = ["model.safetensors"]
+    shards = split(tensors, max_bytes if kind.splits else 0)
+    names = [f"{kind.weights}.safetensors"]
     if len(shards) > 1:
-        names = [f"model-{k + 1:05d}-of-{len(shards):05d}.safetensors" for k in range(len(shards))]
+        names = [f"{kind.weights}-{k + 1:05d}-of-{len(shards):05d}.safetensors" for k in range(len(shards))]
     files = [
         _shard(folder / name, tensors, numbers, job_key) for name, numbers in zip(names, shards, strict=True)
     ]  # fmt: skip
-    small = {**side, "config.json": config}
+    small = {**side, kind.config: config}
     if len(shards) > 1:
         small[INDEX] = _index(tensors, dict(zip(names, shards, strict=True)))
     return files + [FileLayout(folder / name, data, len(data), ()) for name, data in sorted(small.items())]

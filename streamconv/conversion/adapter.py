@@ -1,0 +1,51 @@
+"""Plans an adapter folder: what turns one model into another, as PEFT saves it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from ..engine import budget
+from ..errors import UsageError
+from ..merging.extraction import Extraction, open_extraction
+from ..sources.checkpoint import Checkpoint
+from ..targets import safetensors
+from .folder import prepare_folder
+from .opening import open_source
+from .options import Options
+from .outputs import supplied
+from .prepared import Prepared
+from .supply import Supply
+
+
+def prepare_adapter(
+    base: str | os.PathLike[str],
+    tuned: str | os.PathLike[str],
+    output: str | os.PathLike[str],
+    extraction: Extraction,
+    options: Options,
+) -> Prepared:
+    """Plan the extraction of an adapter: reads headers and configurations, writes nothing.
+
+    Raises
+    ------
+    UsageError, BadInput, InputMissing, NoPermission : what is wrong, before anything is written
+    """
+    if not all(map(os.fspath, (base, tuned, output))):
+        raise UsageError("a name of a file is empty")
+    output = Path(output)
+    if output.suffix in (".gguf", ".safetensors"):
+        raise UsageError(f"{output}: an adapter is a folder", f"Name it {output.with_suffix('')}.")
+
+    def planned(supply: Supply) -> tuple[Checkpoint, Prepared]:
+        checkpoint = open_extraction(
+            open_source(base, options, supply),
+            open_source(tuned, options, supply),
+            extraction,
+            base_name=os.fspath(base),
+            threads=budget.default_threads() if options.threads is None else options.threads,
+            ram_bytes=budget.default_ram() if options.ram_bytes is None else options.ram_bytes,
+        )
+        return checkpoint, prepare_folder(checkpoint, output, options, safetensors.ADAPTER)
+
+    return supplied(output, options, planned)

@@ -1,0 +1,127 @@
+"""Two models as an adapter."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import xxhash
+
+from ...errors import BadInput, UsageError
+from ...rows import RowSource, matrix_shape
+from ...sources.checkpoint import Checkpoint
+from .. import side_files
+from ..assembly import RecipeFile
+from .factors import Factors, LeftColumns, LeftRows, RightColumns, RightRows, Settings, Workshop, working_bytes
+from .modules import Choice, Pair, describe, pairs_of, select
+
+#: raised whenever the same command would give other factors than before
+ARITHMETIC = 1
+CONFIG = "adapter_config.json"
+
+
+@dataclass(frozen=True)
+class Extraction:
+    """What to extract; see ``Choice`` and ``Settings``."""
+
+    choice: Choice
+    distribute: bool = True
+    epsilon: float = 0.0
+
+
+def open_extraction(
+    base: Checkpoint,
+    tuned: Checkpoint,
+    extraction: Extraction,
+    *,
+    base_name: str = "",
+    threads: int = 1,
+    ram_bytes: int | None = None,
+) -> Checkpoint:
+    """The adapter that turns ``base`` into ``tuned``, as near as its rank allows; reads headers, no weights.
+
+    Parameters
+    ----------
+    base_name : what the adapter calls its base; empty: the path
+    threads : never changes a value
+    ram_bytes : memory that may be used for one matrix
+
+    Returns
+    -------
+    Checkpoint : tensors named as PEFT names them; ``config`` is adapter_config.json; ``side`` holds the tokenizer where it
+        is not that of the base
+
+    Raises
+    ------
+    BadInput : the models have not the same structure, or differ in what an adapter cannot express
+    UsageError : the choice makes no sense, or needs more memory
+    """
+    for each in (base, tuned):
+        if each.metadata is not None:
+            raise BadInput(f"{each.path} is a GGUF file, whose tensors no adapter names", "Give checkpoint folders.")
+    choice = extraction.choice
+    selection = select(base, pairs_of(base, tuned), choice)
+    workshop = Workshop(threads)
+    settings = Settings(choice.rank, extraction.distribute, extraction.epsilon)
+    tensors: dict[str, RowSource] = {}
+    for pair in selection.decomposed:
+        _check_memory(pair, choice, ram_bytes)
+        tensors |= _factors(pair, settings, workshop, pair.module in selection.conv1d)
+    for pair in selection.saved:
+        tensors[f"base_model.model.{pair.name}"] = pair.tuned
+    layers = {pair.module for pair in selection.decomposed}
+    for pair in selection.biases:
+        inner = "base_layer." if pair.module in layers else ""
+        tensors[f"base_model.model.{pair.module}.{inner}bias"] = pair.tuned
+    config = describe(selection, choice, base, base_name or str(base.path))
+    return Checkpoint(
+        path=tuned.path,
+        tensors=tensors,
+        config=config,
+        inputs=(_own_input(tuned.path, extraction), *base.inputs, *tuned.inputs),
+        warnings=[*base.warnings, *tuned.warnings],
+        side=_side(base, tuned, config),
+        name=f"{tuned.path.name} as an adapter",
+    )
+
+
+def _factors(pair: Pair, settings: Settings, workshop: Workshop, conv1d: bool) -> dict[str, RowSource]:
+    """The two factors of a matrix, by name. Of a layer stored as [n_out, n_in] A belongs to the columns, else to the rows."""
+    prefix = f"base_model.model.{pair.module}"
+    factors = Factors(pair.name, pair.base, pair.tuned, settings, workshop)
+    if pair.is_embedding:
+        a, b = "lora_embedding_A", "lora_embedding_B"
+    else:
+        a, b = "lora_A.weight", "lora_B.weight"
+    if pair.is_embedding or conv1d:
+        return {f"{prefix}.{a}": LeftColumns(factors), f"{prefix}.{b}": RightColumns(factors)}
+    return {f"{prefix}.{a}": RightRows(factors), f"{prefix}.{b}": LeftRows(factors)}
+
+
+def _check_memory(pair: Pair, choice: Choice, ram_bytes: int | None) -> None:
+    n_rows, n_cols = matrix_shape(pair.base.shape)
+    rank = min(choice.rank, n_rows, n_cols)
+    needed = working_bytes(n_rows, n_cols, rank) + (4 * rank * n_rows if pair.is_embedding else 0)
+    if ram_bytes is not None and needed > ram_bytes:
+        raise UsageError(
+            f"{pair.name!r} of shape {list(pair.base.shape)} needs {needed >> 20} MiB at rank {rank}, "
+            f"the budget is {ram_bytes >> 20} MiB",
+            "Give a larger --ram or a smaller --rank.",
+        )
+
+
+def _own_input(path: Path, extraction: Extraction) -> RecipeFile:
+    """The settings as an input, for they decide values that no shape shows."""
+    digest = xxhash.xxh3_128(repr((ARITHMETIC, extraction)).encode()).hexdigest()
+    return RecipeFile("settings", path, 0, digest, 0, 0, 0)
+
+
+def _side(base: Checkpoint, tuned: Checkpoint, config: dict[str, object]) -> dict[str, Path | bytes]:
+    """adapter_config.json, and the tokenizer of the tuned model where it is not that of the base."""
+    names = side_files.tokenizer_names(tuned)
+    same = all(tuned.side_bytes(name) == base.side_bytes(name) for name in names)
+    found = {name: tuned.side_file(name) for name in names if not same}
+    side: dict[str, Path | bytes] = {name: file for name, file in found.items() if file is not None}
+    side[CONFIG] = (json.dumps(config, indent=2, ensure_ascii=False) + "\n").encode()
+    return side
