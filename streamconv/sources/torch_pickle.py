@@ -6,7 +6,7 @@ a record, a tag or a pure function. Nothing is imported, no attribute is looked 
 refused before it does anything. What comes out is made of dict, list, tuple, str, bytes, int, float, bool, None, and
 ``Tag``, ``Storage`` and ``Tensor`` of ``torch_globals``.
 
-The program cannot take more than ``_MAX_STEPS`` steps nor about ``_MAX_MEMORY`` bytes, which is some 80 000 tensors in a file.
+The program cannot take more than ``_MAX_STEPS`` steps nor about ``_MAX_MEMORY`` bytes, which is some 45 000 tensors in a file.
 Not checked here: whether a tensor lies inside its storage, and whether the storage is there.
 
 Source: pickletools of the standard library.
@@ -23,8 +23,9 @@ from .naming import shown
 from .torch_globals import GLOBALS, Function, Storage, storage_of
 
 MAX_PICKLE_BYTES = 32 << 20
-_MAX_STEPS = 4_000_000
-_MAX_MEMORY = 160 << 20
+_MAX_STEPS = 1_500_000
+_MAX_MEMORY = 128 << 20
+_U32 = struct.Struct("<I")
 #: longest module or class name that is looked at
 _MAX_LINE = 256
 #: integers below this have hashes that differ, so no dictionary can be made slow
@@ -111,6 +112,13 @@ class Unpickler:
     def _unsigned(self, n_bytes: int) -> int:
         return int.from_bytes(self._take(n_bytes), "little")
 
+    def _word(self) -> int:
+        at = self._at
+        if at + 4 > len(self._data):
+            self._take(4)
+        self._at = at + 4
+        return int(_U32.unpack_from(self._data, at)[0])
+
     def _byte(self) -> int:
         at = self._at
         if at >= len(self._data):
@@ -168,10 +176,14 @@ class Unpickler:
     # ---- values
 
     def _text(self, n_bytes: int) -> None:
-        self._push(self._decoded(self._take(n_bytes)), 64 + 4 * n_bytes)
+        raw = self._take(n_bytes)
+        self.charge(64 + 4 * n_bytes)
+        self._stack.append(self._decoded(raw))
 
     def _bytes(self, n_bytes: int) -> None:
-        self._push(bytes(self._take(n_bytes)), 64 + n_bytes)
+        raw = self._take(n_bytes)
+        self.charge(64 + n_bytes)
+        self._stack.append(bytes(raw))
 
     def _int(self, n_bytes: int) -> None:
         self._push(int.from_bytes(self._take(n_bytes), "little", signed=True), 32 + n_bytes)
@@ -222,6 +234,7 @@ class Unpickler:
     def _global(self, module: Any, name: Any) -> None:
         if type(module) is not str or type(name) is not str:
             self.fail("the pickle names a global by something that is not text")
+        self.charge(500)  # nothing is kept, but it takes the time of many other opcodes
         found = GLOBALS.get((module, name))
         if found is None:
             self.fail(
@@ -279,10 +292,10 @@ _OPCODES: dict[int, Callable[[Unpickler], object]] = {
     ord("0"): Unpickler._pop,
     ord("1"): lambda m: m._pop_to_mark(),
     ord("q"): lambda m: m._put(m._byte()),
-    ord("r"): lambda m: m._put(m._unsigned(4)),
+    ord("r"): lambda m: m._put(m._word()),
     0x94: lambda m: m._put(len(m._memo)),
     ord("h"): lambda m: m._get(m._byte()),
-    ord("j"): lambda m: m._get(m._unsigned(4)),
+    ord("j"): lambda m: m._get(m._word()),
     ord("N"): lambda m: m._push(None, 0),
     0x88: lambda m: m._push(True, 0),
     0x89: lambda m: m._push(False, 0),
@@ -290,16 +303,16 @@ _OPCODES: dict[int, Callable[[Unpickler], object]] = {
     ord("M"): lambda m: m._push(m._unsigned(2), 32),
     ord("J"): lambda m: m._int(4),
     0x8A: lambda m: m._int(m._byte()),
-    0x8B: lambda m: m._int(m._unsigned(4)),
+    0x8B: lambda m: m._int(m._word()),
     ord("G"): Unpickler._float,
-    ord("X"): lambda m: m._text(m._unsigned(4)),
+    ord("X"): lambda m: m._text(m._word()),
     0x8C: lambda m: m._text(m._byte()),
     0x8D: lambda m: m._text(m._unsigned(8)),
     # str of Python 2, which wrote many of the old files
     ord("U"): lambda m: m._text(m._byte()),
-    ord("T"): lambda m: m._text(m._unsigned(4)),
+    ord("T"): lambda m: m._text(m._word()),
     ord("C"): lambda m: m._bytes(m._byte()),
-    ord("B"): lambda m: m._bytes(m._unsigned(4)),
+    ord("B"): lambda m: m._bytes(m._word()),
     0x8E: lambda m: m._bytes(m._unsigned(8)),
     ord(")"): lambda m: m._push((), 0),
     0x85: lambda m: m._tuple(1),

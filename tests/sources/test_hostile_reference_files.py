@@ -12,7 +12,7 @@ from streamconv.errors import StreamconvError
 from streamconv.sources import open_checkpoint
 
 #: what a look at the containers alone must notice; values and encodings are the business of later stages
-CONTAINERS = ("st_", "index_", "gguf_", "config_missing")
+CONTAINERS = ("st_", "index_", "gguf_", "torch_", "config_missing")
 VALUES = ("st_value_",)
 
 
