@@ -1,5 +1,5 @@
 # make convert [MODEL=folder] [OUT=file.gguf] [TYPE=Q4_K_M] [RAM=1GiB] [THREADS=n]   convert a checkpoint
-# make test | test-all | bench | lint | peers | clean
+# make test | test-all | coverage | bench | lint | peers | clean
 
 PYTHON  ?= python3
 VENV    ?= .venv
@@ -14,7 +14,7 @@ PEERS   ?= $(CACHE)/peers
 BIN := $(VENV)/bin
 STREAMCONV := $(BIN)/streamconv
 
-.PHONY: convert test test-all bench lint types peers clean
+.PHONY: convert test test-all coverage bench lint peers clean
 .DELETE_ON_ERROR:
 
 convert: $(VENV)/.installed
@@ -40,6 +40,14 @@ test: $(VENV)/.dev
 
 test-all: $(VENV)/.dev
 	$(BIN)/python -m pytest -n auto
+
+# Compiled kernels cannot be traced: what their source does is measured where they run as plain Python.
+coverage: $(VENV)/.dev
+	$(BIN)/coverage erase
+	$(BIN)/coverage run -m pytest -n auto -m "not slow"
+	$(BIN)/coverage run -m pytest -n auto tests/quant/test_interpreted.py
+	$(BIN)/coverage combine --quiet
+	$(BIN)/coverage report --skip-covered --fail-under=90
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
