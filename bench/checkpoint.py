@@ -51,7 +51,7 @@ def write(out: Path, shape: str = "70b", layers: int = 2, seed: int = 0) -> None
     if (out / "config.json").exists():
         return
     out.mkdir(parents=True, exist_ok=True)
-    hidden, ffn, heads, kv, vocab, _ = SHAPES[shape]
+    hidden = SHAPES[shape][0]
     rng = np.random.default_rng(seed)
     pool = bf16(rng.standard_t(8, size=32 << 20) * 0.02)
     norm = bf16(1 + rng.standard_normal(hidden) * 0.1)
@@ -86,6 +86,12 @@ def write(out: Path, shape: str = "70b", layers: int = 2, seed: int = 0) -> None
                     f.write(pool[start : start + n].data)
                     left, start = left - n, 0
     (out / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weight_map}))
+    write_side_files(out, shape, layers, {})
+
+
+def write_side_files(out: Path, shape: str, layers: int, more: dict[str, object]) -> None:
+    """Tokenizer and config.json, the latter with what is in ``more``."""
+    hidden, ffn, heads, kv, vocab, _ = SHAPES[shape]
     for name in ("tokenizer.model", "tokenizer_config.json"):
         shutil.copy(TOKENIZER / name, out / name)
     config = {
@@ -94,7 +100,7 @@ def write(out: Path, shape: str = "70b", layers: int = 2, seed: int = 0) -> None
         "rms_norm_eps": 1e-5, "rope_theta": 500000.0, "head_dim": hidden // heads, "max_position_embeddings": 8192,
         "hidden_act": "silu", "tie_word_embeddings": False, "torch_dtype": "bfloat16", "bos_token_id": 2, "eos_token_id": 1,
     }  # fmt: skip
-    (out / "config.json").write_text(json.dumps(config, indent=1))
+    (out / "config.json").write_text(json.dumps(config | more, indent=1))
 
 
 if __name__ == "__main__":
