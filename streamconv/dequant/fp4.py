@@ -23,7 +23,9 @@ _MX, _NV = 32, 16
 
 
 class Mxfp4Rows(NibbleRows):
-    """``parts`` are codes and exponents (2^(byte − 127); 255 is NaN)."""
+    """``parts`` are codes and exponents (2^(byte − 127); 255 is NaN). Every product is a number of bfloat16."""
+
+    exact = True
 
     def __init__(self, name: str, shape: tuple[int, ...], parts: list[Raw]) -> None:
         super().__init__(name, shape, "BF16", "mxfp4", parts, table=E2M1, high_first=False, block=_MX)

@@ -16,6 +16,10 @@ from .raw import Raw
 #: values of the four-bit float E2M1; bit 3 is the sign
 E2M1 = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, -0.0, -0.5, -1.0, -1.5, -2.0, -3.0, -4.0, -6.0)
 
+_F32 = 24
+#: significant bits of the types
+_PRECISION = {"BF16": 8, "F16": 11, "F32": _F32}
+
 
 @once
 def pairs(table: tuple[float, ...], high_first: bool) -> NDArray[np.uint64]:
@@ -36,7 +40,9 @@ class NibbleRows(DecodedRows):
     block : elements of a block, even
     """
 
-    kernels = ("nibbles", "rounding")
+    kernels = ("nibbles",)
+    #: whether products are numbers of type ``dtype`` without any rounding
+    exact = False
 
     def __init__(
         self, name: str, shape: tuple[int, ...], dtype: str, encoding: str, parts: Sequence[Raw], *,
@@ -46,10 +52,13 @@ class NibbleRows(DecodedRows):
         self._packed = parts[0]
         self._block = block
         self._pairs = pairs(table, high_first)
+        self._precision = _F32 if self.exact else _PRECISION[dtype]
 
     def _step(self) -> int:
-        # Nothing is done twice to an unrounded value, and the fewer calls the better.
-        return max(1, self.n_rows) if self.dtype == "F32" else super()._step()
+        return max(1, self.n_rows)  # the kernel rounds as it goes, and the fewer calls the better
+
+    def _round(self, out: Floats) -> None:
+        """Done already."""
 
     def _decode(self, start: int, stop: int, out: Floats) -> None:
         first, last = start * self.n_cols, stop * self.n_cols
@@ -68,7 +77,7 @@ class NibbleRows(DecodedRows):
         n_blocks = -(-self.n_rows * self.n_cols // self._block)
         scales = self._scales(a, min(b, n_blocks))
         packed = self._packed.bytes(first // 2, last // 2)
-        load("nibbles").expand(packed, self._pairs, scales, self._block, first - a * self._block, out)
+        load("nibbles").expand(packed, self._pairs, scales, self._block, first - a * self._block, self._precision, out)
 
     def _scales(self, start: int, stop: int) -> Floats:
         """Scales of blocks ``start..stop``."""

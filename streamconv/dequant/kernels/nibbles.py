@@ -10,20 +10,22 @@ from __future__ import annotations
 import numpy as np
 
 from ...quant.lanes import kernel
+from .rounding import rounded_bf16, rounded_f16
 
 #: bytes expanded before they are scaled; 8 KiB of values
 _RUN = 1024
 
 
 @kernel
-def expand(packed, pairs, scales, block, phase, out):  # type: ignore[no-untyped-def]
-    """``out = code value · scale of its block``, one rounding.
+def expand(packed, pairs, scales, block, phase, precision, out):  # type: ignore[no-untyped-def]
+    """``out = code value · scale of its block``, one float32 product, then rounded to the type wanted.
 
     packed : uint8[n / 2]
     pairs : uint64[256], the bits of the two float32 values of each byte, the first in the low half
     scales : float32[at least the blocks touched], the first for the block in which ``out`` begins
     block : int64, elements of a block, even
     phase : int64, elements of the first block that lie before ``out``, even
+    precision : int64, significant bits wanted: 8 for bfloat16, 11 for float16, 24 for float32
     out : float32[n], n even
     """
     words = out.view(np.uint64)
@@ -42,6 +44,13 @@ def expand(packed, pairs, scales, block, phase, out):  # type: ignore[no-untyped
             for i in range(len(values)):
                 values[i] = values[i] * scale
             at = limit
+        run = out[2 * np.int64(start) : end]
+        if precision == 8:
+            for i in range(len(run)):
+                run[i] = rounded_bf16(run[i])
+        elif precision == 11:
+            for i in range(len(run)):
+                run[i] = rounded_f16(run[i])
         start = stop
 
 

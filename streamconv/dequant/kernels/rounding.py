@@ -1,10 +1,13 @@
-"""The one rounding at the end of every decoder: float32 to the values of a 16-bit type, in place."""
+"""The one rounding at the end of every decoder: float32 to the values of a 16-bit type, in place.
+
+After an edit here delete numba's cache: it does not notice that a helper changed which another file's kernel took in.
+"""
 
 from __future__ import annotations
 
 import numpy as np
 
-from ...quant.lanes import HALF, bits, f32_to_bf16, from_bits, kernel
+from ...quant.lanes import HALF, bits, f32_to_bf16, from_bits, inline, kernel
 
 _ABS, _SIGN = np.int32(0x7FFFFFFF), np.int32(-0x80000000)
 _INFINITE = np.int32(0x7F800000)
@@ -12,30 +15,43 @@ _INFINITE = np.int32(0x7F800000)
 _F16_NORMAL, _F16_END = np.int32(0x38800000), np.int32(0x47800000)
 
 
+@inline
+def rounded_bf16(v):  # type: ignore[no-untyped-def]
+    """The nearest bfloat16, ties to even, still float32."""
+    return from_bits(np.int32(f32_to_bf16(v) << 16))
+
+
+@inline
+def rounded_f16(v):  # type: ignore[no-untyped-def]
+    """The nearest float16, ties to even, still float32; overflow becomes infinity.
+
+    Normal numbers are rounded as integers; below them adding and subtracting 0.5 rounds at 2^-24, the step of float16 there.
+    """
+    u = bits(v)
+    a = np.int32(u & _ABS)
+    normal = np.int32(np.int32(a + np.int32(0xFFF) + np.int32((a >> 13) & 1)) & np.int32(-0x2000))
+    small = bits((from_bits(a) + HALF) - HALF)
+    rounded = small if a < _F16_NORMAL else normal
+    rounded = _INFINITE if rounded >= _F16_END else rounded
+    rounded = a if a > _INFINITE else rounded
+    return from_bits(np.int32(rounded | np.int32(u & _SIGN)))
+
+
 @kernel
 def round_bf16(x):  # type: ignore[no-untyped-def]
-    """Round to bfloat16, ties to even.
+    """Round to bfloat16.
 
     x : float32[n], changed in place
     """
     for i in range(len(x)):
-        x[i] = from_bits(np.int32(f32_to_bf16(x[i]) << 16))
+        x[i] = rounded_bf16(x[i])
 
 
 @kernel
 def round_f16(x):  # type: ignore[no-untyped-def]
-    """Round to float16, ties to even; overflow becomes infinity.
-
-    Normal numbers are rounded as integers; below them adding and subtracting 0.5 rounds at 2^-24, the step of float16 there.
+    """Round to float16.
 
     x : float32[n], changed in place
     """
     for i in range(len(x)):
-        u = bits(x[i])
-        a = np.int32(u & _ABS)
-        normal = np.int32(np.int32(a + np.int32(0xFFF) + np.int32((a >> 13) & 1)) & np.int32(-0x2000))
-        small = bits((from_bits(a) + HALF) - HALF)
-        rounded = small if a < _F16_NORMAL else normal
-        rounded = _INFINITE if rounded >= _F16_END else rounded
-        rounded = a if a > _INFINITE else rounded
-        x[i] = from_bits(np.int32(rounded | np.int32(u & _SIGN)))
+        x[i] = rounded_f16(x[i])
