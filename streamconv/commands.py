@@ -262,8 +262,8 @@ def status(a: argparse.Namespace) -> int:
     output = Path(a.output)
     job_dir = output.with_name(output.name + ".streamconv")
     if not job_dir.is_dir():
-        done = output.is_file()
-        if not done and not list(output.parent.glob(f"{output.stem}-00001-of-*.gguf")):
+        shards = [*output.parent.glob(f"{output.stem}-00001-of-*.gguf"), *output.glob("*.safetensors")]
+        if not output.is_file() and not shards:
             raise InputMissing(f"{output}: neither finished nor begun")
         facts: dict[str, Any] = {"status": "done", "resumable": False}
         print(json.dumps(facts) if a.json else f"{output} is complete")

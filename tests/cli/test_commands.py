@@ -174,6 +174,11 @@ def test_status_of_shards_knows_them(here: Any, small: Path, tmp_path: Path) -> 
     assert here("status", tmp_path / "x.gguf").code == 0
 
 
+def test_status_of_a_finished_folder_knows_it(here: Any, small: Path, tmp_path: Path) -> None:
+    assert here("convert", small, tmp_path / "out", "--type", "bf16", "--quiet").code == 0
+    assert here("status", tmp_path / "out").out == f"{tmp_path / 'out'} is complete\n"
+
+
 def test_the_report_tells_hash_and_error_of_every_tensor(here: Any, small: Path, tmp_path: Path) -> None:
     out, report = tmp_path / "x.gguf", tmp_path / "report.jsonl"
     assert here("convert", small, out, "--type", "q8_0", "--report", report, "--quiet").code == 0
