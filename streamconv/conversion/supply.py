@@ -214,11 +214,13 @@ class Supply:
         """
         from ..sources.hub.files import recorded
 
-        for chunk in chunks:
+        todo = list(chunks)
+        for chunk in todo:
             with recorded() as spans:
                 chunk.item.prefetch(chunk.start, chunk.stop)
             self._spans[chunk.number] = spans
-            for arriving, offset, length in spans:
+        for chunk in sorted(todo, key=self.place):
+            for arriving, offset, length in self._spans[chunk.number]:
                 arriving.claim(offset, length)
         self.transfer.lock_to_read = True
         missing = self.missing_bytes()
@@ -226,6 +228,19 @@ class Supply:
             names = ", ".join(str(m) for m in self.models.values())
             self._tell(f"fetching {names}: {missing:,} bytes to come, kept in {self._store.root}")
         self.transfer.start()
+
+    def place(self, chunk: Chunk) -> tuple[int, int]:
+        """Number of the file and the offset at which what ``chunk`` needs begins; see ``engine.run.Supply``."""
+        spans = self._spans.get(chunk.number)
+        if not spans:
+            return 0, 0
+        arriving, offset, _ = spans[0]
+        return self._numbers.get(id(arriving), 0), offset
+
+    @cached_property
+    def _numbers(self) -> dict[int, int]:
+        """The weight files in the order in which they are fetched, by identity."""
+        return {id(arriving): number for number, arriving in enumerate(self._weights)}
 
     def committed(self, chunks: Iterable[Chunk]) -> None:
         """These chunks are durable: what only they needed may go."""

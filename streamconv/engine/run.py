@@ -55,6 +55,9 @@ class Reporter(Protocol):
 class Supply(Protocol):
     """Whoever brings the inputs while they are being read. Called from several threads."""
 
+    def place(self, chunk: Chunk) -> tuple[int, int]:
+        """Where the inputs of ``chunk`` begin: chunks are made in the order in which inputs come."""
+
     def committed(self, chunks: Sequence[Chunk]) -> None:
         """These chunks are durable; their inputs are not needed for them any more."""
 
@@ -166,6 +169,8 @@ class _Run:
         self._supply = supply
         self._chunks = job.plan.chunks()
         self.pending = bundles(c for c in self._chunks if c.number not in job.done)
+        if supply is not None:
+            self.pending.sort(key=lambda bundle: supply.place(bundle[0]))
         self._next = 0
         self._changed = threading.Condition()
         self._finished: list[Stamp] = []
