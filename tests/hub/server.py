@@ -5,7 +5,7 @@ with Hub() as hub:
     hub.fault = lambda ask: Cut(1000)       # what happens to the next answers
     HF_ENDPOINT=hub.url
 
-server.py FOLDER [ORG/NAME]                 serve a folder until killed; prints the address
+server.py FOLDER [ORG/NAME [BYTES_PER_S]]   serve a folder until killed, each connection at most so fast; prints the address
 """
 
 from __future__ import annotations
@@ -366,6 +366,8 @@ class _Handler(BaseHTTPRequestHandler):
 def main() -> None:
     hub = Hub()
     hub.add(sys.argv[2] if len(sys.argv) > 2 else "org/model", Path(sys.argv[1]))
+    if len(sys.argv) > 3:
+        hub.fault = lambda ask: Slow(float(sys.argv[3]))
     print(hub.url, flush=True)
     while True:
         time.sleep(3600)
