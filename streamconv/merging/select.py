@@ -133,33 +133,36 @@ class _Hits:
         """Take the hits of a block."""
         rows = [row[:n] for row, n in zip(hits, n_hits.tolist(), strict=True)]
         self._room -= int(n_hits.sum())
-        if self._room >= 0:
-            self._listed[block] = [row.copy() for row in rows]
-        else:
+        if self._room < 0:
             self._tally(rows)
+        else:
+            self._listed[block] = [row.copy() for row in rows]
 
     def _tally(self, rows: list[Keys]) -> None:
+        for row, counts in zip(rows, self._counted(), strict=True):
+            load("ranks").tally(row, counts)
+
+    def _counted(self) -> Counts:
+        """Counts of all hits so far; nothing is listed any more."""
         if self._counts is None:
             self._counts = np.zeros((len(self.above), self._width), np.int64)
-            for listed in self._listed.values():
-                self._tally(listed)
-            self._listed = {}
-        for row, counts in zip(rows, self._counts, strict=True):
-            load("ranks").tally(row, counts)
+        listed, self._listed = self._listed, {}
+        for rows in listed.values():
+            self._tally(rows)
+        return self._counts
 
     def join(self, others: Sequence[_Hits]) -> None:
         """Take what other threads have."""
+        counted = any(each._counts is not None for each in (self, *others))
         for other in others:
             self.above += other.above
-            self._listed |= other._listed
-            if other._counts is not None:
-                self._tally([])
-                assert self._counts is not None
-                self._counts += other._counts
-        if self._counts is not None:
-            for listed in self._listed.values():
-                self._tally(listed)
-            self._listed = {}
+            if counted:
+                found = self._counted()
+                found += other._counted()
+            else:
+                self._listed |= other._listed
+        if counted:
+            self._counted()
 
     def ranked(self, number: int, rank: int) -> tuple[int, int, int]:
         """The ``rank``-th largest of a search's hits, how many are larger, and how many equal it; -1 where there is none."""

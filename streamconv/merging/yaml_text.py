@@ -58,7 +58,7 @@ def read_documents(path: Path) -> list[tuple[Any, str]]:
         mark = getattr(e, "problem_mark", None) or getattr(e, "context_mark", None)
         at = f" at line {mark.line + 1}, column {mark.column + 1}" if mark else ""
         raise BadInput(f"{path} is not valid YAML{at}: {getattr(e, 'problem', None) or e}") from None
-    texts = _texts(text, starts, len(values))
+    texts = _texts(text, starts, len(values)) if values else []
     documents = [(value, part) for value, part in zip(values, texts, strict=True) if value is not None]
     if not documents:
         raise BadInput(f"{path} holds no recipe", "A recipe is a YAML mapping with merge_method and models.")
