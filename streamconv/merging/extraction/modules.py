@@ -89,6 +89,7 @@ class Selection:
     biases : likewise, being biases of layers
     conv1d : paths of layers that are stored as [n_in, n_out]
     modules : paths of all modules of the model
+    tied : head and embedding are one tensor of both models
     """
 
     decomposed: Sequence[Pair]
@@ -96,6 +97,7 @@ class Selection:
     biases: Sequence[Pair]
     conv1d: frozenset[str]
     modules: tuple[str, ...]
+    tied: bool
 
 
 def pairs_of(base: Checkpoint, tuned: Checkpoint) -> list[Pair]:
@@ -166,7 +168,8 @@ def select(base: Checkpoint, pairs: Sequence[Pair], choice: Choice) -> Selection
     conv1d = frozenset(
         p.module for p in decomposed if is_gpt2 and p.place.layer is not None and _CONV1D.search(p.module)
     )
-    return Selection(decomposed, saved, biases, conv1d, tuple(dict.fromkeys(pair.module for pair in pairs)))
+    tied = _says_tied(base.config) and not any(pair.place.is_head for pair in pairs)
+    return Selection(decomposed, saved, biases, conv1d, tuple(dict.fromkeys(pair.module for pair in pairs)), tied)
 
 
 def _refuse(pair: Pair, choice: Choice) -> None:
@@ -193,7 +196,7 @@ def _is_named(module: str, names: Iterable[str]) -> bool:
     return any(module == name or module.endswith(f".{name}") for name in names)
 
 
-def describe(selection: Selection, choice: Choice, base: Checkpoint, base_name: str) -> dict[str, Any]:
+def describe(selection: Selection, choice: Choice, base_name: str) -> dict[str, Any]:
     """adapter_config.json. The scale of every layer is 1, for its alpha is its rank."""
     ranks = {pair.module: min(choice.rank, *matrix_shape(pair.base.shape)) for pair in selection.decomposed}
     rank = max(ranks.values(), default=choice.rank)
@@ -203,13 +206,10 @@ def describe(selection: Selection, choice: Choice, base: Checkpoint, base_name: 
         keys = _short([m for m, found in others.items() if found == r], selection.modules)
         pattern |= {key.replace(".", r"\."): r for key in keys}
     saved = [pair.module for pair in selection.saved]
-    tied = not any(p.place.is_head for p in (*selection.decomposed, *selection.saved)) and any(
-        pair.is_embedding for pair in selection.saved
-    )
     return {
         "base_model_name_or_path": base_name,
         "bias": "all" if selection.biases else "none",
-        "ensure_weight_tying": tied and _says_tied(base.config),
+        "ensure_weight_tying": selection.tied and any(pair.is_embedding for pair in selection.saved),
         "fan_in_fan_out": bool(selection.conv1d),
         "inference_mode": True,
         "lora_alpha": rank,

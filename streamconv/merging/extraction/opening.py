@@ -74,7 +74,10 @@ def open_extraction(
     for pair in selection.biases:
         inner = "base_layer." if pair.module in layers else ""
         tensors[f"base_model.model.{pair.module}.{inner}bias"] = pair.tuned
-    config = describe(selection, choice, base, base_name or str(base.path))
+    embedding = next((pair.tuned for pair in selection.saved if pair.is_embedding), None)
+    if selection.tied and embedding is not None:  # PEFT wants the head in the file, too, though it is the embedding
+        tensors["base_model.model.lm_head.weight"] = embedding
+    config = describe(selection, choice, base_name or str(base.path))
     return Checkpoint(
         path=tuned.path,
         tensors=tensors,
