@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from .lanes import ZERO, kernel
+from .lanes import ZERO, inline, kernel
 
 
 @kernel
@@ -25,21 +25,27 @@ def scaled_columns(x, w, importance, n, factor):  # type: ignore[no-untyped-def]
 
     importance : float32[n_cols]; factor : float32
     """
-    sums = np.empty(8, np.float32)
     blocks = x.size // n
     per_row = importance.size // n
-    for base in range(0, blocks, 8):
-        count = min(8, blocks - base)
-        for b in range(8):
-            sums[b] = ZERO
-        for i in range(n):
-            for b in range(count):
-                v = x[(base + b) * n + i]
-                sums[b] += v * v
-        for b in range(count):
-            sigma2 = factor * sums[b] / np.float32(n)
-            column = (base + b) % per_row * n
-            start = (base + b) * n
-            for i in range(n):
-                v = x[start + i]
-                w[start + i] = importance[column + i] * np.sqrt(sigma2 + v * v)
+    for base in range(0, blocks, 4):
+        # four at a time: a sum in order waits for each addition, four sums do not
+        second, third, fourth = min(base + 1, blocks - 1), min(base + 2, blocks - 1), min(base + 3, blocks - 1)
+        sums = _sums_of_squares(x[base * n :], x[second * n :], x[third * n :], x[fourth * n :], n)
+        for b in range(base, fourth + 1):
+            sigma2 = factor * sums[b - base] / np.float32(n)
+            column = b % per_row * n
+            values, out, columns = x[b * n : (b + 1) * n], w[b * n :], importance[column:]
+            for i in range(len(values)):
+                v = values[i]
+                out[i] = columns[i] * np.sqrt(sigma2 + v * v)
+
+
+@inline
+def _sums_of_squares(x0, x1, x2, x3, n):  # type: ignore[no-untyped-def]
+    s0 = s1 = s2 = s3 = ZERO
+    for i in range(n):
+        s0 += x0[i] * x0[i]
+        s1 += x1[i] * x1[i]
+        s2 += x2[i] * x2[i]
+        s3 += x3[i] * x3[i]
+    return s0, s1, s2, s3

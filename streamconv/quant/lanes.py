@@ -8,6 +8,9 @@ of ``LANES`` values per named row. Two flat arrays with constant offsets (rather
 that loads and stores do not overlap; with many arrays it gives up and stays scalar.
 
 All float constants are ``np.float32``: one Python float would turn an expression into double.
+
+After an edit here delete ``__pycache__`` of this folder: numba's cache notices changes of the file that holds the outer
+kernel only.
 """
 
 from __future__ import annotations
@@ -74,6 +77,23 @@ def clamp(v, low, high):  # type: ignore[no-untyped-def]
 def magnitude(v):  # type: ignore[no-untyped-def]
     """|v| of a float32."""
     return from_bits(bits(v) & _ABS)
+
+
+@inline
+def all_bits(size):  # type: ignore[no-untyped-def]
+    """int32 -1 for any ``size`` that is not negative: for ``blend``, which needs one that LLVM does not see through."""
+    return np.int32(~np.int32(np.int32(size) >> 31))
+
+
+@inline
+def blend(chosen, a, b, ones):  # type: ignore[no-untyped-def]
+    """float32 ``a`` if ``chosen`` else ``b``, for a number in memory that a lane replaces by ``a`` or keeps.
+
+    From an ``if``, or any expression it can prove to be one, LLVM makes masked stores and chosen addresses there, which are
+    many times slower than these three operations; hence ``ones``, made by ``all_bits``.
+    """
+    mask = np.int32(np.int32(-np.int32(chosen)) & ones)
+    return from_bits(np.int32(bits(b) ^ np.int32(np.int32(bits(a) ^ bits(b)) & mask)))
 
 
 @inline

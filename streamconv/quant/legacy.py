@@ -12,7 +12,7 @@ from __future__ import annotations
 import numpy as np
 
 from ..rows import Bytes, Floats
-from .base import Codec
+from .base import Codec, Words
 from .importance import scaled_columns
 from .lanes import (
     ONE,
@@ -26,6 +26,7 @@ from .lanes import (
     magnitude,
     put_f16,
     rint_any,
+    value,
 )
 from .search import (
     GIVEN,
@@ -36,8 +37,9 @@ from .search import (
     SCALE_ROW,
     affine_runs,
     padded,
-    symmetric_runs,
 )
+from .search_symmetric import symmetric_runs
+from .tiles import GROUP, larger
 from .types import TensorType
 
 BLOCK = 32
@@ -50,18 +52,18 @@ _INF, _15, _31 = np.float32(np.inf), np.float32(15.0), np.float32(31.0)
 # vectorize it.
 
 
-@kernel
+@inline
 def _peaks(x, peaks):  # type: ignore[no-untyped-def]
     """The value of largest magnitude of each block, the first of equals; +0 in an empty block.
 
-    x : float32[n_blocks, 32]; peaks : float32[n_blocks]
+    x : as for ``_quantize_plain``; peaks : float32[n_blocks]
     """
     for b in range(len(x)):
         values = x[b]
         # As integers the bits of non-negative floats order like the floats, and integer maxima are free to vectorize.
         positive = negative = np.int32(0)
         for i in range(len(values)):
-            v = bits(values[i])
+            v = bits(value(values[i]))
             positive = v if v > positive else positive
             v = np.int32(v ^ _SIGN)
             negative = v if v > negative else negative
@@ -70,7 +72,8 @@ def _peaks(x, peaks):  # type: ignore[no-untyped-def]
             size = from_bits(positive)
             peak = ZERO
             for i in range(BLOCK - 1 if size > ZERO else -1, -1, -1):
-                peak = values[i] if magnitude(values[i]) == size else peak
+                v = value(values[i])
+                peak = v if magnitude(v) == size else peak
         peaks[b] = peak
 
 
@@ -80,24 +83,25 @@ def _ordered(v):  # type: ignore[no-untyped-def]
     return np.int32(v ^ np.int32((v >> 31) & 0x7FFFFFFF))
 
 
-@kernel
+@inline
 def _ranges(x, low, high):  # type: ignore[no-untyped-def]
-    """Lowest and highest value of each block. x : float32[n_blocks, 32]; low, high : float32[n_blocks]."""
+    """Lowest and highest value of each block. x : as for ``_quantize_plain``; low, high : float32[n_blocks]."""
     for b in range(len(x)):
         values = x[b]
         smallest, greatest = np.int32(0x7FFFFFFF), np.int32(-0x80000000)
         for i in range(len(values)):
-            v = _ordered(bits(values[i]))
+            v = _ordered(bits(value(values[i])))
             smallest = v if v < smallest else smallest
             greatest = v if v > greatest else greatest
         low[b], high[b] = from_bits(_ordered(smallest)), from_bits(_ordered(greatest))
         if low[b] == ZERO:  # of two zeros the first counts
             low[b] = ONE
             for i in range(len(values)):
-                low[b] = values[i] if values[i] < low[b] else low[b]
+                v = value(values[i])
+                low[b] = v if v < low[b] else low[b]
 
 
-@kernel
+@inline
 def _scales(top, low, divisor, half, factor, offset, head):  # type: ignore[no-untyped-def]
     """d = (top − low) / divisor: its reciprocal, what to add before truncating, and the float16 numbers of the block.
 
@@ -114,7 +118,7 @@ def _scales(top, low, divisor, half, factor, offset, head):  # type: ignore[no-u
         head[1, b] = f32_to_f16(low[b])
 
 
-@kernel
+@inline
 def _put_heads(head, out, affine):  # type: ignore[no-untyped-def]
     """Write d, and the minimum where there is one. head : uint16[2, n_blocks]; out : uint8[n_blocks, block_bytes]."""
     for b in range(len(out)):
@@ -147,22 +151,23 @@ def _searched_level(v, base, factor, bottom, top):  # type: ignore[no-untyped-de
     return np.uint8(level - bottom if factor != ZERO else 0)
 
 
-@kernel
+@inline
 def _pack_four_bits(x, out, factor, low, offset, start):  # type: ignore[no-untyped-def]
     """level = min(trunc((x − low) · factor + offset), 15), into the bytes from ``start`` on.
 
-    x : float32[n_blocks, 32]; out : uint8[n_blocks, block_bytes]; factor, low, offset : float32[n_blocks]
+    x : as for ``_quantize_plain``; out : uint8[n_blocks, block_bytes]; factor, low, offset : float32[n_blocks]
     """
     for b in range(len(x)):
         values, qs = x[b], out[b, start:]
         base, f, o = low[b], factor[b], offset[b]
         for j in range(len(qs)):
             # both in one int32 first: bytes are costly to shift, and to make
-            first, second = _plain_level(values[j], base, f, o, _15), _plain_level(values[j + 16], base, f, o, _15)
+            first = _plain_level(value(values[j]), base, f, o, _15)
+            second = _plain_level(value(values[j + 16]), base, f, o, _15)
             qs[j] = np.uint8(np.int32(first | np.int32(second << 4)) & 0xFF)
 
 
-@kernel
+@inline
 def _pack_five_bits(x, out, factor, low, offset, start):  # type: ignore[no-untyped-def]
     """level = min(trunc((x − low) · factor + offset), 31), the fifth bits before ``start``; arrays as above.
 
@@ -174,12 +179,42 @@ def _pack_five_bits(x, out, factor, low, offset, start):  # type: ignore[no-unty
         values, qs = x[b], out[b, start:]
         base, f, o = low[b], factor[b], offset[b]
         for j in range(len(qs)):
-            first, second = _plain_level(values[j], base, f, o, _31), _plain_level(values[j + 16], base, f, o, _31)
+            first = _plain_level(value(values[j]), base, f, o, _31)
+            second = _plain_level(value(values[j + 16]), base, f, o, _31)
             qs[j] = np.uint8(np.int32(np.int32(first & 15) | np.int32(second << 4)) & 0xFF)
             fifths[j] = np.uint8(np.int32(first >> 4) | np.int32(np.int32(second >> 4) << 1))
         for k in range(2):
             out[b, start - 4 + k] = _eight_bits(words[k])
             out[b, start - 2 + k] = _eight_bits(words[k] >> np.uint64(1))
+
+
+@kernel
+def _quantize_plain(x, out, divisor, half, affine, five_bits):  # type: ignore[no-untyped-def]
+    """Encode all blocks without importance, a few at a time; return the largest magnitude.
+
+    x : float32[n_blocks, 32], or bfloat16 as uint16; out : uint8[n_blocks, block_bytes]; divisor, half : float32
+    """
+    top, low = np.zeros(GROUP, np.float32), np.zeros(GROUP, np.float32)
+    factor, offset = np.empty(GROUP, np.float32), np.empty(GROUP, np.float32)
+    head = np.empty((2, GROUP), np.uint16)
+    start = out.shape[1] - 16
+    found = ZERO
+    for a in range(0, len(x), GROUP):
+        values, blocks = x[a : a + GROUP], out[a : a + GROUP]
+        n = len(values)
+        if affine:
+            _ranges(values, low, top)
+            found = larger(found, low[:n])
+        else:
+            _peaks(values, top)
+        found = larger(found, top[:n])
+        _scales(top[:n], low, divisor, half, factor, offset, head)
+        if five_bits:
+            _pack_five_bits(values, blocks, factor, low, offset, start)
+        else:
+            _pack_four_bits(values, blocks, factor, low, offset, start)
+        _put_heads(head, blocks, affine)
+    return found
 
 
 @kernel
@@ -235,29 +270,18 @@ def codec(tensor_type: TensorType, *, affine: bool, five_bits: bool) -> Codec:
     n_max = 31 if five_bits else 15
     half = (n_max + 1) // 2
 
+    divisor, rounding = np.float32(n_max if affine else -half), np.float32(0.5 if affine else half + 0.5)
+
     def encode(x: Floats, out: Bytes, weights: Floats | None, compat: bool) -> None:
         values, blocks = x.reshape(-1, BLOCK), out.reshape(-1, size)
         if weights is not None:
             _searched(values, blocks, weights, x.shape[1])
-            return
-        low, top, factor, offset = np.zeros((4, len(values)), np.float32)
-        head = np.empty((2, len(values)), np.uint16)
-        if affine:
-            _ranges(values, low, top)
         else:
-            _peaks(values, top)
-        _scales(
-            top,
-            low,
-            np.float32(n_max if affine else -half),
-            np.float32(0.5 if affine else half + 0.5),
-            factor,
-            offset,
-            head,
-        )
-        pack = _pack_five_bits if five_bits else _pack_four_bits
-        pack(values, blocks, factor, low, offset, size - 16)
-        _put_heads(head, blocks, affine)
+            _quantize_plain(values, blocks, divisor, rounding, affine, five_bits)
+
+    def encode_bf16(words: Words, out: Bytes) -> float:
+        blocks = out.reshape(-1, size)
+        return float(_quantize_plain(words.reshape(-1, BLOCK), blocks, divisor, rounding, affine, five_bits))
 
     def _searched(x: Floats, out: Bytes, weights: Floats, n_cols: int) -> None:
         flat = x.reshape(-1)
@@ -276,4 +300,4 @@ def codec(tensor_type: TensorType, *, affine: bool, five_bits: bool) -> Codec:
     def decode(data: Bytes, out: Floats) -> None:
         _dequantize(data.reshape(-1, size), out.reshape(-1, BLOCK), affine, five_bits)
 
-    return Codec(tensor_type, encode, decode)
+    return Codec(tensor_type, encode, decode, quantize_bf16=encode_bf16)

@@ -18,7 +18,8 @@ from .base import Codec
 from .importance import scaled_columns
 from .lanes import EPSILON, ONE, ZERO, clamp, get_f16, inline, kernel, magnitude, put_f16, rint_any
 from .q3_search import SUB, moved_runs
-from .search import GIVEN, INVERSE_ROW, N_RESULTS, SCALE_ROW, SUM_W_ROW, padded, symmetric_runs
+from .search import GIVEN, INVERSE_ROW, N_RESULTS, SCALE_ROW, SUM_W_ROW, padded
+from .search_symmetric import symmetric_runs
 from .two_bits import BLOCK, put_two_bits, two_bits
 from .types import TYPES
 
