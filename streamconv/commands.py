@@ -177,7 +177,7 @@ def _summary(prepared: conversion.Prepared, outcome: Outcome | None, reporter: p
     if outcome.resumed_bytes:
         lines.append(f"  {size(outcome.resumed_bytes)} were finished by earlier runs")
     nonfinite = {name: q.nonfinite for (name, _), q in outcome.quality.items() if q.nonfinite}
-    lines += [f"  note: {text}" for text in outcome.notes]
+    lines += [f"  note: {text}" for text in (*outcome.notes, *conversion.measured(prepared, outcome))]
     lines += [f"  note: {n} NaN or Inf values in {name}" for name, n in nonfinite.items()]
     return "\n".join(lines)
 
@@ -297,7 +297,7 @@ def inspect(a: argparse.Namespace) -> int:
     from . import inspect as inspection
 
     facts = inspection.describe(
-        conversion.open_source(a.source, conversion.Options(offline=a.offline, refresh=a.refresh))
+        conversion.open_stored(a.source, conversion.Options(offline=a.offline, refresh=a.refresh))
     )
     print(json.dumps(facts, indent=1) if a.json else inspection.render(facts))
     return 0

@@ -10,6 +10,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from math import prod
 from typing import Any
 
+from . import dequant
+from .errors import BadInput
 from .metadata import Metadata, Value
 from .sources.checkpoint import Checkpoint
 from .sources.naming import shown
@@ -54,10 +56,19 @@ def describe(checkpoint: Checkpoint) -> dict[str, Any]:
     Returns
     -------
     dict with ``path``, ``format``, ``files``, ``totals`` (``tensors``, ``parameters``, ``bytes``, ``types``), ``tensors`` (a
-    list of ``name``, ``shape``, ``dtype``, ``bytes``, ``file``), ``metadata`` (GGUF) or ``config``, ``tokenizer``,
-    ``warnings``. Long arrays of the metadata are given by ``elem``, ``count`` and their ``first`` elements.
+    list of ``name``, ``shape``, ``dtype``, ``bytes``, ``file`` and, for weights that are quantized, ``encoding``),
+    ``metadata`` (GGUF) or ``config``, ``tokenizer``, ``warnings``. Long arrays of the metadata are given by ``elem``, ``count``
+    and their ``first`` elements. Quantized weights are listed as what they decode to, with the bytes they are stored in; where
+    that cannot be told, all tensors are listed as they lie, and a warning says why.
     """
-    tensors = [_tensor(name, rows) for name, rows in checkpoint.tensors.items()]
+    warnings = list(checkpoint.warnings)
+    try:
+        found = dequant.decoded(checkpoint)
+        warnings = list(found.warnings)
+    except BadInput as e:
+        found = checkpoint
+        warnings.append(e.message)
+    tensors = [_tensor(name, rows) for name, rows in found.tensors.items()]
     facts: dict[str, Any] = {
         "path": str(checkpoint.path),
         "format": _format(checkpoint),
@@ -71,7 +82,7 @@ def describe(checkpoint: Checkpoint) -> dict[str, Any]:
     else:
         facts["metadata"] = {key: _metadata_value(value) for key, value in checkpoint.metadata.items()}
         facts["tokenizer"] = _gguf_tokenizer(checkpoint.metadata)
-    return {**facts, "warnings": list(checkpoint.warnings)}
+    return {**facts, "warnings": warnings}
 
 
 def render(facts: dict[str, Any]) -> str:
@@ -88,11 +99,12 @@ def _format(checkpoint: Checkpoint) -> str:
 
 
 def _tensor(name: str, rows: Any) -> dict[str, Any]:
+    facts = {"name": name, "shape": list(rows.shape), "dtype": rows.dtype}
+    if isinstance(rows, dequant.DecodedRows):
+        return {**facts, "bytes": rows.n_bytes, "file": rows.file_name, "encoding": rows.encoding}
     is_stored = isinstance(rows, FileRows)
     return {
-        "name": name,
-        "shape": list(rows.shape),
-        "dtype": rows.dtype,
+        **facts,
         "bytes": rows.n_bytes if is_stored else None,
         "file": rows.file.path.name if is_stored else None,
     }
@@ -182,10 +194,12 @@ def _config_pairs(config: dict[str, Any]) -> Iterator[tuple[str, Any]]:
 
 def _table(facts: dict[str, Any]) -> Iterator[str]:
     several = len(facts["files"]) > 1
-    rows = [["tensor", "type", "shape", "size", *(["file"] if several else [])]]
+    encoded = any("encoding" in tensor for tensor in facts["tensors"])
+    rows = [["tensor", "type", "shape", "size", *(["encoding"] if encoded else []), *(["file"] if several else [])]]
     for tensor in facts["tensors"]:
         shape = " x ".join(map(str, tensor["shape"])) or "scalar"
         row = [_plain(tensor["name"]), tensor["dtype"], shape, _size(tensor["bytes"])]
+        row += [tensor.get("encoding", "")] if encoded else []
         rows.append([*row, *([_plain(tensor["file"] or "")] if several else [])])
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     for row in rows:

@@ -6,11 +6,12 @@ This package is the only one that knows all stages; none of them knows another e
 from .adapter import prepare_adapter
 from .execution import budget_of, execute
 from .fetching import Fetched, fetch
-from .opening import RECIPES, open_rows, open_source
+from .opening import RECIPES, open_rows, open_source, open_stored
 from .options import Options
 from .outputs import prepare
 from .prepared import Output, OutputTensor, Prepared
 from .reports import describe, write_report
+from .requantizing import measured
 
 __all__ = [
     "RECIPES",
@@ -23,8 +24,10 @@ __all__ = [
     "describe",
     "execute",
     "fetch",
+    "measured",
     "open_rows",
     "open_source",
+    "open_stored",
     "prepare",
     "prepare_adapter",
     "write_report",

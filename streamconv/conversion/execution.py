@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import suppress
 from dataclasses import replace
 
+from .. import dequant
 from ..engine import budget as budgets
 from ..engine import files
 from ..engine import job as jobs
@@ -82,19 +83,23 @@ def _open_job(prepared: Prepared, options: Options, reporter: runs.Reporter) -> 
 
 def _warm_up(prepared: Prepared, reporter: runs.Reporter) -> None:
     """Compile the kernels of this job once, in this thread, and say so when it takes a while."""
+    from ..dequant.kernels import load
     from ..quant import cache
 
     kinds = {(e.type.name, e.has_weights, e.copies): e for i in prepared.items for e in i.parts}
     new = sorted({e.type.name for e in kinds.values() if e.needs_kernel and not cache.is_compiled(e.type.module)})
+    decoders = [d for d in (dequant.decoder_of(i.rows) for i in prepared.items) if d is not None]
+    modules = sorted({name for d in decoders for name in d.kernels})
+    new += sorted({d.encoding.split(" ")[0] for d in decoders if not all(map(cache.is_compiled, d.kernels))})
     if new:
         reporter.message(f"compiling kernels for {', '.join(new)} (once per machine)")
-    for encoding in kinds.values():
+    for warm_up in (*(e.warm_up for e in kinds.values()), *(load(name).warm_up for name in modules)):
         try:
-            encoding.warm_up()
+            warm_up()
         except OSError as e:  # the cache folder is full or went away: compile in memory
             reporter.message(f"note: compiled kernels cannot be kept ({e})")
             cache.give_up()
-            encoding.warm_up()
+            warm_up()
     if new:
         with suppress(StreamconvError):  # a cache that cannot be sealed is only compiled again next time
             path, text = cache.seal()

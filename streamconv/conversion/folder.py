@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from .. import dequant
 from ..engine import plan as plans
 from ..errors import BadInput, UsageError
 from ..quant.encode import FLOATS, EncodedRows, Encoding
@@ -100,6 +101,10 @@ def _type(checkpoint: Checkpoint, name: str, rows: RowSource, wanted: str) -> tu
     is_float = rows.dtype in FLOATS or rows.dtype.startswith("F8_")
     if wanted != "auto" and is_float:
         return TYPES[wanted], f"asked for: {wanted}"
+    if (
+        rows.dtype == "F32" and dequant.decoder_of(rows) is not None
+    ):  # an encoding that does not say what it was made from
+        return TYPES[_own_type(checkpoint)], "decoded, in the type of the model"
     try:
         found = safetensors.stored_type(rows.dtype)
     except KeyError:
@@ -109,6 +114,17 @@ def _type(checkpoint: Checkpoint, name: str, rows: RowSource, wanted: str) -> tu
             f"{checkpoint.path}: tensor {name!r} of type {rows.dtype} can only be copied, and it has no bytes"
         )
     return found, "as it is"
+
+
+def _own_type(checkpoint: Checkpoint) -> str:
+    """The type config.json names for the weights; F32 where it names none."""
+    names = {torch: name for name, torch in safetensors.TORCH_NAMES.items() if name in _TYPES}
+    text = checkpoint.config.get("text_config")
+    for section in (checkpoint.config, text if isinstance(text, Mapping) else {}):
+        for key in ("dtype", "torch_dtype"):
+            if section.get(key) in names:
+                return names[section[key]]
+    return "F32"
 
 
 def _config(checkpoint: Checkpoint, name: str, wanted: str) -> bytes:

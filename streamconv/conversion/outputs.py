@@ -23,6 +23,7 @@ from .opening import open_source
 from .options import Options
 from .planning import input_facts, make_plan, place
 from .prepared import Output, OutputTensor, Prepared
+from .requantizing import notes
 from .supply import Supply
 from .types import TypedModel, typed_models
 
@@ -196,4 +197,5 @@ def _prepare_gguf(checkpoint: Checkpoint, output: Path, options: Options) -> Pre
         "type": ",".join(m.file_type.name for m in models), "architecture": models[0].arch,
     })  # fmt: skip
     warnings = list(dict.fromkeys(text for m in models for text in m.warnings))
+    warnings += notes(outputs)
     return Prepared(checkpoint.path, plan, models[0].arch, outputs, models[0].left_out, warnings)

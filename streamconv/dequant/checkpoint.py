@@ -102,14 +102,13 @@ class _Tensors(Mapping[str, RowSource]):
         return len({**self._tensors, **self._broken})
 
 
-def encoding_of(rows: object) -> str:
-    """What ``rows``, or the rows they are made of, are stored as; "" for plain numbers."""
-    seen = 0
-    while rows is not None and seen < 16:
-        if isinstance(rows, DecodedRows):
-            return rows.encoding
-        rows, seen = getattr(rows, "inner", None), seen + 1
-    return ""
+def decoder_of(rows: object) -> DecodedRows | None:
+    """The decoder that ``rows`` are, or are made of row by row; None for plain numbers."""
+    for _ in range(16):
+        if rows is None or isinstance(rows, DecodedRows):
+            return rows
+        rows = getattr(rows, "inner", None)
+    return None
 
 
 def _drop_activations(store: Store) -> None:

@@ -53,6 +53,11 @@ class DecodedRows:
         """Bytes of all parts as they are stored."""
         return sum(part.n_bytes for part in self.parts)
 
+    @property
+    def file_name(self) -> str | None:
+        """Name of the file that holds the packed data, None when it lies in no single one."""
+        return self.parts[0].file_name
+
     def read(self, start: int, stop: int, out: Floats | None = None) -> Floats:
         """See ``RowSource.read``.
 

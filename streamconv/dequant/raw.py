@@ -44,6 +44,11 @@ class Raw:
         return f"{where}tensor {shown(self.name)}"
 
     @property
+    def file_name(self) -> str | None:
+        """Name of the file, None when the rows do not come straight from one."""
+        return None if self._file is None else self._file.file.path.name
+
+    @property
     def itemsize(self) -> int:
         """Bytes of one number."""
         return STORED_TYPES[self.dtype].bits // 8

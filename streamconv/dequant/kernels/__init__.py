@@ -6,6 +6,9 @@ from functools import cache as once
 from importlib import import_module
 from types import ModuleType
 
+import numpy as np
+from numpy.typing import NDArray
+
 from ...quant import cache
 
 
@@ -14,3 +17,10 @@ def load(name: str) -> ModuleType:
     """The kernel module ``name``."""
     cache.folder()  # before anything imports numba
     return import_module(f"{__name__}.{name}")
+
+
+def mapped(*shape: int) -> NDArray[np.uint8]:
+    """Zeros as kernels see the bytes of a file, read-only; for ``warm_up``, which every module has."""
+    zeros = np.zeros(shape, np.uint8)
+    zeros.flags.writeable = False
+    return zeros

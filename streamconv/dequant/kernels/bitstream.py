@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ...quant.lanes import kernel
+from . import mapped
 
 
 @kernel
@@ -84,3 +85,12 @@ def turn_interleaved(words, out):  # type: ignore[no-untyped-def]
                 a, c = first[b], second[b]
                 out[8 * w + even, k] = (a & low) | np.uint8(c << four)
                 out[8 * w + even + 2, k] = (a >> four) | (c & np.uint8(0xF0))
+
+
+def warm_up() -> None:
+    """Compile all kernels of this file."""
+    unpack(mapped(1, 4), 3, 0, 0, np.zeros((1, 1), np.uint8))
+    unpack_four(mapped(1, 4), np.zeros((1, 1), np.uint8))
+    some = mapped(2, 8)[:, :4]  # a few columns of a matrix, as they are taken from the file
+    turn_words(some, np.zeros((1, 8), np.uint8))
+    turn_interleaved(some, np.zeros((8, 1), np.uint8))

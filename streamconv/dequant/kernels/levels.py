@@ -8,6 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 from ...quant.lanes import kernel
+from . import mapped
 
 
 @kernel
@@ -90,3 +91,12 @@ def looked_up_flat(codes, table, scales, block, phase, out):  # type: ignore[no-
         for i in range(len(target)):
             target[i] = table[source[i]] * scale
         at = end
+
+
+def warm_up() -> None:
+    """Compile all kernels of this file."""
+    x, table, row_of = np.zeros((1, 1), np.float32), np.zeros(256, np.float32), np.zeros(1, np.int64)
+    scaled(mapped(1, 1), np.uint8(0), x, x.copy(), row_of, 1, np.float32(1), x.copy())
+    scaled_by_column(mapped(1, 1), x, x.copy(), np.zeros(1, np.int32), x.copy())
+    looked_up(mapped(1, 1), table, x, row_of, 1, x.copy())
+    looked_up_flat(mapped(1), table, x[0], 1, 0, x[0].copy())

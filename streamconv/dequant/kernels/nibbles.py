@@ -10,6 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from ...quant.lanes import kernel
+from . import mapped
 from .rounding import rounded_bf16, rounded_f16
 
 #: bytes expanded before they are scaled; 8 KiB of values
@@ -93,3 +94,11 @@ def ggml_order(blocks, scales, out):  # type: ignore[no-untyped-def]
             first, second = source[i], source[i + 8]
             target[1 + 2 * i] = (first & low) | np.uint8(second << four)
             target[2 + 2 * i] = (first >> four) | (second & np.uint8(0xF0))
+
+
+def warm_up() -> None:
+    """Compile all kernels of this file."""
+    x = np.zeros(32, np.float32)
+    expand(mapped(16), np.zeros(256, np.uint64), x, 32, 0, 24, x.copy())
+    nested_scales(mapped(1), np.zeros(256, np.float32), x, 256, 0, np.float32(0), x.copy())
+    ggml_order(mapped(1, 16), mapped(1), np.zeros((1, 17), np.uint8))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ...quant.lanes import kernel
+from . import mapped
 
 
 @kernel
@@ -36,3 +37,12 @@ def times_blocks(x, scales, block, phase):  # type: ignore[no-untyped-def]
     """Multiply by the scale of each block; arrays as in ``minus_blocks``, float32."""
     for i in range(len(x)):
         x[i] = x[i] * scales[(phase + i) // block]
+
+
+def warm_up() -> None:
+    """Compile all kernels of this file."""
+    x = np.zeros(1, np.float32)
+    codes(mapped(1), 0, 1, x)
+    codes(np.zeros(1, np.int32), 0, 1, x)
+    minus_blocks(x, x.copy(), 1, 0)
+    times_blocks(x, x.copy(), 1, 0)

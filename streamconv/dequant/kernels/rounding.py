@@ -55,3 +55,10 @@ def round_f16(x):  # type: ignore[no-untyped-def]
     """
     for i in range(len(x)):
         x[i] = rounded_f16(x[i])
+
+
+def warm_up() -> None:
+    """Compile all kernels of this file."""
+    x = np.zeros(1, np.float32)
+    round_bf16(x)
+    round_f16(x)
