@@ -12,6 +12,10 @@ Contract of the two functions (rows are independent; all arrays C-contiguous unl
     weights : float32[n_cols] importance of each column, or None
     compat : reproduce defects of the reference where it has any
     Bytes are those of ggml's reference quantizer on x86-64.
+``quantize_bf16(words, out)``
+    The same without weights from bfloat16 rows, words : uint16[n_rows, n_cols]; returns the largest magnitude, NaN when there
+    is one, for rows that are not known to be finite. Only for formats that are about as fast to make as memory is to read:
+    they save the way over a float32 tile.
 ``dequantize(data, out)``
     data : uint8[n_rows, row_bytes], may be read-only
     out : float32[n_rows, n_cols]
@@ -26,11 +30,17 @@ from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
 
+import numpy as np
+from numpy.typing import NDArray
+
 from ..rows import Bytes, Floats
 from . import cache
 from .types import TYPES, TensorType
 
 Quantize = Callable[[Floats, Bytes, "Floats | None", bool], None]
+#: bits of bfloat16 numbers
+Words = NDArray[np.uint16]
+QuantizeBf16 = Callable[[Words, Bytes], float]
 Dequantize = Callable[[Bytes, Floats], None]
 
 
@@ -43,12 +53,14 @@ class Codec:
     type : the tensor type
     quantize, dequantize : see the module's contract
     needs_weights : the format cannot be made without importance weights
+    quantize_bf16 : see there; None where rows become float32 first
     """
 
     type: TensorType
     quantize: Quantize
     dequantize: Dequantize
     needs_weights: bool = False
+    quantize_bf16: QuantizeBf16 | None = None
 
 
 def has_codec(name: str) -> bool:

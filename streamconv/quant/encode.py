@@ -1,20 +1,23 @@
 """Rows in, encoded rows out: the last step of every output tensor.
 
-A chunk goes through in tiles of rows that fit the second-level cache: read as float32, looked at for NaN and Inf, encoded
-and, when asked, decoded again to measure the error. Rows that are stored in the wanted encoding already are copied as they
-lie.
+A chunk goes through in tiles of rows that fit the second-level cache: read as float32 and looked at for NaN and Inf (in one
+pass where bfloat16 is stored), encoded and, when asked, decoded again to measure the error. Rows that are stored in the
+wanted encoding already are copied as they lie.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from functools import partial
+from functools import lru_cache, partial
+from importlib import import_module
+from types import ModuleType
 
 import numpy as np
 
 from ..errors import BadInput
 from ..rows import Bytes, Floats, Quality, RowSource, matrix_shape
+from . import cache
 from .base import Codec, codec
 from .overflow import TooLarge, first_overflow, may_overflow
 from .types import TensorType
@@ -85,6 +88,7 @@ class Encoding:
         if self.copies and not self._measure:
             return
         found = self._found_codec()
+        _tile_kernels()
         n_cols = found.type.block_size
         x = np.zeros((1, n_cols), np.float32)
         out = np.empty((1, found.type.row_bytes(n_cols)), np.uint8)
@@ -157,6 +161,7 @@ class EncodedRows:
         self.n_rows, self.n_cols = matrix_shape(rows.shape)
         self.row_bytes = [p.row_bytes for p in parts]
         self._allow_nonfinite = allow_nonfinite
+        self._compiled = any(p.needs_kernel for p in parts)
         self._slice_rows = min(p.slice_rows for p in parts)
         # Block types see zeros for NaN and Inf in the shared tile, so the types that keep them come first.
         self._order = sorted(range(len(parts)), key=lambda k: parts[k].type.block_size > 1)
@@ -188,8 +193,7 @@ class EncodedRows:
             x = scratch[: (b - a) * self.n_cols].reshape(b - a, self.n_cols)
             largest, nonfinite = 0.0, 0
             if reads:
-                self.rows.read(a, b, x)
-                largest = _largest(x)
+                largest = self._read(a, b, x)
                 nonfinite = 0 if np.isfinite(largest) else self._nonfinite(x, a)
             for k in wanted:
                 if nonfinite and self.parts[k].type.block_size > 1:  # block searches have no meaning for them
@@ -200,6 +204,21 @@ class EncodedRows:
                 encoded.nonfinite = nonfinite
                 qualities[k].add(encoded)
         return qualities
+
+    def _read(self, a: int, b: int, x: Floats) -> float:
+        """Fill ``x`` with rows ``a..b``; their largest magnitude, NaN when there is one."""
+        if not self._compiled:
+            self.rows.read(a, b, x)
+            return float(max(x.max(initial=0), -x.min(initial=0)))
+        tiles, flat = _tile_kernels(), x.reshape(-1)
+        stored = self.rows.stored(a, b) if self.rows.dtype == "BF16" else None
+        if stored is not None and stored.flags.c_contiguous:
+            words = stored.reshape(-1).view(np.uint16)
+            words.flags.writeable = False  # as mapped files are: one compiled kernel serves all sources
+            if words.flags.aligned:
+                return float(tiles.widen_bf16(words, flat))
+        self.rows.read(a, b, x)
+        return float(tiles.largest(flat))
 
     def _nonfinite(self, x: Floats, first_row: int) -> int:
         """How many NaN and Inf there are in ``x``; refuses them unless they are allowed."""
@@ -225,6 +244,13 @@ def _stored(rows: RowSource, tensor_type: TensorType) -> Callable[[int, int], By
     return partial(blocks, tensor_type.name)
 
 
-def _largest(x: Floats) -> float:
-    """The largest magnitude in ``x``, NaN when there is one."""
-    return float(max(x.max(initial=0), -x.min(initial=0)))
+@lru_cache(maxsize=1)
+def _tile_kernels() -> ModuleType:
+    """The kernels that take in a tile, compiled; imports numba."""
+    cache.folder()  # before anything imports numba
+    tiles = import_module(f"{__package__}.tiles")
+    words, x = np.zeros(1, np.uint16), np.empty(1, np.float32)
+    words.flags.writeable = False
+    tiles.widen_bf16(words, x)
+    tiles.largest(x)
+    return tiles

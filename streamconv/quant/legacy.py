@@ -26,7 +26,6 @@ from .lanes import (
     magnitude,
     put_f16,
     rint_any,
-    value,
 )
 from .search import (
     GIVEN,
@@ -39,7 +38,7 @@ from .search import (
     padded,
 )
 from .search_symmetric import symmetric_runs
-from .tiles import GROUP, larger
+from .tiles import GROUP, larger, value
 from .types import TensorType
 
 BLOCK = 32

@@ -8,9 +8,9 @@ from __future__ import annotations
 import numpy as np
 
 from ..rows import Bytes, Floats
-from .base import Codec
-from .lanes import ONE, ZERO, f32_to_f16, get_f16, kernel
-from .tiles import block_largest
+from .base import Codec, Words
+from .lanes import ONE, ZERO, f32_to_f16, get_f16, inline, kernel
+from .tiles import GROUP, block_largest, larger, value
 from .types import TYPES
 
 _BLOCK, _BYTES = 32, 34
@@ -20,7 +20,7 @@ _INF = np.float32(np.inf)
 _BELOW_HALF = np.float32(0.49999997)
 
 
-@kernel
+@inline
 def _scales(top, factor, head):  # type: ignore[no-untyped-def]
     """d = top / 127: its reciprocal and its float16 bits; the levels of a d too small to have a reciprocal are 0.
 
@@ -33,16 +33,34 @@ def _scales(top, factor, head):  # type: ignore[no-untyped-def]
         head[b] = f32_to_f16(d)
 
 
-@kernel
+@inline
 def _pack(x, out, factor, head):  # type: ignore[no-untyped-def]
-    """x : float32[n_blocks, 32], finite; out : uint8[n_blocks, 34]; factor : float32[n_blocks]; head : uint16[n_blocks]."""
+    """x : as below; out : uint8[n_blocks, 34]; factor : float32[n_blocks]; head : uint16[n_blocks]."""
     for b in range(len(x)):
         values, block = x[b], out[b]
         block[0], block[1] = np.uint8(head[b] & 0xFF), np.uint8(head[b] >> 8)
         f, qs = factor[b], block[2:]
         for i in range(len(qs)):
-            v = values[i] * f
+            v = value(values[i]) * f
             qs[i] = np.uint8(np.int32(v + np.copysign(_BELOW_HALF, v)) & 0xFF)
+
+
+@kernel
+def _quantize(x, out):  # type: ignore[no-untyped-def]
+    """Encode all blocks, a few at a time, which stay in the first-level cache; return the largest magnitude.
+
+    x : float32[n_blocks, 32], or bfloat16 as uint16; out : uint8[n_blocks, 34]
+    """
+    top, factor, head = np.empty(GROUP, np.float32), np.empty(GROUP, np.float32), np.empty(GROUP, np.uint16)
+    found = ZERO
+    for a in range(0, len(x), GROUP):
+        values, blocks = x[a : a + GROUP], out[a : a + GROUP]
+        n = len(values)
+        block_largest(values, top)
+        _scales(top[:n], factor, head)
+        _pack(values, blocks, factor, head)
+        found = larger(found, top[:n])
+    return found
 
 
 @kernel
@@ -56,16 +74,15 @@ def _dequantize(data, out):  # type: ignore[no-untyped-def]
 
 
 def _encode(x: Floats, out: Bytes, weights: Floats | None, compat: bool) -> None:
-    values, blocks = x.reshape(-1, _BLOCK), out.reshape(-1, _BYTES)
-    top, factor = np.empty((2, len(values)), np.float32)
-    head = np.empty(len(values), np.uint16)
-    block_largest(values, top)
-    _scales(top, factor, head)
-    _pack(values, blocks, factor, head)
+    _quantize(x.reshape(-1, _BLOCK), out.reshape(-1, _BYTES))
+
+
+def _encode_bf16(words: Words, out: Bytes) -> float:
+    return float(_quantize(words.reshape(-1, _BLOCK), out.reshape(-1, _BYTES)))
 
 
 def _decode(data: Bytes, out: Floats) -> None:
     _dequantize(data.reshape(-1, _BYTES), out.reshape(-1, _BLOCK))
 
 
-CODEC = Codec(TYPES["Q8_0"], _encode, _decode)
+CODEC = Codec(TYPES["Q8_0"], _encode, _decode, quantize_bf16=_encode_bf16)

@@ -7,10 +7,27 @@ counts as larger than infinity.
 from __future__ import annotations
 
 import numpy as np
+from numba import types
+from numba.extending import overload
 
-from .lanes import bits, from_bits, kernel, magnitude
+from .lanes import bf16_to_f32, bits, from_bits, inline, kernel, magnitude
 
 _ABS = np.int32(0x7FFFFFFF)
+#: blocks that a kernel takes through all its steps before the next ones: few enough for the first-level cache
+GROUP = 64
+
+
+def value(v):  # type: ignore[no-untyped-def]
+    """``v`` as float32: a float32 itself, or the bfloat16 whose bits are uint16 ``v``. For kernels over either."""
+    return bf16_to_f32(v) if isinstance(v, np.uint16) else v
+
+
+@overload(value, jit_options={"nogil": True, "fastmath": False, "forceinline": True})
+def _value(v):  # type: ignore[no-untyped-def]
+    """Decided when a kernel is compiled."""
+    if isinstance(v, types.Integer):
+        return lambda v: from_bits(np.int32(np.int32(v) << 16))
+    return lambda v: v
 
 
 @kernel
@@ -37,13 +54,23 @@ def widen_bf16(words, x):  # type: ignore[no-untyped-def]
 
 @kernel
 def block_largest(x, top):  # type: ignore[no-untyped-def]
-    """The largest magnitude of each block. x : float32[n_blocks, block_size]; top : float32[n_blocks]."""
+    """The largest magnitude of each block. x : float32[n_blocks, block_size], or bfloat16 as uint16; top : float32[n_blocks]."""
     for b in range(len(x)):
         values = x[b]
         found = np.int32(0)
         for i in range(
             len(values)
         ):  # runs to a length unknown here: LLVM unrolls a known one before it could vectorize
-            size = bits(magnitude(values[i]))
+            size = bits(magnitude(value(values[i])))
             found = size if size > found else found
         top[b] = from_bits(found)
+
+
+@inline
+def larger(found, top):  # type: ignore[no-untyped-def]
+    """The largest magnitude of ``found`` and float32[n] ``top``, NaN when there is one."""
+    size = bits(found)
+    for b in range(len(top)):
+        other = bits(magnitude(top[b]))
+        size = other if other > size else size
+    return from_bits(size)
