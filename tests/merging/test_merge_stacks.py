@@ -1,0 +1,258 @@
+"""Stacks of layers, tied heads, mixtures: that tensors and config.json of the result belong together."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from merge_cases import open_text, random_model, values_of
+
+from streamconv import sources
+from streamconv.errors import BadInput, InputMissing, UsageError
+from streamconv.models import build, family_of
+
+HIDDEN, FFN, VOCAB = 8, 12, 16
+_NORMS = {
+    "llama": ("input_layernorm", "post_attention_layernorm"),
+    "gemma": ("input_layernorm", "post_attention_layernorm", "pre_feedforward_layernorm", "post_feedforward_layernorm"),
+}
+
+
+def shapes(layers: int, norms: str = "llama", prefix: str = "model.", head: bool = True) -> dict[str, tuple[int, ...]]:
+    found: dict[str, tuple[int, ...]] = {f"{prefix}embed_tokens.weight": (VOCAB, HIDDEN)}
+    for i in range(layers):
+        at = f"{prefix}layers.{i}."
+        found |= {f"{at}{norm}.weight": (HIDDEN,) for norm in _NORMS[norms]}
+        found |= {f"{at}self_attn.{x}_proj.weight": (HIDDEN, HIDDEN) for x in "qkvo"}
+        found |= {f"{at}mlp.{x}_proj.weight": (FFN, HIDDEN) for x in ("gate", "up")}
+        found[f"{at}mlp.down_proj.weight"] = (HIDDEN, FFN)
+    found[f"{prefix}norm.weight"] = (HIDDEN,)
+    return {**found, "lm_head.weight": (VOCAB, HIDDEN)} if head else found
+
+
+def config(model_type: str, layers: int, **more: Any) -> dict[str, Any]:
+    names = {"qwen2": "Qwen2", "qwen3": "Qwen3", "gemma2": "Gemma2", "gemma3_text": "Gemma3", "llama": "Llama"}
+    return {
+        "architectures": [f"{names[model_type]}ForCausalLM"], "model_type": model_type, "hidden_size": HIDDEN,
+        "intermediate_size": FFN, "num_hidden_layers": layers, "num_attention_heads": 2, "num_key_value_heads": 2,
+        "head_dim": 4, "vocab_size": VOCAB, "torch_dtype": "float32", **more,
+    }  # fmt: skip
+
+
+STACK = """merge_method: passthrough
+slices:
+- sources: [{model: a, layer_range: [0, 4]}]
+- sources: [{model: b, layer_range: [1, 6]}]
+"""
+_S, _F = "sliding_attention", "full_attention"
+
+
+@pytest.mark.parametrize(
+    ("model_type", "norms", "more", "kinds"),
+    [
+        ("llama", "llama", {}, None),
+        ("gemma2", "gemma", {}, [_S, _F, _S, _F, _F, _S, _F, _S, _F]),
+        ("gemma2", "gemma", {"layer_types": [_S, _F] * 3}, [_S, _F, _S, _F, _F, _S, _F, _S, _F]),
+        ("gemma3_text", "gemma", {}, [_S] * 8 + [_F]),
+        ("gemma3_text", "gemma", {"sliding_window_pattern": 3}, [_S, _S, _F, _S, _S, _F, _S, _S, _F]),
+        ("qwen2", "llama", {"layer_types": [_F] * 6, "max_window_layers": 6, "use_sliding_window": False}, [_F] * 9),
+        ("qwen3", "llama", {"layer_types": [_F] * 6, "max_window_layers": 28}, [_F] * 9),
+        (
+            "qwen2",
+            "llama",
+            {"max_window_layers": 3, "use_sliding_window": True},
+            [_F, _F, _F, _S, _F, _F, _S, _S, _S],
+        ),
+    ],
+)
+def test_a_stack_counts_its_layers_and_lists_their_kinds(
+    model_type: str, norms: str, more: dict[str, Any], kinds: list[str] | None, tmp_path: Path
+) -> None:
+    for seed, name in enumerate("ab"):
+        random_model(tmp_path / name, seed, shapes(6, norms), config(model_type, 6, **more))
+    merged = open_text(tmp_path, STACK)
+    assert merged.config["num_hidden_layers"] == 9
+    assert merged.config.get("layer_types") == kinds
+    if "max_window_layers" in more:
+        assert merged.config["max_window_layers"] <= 9
+    assert set(merged.tensors) == set(shapes(9, norms))
+    origin = [("a", i) for i in range(4)] + [("b", i) for i in range(1, 6)]
+    models = {name: sources.open_checkpoint(tmp_path / name).tensors for name in "ab"}
+    for i, (name, layer) in enumerate(origin):
+        for key in ("mlp.up_proj.weight", "input_layernorm.weight"):
+            mine, theirs = merged.tensors[f"model.layers.{i}.{key}"], models[name][f"model.layers.{layer}.{key}"]
+            np.testing.assert_array_equal(values_of(mine), values_of(theirs))
+    for key, name in (("model.embed_tokens.weight", "a"), ("model.norm.weight", "b"), ("lm_head.weight", "b")):
+        np.testing.assert_array_equal(values_of(merged.tensors[key]), values_of(models[name][key]))
+
+
+def test_the_text_section_of_a_multimodal_config_is_the_one_that_counts(tmp_path: Path) -> None:
+    text = config("gemma3_text", 6)
+    nested = {
+        "architectures": ["Gemma3ForConditionalGeneration"], "model_type": "gemma3", "text_config": text,
+        "vision_config": {"num_hidden_layers": 2},
+    }  # fmt: skip
+    tensors = shapes(6, "gemma", "language_model.model.", head=False)
+    tensors |= {f"vision_tower.vision_model.encoder.layers.{i}.mlp.fc1.weight": (4, 4) for i in range(2)}
+    tensors["multi_modal_projector.mm_input_projection_weight"] = (4, HIDDEN)
+    for seed, name in enumerate("ab"):
+        random_model(tmp_path / name, seed, tensors, nested)
+    recipe = """merge_method: passthrough
+modules:
+  text_decoder:
+    slices:
+    - sources: [{model: a, layer_range: [0, 4]}]
+    - sources: [{model: b, layer_range: [1, 6]}]
+  vision_tower: {models: [{model: a}]}
+  multi_modal_projector: {models: [{model: a}]}
+"""
+    merged = open_text(tmp_path, recipe)
+    assert merged.config["text_config"]["num_hidden_layers"] == 9
+    assert merged.config["text_config"]["layer_types"] == [_S] * 8 + [_F]
+    assert merged.config["vision_config"]["num_hidden_layers"] == 2
+    assert sum("vision_tower" in name for name in merged.tensors) == 2
+    assert "language_model.model.layers.8.mlp.up_proj.weight" in merged.tensors
+    with pytest.raises(UsageError, match="slices are ambiguous"):
+        open_text(tmp_path, STACK)
+
+
+LINEAR = "merge_method: linear\nmodels: [{model: a}, {model: b}]\nparameters: {weight: 1}\n"
+
+
+def test_a_head_that_one_model_has_is_merged_with_the_embedding_of_the_tied_one(tmp_path: Path) -> None:
+    random_model(tmp_path / "a", 0, shapes(1, head=False), config("llama", 1, tie_word_embeddings=True))
+    random_model(tmp_path / "b", 1, shapes(1), config("llama", 1, tie_word_embeddings=True))
+    merged = open_text(tmp_path, LINEAR)
+    a, b = (sources.open_checkpoint(tmp_path / name).tensors for name in "ab")
+    want = (values_of(a["model.embed_tokens.weight"]) + values_of(b["lm_head.weight"])) / 2
+    np.testing.assert_array_equal(values_of(merged.tensors["lm_head.weight"]), want)
+    assert merged.config["tie_word_embeddings"] is False
+
+
+def test_tied_models_stay_tied(tmp_path: Path) -> None:
+    for seed, name in enumerate("ab"):
+        random_model(tmp_path / name, seed, shapes(1, head=False), config("llama", 1, tie_word_embeddings=True))
+    merged = open_text(tmp_path, LINEAR)
+    assert "lm_head.weight" not in merged.tensors
+    assert merged.config["tie_word_embeddings"] is True
+
+
+def test_the_family_default_is_overruled_where_a_head_appears(tmp_path: Path) -> None:
+    for name, head in (("a", False), ("b", True)):
+        random_model(tmp_path / name, 1, shapes(2, "gemma", head=head), config("gemma2", 2))
+    assert open_text(tmp_path, LINEAR).config["tie_word_embeddings"] is False
+
+
+def test_quantization_and_the_name_of_the_donor_are_forgotten(tmp_path: Path) -> None:
+    settings = {"quantization_config": {"quant_method": "gptq"}, "_name_or_path": "someone/else", "custom": [1]}
+    for seed, name in enumerate("ab"):
+        random_model(tmp_path / name, seed, shapes(1), config("llama", 1, **settings))
+    found = open_text(tmp_path, LINEAR).config
+    assert "quantization_config" not in found
+    assert "_name_or_path" not in found
+    assert found["custom"] == [1]
+
+
+MIXTURE = """base_model: a
+gate_mode: random
+experts:
+- {source_model: a}
+- {source_model: b, residual_scale: 0.5}
+"""
+
+
+def test_a_mixture_has_the_experts_side_by_side(tmp_path: Path) -> None:
+    for seed, name in enumerate("ab"):
+        random_model(tmp_path / name, seed, shapes(2), config("llama", 2))
+    merged = open_text(tmp_path, MIXTURE)
+    a, b = (sources.open_checkpoint(tmp_path / name).tensors for name in "ab")
+    found = merged.tensors
+    assert found["model.layers.1.mlp.experts.gate_up_proj"].shape == (2, 2 * FFN, HIDDEN)
+    want = [values_of(m[f"model.layers.1.mlp.{p}_proj.weight"]) for m in (a, b) for p in ("gate", "up")]
+    experts = values_of(found["model.layers.1.mlp.experts.gate_up_proj"], 5)
+    np.testing.assert_array_equal(experts.reshape(4, FFN, HIDDEN), want)
+    down = values_of(found["model.layers.1.mlp.experts.down_proj"], 3)
+    np.testing.assert_array_equal(down[1], values_of(b["model.layers.1.mlp.down_proj.weight"]) * np.float32(0.5))
+    gates = [values_of(found[f"model.layers.{i}.mlp.gate.weight"]) for i in range(2)]
+    assert gates[0].shape == (2, HIDDEN)
+    assert not np.any(gates[0] == gates[1])
+    assert merged.config["num_local_experts"] == merged.config["num_experts_per_tok"] == 2
+    assert merged.config["architectures"] == ["MixtralForCausalLM"]
+    other = open_text(tmp_path, MIXTURE, seed=1).tensors
+    assert not np.any(values_of(other["model.layers.0.mlp.gate.weight"]) == gates[0])
+
+
+def test_noise_has_the_deviation_asked_for(tmp_path: Path) -> None:
+    for name in "ab":
+        random_model(tmp_path / name, 0, shapes(1), config("llama", 1))
+    noisy = MIXTURE.replace("residual_scale: 0.5", "noise_scale: 0.1")
+    merged = open_text(tmp_path, noisy).tensors["model.layers.0.mlp.experts.gate_up_proj"]
+    values = values_of(merged)
+    noise = values[1] - values[0]
+    assert 0.07 < noise.std() < 0.13
+    np.testing.assert_array_equal(values_of(merged, 1), values)
+
+
+@pytest.mark.parametrize(("model_type", "shared"), [("qwen3", False), ("qwen2", True)])
+def test_mixtures_of_other_families_have_an_expert_a_tensor(model_type: str, shared: bool, tmp_path: Path) -> None:
+    for seed, name in enumerate("ab"):
+        random_model(tmp_path / name, seed, shapes(1), config(model_type, 1))
+    text = MIXTURE + ("shared_experts: [{source_model: a}]\n" if shared else "")
+    merged = open_text(tmp_path, text)
+    assert merged.tensors["model.layers.0.mlp.experts.1.gate_proj.weight"].shape == (FFN, HIDDEN)
+    assert ("model.layers.0.mlp.shared_expert_gate.weight" in merged.tensors) == shared
+    assert merged.config["model_type"] == f"{model_type}_moe"
+    assert merged.config["num_experts"] == 2
+
+
+@pytest.mark.parametrize(
+    ("text", "error", "message"),
+    [
+        (MIXTURE.replace("random", "hidden"), UsageError, "needs the hidden states of the base model"),
+        (MIXTURE.replace("gate_mode: random\n", ""), UsageError, "Use gate_mode: cheap_embed"),
+        (MIXTURE.replace("random", "rondom"), BadInput, "Did you mean 'random'"),
+        (MIXTURE.replace("random", "cheap_embed"), BadInput, "no positive_prompts"),
+        (MIXTURE.replace("base_model: a\n", ""), BadInput, "base_model is missing"),
+        (MIXTURE.replace("residual_scale", "residual_scala"), BadInput, "Did you mean 'residual_scale'"),
+        (MIXTURE + "experts_per_token: 3\n", BadInput, "not a number from 1 to 2"),
+        (MIXTURE + "architecture: mixtrall\n", BadInput, "Did you mean 'mixtral'"),
+        (MIXTURE + "architecture: qwen3\n", BadInput, "a is a llama model, qwen3 takes qwen3"),
+        (MIXTURE + "shared_experts: [{source_model: a}, {source_model: b}]\n", BadInput, "at most one"),
+    ],
+)
+def test_mixtures_that_cannot_be_made_are_refused(
+    text: str, error: type[Exception], message: str, tmp_path: Path
+) -> None:
+    for seed, name in enumerate("ab"):
+        random_model(tmp_path / name, seed, shapes(1), config("llama", 1))
+    with pytest.raises(error, match=message):
+        open_text(tmp_path, text)
+
+
+def test_prompts_need_a_tokenizer(tmp_path: Path) -> None:
+    for seed, name in enumerate("ab"):
+        random_model(tmp_path / name, seed, shapes(1), config("llama", 1))
+    text = MIXTURE.replace("random", "cheap_embed").replace("source_model: a", "source_model: a, positive_prompts: [x]")
+    text = text.replace("source_model: b", "source_model: b, positive_prompts: [y]")
+    with pytest.raises(InputMissing, match=r"has no tokenizer\.json"):
+        open_text(tmp_path, text)
+    (tmp_path / "a" / "tokenizer.json").write_text("{}")
+    with pytest.raises(BadInput, match="cannot split the prompts"):
+        open_text(tmp_path, text)
+
+
+def test_a_stack_of_a_bundled_model_is_a_model(tiny_model: Path, tmp_path: Path) -> None:
+    recipe = tmp_path / "tall.yml"
+    recipe.write_text(
+        "merge_method: passthrough\nslices:\n"
+        f"- sources: [{{model: {tiny_model}, layer_range: [0, 6]}}]\n- sources: [{{model: {tiny_model}, layer_range: [0, 6]}}]\n"
+    )
+    from streamconv import merging
+
+    merged = merging.open_recipe(recipe, sources.open_checkpoint)
+    assert merged.config["num_hidden_layers"] == 12
+    built = build(merged, family_of(merged))
+    assert built.n_layers == 12
+    assert built.metadata.get("general.name") == "Tall"
