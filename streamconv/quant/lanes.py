@@ -8,9 +8,6 @@ of ``LANES`` values per named row. Two flat arrays with constant offsets (rather
 that loads and stores do not overlap; with many arrays it gives up and stays scalar.
 
 All float constants are ``np.float32``: one Python float would turn an expression into double.
-
-After an edit here delete ``__pycache__`` of this folder: numba's cache notices changes of the file that holds the outer
-kernel only.
 """
 
 from __future__ import annotations
