@@ -1,0 +1,170 @@
+"""Every encoding, bit for bit, in any slices."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from quantized_files import nf4, write_safetensors
+
+import streamconv
+from streamconv import dequant
+from streamconv.quant.encode import EncodedRows, Encoding
+from streamconv.quant.types import TYPES
+from streamconv.rows import matrix_shape
+from streamconv.sources import open_checkpoint
+
+DATA = Path(__file__).resolve().parent.parent / "data" / "dequant"
+CASES = {case["name"]: case for case in json.loads((DATA / "cases.json").read_text())}
+
+
+def opened(case: dict[str, Any], io: str = "mmap") -> Any:
+    stored = open_checkpoint(DATA / "encodings.safetensors", io)  # type: ignore[arg-type]
+    return dequant.decoded(stored, case["quantization_config"], lenient=True).tensors[case["name"]]
+
+
+def in_slices(rows: Any, step: int) -> np.ndarray:
+    n = matrix_shape(rows.shape)[0]
+    parts = [rows.read(a, min(a + step, n)) for a in range(0, n, step)]
+    return np.concatenate(parts).reshape(rows.shape)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_values_are_those_of_the_library_that_wrote_them(name: str) -> None:
+    case = CASES[name]
+    for io in ("mmap", "pread"):
+        rows = opened(case, io)
+        assert list(rows.shape) == case["shape"]
+        assert rows.dtype == case["dtype"]
+        assert rows.encoding
+        x = in_slices(rows, max(1, matrix_shape(rows.shape)[0])) + np.float32(0)  # the sign of zero is free
+        assert hashlib.sha256(x.tobytes()).hexdigest() == case["sha256"]
+
+
+@given(name=st.sampled_from(sorted(CASES)), data=st.data())
+@settings(max_examples=120, deadline=None)
+def test_any_slice_is_that_part_of_the_whole(name: str, data: st.DataObject) -> None:
+    rows = opened(CASES[name])
+    n, n_cols = matrix_shape(rows.shape)
+    whole = rows.read(0, n)
+    start = data.draw(st.integers(0, n))
+    stop = data.draw(st.integers(start, n))
+    out = np.full((stop - start, n_cols + 3), np.nan, np.float32)[:, :n_cols]
+    assert rows.read(start, stop, out) is out
+    assert np.array_equal(out, whole[start:stop], equal_nan=True)
+    rows.prefetch(start, stop)
+    rows.release(start, stop)
+    assert np.array_equal(rows.read(start, stop), whole[start:stop], equal_nan=True)
+    assert rows.stored(start, stop) is None
+
+
+@pytest.mark.parametrize("block", [32, 64, 4096])
+@pytest.mark.parametrize("shape", [(1,), (7,), (5, 63), (33, 130), (2, 3, 35)])
+def test_blocks_run_across_rows_and_end_anywhere(tmp_path: Path, shape: tuple[int, ...], block: int) -> None:
+    parts, values = nf4("w.weight", shape, np.random.default_rng(1), block)
+    rows = streamconv.open(write_safetensors(tmp_path / "x.safetensors", parts))["w.weight"]
+    for step in (1, 2, 1000):
+        assert np.array_equal(in_slices(rows, step), values)
+
+
+@pytest.mark.parametrize("dtype", ["F16", "BF16", "F32"])
+def test_packed_codes_may_be_labelled_as_any_type(tmp_path: Path, dtype: str) -> None:
+    parts, values = nf4("w.weight", (16, 64), np.random.default_rng(2))
+    packed = parts["w.weight"][1].reshape(-1)
+    parts["w.weight"] = dtype, packed.view({"F16": "<f2", "BF16": "<u2", "F32": "<f4"}[dtype]).reshape(-1, 1)
+    rows = streamconv.open(write_safetensors(tmp_path / "x.safetensors", parts))["w.weight"]
+    assert np.array_equal(in_slices(rows, 5), values)
+
+
+def test_a_matrix_stored_by_columns_is_read_in_slabs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from streamconv.dequant import stream_rows
+
+    n_rows, n_cols, groups = 160, 64, 2
+    rng = np.random.default_rng(3)
+    q = rng.integers(0, 16, (n_cols, n_rows))
+    z = rng.integers(1, 16, (groups, n_rows))
+    scales = rng.uniform(0.1, 1, (groups, n_rows)).astype(np.float16)
+
+    def packed(codes: np.ndarray, axis: int) -> np.ndarray:
+        c = np.moveaxis(codes, axis, -1).astype(np.uint32)
+        c = c.reshape(*c.shape[:-1], -1, 8) << (4 * np.arange(8, dtype=np.uint32))
+        return np.moveaxis(np.bitwise_or.reduce(c, axis=-1), -1, axis).astype("<u4").copy()
+
+    path = write_safetensors(tmp_path / "x.safetensors", {
+        "w.qweight": ("I32", packed(q, 0)), "w.qzeros": ("I32", packed(z - 1, 1)), "w.scales": ("F16", scales),
+    })  # fmt: skip
+    rows = streamconv.open(path, {"quant_method": "gptq", "bits": 4, "group_size": 32})["w.weight"]
+    group = np.arange(n_cols) // 32
+    want = ((q - z[group]).astype(np.float32) * scales[group].astype(np.float32)).T
+    monkeypatch.setattr(stream_rows, "SLAB_BYTES", 1)
+    for step in (1, 7, 33, 160):  # slabs of 32 rows, slices across them
+        assert np.array_equal(in_slices(rows, step), want)
+
+
+def test_mxfp4_becomes_gguf_blocks_without_loss() -> None:
+    rows = opened(CASES["mxfp4.model.layers.0.mlp.experts.down_proj"])
+    item = EncodedRows("x", rows, [Encoding(rows, TYPES["MXFP4"])])
+    assert item.parts[0].copies
+    n = item.n_rows
+    out = np.empty((n, item.row_bytes[0]), np.uint8)
+    item.fill(0, n, [out], np.empty(4 * item.n_cols, np.float32))
+    blocks = out.reshape(-1, 17)
+    e2m1 = np.array([0, 0.5, 1, 1.5, 2, 3, 4, 6, -0.0, -0.5, -1, -1.5, -2, -3, -4, -6], np.float32)
+    scale = np.ldexp(np.float32(1), blocks[:, :1].astype(np.int32) - 127)
+    x = np.concatenate([e2m1[blocks[:, 1:] & 15], e2m1[blocks[:, 1:] >> 4]], axis=1) * scale
+    assert np.array_equal(x.reshape(n, -1), rows.read(0, n))
+    assert rows.blocks("Q4_K", 0, 1) is None
+    assert not Encoding(rows, TYPES["Q8_0"]).copies
+
+
+def test_older_packing_of_three_bits_is_told_from_the_newer(tmp_path: Path) -> None:
+    """100 codes of 3 bits fill 10 words in both layouts; only in the newer one are the top bits of words in use."""
+    rng = np.random.default_rng(4)
+    q = rng.integers(0, 8, (24, 100)).astype(np.uint64)
+    scale = rng.uniform(0.1, 1, (24, 1)).astype(np.float32)
+    want = (q.astype(np.float32) - 4) * scale
+    older = np.bitwise_or.reduce(q.reshape(24, 10, 10) << (3 * np.arange(10, dtype=np.uint64)), axis=2)
+    bits = (q[:, :, None] >> np.arange(3, dtype=np.uint64) & np.uint64(1)).astype(np.uint8).reshape(24, 300)
+    newer = np.packbits(np.pad(bits, ((0, 0), (0, 20))), axis=1, bitorder="little").view("<u4")
+    for words in (older.astype("<u4"), newer):
+        path = write_safetensors(tmp_path / "x.safetensors", {
+            "w.weight_packed": ("I32", words), "w.weight_scale": ("F32", scale),
+            "w.weight_shape": ("I64", np.array([24, 100])),
+        })  # fmt: skip
+        config = {
+            "quant_method": "compressed-tensors",
+            "config_groups": {"g": {"targets": ["Linear"], "weights": {"num_bits": 3}}},
+        }
+        assert np.array_equal(in_slices(streamconv.open(path, config)["w.weight"], 7), want)
+
+
+def test_all_of_the_reference_is_decoded_bit_for_bit(reference: Path) -> None:
+    root = reference / "golden" / "sources"
+    wrong = []
+    for path in sorted(root.glob("*.cases.json")):
+        stem = path.name.removesuffix(".cases.json")
+        if not (root / f"{stem}.safetensors").exists():
+            continue  # GGUF files are another test's
+        want = open_checkpoint(root / f"{stem}.expected.safetensors").tensors
+        found = json.loads(path.read_text())
+        for case in found["cases"] if isinstance(found, dict) else found:
+            config = case.get("quantization_config")
+            if stem == "compressed_tensors":
+                group = {"targets": ["Linear"], "weights": case["weights"]}
+                config = {"quant_method": "compressed-tensors", "format": case["format"], "config_groups": {"g": group}}
+            if stem == "hqq":
+                config = {"quant_method": "hqq", **case}
+            tensors = streamconv.open(root / f"{stem}.safetensors", config)
+            for name in want:
+                of_case = name == case["name"] or name.startswith(f"{case['name']}.")
+                if of_case and not name.endswith((".bf16", ".fp16", ".f32")):
+                    n = matrix_shape(want[name].shape)[0]
+                    if not np.array_equal(in_slices(tensors[name], 7), want[name].read(0, n).reshape(want[name].shape)):
+                        wrong.append(f"{stem} {name}")
+    assert not wrong
