@@ -44,7 +44,7 @@ def make_plan(
         files=[plans.OutputFile(f.path, f.header, f.size) for f in files],
         placements=placements,
         fingerprint=fingerprint,
-        inputs=[{"name": f.name, "size": f.size, "mtime_ns": f.mtime_ns} for f in checkpoint.inputs],
+        inputs=_identities(checkpoint),
         verify_inputs=checkpoint.verify_unchanged,
         description={
             "source": str(checkpoint.path),
@@ -55,3 +55,12 @@ def make_plan(
         chunk_bytes=options.chunk_bytes,
         folder=folder,
     )
+
+
+def _identities(checkpoint: Checkpoint) -> list[dict[str, Any]]:
+    """The inputs by names that tell them apart: the models of a merge often have files of the same name."""
+    names = [f.name for f in checkpoint.inputs]
+    return [
+        {"name": str(f.path) if names.count(f.name) > 1 else f.name, "size": f.size, "mtime_ns": f.mtime_ns}
+        for f in checkpoint.inputs
+    ]
