@@ -95,6 +95,9 @@ class _Tensors(Mapping[str, RowSource]):
             raise self._broken[name]
         return self._tensors[name]
 
+    def __contains__(self, name: object) -> bool:
+        return name in self._broken or name in self._tensors
+
     def __iter__(self) -> Iterator[str]:
         return iter({**self._tensors, **self._broken})
 
