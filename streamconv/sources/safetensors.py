@@ -21,7 +21,8 @@ from .widen import STORED_TYPES
 
 #: limit of the reference implementation
 MAX_HEADER_BYTES = 100_000_000
-_MAX_ELEMENTS = 2**63 - 1
+#: of all dimensions that are not 0; in bytes they fit in 63 bits, whatever the type
+_MAX_ELEMENTS = 2**59
 #: as many as numpy has; far more than any model
 _MAX_DIMENSIONS = 64
 

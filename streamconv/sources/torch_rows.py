@@ -23,7 +23,8 @@ from .widen import STORED_TYPES
 
 #: as many as numpy has
 _MAX_DIMENSIONS = 64
-_MAX_ELEMENTS = 2**63 - 1
+#: of all dimensions that are not 0; in bytes they fit in 63 bits, whatever the type
+_MAX_ELEMENTS = 2**59
 #: what an expanded tensor (stride 0) may take beyond its storage
 _MAX_EXPANDED_BYTES = 16 << 20
 #: most bytes that are read at once where reading copies
