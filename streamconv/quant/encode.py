@@ -18,7 +18,7 @@ import numpy as np
 from ..errors import BadInput
 from ..rows import Bytes, Floats, Quality, RowSource, matrix_shape
 from . import cache
-from .base import Codec, codec
+from .base import Codec, QuantizeBf16, Words, codec
 from .overflow import TooLarge, first_overflow, may_overflow
 from .types import TensorType
 
@@ -93,10 +93,20 @@ class Encoding:
         x = np.zeros((1, n_cols), np.float32)
         out = np.empty((1, found.type.row_bytes(n_cols)), np.uint8)
         weights = None if self._weights is None else np.ones(n_cols, np.float32)
-        if not self.copies:
+        if self._rows.dtype == "BF16" and (direct := self.direct()):
+            words = np.zeros((1, n_cols), np.uint16)
+            words.flags.writeable = False
+            direct(words, out)
+        elif not self.copies:
             found.quantize(x, out, weights, self._compat)
         if self._measure:
             found.dequantize(out, x)
+
+    def direct(self) -> QuantizeBf16 | None:
+        """What encodes bfloat16 rows without a tile, where that gives the same as ``encode``."""
+        if self.copies or self._measure or self._weights is not None or not self.needs_kernel:
+            return None
+        return self._found_codec().quantize_bf16
 
     def _found_codec(self) -> Codec:
         if self._codec is None:
@@ -182,6 +192,9 @@ class EncodedRows:
         BadInput : NaN or Inf in the source, or a value too large for the encoding; names tensor, row and column
         """
         qualities = [Quality() for _ in self.parts]
+        # The rows that a source may have to copy for this fit in as many bytes as the scratch.
+        if self._filled_directly(start, stop, outs, max(1, 2 * len(scratch) // self.n_cols)):
+            return [Quality(sum_squared_error=math.nan if out is not None else 0.0) for out in outs]
         half = len(scratch) // 2
         step = max(1, half // self.n_cols)
         wanted = [k for k in self._order if outs[k] is not None]
@@ -205,20 +218,44 @@ class EncodedRows:
                 qualities[k].add(encoded)
         return qualities
 
+    def _filled_directly(self, start: int, stop: int, outs: Sequence[Bytes | None], step: int) -> bool:
+        """Do as ``fill`` does but without a tile, ``step`` rows at a time: where one encoding is wanted that can.
+
+        False where it cannot or where values are odd; whatever is in ``outs`` then counts for nothing.
+        """
+        wanted = [(part, out) for part, out in zip(self.parts, outs, strict=True) if out is not None]
+        if len(wanted) != 1:
+            return False
+        part, out = wanted[0]
+        direct = part.direct()
+        if direct is None or not out.flags.c_contiguous:
+            return False
+        for a in range(start, stop, step):
+            b = min(a + step, stop)
+            words = self._words(a, b)
+            if words is None or may_overflow(part.type, direct(words, out[a - start : b - start])):
+                return False
+        return True
+
+    def _words(self, a: int, b: int) -> Words | None:
+        """Rows ``a..b`` as the bits of bfloat16, uint16[b - a, n_cols], where they are stored so and aligned."""
+        stored = self.rows.stored(a, b) if self.rows.dtype == "BF16" else None
+        if stored is None or not stored.flags.c_contiguous:
+            return None
+        words = stored.view(np.uint16)
+        words.flags.writeable = False  # as mapped files are: one compiled kernel serves all sources
+        return words if words.flags.aligned else None
+
     def _read(self, a: int, b: int, x: Floats) -> float:
         """Fill ``x`` with rows ``a..b``; their largest magnitude, NaN when there is one."""
         if not self._compiled:
             self.rows.read(a, b, x)
             return float(max(x.max(initial=0), -x.min(initial=0)))
-        tiles, flat = _tile_kernels(), x.reshape(-1)
-        stored = self.rows.stored(a, b) if self.rows.dtype == "BF16" else None
-        if stored is not None and stored.flags.c_contiguous:
-            words = stored.reshape(-1).view(np.uint16)
-            words.flags.writeable = False  # as mapped files are: one compiled kernel serves all sources
-            if words.flags.aligned:
-                return float(tiles.widen_bf16(words, flat))
+        tiles, words = _tile_kernels(), self._words(a, b)
+        if words is not None:
+            return float(tiles.widen_bf16(words.reshape(-1), x.reshape(-1)))
         self.rows.read(a, b, x)
-        return float(tiles.largest(flat))
+        return float(tiles.largest(x.reshape(-1)))
 
     def _nonfinite(self, x: Floats, first_row: int) -> int:
         """How many NaN and Inf there are in ``x``; refuses them unless they are allowed."""

@@ -6,6 +6,8 @@ counts as larger than infinity.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numba import types
 from numba.extending import overload
@@ -17,7 +19,7 @@ _ABS = np.int32(0x7FFFFFFF)
 GROUP = 64
 
 
-def value(v):  # type: ignore[no-untyped-def]
+def value(v: Any) -> Any:
     """``v`` as float32: a float32 itself, or the bfloat16 whose bits are uint16 ``v``. For kernels over either."""
     return bf16_to_f32(v) if isinstance(v, np.uint16) else v
 
