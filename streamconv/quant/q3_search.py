@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from .lanes import EPSILON, LANES, ZERO, clamp, inline, kernel, magnitude, rint_any, rint_small
-from .search import gather
+from .lanes import EPSILON, LANES, ZERO, all_bits, blend, clamp, inline, kernel, magnitude, rint_any
+from .search import ROWS, gather
 
 SUB = 16
 #: matrices of a tile: values, x², x²·x, levels
@@ -38,19 +38,21 @@ def moved_runs(x, scales, levels):  # type: ignore[no-untyped-def]
     tile = np.empty(_TILE_SIZE, np.float32)
     regs = np.empty(_REGS_SIZE, np.float32)
     n_runs = x.size // SUB
+    ones = all_bits(n_runs)
     for first in range(0, n_runs, LANES):
         gather(tile[_X:], x, first, SUB)
         _start(tile, regs)
         for _ in range(_PASSES):
-            if not _move(tile, regs):
+            if not _move(tile, regs, ones):
                 break
         for j in range(min(LANES, n_runs - first)):
             lx, ll = regs[_SUM_LX + j], regs[_SUM_LL + j]
             scale = lx / ll
             scales[first + j] = scale if ll > ZERO else ZERO
             offset = -_BOTTOM if regs[_LARGEST + j] >= EPSILON else ZERO
+            run, lane = levels[(first + j) * SUB :], tile[_L + j :]
             for i in range(SUB):
-                levels[(first + j) * SUB + i] = np.uint8(np.int32(tile[_L + i * LANES + j] + offset))
+                run[i] = np.uint8(np.int32(lane[i * LANES] + offset))
 
 
 @inline
@@ -62,14 +64,14 @@ def _start(tile, regs):  # type: ignore[no-untyped-def]
         regs[_LARGEST + j] = ZERO
         regs[_SUM_LX + j] = ZERO
         regs[_SUM_LL + j] = ZERO
-    for i in range(SUB):
-        row = tile[i * LANES :]
-        for j in range(lanes):
-            x = row[_X + j]
-            peak, largest = regs[_PEAK + j], regs[_LARGEST + j]
-            size = magnitude(x)
-            regs[_PEAK + j] = x if size > largest else peak
-            regs[_LARGEST + j] = size if size > largest else largest
+    for i in range(0, SUB, ROWS):
+        rows = tile[i * LANES :]
+        for j in range(LANES):
+            state = regs[_PEAK + j], regs[_LARGEST + j]
+            state = _add_peak(rows[_X + j], state)
+            state = _add_peak(rows[_X + LANES + j], state)
+            state = _add_peak(rows[_X + 2 * LANES + j], state)
+            regs[_PEAK + j], regs[_LARGEST + j] = _add_peak(rows[_X + 3 * LANES + j], state)
     for j in range(lanes):
         inverse = _BOTTOM / regs[_PEAK + j]
         regs[_PEAK + j] = inverse if regs[_LARGEST + j] >= EPSILON else ZERO
@@ -79,14 +81,22 @@ def _start(tile, regs):  # type: ignore[no-untyped-def]
             x = row[_X + j]
             w = x * x
             wx = w * x
-            level = clamp(rint_small(regs[_PEAK + j] * x), _BOTTOM, _TOP)
+            level = clamp(np.rint(regs[_PEAK + j] * x), _BOTTOM, _TOP)
             row[_W + j], row[_WX + j], row[_L + j] = w, wx, level
             regs[_SUM_LX + j] += wx * level
             regs[_SUM_LL + j] += (w * level) * level
 
 
 @inline
-def _move(tile, regs):  # type: ignore[no-untyped-def]
+def _add_peak(x, state):  # type: ignore[no-untyped-def]
+    peak, largest = state
+    size = magnitude(x)
+    larger = size > largest
+    return (x if larger else peak), (size if larger else largest)
+
+
+@inline
+def _move(tile, regs, ones):  # type: ignore[no-untyped-def]
     """One pass over the levels; True when any lane changed."""
     changed = False
     low, high = np.int32(_BOTTOM), np.int32(_TOP)
@@ -102,7 +112,7 @@ def _move(tile, regs):  # type: ignore[no-untyped-def]
             new_ll = rest_ll + (w * new) * new
             better = (rest_lx > ZERO) & (new != l) & (new_ll > ZERO)
             better &= (new_lx * new_lx) * ll > (lx * lx) * new_ll
-            row[_L + j] = new if better else l
+            row[_L + j] = blend(better, new, l, ones)
             regs[_SUM_LX + j] = new_lx if better else lx
             regs[_SUM_LL + j] = new_ll if better else ll
             changed |= better
