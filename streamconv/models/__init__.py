@@ -1,6 +1,6 @@
 """Model families: what a checkpoint's tensors are called, how they change, and what metadata they need.
 
-A family is one module with a ``FAMILY``; adding one means adding its module here.
+A family is one module of ``families`` with a ``FAMILY``.
 """
 
 from __future__ import annotations
@@ -9,22 +9,12 @@ import difflib
 
 from ..errors import BadInput
 from ..sources.checkpoint import Checkpoint
-from . import gemma, gemma2, gemma3, llama, mistral, qwen2, qwen3
 from .build import Model, build
 from .config import architecture
+from .families import FAMILIES
 from .family import Family
 from .multimodal import text_architecture
 from .projector import build_projector
-
-_FAMILIES: tuple[Family, ...] = tuple(m.FAMILY for m in (llama, mistral, qwen2, qwen3, gemma, gemma2, gemma3))
-
-#: Hugging Face architecture -> family
-FAMILIES: dict[str, Family] = {}
-for _family in _FAMILIES:
-    for _name in _family.architectures:
-        if _name in FAMILIES:
-            raise RuntimeError(f"two families claim {_name}")
-        FAMILIES[_name] = _family
 
 
 def family_of(checkpoint: Checkpoint) -> Family:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from .family import Family
-from .tokenizers import QWEN
+from ..family import Family
+from ..tokenizers import QWEN
 
 QWEN_DEFAULTS = {
     "vocab_size": 151936,

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from ..rows import RowSource
-from .config import Config
-from .family import Family
-from .keys import (
+from ...rows import RowSource
+from ..config import Config
+from ..family import Family
+from ..keys import (
     Key,
     block_count,
     context_length,
@@ -17,8 +17,8 @@ from .keys import (
     key_value_length,
     rms_epsilon,
 )
-from .tokenizers import GEMMA1
-from .transforms import PlusOne
+from ..tokenizers import GEMMA1
+from ..transforms import PlusOne
 
 
 def plus_one(rows: RowSource, _config: Config) -> RowSource:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from .family import Family
+from ..family import Family
+from ..keys import sliding_window, soft_caps
+from ..names import LLAMA_NAMES, SANDWICH_NORM_NAMES
+from ..tokenizers import GEMMA
 from .gemma import GEMMA_KEYS, plus_one
-from .keys import sliding_window, soft_caps
-from .names import LLAMA_NAMES, SANDWICH_NORM_NAMES
-from .tokenizers import GEMMA
 
 FAMILY = Family(
     arch="gemma2",

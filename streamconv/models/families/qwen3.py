@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from .family import Family
-from .names import LLAMA_NAMES, QK_NORM_NAMES
+from ..family import Family
+from ..names import LLAMA_NAMES, QK_NORM_NAMES
+from ..tokenizers import QWEN
 from .qwen2 import QWEN_DEFAULTS
-from .tokenizers import QWEN
 
 FAMILY = Family(
     arch="qwen3",

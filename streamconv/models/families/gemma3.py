@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from ..errors import BadInput
-from ..metadata import Metadata
-from .config import Config
-from .family import Family
+from ...errors import BadInput
+from ...metadata import Metadata
+from ..config import Config
+from ..family import Family
+from ..keys import BASE, final_soft_cap, sliding_window
+from ..names import LLAMA_NAMES, QK_NORM_NAMES, SANDWICH_NORM_NAMES
+from ..tokenizers import GEMMA3
 from .gemma import plus_one
-from .keys import BASE, final_soft_cap, sliding_window
-from .names import LLAMA_NAMES, QK_NORM_NAMES, SANDWICH_NORM_NAMES
-from .tokenizers import GEMMA3
 
 
 def window(m: Metadata, a: str, c: Config) -> None:

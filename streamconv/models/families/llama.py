@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..errors import BadInput
-from ..rows import Floats, RowSource
-from .config import Config
-from .family import Family
-from .keys import BASE, rope_dimension_count, vocab_size
-from .tokenizers import LLAMA
-from .transforms import Interleaved
+from ...errors import BadInput
+from ...rows import Floats, RowSource
+from ..config import Config
+from ..family import Family
+from ..keys import BASE, rope_dimension_count, vocab_size
+from ..tokenizers import LLAMA
+from ..transforms import Interleaved
 
 
 def interleave_q(rows: RowSource, config: Config) -> RowSource:
