@@ -11,9 +11,9 @@ import numpy as np
 from ..errors import BadInput
 from ..sources.naming import shown
 from .kernels import load
-from .raw import Raw
+from .raw import Raw, frozen
 from .store import Store
-from .stream_rows import Groups, Packing, Slab, TurnedRows, frozen
+from .stream_rows import Groups, Packing, Slab, TurnedRows
 
 _FOUR = Packing(4)
 _SCALES = ("F16", "BF16", "F32")
@@ -37,9 +37,7 @@ class AwqRows(TurnedRows):
         levels = np.empty((len(packed), stop - start), np.uint8)
         _FOUR.unpack(packed, levels)
         levels = levels.reshape(len(packed), -1, 8)[:, :, _PLACES].reshape(len(packed), -1)
-        return Slab(
-            start, stop, frozen(stream), np.ascontiguousarray(levels.T, np.float32), self._group_scales(start, stop)
-        )
+        return Slab(start, stop, frozen(stream), frozen(levels.T.astype(np.float32)), self._group_scales(start, stop))
 
 
 def find(store: Store) -> None:

@@ -20,7 +20,7 @@ from ..rows import Floats
 from ..sources.naming import shown
 from .kernels import load
 from .nibble_rows import NibbleRows
-from .raw import Raw
+from .raw import Raw, frozen
 from .scheme import parse_json
 from .store import Store
 
@@ -83,7 +83,7 @@ class Bnb4Rows(NibbleRows):
             self.parts[1].bytes(start, stop), self._nested_map, self.parts[3].floats(first, last), block,
             start - first * block, np.float32(self._state.offset), scales,
         )  # fmt: skip
-        return scales
+        return frozen(scales)
 
 
 def find(store: Store) -> None:

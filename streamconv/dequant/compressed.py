@@ -17,9 +17,9 @@ from ..sources.naming import shown
 from .decoded_rows import Span, share
 from .fp8 import block_of, describe
 from .grid_rows import IntRows, grid_for
-from .raw import Raw
+from .raw import Raw, frozen
 from .store import Store
-from .stream_rows import Groups, Packing, StreamRows, frozen
+from .stream_rows import Groups, Packing, StreamRows
 
 _SCALES = ("BF16", "F16", "F32")
 #: bytes looked at to tell two layouts apart, and unused bits that must be zero in them to be sure
@@ -55,11 +55,10 @@ class PackedRows(StreamRows):
         """float32[stop - start, n_groups], with the offset of the stored codes."""
         offset, n_groups = np.float32(1 << (self._packing.bits - 1)), self._groups.n_groups
         if self._zeros is None:
-            return np.full((stop - start, n_groups), offset, np.float32)
+            return frozen(np.full((stop - start, n_groups), offset, np.float32))
         if self._zero_packing is None:
             zeros = self._zeros.floats(start * n_groups, stop * n_groups).reshape(-1, n_groups)
-            zeros += offset
-            return zeros
+            return frozen(np.add(zeros, offset))
         # The words of a column of zero points are 32 rows (or per_word) apart; take whole words.
         unit = self._zero_packing.per_word or 32
         first = start // unit
@@ -71,7 +70,7 @@ class PackedRows(StreamRows):
         stream = frozen(words.transpose(1, 0, 2).reshape(n_groups, -1))
         levels = np.empty((n_groups, stop - start), np.uint8)
         self._zero_packing.unpack(stream, levels, start - first * unit)
-        return np.ascontiguousarray(levels.T, np.float32)
+        return frozen(levels.T.astype(np.float32))
 
     def _spans(self, start: int, stop: int) -> Iterable[Span]:
         return [share(part, start, stop, self.n_rows) for part in self.parts[:2]]

@@ -16,7 +16,7 @@ from ..rows import Bytes, Floats
 from ..sources.naming import shown
 from .kernels import load
 from .nibble_rows import E2M1, NibbleRows
-from .raw import Raw
+from .raw import Raw, frozen
 from .store import Store
 
 _MX, _NV = 32, 16
@@ -54,9 +54,7 @@ class Nvfp4Rows(NibbleRows):
 
     def _scales(self, start: int, stop: int) -> Floats:
         with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-            scales = self.parts[1].floats(start, stop)
-            scales /= self.parts[2].floats(0, 1)
-            return scales
+            return frozen(np.divide(self.parts[1].floats(start, stop), self.parts[2].floats(0, 1)))
 
 
 def find(store: Store) -> None:

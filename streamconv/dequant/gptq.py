@@ -12,9 +12,9 @@ import numpy as np
 from ..errors import BadInput
 from ..sources.naming import shown
 from .kernels import load
-from .raw import Raw
+from .raw import Raw, frozen
 from .store import Store
-from .stream_rows import Groups, Packing, Slab, TurnedRows, frozen
+from .stream_rows import Groups, Packing, Slab, TurnedRows
 
 _BITS = (2, 3, 4, 8)
 _FORMATS = {"gptq": 1, "gptq_v2": 2}
@@ -45,9 +45,7 @@ class GptqRows(TurnedRows):
         self._packing.unpack(frozen(zeros.columns(row_bytes, first, last)), levels)
         if self._version == 1:
             levels = (levels + np.uint8(1)) & np.uint8((1 << self._packing.bits) - 1)
-        return Slab(
-            start, stop, frozen(stream), np.ascontiguousarray(levels.T, np.float32), self._group_scales(start, stop)
-        )
+        return Slab(start, stop, frozen(stream), frozen(levels.T.astype(np.float32)), self._group_scales(start, stop))
 
 
 def find(store: Store) -> None:

@@ -13,7 +13,7 @@ from ..rows import Floats, matrix_shape
 from ..sources.widen import widen
 from .decoded_rows import DecodedRows, Span
 from .kernels import load
-from .raw import Raw
+from .raw import Raw, frozen
 
 _FLIP = np.uint8(128)
 
@@ -107,10 +107,11 @@ class IntRows(GridRows):
     def _decode(self, start: int, stop: int, out: Floats) -> None:
         row_of, first, last = self._scales(start, stop)
         scales = self._numbers(self.parts[1], first, last)
-        zeros = self._numbers(self.parts[2], first, last) if len(self.parts) > 2 else np.zeros_like(scales)
-        zeros += np.float32(_FLIP)
+        zeros = np.full(scales.shape, _FLIP, np.float32)
+        if len(self.parts) > 2:
+            zeros += self._numbers(self.parts[2], first, last)
         load("levels").scaled(
-            self._codes(start, stop), _FLIP, zeros, scales, row_of, self._grid.width, self.factor, out
+            self._codes(start, stop), _FLIP, frozen(zeros), scales, row_of, self._grid.width, self.factor, out
         )  # fmt: skip
 
 
@@ -119,7 +120,7 @@ def float8_table(dtype: str) -> Floats:
     """All values of an 8-bit float: float32[256]."""
     out = np.empty(256, np.float32)
     widen(dtype, np.arange(256, dtype=np.uint8).reshape(1, -1), out.reshape(1, -1))
-    return out
+    return frozen(out)
 
 
 class Float8Rows(GridRows):

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from ..rows import Floats
 from .decoded_rows import DecodedRows, Span, share
 from .kernels import load
-from .raw import Raw
+from .raw import Raw, frozen
 
 #: values of the four-bit float E2M1; bit 3 is the sign
 E2M1 = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, -0.0, -0.5, -1.0, -1.5, -2.0, -3.0, -4.0, -6.0)
@@ -26,7 +26,7 @@ def pairs(table: tuple[float, ...], high_first: bool) -> NDArray[np.uint64]:
     """Both values of every byte: uint64[256] of the bits of two float32."""
     values = np.array(table, np.float32)
     low, high = np.tile(values, 16), np.repeat(values, 16)
-    return np.stack([high, low] if high_first else [low, high], axis=1).view(np.uint64).reshape(-1)
+    return frozen(np.stack([high, low] if high_first else [low, high], axis=1).view(np.uint64).reshape(-1))
 
 
 class NibbleRows(DecodedRows):

@@ -3,14 +3,27 @@
 from __future__ import annotations
 
 from math import prod
+from typing import TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..errors import BadInput
 from ..rows import Bytes, Floats, RowSource, matrix_shape
+from ..sources.mapped import MappedFile
 from ..sources.naming import shown
 from ..sources.stored import StoredRows
 from ..sources.widen import STORED_TYPES, widen
+
+_FLOAT = np.dtype("<f4")
+A = TypeVar("A", bound=np.generic)
+
+
+def frozen(array: NDArray[A]) -> NDArray[A]:
+    """``array`` in C order and read-only, as mapped bytes are: kernels are compiled for one kind."""
+    array = np.ascontiguousarray(array)
+    array.flags.writeable = False
+    return array
 
 
 class Raw:
@@ -38,6 +51,10 @@ class Raw:
             raise BadInput(f"{self}: its bytes do not lie in order, they cannot be decoded")
         self._row_bytes = first.shape[1]
         self.n_bytes = matrix_shape(rows.shape)[0] * self._row_bytes
+        # A mapping that is there for good is sliced without asking; others copy, or wait for what they are asked for.
+        file = self._file.file if self._file is not None else None
+        is_mapped = type(file) is MappedFile and file.io == "mmap"
+        self._view = file.view(self._file.offset, self.n_bytes) if is_mapped and file and self._file else None
 
     def __str__(self) -> str:
         where = f"{self._file.file.path}: " if self._file is not None else ""
@@ -55,6 +72,8 @@ class Raw:
 
     def bytes(self, start: int, stop: int) -> Bytes:
         """Bytes ``start..stop`` as read-only uint8[stop - start]."""
+        if self._view is not None:
+            return self._view[start:stop]
         if self._file is not None:
             return self._file.file.view(self._file.offset + start, stop - start)
         first = start // self._row_bytes if self._row_bytes else 0
@@ -77,12 +96,15 @@ class Raw:
         return self.bytes(0, n * row_bytes).reshape(n, row_bytes)[:, start:stop]
 
     def floats(self, start: int, stop: int, dtype: str | None = None) -> Floats:
-        """Numbers ``start..stop`` of the flat tensor as float32[stop - start]; ``dtype`` overrides the header's."""
+        """Numbers ``start..stop`` of the flat tensor as read-only float32[stop - start]; ``dtype`` overrides the header's."""
         size = self.itemsize
+        if self.dtype == "F32":
+            found = self.bytes(start * size, stop * size).view(_FLOAT)
+            return found if found.flags.aligned else frozen(found.copy())
         out = np.empty(stop - start, np.float32)
         if stop > start:
             widen(dtype or self.dtype, self.bytes(start * size, stop * size).reshape(1, -1), out.reshape(1, -1))
-        return out
+        return frozen(out)
 
     def integers(self) -> np.ndarray:
         """The whole tensor of whole numbers, flat."""

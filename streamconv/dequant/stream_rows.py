@@ -16,7 +16,7 @@ from ..rows import Bytes, Floats
 from ..sources.widen import STORED_TYPES, widen
 from .decoded_rows import DecodedRows
 from .kernels import load
-from .raw import Raw
+from .raw import Raw, frozen
 
 #: bytes of packed rows a thread keeps of a matrix that lies the wrong way round
 SLAB_BYTES = 8 << 20
@@ -87,13 +87,6 @@ class Groups:
         ):
             self._index = None
         self._checked = True
-
-
-def frozen(array: Bytes) -> Bytes:
-    """``array`` in C order and read-only, as mapped bytes are; kernels are compiled for one kind."""
-    array = np.ascontiguousarray(array)
-    array.flags.writeable = False
-    return array
 
 
 class StreamRows(DecodedRows):
@@ -200,7 +193,7 @@ class TurnedRows(StreamRows):
         """Scales of outputs ``start..stop`` as float32[n, n_groups]."""
         scales, size = self.parts[2], self.parts[2].itemsize
         taken = frozen(scales.columns(self.n_rows * size, start * size, stop * size))
-        return np.ascontiguousarray(widened(taken, scales.dtype).T)
+        return frozen(widened(taken, scales.dtype).T)
 
     def prefetch(self, start: int, stop: int) -> None:
         """The first rows ask for everything: every row is spread over the whole matrix."""

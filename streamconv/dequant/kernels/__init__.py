@@ -5,9 +5,10 @@ from __future__ import annotations
 from functools import cache as once
 from importlib import import_module
 from types import ModuleType
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
 from ...quant import cache
 
@@ -19,8 +20,8 @@ def load(name: str) -> ModuleType:
     return import_module(f"{__name__}.{name}")
 
 
-def mapped(*shape: int) -> NDArray[np.uint8]:
-    """Zeros as kernels see the bytes of a file, read-only; for ``warm_up``, which every module has."""
-    zeros = np.zeros(shape, np.uint8)
+def mapped(*shape: int, dtype: DTypeLike = np.uint8) -> NDArray[Any]:
+    """Zeros as kernels see what comes from a file, read-only; for ``warm_up``, which every module has."""
+    zeros = np.zeros(shape, dtype)
     zeros.flags.writeable = False
     return zeros

@@ -95,8 +95,9 @@ def looked_up_flat(codes, table, scales, block, phase, out):  # type: ignore[no-
 
 def warm_up() -> None:
     """Compile all kernels of this file."""
-    x, table, row_of = np.zeros((1, 1), np.float32), np.zeros(256, np.float32), np.zeros(1, np.int64)
-    scaled(mapped(1, 1), np.uint8(0), x, x.copy(), row_of, 1, np.float32(1), x.copy())
-    scaled_by_column(mapped(1, 1), x, x.copy(), np.zeros(1, np.int32), x.copy())
-    looked_up(mapped(1, 1), table, x, row_of, 1, x.copy())
-    looked_up_flat(mapped(1), table, x[0], 1, 0, x[0].copy())
+    x, row_of = np.zeros((1, 1), np.float32), np.zeros(1, np.int64)
+    scales, table = mapped(1, 1, dtype=np.float32), mapped(256, dtype=np.float32)
+    scaled(mapped(1, 1), np.uint8(0), scales, scales, row_of, 1, np.float32(1), x)
+    scaled_by_column(mapped(1, 1), scales, scales, np.zeros(1, np.int32), x)
+    looked_up(mapped(1, 1), table, scales, row_of, 1, x)
+    looked_up_flat(mapped(1), table, scales[0], 1, 0, x[0])

@@ -98,7 +98,7 @@ def ggml_order(blocks, scales, out):  # type: ignore[no-untyped-def]
 
 def warm_up() -> None:
     """Compile all kernels of this file."""
-    x = np.zeros(32, np.float32)
-    expand(mapped(16), np.zeros(256, np.uint64), x, 32, 0, 24, x.copy())
-    nested_scales(mapped(1), np.zeros(256, np.float32), x, 256, 0, np.float32(0), x.copy())
+    x, scales, table = np.zeros(32, np.float32), mapped(32, dtype=np.float32), mapped(256, dtype=np.float32)
+    expand(mapped(16), mapped(256, dtype=np.uint64), scales, 32, 0, 24, x)
+    nested_scales(mapped(1), table, scales, 256, 0, np.float32(0), x)
     ggml_order(mapped(1, 16), mapped(1), np.zeros((1, 17), np.uint8))

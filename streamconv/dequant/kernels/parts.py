@@ -44,5 +44,5 @@ def warm_up() -> None:
     x = np.zeros(1, np.float32)
     codes(mapped(1), 0, 1, x)
     codes(np.zeros(1, np.int32), 0, 1, x)
-    minus_blocks(x, x.copy(), 1, 0)
-    times_blocks(x, x.copy(), 1, 0)
+    minus_blocks(x, mapped(1, dtype=np.float32), 1, 0)
+    times_blocks(x, mapped(1, dtype=np.float32), 1, 0)
