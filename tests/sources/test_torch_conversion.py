@@ -34,7 +34,8 @@ elif how == "parameters":
     tensors = {name: torch.nn.Parameter(t) for name, t in tensors.items()}
 if how == "sharded":
     names = [f"pytorch_model-0000{k}-of-00002.bin" for k in (1, 2)]
-    parts = list(tensors)[::2], list(tensors)[1::2]
+    half = len(tensors) // 2
+    parts = sorted(tensors)[:half], sorted(tensors)[half:]
     for file, part in zip(names, parts):
         torch.save({name: tensors[name] for name in part}, f"{folder}/{file}")
     index = {name: file for file, part in zip(names, parts) for name in part}
