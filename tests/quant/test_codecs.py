@@ -82,7 +82,7 @@ def test_neither_threads_nor_tiles_change_a_byte(name: str) -> None:
     ("name", "bound"),
     [
         ("Q8_0", 0.006), ("Q6_K", 0.02), ("Q5_K", 0.04), ("Q5_1", 0.05), ("Q5_0", 0.05), ("Q4_K", 0.08), ("Q4_1", 0.09),
-        ("Q4_0", 0.1),
+        ("Q4_0", 0.1), ("MXFP4", 0.13), ("NVFP4", 0.11),
     ],
 )  # fmt: skip
 def test_decoding_comes_back_near_the_values(name: str, bound: float) -> None:
@@ -128,12 +128,20 @@ for name in ("Q8_0", "Q4_0", "Q5_1", "Q4_K", "Q6_K", "F16", "BF16"):
         got = streamconv.quantize(x, name, compat=True, threads=1)
         streamconv.dequantize(got, name, 256)
     assert (got == expected[:, : got.shape[1]]).all(), name
+golden = np.load(sys.argv[2])
+for name in ("TQ1_0", "TQ2_0", "Q1_0", "Q2_0", "MXFP4", "NVFP4"):
+    x, expected = golden["mixed.x"][1:2, :256], golden[f"mixed.{name}"][1:2]
+    with np.errstate(all="ignore"):
+        got = streamconv.quantize(x, name, compat=True, threads=1)
+        streamconv.dequantize(got, name, 256)
+    assert (got == expected[:, : got.shape[1]]).all(), name
 """
 
 
 def test_kernels_give_the_same_bytes_without_compilation(data: Path) -> None:
+    files = [str(data / "quants" / name) for name in ("golden.npz", "golden-small.npz")]
     done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", UNCOMPILED, str(data / "quants" / "golden.npz")],
+        [sys.executable, "-W", "ignore", "-c", UNCOMPILED, *files],
         env={**os.environ, "NUMBA_DISABLE_JIT": "1"}, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-1500:]
