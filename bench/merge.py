@@ -147,7 +147,10 @@ def compare_with_copy(a: argparse.Namespace) -> None:
         times = {}
         for tool, command in (
             ("cp of one input and sync", ["sh", "-c", f"cp -r {folder / 'a'} {out} && sync -f {out}"]),
-            ("streamconv", [sys.executable, "-m", "streamconv", "merge", str(recipe), str(out), "--quiet", "--ram", a.ram]),
+            (
+                "streamconv",
+                [sys.executable, "-m", "streamconv", "merge", str(recipe), str(out), "--quiet", "--ram", a.ram],
+            ),
         ):
             found = []
             for _ in range(a.runs):

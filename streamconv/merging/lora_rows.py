@@ -228,6 +228,7 @@ class DoraColumns(LoraRows):
 
     @statistic.setter
     def statistic(self, factors: Sequence[float] | None) -> None:
+        """Take what another run found."""
         self._factors = None if factors is None else np.array(factors, np.float32)
 
     def prepare(self, threads: int = 1) -> None:
