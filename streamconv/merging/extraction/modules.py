@@ -139,9 +139,12 @@ def select(base: Checkpoint, pairs: Sequence[Pair], choice: Choice) -> Selection
     """
     wanted = [pair for pair in pairs if _wanted(pair.module, choice)]
     decomposed, saved, biases = [], [], []
-    weights = [pair for pair in wanted if pair.is_weight]
-    for pair in weights:
-        if _is_named(pair.module, choice.save):
+    # a head of its own over a tied embedding: factors of one would be merged into the other
+    untied = any(pair.place.is_head and pair.name not in base.tensors for pair in pairs)
+    for pair in wanted:
+        if not pair.is_weight:
+            continue
+        if _is_named(pair.module, choice.save) or (untied and (pair.place.is_head or pair.is_embedding)):
             saved.append(pair)
         elif len(pair.base.shape) == 1 or not pair.same_shape or (pair.is_embedding and not choice.embed_lora):
             if pair.place.is_vocabulary or (len(pair.base.shape) == 1 and pair.same_shape):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -83,10 +84,21 @@ def open_extraction(
         tensors=tensors,
         config=config,
         inputs=(_own_input(tuned.path, extraction), *base.inputs, *tuned.inputs),
-        warnings=[*base.warnings, *tuned.warnings],
+        warnings=[*base.warnings, *tuned.warnings, *_resized(selection.saved)],
         side=_side(base, tuned, config),
         name=f"{tuned.path.name} as an adapter",
     )
+
+
+def _resized(saved: Sequence[Pair]) -> list[str]:
+    """A warning about a vocabulary of another size."""
+    found = next((pair for pair in saved if not pair.same_shape), None)
+    if found is None:
+        return []
+    return [
+        f"{found.name!r} has {found.tuned.shape[0]} rows, {found.base.shape[0]} in the base: "
+        f"PEFT wants the base's embedding resized before it loads the adapter"
+    ]
 
 
 def _factors(pair: Pair, settings: Settings, workshop: Workshop, conv1d: bool) -> dict[str, RowSource]:
