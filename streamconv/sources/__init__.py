@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ..errors import BadInput, InputMissing, NoPermission
 from .checkpoint import Checkpoint, InputFile, read_object
-from .folder import Shard, open_folder, open_index, safetensors_shard, torch_shard
+from .folder import Shard, open_folder, open_index, refuse_meta, safetensors_shard, torch_shard
 from .gguf import GgufFile, open_gguf, read_gguf, read_splits
 from .mapped import IoMode, MappedFile
 from .torch import ENDINGS
@@ -54,6 +54,7 @@ def open_checkpoint(path: str | os.PathLike[str], io: IoMode = "mmap", weights: 
     if path.suffix == ".safetensors":
         return _single(safetensors_shard(MappedFile(path, io)))
     if path.suffix in ENDINGS:
+        refuse_meta(path)
         return _single(torch_shard(MappedFile(path, io)))
     if path.suffix == ".gguf":
         return open_gguf(path, io)

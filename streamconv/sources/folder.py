@@ -147,6 +147,12 @@ def _meta_hint(present: Collection[str]) -> str:
     return hint if found else ""
 
 
+def refuse_meta(path: Path) -> None:
+    """BadInput for a file that has the name of Meta's releases: names and order of rows are not those of Hugging Face."""
+    if hint := _meta_hint([path.name]):
+        raise BadInput(f"{path} has the name of a part in Meta's own layout, which is not read", hint)
+
+
 def open_index(path: Path, io: IoMode = "mmap") -> Checkpoint:
     """Open the files that the index at ``path`` lists, with the config.json beside it if there is one.
 

@@ -128,18 +128,21 @@ def _rebuild_tensor(machine: Machine, arguments: tuple[Any, ...]) -> Tensor:
     """``(storage, offset, size, stride, requires_grad, hooks[, metadata])``."""
     if len(arguments) not in (6, 7):
         machine.fail(f"a tensor has {len(arguments)} arguments")
-    return _tensor(machine, arguments, None)
+    return _tensor(machine, arguments, None, arguments[6:])
 
 
 def _rebuild_typed_tensor(machine: Machine, arguments: tuple[Any, ...]) -> Tensor:
     """``(storage, offset, size, stride, requires_grad, hooks, dtype[, metadata])``."""
     if len(arguments) not in (7, 8):
         machine.fail(f"a tensor has {len(arguments)} arguments")
-    return _tensor(machine, arguments, arguments[6])
+    return _tensor(machine, arguments, arguments[6], arguments[7:])
 
 
-def _tensor(machine: Machine, arguments: tuple[Any, ...], tag: Any) -> Tensor:
+def _tensor(machine: Machine, arguments: tuple[Any, ...], tag: Any, metadata: tuple[Any, ...]) -> Tensor:
     storage, offset, size, stride = arguments[:4]
+    if metadata not in ((), (None,), ({},)):
+        # Bits that change the values: the numbers are those of the storage negated or conjugated.
+        machine.fail("a tensor has metadata (neg, conj), which is not read")
     if type(storage) is not Storage:
         machine.fail("a tensor has no storage")
     if tag is not None and (type(tag) is not Tag or tag.is_storage):
