@@ -91,6 +91,6 @@ def warm_up() -> None:
     """Compile all kernels of this file."""
     unpack(mapped(1, 4), 3, 0, 0, np.zeros((1, 1), np.uint8))
     unpack_four(mapped(1, 4), np.zeros((1, 1), np.uint8))
-    some = mapped(2, 8)[:, :4]  # a few columns of a matrix, as they are taken from the file
-    turn_words(some, np.zeros((1, 8), np.uint8))
-    turn_interleaved(some, np.zeros((8, 1), np.uint8))
+    for words in (mapped(2, 8)[:, :4], mapped(2, 4)):  # some columns of a matrix, and all of them
+        turn_words(words, np.zeros((1, 8), np.uint8))
+        turn_interleaved(words, np.zeros((8, 1), np.uint8))
