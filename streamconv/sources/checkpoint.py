@@ -25,6 +25,10 @@ def is_weights(name: str) -> bool:
     return _WEIGHTS.search(name) is not None
 
 
+#: how JSON can spell what has no UTF-8 form
+_HALF_PAIR = re.compile(r"\\u[dD][89a-fA-F]")
+
+
 @dataclass(frozen=True)
 class InputFile:
     """One file that weights are read from.
@@ -154,4 +158,12 @@ def read_object(path: Path) -> dict[str, Any]:
         raise NoPermission(f"{path} may not be read") from None
     except UnicodeDecodeError as e:
         raise BadInput(f"{path} is not UTF-8 (byte {e.start})") from None
-    return parse_object(text, path)
+    value = parse_object(text, path)
+    if _HALF_PAIR.search(text):  # rarely, and then mostly whole pairs
+        try:
+            json.dumps(value, ensure_ascii=False).encode()
+        except UnicodeEncodeError:
+            raise BadInput(
+                f"{path} spells half of a surrogate pair, which is no text and could not be written"
+            ) from None
+    return value

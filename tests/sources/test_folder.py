@@ -75,6 +75,15 @@ def test_an_index_that_leads_elsewhere_is_refused_before_opening(folder: Path, f
         open_checkpoint(folder)
 
 
+def test_text_that_cannot_be_written_again_is_refused(folder: Path) -> None:
+    write_safetensors(folder / "model.safetensors", {"w": f32(1)})
+    (folder / "config.json").write_text(r'{"model_type": "\ud83d\ude00"}')
+    assert open_checkpoint(folder).config == {"model_type": "\U0001f600"}
+    (folder / "config.json").write_text(r'{"model_type": "\ud83d"}')
+    with pytest.raises(BadInput, match=r"config\.json spells half of a surrogate pair"):
+        open_checkpoint(folder)
+
+
 @pytest.mark.parametrize("weight_map", [{}, [], "x", None])
 def test_an_index_without_a_map_is_refused(folder: Path, weight_map: object) -> None:
     index(folder, weight_map)
