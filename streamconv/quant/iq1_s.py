@@ -139,16 +139,16 @@ def _search(tile, regs):  # type: ignore[no-untyped-def]
 
 @inline
 def _pack(out, at, d, levels, points, negative):  # type: ignore[no-untyped-def]
-    """Store a block from ``out[at]`` on."""
+    """Store a block from ``out[at]`` on; points are kept even when all scales are zero, signs of shifts are not."""
     put_f16(out, at, d * _TUNED)
     for ib in range(_SUBS):
-        word = levels[ib] << 12 | negative[ib] << 15
+        word = levels[ib] << 12 | (negative[ib] << 15 if d != ZERO else 0)
         for k in range(4):
             point = points[4 * ib + k]
-            out[at + 2 + 4 * ib + k] = np.uint8(point & 255 if d != ZERO else 0)
+            out[at + 2 + 4 * ib + k] = np.uint8(point & 255)
             word |= point >> 8 << 3 * k
-        out[at + 34 + 2 * ib] = np.uint8(word & 255 if d != ZERO else 0)
-        out[at + 35 + 2 * ib] = np.uint8(word >> 8 if d != ZERO else 0)
+        out[at + 34 + 2 * ib] = np.uint8(word & 255)
+        out[at + 35 + 2 * ib] = np.uint8(word >> 8)
 
 
 @kernel

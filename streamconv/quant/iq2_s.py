@@ -16,13 +16,13 @@ from .base import Codec
 from .grids import grid_table, grid_values
 from .iq_block import decode_points, load_weights, round_scales, search_block, sum_squares, take_signs
 from .iq_calls import flat, quantize_with
-from .iq_search import PICKS_SIZE, WORK_SIZE, Plan
+from .iq_search import PICKS_SIZE, TWO, WORK_SIZE, Plan
 from .lanes import HALF, get_f16, kernel, put_f16
 from .types import TYPES
 
 _BYTES = 82
 _SIGNS, _HIGH, _SCALES = 34, 66, 74
-_PER_WEIGHT = np.float32(2 / 256)
+_WEIGHTS = np.float32(256)
 _QUARTER = np.float32(0.25)
 _LEAST = np.float32(1e-8)
 _TUNED = np.float32(0.9875)
@@ -40,7 +40,7 @@ def _quantize_blocks(x, out, weights, grid):  # type: ignore[no-untyped-def]
     scales, levels = np.empty(16, np.float32), np.empty(16, np.int32)
     points, signs = np.empty(32, np.int32), np.empty(32, np.int32)
     for block in range(len(x) // 256):
-        sigma2 = sum_squares(x, block * 256) * _PER_WEIGHT
+        sigma2 = TWO * sum_squares(x, block * 256) / _WEIGHTS
         load_weights(work, 0, x, block * 256, weights, sigma2, _QUARTER * sigma2)
         take_signs(work, 0, signs, False)
         if not search_block(grid, _PLAN, _LEAST, work, picks, scales, points, signs):

@@ -66,9 +66,10 @@ def _quantize_blocks(x, out, weights, grid):  # type: ignore[no-untyped-def]
                 clear(_PLAN, sub * 32, points, signs)
             else:
                 scales[sub] = search(grid, _PLAN, work, picks, sub * 32, top, scales[sub], points)
-                if points[sub * 4] < 0:
-                    return first + sub // _SUBS
                 flip(_PLAN, sub * 32, scales, sub, signs)
+                # a NaN compares false
+                if points[sub * 4] < 0 or not scales[sub] >= ZERO:
+                    return first + sub // _SUBS
         for b in range(n):
             d = round_scales(scales[b * _SUBS : (b + 1) * _SUBS], levels)
             _pack(out, (first + b) * _BYTES, d, levels, points[b * 32 : (b + 1) * 32], signs[b * 32 : (b + 1) * 32])

@@ -19,15 +19,14 @@ from .base import Codec
 from .grids import grid_table, grid_values
 from .iq_block import decode_points, load_weights, round_scales, search_block, sum_squares, take_signs
 from .iq_calls import flat, quantize_with
-from .iq_search import PICKS_SIZE, WORK_SIZE, Plan
+from .iq_search import PICKS_SIZE, TWO, WORK_SIZE, Plan
 from .lanes import ONE, ZERO, get_f16, inline, kernel, put_f16
 from .types import TYPES
 
 _BYTES = 110
 _HIGH, _SIGNS, _SCALES = 66, 74, 106
-_PER_WEIGHT = np.float32(2 / 256)
+_WEIGHTS = np.float32(256)
 _TUNED = np.float32(1.033)
-_TWO = np.float32(2)
 #: only a sub-block without any weight but zeros counts as zero
 _LEAST = np.float32(1e-45)
 _PLAN = Plan(n=32, dims=4, levels=8, trials=19, step=np.float32(0.2), all_groups=True, always=False)
@@ -45,7 +44,7 @@ def _quantize_blocks(x, out, weights, grid, compat):  # type: ignore[no-untyped-
     scales, levels = np.empty(8, np.float32), np.empty(8, np.int32)
     points, signs = np.empty(64, np.int32), np.empty(32, np.int32)
     for block in range(len(x) // 256):
-        sigma2 = sum_squares(x, block * 256) * _PER_WEIGHT
+        sigma2 = TWO * sum_squares(x, block * 256) / _WEIGHTS
         load_weights(work, 0, x, block * 256, weights, sigma2, ZERO)
         take_signs(work, 0, signs, False)
         if not search_block(grid, _PLAN, _LEAST, work, picks, scales, points, signs):
@@ -85,7 +84,7 @@ def _dequantize_blocks(data, out, values):  # type: ignore[no-untyped-def]
         at = sub // 8 * _BYTES
         ib = sub % 8
         level = data[at + _SCALES + ib // 2] >> (ib % 2 * 4) & 15
-        db = get_f16(data, at) * (ONE + _TWO * np.float32(level))
+        db = get_f16(data, at) * (ONE + TWO * np.float32(level))
         high = np.int64(data[at + _HIGH + ib])
         for k in range(8):
             point = np.int64(data[at + 2 + 8 * ib + k]) | (high >> k & 1) << 8

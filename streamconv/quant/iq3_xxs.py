@@ -25,13 +25,13 @@ from .iq_block import (
     take_signs,
 )
 from .iq_calls import flat, quantize_with
-from .iq_search import PICKS_SIZE, WORK_SIZE, Plan
+from .iq_search import PICKS_SIZE, TWO, WORK_SIZE, Plan
 from .lanes import HALF, ZERO, get_f16, kernel, put_f16
 from .types import TYPES
 
 _BYTES = 98
 _SIGNS = 66
-_PER_WEIGHT = np.float32(2 / 256)
+_WEIGHTS = np.float32(256)
 _LEAST = np.float32(1e-8)
 _TUNED = np.float32(1.0125)
 _PLAN = Plan(n=32, dims=4, levels=8, trials=31, step=np.float32(0.2), all_groups=False, always=False)
@@ -48,7 +48,7 @@ def _quantize_blocks(x, out, weights, grid):  # type: ignore[no-untyped-def]
     scales, levels = np.empty(8, np.float32), np.empty(8, np.int32)
     points, signs = np.empty(64, np.int32), np.empty(32, np.int32)
     for block in range(len(x) // 256):
-        sigma2 = sum_squares(x, block * 256) * _PER_WEIGHT
+        sigma2 = TWO * sum_squares(x, block * 256) / _WEIGHTS
         load_weights(work, 0, x, block * 256, weights, sigma2, ZERO)
         take_signs(work, 0, signs, True)
         if not search_block(grid, _PLAN, _LEAST, work, picks, scales, points, signs):

@@ -101,8 +101,9 @@ def search_block(grid, plan, least, work, picks, scales, points, signs):  # type
             clear(plan, at, points, signs)
         else:
             scales[sub] = search(grid, plan, work, picks, at, top, top / np.float32(2 * plan.levels - 1), points)
-            found &= points[at // plan.dims] >= 0
             flip(plan, at, scales, sub, signs)
+            # a NaN compares false
+            found &= points[at // plan.dims] >= 0 and scales[sub] >= ZERO
     return found
 
 

@@ -1,8 +1,8 @@
-"""Sub-blocks side by side in lanes, with their importance: shared by IQ4 and IQ1.
+"""Sub-blocks side by side in lanes, with their importance: shared by IQ1_S and IQ1_M.
 
 Matrices X and W of a tile hold weights and importance of up to ``LANES`` sub-blocks of ``n`` weights; see ``lanes``.
 
-Source: ggml-quants.c, the beginning of ``quantize_row_iq4_nl_impl`` and ``quantize_row_iq1_s_impl`` (ggml 0.25.3).
+Source: ggml-quants.c, the beginning of ``quantize_row_iq1_s_impl`` and ``quantize_row_iq1_m_impl`` (ggml 0.25.3).
 """
 
 from __future__ import annotations
@@ -51,7 +51,6 @@ def load_weights(tile, regs, x, start, n_lanes, weights, n, subs):  # type: igno
 
 @inline
 def _sum_squares(tile, regs, n, subs):  # type: ignore[no-untyped-def]
-    per_weight = _TWO / np.float32(n * subs)
     for j in range(LANES):
         regs[SIGMA2 + j] = ZERO
     for sub in range(subs):
@@ -60,6 +59,7 @@ def _sum_squares(tile, regs, n, subs):  # type: ignore[no-untyped-def]
                 v = tile[X + row + lane + sub]
                 regs[SIGMA2 + lane] += v * v
     for lane in range(0, LANES, subs):
-        sigma2 = regs[SIGMA2 + lane] * per_weight
+        # doubled first, as in the reference: it may overflow
+        sigma2 = _TWO * regs[SIGMA2 + lane] / np.float32(n * subs)
         for j in range(lane, lane + subs):
             regs[SIGMA2 + j] = sigma2

@@ -504,12 +504,10 @@ def iq1_s(x, w):
     mxs = F(0)
     for scale, _, _ in subs:
         mxs = mxs if mxs > scale else scale
-    if mxs == 0:
-        return bytes(50)
     d = mxs / F(15)
     qs, qh = b"", b""
     for scale, shift, p in subs:
-        level = clamp(ni(F(0.5) * (F(1) / d * scale - F(1))), 0, 7) | 8 * (shift < 0)
+        level = clamp(ni(F(0.5) * (F(1) / d * scale - F(1))), 0, 7) | 8 * (shift < 0) if mxs else 0
         qs += bytes(v & 255 for v in p)
         qh += struct.pack("<H", sum(v >> 8 << 3 * k for k, v in enumerate(p)) | level << 12)
     return f16(d * F(1.125)) + qs + qh
