@@ -85,6 +85,10 @@ class DecodedRows:
                 tile[...] = dense
         return out
 
+    def as_saved(self) -> DecodedRows:
+        """The rows of the tensor that a plain checkpoint has in this place, where that is another one."""
+        return self
+
     def stored(self, start: int, stop: int) -> Bytes | None:
         """None: the rows are not stored in the encoding ``dtype`` names."""
         return None

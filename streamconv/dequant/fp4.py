@@ -9,15 +9,19 @@ GGUF block are the same, only the halves of bytes change places, so ``blocks`` c
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 
 from ..errors import BadInput
 from ..rows import Bytes, Floats
 from ..sources.naming import shown
+from .decoded_rows import DecodedRows, Span, share
 from .kernels import load
-from .nibble_rows import E2M1, NibbleRows
+from .nibble_rows import E2M1, PRECISION, NibbleRows, pairs
 from .raw import Raw, frozen
 from .store import Store
+from .stream_rows import widened
 
 _MX, _NV = 32, 16
 
@@ -44,6 +48,64 @@ class Mxfp4Rows(NibbleRows):
             scales = self.parts[1].bytes(start * n, stop * n)
             load("nibbles").ggml_order(codes, scales, out.reshape(-1, 17))
         return out
+
+
+class ExpertRows(Mxfp4Rows):
+    """Experts of gpt-oss: [experts, outputs, inputs]."""
+
+    def as_saved(self) -> DecodedRows:
+        """[experts, inputs, outputs], as transformers has them when they are not quantized."""
+        return TurnedExpertRows(self)
+
+
+class TurnedExpertRows(DecodedRows):
+    """The same with inputs for rows; 32 of them are a column of groups, which is decoded for all outputs at once."""
+
+    kernels = ("nibbles",)
+
+    def __init__(self, experts: ExpertRows) -> None:
+        *outer, n_outputs, n_inputs = experts.shape
+        super().__init__(experts.name, (*outer, n_inputs, n_outputs), experts.dtype, experts.encoding, experts.parts)
+        self._pairs = pairs(E2M1, False)
+
+    def _step(self) -> int:
+        return _MX
+
+    def _round(self, out: Floats) -> None:
+        """Every product is a number of bfloat16."""
+
+    def _decode(self, start: int, stop: int, out: Floats) -> None:
+        n_inputs, n_groups = self.shape[-2], self.shape[-2] // _MX
+        at = start
+        while at < stop:
+            expert, row = divmod(at, n_inputs)
+            group = row // _MX
+            end = min(stop, at - row % _MX + _MX)
+            codes, scales = (
+                part.bytes(
+                    expert * self.n_cols * n_groups * size, (expert + 1) * self.n_cols * n_groups * size
+                ).reshape(self.n_cols, n_groups, size)[:, group]
+                for part, size in zip(self.parts, (_MX // 2, 1), strict=True)
+            )
+            exponents = frozen(widened(frozen(scales), "F8_E8M0").reshape(-1))
+            column = np.empty((self.n_cols, _MX), np.float32)
+            load("nibbles").expand(
+                frozen(codes).reshape(-1), self._pairs, exponents, _MX, 0, PRECISION["F32"], column.reshape(-1)
+            )
+            out[at - start : end - start] = column[:, row % _MX : row % _MX + end - at].T
+            at = end
+
+    def _spans(self, start: int, stop: int) -> Iterable[Span]:
+        """Whole experts; those of the last row may be needed again."""
+        n = self.shape[-2]
+        return [share(part, start // n, -(-stop // n), self.n_rows // n) for part in self.parts]
+
+    def release(self, start: int, stop: int) -> None:
+        """Give back the experts that end here."""
+        n = self.shape[-2]
+        for part in self.parts:
+            _, a, b = share(part, start // n, max(start // n, stop // n), self.n_rows // n)
+            part.release(a, b)
 
 
 class Nvfp4Rows(NibbleRows):
@@ -81,7 +143,7 @@ def _gpt_oss(store: Store, name: str, stem: str) -> None:
         raise BadInput(f"{codes} has shape {list(codes.shape)}, not groups of {_MX // 2} bytes")
     if scales.shape != codes.shape[:-1]:
         raise BadInput(f"{scales} has shape {list(scales.shape)}, {shown(name)} needs {list(codes.shape[:-1])}")
-    store.put(name, Mxfp4Rows(stem, (*codes.shape[:-2], codes.shape[-2] * _MX), [codes, scales]))
+    store.put(name, ExpertRows(stem, (*codes.shape[:-2], codes.shape[-2] * _MX), [codes, scales]))
 
 
 def _packed(store: Store, name: str, module: str) -> None:

@@ -18,7 +18,7 @@ E2M1 = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, -0.0, -0.5, -1.0, -1.5, -2.0, -3
 
 _F32 = 24
 #: significant bits of the types
-_PRECISION = {"BF16": 8, "F16": 11, "F32": _F32}
+PRECISION = {"BF16": 8, "F16": 11, "F32": _F32}
 
 
 @once
@@ -52,7 +52,7 @@ class NibbleRows(DecodedRows):
         self._packed = parts[0]
         self._block = block
         self._pairs = pairs(table, high_first)
-        self._precision = _F32 if self.exact else _PRECISION[dtype]
+        self._precision = _F32 if self.exact else PRECISION[dtype]
 
     def _step(self) -> int:
         return max(1, self.n_rows)  # the kernel rounds as it goes, and the fewer calls the better

@@ -123,6 +123,15 @@ def test_mxfp4_becomes_gguf_blocks_without_loss() -> None:
     assert not Encoding(rows, TYPES["Q8_0"]).copies
 
 
+def test_experts_are_saved_the_way_round_transformers_has_them() -> None:
+    rows = opened(CASES["mxfp4.model.layers.0.mlp.experts.down_proj"])
+    turned = rows.as_saved()
+    want = in_slices(rows, 1000).swapaxes(1, 2)
+    assert turned.shape == want.shape
+    for step in (1, 5, 32, 100):
+        assert np.array_equal(in_slices(turned, step), want)
+
+
 def test_older_packing_of_three_bits_is_told_from_the_newer(tmp_path: Path) -> None:
     """100 codes of 3 bits fill 10 words in both layouts; only in the newer one are the top bits of words in use."""
     rng = np.random.default_rng(4)
