@@ -18,7 +18,7 @@ from .supply import Supply
 #: endings of merge recipes
 RECIPES = (".yml", ".yaml")
 #: a name with such an ending is a file, though the hub would allow it for a model
-_FILE_ENDINGS = (".gguf", ".safetensors", ".bin", ".json", ".sbs", *RECIPES)
+_FILE_ENDINGS = (".gguf", ".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".json", ".sbs", *RECIPES)
 
 
 def hub_reference(source: str | os.PathLike[str]) -> Reference | None:

@@ -6,7 +6,7 @@ a record, a tag or a pure function. Nothing is imported, no attribute is looked 
 refused before it does anything. What comes out is made of dict, list, tuple, str, bytes, int, float, bool, None, and
 ``Tag``, ``Storage`` and ``Tensor`` of ``torch_globals``.
 
-The program cannot take more than ``_MAX_STEPS`` steps nor about ``_MAX_MEMORY`` bytes, which is some 45 000 tensors in a file.
+The program cannot take more than ``_MAX_STEPS`` steps nor about ``MAX_MEMORY_BYTES``, which is some 45 000 tensors in a file.
 Not checked here: whether a tensor lies inside its storage, and whether the storage is there.
 
 Source: pickletools of the standard library.
@@ -24,7 +24,7 @@ from .torch_globals import GLOBALS, Function, Storage, storage_of
 
 MAX_PICKLE_BYTES = 32 << 20
 _MAX_STEPS = 1_500_000
-_MAX_MEMORY = 128 << 20
+MAX_MEMORY_BYTES = 128 << 20
 _U32 = struct.Struct("<I")
 #: longest module or class name that is looked at
 _MAX_LINE = 256
@@ -40,20 +40,22 @@ class Unpickler:
     data : bytes that begin with the pickle; what follows it is not looked at
     where : file and record, for messages
     base : offset of ``data`` in the file, for messages
+    memory_bytes : what the objects may take
 
     Attributes
     ----------
     storages : every storage that was mentioned, in order
+    memory_bytes : what is left of it
     """
 
-    def __init__(self, data: memoryview, where: str, base: int) -> None:
+    def __init__(self, data: memoryview, where: str, base: int, memory_bytes: int = MAX_MEMORY_BYTES) -> None:
         self.storages: list[Storage] = []
         self._data = data
         self._where = where
         self._base = base
         self._at = 0
         self._opcode_at = 0
-        self._memory = _MAX_MEMORY
+        self.memory_bytes = memory_bytes
         self._stack: list[Any] = []
         self._marked: list[list[Any]] = []
         self._memo: dict[int, Any] = {}
@@ -92,9 +94,9 @@ class Unpickler:
 
     def charge(self, n_bytes: int) -> None:
         """Count what an object takes; an estimate on the safe side."""
-        self._memory -= n_bytes
-        if self._memory < 0:
-            self.fail(f"the pickle describes more than {_MAX_MEMORY >> 20} MiB of objects")
+        self.memory_bytes -= n_bytes
+        if self.memory_bytes < 0:
+            self.fail(f"the pickle describes more than {MAX_MEMORY_BYTES >> 20} MiB of objects")
 
     def position(self) -> int:
         """Byte of the file that the current opcode is at."""

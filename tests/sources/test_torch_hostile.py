@@ -152,9 +152,8 @@ def test_damaged_pickles_are_refused(tmp_path: Path, raw: bytes, message: str) -
 )  # fmt: skip
 def test_a_pickle_has_a_budget(body: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("streamconv.sources.torch_pickle._MAX_STEPS", 150_000)
-    monkeypatch.setattr("streamconv.sources.torch_pickle._MAX_MEMORY", 8 << 20)
-    with pytest.raises(BadInput, match=r"takes more than 150000 steps|describes more than 8 MiB of objects"):
-        Unpickler(memoryview(PROTOCOL + body), "x", 0).load()
+    with pytest.raises(BadInput, match=r"takes more than 150000 steps|describes more than 128 MiB of objects"):
+        Unpickler(memoryview(PROTOCOL + body), "x", 0, 8 << 20).load()
 
 
 def test_nesting_and_long_names_have_limits(tmp_path: Path) -> None:
