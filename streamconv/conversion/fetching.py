@@ -79,7 +79,7 @@ def _fetch(supply: Supply, source: str, reporter: runs.Reporter, everything: boo
     elif ref.file:
         chosen = choosing.one_file(model, ref.file)
     else:
-        chosen = choosing.weight_files(model, supply.named_weights(side))
+        chosen = choosing.weight_files(model, supply.named_weights(model, side))
     wanted = {**side, **supply.arriving(model, chosen)}
     total = sum(model.files[name].size for name in wanted)
     missing = supply.transfer.missing_bytes(wanted.values())

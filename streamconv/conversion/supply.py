@@ -98,11 +98,10 @@ class Supply:
         path = self.folder(model)
         chosen: list[HubFile] = []
         if weights:
-            chosen = choosing.weight_files(model, self.named_weights(side))
-        if any(f.path.endswith(".bin") for f in chosen):  # a container that has no header at its beginning
-            self.bring(self.arriving(model, chosen).values())
-            return folder.open_folder(path, io)
+            chosen = choosing.weight_files(model, self.named_weights(model, side))
         arriving = {**side, **self.arriving(model, chosen)}
+        if any(f.path.endswith(".bin") for f in chosen):  # their headers lie all over the file
+            self.bring(arriving[f.path] for f in chosen)
         self._weights += [arriving[f.path] for f in chosen]
         self._fetch_heads([arriving[f.path] for f in chosen])
         listed = {name: model.files[name] for name in arriving}
@@ -173,11 +172,14 @@ class Supply:
 
         return HubClient(offline=self._offline)
 
-    def named_weights(self, side: Mapping[str, Arriving]) -> set[str]:
+    def named_weights(self, model: HubModel, side: Mapping[str, Arriving]) -> set[str]:
         """The files that the index of a sharded model names."""
-        if folder.INDEX not in side:
+        from ..sources.hub.choosing import index_file
+
+        index = index_file(model)
+        if index not in side:
             return set()
-        named = read_object(side[folder.INDEX].path).get("weight_map")
+        named = read_object(side[index].path).get("weight_map")
         return {name for name in named.values() if isinstance(name, str)} if isinstance(named, dict) else set()
 
     def _open_file(self, ref: Reference, model: HubModel, io: IoMode) -> Checkpoint:

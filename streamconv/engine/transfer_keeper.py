@@ -183,13 +183,18 @@ class Keeper:
 
     def _add(self, part: Part, index: int) -> None:
         """Take one more range into the file's digest, if it still is what was stamped."""
-        changed = self._transfer.changed
+        changed, was = self._transfer.changed, part.digests.get(index)
         try:
-            data = part.read(index)
-            good = xxhash.xxh3_128_digest(data) == part.digests.get(index)
+            total = self._sums[part]
+            digest, whole = xxhash.xxh3_128(), total.hash.copy()
+            for data in part.read(index):
+                digest.update(data)
+                whole.update(data)
+            good = digest.digest() == was
+            if part.digests.get(index) != was:
+                return  # a reader found it wrong meanwhile, and it has come anew
             if good:
-                total = self._sums[part]
-                total.hash.update(data)
+                total.hash = whole
                 total.at += 1
             elif part.states[index] == READY:
                 part.begin()

@@ -17,7 +17,7 @@ import os
 import threading
 import time
 import weakref
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,7 +32,7 @@ from .plan import fingerprint
 
 #: What is known of a range. STAMPED: an earlier run says it is here.
 PENDING, CLAIMED, STAMPED, READY = range(4)
-_READ_BYTES = 4 << 20
+_READ_BYTES = 2 << 20
 
 
 class Hash(Protocol):
@@ -43,6 +43,9 @@ class Hash(Protocol):
 
     def hexdigest(self) -> str:
         """The digest of everything taken in."""
+
+    def copy(self) -> Hash:
+        """One that goes on from here by itself."""
 
 
 class Remote(Protocol):
@@ -284,8 +287,8 @@ class Part:
         self.digests[stamp.chunk] = stamp.digest
         self._rotten.discard(stamp.chunk)
 
-    def read(self, index: int) -> bytes:
-        """The bytes of a range."""
+    def read(self, index: int) -> Iterator[bytes]:
+        """The bytes of a range, a few MiB at a time."""
         start, stop = self.cut.span(index)
         if self._fd < 0:
             try:
@@ -293,11 +296,15 @@ class Part:
             except FileNotFoundError:  # another process has just completed it
                 self._fd = os.open(self._name(), os.O_RDONLY | os.O_CLOEXEC)
             self._close_later(self._fd)
-        return files.pread_exactly(self._fd, stop - start, start, self.path)
+        for at in range(start, stop, _READ_BYTES):
+            yield files.pread_exactly(self._fd, min(_READ_BYTES, stop - at), at, self.path)
 
     def holds(self, index: int) -> bool:
         """Whether the bytes on disk are those the index vouches for; remembers when they are not."""
-        good = xxhash.xxh3_128_digest(self.read(index)) == self.digests.get(index)
+        digest = xxhash.xxh3_128()
+        for data in self.read(index):
+            digest.update(data)
+        good = digest.digest() == self.digests.get(index)
         if not good:
             self.doubt(index)
         return good

@@ -9,6 +9,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+
+sys.path.append(str(Path(__file__).resolve().parent.parent / "sources"))  # builders of torch files
+
 from hub_cases import MODEL, Result, Run, tensor_bytes
 from server import Hub
 

@@ -13,9 +13,12 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch_files
 from hub_cases import MODEL, WEIGHTS, Run, tensor_bytes
 from server import Ask, Cut, Fault, Hub, Slow
+from small_models import read_safetensors, write_safetensors
 
 Start = Callable[..., subprocess.Popen[str]]
 
@@ -259,6 +262,42 @@ def test_recipes_name_models_of_the_hub(hub: Hub, here: Run, tmp_path: Path, tin
     assert here("convert", tmp_path / "b.yml", tmp_path / "b.gguf", "--type", "q8_0").code == 0
     assert tensor_bytes(tmp_path / "a.gguf") == tensor_bytes(tmp_path / "b.gguf")
     assert_nothing_twice(hub)
+
+
+def test_recipes_name_adapters_of_the_hub(hub: Hub, here: Run, tmp_path: Path, tiny_model: Path) -> None:
+    weight = "model.layers.0.self_attn.q_proj.weight"
+    n_out, n_in = read_safetensors(tiny_model / WEIGHTS)[weight][1].shape
+    rng, adapter = np.random.default_rng(0), tmp_path / "adapter"
+    adapter.mkdir()
+    settings = {"peft_type": "LORA", "r": 2, "lora_alpha": 4, "base_model_name_or_path": MODEL}
+    (adapter / "adapter_config.json").write_text(json.dumps(settings))
+    module = f"base_model.model.{weight.removesuffix('.weight')}"
+    factors = {f"{module}.lora_A.weight": (2, n_in), f"{module}.lora_B.weight": (n_out, 2)}
+    write_safetensors(
+        adapter / "adapter_model.safetensors",
+        {name: ("F32", rng.standard_normal(shape).astype("<f4")) for name, shape in factors.items()},
+    )
+    hub.add("org/lora", adapter)
+    for name, reference in (("hub", f"{MODEL}+org/lora"), ("disk", f"{tiny_model}+{adapter}")):
+        (tmp_path / f"{name}.yml").write_text(f"merge_method: passthrough\nmodels:\n  - model: {reference}\n")
+        done = here("convert", tmp_path / f"{name}.yml", tmp_path / f"{name}.gguf", "--type", "q8_0")
+        assert done.code == 0, done.err
+    assert tensor_bytes(tmp_path / "hub.gguf") == tensor_bytes(tmp_path / "disk.gguf")
+    hub.forget()
+    assert "nothing to do" in here("convert", tmp_path / "hub.yml", tmp_path / "hub.gguf", "--type", "q8_0").out
+    assert hub.requests == []
+
+
+def test_a_model_in_torch_files_converts(
+    hub: Hub, here: Run, tmp_path: Path, tiny_model: Path, expected: bytes
+) -> None:
+    folder = shutil.copytree(tiny_model, tmp_path / "torch")
+    (folder / "pytorch_model.bin").write_bytes(torch_files.checkpoint(read_safetensors(tiny_model / WEIGHTS)))
+    (folder / WEIGHTS).unlink()
+    hub.add("org/torch", folder)
+    done = here("convert", "org/torch", tmp_path / "x.gguf", "--type", "q8_0")
+    assert done.code == 0, done.err
+    assert tensor_bytes(tmp_path / "x.gguf") == expected
 
 
 def test_a_job_killed_while_it_fetches_asks_only_for_what_is_missing(

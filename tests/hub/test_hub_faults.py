@@ -129,7 +129,7 @@ def test_a_range_that_came_wrong_once_is_found_and_only_it_is_fetched_again(
         again = convert()
         assert again.code == 0, again.err
     assert right()
-    assert hub.bytes_served(WEIGHTS) == 0
+    assert hub.bytes_served(WEIGHTS) in (0, 256 << 10), "only what was replaced, if the run ended before"
 
 
 def once_wrong(at: int) -> Callable[[Ask], Fault | None]:

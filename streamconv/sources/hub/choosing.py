@@ -8,7 +8,7 @@ from fnmatch import fnmatchcase
 
 from ...errors import BadInput, InputMissing
 from ..checkpoint import is_weights
-from ..folder import INDEX
+from ..folder import INDEX, TORCH_INDEX
 from ..naming import shown_list
 from .model import HubFile, HubModel
 
@@ -16,7 +16,7 @@ from .model import HubFile, HubModel
 _PICTURES = (".png", ".jpg", ".jpeg", ".gif", ".webp", ".svg", ".pdf", ".mp3", ".mp4", ".wav", ".parquet")
 #: weights by preference: the first pattern that matches anything
 _WEIGHTS = ("model*.safetensors", "adapter_model.safetensors", "pytorch_model*.bin", "adapter_model.bin")
-_INDEXES = (INDEX, "pytorch_model.bin.index.json")
+_INDEXES = (INDEX, TORCH_INDEX)
 
 
 def side_files(model: HubModel) -> list[HubFile]:
@@ -32,6 +32,13 @@ def _is_side(path: str) -> bool:
         and not name.lower().endswith(_PICTURES)
         and (not is_weights(name) or name in _INDEXES)
     )
+
+
+def index_file(model: HubModel) -> str:
+    """The index of the weights that ``weight_files`` would take, "" where they have none."""
+    has_safetensors = any(fnmatchcase(path, _WEIGHTS[0]) for path in model.files)
+    name = INDEX if has_safetensors else TORCH_INDEX
+    return name if name in model.files else ""
 
 
 def weight_files(model: HubModel, named: Iterable[str] = ()) -> list[HubFile]:

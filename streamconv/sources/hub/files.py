@@ -140,7 +140,11 @@ class ArrivingFile(MappedFile):
             self._arriving.prefetch(offset, length)
 
     def describe(self, data_start: int) -> InputFile:
-        """The file's identity; the digest is of the whole content, so nothing needs to be read."""
+        """The file's identity; the digest is of the whole content, so nothing needs to be read.
+
+        The header stays here, so that the same command finds it again.
+        """
+        self._arriving.claim(0, data_start)
         return HubInput(
             name=self.path.name, path=self.path, size=self.size, digest=self._file.digest, device=0, inode=0,
             mtime_ns=self._arriving.amended_ns, arriving=self._arriving,

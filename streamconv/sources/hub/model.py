@@ -76,6 +76,9 @@ class Hash(Protocol):
     def hexdigest(self) -> str:
         """The digest of everything taken in."""
 
+    def copy(self) -> Hash:
+        """One that goes on from here by itself."""
+
 
 @dataclass(frozen=True)
 class HubFile:
