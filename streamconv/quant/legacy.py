@@ -66,13 +66,13 @@ def _peaks(x, peaks):  # type: ignore[no-untyped-def]
             positive = v if v > positive else positive
             v = np.int32(v ^ _SIGN)
             negative = v if v > negative else negative
-        peak = from_bits(positive) if positive > negative else -from_bits(negative)
-        if positive == negative:
-            size = from_bits(positive)
-            peak = ZERO
-            for i in range(BLOCK - 1 if size > ZERO else -1, -1, -1):
-                v = value(values[i])
-                peak = v if magnitude(v) == size else peak
+        largest = positive if positive > negative else negative
+        peak = from_bits(np.int32(largest | (_SIGN if negative > positive else np.int32(0))))
+        if (positive == negative) & (largest > 0):
+            i = np.uint64(0)
+            while bits(magnitude(value(values[i]))) != largest:
+                i += np.uint64(1)
+            peak = value(values[i])
         peaks[b] = peak
 
 

@@ -227,7 +227,7 @@ def test_bfloat16_rows_give_the_bytes_of_the_same_float32_rows(name: str) -> Non
     assert direct(words, got) == np.abs(x).max()
     assert (got == quantized(x, name, compat=True)).all()
     for odd in (0x7F80, 0xFF80, 0x7FC0, 0xFFC1):
-        words[5, 77] = odd
+        words[5, 77:79] = odd, odd ^ 0x8000
         assert not np.isfinite(direct(words, got))
 
 
