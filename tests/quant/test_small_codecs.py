@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 import streamconv
 from streamconv.errors import BadInput, UsageError
 from streamconv.quant.base import codec
+from streamconv.quant.encode import EncodedRows, Encoding
 from streamconv.quant.filetypes import parse_file_type, parse_tensor_type
 from streamconv.quant.mix import MixOptions, ModelFacts, TensorFacts, assign_types
 from streamconv.quant.types import TYPES
@@ -229,6 +230,59 @@ def test_bfloat16_rows_give_the_bytes_of_the_same_float32_rows(name: str) -> Non
     for odd in (0x7F80, 0xFF80, 0x7FC0, 0xFFC1):
         words[5, 77:79] = odd, odd ^ 0x8000
         assert not np.isfinite(direct(words, got))
+
+
+class Bf16Rows:
+    """bfloat16 rows in memory; ``offset`` puts them on odd addresses, ``is_stored`` keeps the bytes from the encoder."""
+
+    dtype = "BF16"
+
+    def __init__(self, words: np.ndarray, offset: int = 0, is_stored: bool = True) -> None:
+        raw = np.empty(words.nbytes + 2, np.uint8)
+        self._bytes = raw[offset : offset + words.nbytes].reshape(words.shape[0], -1)
+        self._bytes[...] = words.view(np.uint8)
+        self._is_stored = is_stored
+        self.shape = words.shape
+
+    def read(self, start: int, stop: int, out: Floats | None = None) -> Floats:
+        wide = np.ascontiguousarray(self._bytes[start:stop]).view(np.uint16).astype(np.uint32) << 16
+        if out is None:
+            return wide.view(np.float32)
+        out[...] = wide.view(np.float32)
+        return out
+
+    def stored(self, start: int, stop: int) -> Bytes | None:
+        return self._bytes[start:stop] if self._is_stored else None
+
+    def prefetch(self, start: int, stop: int) -> None: ...
+
+    def release(self, start: int, stop: int) -> None: ...
+
+
+@pytest.mark.parametrize("name", ["Q8_0", "Q4_0", "TQ2_0", "BF16"])
+def test_every_way_into_the_encoder_gives_the_same_bytes_and_errors(name: str) -> None:
+    words = (np.random.default_rng(2).standard_normal((40, 512)).astype(np.float32).view(np.uint32) >> 16).astype(
+        np.uint16
+    )
+
+    def filled(rows: Bf16Rows) -> Bytes:
+        out = np.empty((40, TYPES[name].row_bytes(512)), np.uint8)
+        EncodedRows("t", rows, [Encoding(rows, TYPES[name])]).fill(0, 40, [out], np.empty(4096, np.float32))
+        return out
+
+    def ways() -> list[Bf16Rows]:
+        return [Bf16Rows(words), Bf16Rows(words, offset=1), Bf16Rows(words, is_stored=False)]
+
+    direct, *others = (filled(rows).tobytes() for rows in ways())
+    assert others == [direct, direct]
+    words[33, 7] = 0x7F80
+    for rows in ways():
+        with pytest.raises(BadInput, match="'t' holds inf at row 33, column 7"):
+            filled(rows)
+    words[33, 7] = 0x7F00  # about 1.7e38
+    for rows in ways() if name != "BF16" else []:
+        with pytest.raises(BadInput, match=f"'t', row 33 holds values too large for {name}"):
+            filled(rows)
 
 
 # -- in a file ---------------------------------------------------------------------------------------------------------
