@@ -4,7 +4,7 @@
 
 The peer is an environment with mergekit 0.1.5 (``python -m venv PEER; PEER/bin/python -m pip install mergekit==0.1.5``). Each
 tool runs as a process of its own, with its imports; the best of the runs counts, inputs are in the page cache, kernels are
-compiled. ``--large`` also merges two models of 1.5B parameters and copies as many bytes with cp.
+compiled. ``--copy SIZE`` also merges two models of that size, warm and from cold storage, and copies one of them with cp.
 """
 
 from __future__ import annotations
@@ -138,7 +138,8 @@ def compare(a: argparse.Namespace, size: str, methods: list[str]) -> None:
 
 def compare_with_copy(a: argparse.Namespace) -> None:
     """A linear merge of two models from cold storage, and cp of one of them."""
-    folder, out, size = a.work / "1.5B", a.work / "out", "1.5B"
+    size = a.copy
+    folder, out = a.work / size, a.work / "out"
     for seed, name in enumerate("ab"):
         write(folder / name, size, seed)
     recipe = folder / "linear.yml"
@@ -173,11 +174,11 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--peer-runs", type=int, default=1)
     parser.add_argument("--methods", default="linear,slerp,ties")
-    parser.add_argument("--large", action="store_true")
+    parser.add_argument("--copy", choices=SIZES)
     a = parser.parse_args()
     a.work.mkdir(parents=True, exist_ok=True)
-    compare(a, "300M", a.methods.split(","))
-    if a.large:
+    compare(a, "300M", [m for m in a.methods.split(",") if m])
+    if a.copy:
         compare_with_copy(a)
 
 
