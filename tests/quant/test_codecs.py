@@ -122,7 +122,7 @@ def test_what_is_not_finite_is_refused_with_its_place(bad: float) -> None:
 UNCOMPILED = """
 import numpy as np, streamconv, sys
 golden = np.load(sys.argv[1])
-for name in ("Q8_0", "Q4_0", "Q5_1", "Q4_K", "Q6_K", "F16", "BF16"):
+for name in ("Q8_0", "Q4_0", "Q5_1", "Q2_K", "Q3_K", "Q4_K", "Q6_K", "F16", "BF16"):
     x, expected = golden["mixed.x"][1:2, :256], golden[f"mixed.{name}.plain"][1:2]
     with np.errstate(all="ignore"):
         got = streamconv.quantize(x, name, compat=True, threads=1)

@@ -32,7 +32,8 @@ AWKWARD = [
 #: largest error of any weight, in units of the largest weight of its row
 ERROR = {
     "F32": 0, "F16": 0.0005, "BF16": 0.004, "Q8_0": 0.005, "Q6_K": 0.05, "Q5_K": 0.1, "Q5_0": 0.07, "Q5_1": 0.07,
-    "Q4_K": 0.2, "Q4_0": 0.14, "Q4_1": 0.14, "IQ4_NL": 0.2, "IQ4_XS": 0.25, "MXFP4": 0.51, "NVFP4": 0.4,
+    "Q4_K": 0.2, "Q4_0": 0.14, "Q4_1": 0.14, "IQ4_NL": 0.2, "IQ4_XS": 0.25, "MXFP4": 0.51, "NVFP4": 0.4, "Q3_K": 0.3,
+    "Q2_K": 0.5,
 }  # fmt: skip
 
 
