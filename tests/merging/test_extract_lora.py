@@ -155,7 +155,7 @@ def test_nan_is_refused() -> None:
     broken = np.zeros((4, 4))
     broken[1, 2] = np.nan
     found = Factors("my tensor", Matrix(np.zeros((4, 4))), Matrix(broken), Settings(2), Workshop())
-    with pytest.raises(BadInput, match="'my tensor'.* not finite"):
+    with pytest.raises(BadInput, match=r"'my tensor'.* not finite"):
         found.right()
 
 
@@ -239,7 +239,7 @@ def test_models_of_other_structures_are_refused(tmp_path: Path) -> None:
     models(tmp_path / "less", {name: shape for name, shape in SHAPES.items() if "down_proj" not in name})
     os.rename(tmp_path / "tuned", tmp_path / "other")
     os.rename(tmp_path / "less" / "tuned", tmp_path / "tuned")
-    with pytest.raises(BadInput, match="has no tensor for 'model.layers.0.mlp.down_proj.weight'"):
+    with pytest.raises(BadInput, match=r"has no tensor for 'model.layers.0.mlp.down_proj.weight'"):
         extract(tmp_path)
 
 

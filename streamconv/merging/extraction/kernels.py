@@ -112,7 +112,7 @@ def make_tridiagonal(a, z, diagonal, beside):  # type: ignore[no-untyped-def]
     """Reduce a symmetric matrix to a tridiagonal one by Householder reflections.
 
     a        : float64[n, n], C order, symmetric; destroyed
-    z        : float64[n, n], C order, the identity; becomes the transformation: z · a · zᵀ is tridiagonal
+    z        : float64[n, n], C order, the identity; its rows become the transformation: z · a · zᵀ is tridiagonal
     diagonal : float64[n]
     beside   : float64[n]; element ``i`` stands between ``i`` and ``i + 1``, the last is 0
     """
