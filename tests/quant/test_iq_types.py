@@ -67,6 +67,15 @@ def test_bytes_equal_those_of_the_slow_model(name: str, weighted: bool) -> None:
         assert (data == iq_naive.quantize(name, row, chosen)).all()
 
 
+@pytest.mark.parametrize("name", GRIDS)
+def test_sums_that_underflow_leave_what_ggml_leaves(name: str) -> None:
+    """All scales come out zero, but some formats keep points and signs that were found before."""
+    x = np.random.default_rng(16).choice(np.array([-2, 0, 1, 2], np.float32), (1, 256)) * np.float32(1e-9)
+    weights = (10.0 ** np.random.default_rng(17).uniform(-41, -32, 256)).astype(np.float32)
+    got = streamconv.quantize(x, name, imatrix=weights, threads=1)
+    assert (got[0] == iq_naive.quantize(name, x[0], weights)).all()
+
+
 @pytest.mark.parametrize("name", ALL)
 def test_any_bytes_decode_as_in_the_slow_model(name: str) -> None:
     data = np.random.default_rng(12).integers(0, 256, (6, TYPES[name].row_bytes(256)), np.uint8)
@@ -145,6 +154,17 @@ def test_weights_whose_squares_overflow_are_refused_with_their_row(name: str, co
     x[1, 300:310] = np.linspace(1e30, 3e38, 10)
     with pytest.raises(BadInput, match=f"row 1 holds values too large for {name}"):
         streamconv.quantize(x, name, imatrix=np.ones(512, np.float32), threads=1, compat=compat)
+
+
+@pytest.mark.parametrize("name", ["IQ2_S", "IQ3_XXS", "IQ3_S"])
+def test_a_sum_of_squares_that_overflows_only_when_doubled_is_refused_too(name: str) -> None:
+    x = (np.random.default_rng(18).standard_normal((1, 256)) * 0.02).astype(np.float32)
+    x[0, [3, 77, 200]] = 8e18
+    weights = np.ones(256, np.float32)
+    with pytest.raises(iq_naive.Abort):
+        iq_naive.quantize(name, x[0], weights)
+    with pytest.raises(BadInput, match=f"row 0 holds values too large for {name}"):
+        streamconv.quantize(x, name, imatrix=weights, compat=True)
 
 
 @pytest.mark.parametrize("name", ALL)
