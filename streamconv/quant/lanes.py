@@ -30,7 +30,7 @@ ONE = np.float32(1.0)
 HALF = np.float32(0.5)
 #: below this largest magnitude a sub-block counts as all zero (``GROUP_MAX_EPS``)
 EPSILON = np.float32(1e-15)
-#: from here on ``rint_small`` and ``rint_any`` disagree
+#: from here on ``np.rint`` and ``rint_any`` disagree
 RINT_LIMIT = np.float32(4194304.0)
 _RINT_MAGIC = np.float32(12582912.0)
 _INT32_LIMIT = np.float32(2147483648.0)
@@ -52,14 +52,8 @@ def from_bits(b):  # type: ignore[no-untyped-def]
 
 
 @inline
-def rint_small(v):  # type: ignore[no-untyped-def]
-    """``v`` rounded to an integer, ties to even, still float32; exact for |v| < 2^22 (``RINT_LIMIT``)."""
-    return (v + _RINT_MAGIC) - _RINT_MAGIC
-
-
-@inline
 def rint_any(v):  # type: ignore[no-untyped-def]
-    """The reference's ``nearest_int``, int32: as ``rint_small`` in range, its own wrapped values outside and for NaN."""
+    """The reference's ``nearest_int``, int32: ties to even below RINT_LIMIT, its own wrapped values from there on and for NaN."""
     return np.int32((bits(v + _RINT_MAGIC) & _MANTISSA) - _RINT_BIAS)
 
 

@@ -54,9 +54,10 @@ def _scale(scale, out):  # type: ignore[no-untyped-def]
 def _levels(x, levels, scale, inverse, out):  # type: ignore[no-untyped-def]
     """Levels plus 32 for the scales as they were packed; a sub-block of step 0 keeps those of its search.
 
-    x : float32[n]; levels : uint8[n]; scale, inverse : float32[n_subs] of the search; out : uint8[n_blocks * 210]
+    x : float32[n_subs, 16]; levels : uint8[n_subs, 16]; scale, inverse : float32[n_subs] of the search;
+    out : uint8[n_blocks * 210]
     """
-    for b in range(x.size // _BLOCK):
+    for b in range(out.size // _BYTES):
         at = b * _BYTES
         d = get_f16(out, at + 208)
         empty = True  # the reference leaves a block without magnitude as zero bytes, levels included
@@ -67,12 +68,13 @@ def _levels(x, levels, scale, inverse, out):  # type: ignore[no-untyped-def]
             step = d * np.float32(np.int8(out[at + 192 + k]))
             factor, divisor = (inverse[sub], ONE) if step == ZERO else (ONE, step)
             dead = empty | ((step == ZERO) & (inverse[sub] == ZERO))
-            for i in range(sub * _SUB, (sub + 1) * _SUB):
-                level = rint_any(factor * (x[i] / divisor))
+            values, row = x[sub], levels[sub]
+            for i in range(len(values)):  # always 16: a loop of known length would be unrolled instead of vectorized
+                level = rint_any(factor * (values[i] / divisor))
                 level = level if level > -32 else np.int32(-32)
                 level = level if level < 31 else np.int32(31)
                 level = np.int32(0) if dead else np.int32(level + 32)
-                levels[i] = np.uint8(level)
+                row[i] = np.uint8(level)
 
 
 @kernel
@@ -122,7 +124,7 @@ def _encode(x: Floats, out: Bytes, weights: Floats | None, compat: bool) -> None
     scale, inverse = found[SCALE_ROW, :n_subs], found[INVERSE_ROW, :n_subs]
     _scale(scale, flat)
     levels = w.view(np.uint8)[: x.size]  # the weights are done with
-    _levels(x, levels, scale, inverse, flat)
+    _levels(x.reshape(-1, _SUB), levels.reshape(-1, _SUB), scale, inverse, flat)
     _pack(levels, flat)
 
 
