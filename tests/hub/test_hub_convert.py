@@ -350,7 +350,7 @@ def test_two_jobs_on_one_model_leave_each_other_alone(
 ) -> None:
     hub.fault = lambda ask: Slow(6e6) if ask.path == WEIGHTS else None
     both = [start("convert", MODEL, tmp_path / f"{k}.gguf", "--type", "q8_0") for k in range(2)]
-    ends = [(p.communicate(timeout=60)[1], p.returncode) for p in both]
+    ends = [(p.communicate(timeout=120)[1], p.returncode) for p in both]
     assert sorted(code for _, code in ends) in ([0, 75], [0, 0]), ends
     hub.fault = lambda ask: None
     for k in range(2):

@@ -59,7 +59,7 @@ def test_what_may_pass_is_tried_again(hub: Hub, convert: Convert, right: Callabl
 
 
 def test_a_stalled_answer_is_given_up_and_continued(hub: Hub, convert: Convert, right: Callable[[], bool]) -> None:
-    hub.fault = first(1, Stall(5000, 5))
+    hub.fault = first(1, Stall(5000, 8))
     done = convert()
     assert done.code == 0, done.err
     assert right()
