@@ -36,7 +36,7 @@ def dot(x, y, sums):  # type: ignore[no-untyped-def]
 
 @kernel
 def add_products(left, right, out):  # type: ignore[no-untyped-def]
-    """``out += left · right`` in float32, four terms at a time, in ascending order.
+    """``out += left · right`` in float32, eight terms at a time, in ascending order.
 
     left  : float32[n_rows, n], C order
     right : float32[n, n_cols], C order
@@ -44,16 +44,20 @@ def add_products(left, right, out):  # type: ignore[no-untyped-def]
     """
     for start in range(0, len(right), _BLOCK):
         rows = right[start : start + _BLOCK]
-        whole = len(rows) - len(rows) % 4
+        whole = len(rows) - len(rows) % 8
         for i in range(len(out)):
-            total, factors = out[i], left[i, start : start + _BLOCK]
-            for j in range(0, whole, 4):
-                a, b, c, d = factors[j], factors[j + 1], factors[j + 2], factors[j + 3]
+            total, x = out[i], left[i, start : start + _BLOCK]
+            for j in range(0, whole, 8):
+                a, b, c, d = x[j], x[j + 1], x[j + 2], x[j + 3]
+                e, f, g, h = x[j + 4], x[j + 5], x[j + 6], x[j + 7]
                 p, q, r, s = rows[j], rows[j + 1], rows[j + 2], rows[j + 3]
+                t, u, v, w = rows[j + 4], rows[j + 5], rows[j + 6], rows[j + 7]
                 for k in range(len(total)):
-                    total[k] += (a * p[k] + b * q[k]) + (c * r[k] + d * s[k])
+                    total[k] += ((a * p[k] + b * q[k]) + (c * r[k] + d * s[k])) + (
+                        (e * t[k] + f * u[k]) + (g * v[k] + h * w[k])
+                    )
             for j in range(whole, len(rows)):
-                a, p = factors[j], rows[j]
+                a, p = x[j], rows[j]
                 for k in range(len(total)):
                     total[k] += a * p[k]
 
