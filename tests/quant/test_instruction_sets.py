@@ -22,7 +22,9 @@ SETS = {
 @pytest.mark.parametrize("name", SETS)
 def test_golden_bytes_do_not_depend_on_the_instruction_set(name: str, tmp_path: Path) -> None:
     environment = os.environ | SETS[name] | {"NUMBA_CACHE_DIR": str(tmp_path)}
-    tests = [str(Path(__file__).with_name(file)) for file in ("test_codecs.py", "test_small_codecs.py")]
+    tests = [
+        str(Path(__file__).with_name(file)) for file in ("test_codecs.py", "test_small_codecs.py", "test_iq_types.py")
+    ]
     probe = (
         "import numba, numpy as np\n"
         "@numba.njit\n"
