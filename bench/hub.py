@@ -1,6 +1,6 @@
 """Fetching and converting at once, against each alone: a 70B-shaped checkpoint (7.6 GB) from a hub on this machine.
 
-    hub.py --work /tmp/bench [--source FOLDER] [--gbit 1]          one JSON line per run on stdout, the ratio last
+    hub.py --work /tmp/bench [--source FOLDER | --shape 8b --layers 1] [--gbit 1]          one JSON line per run on stdout, the ratio last
 
 ``--gbit 0`` serves as fast as the loopback device goes, which is faster than any line: then fetching is bound by the processor
 and the disk, as converting is, and nothing is left to overlap.
@@ -33,14 +33,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--work", type=Path, default=Path("/tmp/streamconv-bench"))
     parser.add_argument("--source", type=Path)
+    parser.add_argument("--shape", default="70b", choices=checkpoint.SHAPES)
+    parser.add_argument("--layers", type=int, default=2)
     parser.add_argument("--gbit", type=float, default=1.0)
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--type", default="Q4_K_M")
     a = parser.parse_args()
     a.work.mkdir(parents=True, exist_ok=True)
-    source = a.source or a.work / "checkpoint"
+    source = a.source or a.work / f"checkpoint-{a.shape}-{a.layers}"
     if a.source is None:
-        checkpoint.write(source)
+        checkpoint.write(source, a.shape, a.layers)
     rate = [str(a.gbit * 1e9 / 8 / CONNECTIONS)] if a.gbit else []
     server = subprocess.Popen(
         [sys.executable, str(SERVER), str(source), MODEL, *rate], stdout=subprocess.PIPE, text=True
