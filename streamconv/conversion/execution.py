@@ -68,6 +68,7 @@ def _execute(prepared: Prepared, options: Options, reporter: runs.Reporter) -> r
         return runs.run(job, budget, reporter, stop, supply)
     finally:
         job.close()
+        _seal()
 
 
 def _open_job(prepared: Prepared, options: Options, reporter: runs.Reporter) -> jobs.Job:
@@ -87,12 +88,17 @@ def _warm_up(prepared: Prepared, reporter: runs.Reporter) -> None:
     from ..quant import cache
 
     kinds = {(e.type.name, e.has_weights, e.copies): e for i in prepared.items for e in i.parts}
-    new = sorted({e.type.name for e in kinds.values() if e.needs_kernel and not cache.is_compiled(e.type.module)})
+    wanted = {
+        (f"{e.type.name}{' with imatrix' if e.has_weights else ''}", f"{cache.__package__}.{e.type.module}")
+        for e in kinds.values() if e.needs_kernel
+    }  # fmt: skip
     decoders = [d for d in (dequant.decoder_of(i.rows) for i in prepared.items) if d is not None]
     modules = sorted({name for d in decoders for name in d.kernels})
-    new += sorted({d.encoding.split(" ")[0] for d in decoders if not all(map(cache.is_compiled, d.kernels))})
+    wanted |= {(d.encoding.split(" ")[0], f"{load.__module__}.{name}") for d in decoders for name in d.kernels}
+    new = sorted(pair for pair in wanted if not cache.knows(*pair))
     if new:
-        reporter.message(f"compiling kernels for {', '.join(new)} (once per machine)")
+        names = ", ".join(dict.fromkeys(what for what, _ in new))
+        reporter.message(f"compiling kernels for {names} (once per machine)")
     for warm_up in (*(e.warm_up for e in kinds.values()), *(load(name).warm_up for name in modules)):
         try:
             warm_up()
@@ -100,7 +106,16 @@ def _warm_up(prepared: Prepared, reporter: runs.Reporter) -> None:
             reporter.message(f"note: compiled kernels cannot be kept ({e})")
             cache.give_up()
             warm_up()
-    if new:
+    for pair in new:
+        cache.learn(*pair)
+    _seal()
+
+
+def _seal() -> None:
+    """Vouch for the compiled kernels as they are; others than ours may be among them, such as those of a merge."""
+    from ..quant import cache
+
+    path, text = cache.seal()
+    if not path.is_file() or path.read_text() != text:
         with suppress(StreamconvError):  # a cache that cannot be sealed is only compiled again next time
-            path, text = cache.seal()
             files.write_atomically(path, text)

@@ -21,6 +21,7 @@ import tempfile
 import time
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
 from pathlib import Path
 
 import xxhash
@@ -30,6 +31,8 @@ _GRACE_S = 600
 _SEAL = "seal.json"
 
 _folder: Path | None = None
+#: what was compiled for, and from which sources; see ``knows``
+_known: dict[str, str] = {}
 
 
 def folder() -> Path:
@@ -73,29 +76,45 @@ def _digest(path: Path) -> str:
 
 
 def _drop_damaged(where: Path) -> None:
-    """Delete files that differ from the seal, and old ones that were never sealed."""
+    """Delete files that differ from the seal, and old ones that were never sealed; take over what the seal knows."""
     try:
-        seal = json.loads((where / _SEAL).read_text())
-    except (OSError, ValueError):
-        seal = {}
+        sealed = json.loads((where / _SEAL).read_text())
+        digests, known = dict(sealed["digests"]), dict(sealed["known"])
+    except (OSError, ValueError, TypeError, KeyError):
+        digests, known = {}, {}
     with suppress(OSError):
         for path in _files(where):
-            expected = seal.get(str(path.relative_to(where))) if isinstance(seal, dict) else None
+            expected = digests.get(str(path.relative_to(where)))
             fresh = expected is None and time.time() - path.stat().st_mtime < _GRACE_S
             if not fresh and _digest(path) != expected:
                 path.unlink()
+                known = {}
+    _known.update(known)
 
 
-def is_compiled(module: str) -> bool:
-    """Whether kernels of codec module ``module`` are in the cache."""
-    return next(folder().rglob(f"{module}.*.nbc"), None) is not None
+def _stamp(module: str) -> str:
+    from .cache_stamp import stamp
+
+    origin = find_spec(module)
+    return stamp(Path(origin.origin)) if origin is not None and origin.origin else ""
+
+
+def knows(what: str, module: str) -> bool:
+    """Whether the kernels of ``module`` (its full name) were compiled for ``what`` from the sources as they are."""
+    folder()
+    return _known.get(f"{what}: {module}") == _stamp(module)
+
+
+def learn(what: str, module: str) -> None:
+    """From now on ``knows`` it; ``seal`` keeps that for other processes."""
+    _known[f"{what}: {module}"] = _stamp(module)
 
 
 def give_up() -> None:
     """Keep nothing on disk from here on; for a folder that turned out to be unusable while compiling."""
     for name, module in list(sys.modules.items()):
-        if name.startswith(__package__):
-            for value in vars(module).values():
+        if name.partition(".")[0] == __package__.partition(".")[0]:
+            for value in list(vars(module).values()):
                 kept = getattr(value, "_cache", None)
                 if kept is not None and hasattr(kept, "disable"):
                     kept.disable()
@@ -108,4 +127,4 @@ def seal() -> tuple[Path, str]:
     for path in _files(where):
         with suppress(OSError):  # another process replaced it between listing and reading
             digests[str(path.relative_to(where))] = _digest(path)
-    return where / _SEAL, json.dumps(digests, indent=0, sort_keys=True)
+    return where / _SEAL, json.dumps({"digests": digests, "known": _known}, indent=0, sort_keys=True)

@@ -44,8 +44,8 @@ def _scale_byte(v):  # type: ignore[no-untyped-def]
 
 @inline
 def _step(scale):  # type: ignore[no-untyped-def]
-    """Half the value of scale byte int32 0..127; 0 and 127 are zero."""
-    mantissa, field = np.int32(scale & 7), np.int32(scale >> 3)
+    """Half the value of scale byte int32 0..255, whose sign does not count; 0 and 127 are zero."""
+    mantissa, field = np.int32(scale & 7), np.int32(scale >> 3 & 15)
     small = np.float32(mantissa) * np.float32(2.0**-10)
     normal = from_bits(np.int32(np.int32(np.int32(field + 119) << 23) | np.int32(mantissa << 20)))
     return ZERO if scale == 0x7F else (normal if field > 0 else small)

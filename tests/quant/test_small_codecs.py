@@ -325,3 +325,16 @@ def test_experts_become_mxfp4_and_q1_0_has_no_substitute() -> None:
     assert parse_tensor_type("nvfp4") is TYPES["NVFP4"]
     with pytest.raises(UsageError, match="unknown file type"):
         parse_file_type("NVFP4")
+
+
+def test_the_sign_of_an_nvfp4_scale_does_not_count() -> None:
+    blocks = np.zeros((256, 36), np.uint8)
+    blocks[:, :4] = np.arange(256, dtype=np.uint8)[:, None]
+    blocks[:, 4:] = 0x21  # codes 1 and 2 are 0.5 and 1
+    first = streamconv.dequantize(blocks, "NVFP4", 64, threads=1)[:, 0]
+    byte = np.arange(127)
+    mantissa, exponent = byte & 7, byte >> 3
+    scale = np.where(exponent > 0, (1 + mantissa / 8) * 2.0 ** (exponent - 7), mantissa * 2.0**-9)
+    assert first[:127].tolist() == (0.5 * scale).tolist()
+    assert first[128:255].tolist() == first[:127].tolist()
+    assert (first[127], first[255]) == (0, 240)
