@@ -1,6 +1,8 @@
 """Fetching and converting at once, against each alone: a 70B-shaped checkpoint (7.6 GB) from a hub on this machine.
 
-    hub.py --work /tmp/bench [--source FOLDER | --shape 8b --layers 1] [--gbit 1]          one JSON line per run on stdout, the ratio last
+    hub.py --work /tmp/bench [--source FOLDER | --shape 8b --layers 1] [--gbit 1]
+
+One JSON line per run on stdout, the ratio last.
 
 ``--gbit 0`` serves as fast as the loopback device goes, which is faster than any line: then fetching is bound by the processor
 and the disk, as converting is, and nothing is left to overlap.
