@@ -21,9 +21,6 @@ from .tokenizers import tokenizer_metadata
 from .transforms import Constant, FirstRows
 
 _BLOCK = re.compile(r"blk\.(\d+)\.")
-#: Tensors without which no runtime can work, per block and once.
-_NEEDED = ("attn_norm", "attn_q", "attn_k", "attn_v", "attn_output", "ffn_norm", "ffn_up", "ffn_down")
-_NEEDED_ONCE = ("token_embd", "output_norm")
 
 
 @dataclass(frozen=True)
@@ -119,7 +116,7 @@ def _named(checkpoint: Checkpoint, family: Family, config: Config, left_out: dic
                 "If it belongs to another module, or the checkpoint is quantized, this version cannot convert it.",
             )
         name = known
-        if name == "output.weight" and family.tied == "D":
+        if name == "output.weight" and family.drops_output:
             left_out[source_name] = "the runtime uses the embedding as output"
             continue
         if name in found:
@@ -130,7 +127,7 @@ def _named(checkpoint: Checkpoint, family: Family, config: Config, left_out: dic
         if transform is None and name.endswith("norm.weight"):
             transform = family.transforms.get("*norm")
         found[name] = rows if transform is None else transform(rows, config)
-    _check_complete(checkpoint, found, config)
+    _check_complete(checkpoint, family, found, config)
     return found
 
 
@@ -146,22 +143,20 @@ def _check_shape(
         "q": config.n_heads * config.head_dim,
         "kv": config.n_kv_heads * config.head_dim,
         "ffn": config.integer("intermediate_size"),
-        "vocab+": -1,
     }
-    want = tuple(symbols[e] for e in expected)
-    fits = len(want) == len(rows.shape) and all(w in (-1, s) for w, s in zip(want, rows.shape, strict=True))
+    want = [None if e == "vocabulary" else sum(symbols[term] for term in e.split(" + ")) for e in expected]
+    fits = len(want) == len(rows.shape) and all(w in (None, s) for w, s in zip(want, rows.shape, strict=True))
     if not fits:
-        shown = "[" + ", ".join("vocabulary" if w < 0 else str(w) for w in want) + "]"
+        shown = "[" + ", ".join("vocabulary" if w is None else str(w) for w in want) + "]"
         raise BadInput(
             f"{checkpoint.path}: tensor {source_name!r} has shape {list(rows.shape)}, config.json asks for {shown}",
             "Tensor and config.json do not belong together; fetch the checkpoint again.",
         )
 
 
-def _check_complete(checkpoint: Checkpoint, found: Mapping[str, RowSource], config: Config) -> None:
-    missing = [f"{n}.weight" for n in _NEEDED_ONCE if f"{n}.weight" not in found]
-    for bid in range(config.n_layers):
-        missing += [f"blk.{bid}.{n}.weight" for n in _NEEDED if f"blk.{bid}.{n}.weight" not in found]
+def _check_complete(checkpoint: Checkpoint, family: Family, found: Mapping[str, RowSource], config: Config) -> None:
+    wanted = dict.fromkeys(f"{n}.weight".format(bid=b) for b in range(config.n_layers) for n in family.needed)
+    missing = [name for name in wanted if name not in found]
     if missing:
         more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
         raise BadInput(

@@ -33,8 +33,10 @@ class Family:
     keys : hyper-parameter keys in file order
     names : Hugging Face stem -> GGUF stem, ``{bid}`` standing for the block number
     transforms : GGUF stem of a block tensor (``attn_q``) or suffix (``*norm``) -> what to do with its rows
-    shapes : GGUF stem -> expected shape as expressions over ``SYMBOLS`` of ``build.py``
-    tied : "W": an output head is written iff the checkpoint holds one; "D": it is always dropped
+    shapes : GGUF stem -> expected shape; a size is a sum such as ``q + kv + kv`` of hidden, head_dim, q, kv and ffn,
+        or ``vocabulary``, which is not checked here
+    needed : GGUF stems without which no runtime can work, ``{bid}`` standing for each block
+    drops_output : the runtime uses the embedding as output head, so a head in the checkpoint is left out
     cut_vocabulary : embedding rows beyond the tokenizer's tokens are dropped
     extra_tensors : tensors that are made, not stored; they come first in the file
     """
@@ -48,15 +50,16 @@ class Family:
     names: Mapping[str, str] = field(default_factory=lambda: LLAMA_NAMES)
     transforms: Mapping[str, Transform] = field(default_factory=dict)
     shapes: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: SHAPES)
-    tied: str = "W"
+    needed: tuple[str, ...] = field(default_factory=lambda: NEEDED)
+    drops_output: bool = False
     cut_vocabulary: bool = False
     extra_tensors: Callable[[Config], dict[str, Floats]] = lambda _config: {}
 
 
 #: Shapes of the tensors that nearly every decoder has; a stem that is absent here is not checked.
 SHAPES: Mapping[str, tuple[str, ...]] = {
-    "token_embd.weight": ("vocab+", "hidden"),
-    "output.weight": ("vocab+", "hidden"),
+    "token_embd.weight": ("vocabulary", "hidden"),
+    "output.weight": ("vocabulary", "hidden"),
     "output_norm.weight": ("hidden",),
     "attn_norm.weight": ("hidden",),
     "ffn_norm.weight": ("hidden",),
@@ -75,3 +78,8 @@ SHAPES: Mapping[str, tuple[str, ...]] = {
     "ffn_up.weight": ("ffn", "hidden"),
     "ffn_down.weight": ("hidden", "ffn"),
 }
+#: Tensors that every decoder of the Llama layout has.
+NEEDED = (
+    "token_embd", "output_norm", "blk.{bid}.attn_norm", "blk.{bid}.attn_q", "blk.{bid}.attn_k", "blk.{bid}.attn_v",
+    "blk.{bid}.attn_output", "blk.{bid}.ffn_norm", "blk.{bid}.ffn_up", "blk.{bid}.ffn_down",
+)  # fmt: skip

@@ -51,6 +51,6 @@ FAMILY = Family(
     },
     keys=GEMMA_KEYS,
     transforms={"*norm": plus_one},
-    tied="D",
+    drops_output=True,
     tokenizer=GEMMA1,
 )

@@ -32,6 +32,6 @@ FAMILY = Family(
     keys=(*GEMMA_KEYS, soft_caps, sliding_window),
     names={**LLAMA_NAMES, **SANDWICH_NORM_NAMES},
     transforms={"*norm": plus_one},
-    tied="D",
+    drops_output=True,
     tokenizer=GEMMA,
 )

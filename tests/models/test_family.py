@@ -1,0 +1,80 @@
+"""What a new family can say in its own file, without a change to the builder."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import gguf_reader
+import numpy as np
+import pytest
+from small_models import Tensors, changed
+
+import streamconv
+from streamconv.errors import BadInput
+from streamconv.models import FAMILIES
+from streamconv.models.family import NEEDED, SHAPES
+from streamconv.models.names import LLAMA_NAMES
+
+_QKV, _GATE_UP = "self_attn.qkv_proj", "mlp.gate_up_proj"
+_BLOCK = "model.layers.{bid}."
+#: query, key and value in one matrix, gate and up in another, as Phi 3 has them
+FUSED = replace(
+    FAMILIES["MistralForCausalLM"],
+    arch="phi3",
+    architectures=("FusedForCausalLM",),
+    names={**LLAMA_NAMES, _BLOCK + _QKV: "blk.{bid}.attn_qkv", _BLOCK + _GATE_UP: "blk.{bid}.ffn_up"},
+    shapes={**SHAPES, "attn_qkv.weight": ("q + kv + kv", "hidden"), "ffn_up.weight": ("ffn + ffn", "hidden")},
+    needed=(*(n for n in NEEDED if n[-6:] not in ("attn_q", "attn_k", "attn_v")), "blk.{bid}.attn_qkv"),
+    transforms={},
+)
+
+
+def fused(tensors: Tensors) -> Tensors:
+    """The Llama layout with the matrices joined."""
+    parts = {
+        _QKV: [f"self_attn.{x}_proj" for x in "qkv"],
+        _GATE_UP: ["mlp.gate_proj", "mlp.up_proj"],
+    }
+    for block in range(2):
+        at = f"model.layers.{block}."
+        for joined, names in parts.items():
+            found = [tensors.pop(f"{at}{name}.weight") for name in names]
+            tensors[f"{at}{joined}.weight"] = found[0][0], np.concatenate([words for _, words in found])
+    return tensors
+
+
+@pytest.fixture
+def fused_model(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setitem(FAMILIES, "FusedForCausalLM", FUSED)
+    mistral = data / "checkpoints" / "mistral-spm" / "hf"
+    return changed(mistral, tmp_path / "hf", fused, lambda c: c.update(architectures=["FusedForCausalLM"]))
+
+
+def test_a_family_with_joined_matrices_needs_no_others(fused_model: Path, tmp_path: Path) -> None:
+    streamconv.convert(fused_model, tmp_path / "x.gguf", type="f32", threads=1)
+    found = gguf_reader.read(tmp_path / "x.gguf")
+    assert found.keys["general.architecture"][1] == "phi3"
+    per_block = ("attn_norm", "attn_qkv", "attn_output", "ffn_norm", "ffn_up", "ffn_down")
+    blocks = {f"blk.{b}.{name}.weight" for b in range(2) for name in per_block}
+    assert set(found.tensors) == blocks | {"token_embd.weight", "output_norm.weight", "output.weight"}
+
+
+@pytest.mark.parametrize("stem", [_QKV, _GATE_UP])
+def test_a_joined_matrix_has_the_sum_of_the_sizes(fused_model: Path, tmp_path: Path, stem: str) -> None:
+    def shorten(tensors: Tensors) -> None:
+        dtype, words = tensors[f"model.layers.0.{stem}.weight"]
+        tensors[f"model.layers.0.{stem}.weight"] = dtype, words[:-8]
+
+    source = changed(fused_model, tmp_path / "short", shorten)
+    with pytest.raises(BadInput, match=r"has shape \[\d+, 64\], config\.json asks for \[\d+, 64\]"):
+        streamconv.convert(source, tmp_path / "x.gguf")
+
+
+def test_what_a_family_needs_is_missed(fused_model: Path, tmp_path: Path) -> None:
+    def drop(tensors: Tensors) -> None:
+        del tensors["model.layers.1.self_attn.qkv_proj.weight"]
+
+    source = changed(fused_model, tmp_path / "less", drop)
+    with pytest.raises(BadInput, match=r"no tensor for blk\.1\.attn_qkv\.weight"):
+        streamconv.convert(source, tmp_path / "x.gguf")
