@@ -79,7 +79,7 @@ SHAPES: Mapping[str, tuple[str, ...]] = {
     "ffn_down.weight": ("hidden", "ffn"),
 }
 #: Tensors that every decoder of the Llama layout has.
-NEEDED = (
+NEEDED: tuple[str, ...] = (
     "token_embd", "output_norm", "blk.{bid}.attn_norm", "blk.{bid}.attn_q", "blk.{bid}.attn_k", "blk.{bid}.attn_v",
     "blk.{bid}.attn_output", "blk.{bid}.ffn_norm", "blk.{bid}.ffn_up", "blk.{bid}.ffn_down",
 )  # fmt: skip
