@@ -123,7 +123,7 @@ class Job:
 
         Parameters
         ----------
-        force : discard an unfinished job of another plan
+        force : discard an unfinished job of another plan, or of inputs that were changed since
         anew : discard any unfinished job
         verify : which finished chunks to read back before they are trusted: ``all``, ``recent`` (those since the last
             orderly stop) or ``none``
@@ -141,8 +141,15 @@ class Job:
             if journal is not None and anew:
                 journal.close()
                 journal, force = None, True
-            if journal is not None and not force:
-                _check_inputs(plan)
+            if journal is not None:
+                try:
+                    _check_inputs(plan)
+                except InputChanged:
+                    journal.close()
+                    if not force:
+                        raise
+                    # The fingerprint knows a sample of each input only: equal ones do not make these chunks ours.
+                    journal = None
             if journal is not None and journal.header.fingerprint != plan.fingerprint:
                 journal.close()
                 if not force:

@@ -202,6 +202,16 @@ def test_a_touched_input_is_refused_and_the_job_stays(tmp_path: Path) -> None:
     go(make_plan(tmp_path, toys()))
 
 
+def test_force_over_a_touched_input_keeps_nothing_that_was_made_of_the_old_one(tmp_path: Path) -> None:
+    interrupted(make_plan(tmp_path, toys()), 50)
+    assert go(make_plan(tmp_path, toys(), mtime_ns=2), force=True).resumed_bytes == 0
+
+
+def test_force_goes_on_with_an_unfinished_job_of_the_same_plan_and_inputs(tmp_path: Path) -> None:
+    interrupted(make_plan(tmp_path, toys()), 50)
+    assert go(make_plan(tmp_path, toys()), force=True).resumed_bytes > 0
+
+
 def test_an_input_that_changes_while_it_runs_leaves_nothing_stamped(tmp_path: Path) -> None:
     plan = make_plan(tmp_path, toys())
 
