@@ -132,6 +132,7 @@ class Hub:
         self.private_token = ""
         self._lock = threading.Lock()
         self._asked = 0
+        self._answers = 0
         self._servers = [_Server(("127.0.0.1", 0), _Handler) for _ in range(2)]
         for server in self._servers:
             server.hub = self
@@ -182,6 +183,15 @@ class Hub:
     def sent(self, path: str, start: int, stop: int) -> None:
         with self._lock:
             self.served.setdefault(path, []).append((start, stop))
+
+    def under_way(self, change: int) -> None:
+        with self._lock:
+            self._answers += change
+
+    def wait_until_quiet(self) -> None:
+        """Until every answer has ended, those to dead clients too, and is counted."""
+        while self._answers:
+            time.sleep(0.005)
 
     def find(self, repo: str, revision: str) -> tuple[str, dict[str, Stored]] | None:
         commits = self.models.get(repo, {})
@@ -320,6 +330,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _send(self, name: str, stored: Stored, start: int, stop: int, fault: Fault | None) -> None:
         hub, at = self.server.hub, start
+        hub.under_way(1)
         last = min(stop, start + fault.after) if isinstance(fault, Cut | Stall) else stop
         try:
             with stored.place.open("rb", buffering=0) as f:
@@ -337,6 +348,7 @@ class _Handler(BaseHTTPRequestHandler):
                         at += os.sendfile(self.connection.fileno(), f.fileno(), at, n)
         finally:
             hub.sent(name, start, at)
+            hub.under_way(-1)
         if last < stop or isinstance(fault, Cut | Stall):
             if isinstance(fault, Stall):
                 time.sleep(fault.seconds)

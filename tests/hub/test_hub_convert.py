@@ -311,7 +311,7 @@ def test_a_job_killed_while_it_fetches_asks_only_for_what_is_missing(
     process.wait()
     process.communicate()
     hub.fault = lambda ask: None
-    time.sleep(0.1)
+    hub.wait_until_quiet()
     hub.forget()
     done = run("convert", MODEL, tmp_path / "x.gguf", "--type", "q8_0")
     assert done.code == 0, done.err

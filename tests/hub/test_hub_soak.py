@@ -107,7 +107,7 @@ def test_kills_lose_nothing_that_was_committed(
             hub.served.clear()
             code = killed_after(rng.uniform(0.05, 1.5), argv, tmp_path / "log")
             count += code is None
-            time.sleep(0.02)  # answers under way are counted when they end
+            hub.wait_until_quiet()  # answers are counted when they end
             again = overlap(before, hub.served.get(WEIGHTS, [])) if not evict else 0
             asked_again += again
             assert again == 0, f"{where}: {again} committed bytes were asked for again"
