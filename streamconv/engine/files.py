@@ -148,6 +148,15 @@ def sync_dir(path: Path) -> None:
             os.close(fd)
 
 
+def is_at(fd: int, path: Path) -> bool:
+    """Whether ``path`` still leads to the file that is open as ``fd``, and not to another or to none."""
+    with _guard(path, "cannot ask for the file"):
+        try:
+            return os.path.samestat(os.fstat(fd), os.stat(path))
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+
+
 def drop_cache(fd: int, offset: int = 0, length: int = 0) -> None:
     """Let the system forget cached pages of ``fd`` that are already on disk; a hint."""
     if hasattr(os, "posix_fadvise"):

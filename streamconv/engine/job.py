@@ -244,6 +244,8 @@ class Job:
             files.drop_cache(fd)
             if os.fstat(fd).st_size != f.size or files.pread_exactly(fd, len(f.header), 0, path) != f.header:
                 raise WriteFailed(f"{path} does not hold what was written to it", "Check the disk; then run again.")
+            if not files.is_at(fd, path):  # a name is about to be given: it must be to this file
+                raise WriteFailed(f"{path} was replaced by somebody else", "Run the same command again.")
         if self.plan.folder is not None:
             self._publish_folder(self.plan.folder)
         else:

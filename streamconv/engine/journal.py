@@ -190,9 +190,12 @@ class Journal:
         self.header = header
 
     def still_ours(self) -> bool:
-        """Whether no other run has taken this job over since (locks may be no-ops on network filesystems)."""
+        """Whether no other run has taken this job over since, or begun it anew under the same name.
+
+        Locks do not tell: they may be no-ops on network filesystems, and go with a folder that somebody removes.
+        """
         newest = self._newest_header(self._fd, self.path)
-        return newest is not None and newest.nonce == self.header.nonce and self.path.exists()
+        return newest is not None and newest.nonce == self.header.nonce and files.is_at(self._fd, self.path)
 
     def stamp(self, stamps: Iterable[Stamp]) -> None:
         """Record finished chunks durably. Their data must be durable already."""

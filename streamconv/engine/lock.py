@@ -38,7 +38,7 @@ class JobLock:
             holder = files.pread_exactly(self._fd, 4096, 0, path).rstrip(b"\0").decode(errors="replace")
             os.close(self._fd)
             raise Locked(f"another process works on this output: {_describe(holder)}", "Wait for it, or stop it first.")
-        if not _is_at(self._fd, path):  # the holder finished and removed the job folder while we opened the file
+        if not files.is_at(self._fd, path):  # the holder finished and removed the job folder while we opened the file
             os.close(self._fd)
             raise Locked(f"another process has just finished with {path.parent}", "Run the same command again.")
         me = {"pid": os.getpid(), "host": platform.node(), "boot": _boot_id(), "start": int(time.time())}
@@ -47,13 +47,6 @@ class JobLock:
     def close(self) -> None:
         """Give the lock back."""
         os.close(self._fd)
-
-
-def _is_at(fd: int, path: Path) -> bool:
-    try:
-        return os.path.samestat(os.fstat(fd), os.stat(path))
-    except FileNotFoundError:
-        return False
 
 
 def _describe(text: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -247,6 +248,33 @@ def test_without_working_locks_the_run_that_lost_the_job_stops(
     assert (tmp_path / "out.bin").read_bytes() == expected
     first.close()
     second.close()
+
+
+def test_a_run_whose_folder_was_removed_and_begun_anew_by_another_publishes_nothing(
+    tmp_path: Path, expected: bytes
+) -> None:
+    first = job.Job.open(make_plan(tmp_path, toys()))
+    shutil.rmtree(first.plan.job_dir)  # and with it the lock
+    second = job.Job.open(make_plan(tmp_path, toys()))
+    with pytest.raises(Locked, match="another process has taken over"):
+        run.run(first, share(1 << 24, 1, 64, 128), Silent(), run.StopRequest())
+    assert not (tmp_path / "out.bin").exists()
+    run.run(second, share(1 << 24, 1, 64, 128), Silent(), run.StopRequest())
+    assert (tmp_path / "out.bin").read_bytes() == expected
+    first.close()
+    second.close()
+
+
+def test_only_the_file_that_was_written_gets_the_final_name(tmp_path: Path) -> None:
+    plan = make_plan(tmp_path, toys())
+    opened = job.Job.open(plan)
+    part = plan.part_path(0)
+    part.unlink()
+    part.write_bytes(b"SCVP")
+    with pytest.raises(WriteFailed, match="was replaced by somebody else"):
+        run.run(opened, share(1 << 24, 1, 64, 128), Silent(), run.StopRequest())
+    opened.close()
+    assert not (tmp_path / "out.bin").exists()
 
 
 def test_a_finished_output_is_recognised_and_a_foreign_one_is_not_replaced(tmp_path: Path) -> None:

@@ -107,6 +107,13 @@ def test_a_removed_index_is_not_ours_any_more(journal: Journal) -> None:
     assert not journal.still_ours()
 
 
+def test_an_index_that_another_run_began_anew_is_not_ours_any_more(journal: Journal) -> None:
+    journal.path.unlink()
+    second = Journal.create(journal.path, 5, PRINT)
+    assert second.still_ours()
+    assert not journal.still_ours()
+
+
 def test_states_are_kept_and_publishing_survives_a_take_over(journal: Journal) -> None:
     journal.mark(PUBLISHING)
     again = _reopened(journal)
