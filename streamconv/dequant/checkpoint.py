@@ -1,4 +1,4 @@
-"""A checkpoint with its encoded tensors decoded: families look for their anchors, and whatever is left over is judged."""
+"""A checkpoint with its encoded tensors decoded: formats look for their anchors, and whatever is left over is judged."""
 
 from __future__ import annotations
 
@@ -12,26 +12,18 @@ from ..errors import BadInput
 from ..rows import RowSource
 from ..sources.checkpoint import Checkpoint
 from ..sources.naming import shown
-from . import awq, bnb4, bnb8, compressed, fp4, fp8, gptq, hqq
 from .decoded_rows import DecodedRows
+from .formats import FORMATS
 from .scheme import SIDE_FILES, Scheme, read_scheme, without_scheme
 from .store import Store
 
-#: in this order, for a later one leaves alone what an earlier one claimed
-FAMILIES = (bnb4, bnb8, gptq, awq, compressed, fp4, fp8, hqq)
+#: every ``quant_method`` whose tensors are looked for
+_METHODS = tuple(dict.fromkeys(method for form in FORMATS for method in form.methods))
 #: scales of activations and caches, which no weight needs
 _ACTIVATIONS = re.compile(
     r"(^|[._])(input_scale(_ub)?|activation_scale|output_scale|qscale_act|input_zero_point|output_zero_point"
     r"|input_global_scale|[kvq]_scale|[kv]_zero_point)$"
 )
-#: ending of a part that makes no sense alone, and what it belongs to
-_ORPHANS = {
-    r"\.(absmax|quant_map|nested_absmax|nested_quant_map)$": "a 4-bit weight, whose quant_state is missing",
-    r"\.(SCB|weight_format)$": "an 8-bit weight, which is missing",
-    r"\.(qzeros|g_idx)$": "a packed weight, whose qweight is missing",
-    r"(\.weight|_proj)_scale_inv$|\.weight_(scale|zero_point|shape|packed|global_scale|g_idx|scale_2)$|\.qscale_weight$":
-        "an encoded weight, which is missing or of another type",
-}  # fmt: skip
 #: conv1d layers of GPT-2, which bitsandbytes stores turned round
 _TURNED = re.compile(r"\.(c_attn|c_proj|c_fc|q_attn)\.weight$")
 
@@ -62,10 +54,10 @@ def decoded(
     if not checkpoint.tensors:  # a vocabulary alone can be had from any checkpoint
         scheme = Scheme("", {})
     else:
-        scheme = read_scheme(checkpoint, quantization_config)
+        scheme = read_scheme(checkpoint, quantization_config, _METHODS)
     store = Store(checkpoint, scheme, lenient)
-    for family in FAMILIES:
-        family.find(store)
+    for form in FORMATS:
+        form.find(store)
     if scheme.method or store.made:
         _drop_activations(store)
     if not lenient:
@@ -123,20 +115,19 @@ def _drop_activations(store: Store) -> None:
 def _refuse_leftovers(store: Store) -> None:
     """Refuse parts that nothing was made of, and packed data without parts."""
     method = store.scheme.method
+    parts = {ending: whose for form in FORMATS for ending, whose in form.parts.items()}
+    if method:
+        parts.update((ending, whose) for form in FORMATS for ending, whose in form.likely_parts.items())
     for name, rows in store.result().items():
         if isinstance(rows, DecodedRows):
             continue
-        for ending, whose in _ORPHANS.items():
-            if re.search(ending, name) and (method or "weight_" not in ending or name.endswith("_scale_inv")):
+        for ending, whose in parts.items():
+            if re.search(ending, name):
                 raise BadInput(
                     f"{store.where(name)}: tensor {shown(name)} is part of {whose}", "Fetch the checkpoint again."
                 )
         if method and name.endswith(".weight"):
             _refuse_packed(store, name, rows)
-        if method == "mxfp4" and name.endswith("_scales") and rows.dtype == "U8":
-            raise BadInput(
-                f"{store.where(name)}: tensor {shown(name)} has no _blocks beside it", "Fetch the checkpoint again."
-            )
 
 
 def _refuse_packed(store: Store, name: str, rows: RowSource) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,8 +17,6 @@ KEYS = ("quantization_config", "compression_config")
 _SECTIONS = ("text_config", "llm_config", "lm_config", "language_config", "thinker_config", "vision_config")
 #: side files that older tools wrote instead of a section of config.json, and the method they imply
 SIDE_FILES = {"quantize_config.json": "gptq", "quant_config.json": "awq", "hf_quant_config.json": "modelopt"}
-#: every method whose tensors are looked for
-METHODS = ("bitsandbytes", "gptq", "awq", "fp8", "fbgemm_fp8", "compressed-tensors", "modelopt", "mxfp4", "hqq")
 #: packings that AutoRound names, and whose they are
 _AUTO_ROUND = {
     "auto_gptq": "gptq", "auto_round:auto_gptq": "gptq", "auto_awq": "awq", "auto_round:auto_awq": "awq",
@@ -35,7 +33,7 @@ class Scheme:
 
     Attributes
     ----------
-    method : a name of ``METHODS``, or "" when nothing is said
+    method : one of those a format names, or "" when nothing is said
     values : the section
     """
 
@@ -78,8 +76,8 @@ class Scheme:
         return by_class
 
 
-def read_scheme(checkpoint: Checkpoint, given: Mapping[str, Any] | None) -> Scheme:
-    """The scheme of ``checkpoint``; ``given`` stands in for the section of config.json.
+def read_scheme(checkpoint: Checkpoint, given: Mapping[str, Any] | None, methods: Sequence[str]) -> Scheme:
+    """The scheme of ``checkpoint``; ``given`` stands in for the section of config.json, ``methods`` are those that are known.
 
     Raises
     ------
@@ -99,10 +97,10 @@ def read_scheme(checkpoint: Checkpoint, given: Mapping[str, Any] | None) -> Sche
         if packing not in _AUTO_ROUND:
             raise BadInput(f"{checkpoint.path}: weights packed as {shown(packing)} cannot be decoded")
         method = _AUTO_ROUND[packing]
-    if method not in METHODS:
+    if method not in methods:
         raise BadInput(
             f"{checkpoint.path}: weights are stored as {shown(method)}, which cannot be decoded",
-            f"Known are {', '.join(METHODS)}. Use the checkpoint this one was made from.",
+            f"Known are {', '.join(methods)}. Use the checkpoint this one was made from.",
         )
     if method == "compressed-tensors":
         _check_formats(checkpoint, values)

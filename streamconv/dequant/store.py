@@ -19,7 +19,7 @@ from .scheme import Scheme
 class Store:
     """All tensors by name, in whatever file they lie.
 
-    A family of encodings looks for its anchors with ``ending``, asks for their companions, and ``put``s what it made of them.
+    A format looks for its anchors with ``ending``, asks for their companions, and ``put``s what it made of them.
 
     Attributes
     ----------

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..errors import BadInput
-from ..sources.naming import shown
-from .kernels import load
-from .raw import Raw, frozen
-from .store import Store
-from .stream_rows import Groups, Packing, Slab, TurnedRows
+from ...errors import BadInput
+from ...sources.naming import shown
+from ..format import Format
+from ..kernels import load
+from ..raw import Raw, frozen
+from ..store import Store
+from ..stream_rows import Groups, Packing, Slab, TurnedRows
 
 _BITS = (2, 3, 4, 8)
 _FORMATS = {"gptq": 1, "gptq_v2": 2}
@@ -115,3 +116,6 @@ def _version(store: Store, stated: dict[str, object]) -> int:
             f"Known are {', '.join(_FORMATS)}.",
         )
     return _FORMATS[str(name)]
+
+
+FORMAT = Format(find, methods=("gptq",), parts={r"\.(qzeros|g_idx)$": "a packed weight, whose qweight is missing"})

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..errors import BadInput
-from ..sources.naming import shown
-from .kernels import load
-from .raw import Raw, frozen
-from .store import Store
-from .stream_rows import Groups, Packing, Slab, TurnedRows
+from ...errors import BadInput
+from ...sources.naming import shown
+from ..format import Format
+from ..kernels import load
+from ..raw import Raw, frozen
+from ..store import Store
+from ..stream_rows import Groups, Packing, Slab, TurnedRows
 
 _FOUR = Packing(4)
 _SCALES = ("F16", "BF16", "F32")
@@ -86,3 +87,6 @@ def _put(store: Store, name: str, module: str) -> None:
     if width <= 0 or -(-n_cols // width) != n_groups or n_cols % 2:
         raise BadInput(f"{scales} has {n_groups} groups, which does not fit {n_cols} inputs in groups of {width}")
     store.put(name, AwqRows(f"{module}.weight", [codes, zeros, scales], Groups(n_cols, n_groups, width)))
+
+
+FORMAT = Format(find, methods=("awq",))

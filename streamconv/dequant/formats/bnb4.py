@@ -15,14 +15,15 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import BadInput
-from ..rows import Floats
-from ..sources.naming import shown
-from .kernels import load
-from .nibble_rows import NibbleRows
-from .raw import Raw, frozen
-from .scheme import parse_json
-from .store import Store
+from ...errors import BadInput
+from ...rows import Floats
+from ...sources.naming import shown
+from ..format import Format
+from ..kernels import load
+from ..nibble_rows import NibbleRows
+from ..raw import Raw, frozen
+from ..scheme import parse_json
+from ..store import Store
 
 _STATE = ".quant_state.bitsandbytes__"
 _BLOCKS = (32, 64, 128, 256, 512, 1024, 2048, 4096)
@@ -177,3 +178,10 @@ def _offset(value: Any, refuse: Any) -> float:
     if type(value) not in (int, float) or not abs(value) < 3e38 or not math.isfinite(value):
         raise refuse("nested_offset", "a number")
     return float(np.float32(value))
+
+
+FORMAT = Format(
+    find,
+    methods=("bitsandbytes",),
+    parts={r"\.(nested_)?(absmax|quant_map)$": "a 4-bit weight, whose quant_state is missing"},
+)

@@ -13,15 +13,16 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from ..errors import BadInput
-from ..rows import Bytes, Floats
-from ..sources.naming import shown
-from .decoded_rows import DecodedRows, Span, share
-from .kernels import load
-from .nibble_rows import E2M1, PRECISION, NibbleRows, pairs
-from .raw import Raw, frozen
-from .store import Store
-from .stream_rows import widened
+from ...errors import BadInput
+from ...rows import Bytes, Floats
+from ...sources.naming import shown
+from ..decoded_rows import DecodedRows, Span, share
+from ..format import LOST, Format
+from ..kernels import load
+from ..nibble_rows import E2M1, PRECISION, NibbleRows, pairs
+from ..raw import Raw, frozen
+from ..store import Store
+from ..stream_rows import widened
 
 _MX, _NV = 32, 16
 
@@ -134,6 +135,12 @@ def find(store: Store) -> None:
         if store.tensors[name].dtype == "U8":
             with store.about(name, f"{module}.weight"):
                 _packed(store, name, module)
+    for name, stem in list(store.ending("_scales")):
+        if store.tensors[name].dtype == "U8" and store.scheme.method == "mxfp4":
+            with store.about(name, stem):
+                raise BadInput(
+                    f"{store.where(name)}: tensor {shown(name)} has no _blocks beside it", "Fetch the checkpoint again."
+                )
 
 
 def _gpt_oss(store: Store, name: str, stem: str) -> None:
@@ -164,3 +171,6 @@ def _packed(store: Store, name: str, module: str) -> None:
         return
     whole = store.companion(name, f"{module}.weight_global_scale", ("F32",), 1)
     store.put(name, Nvfp4Rows(f"{module}.weight", shape, [codes, scales, whole]))
+
+
+FORMAT = Format(find, methods=("mxfp4",), likely_parts={r"\.weight_(global_scale|scale_2)$": LOST})

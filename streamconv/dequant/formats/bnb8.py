@@ -6,14 +6,15 @@ from math import prod
 
 import numpy as np
 
-from ..errors import BadInput
-from ..rows import Floats
-from ..sources.naming import shown
-from .decoded_rows import DecodedRows
-from .grid_rows import Grid, IntRows
-from .kernels import load
-from .raw import Raw
-from .store import Store
+from ...errors import BadInput
+from ...rows import Floats
+from ...sources.naming import shown
+from ..decoded_rows import DecodedRows
+from ..format import Format
+from ..grid_rows import Grid, IntRows
+from ..kernels import load
+from ..raw import Raw
+from ..store import Store
 
 _FORMATS = {1: "col32", 2: "col_turing", 3: "col_ampere"}
 _BLOCKS = (64, 128, 256, 512, 1024, 2048, 4096)
@@ -117,3 +118,11 @@ def _precision(store: Store, absmax: Raw) -> str:
             return "F16"
     share = np.count_nonzero(scales.view(np.uint32) & 0xFFFF == 0) / max(1, len(scales))
     return "BF16" if share > 1 / 64 else "F32"
+
+
+FORMAT = Format(
+    find,
+    methods=("bitsandbytes",),
+    parts={r"\.SCB$": "an 8-bit weight, which is missing"},
+    likely_parts={r"\.weight_format$": "an 8-bit weight, which is missing"},
+)

@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ..errors import BadInput
-from ..sources.naming import shown
-from .grid_rows import Float8Rows, Grid, grid_for
-from .raw import Raw
-from .store import Store
+from ...errors import BadInput
+from ...sources.naming import shown
+from ..format import LOST, Format
+from ..grid_rows import Float8Rows, Grid, grid_for
+from ..raw import Raw
+from ..store import Store
 
 _FLOAT8 = ("F8_E4M3", "F8_E5M2", "F8_E4M3FNUZ", "F8_E5M2FNUZ")
 _SCALES = ("F32", "F16", "BF16", "F8_E8M0", "U8")
@@ -88,3 +89,11 @@ def describe(grid: Grid, shape: tuple[int, ...]) -> str:
     if grid.width < shape[-1]:
         return f"block {grid.rows} x {grid.width}" if grid.rows > 1 else f"group {grid.width}"
     return "per channel" if grid.rows == 1 else "per tensor"
+
+
+FORMAT = Format(
+    find,
+    methods=("fp8", "fbgemm_fp8", "modelopt"),
+    parts={r"(\.weight|_proj)_scale_inv$": LOST},
+    likely_parts={r"\.(weight_scale|qscale_weight)$": LOST},
+)

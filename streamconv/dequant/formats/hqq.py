@@ -14,13 +14,14 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import BadInput
-from ..rows import Floats
-from ..sources.naming import shown
-from .decoded_rows import DecodedRows, Span
-from .kernels import load
-from .raw import Raw
-from .store import Store
+from ...errors import BadInput
+from ...rows import Floats
+from ...sources.naming import shown
+from ..decoded_rows import DecodedRows, Span
+from ..format import Format
+from ..kernels import load
+from ..raw import Raw
+from ..store import Store
 
 _DTYPES = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}
 #: parts of a word, and bits from one to the next
@@ -170,3 +171,6 @@ def _value(key: str, raw: Raw) -> Any:
     if key in ("packing", "compute_dtype", "unpack_view_dtype") and raw.dtype == "U8":
         return "".join(map(chr, found))
     return found[0] if not raw.shape else found
+
+
+FORMAT = Format(find, methods=("hqq",))

@@ -11,15 +11,16 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from ..errors import BadInput
-from ..rows import Bytes, Floats
-from ..sources.naming import shown
-from .decoded_rows import Span, share
+from ...errors import BadInput
+from ...rows import Bytes, Floats
+from ...sources.naming import shown
+from ..decoded_rows import Span, share
+from ..format import LOST, Format
+from ..grid_rows import IntRows, grid_for
+from ..raw import Raw, frozen
+from ..store import Store
+from ..stream_rows import Groups, Packing, StreamRows
 from .fp8 import block_of, describe
-from .grid_rows import IntRows, grid_for
-from .raw import Raw, frozen
-from .store import Store
-from .stream_rows import Groups, Packing, StreamRows
 
 _SCALES = ("BF16", "F16", "F32")
 #: bytes looked at to tell two layouts apart, and unused bits that must be zero in them to be sure
@@ -171,3 +172,8 @@ def _plain(store: Store, name: str, module: str) -> None:
         raise BadInput(f"{zeros} is {zeros.dtype}{list(zeros.shape)}, not an I8 for each of {scales.n_values} scales")
     parts = [codes, scales, *([zeros] if zeros is not None else [])]
     store.put(weight, IntRows(weight, codes.shape, scales.dtype, f"int8 ({describe(grid, codes.shape)})", parts, grid))
+
+
+FORMAT = Format(
+    find, methods=("compressed-tensors",), likely_parts={r"\.weight_(zero_point|shape|packed|g_idx)$": LOST}
+)

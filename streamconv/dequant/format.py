@@ -1,0 +1,30 @@
+"""What a stored encoding is: how its tensors are recognised, and what is known of them beforehand."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from .store import Store
+
+#: what most parts belong to
+LOST = "an encoded weight, which is missing or of another type"
+
+
+@dataclass(frozen=True)
+class Format:
+    """One way weights are stored.
+
+    Attributes
+    ----------
+    find : recognises its tensors by their companions and puts rows in their place; two formats never claim the same tensor,
+        so their order is of no account. BadInput where a part is missing or does not fit
+    methods : what config.json calls it (``quant_method``)
+    parts : ending (a regular expression) of a tensor that makes no sense alone -> what it is a part of
+    likely_parts : the same for endings that plain models may have too; they count where config.json names any method
+    """
+
+    find: Callable[[Store], None]
+    methods: tuple[str, ...] = ()
+    parts: Mapping[str, str] = field(default_factory=dict)
+    likely_parts: Mapping[str, str] = field(default_factory=dict)
