@@ -11,7 +11,7 @@ import numpy as np
 from ..errors import BadInput
 from ..rows import Bytes, Floats, RowSource, matrix_shape
 from .inputs import Inputs, holds, round_to
-from .methods.base import Operator, Statistic
+from .method import Operator, Statistic
 from .scratch import borrow
 from .stream import Stream
 

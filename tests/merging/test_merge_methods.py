@@ -13,6 +13,7 @@ from merge_cases import CONFIG, arrays, cases, difference, floats, open_text, ra
 
 from streamconv import merging, sources
 from streamconv.errors import BadInput
+from streamconv.merging import methods
 from streamconv.merging.methods import METHODS
 from streamconv.sources.safetensors import read_safetensors
 
@@ -68,6 +69,11 @@ def test_whole_reference_cases(name: str, reference: Path, monkeypatch: pytest.M
     side = merged.side or {}
     for file in ("config.json", "tokenizer.json", "tokenizer.model", "generation_config.json", "chat_template.jinja"):
         assert file in side or not Path(name, "expected", file).exists()
+
+
+def test_every_module_of_the_folder_is_a_method() -> None:
+    names = [p.stem for p in Path(methods.__path__[0]).glob("[!_]*.py")]
+    assert sorted(METHODS) == sorted(names)
 
 
 def _recipe(method: str, **parameters: Any) -> dict[str, Any]:

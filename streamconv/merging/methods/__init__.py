@@ -1,38 +1,22 @@
-"""The merge methods by name, one file each."""
+"""The merge methods, one file each: a module here that ends in ``METHOD = Method(...)`` is a method.
+
+A module whose name begins with an underscore holds what several share.
+"""
 
 from __future__ import annotations
 
-from . import (
-    arcee_fusion,
-    breadcrumbs,
-    breadcrumbs_ties,
-    dare_linear,
-    dare_ties,
-    della,
-    della_linear,
-    karcher,
-    linear,
-    model_stock,
-    multislerp,
-    nearswap,
-    nuslerp,
-    passthrough,
-    ram,
-    ramplus_tl,
-    sce,
-    slerp,
-    task_arithmetic,
-    ties,
-)
-from .base import Method, Operator, Parameter, Task
+import pkgutil
+from importlib import import_module
+
+from ..method import Method, Operator, Parameter, Task
 
 __all__ = ["METHODS", "Method", "Operator", "Parameter", "Task"]
 
-_MODULES = (
-    linear, slerp, nuslerp, multislerp, task_arithmetic, ties, dare_linear, dare_ties, della, della_linear, breadcrumbs,
-    breadcrumbs_ties, model_stock, sce, karcher, arcee_fusion, nearswap, ram, ramplus_tl, passthrough,
-)  # fmt: skip
-
 #: by the spelling in recipes
-METHODS: dict[str, Method] = {module.METHOD.name: module.METHOD for module in _MODULES}
-assert len(METHODS) == len(_MODULES), "two methods of one name"
+METHODS: dict[str, Method] = {}
+for _found in pkgutil.iter_modules(__path__):
+    if not _found.name.startswith("_"):
+        _method: Method = import_module(f"{__name__}.{_found.name}").METHOD
+        if _method.name in METHODS:
+            raise RuntimeError(f"two methods are called {_method.name}")
+        METHODS[_method.name] = _method

@@ -7,8 +7,8 @@ from numpy.typing import NDArray
 
 from ...rows import Floats
 from ..kernels import load
+from ..method import Statistic, Task
 from ..stream import Stream
-from .base import Statistic, Task
 
 
 class Reinforced:

@@ -16,9 +16,9 @@ from ...errors import BadInput
 from ...rows import Floats
 from ..chance import Chance
 from ..kernels import load
+from ..method import Task
 from ..scratch import borrow
 from ..select import Cut
-from .base import Task
 
 #: as a bound it keeps everything
 _LARGEST = 0x7FFFFFFF

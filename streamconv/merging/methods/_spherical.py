@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from ...rows import Floats
 from ..kernels import load
+from ..method import Statistic
 from ..stream import Stream
-from .base import Statistic
 
 Matrix = NDArray[np.float64]
 #: weights of all vectors from their Gram matrix float64[n, n]

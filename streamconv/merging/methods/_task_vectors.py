@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 
 from ...rows import Floats
 from ..kernels import load
+from ..method import Method, Operator, Parameter, Statistic, Task
 from ..select import Cut, Keys, select
 from ..stream import Stream
 from ._sparsify import Everything, Sparsifier, bounds
-from .base import Method, Operator, Parameter, Statistic, Task
 
 _SMALLEST_SUM = 1e-7
 

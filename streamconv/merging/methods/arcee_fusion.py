@@ -13,10 +13,10 @@ import numpy as np
 
 from ...rows import Floats
 from ..kernels import load
+from ..method import Method, Operator, Statistic, Task
 from ..scratch import borrow
 from ..select import Keys, select
 from ..stream import Stream
-from .base import Method, Operator, Statistic, Task
 
 _QUARTILES = (0.25, 0.5, 0.75)
 

@@ -5,9 +5,9 @@ Source: Davari, Belilovsky, Model breadcrumbs, 2023, https://arxiv.org/abs/2312.
 
 from __future__ import annotations
 
+from ..method import Parameter
 from ._sparsify import without_outliers
 from ._task_vectors import task_vector_method
-from .base import Parameter
 
 METHOD = task_vector_method(
     "breadcrumbs",

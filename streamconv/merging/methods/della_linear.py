@@ -6,9 +6,9 @@ Elements are ranked within their row.
 
 from __future__ import annotations
 
+from ..method import Parameter
 from ._sparsify import by_rank_and_chance
 from ._task_vectors import task_vector_method
-from .base import Parameter
 
 METHOD = task_vector_method(
     "della_linear",

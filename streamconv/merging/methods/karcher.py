@@ -10,8 +10,8 @@ import math
 
 import numpy as np
 
+from ..method import Method, Operator, Parameter, Task
 from ._spherical import Matrix, WholeTensor
-from .base import Method, Operator, Parameter, Task
 
 #: opposite vectors have no one shortest arc between them
 _TINY_SINE = 1e-12

@@ -10,7 +10,7 @@ import numpy as np
 from ...errors import BadInput
 from ...rows import Floats
 from ..kernels import load
-from .base import Local, Method, Operator, Parameter, Statistic, Task
+from ..method import Local, Method, Operator, Parameter, Statistic, Task
 
 
 class WeightedSum(Local):

@@ -8,8 +8,8 @@ from __future__ import annotations
 import math
 from itertools import combinations
 
+from ..method import Method, Operator, Parameter, Task
 from ._spherical import EachRow, Matrix, WholeTensor, clamp
-from .base import Method, Operator, Parameter, Task
 
 _TINY = 1e-6
 

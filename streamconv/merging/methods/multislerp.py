@@ -13,8 +13,8 @@ import math
 import numpy as np
 
 from ...errors import BadInput
+from ..method import Method, Operator, Parameter, Task
 from ._spherical import Matrix, WholeTensor
-from .base import Method, Operator, Parameter, Task
 from .linear import WeightedSum
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from ...rows import Floats
 from ..kernels import load
-from .base import Local, Method, Operator, Parameter, Statistic, Task
+from ..method import Local, Method, Operator, Parameter, Statistic, Task
 
 
 class _NearSwap(Local):

@@ -10,8 +10,8 @@ from __future__ import annotations
 import math
 
 from ...errors import BadInput
+from ..method import Method, Operator, Parameter, Task
 from ._spherical import EachColumn, EachRow, Matrix, WholeTensor, arc_weights, clamp
-from .base import Method, Operator, Parameter, Task
 
 _TINY_SUM = 1e-6
 _TINY_NORM = 1e-7

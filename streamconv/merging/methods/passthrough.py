@@ -5,7 +5,7 @@ A tensor without a scale is not computed at all: whoever plans the merge hands o
 
 from __future__ import annotations
 
-from .base import Method, Operator, Parameter, Task
+from ..method import Method, Operator, Parameter, Task
 from .linear import WeightedSum
 
 

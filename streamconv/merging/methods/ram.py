@@ -5,8 +5,8 @@ Source: Yuan et al., Behavior knowledge merge in reinforced agentic models, 2026
 
 from __future__ import annotations
 
+from ..method import Method, Parameter
 from ._reinforced import Reinforced
-from .base import Method, Parameter
 
 METHOD = Method(
     name="ram",

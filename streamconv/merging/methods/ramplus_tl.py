@@ -5,8 +5,8 @@ Source: Yuan et al., Behavior knowledge merge in reinforced agentic models, 2026
 
 from __future__ import annotations
 
+from ..method import Method, Operator, Parameter, Task
 from ._reinforced import Reinforced
-from .base import Method, Operator, Parameter, Task
 
 
 def _bind(task: Task) -> Operator:

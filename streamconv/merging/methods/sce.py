@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 
 from ...rows import Floats
 from ..kernels import load
+from ..method import Method, Operator, Parameter, Statistic, Task
 from ..scratch import borrow
 from ..select import Cut, Keys, select
 from ..stream import Stream
-from .base import Method, Operator, Parameter, Statistic, Task
 
 _TINY = 1e-6
 

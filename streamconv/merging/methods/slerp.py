@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import math
 
+from ..method import Method, Operator, Parameter, Task
 from ._spherical import Matrix, WholeTensor, arc_weights, clamp
-from .base import Method, Operator, Parameter, Task
 
 #: vectors closer than this (or closer to opposite) are mixed along the straight line
 _STRAIGHT = 0.9995

@@ -13,9 +13,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
-from ...rows import Floats
-from ..settings import Kind
-from ..stream import Stream
+from ..rows import Floats
+from .settings import Kind
+from .stream import Stream
 
 #: what a prepare pass found, JSON-able
 Statistic = Any
