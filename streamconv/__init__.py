@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+import atexit
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -24,5 +25,12 @@ _HOMES = {"convert": ".api", "open": ".api", "plan": ".api", "quantize": ".quant
 def __getattr__(name: str) -> Any:
     """Import the public functions when they are first used, so that ``import streamconv`` costs nothing."""
     if name in _HOMES:
+        if _HOMES[name] == ".quant.api":
+            atexit.register(_keep_kernels)
         return getattr(import_module(_HOMES[name], __name__), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def _keep_kernels() -> None:
+    """Vouch for what was compiled, as the end of a conversion does; else it would be compiled again in a while."""
+    import_module(".conversion.execution", __name__).seal_kernels()

@@ -68,7 +68,7 @@ def _execute(prepared: Prepared, options: Options, reporter: runs.Reporter) -> r
         return runs.run(job, budget, reporter, stop, supply)
     finally:
         job.close()
-        _seal()
+        seal_kernels()
 
 
 def _open_job(prepared: Prepared, options: Options, reporter: runs.Reporter) -> jobs.Job:
@@ -108,10 +108,10 @@ def _warm_up(prepared: Prepared, reporter: runs.Reporter) -> None:
             warm_up()
     for pair in new:
         cache.learn(*pair)
-    _seal()
+    seal_kernels()
 
 
-def _seal() -> None:
+def seal_kernels() -> None:
     """Vouch for the compiled kernels as they are; others than ours may be among them, such as those of a merge."""
     from ..quant import cache
 
