@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..engine import budget
 from ..errors import UsageError
-from ..merging.extraction import Extraction, open_extraction
 from ..sources.checkpoint import Checkpoint
 from ..targets import safetensors
 from .folder import prepare_folder
@@ -16,6 +16,9 @@ from .options import Options
 from .outputs import supplied
 from .prepared import Prepared
 from .supply import Supply
+
+if TYPE_CHECKING:  # merging takes as long to load as all the rest, and most conversions need none of it
+    from ..merging.extraction import Extraction
 
 
 def prepare_adapter(
@@ -31,6 +34,8 @@ def prepare_adapter(
     ------
     UsageError, BadInput, InputMissing, NoPermission : what is wrong, before anything is written
     """
+    from ..merging.extraction import open_extraction
+
     if not all(map(os.fspath, (base, tuned, output))):
         raise UsageError("a name of a file is empty")
     output = Path(output)
