@@ -10,6 +10,7 @@ RAM     ?=
 THREADS ?=
 CACHE   ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/streamconv
 PEERS   ?= $(CACHE)/peers
+MERGEKIT ?= $(CACHE)/mergekit-peer
 
 BIN := $(VENV)/bin
 STREAMCONV := $(BIN)/streamconv
@@ -72,8 +73,17 @@ $(PEERS)/.installed:
 	@rm -rf $(PEERS)/sdist
 	@touch $@
 
-bench: $(VENV)/.dev peers
-	$(BIN)/python bench/run.py --peers $(PEERS)
+# mergekit wants older versions of what the others want, so it has an environment of its own.
+$(MERGEKIT)/.installed:
+	@echo "installing mergekit in $(MERGEKIT) (once)"
+	@mkdir -p $(dir $(MERGEKIT))
+	@$(PYTHON) -m venv $(MERGEKIT)
+	@$(MERGEKIT)/bin/python -m pip install --quiet --disable-pip-version-check torch==2.13.0 mergekit
+	@touch $@
+
+# make bench ONLY=kernels,merge measures these again and keeps the other results
+bench: $(VENV)/.dev peers $(MERGEKIT)/.installed
+	$(BIN)/python bench/run.py --peers $(PEERS) --mergekit $(MERGEKIT) $(if $(ONLY),--only $(ONLY))
 
 clean:
 	rm -rf out build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info

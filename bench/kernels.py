@@ -1,6 +1,6 @@
 """Block formats against ggml on one core: nanoseconds per weight, best of several.
 
-kernels.py --peers ~/.cache/streamconv/peers [--types Q4_K,Q6_K] [--imatrix]      one JSON line per type
+kernels.py --peers ~/.cache/streamconv/peers [--types Q4_K,Q6_K; default: all] [--imatrix]      one JSON line per type
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from measure import processor
 from streamconv.quant.base import codec
 from streamconv.quant.types import TYPES
 
-TYPES_SHOWN = "Q8_0,Q4_0,Q4_1,Q5_0,Q5_1,Q4_K,Q5_K,Q6_K"
+TYPES_SHOWN = [t.name for t in TYPES.values() if t.module and t.block_size > 1]
 
 
 def best(f: Callable[[], object], runs: int) -> float:
@@ -34,7 +34,7 @@ def best(f: Callable[[], object], runs: int) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--peers", type=Path, required=True)
-    parser.add_argument("--types", default=TYPES_SHOWN)
+    parser.add_argument("--types", default=",".join(TYPES_SHOWN))
     parser.add_argument("--imatrix", action="store_true")
     a = parser.parse_args()
     library = next(a.peers.glob("lib/python*/site-packages/llama_cpp/lib/libggml-base.so"))
@@ -48,6 +48,8 @@ def main() -> None:
     weights = rng.random(4096, dtype=np.float32) + np.float32(0.1) if a.imatrix else None
     for name in a.types.split(","):
         found = codec(name)
+        if found.needs_weights and weights is None:
+            continue
         out = np.empty((len(x), TYPES[name].row_bytes(4096)), np.uint8)
         theirs = np.empty_like(out)
         pointer = None if weights is None else weights.ctypes.data
@@ -55,7 +57,7 @@ def main() -> None:
         def reference(to: np.ndarray = theirs, id_: int = TYPES[name].id, w: int | None = pointer) -> None:
             ggml.ggml_quantize_chunk(id_, x.ctypes.data, to.ctypes.data, 0, len(x), 4096, w)
 
-        ours = best(lambda c=found, to=out: c.quantize(x, to, weights, False), 60) / x.size * 1e9
+        ours = best(lambda c=found, to=out: c.quantize(x, to, weights, True), 60) / x.size * 1e9
         peer = best(reference, 20) / x.size * 1e9
         record = {
             "bench": "kernel", "cpu": processor(), "type": name, "imatrix": a.imatrix, "ours_ns": round(ours, 2),

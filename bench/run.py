@@ -1,7 +1,9 @@
 """All benchmarks, into bench/results.jsonl, and the README's table from them.
 
-run.py --peers FOLDER [--work FOLDER]      (make bench)
-run.py --table                             only rewrite the README from the recorded results
+run.py --peers FOLDER [--mergekit FOLDER] [--work FOLDER] [--only kernels,convert,…]      (make bench)
+run.py --table                                      only rewrite the README from the recorded results
+
+With ``--only`` the other results stay as they are recorded.
 """
 
 from __future__ import annotations
@@ -27,28 +29,68 @@ def number(rows: list[dict[str, object]], key: str) -> float:
     return statistics.median(float(str(r[key])) for r in rows)
 
 
-def table() -> str:
-    """The comparison as Markdown, from the recorded results."""
-    found = records()
-    lines = [f"Measured on {found[0]['cpu']}, cold page cache; medians. `make bench` repeats it.", ""]
-    lines += ["| 70B-shaped bf16 checkpoint (2 layers, 7.6 GB) to Q4_K_M | wall | private memory | extra disk |"]
+def by_bench(found: list[dict[str, object]], *kinds: str) -> list[dict[str, object]]:
+    return [r for r in found if r["bench"] in kinds]
+
+
+def conversion_table(found: list[dict[str, object]]) -> list[str]:
+    lines = ["| 70B-shaped bf16 checkpoint (2 layers, 7.6 GB) to Q4_K_M | wall | private memory | extra disk |"]
     lines += ["|---|---|---|---|"]
     groups: dict[str, list[dict[str, object]]] = {}
-    for r in found:
-        if r["bench"] in ("convert", "copy"):
-            groups.setdefault(f"{r['tool']}{' --ram ' + str(r['ram']) if 'ram' in r else ''}", []).append(r)
+    for r in by_bench(found, "convert", "copy"):
+        groups.setdefault(f"{r['tool']}{' --ram ' + str(r['ram']) if 'ram' in r else ''}", []).append(r)
     for name, rows in groups.items():
         disk = number(rows, "extra_disk_bytes") / 1e9 if "extra_disk_bytes" in rows[0] else 0
         lines.append(
             f"| {name} | {number(rows, 'wall_s'):.1f} s | {number(rows, 'rss_anon_mib'):.0f} MiB |"
             f" {f'{disk:.1f} GB' if disk else 'none'} |"
         )
-    lines += ["", "| one core, ns per weight | ours | ggml | ratio |", "|---|---|---|---|"]
-    for r in found:
-        if r["bench"] == "kernel":
-            kind = f"{r['type']}{' with imatrix' if r['imatrix'] else ''}"
-            lines.append(f"| {kind} | {r['ours_ns']} | {r['ggml_ns']} | {r['ratio']} |")
-    return "\n".join(lines) + "\n"
+    return lines
+
+
+def outputs_table(found: list[dict[str, object]]) -> list[str]:
+    lines = ["| the same checkpoint | wall | private memory |", "|---|---|---|"]
+    for r in by_bench(found, "outputs"):
+        lines.append(f"| {r['what']} | {r['wall_s']:.1f} s | {r['rss_anon_mib']:.0f} MiB |")
+    return lines
+
+
+def merge_table(found: list[dict[str, object]]) -> list[str]:
+    lines = ["| models of 300M weights in bf16 | streamconv merge | mergekit 0.1.5 | ratio |", "|---|---|---|---|"]
+    rows = [r for r in by_bench(found, "merge") if r["size"] == "300M"]
+    mine = {r["method"]: r for r in rows if r["tool"] == "streamconv"}
+    for r in rows:
+        if r["tool"] != "streamconv":
+            ours = mine[r["method"]]
+            lines.append(
+                f"| {r['method']} | {ours['wall_s']:.1f} s, {ours['rss_anon_mib']:.0f} MiB |"
+                f" {r['wall_s']:.1f} s, {r['rss_anon_mib']:.0f} MiB | {r['ratio']} |"
+            )
+    return lines
+
+
+def kernel_table(found: list[dict[str, object]]) -> list[str]:
+    lines = ["| one core, ns per weight | ours | ggml | ratio | with imatrix: ours | ggml | ratio |"]
+    lines += ["|---|---|---|---|---|---|---|"]
+    cells: dict[str, dict[bool, str]] = {}
+    for r in by_bench(found, "kernel"):
+        kind = cells.setdefault(str(r["type"]), {})
+        kind[bool(r["imatrix"])] = f"{r['ours_ns']} | {r['ggml_ns']} | {r['ratio']}"
+    lines += [f"| {name} | {c.get(False, '– | – | –')} | {c.get(True, '– | – | –')} |" for name, c in cells.items()]
+    return lines
+
+
+def table() -> str:
+    """The comparison as Markdown, from the recorded results."""
+    found = records()
+    lines = [
+        f"Measured on {found[0]['cpu']}; conversions from a cold page cache; medians. `make bench` repeats it.",
+        "",
+    ]
+    for part in (conversion_table, outputs_table, merge_table, kernel_table):
+        rows = part(found)
+        lines += [*rows, ""] if len(rows) > 2 else []
+    return "\n".join(lines)
 
 
 def write_table() -> None:
@@ -61,24 +103,46 @@ def write_table() -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--peers", type=Path)
+    parser.add_argument("--mergekit", type=Path)
     parser.add_argument("--work", type=Path, default=Path("/tmp/streamconv-bench"))
+    parser.add_argument("--only", default="")
     parser.add_argument("--table", action="store_true")
     a = parser.parse_args()
     if not a.table:
         if a.peers is None:
             parser.error("--peers is needed to measure")
-        lines: list[str] = []
-        for script, extra in (
-            ("kernels.py", []), ("kernels.py", ["--imatrix"]), ("convert.py", ["--work", str(a.work)]),
-        ):  # fmt: skip
-            done = subprocess.run(
-                [sys.executable, str(HERE / script), "--peers", str(a.peers), *extra],
-                stdout=subprocess.PIPE, text=True, check=True,
-            )  # fmt: skip
-            print(done.stdout, end="", flush=True)
-            lines += done.stdout.splitlines()
-        RESULTS.write_text("\n".join(lines) + "\n")
+        peers, work = ["--peers", str(a.peers)], ["--work", str(a.work)]
+        scripts = {
+            "kernels": [["kernels.py", *peers], ["kernels.py", *peers, "--imatrix"]],
+            "bandwidth": [["bandwidth.py"]],
+            "dequant": [["dequant.py", *peers]],
+            "convert": [["convert.py", *peers, *work]],
+            "outputs": [["outputs.py", *work]],
+            "merge": [["merge.py", *work, *(["--peer", str(a.mergekit)] if a.mergekit else [])]],
+            "hub": [["hub.py", *work]],
+        }
+        chosen = a.only.split(",") if a.only else list(scripts)
+        for name in chosen:
+            lines: list[str] = []
+            for script, *extra in scripts[name]:
+                done = subprocess.run(
+                    [sys.executable, str(HERE / script), *extra], stdout=subprocess.PIPE, text=True, check=True
+                )
+                print(done.stdout, end="", flush=True)
+                lines += done.stdout.splitlines()
+            keep(lines)
     write_table()
+
+
+def keep(lines: list[str]) -> None:
+    """Put new results in the place of old ones of the same kind."""
+    new = [json.loads(line) for line in lines]
+    kinds = {r["bench"] for r in new}
+    kept = [r for r in records() if r["bench"] not in kinds]
+    RESULTS.write_text(
+        "".join(json.dumps(r) + "\n" for r in [*new, *kept] if r["bench"] == "kernel")
+        + "".join(json.dumps(r) + "\n" for r in [*kept, *new] if r["bench"] != "kernel")
+    )
 
 
 if __name__ == "__main__":
