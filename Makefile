@@ -78,7 +78,7 @@ $(MERGEKIT)/.installed:
 	@echo "installing mergekit in $(MERGEKIT) (once)"
 	@mkdir -p $(dir $(MERGEKIT))
 	@$(PYTHON) -m venv $(MERGEKIT)
-	@$(MERGEKIT)/bin/python -m pip install --quiet --disable-pip-version-check torch==2.13.0 mergekit
+	@$(MERGEKIT)/bin/python -m pip install --quiet --disable-pip-version-check mergekit==0.1.5
 	@touch $@
 
 # make bench ONLY=kernels,merge measures these again and keeps the other results
