@@ -223,6 +223,19 @@ def remove_tree(path: Path) -> None:
     sync_dir(path.parent)
 
 
+def remove_if_empty(path: Path) -> None:
+    """Remove the folder ``path`` if it is there and empty."""
+    with _guard(path, "cannot remove the folder"):
+        try:
+            os.rmdir(path)
+        except OSError as e:
+            # NFS keeps removed files that somebody has open in their folder, and says so in either way.
+            if e.errno in (errno.ENOTEMPTY, errno.EEXIST, errno.EBUSY, errno.ENOENT):
+                return
+            raise
+    sync_dir(path.parent)
+
+
 def remove_file(path: Path) -> None:
     """Remove the file ``path`` if it is there."""
     with _guard(path, "cannot remove"):

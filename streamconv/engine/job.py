@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,7 +21,7 @@ import xxhash
 
 from ..errors import CannotCreate, InputChanged, PlanDiffers, WriteFailed
 from . import files
-from .journal import PUBLISHED, PUBLISHING, Journal, Stamp
+from .journal import PUBLISHED, PUBLISHING, Journal, Stamp, read_progress
 from .lock import JobLock
 from .plan import Chunk, Plan
 
@@ -108,6 +108,7 @@ class Job:
     done: dict[int, Stamp]
     notes: list[str]
     _resources: ExitStack
+    _discarded: bool = False
 
     @classmethod
     def open(
@@ -266,24 +267,38 @@ class Job:
         files.publish(self.plan.staging, folder)
 
     def discard(self) -> None:
-        """Remove the job folder."""
-        files.remove_tree(self.plan.job_dir)
+        """Remove what is in the job folder; ``close`` removes the folder."""
+        _empty(self.plan.job_dir)
+        self._discarded = True
 
     def close(self) -> None:
         """Release everything; the job stays as it is."""
         self._resources.close()
+        if self._discarded:  # not before: on NFS, files that are open keep a folder from being removed
+            files.remove_if_empty(self.plan.job_dir)
 
 
 def leftover(plan: Plan) -> None:
-    """Remove the folder of a job whose output was published just before the process died."""
-    if not plan.job_dir.is_dir():
+    """Remove the folder of a job whose output was published just before the process died; that of another plan stays."""
+    found = read_progress(plan.job_dir / "index.wal")
+    if not plan.job_dir.is_dir() or (found is not None and found[0].fingerprint != plan.fingerprint):
         return
-    with suppress(FileNotFoundError):
-        lock = JobLock(plan.job_dir / "lock")
-        try:
-            files.remove_tree(plan.job_dir)
-        finally:
-            lock.close()
+    lock = JobLock(plan.job_dir / "lock")
+    try:
+        _empty(plan.job_dir)
+    finally:
+        lock.close()
+    files.remove_if_empty(plan.job_dir)
+
+
+def _empty(folder: Path) -> None:
+    """Remove what is in a job folder, the lock at last: while it is there, nobody else begins in the same folder."""
+    lock = folder / "lock"
+    for path in [*(p for p in folder.iterdir() if p != lock), lock]:
+        if path.is_dir() and not path.is_symlink():
+            files.remove_tree(path)
+        else:
+            files.remove_file(path)
 
 
 def _open_part(plan: Plan, index: int, publishing: bool, stack: ExitStack, notes: list[str]) -> int:

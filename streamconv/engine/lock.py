@@ -8,7 +8,7 @@ import platform
 import time
 from pathlib import Path
 
-from ..errors import Locked
+from ..errors import CannotCreate, Locked
 from . import files
 
 
@@ -33,20 +33,29 @@ class JobLock:
         ------
         Locked : another process holds it (its pid, host and start time are in the message), or has just finished
         """
-        self._fd = files.open_or_create(path)
+        try:
+            self._fd = files.open_or_create(path)
+        except CannotCreate:
+            if path.parent.exists():
+                raise
+            raise _just_finished(path) from None
         if not files.lock_exclusively(self._fd):
             holder = files.pread_exactly(self._fd, 4096, 0, path).rstrip(b"\0").decode(errors="replace")
             os.close(self._fd)
             raise Locked(f"another process works on this output: {_describe(holder)}", "Wait for it, or stop it first.")
         if not files.is_at(self._fd, path):  # the holder finished and removed the job folder while we opened the file
             os.close(self._fd)
-            raise Locked(f"another process has just finished with {path.parent}", "Run the same command again.")
+            raise _just_finished(path)
         me = {"pid": os.getpid(), "host": platform.node(), "boot": _boot_id(), "start": int(time.time())}
         files.pwrite_all(self._fd, json.dumps(me).encode().ljust(512, b"\0"), 0, path)
 
     def close(self) -> None:
         """Give the lock back."""
         os.close(self._fd)
+
+
+def _just_finished(path: Path) -> Locked:
+    return Locked(f"another process has just finished with {path.parent}", "Run the same command again.")
 
 
 def _describe(text: str) -> str:

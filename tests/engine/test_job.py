@@ -16,6 +16,7 @@ import pytest
 
 from streamconv.engine import files, job, run
 from streamconv.engine.budget import share
+from streamconv.engine.lock import JobLock
 from streamconv.engine.plan import OutputFile, Placement, Plan, fingerprint
 from streamconv.errors import (
     CannotCreate,
@@ -275,6 +276,49 @@ def test_only_the_file_that_was_written_gets_the_final_name(tmp_path: Path) -> N
         run.run(opened, share(1 << 24, 1, 64, 128), Silent(), run.StopRequest())
     opened.close()
     assert not (tmp_path / "out.bin").exists()
+
+
+def test_whoever_comes_while_a_finished_job_is_removed_does_not_make_it_fail(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan, real = make_plan(tmp_path, toys()), files.remove_file
+    came: list[object] = []
+
+    def remove_file(path: Path) -> None:
+        if plan.output.exists():
+            with pytest.raises(Locked):  # nobody gets in before the lock goes, and it goes last
+                JobLock(plan.job_dir / "lock")
+            assert path.name == "lock" or (plan.job_dir / "lock").exists()
+        real(path)
+        if path.name == "lock":
+            came.append(JobLock(path))
+
+    monkeypatch.setattr(files, "remove_file", remove_file)
+    go(plan)
+    assert job.is_finished(plan)
+    assert [p.name for p in plan.job_dir.iterdir()] == ["lock"]  # the newcomer's
+    came[0].close()  # type: ignore[attr-defined]
+    monkeypatch.undo()
+    job.leftover(plan)
+    assert not plan.job_dir.exists()
+
+
+def test_a_folder_that_goes_between_its_making_and_its_locking_means_try_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(files, "make_dir", lambda path, mode=0: None)
+    with pytest.raises(Locked, match="has just finished"):
+        job.Job.open(make_plan(tmp_path, toys()))
+
+
+def test_a_finished_output_does_not_cost_the_unfinished_job_of_another_plan(tmp_path: Path) -> None:
+    done = make_plan(tmp_path, toys())
+    go(done)
+    other = make_plan(tmp_path, toys(), tag="other")
+    interrupted(other, 50)
+    assert job.is_finished(done)
+    job.leftover(done)
+    assert go(other).resumed_bytes > 0
 
 
 def test_a_finished_output_is_recognised_and_a_foreign_one_is_not_replaced(tmp_path: Path) -> None:
