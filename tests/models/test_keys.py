@@ -1,0 +1,71 @@
+"""Hyper-parameter keys: the GGUF type of each is what loaders insist on."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from streamconv.metadata import Metadata
+from streamconv.models import keys
+from streamconv.models.config import Config
+
+CONFIG: dict[str, Any] = {
+    "num_hidden_layers": 2, "max_position_embeddings": 256, "hidden_size": 64, "intermediate_size": 96,
+    "num_attention_heads": 4, "num_key_value_heads": 2, "is_causal": False, "rms_norm_eps": 1e-5, "layer_norm_eps": 1e-6,
+    "num_local_experts": 8, "num_experts_per_tok": 3, "head_dim": 16, "vocab_size": 100, "sliding_window": 32,
+    "final_logit_softcapping": 30.0,
+}  # fmt: skip
+YARN = {"rope_type": "yarn", "factor": 4, "original_max_position_embeddings": 64, "attention_factor": 1, "beta_fast": 32,
+        "beta_slow": 1, "extrapolation_factor": 1}  # fmt: skip
+U32, F32, STRING, FLAG = "UINT32", "FLOAT32", "STRING", "BOOL"
+BASE = {
+    "block_count": (U32, 2), "context_length": (U32, 256), "embedding_length": (U32, 64), "feed_forward_length": (U32, 96),
+    "attention.head_count": (U32, 4), "attention.head_count_kv": (U32, 2), "attention.causal": (FLAG, False),
+    "rope.scaling.type": (STRING, "yarn"), "rope.scaling.factor": (F32, 4.0),
+    "rope.scaling.original_context_length": (U32, 64), "rope.scaling.yarn_ext_factor": (F32, 1.0),
+    "rope.scaling.yarn_attn_factor": (F32, 1.0), "rope.scaling.yarn_beta_fast": (F32, 32.0),
+    "rope.scaling.yarn_beta_slow": (F32, 1.0), "rope.dimension_sections": ("ARRAY of INT32", [16, 24, 24, 0]),
+    "rope.freq_base": (F32, 10000.0), "rope.freq_base_swa": (F32, 500.0), "attention.layer_norm_rms_epsilon": (F32, 1e-5),
+    "attention.layer_norm_epsilon": (F32, 1e-6), "expert_count": (U32, 8), "expert_used_count": (U32, 3),
+    "attention.key_length": (U32, 16), "attention.value_length": (U32, 16),
+}  # fmt: skip
+
+
+def written(key: keys.Key, rope: dict[str, Any] | None = None) -> dict[str, tuple[str, Any]]:
+    """What ``key`` writes of ``CONFIG``: name without the architecture -> type and value."""
+    metadata = Metadata()
+    key(metadata, "x", Config(CONFIG, rope or {}, {"rope_theta": 500}))
+    return {
+        name.removeprefix("x."): (f"ARRAY of {v.elem}" if v.elem else v.type, v.value) for name, v in metadata.items()
+    }
+
+
+def test_the_common_keys_have_the_types_names_and_order_that_loaders_look_for() -> None:
+    rope = {**YARN, "rope_theta": 10000, "mrope_section": [16, 24, 24]}
+    found = [pair for key in keys.BASE for pair in written(key, rope).items()]
+    assert found == [*BASE.items(), ("general.file_type", (U32, 0))]
+
+
+@pytest.mark.parametrize(
+    ("key", "expected"),
+    [
+        (keys.vocab_size, {"vocab_size": (U32, 100)}),
+        (keys.rope_dimension_count, {"rope.dimension_count": (U32, 16)}),
+        (keys.sliding_window, {"attention.sliding_window": (U32, 32)}),
+        (keys.soft_caps, {"attn_logit_softcapping": (F32, 1e9), "final_logit_softcapping": (F32, 30.0)}),
+        (keys.final_soft_cap, {"final_logit_softcapping": (F32, 30.0)}),
+    ],
+)
+def test_the_keys_of_some_families_have_the_types_that_loaders_look_for(
+    key: keys.Key, expected: dict[str, Any]
+) -> None:
+    assert written(key) == expected
+
+
+def test_linear_and_longrope_scaling_are_named() -> None:
+    assert written(keys.rope_scaling, {"rope_type": "linear", "factor": 2}) == {
+        "rope.scaling.type": (STRING, "linear"), "rope.scaling.factor": (F32, 2.0),
+    }  # fmt: skip
+    assert written(keys.rope_scaling, {"rope_type": "longrope"}) == {"rope.scaling.type": (STRING, "longrope")}
+    assert written(keys.rope_scaling, {"rope_type": "dynamic"}) == {}
