@@ -28,10 +28,11 @@ _ZEROS_LIMIT = 1 << 30
 _DARWIN = sys.platform == "darwin"
 
 
-def _fail(e: OSError, path: Path, what: str, needed_bytes: int = 0) -> StreamconvError:
+def _fail(e: OSError, path: Path, what: str, needed_bytes: int = 0, is_open: bool = False) -> StreamconvError:
     """The user's error for a failed system call on ``path``."""
     reason = os.strerror(e.errno) if e.errno else str(e)
-    if e.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+    # To a file that could be opened for writing, EROFS means that the kernel gave up on a failing disk.
+    if not is_open and e.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return NoPermission(f"{path}: {what}: {reason}", "Choose an output folder you may write to.")
     if e.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         need = f" ({needed_bytes:,} bytes are needed)" if needed_bytes else ""
@@ -42,11 +43,11 @@ def _fail(e: OSError, path: Path, what: str, needed_bytes: int = 0) -> Streamcon
 
 
 @contextlib.contextmanager
-def _guard(path: Path, what: str, needed_bytes: int = 0) -> Iterator[None]:
+def _guard(path: Path, what: str, needed_bytes: int = 0, is_open: bool = False) -> Iterator[None]:
     try:
         yield
     except OSError as e:
-        raise _fail(e, path, what, needed_bytes) from e
+        raise _fail(e, path, what, needed_bytes, is_open) from e
 
 
 def make_dir(path: Path, mode: int = 0o700) -> None:
@@ -107,7 +108,7 @@ def allocate(fd: int, size: int, path: Path) -> None:
 def pwrite_all(fd: int, data: memoryview | bytes, offset: int, path: Path) -> None:
     """Write all of ``data`` at ``offset``."""
     view = memoryview(data).cast("B")
-    with _guard(path, f"write of {len(view):,} bytes at offset {offset:,} failed"):
+    with _guard(path, f"write of {len(view):,} bytes at offset {offset:,} failed", is_open=True):
         while len(view):
             n = os.pwrite(fd, view, offset)
             if n == 0:
@@ -131,7 +132,7 @@ def pread_exactly(fd: int, size: int, offset: int, path: Path) -> bytes:
 
 def sync_data(fd: int, path: Path) -> None:
     """The data barrier: returns when what was written to ``fd`` is durable."""
-    with _guard(path, "the device did not confirm the write (fdatasync)"):
+    with _guard(path, "the device did not confirm the write (fdatasync)", is_open=True):
         if _DARWIN:  # fdatasync is no barrier there
             fcntl.fcntl(fd, fcntl.F_FULLFSYNC)  # type: ignore[attr-defined,unused-ignore]
         else:
@@ -139,11 +140,14 @@ def sync_data(fd: int, path: Path) -> None:
 
 
 def sync_dir(path: Path) -> None:
-    """Make names created in or renamed into folder ``path`` durable."""
+    """Make names created in or renamed into folder ``path`` durable, where the filesystem can (CIFS and some FUSE cannot)."""
     with _guard(path, "cannot sync the folder"):
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         try:
             os.fsync(fd)
+        except OSError as e:
+            if e.errno not in (errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS):
+                raise
         finally:
             os.close(fd)
 
@@ -203,17 +207,23 @@ def punch(fd: int, offset: int, length: int) -> bool:
 
 
 def write_atomically(path: Path, text: str) -> None:
-    """Replace the small text file ``path``: temporary file in the same folder, sync, rename, sync of the folder."""
-    temporary = path.with_name(path.name + ".tmp")
-    with _guard(path, "cannot write"):
-        temporary.unlink(missing_ok=True)
+    """Replace the small text file ``path``: temporary file in the same folder, sync, rename, sync of the folder.
+
+    Several processes may do so at once (caches are shared): each has a temporary file of its own.
+    """
+    temporary = path.with_name(f"{path.name}.{os.urandom(4).hex()}.tmp")
     fd = open_for_writing(temporary, create=True)
     try:
-        pwrite_all(fd, text.encode(), 0, temporary)
-        sync_data(fd, temporary)
-    finally:
-        os.close(fd)
-    publish(temporary, path)
+        try:
+            pwrite_all(fd, text.encode(), 0, temporary)
+            sync_data(fd, temporary)
+        finally:
+            os.close(fd)
+        publish(temporary, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise
 
 
 def remove_tree(path: Path) -> None:

@@ -180,9 +180,10 @@ class _Run:
         self.stamps: list[Stamp] = []
 
     def fail(self, error: BaseException) -> None:
-        """Remember the first error and stop everybody."""
+        """Remember the first error, or that a write failed, and stop everybody."""
         with self._changed:
-            self.error = self.error or error
+            if self.error is None or (isinstance(error, WriteFailed) and not isinstance(self.error, WriteFailed)):
+                self.error = error  # a failed write decides what may still be committed, whatever came before it
             self.stop.set()
             self._changed.notify_all()
 

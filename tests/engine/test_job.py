@@ -385,6 +385,33 @@ def test_a_failed_sync_is_fatal_and_stamps_nothing(tmp_path: Path, monkeypatch: 
     opened.close()
 
 
+def test_a_failed_write_is_never_followed_by_the_mark_of_an_orderly_stop(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan, real = make_plan(tmp_path, toys()), files.sync_data
+    opened = job.Job.open(plan)
+    failed = threading.Event()
+
+    def failing(fd: int, path: Path) -> None:
+        if path.suffix == ".part":
+            failed.set()
+            raise WriteFailed("EIO")
+        real(fd, path)
+
+    def bad(row: int) -> None:
+        if row > 20:
+            raise StreamconvError("a bad input, met before the write failed")
+
+    monkeypatch.setattr(files, "sync_data", failing)
+    for p in plan.placements:
+        p.item.hook = bad  # type: ignore[attr-defined]
+    with pytest.raises(WriteFailed):
+        run.run(opened, share(1 << 24, 1, 64, 128), Silent(), run.StopRequest())
+    assert failed.is_set()
+    assert opened.journal.header.clean_generation == 0
+    opened.close()
+
+
 def test_the_data_barrier_always_comes_before_the_stamp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     events: list[str] = []
     lock = threading.Lock()
