@@ -100,6 +100,7 @@ class Job:
     ----------
     done : stamps of the chunks that are finished and trusted
     notes : what was unusual about the folder's state
+    replaces : whether something that this plan did not make may lose its name to the output
     """
 
     plan: Plan
@@ -107,6 +108,7 @@ class Job:
     part_fds: list[int]
     done: dict[int, Stamp]
     notes: list[str]
+    replaces: bool
     _resources: ExitStack
     _discarded: bool = False
 
@@ -134,6 +136,7 @@ class Job:
         ------
         Locked, PlanDiffers, InputChanged, CannotCreate, WriteFailed, NoPermission
         """
+        replaces = force
         with ExitStack() as stack:
             files.make_dir(plan.job_dir)
             lock = JobLock(plan.job_dir / "lock")
@@ -178,7 +181,7 @@ class Job:
             elif not (plan.job_dir / "plan.json").exists():
                 _write_plan(plan)
             stack.callback(journal.close)
-            job = cls(plan, journal, parts, {}, notes, stack)
+            job = cls(plan, journal, parts, {}, notes, replaces, stack)
             if not fresh:
                 job._trust(chunks, verify if not notes else "all", progress)
             journal.take_over()
@@ -235,6 +238,9 @@ class Job:
         ------
         WriteFailed, CannotCreate
         """
+        moved = self.plan.folder is not None and not self.plan.staging.exists()  # by an earlier run, just before a kill
+        if not self.replaces and not moved:
+            refuse_foreign_output(self.plan)  # it may have come since the run began, hours ago
         self.journal.mark(PUBLISHING)
         for index, f in enumerate(self.plan.files):
             fd, path = self.part_fds[index], self.plan.part_path(index)

@@ -23,7 +23,7 @@ from typing import Protocol
 import numpy as np
 import xxhash
 
-from ..errors import Interrupted, Locked, Stopped, WriteFailed
+from ..errors import Interrupted, Locked, Stopped, TryAgain, WriteFailed
 from ..rows import Bytes, Floats, Quality
 from . import files
 from .budget import Budget
@@ -296,14 +296,21 @@ class _Run:
         ]
         self._working = len(threads)
         committer = threading.Thread(target=self.commit, name="committer", daemon=True)
-        for t in [*threads, committer]:
-            t.start()
+        started: list[threading.Thread] = []
+        try:
+            for t in [committer, *threads]:
+                t.start()
+                started.append(t)
+        except RuntimeError as e:  # those that run use files that would be closed under them, so no leaving yet
+            with self._changed:
+                self._working -= len(threads) + 1 - max(1, len(started))
+            self.fail(TryAgain(f"the system grants only {len(started)} threads: {e}", "Use fewer: --threads 1."))
         while committer.is_alive():  # it outlives the workers
             committer.join(0.05)  # not for ever: signals are handled between
             # Workers that wait for an input look at no deadline, but what is fetched meanwhile brings the job forward too.
             if self._supply is not None and self._request.wait(0):
                 self._supply.close()
-        for t in threads:
+        for t in started:
             t.join()
 
 

@@ -25,6 +25,7 @@ from streamconv.errors import (
     PlanDiffers,
     Stopped,
     StreamconvError,
+    TryAgain,
     WriteFailed,
 )
 from streamconv.progress import Silent
@@ -318,7 +319,7 @@ def test_a_finished_output_does_not_cost_the_unfinished_job_of_another_plan(tmp_
     interrupted(other, 50)
     assert job.is_finished(done)
     job.leftover(done)
-    assert go(other).resumed_bytes > 0
+    assert go(other, force=True).resumed_bytes > 0
 
 
 def test_a_finished_output_is_recognised_and_a_foreign_one_is_not_replaced(tmp_path: Path) -> None:
@@ -330,6 +331,43 @@ def test_a_finished_output_is_recognised_and_a_foreign_one_is_not_replaced(tmp_p
     with pytest.raises(CannotCreate, match="was not made by this plan") as caught:
         job.refuse_foreign_output(make_plan(tmp_path, toys(), tag="other"))
     assert caught.value.exit_code == 73
+
+
+@pytest.mark.parametrize("is_folder", [False, True])
+def test_what_appears_in_the_outputs_place_during_the_run_is_not_replaced(tmp_path: Path, is_folder: bool) -> None:
+    plan = folder_plan(tmp_path) if is_folder else make_plan(tmp_path, toys())
+    opened = job.Job.open(plan)
+    if is_folder:
+        plan.output.mkdir()
+    mine = plan.output / "mine" if is_folder else plan.output
+    mine.write_text("keep me")
+    with pytest.raises(CannotCreate, match="was not made by this plan"):
+        run.run(opened, share(1 << 24, 1, 64, 128), Silent(), run.StopRequest())
+    opened.close()
+    assert mine.read_text() == "keep me"
+    assert go(plan, force=True).made_bytes == 0
+    assert job.is_finished(plan)
+
+
+@pytest.mark.parametrize("granted", [0, 1, 2])
+def test_a_system_that_grants_too_few_threads_is_an_error_that_leaves_none_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, granted: int
+) -> None:
+    plan, real, begun = make_plan(tmp_path, toys()), threading.Thread.start, []
+
+    def start(self: threading.Thread) -> None:
+        if len(begun) == granted:
+            raise RuntimeError("can't start new thread")
+        begun.append(self)
+        real(self)
+
+    monkeypatch.setattr(threading.Thread, "start", start)
+    with pytest.raises(TryAgain, match="grants only"):
+        go(plan, threads=3)
+    assert not any(t.is_alive() for t in begun)
+    monkeypatch.undo()
+    go(plan)
+    assert job.is_finished(plan)
 
 
 def test_an_output_older_than_its_input_is_not_finished(tmp_path: Path) -> None:
