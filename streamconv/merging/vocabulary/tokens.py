@@ -10,7 +10,7 @@ from typing import Any
 
 from ...errors import BadInput, InputMissing
 from ...sources.checkpoint import Checkpoint
-from .pieces import CONTROL, USER_DEFINED, read_pieces
+from ...sources.sentencepiece import CONTROL, USER_DEFINED, read_pieces
 
 #: more is a damaged number, not a token
 _MAX_ID = 1 << 24
@@ -63,7 +63,8 @@ def read_tokens(checkpoint: Checkpoint, where: str) -> Tokens:
         _put(ids, _vocabulary(fast, place / TOKENIZER), place / TOKENIZER)
         _add(ids, added, _entries(fast, place / TOKENIZER), place / TOKENIZER)
     elif (data := checkpoint.side_bytes(SENTENCEPIECE)) is not None:
-        for index, (text, kind) in enumerate(read_pieces(data, place / SENTENCEPIECE)):
+        texts, _, kinds = read_pieces(data, place / SENTENCEPIECE)
+        for index, (text, kind) in enumerate(zip(texts, kinds, strict=True)):
             ids.setdefault(sys.intern(text), index)
             if kind in (CONTROL, USER_DEFINED):
                 added.setdefault(text, flags({"special": kind == CONTROL}))
