@@ -18,15 +18,9 @@ from .progress import duration, size
 
 def _options(a: argparse.Namespace) -> conversion.Options:
     """The options of a conversion from parsed arguments."""
-    chosen = {"chunk_bytes": a.chunk_size} if a.chunk_size else {}
     return conversion.Options(
+        **_of_every_run(a),
         type="COPY" if a.copy else a.type,
-        ram_bytes=a.ram,
-        threads=a.threads,
-        force=getattr(a, "force", False),
-        update=getattr(a, "update", False),
-        stop_after_s=getattr(a, "stop_after", None),
-        verify=getattr(a, "verify_on_resume", "all"),
         imatrix=tuple(Path(p) for p in a.imatrix),
         include_weights=tuple(a.include_weights),
         exclude_weights=tuple(a.exclude_weights),
@@ -50,14 +44,27 @@ def _options(a: argparse.Namespace) -> conversion.Options:
         mmproj=a.mmproj,
         model_name=a.model_name,
         allow_nonfinite=a.allow_nonfinite,
-        measure=bool(getattr(a, "report", None)),
         compat=a.compat == "ggml",
-        io=a.io,
-        evict=a.evict,
-        offline=a.offline,
-        refresh=a.refresh,
-        **chosen,
     )
+
+
+def _of_every_run(a: argparse.Namespace) -> dict[str, Any]:
+    """The options that are the same whatever is made; ``plan`` has no words for those of a run."""
+    chosen = {"chunk_bytes": a.chunk_size} if a.chunk_size else {}
+    return {
+        "ram_bytes": a.ram,
+        "threads": a.threads,
+        "force": getattr(a, "force", False),
+        "update": getattr(a, "update", False),
+        "stop_after_s": getattr(a, "stop_after", None),
+        "verify": getattr(a, "verify_on_resume", "all"),
+        "measure": bool(getattr(a, "report", None)),
+        "io": a.io,
+        "evict": a.evict,
+        "offline": a.offline,
+        "refresh": a.refresh,
+        **chosen,
+    }
 
 
 def _rules(path: str | None) -> list[str]:
@@ -121,20 +128,7 @@ def extract_lora(a: argparse.Namespace) -> int:
         exclude=a.exclude_regex,
         skip_undecomposable=a.skip_undecomposable,
     )
-    options = conversion.Options(
-        type=a.type,
-        ram_bytes=a.ram,
-        threads=a.threads,
-        force=a.force,
-        stop_after_s=a.stop_after,
-        verify=a.verify_on_resume,
-        measure=bool(a.report),
-        io=a.io,
-        evict=a.evict,
-        offline=a.offline,
-        refresh=a.refresh,
-        **({"chunk_bytes": a.chunk_size} if a.chunk_size else {}),
-    )
+    options = conversion.Options(**_of_every_run(a), type=a.type)
     extraction = Extraction(choice, a.distribute_scale, a.sv_epsilon)
     prepared = conversion.prepare_adapter(a.base, a.tuned, a.output, extraction, options)
     return (_show if a.dry_run else _run)(a, prepared, options)

@@ -15,7 +15,7 @@ import pytest
 
 import streamconv
 
-COMMANDS = ["convert", "merge", "plan", "fetch", "status", "inspect", "check"]
+COMMANDS = ["convert", "merge", "extract-lora", "plan", "fetch", "status", "inspect", "check"]
 DOCS = Path(__file__).resolve().parents[2] / "docs" / "cli.md"
 
 

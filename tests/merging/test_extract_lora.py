@@ -269,6 +269,15 @@ def test_the_command_writes_what_peft_reads_and_resumes(tmp_path: Path, capsys: 
     assert cli.main([*command[:3], str(tmp_path / "out.gguf")]) == 64
 
 
+def test_an_adapter_is_updated_on_demand(tmp_path: Path) -> None:
+    models(tmp_path)
+    command = ["extract-lora", str(tmp_path / "base"), str(tmp_path / "tuned"), str(tmp_path / "out"), "--quiet"]
+    assert cli.main([*command, "--rank", "4"]) == 0
+    assert cli.main([*command, "--rank", "2"]) == 73
+    assert cli.main([*command, "--rank", "2", "--update"]) == 0
+    assert json.loads((tmp_path / "out" / "adapter_config.json").read_text())["r"] == 2
+
+
 def test_factors_can_be_written_in_half_precision(tmp_path: Path) -> None:
     models(tmp_path)
     command = ["extract-lora", str(tmp_path / "base"), str(tmp_path / "tuned"), str(tmp_path / "out"), "--type", "BF16"]
