@@ -1,0 +1,80 @@
+"""What a slot of the index vouches for: bytes behind a barrier, and all of them."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+import xxhash
+from test_job import make_plan, toys
+
+from streamconv.engine import files, run
+from streamconv.engine.budget import Budget
+from streamconv.engine.job import Job
+from streamconv.engine.journal import Journal, Stamp, read_progress
+from streamconv.engine.plan import Plan
+from streamconv.errors import Stopped
+from streamconv.progress import Silent
+
+#: bytes a worker makes before it writes them: chunks of 256 bytes go in pieces, the last one shorter
+PIECE = 192
+
+
+def go(plan: Plan) -> run.Outcome:
+    opened = Job.open(plan)
+    try:
+        return run.run(opened, Budget(1 << 24, 2, PIECE, 128, 1 << 20), Silent(), run.StopRequest())
+    finally:
+        opened.close()
+
+
+def test_a_slot_is_written_only_when_all_its_bytes_lie_behind_a_barrier(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written: set[int] = set()
+    durable: set[int] = set()
+    stamped: list[int] = []
+    lock = threading.Lock()
+    real_write, real_sync, real_stamp = files.pwrite_all, files.sync_data, Journal.stamp
+
+    def write(fd: int, data: Any, offset: int, path: Path) -> None:
+        real_write(fd, data, offset, path)
+        if path.suffix == ".part":
+            with lock:
+                written.update(range(offset, offset + len(data)))
+
+    def sync(fd: int, path: Path) -> None:
+        with lock:
+            before = set(written)  # what is written while it syncs may not have become durable
+        real_sync(fd, path)
+        if path.suffix == ".part":
+            durable.update(before)
+
+    def stamp(self: Journal, stamps: list[Stamp]) -> None:
+        for s in stamps:
+            missing = set(range(s.offset, s.offset + s.length)) - durable
+            assert not missing, f"chunk {s.chunk} is stamped, but {len(missing)} of its bytes lie behind no barrier"
+            stamped.append(s.chunk)
+        real_stamp(self, stamps)
+
+    monkeypatch.setattr(files, "pwrite_all", write)
+    monkeypatch.setattr(files, "sync_data", sync)
+    monkeypatch.setattr(Journal, "stamp", stamp)
+    monkeypatch.setattr(run, "_COMMIT_SECONDS", 0.001)
+    plan = make_plan(tmp_path, toys())
+    go(plan)
+    assert sorted(stamped) == [c.number for c in plan.chunks()]
+
+
+def test_a_digest_covers_every_piece_of_its_chunk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = make_plan(tmp_path, toys())
+    monkeypatch.setattr(Job, "publish", lambda self: (_ for _ in ()).throw(Stopped("before it is published")))
+    with pytest.raises(Stopped):
+        go(plan)
+    found = read_progress(plan.job_dir / "index.wal")
+    assert found is not None
+    data = (plan.job_dir / "data-1.part").read_bytes()
+    digests = {s.chunk: s.digest for s in found[1]}
+    assert digests == {c.number: xxhash.xxh3_128_digest(data[c.offset :][: c.length]) for c in plan.chunks()}
