@@ -1,0 +1,30 @@
+"""--imatrix from the file to the bytes of the output."""
+
+from __future__ import annotations
+
+import struct
+from pathlib import Path
+from typing import Any
+
+import gguf_reader
+import numpy as np
+
+import streamconv
+
+
+def test_every_tensor_is_weighted_by_its_entry_and_others_are_not(here: Any, small: Path, tmp_path: Path) -> None:
+    assert here("convert", small, tmp_path / "plain.gguf", "--type", "F32").code == 0
+    plain = gguf_reader.read(tmp_path / "plain.gguf").tensors
+    names = ["blk.0.ffn_up.weight", "blk.1.ffn_up.weight", "blk.1.attn_q.weight"]
+    weights = {n: np.random.default_rng(i).random(plain[n].ne[0], np.float32) for i, n in enumerate(names)}
+    file = struct.pack("<i", len(weights))
+    for name, w in weights.items():
+        file += struct.pack("<i", len(name)) + name.encode() + struct.pack("<ii", 0, w.size) + w.tobytes()
+    (tmp_path / "i.dat").write_bytes(file)
+    options = ["--type", "Q4_0", "--pure", "--imatrix", tmp_path / "i.dat"]
+    assert here("convert", small, tmp_path / "x.gguf", *options).code == 0
+    found = gguf_reader.read(tmp_path / "x.gguf").tensors
+    for name in [*names, "blk.0.attn_q.weight"]:
+        values = np.frombuffer(plain[name].data, "<f4").reshape(plain[name].ne[::-1])
+        expected = streamconv.quantize(values, "Q4_0", imatrix=weights.get(name))
+        assert (found[name].type, found[name].data) == ("Q4_0", expected.tobytes()), name
