@@ -64,7 +64,7 @@ class Header:
     fingerprint: bytes
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)  # one a chunk
 class Stamp:
     """What a slot records of its finished chunk.
 

@@ -91,7 +91,7 @@ class Placement:
     offset: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)  # a model of 405B has 25 000
 class Chunk:
     """Rows ``start..stop`` of a part, ``length`` bytes at ``offset`` of file number ``file``; ``number`` is its slot."""
 
