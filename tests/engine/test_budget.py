@@ -30,6 +30,21 @@ def test_the_shares_stay_within_the_budget(ram_mib: int) -> None:
     assert 1 <= b.threads <= 8
 
 
+@pytest.mark.parametrize("row_bytes", [1, 4096, 600_000, 3 << 20])
+@pytest.mark.parametrize("n_cols", [1, 65_537, 300_000])
+def test_however_tight_it_is_nothing_is_shared_out_beyond_the_budget(n_cols: int, row_bytes: int) -> None:
+    shared = 0
+    for ram in range(MIB // 2, 24 * MIB, MIB // 2):
+        for threads in (1, 3, 8):
+            try:
+                b = share(ram, threads, n_cols, row_bytes)
+            except UsageError:
+                continue
+            shared += 1
+            assert b.threads * (b.buffer_bytes + 4 * b.scratch_floats) <= ram, f"{ram} bytes, {threads} threads"
+    assert shared
+
+
 def test_threads_are_given_up_before_the_job_is() -> None:
     assert share(8 * MIB, 16, 100_000, 400_000).threads < 16
 

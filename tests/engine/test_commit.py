@@ -8,24 +8,23 @@ from typing import Any
 
 import pytest
 import xxhash
-from test_job import make_plan, toys
+from test_job import interrupted, make_plan, parted, toys
 
-from streamconv.engine import files, run
+from streamconv.engine import files, job, run
 from streamconv.engine.budget import Budget
-from streamconv.engine.job import Job
 from streamconv.engine.journal import Journal, Stamp, read_progress
 from streamconv.engine.plan import Plan
-from streamconv.errors import Stopped
+from streamconv.errors import Locked, Stopped
 from streamconv.progress import Silent
 
 #: bytes a worker makes before it writes them: chunks of 256 bytes go in pieces, the last one shorter
 PIECE = 192
 
 
-def go(plan: Plan) -> run.Outcome:
-    opened = Job.open(plan)
+def go(plan: Plan, piece: int = PIECE) -> run.Outcome:
+    opened = job.Job.open(plan)
     try:
-        return run.run(opened, Budget(1 << 24, 2, PIECE, 128, 1 << 20), Silent(), run.StopRequest())
+        return run.run(opened, Budget(1 << 24, 2, piece, 128, 1 << 20), Silent(), run.StopRequest())
     finally:
         opened.close()
 
@@ -70,7 +69,7 @@ def test_a_slot_is_written_only_when_all_its_bytes_lie_behind_a_barrier(
 
 def test_a_digest_covers_every_piece_of_its_chunk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     plan = make_plan(tmp_path, toys())
-    monkeypatch.setattr(Job, "publish", lambda self: (_ for _ in ()).throw(Stopped("before it is published")))
+    monkeypatch.setattr(job.Job, "publish", lambda self: (_ for _ in ()).throw(Stopped("before it is published")))
     with pytest.raises(Stopped):
         go(plan)
     found = read_progress(plan.job_dir / "index.wal")
@@ -78,3 +77,37 @@ def test_a_digest_covers_every_piece_of_its_chunk(tmp_path: Path, monkeypatch: p
     data = (plan.job_dir / "data-1.part").read_bytes()
     digests = {s.chunk: s.digest for s in found[1]}
     assert digests == {c.number: xxhash.xxh3_128_digest(data[c.offset :][: c.length]) for c in plan.chunks()}
+
+
+@pytest.mark.parametrize("at", [64, 64 + 255])
+def test_damage_at_either_end_of_a_chunk_is_found_when_it_is_read_back_in_pieces(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: int
+) -> None:
+    plan = make_plan(tmp_path, toys())
+    interrupted(plan, 60)
+    with open(plan.job_dir / "data-1.part", "r+b") as file:
+        file.seek(at)
+        (byte,) = file.read(1)
+        file.seek(at)
+        file.write(bytes([byte ^ 1]))
+    monkeypatch.setattr(job, "_READ_BYTES", 100)
+    assert any("1 finished chunks do not hold" in note for note in go(plan).notes)
+
+
+def test_parts_that_end_between_aligned_addresses_fit_the_least_buffer(tmp_path: Path) -> None:
+    wide, narrow = ((tmp_path / name) for name in ("wide", "narrow"))
+    for folder, piece in ((wide, 1 << 20), (narrow, 64 + 64 + 128)):
+        folder.mkdir()
+        go(make_plan(folder, parted(), n_files=3), piece)
+    for path in sorted(wide.iterdir()):
+        assert path.read_bytes() == (narrow / path.name).read_bytes()
+
+
+def test_a_run_that_lost_its_job_stamps_nothing_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(files, "lock_exclusively", lambda fd: True)
+    first, second = (job.Job.open(make_plan(tmp_path, toys())) for _ in range(2))
+    with pytest.raises(Locked):
+        run.run(first, Budget(1 << 24, 1, PIECE, 128, 1 << 20), Silent(), run.StopRequest())
+    assert list(second.journal.stamps()) == []
+    first.close()
+    second.close()
