@@ -229,7 +229,7 @@ class Part:
                 if self.remote.size:  # gives the file its length, not its disk space
                     files.pwrite_all(fd, b"\0", self.remote.size - 1, self._name("part"))
                 files.sync_data(fd, self._name("part"))
-                files.sync_dir(self.home)
+                files.sync_dir(self._name("part").parent)
             else:
                 fd = files.open_for_writing(self._name("part"), create=False)
                 torn = journal.damaged_slots()

@@ -1,0 +1,40 @@
+"""The local side of a remote file: what is durable when."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from streamconv.engine import files
+from streamconv.engine.transfer_part import Hash, Part
+
+
+@dataclass(frozen=True)
+class Listed:
+    path: str = "model.safetensors"
+    size: int = 1000
+    key: str = "ab" * 32
+    digest: str = "sha256 " + "ab" * 32
+
+    def new_hash(self) -> Hash:
+        return hashlib.sha256()
+
+
+def test_the_name_of_a_new_part_is_durable_before_a_range_is_stamped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "blobs").mkdir()
+    synced: list[list[str]] = []
+    real = files.sync_dir
+
+    def sync_dir(path: Path) -> None:
+        real(path)
+        if path == tmp_path / "blobs":
+            synced.append([p.suffix for p in path.iterdir()])
+
+    monkeypatch.setattr(files, "sync_dir", sync_dir)
+    Part(tmp_path, Listed(), 100, 400).begin()
+    assert ".part" in synced[-1]
