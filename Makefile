@@ -1,5 +1,5 @@
 # make convert [MODEL=folder] [OUT=file.gguf] [TYPE=Q4_K_M] [RAM=1GiB] [THREADS=n]   convert a checkpoint
-# make test | test-all | coverage | bench | lint | peers | clean
+# make test | test-all | soak | coverage | bench | lint | peers | clean
 
 PYTHON  ?= python3
 VENV    ?= .venv
@@ -15,7 +15,7 @@ MERGEKIT ?= $(CACHE)/mergekit-peer
 BIN := $(VENV)/bin
 STREAMCONV := $(BIN)/streamconv
 
-.PHONY: convert test test-all coverage bench lint peers clean
+.PHONY: convert test test-all soak coverage bench lint peers clean
 .DELETE_ON_ERROR:
 
 convert: $(VENV)/.installed
@@ -37,15 +37,18 @@ $(VENV)/.dev: pyproject.toml
 	@touch $(VENV)/.installed $@
 
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest -n auto -m "not slow"
+	$(BIN)/python -m pytest -n auto -m "not slow and not soak"
 
 test-all: $(VENV)/.dev
-	$(BIN)/python -m pytest -n auto
+	$(BIN)/python -m pytest -n auto -m "not soak"
+
+soak: $(VENV)/.dev
+	STREAMCONV_ALL_FAULTS=1 $(BIN)/python -m pytest -m "soak or slow" tests/faults tests/hub tests/sources/test_fuzz.py
 
 # Compiled kernels cannot be traced: what their source does is measured where they run as plain Python.
 coverage: $(VENV)/.dev
 	$(BIN)/coverage erase
-	$(BIN)/coverage run -m pytest -n auto -m "not slow"
+	$(BIN)/coverage run -m pytest -n auto -m "not slow and not soak"
 	$(BIN)/coverage run -m pytest -n auto tests/quant/test_interpreted.py
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report --skip-covered --fail-under=90

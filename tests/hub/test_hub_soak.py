@@ -1,6 +1,6 @@
 """Jobs that fetch, killed again and again at random moments: nothing committed is asked for again, the result is right.
 
-STREAMCONV_SOAK=1000 pytest tests/hub/test_hub_soak.py -m slow -s      that many kills
+STREAMCONV_SOAK=1000 pytest tests/hub/test_hub_soak.py -m soak -s      that many kills
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ def overlap(a: list[tuple[int, int]], b: list[tuple[int, int]]) -> int:
 
 
 @pytest.mark.parametrize(
-    "kills", [8, pytest.param(int(os.environ.get("STREAMCONV_SOAK", "200")), marks=pytest.mark.slow)]
+    "kills", [8, pytest.param(int(os.environ.get("STREAMCONV_SOAK", "200")), marks=pytest.mark.soak)]
 )
 def test_kills_lose_nothing_that_was_committed(
     hub: Hub, here: Run, tmp_path: Path, cache: Path, expected: bytes, kills: int

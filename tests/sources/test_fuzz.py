@@ -36,7 +36,7 @@ def test_some_damaged_files_are_survived(kind: str) -> None:
     assert found["refused"] > QUICK // 4
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 @pytest.mark.parametrize("kind", KINDS)
 def test_many_damaged_files_are_survived(kind: str, record_property: Any) -> None:
     found = survived(kind, QUICK, ALL)
