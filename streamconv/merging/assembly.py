@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import xxhash
 
@@ -15,14 +14,12 @@ from ..sources.checkpoint import Checkpoint, InputFile
 from . import config_edit, side_files
 from .layout import lay_out
 from .methods import METHODS
+from .opener import Opener
 from .planning import Merge, Model, Planner, is_plain_file, open_layouts
 from .recipe import Recipe
 from .references import parse_reference
 from .vocabulary import differences, plan_vocabulary
 from .vocabulary_plan import VocabularyPlan, VocabularySettings
-
-if TYPE_CHECKING:
-    from .opening import Opener
 
 #: raised whenever the same recipe would give other weights than before
 ARITHMETIC = 1

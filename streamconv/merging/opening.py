@@ -7,8 +7,7 @@ each stage still rounds to its own ``dtype``.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,58 +17,10 @@ from . import lora
 from .assembly import assemble
 from .binding import Options
 from .mixture import Mixture, assemble_mixture, parse_mixture
+from .opener import Open, Opener
 from .parse import Parser
 from .recipe import Recipe
-from .references import ModelRef
 from .yaml_text import read_documents
-
-Open = Callable[[str], Checkpoint]
-
-
-@dataclass
-class Opener:
-    """Opens the models a recipe names, each once.
-
-    Attributes
-    ----------
-    open_model, open_adapter : given the text of a reference
-    lenient : unknown keys are warnings
-    stages : models that are documents of the same file, by name
-    leaves : references of the models that were opened, stages and adapters aside
-    """
-
-    open_model: Open
-    open_adapter: Open
-    options: Options = field(default_factory=Options)
-    lenient: bool = False
-    stages: Mapping[str, Callable[[], Checkpoint]] = field(default_factory=dict)
-    warnings: list[str] = field(default_factory=list)
-    leaves: list[str] = field(default_factory=list)
-    _models: dict[str, Checkpoint] = field(default_factory=dict)
-
-    def model(self, reference: ModelRef) -> Checkpoint:
-        """The model with its adapter applied."""
-        if str(reference) not in self._models:
-            self._models[str(reference)] = self._open(reference)
-        return self._models[str(reference)]
-
-    def _open(self, reference: ModelRef) -> Checkpoint:
-        if reference.lora is not None:
-            base = self.model(ModelRef(reference.path, reference.revision))
-            found = lora.with_adapter(base, self.open_adapter(reference.lora))
-            known = {*self.warnings, *base.warnings}
-            self.warnings += [f"{reference}: {text}" for text in found.warnings if text not in known]
-            return found
-        if reference.revision is None and reference.path in self.stages:
-            return self.stages[reference.path]()
-        opened = self.open_model(reference.model)
-        self.leaves.append(reference.model)
-        self.warnings += [f"{reference.model}: {text}" for text in opened.warnings]
-        return opened
-
-    def models(self, references: Iterable[ModelRef]) -> dict[str, Checkpoint]:
-        """All of ``references``, in their order."""
-        return {str(reference): self.model(reference) for reference in references}
 
 
 def open_recipe(
@@ -169,6 +120,3 @@ class _Documents:
         if isinstance(document, Mixture):
             return assemble_mixture(document, self._opener, self._path, self._text)
         return assemble(document, self._opener, self._path, self._text)
-
-
-__all__ = ["Opener", "open_recipe"]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from ...errors import BadInput
 from ...rows import RowSource
@@ -14,14 +13,12 @@ from ..chance import Chance
 from ..inputs import common_dtype, is_whole
 from ..merged import CastRows, MergedRows
 from ..methods.linear import WeightedSum
+from ..opener import Opener
 from ..planning import Model, open_layouts
 from .gates import GateRows, PromptGate, expert_ids
 from .recipe import Expert, Mixture
 from .rows import NoisyRows, RandomRows, StackedRows
 from .targets import TARGETS, Target, default_target
-
-if TYPE_CHECKING:
-    from ..opening import Opener
 
 _GATE, _UP, _DOWN = (f"{part}_proj" for part in ("gate", "up", "down"))
 _PROJECTIONS = (_GATE, _UP, _DOWN)
