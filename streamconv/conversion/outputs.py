@@ -25,7 +25,7 @@ from .planning import input_facts, make_plan, place
 from .prepared import Output, OutputTensor, Prepared
 from .requantizing import notes
 from .supply import Supply
-from .types import TypedModel, typed_models
+from .types import TypedModel, idle_rules, typed_models
 
 _PLACEHOLDER = "{type}"
 
@@ -197,5 +197,5 @@ def _prepare_gguf(checkpoint: Checkpoint, output: Path, options: Options) -> Pre
         "type": ",".join(m.file_type.name for m in models), "architecture": models[0].arch,
     })  # fmt: skip
     warnings = list(dict.fromkeys(text for m in models for text in m.warnings))
-    warnings += notes(outputs)
+    warnings += [*idle_rules(models, options), *notes(outputs)]
     return Prepared(checkpoint.path, plan, models[0].arch, outputs, models[0].left_out, warnings)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -60,6 +61,17 @@ def typed_models(checkpoint: Checkpoint, options: Options) -> list[TypedModel]:
     return [_converted(model, options, file_type, weights) for file_type in file_types]
 
 
+def idle_rules(typed: Sequence[TypedModel], options: Options) -> list[str]:
+    """For the plan: rules of ``--tensor-type`` that no tensor's name matches, which are mistyped most of the time."""
+    names = {choice.name for model in typed for choice in model.choices}
+    rules = [(text, re.compile(mix.parse_tensor_rule(text)[0])) for text in options.tensor_types]
+    return [
+        f"--tensor-type {text}: no tensor's name matches, so it does nothing"
+        for text, pattern in rules
+        if not any(map(pattern.search, names))
+    ]
+
+
 def _converted(
     model: models.Model, options: Options, file_type: filetypes.FileType, weights: imatrix.Imatrix | None
 ) -> TypedModel:
@@ -68,7 +80,7 @@ def _converted(
     mixed = not _is_converter_type(file_type) or _has_type_options(options)
     if mixed and options.mmproj:
         raise UsageError("a projector file is F32, F16, BF16 or Q8_0", "Runtimes read no other type of projector.")
-    choices = converter_types.converter_types(facts, _plain_type(file_type, facts), model.forced_types)
+    choices = converter_types.converter_types(facts, _plain_type(file_type, facts, mixed), model.forced_types)
     if file_type is filetypes.AUTO:
         file_type = converter_types.auto_file_type(facts)
     if mixed:
@@ -93,9 +105,12 @@ def _is_converter_type(file_type: filetypes.FileType) -> bool:
     return file_type is filetypes.AUTO or file_type.name in converter_types.CONVERTER_TYPES
 
 
-def _plain_type(file_type: filetypes.FileType, facts: Sequence[mix.TensorFacts]) -> filetypes.FileType:
-    """The type of tensors that no mix changes: the one asked for, else the checkpoint's own 16-bit type, else F32."""
-    if _is_converter_type(file_type):
+def _plain_type(file_type: filetypes.FileType, facts: Sequence[mix.TensorFacts], mixed: bool) -> filetypes.FileType:
+    """The type of tensors that no mix changes: the one asked for, else the checkpoint's own 16-bit type, else F32.
+
+    What a mix starts from is never quantized: it would refuse to quantize it again.
+    """
+    if _is_converter_type(file_type) and not (mixed and file_type.default and file_type.default.block_size > 1):
         return file_type
     has_half = any(len(f.shape) > 1 and f.source_type in ("BF16", "F16") for f in facts)
     return filetypes.AUTO if has_half else filetypes.FILE_TYPES["F32"]
