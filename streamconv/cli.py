@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import difflib
 import faulthandler
+import io
 import json
 import os
 import re
@@ -23,9 +25,26 @@ Running the same command again goes on where it stopped; when it is done it says
 """
 
 
+#: what a person may name as a source
+_SOURCE = (
+    "checkpoint folder, file of weights (.safetensors, .gguf, .bin, .pt, .pth, .ckpt), merge recipe .yml, or"
+    " org/model[@revision] on the hub"
+)
+
+
 class _Parser(argparse.ArgumentParser):
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> tuple[Any, list[str]]:
+        """Refuse a mistyped option here, where the options of the command are known, not those of the program."""
+        found, unknown = super().parse_known_args(args, namespace)
+        if unknown:
+            flags = [flag for flag in self._option_string_actions if flag.startswith("--")]
+            near = difflib.get_close_matches(unknown[0].partition("=")[0], flags, n=1, cutoff=0.75)
+            self.error(f"unknown argument {unknown[0]}" + (f", did you mean {near[0]}?" if near else ""))
+        return found, unknown
+
     def error(self, message: str) -> NoReturn:
-        raise UsageError(f"{self.prog}: {message}", f"{self.prog} --help lists what it takes.")
+        command = self.prog.removeprefix("streamconv").strip()
+        raise UsageError(f"{command}: {message}" if command else message, f"{self.prog} --help lists what it takes.")
 
 
 def _seconds(text: str) -> float:
@@ -79,11 +98,7 @@ def _common(parser: argparse.ArgumentParser) -> None:
 
 def _job(parser: argparse.ArgumentParser) -> None:
     """Options of the commands that plan a conversion."""
-    parser.add_argument(
-        "source",
-        metavar="SRC",
-        help="checkpoint folder, .safetensors or .gguf file, merge recipe .yml, or org/model[@revision] on the hub",
-    )
+    parser.add_argument("source", metavar="SRC", help=_SOURCE)
     parser.add_argument("output", metavar="OUT", help="name of the output: NAME.gguf, or a folder for safetensors")
     add = parser.add_argument_group("types").add_argument
     add(
@@ -162,8 +177,8 @@ def _convert_options(parser: argparse.ArgumentParser) -> None:
 
 def _extract_options(parser: argparse.ArgumentParser) -> None:
     """Options of ``extract-lora``."""
-    parser.add_argument("base", metavar="BASE", help="the model that was tuned: checkpoint folder, file or recipe")
-    parser.add_argument("tuned", metavar="TUNED", help="what became of it")
+    parser.add_argument("base", metavar="BASE", help=f"the model that was tuned: {_SOURCE}")
+    parser.add_argument("tuned", metavar="TUNED", help="what became of it, named in the same ways")
     parser.add_argument("output", metavar="OUT", help="name of the adapter's folder")
     add = parser.add_argument_group("adapter").add_argument
     add(
@@ -222,12 +237,12 @@ def make_parser() -> argparse.ArgumentParser:
     add("--stop-after", type=_seconds, metavar="TIME", help="stop in order after 90s, 15m, 2h …; exit code 75")
     add("--nice", action="store_true", help="lowest priority for processor and disk")
     status = command("status", "show how far the job for OUT is")
-    status.add_argument("output", metavar="OUT")
-    inspect = command("inspect", "list tensors, metadata and tokenizer of a file or folder")
-    inspect.add_argument("source", metavar="FILE_OR_FOLDER", help="or org/model[@revision] on the hub")
+    status.add_argument("output", metavar="OUT", help="the name given to convert")
+    inspect = command("inspect", "list tensors, metadata and tokenizer of a model")
+    inspect.add_argument("source", metavar="SRC", help=_SOURCE)
     _hub(inspect)
     check = command("check", "predict what a loader will reject or get wrong")
-    check.add_argument("source", metavar="FILE.gguf")
+    check.add_argument("source", metavar="FILE.gguf", help="the file, or the first of a split model")
     check.add_argument("--no-scan", action="store_true", help="skip looking for NaN and Inf in the data")
     return parser
 
@@ -241,6 +256,13 @@ def _ensure_standard_streams() -> None:
             os.open(os.devnull, os.O_RDWR)
         if getattr(sys, name) is None:  # Python found it closed
             setattr(sys, name, os.fdopen(fd, "r" if fd == 0 else "w", encoding="utf-8", closefd=False))
+
+
+def _print_anything() -> None:
+    """Let a name or a sign that the locale has no letters for come out escaped instead of ending the program."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":  # else it knows already what to do
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _report_error(error: StreamconvError, as_json: bool) -> None:
@@ -257,6 +279,7 @@ def _report_error(error: StreamconvError, as_json: bool) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code."""
     _ensure_standard_streams()
+    _print_anything()
     with suppress(Exception):  # stderr may be something without a descriptor
         faulthandler.enable()
     with suppress(OSError, ValueError, AttributeError):  # SIGXFSZ arrives as EFBIG then, which is reported

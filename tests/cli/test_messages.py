@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,32 @@ import gguf_reader
 import pytest
 
 Here = Callable[..., Any]
+
+
+def test_a_mistyped_option_is_told_with_the_one_that_was_meant(here: Here, small: Path, tmp_path: Path) -> None:
+    result = here("convert", small, tmp_path / "x.gguf", "--tpye", "Q8_0")
+    assert result.code == 64
+    assert result.err == (
+        "streamconv: convert: unknown argument --tpye, did you mean --type?\n"
+        "  streamconv convert --help lists what it takes.\n"
+    )
+
+
+def test_an_option_like_no_other_is_told_alone(here: Here, small: Path, tmp_path: Path) -> None:
+    assert "unknown argument --stop-after\n" in here("plan", small, tmp_path / "x.gguf", "--stop-after", "2h").err
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
+def test_every_help_can_be_printed_in_every_encoding(run: Here, encoding: str) -> None:
+    result = run("convert", "--help", env={"PYTHONIOENCODING": encoding})
+    assert (result.code, result.err) == (0, "")
+
+
+def test_a_name_that_is_no_text_can_be_printed(run: Here, small: Path, tmp_path: Path) -> None:
+    out = tmp_path / os.fsdecode(b"x\xff.gguf")
+    result = run("convert", small, out, "--type", "f16", env={"PYTHONIOENCODING": "utf-8"})
+    assert (result.code, result.err) == (0, "")
+    assert "x\\udcff.gguf: llama, F16" in result.out
 
 
 def test_a_rule_that_matches_nothing_is_told(here: Here, small: Path, tmp_path: Path) -> None:
