@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import glob
 import json
+import os
 import sys
 import time
 from pathlib import Path
@@ -12,8 +14,8 @@ from typing import Any
 from . import conversion, progress
 from .engine.journal import read_progress
 from .engine.run import Outcome
-from .errors import BadInput, CannotCreate, InputMissing, StreamconvError, UsageError
-from .progress import duration, size
+from .errors import BadInput, CannotCreate, InputMissing, NoPermission, StreamconvError, UsageError
+from .progress import count, duration, size
 
 
 def _options(a: argparse.Namespace) -> conversion.Options:
@@ -73,6 +75,8 @@ def _rules(path: str | None) -> list[str]:
         return []
     try:
         return Path(path).read_text(encoding="utf-8").split()
+    except PermissionError:
+        raise NoPermission(f"{path} may not be read") from None
     except OSError as e:
         raise InputMissing(f"{path} cannot be read: {e.strerror}") from None
     except UnicodeDecodeError as e:
@@ -90,8 +94,14 @@ def convert(a: argparse.Namespace) -> int:
 def _run(a: argparse.Namespace, prepared: conversion.Prepared, options: conversion.Options) -> int:
     """Carry out what is planned, and say how it went."""
     began = time.monotonic()
-    if a.report and not Path(a.report).absolute().parent.is_dir():
-        raise CannotCreate(f"{a.report}: the folder of the report is not there")
+    if a.report:
+        folder = Path(a.report).absolute().parent
+        if not folder.is_dir():
+            raise CannotCreate(
+                f"{a.report}: the folder of the report is not there", f"Create it first: mkdir -p {folder}"
+            )
+        if not os.access(folder, os.W_OK | os.X_OK):
+            raise NoPermission(f"{a.report}: the folder of the report may not be written")
     reporter = progress.reporter(quiet=a.quiet, as_json=a.json)
     for text in prepared.warnings:
         reporter.message(f"note: {text}")
@@ -160,13 +170,13 @@ def _summary(prepared: conversion.Prepared, outcome: Outcome | None, reporter: p
         return f"{names} is complete already ({size(p.total_bytes)}, {types}); nothing to do"
     read = sum(i["size"] for i in p.inputs)
     lines = [
-        f"{_file_names(prepared, o)}: {prepared.arch}, {o.type}, {o.n_params / 1e6:.1f}M weights in {len(o.tensors)} tensors,"
+        f"{_file_names(prepared, o)}: {prepared.arch}, {o.type}, {count(o.n_params)} weights in {len(o.tensors)} tensors,"
         f" {o.bits_per_weight:.2f} bits per weight"
         for o in prepared.outputs
     ]
     lines += [
         f"  {size(read)} read, {size(p.total_bytes)} written",
-        f"  {duration(seconds)}, {read / max(seconds, 1e-9) / 1e9:.2f} GB/s of input, peak {size(reporter.peak_memory)} RAM",
+        f"  {duration(seconds)}, {size(read / max(seconds, 1e-9))}/s of input, peak {size(reporter.peak_memory)} RAM",
     ]
     if outcome.resumed_bytes:
         lines.append(f"  {size(outcome.resumed_bytes)} were finished by earlier runs")
@@ -206,7 +216,7 @@ def _show(a: argparse.Namespace, prepared: conversion.Prepared, options: convers
     for o in facts["outputs"]:
         n_tensors = sum(t["output"] == o["path"] for t in facts["tensors"])
         print(
-            f"{facts['architecture']}, {o['type']}: {o['parameters'] / 1e6:.1f}M weights in {n_tensors} tensors,"
+            f"{facts['architecture']}, {o['type']}: {count(o['parameters'])} weights in {n_tensors} tensors,"
             f" {o['bits_per_weight']:.2f} bits per weight"
         )
     print(
@@ -256,9 +266,11 @@ def status(a: argparse.Namespace) -> int:
     output = Path(a.output)
     job_dir = output.with_name(output.name + ".streamconv")
     if not job_dir.is_dir():
-        shards = [*output.parent.glob(f"{output.stem}-00001-of-*.gguf"), *output.glob("*.safetensors")]
-        if not output.is_file() and not shards:
-            raise InputMissing(f"{output}: neither finished nor begun")
+        stem = "*".join(map(glob.escape, output.stem.split("{type}")))
+        found_files = [*output.parent.glob(f"{stem}-00001-of-*.gguf"), *output.glob("*.safetensors")]
+        found_files += output.parent.glob(stem + output.suffix) if "{type}" in output.name else []
+        if not output.is_file() and not found_files:
+            raise InputMissing(f"{output}: neither finished nor begun", "Give the name that convert was given.")
         facts: dict[str, Any] = {"status": "done", "resumable": False}
         print(json.dumps(facts) if a.json else f"{output} is complete")
         return 0
@@ -308,6 +320,9 @@ def check(a: argparse.Namespace) -> int:
     elif not a.quiet:
         for f in findings:
             print(f"{f.severity}: {f.message}")
-        verdict = f"{len(errors)} errors: a loader will refuse it" if errors else "no errors: loaders should take it"
+        plural = "s" if len(errors) > 1 else ""
+        verdict = (
+            f"{len(errors)} error{plural}: a loader will refuse it" if errors else "no errors: loaders should take it"
+        )
         print(f"{a.source}: {verdict}", file=sys.stdout)
     return 65 if errors else 0

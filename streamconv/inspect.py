@@ -200,7 +200,7 @@ def _table(facts: dict[str, Any]) -> Iterator[str]:
         shape = " x ".join(map(str, tensor["shape"])) or "scalar"
         row = [_plain(tensor["name"]), tensor["dtype"], shape, _size(tensor["bytes"])]
         row += [tensor.get("encoding", "")] if encoded else []
-        rows.append([*row, *([_plain(tensor["file"] or "")] if several else [])])
+        rows.append([*row, *([_plain(tensor["file"]) if tensor["file"] else ""] if several else [])])
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     for row in rows:
         cells = [

@@ -27,6 +27,19 @@ def size(n: float) -> str:
     return f"{n:.2f} TiB"
 
 
+def count(n: float) -> str:
+    """``n`` weights for people, in powers of 1000.
+
+    >>> count(64), count(9408), count(6_233_088), count(70_553_706_496)
+    ('64', '9.4K', '6.2M', '70.6B')
+    """
+    for unit in ("", "K", "M"):
+        if n < 1000:
+            return f"{n:.1f}{unit}" if unit else f"{n:.0f}"
+        n /= 1000
+    return f"{n:.1f}B"
+
+
 def duration(seconds: float) -> str:
     """``seconds`` for people.
 
@@ -138,6 +151,11 @@ class Lines(Silent):
     def message(self, text: str) -> None:
         """One line."""
         print(text, file=self._stream, flush=True)
+
+    def start(self, total_bytes: int, done_bytes: int) -> None:
+        """The first line comes when there is something to tell; kernels may have been compiled until now."""
+        super().start(total_bytes, done_bytes)
+        self._next = self.began + _LINE_EVERY_S
 
     def _show(self, n_bytes: int, name: str) -> None:
         now = time.monotonic()

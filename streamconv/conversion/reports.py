@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from ..engine import files
+from ..engine import job as jobs
 from ..engine import run as runs
+from ..errors import StreamconvError
 from ..rows import Quality
 from .execution import budget_of
 from .options import Options
@@ -49,8 +51,20 @@ def describe(prepared: Prepared, options: Options) -> dict[str, Any]:
         "fetch": _fetching(prepared),
         "tensors": tensors,
         "left_out": dict(prepared.left_out),
-        "warnings": list(prepared.warnings),
+        "warnings": [*prepared.warnings, *_obstacles(prepared, options)],
     }
+
+
+def _obstacles(prepared: Prepared, options: Options) -> list[str]:
+    """What a conversion would be refused for as things are now, though the plan is sound."""
+    try:
+        if not jobs.is_finished(prepared.plan) or options.force:
+            if not (options.force or options.update):
+                jobs.refuse_foreign_output(prepared.plan)
+            jobs.preflight(prepared.plan)
+    except StreamconvError as e:
+        return [f"convert will refuse this: {e.message}"]
+    return []
 
 
 def _fetching(prepared: Prepared) -> dict[str, Any] | None:

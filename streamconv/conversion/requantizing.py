@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 
 from .. import dequant
 from ..engine.run import Outcome
+from ..quant.types import TYPES
 from .prepared import Output, OutputTensor, Prepared
 
 
@@ -15,9 +16,13 @@ def requantized(outputs: Iterable[Output]) -> Iterator[tuple[OutputTensor, str]]
     """Every tensor that loses precision twice, and what it is stored as."""
     for output in outputs:
         for tensor in output.tensors:
-            decoder = dequant.decoder_of(tensor.item.rows)
-            if decoder is not None and tensor.encoding.type.block_size > 1 and not tensor.encoding.copies:
+            if tensor.encoding.type.block_size == 1 or tensor.encoding.copies:
+                continue
+            decoder, stored = dequant.decoder_of(tensor.item.rows), TYPES.get(tensor.item.rows.dtype)
+            if decoder is not None:
                 yield tensor, decoder.encoding
+            elif stored is not None and stored.block_size > 1:  # of a GGUF file
+                yield tensor, stored.name
 
 
 def notes(outputs: Iterable[Output]) -> list[str]:

@@ -121,8 +121,9 @@ def share(ram_bytes: int, threads: int, widest_cols: int, widest_row_bytes: int)
     while threads > 1 and threads * floor > ram_bytes // 2:
         threads -= 1
     if floor > ram_bytes // 2:
+        given = f"{ram_bytes // MIB} MiB" if ram_bytes >= MIB else f"{ram_bytes} bytes"
         raise UsageError(
-            f"--ram {ram_bytes // MIB} MiB is too little: the widest row needs {2 * floor / MIB:.1f} MiB",
+            f"--ram {given} is too little: the widest row needs {2 * floor / MIB:.1f} MiB",
             f"Use --ram {-(-2 * floor // MIB)}MiB or more.",
         )
     buffer_bytes = max(widest_row_bytes, min(_MAX_BUFFER, ram_bytes // (4 * threads)))

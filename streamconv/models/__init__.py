@@ -29,10 +29,10 @@ def family_of(checkpoint: Checkpoint) -> Family:
         inner = text_architecture(checkpoint)
         if inner in FAMILIES:
             return FAMILIES[inner]
-        near = difflib.get_close_matches(name, FAMILIES, n=3)
+        near = difflib.get_close_matches(name, FAMILIES, n=1, cutoff=0.8)
         raise BadInput(
             f"{checkpoint.folder / 'config.json'}: architecture {name!r} is not supported",
-            f"Supported: {', '.join(near or sorted(FAMILIES))}.",
+            (f"Did you mean {near[0]}? " if near else "") + f"Supported: {', '.join(sorted(FAMILIES))}.",
         )
     return FAMILIES[name]
 

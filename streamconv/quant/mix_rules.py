@@ -159,7 +159,7 @@ FIRST_8TH_SEEN = When("in the first eighth of the layers", lambda p: p.index < p
 FIRST_16TH = When("in the first sixteenth of the layers", lambda p: p.layer < p.count // 16)
 FIRST_2 = When("in the first 2 layers", lambda p: p.index < 2)
 FIRST_4 = When("in the first 4 layers", lambda p: p.index < 4)
-SPREAD = When("in the first and last layers and every third", _spread)
+SPREAD = When("in the first and last eighth of the layers, every third between", _spread)
 MIDDLE = When("in the middle layers", lambda p: p.count // 8 <= p.layer < 7 * p.count // 8)
 SHARED_KV = When("4 or more query heads share it", lambda p: p.heads_per_kv >= 4)
 EXPERTS_4 = When("4 or more experts", lambda p: p.experts >= 4)

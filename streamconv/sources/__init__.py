@@ -26,6 +26,7 @@ __all__ = [
 
 #: what messages list
 _KNOWN = f".safetensors, {', '.join(ENDINGS)}, .gguf"
+_HINT = f"Give a checkpoint folder, a file ({_KNOWN}), a merge recipe (.yml), or org/model on the hub."
 
 
 def open_checkpoint(path: str | os.PathLike[str], io: IoMode = "mmap", weights: bool = True) -> Checkpoint:
@@ -46,7 +47,7 @@ def open_checkpoint(path: str | os.PathLike[str], io: IoMode = "mmap", weights: 
     except (OSError, ValueError) as e:
         raise BadInput(f"{str(path)!r} cannot be a path: {e}") from None
     if not exists:
-        raise InputMissing(f"{path} is not there", f"Give a checkpoint folder or a file: {_KNOWN}.")
+        raise InputMissing(f"{path} is not there", _HINT)
     if is_folder:
         return open_folder(path, io, weights)
     if path.name.endswith(".index.json"):

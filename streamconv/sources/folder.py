@@ -125,6 +125,8 @@ def open_files(files: Files, weights: bool = True) -> Checkpoint:
         config = files.read_object("config.json")
     except InputMissing:
         hint = "A checkpoint folder needs config.json beside its weights."
+        if "adapter_config.json" in files.names():
+            hint = "This is a LoRA adapter: merge it into its model with a recipe that names model: MODEL+ADAPTER."
         raise InputMissing(f"{folder} has no config.json", _meta_hint(files.names()) or hint) from None
     if not weights:
         return Checkpoint(path=folder, tensors={}, config=config, inputs=())
