@@ -173,6 +173,8 @@ class Part:
         self._journal: Journal | None = None
         self._fd = -1
         self._begin = threading.Lock()
+        self._sync = threading.Lock()
+        self._is_broken = False
         self._facts = fingerprint([remote.key, remote.size, head, step])
         self.look()
 
@@ -280,7 +282,15 @@ class Part:
         WriteFailed : never retried
         """
         assert self._journal is not None
-        files.sync_data(self._fd, self.path)
+        with self._sync:
+            # The system tells of lost bytes once, to whoever asks next: after one failure no success is to be believed.
+            if self._is_broken:
+                raise WriteFailed(f"{self.path}: bytes written before could not be made durable", "Check the disk.")
+            try:
+                files.sync_data(self._fd, self.path)
+            except BaseException:
+                self._is_broken = True
+                raise
         if not self._journal.still_ours():
             raise Locked(f"another process has taken over {self.path}", "Let that one finish.")
         self._journal.stamp([stamp])
@@ -289,18 +299,23 @@ class Part:
 
     def read(self, index: int) -> Iterator[bytes]:
         """The bytes of a range, a few MiB at a time."""
+        self._open()
         start, stop = self.cut.span(index)
+        for at in range(start, stop, _READ_BYTES):
+            yield files.pread_exactly(self._fd, min(_READ_BYTES, stop - at), at, self.path)
+
+    def _open(self) -> None:
         if self._fd < 0:
             try:
                 self._fd = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
             except FileNotFoundError:  # another process has just completed it
                 self._fd = os.open(self._name(), os.O_RDONLY | os.O_CLOEXEC)
             self._close_later(self._fd)
-        for at in range(start, stop, _READ_BYTES):
-            yield files.pread_exactly(self._fd, min(_READ_BYTES, stop - at), at, self.path)
 
     def holds(self, index: int) -> bool:
         """Whether the bytes on disk are those the index vouches for; remembers when they are not."""
+        self._open()
+        self.drop_cache(index)  # what memory holds says nothing about the disk
         digest = xxhash.xxh3_128()
         for data in self.read(index):
             digest.update(data)

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from streamconv.engine import files
-from streamconv.engine.transfer_part import Hash, Part
+from streamconv.engine.transfer_part import Filling, Hash, Part
+from streamconv.errors import WriteFailed
 
 
 @dataclass(frozen=True)
@@ -38,3 +39,27 @@ def test_the_name_of_a_new_part_is_durable_before_a_range_is_stamped(
     monkeypatch.setattr(files, "sync_dir", sync_dir)
     Part(tmp_path, Listed(), 100, 400).begin()
     assert ".part" in synced[-1]
+
+
+def test_after_one_failed_barrier_no_range_of_the_file_is_stamped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    part = Part(tmp_path, Listed(), 100, 400)
+    (tmp_path / "blobs").mkdir()
+    part.begin()
+    ranges = [Filling(part, i) for i in range(2)]
+    for filling in ranges:
+        filling.put(filling.at, memoryview(bytes(filling.stop - filling.at)))
+    real, calls = files.sync_data, []
+
+    def fails_once(fd: int, path: Path) -> None:
+        calls.append(path)
+        if len(calls) == 1:
+            raise WriteFailed("lost")
+        real(fd, path)
+
+    monkeypatch.setattr(files, "sync_data", fails_once)
+    for filling in ranges:  # the system tells of lost bytes once, also of those of other threads
+        with pytest.raises(WriteFailed):
+            part.commit(filling.stamp())
+    assert part.digests == {}
