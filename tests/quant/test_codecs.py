@@ -91,6 +91,13 @@ def test_decoding_comes_back_near_the_values(name: str, bound: float) -> None:
     assert np.sqrt(np.mean((x - y) ** 2)) < bound
 
 
+def test_q8_0_rounds_halves_away_from_zero_and_what_is_just_below_a_half_towards_it() -> None:
+    x = np.zeros((1, 32), np.float32)
+    x[0, :8] = 127, 0.5, -0.5, 2.5, -2.5, np.nextafter(np.float32(0.5), np.float32(0)), 0.25, -126.5
+    levels = streamconv.quantize(x, "Q8_0")[0, 2:].view(np.int8)  # the scale is 1
+    assert levels[:8].tolist() == [127, 1, -1, 3, -3, 0, 0, -127]
+
+
 @pytest.mark.parametrize("name", QUANTIZED)
 def test_rows_of_zeros_decode_to_zeros(name: str) -> None:
     weights = np.ones(512, np.float32)
