@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 from ..engine import files
 from ..engine.plan import Chunk, Plan
 from ..engine.transfer import Arriving, Settings, Transfer
-from ..engine.transfer_store import Store, writable_root
+from ..engine.transfer.store import Store, writable_root
 from ..errors import WriteFailed
 from ..sources import folder, gguf
 from ..sources.checkpoint import Checkpoint, read_object

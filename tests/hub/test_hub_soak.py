@@ -20,7 +20,7 @@ from server import Ask, Cut, Fault, Hub, Slow, Status
 
 from streamconv import cli
 from streamconv.engine.journal import read_progress
-from streamconv.engine.transfer_part import Cut as Ranges
+from streamconv.engine.transfer.part import Cut as Ranges
 
 HEAD, STEP = 64 << 10, 256 << 10
 

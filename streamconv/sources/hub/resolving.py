@@ -27,7 +27,7 @@ TRANSIENT = (408, 425, 429, 500, 502, 503, 504)
 
 
 class Records(Protocol):
-    """Where small facts are kept durably; ``engine.transfer_store.Store`` is one."""
+    """Where small facts are kept durably; ``engine.transfer.store.Store`` is one."""
 
     def load(self, *names: str) -> dict[str, Any] | None:
         """The record under ``names``, None when there is none."""

@@ -15,8 +15,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ..errors import CannotCreate, NoPermission
-from . import files
+from ...errors import CannotCreate, NoPermission
+from .. import files
 from .transfer import Observer, Origin, Settings, Transfer
 
 

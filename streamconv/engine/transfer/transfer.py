@@ -13,7 +13,7 @@ any number of processes may look at headers.
 Layout below the root, one folder per model; several commits share blobs:
 
     MODEL/lock            who is fetching into it
-    MODEL/blobs/          the bytes; see ``transfer_part``
+    MODEL/blobs/          the bytes; see ``part``
     MODEL/COMMIT/…        the files by their names: links to blobs that are complete
 """
 
@@ -26,12 +26,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from ..errors import CannotCreate, Locked, NoPermission, Stopped, WriteFailed
-from . import files
-from .lock import JobLock
-from .transfer_crew import Crew
-from .transfer_keeper import Keeper
-from .transfer_part import CLAIMED, PENDING, READY, STAMPED, Part, Remote
+from ...errors import CannotCreate, Locked, NoPermission, Stopped, WriteFailed
+from .. import files
+from ..lock import JobLock
+from .crew import Crew
+from .keeper import Keeper
+from .part import CLAIMED, PENDING, READY, STAMPED, Part, Remote
 
 _RESERVE_BYTES = 64 << 20
 

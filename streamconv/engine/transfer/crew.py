@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from .transfer_part import CLAIMED, PENDING, READY, Filling, Part
+from .part import CLAIMED, PENDING, READY, Filling, Part
 
 if TYPE_CHECKING:
     from .transfer import Transfer

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from streamconv.engine import files
-from streamconv.engine.transfer_part import Filling, Hash, Part
+from streamconv.engine.transfer.part import Filling, Hash, Part
 from streamconv.errors import WriteFailed
 
 

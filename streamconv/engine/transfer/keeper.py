@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING
 
 import xxhash
 
-from ..errors import BadInput
-from .transfer_part import CLAIMED, PENDING, READY, STAMPED, Hash, Part
+from ...errors import BadInput
+from .part import CLAIMED, PENDING, READY, STAMPED, Hash, Part
 
 if TYPE_CHECKING:
     from .transfer import Transfer

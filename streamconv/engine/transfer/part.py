@@ -25,10 +25,10 @@ from typing import Protocol
 
 import xxhash
 
-from ..errors import Locked, WriteFailed
-from . import files
-from .journal import Journal, Stamp, read_progress
-from .plan import fingerprint
+from ...errors import Locked, WriteFailed
+from .. import files
+from ..journal import Journal, Stamp, read_progress
+from ..plan import fingerprint
 
 #: What is known of a range. STAMPED: an earlier run says it is here.
 PENDING, CLAIMED, STAMPED, READY = range(4)
