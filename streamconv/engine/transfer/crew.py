@@ -83,7 +83,9 @@ class Crew:
                     queue.rotate(-1)  # its one connection brings everything
                     continue
                 queue.popleft()
-                if not part.whole and part.states[index] == PENDING:
+                if part.whole or part.states[index] != PENDING:
+                    continue
+                if queue is self._urgent or self._transfer.keeper.may_come(part, index):
                     return part, self._claim_from(part, index)
         return None
 

@@ -67,6 +67,10 @@ class Keeper:
         """Whether somebody will need this range."""
         return part in self._wanted or self._claims[part, index] > 0
 
+    def may_come(self, part: Part, index: int) -> bool:
+        """Whether to fetch this range when nobody waits for it: not again after its release."""
+        return not self._releasing or self.is_wanted(part, index)
+
     def reserves(self, part: Part) -> bool:
         """Whether the disk space of ``part`` is to be reserved now; once, and only for what stays."""
         with self._transfer.changed:
