@@ -448,39 +448,6 @@ def test_a_failed_write_is_never_followed_by_the_mark_of_an_orderly_stop(
     assert failed.is_set()
     assert opened.journal.header.clean_generation == 0
     opened.close()
-
-
-def test_the_data_barrier_always_comes_before_the_stamp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    events: list[str] = []
-    lock = threading.Lock()
-
-    def watch(name: str) -> None:
-        real = getattr(files, name)
-
-        def call(fd: int, *args: object) -> object:
-            result = real(fd, *args)
-            path = args[-1]
-            assert isinstance(path, Path)
-            with lock:
-                events.append(f"{name} {path.name}")
-            return result
-
-        monkeypatch.setattr(files, name, call)
-
-    watch("pwrite_all")
-    watch("sync_data")
-    monkeypatch.setattr(run, "_COMMIT_SECONDS", 0.001)
-    go(make_plan(tmp_path, toys()), threads=1)
-    dirty = False
-    for event in events:
-        if event == "pwrite_all data-1.part":
-            dirty = True
-        elif event == "sync_data data-1.part":
-            dirty = False
-        elif event == "pwrite_all index.wal":
-            # Chunks made meanwhile may be dirty, but a barrier must lie between the last stamp and this one.
-            assert "sync_data data-1.part" in events
-    assert not dirty
     first_stamp = events.index("pwrite_all index.wal", events.index("pwrite_all data-1.part", 2))
     assert "sync_data data-1.part" in events[:first_stamp]
 

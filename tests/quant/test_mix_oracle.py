@@ -99,6 +99,7 @@ def ours(case: dict[str, Any]) -> tuple[list[Choice], Metadata] | None:
     return choices, quantize_metadata(keys, filetype, overrides=overrides, block_count=left)
 
 
+@pytest.mark.slow
 def test_llama_quantize_decides_the_same_for_random_models(peers: Path) -> None:
     r = random.Random(20250101)
     cases = [random_case(r, model) for model in (random_model(r) for _ in range(8)) for _ in range(4)]
