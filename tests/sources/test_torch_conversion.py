@@ -103,10 +103,10 @@ def test_a_folder_of_torch_converts_to_what_its_safetensors_do(model: Path, tmp_
     assert_same_outputs(folder, model, tmp_path, "F32")
 
 
-@pytest.mark.oracle
 RARE = ("legacy", "protocol 4", "nested", "transposed", "fused", "parameters")
 
 
+@pytest.mark.oracle
 @pytest.mark.parametrize("how", ["zip", "sharded", *(pytest.param(how, marks=pytest.mark.slow) for how in RARE)])
 def test_what_torch_saves_converts_to_what_its_safetensors_do(
     peers: Path, model: Path, tmp_path: Path, how: str
