@@ -37,6 +37,13 @@ def test_parts_lie_in_any_file_and_are_gone_when_decoded(tmp_path: Path) -> None
         assert np.array_equal(whole(rows), values[name]), name
 
 
+def test_any_rows_of_a_double_quantized_weight_are_those_of_the_whole(tmp_path: Path) -> None:
+    parts, values = nf4("w.weight", (400, 96), np.random.default_rng(3))  # 600 scales: three blocks of them
+    rows = streamconv.open(write_safetensors(tmp_path / "x.safetensors", parts))["w.weight"]
+    for start, stop in [(0, 400), (1, 2), (170, 171), (171, 342), (200, 400), (399, 400)]:
+        assert np.array_equal(rows.read(start, stop), values[start:stop]), (start, stop)
+
+
 def test_the_skip_list_decides_nothing(tmp_path: Path) -> None:
     folder, values = llama(tmp_path / "hf")
     assert "up_proj" in CONFIG["quantization_config"]["llm_int8_skip_modules"]  # type: ignore[index]
