@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import quote
 
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 
 #: worth another try: nothing wrong with the request
 TRANSIENT = (408, 425, 429, 500, 502, 503, 504)
+#: failures in a row before a name counts as out of reach
+_FIRST_TRIES = 5
 
 
 class Records(Protocol):
@@ -138,7 +141,8 @@ def _ask(ref: Reference, token: str | None, endpoint: str, patience: Patience) -
 
     api = HfApi(endpoint=endpoint, token=_usable(token), library_name="streamconv")
     has_token = "authorization" in headers_for(token)
-    tries = Tries(patience)
+    # Nothing has come yet and nobody sees a bar: a misspelt host or a missing network is told soon.
+    tries = Tries(replace(patience, tries=min(patience.tries, _FIRST_TRIES)))
     while True:
         try:
             commit = api.model_info(ref.repo, revision=ref.revision, timeout=patience.read_s).sha
