@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
+from ..errors import BadInput, InputMissing, NetworkError
 from ..sources.checkpoint import Checkpoint
 from . import lora
 from .binding import Options
@@ -20,6 +22,7 @@ class Opener:
     Attributes
     ----------
     open_model, open_adapter : given the text of a reference
+    recipe : the file that names them, for messages
     lenient : unknown keys are warnings
     stages : models that are documents of the same file, by name
     leaves : references of the models that were opened, stages and adapters aside
@@ -27,6 +30,7 @@ class Opener:
 
     open_model: Open
     open_adapter: Open
+    recipe: Path
     options: Options = field(default_factory=Options)
     lenient: bool = False
     stages: Mapping[str, Callable[[], Checkpoint]] = field(default_factory=dict)
@@ -49,7 +53,10 @@ class Opener:
             return found
         if reference.revision is None and reference.path in self.stages:
             return self.stages[reference.path]()
-        opened = self.open_model(reference.model)
+        try:
+            opened = self.open_model(reference.model)
+        except (BadInput, InputMissing, NetworkError) as e:
+            raise type(e)(f"{self.recipe}: {e.message}", e.hint) from None
         self.leaves.append(reference.model)
         self.warnings += [f"{reference.model}: {text}" for text in opened.warnings]
         return opened

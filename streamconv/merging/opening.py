@@ -56,6 +56,7 @@ def open_recipe(
     opener = Opener(
         open_model,
         open_adapter or (lambda reference: lora.open_adapter(Path(reference))),
+        path,
         Options(seed=seed, allow_crimes=allow_crimes, threads=threads),
         lenient,
     )
