@@ -50,6 +50,8 @@ coverage: $(VENV)/.dev
 	$(BIN)/coverage erase
 	$(BIN)/coverage run -m pytest -n auto -m "not slow and not soak"
 	$(BIN)/coverage run -m pytest -n auto tests/quant/test_interpreted.py
+	NUMBA_DISABLE_JIT=1 $(BIN)/coverage run -m pytest -n auto -W ignore::RuntimeWarning tests/dequant \
+		tests/merging/test_lora.py tests/merging/test_merge_methods.py tests/merging/test_extract_lora.py
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report --skip-covered --fail-under=90
 
