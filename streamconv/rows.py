@@ -72,6 +72,20 @@ class RowSource(Protocol):
         """These rows will not be read again soon."""
 
 
+class Made:
+    """Rows that are computed here: nothing of them is stored, so there is nothing to fetch or to give back."""
+
+    def stored(self, start: int, stop: int) -> Bytes | None:
+        """See ``RowSource.stored``."""
+        return None
+
+    def prefetch(self, start: int, stop: int) -> None:
+        """See ``RowSource.prefetch``."""
+
+    def release(self, start: int, stop: int) -> None:
+        """See ``RowSource.release``."""
+
+
 def matrix_shape(shape: tuple[int, ...]) -> tuple[int, int]:
     """``(n_rows, n_cols)`` of a tensor seen as a matrix; a scalar is (1, 1).
 

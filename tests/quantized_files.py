@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import struct
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from small_models import write_safetensors
 
 #: name -> (dtype as safetensors spells it, array of raw words)
 Tensors = dict[str, tuple[str, np.ndarray]]
@@ -19,18 +19,6 @@ NF4 = np.array([
     0.44070982933044434, 0.5626170039176941, 0.7229568362236023, 1.0,
 ], np.float32)  # fmt: skip
 STATE = ".quant_state.bitsandbytes__nf4"
-
-
-def write_safetensors(path: Path, tensors: Tensors) -> Path:
-    header, parts, at = {}, [], 0
-    for name, (dtype, words) in tensors.items():
-        raw = words.tobytes()
-        header[name] = {"dtype": dtype, "shape": list(words.shape), "data_offsets": [at, at + len(raw)]}
-        parts.append(raw)
-        at += len(raw)
-    text = json.dumps(header).encode()
-    path.write_bytes(struct.pack("<Q", len(text)) + text + b"".join(parts))
-    return path
 
 
 def blob(state: Any) -> tuple[str, np.ndarray]:

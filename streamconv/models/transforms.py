@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..rows import Bytes, Floats, RowSource, matrix_shape
+from ..rows import Bytes, Floats, Made, RowSource, matrix_shape
 
 
 class Wrapped:
@@ -138,7 +138,7 @@ class Interleaved(Wrapped):
         self.inner.release(first, last)
 
 
-class Constant:
+class Constant(Made):
     """A small tensor made while planning; ``values`` is float32 of any shape."""
 
     def __init__(self, values: Floats) -> None:
@@ -156,9 +156,3 @@ class Constant:
     def stored(self, start: int, stop: int) -> Bytes | None:
         """The rows' bytes."""
         return np.asarray(self._rows[start:stop].view(np.uint8))
-
-    def prefetch(self, start: int, stop: int) -> None:
-        """Nothing to do."""
-
-    def release(self, start: int, stop: int) -> None:
-        """Nothing to do."""

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import BadInput, InputMissing
-from ...rows import Bytes, Floats, RowSource
+from ...rows import Floats, Made, RowSource
 from ...sources.checkpoint import Checkpoint
 from ..inputs import round_to
 from . import prompts
@@ -96,7 +96,7 @@ class PromptGate:
         return _normalised(total)
 
 
-class GateRows:
+class GateRows(Made):
     """A gate as a tensor."""
 
     def __init__(self, gate: PromptGate, dtype: str) -> None:
@@ -112,16 +112,6 @@ class GateRows:
             return rows
         out[...] = rows
         return out
-
-    def stored(self, start: int, stop: int) -> Bytes | None:
-        """None: the values are made, not stored."""
-        return None
-
-    def prefetch(self, start: int, stop: int) -> None:
-        """Nothing to fetch."""
-
-    def release(self, start: int, stop: int) -> None:
-        """Nothing to release."""
 
 
 def _normalised(v: Vector) -> Vector:

@@ -8,7 +8,7 @@ from itertools import accumulate
 
 import numpy as np
 
-from ...rows import Bytes, Floats, RowSource, matrix_shape
+from ...rows import Bytes, Floats, Made, RowSource, matrix_shape
 from ..chance import Chance
 from ..inputs import round_to
 from ..scratch import borrow
@@ -115,7 +115,7 @@ class NoisyRows:
         self.inner.release(start, stop)
 
 
-class RandomRows:
+class RandomRows(Made):
     """Random numbers.
 
     Parameters
@@ -144,13 +144,3 @@ class RandomRows:
             return rows
         out[...] = rows
         return out
-
-    def stored(self, start: int, stop: int) -> Bytes | None:
-        """None: the values are made, not stored."""
-        return None
-
-    def prefetch(self, start: int, stop: int) -> None:
-        """Nothing to fetch."""
-
-    def release(self, start: int, stop: int) -> None:
-        """Nothing to release."""
