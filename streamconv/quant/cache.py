@@ -20,6 +20,7 @@ import sys
 import tempfile
 import time
 from contextlib import suppress
+from functools import cache as once
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
@@ -72,6 +73,12 @@ def _files(where: Path) -> list[Path]:
 
 
 def _digest(path: Path) -> str:
+    facts = path.stat()
+    return _digest_of(path, facts.st_mtime_ns, facts.st_size)
+
+
+@once
+def _digest_of(path: Path, mtime_ns: int, size: int) -> str:
     return str(xxhash.xxh3_128_hexdigest(path.read_bytes()))
 
 
