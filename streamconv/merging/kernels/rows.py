@@ -5,8 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ...quant.lanes import ZERO, kernel
-
-_LANES = 16
+from .sums import LANES, dot
 
 
 @kernel
@@ -16,25 +15,13 @@ def gram_of_rows(x, out):  # type: ignore[no-untyped-def]
     x : float32[n_inputs, n_rows, n_cols]
     out : float64[n_rows, n_inputs * (n_inputs + 1) / 2]
     """
-    n_cols = x.shape[2]
-    whole = n_cols - n_cols % _LANES
-    sums = np.empty(_LANES, np.float64)
+    sums = np.empty(LANES, np.float64)
     for row in range(x.shape[1]):
         at = 0
         for i in range(len(x)):
             for j in range(i, len(x)):
                 a, b = x[i, row], x[j, row]
-                sums[:] = 0.0
-                for start in range(0, whole, _LANES):
-                    p, q = a[start : start + _LANES], b[start : start + _LANES]
-                    for lane in range(len(p)):
-                        sums[lane] += np.float64(p[lane]) * np.float64(q[lane])
-                total = 0.0
-                for lane in range(_LANES):
-                    total += sums[lane]
-                for k in range(whole, n_cols):
-                    total += np.float64(a[k]) * np.float64(b[k])
-                out[row, at] = total
+                out[row, at] = dot(a, b, sums)
                 at += 1
 
 

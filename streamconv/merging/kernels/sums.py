@@ -7,9 +7,26 @@ from __future__ import annotations
 
 import numpy as np
 
-from ...quant.lanes import kernel
+from ...quant.lanes import inline, kernel
 
-_LANES = 16
+LANES = 16
+
+
+@inline
+def dot(a, b, sums):  # type: ignore[no-untyped-def]
+    """The dot product of float32[n] ``a`` and ``b`` in float64; ``sums`` float64[LANES] is scratch."""
+    whole = len(a) - len(a) % LANES
+    sums[:] = 0.0
+    for start in range(0, whole, LANES):
+        p, q = a[start : start + LANES], b[start : start + LANES]
+        for lane in range(len(p)):
+            sums[lane] += np.float64(p[lane]) * np.float64(q[lane])
+    total = 0.0
+    for lane in range(LANES):
+        total += sums[lane]
+    for k in range(whole, len(a)):
+        total += np.float64(a[k]) * np.float64(b[k])
+    return total
 
 
 @kernel
@@ -19,24 +36,12 @@ def gram(x, out):  # type: ignore[no-untyped-def]
     x : float32[n_inputs, n]
     out : float64[n_inputs * (n_inputs + 1) / 2], the pairs (0, 0), (0, 1), …, (1, 1), …
     """
-    n = x.shape[1]
-    whole = n - n % _LANES
-    sums = np.empty(_LANES, np.float64)
+    sums = np.empty(LANES, np.float64)
     at = 0
     for i in range(len(x)):
         for j in range(i, len(x)):
             a, b = x[i], x[j]
-            sums[:] = 0.0
-            for start in range(0, whole, _LANES):
-                p, q = a[start : start + _LANES], b[start : start + _LANES]
-                for lane in range(len(p)):
-                    sums[lane] += np.float64(p[lane]) * np.float64(q[lane])
-            total = 0.0
-            for lane in range(_LANES):
-                total += sums[lane]
-            for k in range(whole, n):
-                total += np.float64(a[k]) * np.float64(b[k])
-            out[at] = total
+            out[at] = dot(a, b, sums)
             at += 1
 
 
