@@ -113,17 +113,22 @@ def best(command: list[str], out: Path, runs: int) -> dict[str, float]:
     return min(found, key=lambda r: r.wall_s).as_dict()
 
 
+def write_recipe(folder: Path, size: str, method: str) -> Path:
+    """The recipe of ``method`` in ``folder``, beside the models it names."""
+    text = RECIPES[method]
+    for seed, name in enumerate("abcd"):
+        if f"model: {name}" in text:
+            write(folder / name, size, seed)
+            text = text.replace(f"model: {name}", f"model: {folder / name}")
+    recipe = folder / f"{method}.yml"
+    recipe.write_text(text)
+    return recipe
+
+
 def compare(a: argparse.Namespace, size: str, methods: list[str]) -> None:
     folder, out = a.work / size, a.work / "out"
-    for seed, name in enumerate("abcd"):
-        if any(f"model: {name}" in RECIPES[m] or f"model: {name}," in RECIPES[m] for m in methods):
-            write(folder / name, size, seed)
     for method in methods:
-        recipe = folder / f"{method}.yml"
-        text = RECIPES[method]
-        for name in "abcd":
-            text = text.replace(f"model: {name}", f"model: {folder / name}")
-        recipe.write_text(text)
+        recipe = write_recipe(folder, size, method)
         ours = [sys.executable, "-m", "streamconv", "merge", str(recipe), str(out), "--quiet", "--ram", a.ram]
         best(ours, out, 1)  # compiles what is not compiled yet
         mine = best(ours, out, a.runs)
@@ -140,10 +145,7 @@ def compare_with_copy(a: argparse.Namespace) -> None:
     """A linear merge of two models from cold storage, and cp of one of them."""
     size = a.copy
     folder, out = a.work / size, a.work / "out"
-    for seed, name in enumerate("ab"):
-        write(folder / name, size, seed)
-    recipe = folder / "linear.yml"
-    recipe.write_text(RECIPES["linear"].replace("model: ", f"model: {folder}/"))
+    recipe = write_recipe(folder, size, "linear")
     for cold in (False, True):
         times = {}
         for tool, command in (

@@ -69,6 +69,19 @@ def merge_table(found: list[dict[str, object]]) -> list[str]:
     return lines
 
 
+def one_pass_table(found: list[dict[str, object]]) -> list[str]:
+    lines = [
+        "| two models of 1.5B weights, merged by slerp, to Q4_K_M | wall | private memory | extra disk |",
+        "|---|---|---|---|",
+    ]
+    for r in by_bench(found, "one pass"):
+        memory = f"{r['rss_anon_mib']} MiB" if "rss_anon_mib" in r else ""
+        disk = float(str(r["extra_disk_bytes"])) / 1e9 if "extra_disk_bytes" in r else 0
+        note = f" ({r['ratio']} times ours)" if "ratio" in r else ""
+        lines.append(f"| {r['tool']} | {r['wall_s']:.1f} s{note} | {memory} | {f'{disk:.1f} GB' if disk else 'none'} |")
+    return lines
+
+
 def kernel_table(found: list[dict[str, object]]) -> list[str]:
     lines = ["| one core, ns per weight | ours | ggml | ratio | with imatrix: ours | ggml | ratio |"]
     lines += ["|---|---|---|---|---|---|---|"]
@@ -87,7 +100,7 @@ def table() -> str:
         f"Measured on {found[0]['cpu']}; conversions from a cold page cache; medians. `make bench` repeats it.",
         "",
     ]
-    for part in (conversion_table, outputs_table, merge_table, kernel_table):
+    for part in (conversion_table, outputs_table, merge_table, one_pass_table, kernel_table):
         rows = part(found)
         lines += [*rows, ""] if len(rows) > 2 else []
     return "\n".join(lines)
@@ -119,6 +132,7 @@ def main() -> None:
             "convert": [["convert.py", *peers, *work]],
             "outputs": [["outputs.py", *work]],
             "merge": [["merge.py", *work, *(["--peer", str(a.mergekit)] if a.mergekit else [])]],
+            "one-pass": [["one_pass.py", *peers, *work, "--mergekit", str(a.mergekit)]] if a.mergekit else [],
             "hub": [["hub.py", *work]],
         }
         chosen = a.only.split(",") if a.only else list(scripts)
