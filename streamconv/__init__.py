@@ -1,8 +1,8 @@
 """streamconv: model checkpoints to what runtimes load, streamed, resumable, byte-identical with ggml.
 
 >>> import streamconv
->>> sorted(streamconv.__all__)
-['StreamconvError', 'convert', 'dequantize', 'open', 'plan', 'quantize']
+>>> [name for name in dir(streamconv) if not name.startswith("_")]
+['StreamconvError', 'convert', 'dequantize', 'errors', 'open', 'plan', 'quantize']
 """
 
 from __future__ import annotations
@@ -11,13 +11,14 @@ import atexit
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from . import errors
 from .errors import StreamconvError
 
 if TYPE_CHECKING:
     from .api import convert, open, plan
     from .quant.api import dequantize, quantize
 
-__all__ = ["StreamconvError", "convert", "dequantize", "open", "plan", "quantize"]
+__all__ = ["StreamconvError", "convert", "dequantize", "errors", "open", "plan", "quantize"]
 
 _HOMES = {"convert": ".api", "open": ".api", "plan": ".api", "quantize": ".quant.api", "dequantize": ".quant.api"}
 
@@ -29,6 +30,11 @@ def __getattr__(name: str) -> Any:
             atexit.register(_keep_kernels)
         return getattr(import_module(_HOMES[name], __name__), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    """The public names, loaded or not, and nothing that is here only to load them."""
+    return [*__all__, *(name for name in globals() if name.startswith("__"))]
 
 
 def _keep_kernels() -> None:

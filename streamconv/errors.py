@@ -28,6 +28,12 @@ class StreamconvError(Exception):
     ----------
     message : what is wrong and where, one sentence
     hint : what to do next; printed after the message
+
+    Examples
+    --------
+    >>> print(UsageError("--ram 1 MiB is too little", "Use --ram 4MiB or more."))
+    --ram 1 MiB is too little
+      Use --ram 4MiB or more.
     """
 
     exit_code = 70

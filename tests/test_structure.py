@@ -138,10 +138,3 @@ def test_files_stay_short() -> None:
             if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
                 length = (node.end_lineno or 0) - node.lineno
                 assert length <= 90, f"{path.name}:{node.lineno} {node.name} has {length} lines"
-
-
-def test_the_public_names_are_what_the_package_says() -> None:
-    for name in streamconv.__all__:
-        assert getattr(streamconv, name) is not None
-    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
-        streamconv.nothing

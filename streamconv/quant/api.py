@@ -47,6 +47,15 @@ def quantize(
     ------
     UsageError : unknown type, wrong shape, importance missing or of the wrong length
     BadInput : NaN or Inf in ``x``; names row and column; or a value too large for the type
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import streamconv
+    >>> x = np.linspace(-1, 1, 512, dtype=np.float32).reshape(2, 256)
+    >>> data = streamconv.quantize(x, "Q8_0")
+    >>> data.shape, data.dtype
+    ((2, 272), dtype('uint8'))
     """
     found = _codec(type)
     rows = np.ascontiguousarray(x, np.float32)
@@ -96,6 +105,23 @@ def dequantize(data: ArrayLike, type: str, cols: int, threads: int | None = None
     Returns
     -------
     float32[n_rows, cols]
+
+    Raises
+    ------
+    UsageError : unknown type, or ``cols`` is no whole number of blocks
+
+    Notes
+    -----
+    Not checked: that the bytes are blocks of this type. Any bytes decode to something.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import streamconv
+    >>> x = np.linspace(-1, 1, 32, dtype=np.float32).reshape(1, 32)
+    >>> y = streamconv.dequantize(streamconv.quantize(x, "Q8_0"), "Q8_0", 32)
+    >>> bool(abs(x - y).max() < 0.005)
+    True
     """
     found = _codec(type)
     try:
