@@ -1,45 +1,97 @@
-"""Fail when a public thing has no docstring, or a kernel's docstring does not say what its arrays are (make lint).
+"""Fail when a docstring is missing, or says what is not so (make lint).
 
-Public is what a reader reaches by public names: modules, functions and classes at a module's top, and the methods of such
-classes. Local functions and helpers with a leading underscore speak through their callers.
+* Every public thing has one: what a reader reaches by public names, that is modules, functions and classes at a module's top,
+  and the methods of such classes. Local functions and helpers with a leading underscore speak through their callers.
+* The parameters and attributes it lists are there, and the errors it lists exist.
+* A kernel's names every argument, and what its arrays hold: neither types nor checks would tell a caller.
 """
 
 from __future__ import annotations
 
 import ast
+import builtins
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 PACKAGE = Path(__file__).resolve().parent.parent / "streamconv"
 ARRAYS = ("float32", "uint8", "uint16", "uint64", "int32", "int64", "flat", "as above", "tile", "rows")
+ERRORS = {
+    *(name for name, value in vars(builtins).items() if isinstance(value, type)),
+    *(n.name for p in PACKAGE.rglob("*.py") for n in ast.parse(p.read_text()).body if isinstance(n, ast.ClassDef)),
+}
+
+Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 
-def public(body: list[ast.stmt]) -> Iterator[ast.FunctionDef | ast.ClassDef]:
-    """Functions and classes of ``body`` without a leading underscore, and what is public in those classes."""
+def named(body: list[ast.stmt], public: bool = False) -> Iterator[Function | ast.ClassDef]:
+    """Functions and classes of ``body``, and what is in those classes; only public ones where asked for."""
     for node in body:
-        if isinstance(node, (ast.FunctionDef, ast.ClassDef)) and not node.name.startswith("_"):
+        if isinstance(node, Function | ast.ClassDef) and not (public and node.name.startswith("_")):
             yield node
             if isinstance(node, ast.ClassDef):
-                yield from public(node.body)
+                yield from named(node.body, public)
 
 
-def is_kernel(node: ast.FunctionDef | ast.ClassDef) -> bool:
+def is_kernel(node: Function | ast.ClassDef) -> bool:
     """Whether ``node`` is compiled and called from Python."""
     return any(isinstance(d, ast.Name) and d.id == "kernel" for d in node.decorator_list)
 
 
-def faults(path: Path) -> list[str]:
+def section(text: str, title: str) -> list[str]:
+    """The names that a section of a docstring lists: ``a, b : what they are``."""
+    found = re.search(rf"^{title}\n-+\n(.*?)(?=\n\n|\n\w+\n-+\n|\Z)", text, re.MULTILINE | re.DOTALL)
+    heads = re.findall(r"^(\w[^:\n]*?)(?: :|$)", found[1], re.MULTILINE) if found else []
+    return [name.strip("* ") for head in heads for name in head.split(",")]
+
+
+def arguments(node: Function) -> set[str]:
+    """Names of all parameters."""
+    a = node.args
+    return {arg.arg for arg in (*a.posonlyargs, *a.args, *a.kwonlyargs, *filter(None, (a.vararg, a.kwarg)))}
+
+
+def attributes(node: ast.ClassDef) -> set[str]:
+    """What instances have by name, as far as the class itself says so."""
+    stored = [n for n in ast.walk(node) if isinstance(n, ast.Name | ast.Attribute) and isinstance(n.ctx, ast.Store)]
+    methods = {n.name for n in node.body if isinstance(n, Function)}
+    return methods | {n.id if isinstance(n, ast.Name) else n.attr for n in stored}
+
+
+def untrue(node: Function | ast.ClassDef, text: str) -> Iterator[str]:
+    """What the docstring lists and is not there."""
+    if isinstance(node, ast.ClassDef):
+        makers = [n for n in node.body if isinstance(n, Function) and n.name == "__init__"]
+        there = arguments(makers[0]) if makers else attributes(node)
+        yield from (f"parameter {name}" for name in section(text, "Parameters") if name not in there)
+        yield from (f"attribute {name}" for name in section(text, "Attributes") if name not in attributes(node))
+    else:
+        yield from (f"parameter {name}" for name in section(text, "Parameters") if name not in arguments(node))
+    for name in section(text, "Raises"):
+        if re.fullmatch(r"[A-Z]\w+", name) and name not in ERRORS:
+            yield f"error {name}"
+
+
+def faults(path: Path) -> Iterator[str]:
     """What is wrong with the docstrings of one file."""
     tree = ast.parse(path.read_text())
-    found = [] if ast.get_docstring(tree) else [f"{path}: the module has no docstring"]
-    for node in public(tree.body):
-        text = ast.get_docstring(node)
+    if not ast.get_docstring(tree):
+        yield f"{path}: the module has no docstring"
+    needed = set(named(tree.body, public=True))
+    for node in named(tree.body):
+        where, text = f"{path}:{node.lineno} {node.name}", ast.get_docstring(node)
         if text is None:
-            found.append(f"{path}:{node.lineno} {node.name} has no docstring")
-        elif is_kernel(node) and not any(word in text for word in ARRAYS):
-            found.append(f"{path}:{node.lineno} kernel {node.name} does not say what its arrays hold")
-    return found
+            if node in needed:
+                yield f"{where} has no docstring"
+            continue
+        yield from (f"{where} describes the {what}, which is not there" for what in untrue(node, text))
+        if is_kernel(node) and not isinstance(node, ast.ClassDef):
+            if not any(word in text for word in ARRAYS):
+                yield f"{where} is a kernel and does not say what its arrays hold"
+            silent = [name for name in sorted(arguments(node)) if not re.search(rf"\b{name}\b", text)]
+            if silent and "as above" not in text and "as below" not in text:
+                yield f"{where} is a kernel and says nothing of {', '.join(silent)}"
 
 
 if __name__ == "__main__":

@@ -34,7 +34,7 @@ class NibbleRows(DecodedRows):
 
     Parameters
     ----------
-    packed : the codes
+    parts : the codes first, two a byte
     table : 16 values
     high_first : whether even elements are in the high half of their byte
     block : elements of a block, even

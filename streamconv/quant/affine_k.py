@@ -82,7 +82,8 @@ def scale_and_min(data, at, k):  # type: ignore[no-untyped-def]
 def _final_levels(x, levels, out, block_bytes, inverse, low, n_max):  # type: ignore[no-untyped-def]
     """Levels of every weight for the scales as they were packed; a sub-block of step 0 keeps those of its search.
 
-    x : float32[n]; levels : uint8[n]; inverse, low : float32[n_blocks * 8] of the search; n_max : float32
+    x : float32[n]; levels : uint8[n], filled; out : uint8[n_blocks * block_bytes] with its scales; inverse, low :
+    float32[n_blocks * 8] of the search; n_max : float32
     """
     for b in range(x.size // BLOCK):
         at = b * block_bytes

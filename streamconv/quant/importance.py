@@ -12,7 +12,7 @@ from .lanes import ZERO, inline, kernel
 
 @kernel
 def from_columns(x, w, importance):  # type: ignore[no-untyped-def]
-    """w = importance of the column; importance : float32[n_cols]."""
+    """w = importance of the column, whatever ``x`` is. importance : float32[n_cols]."""
     n_cols = importance.size
     for row in range(x.size // n_cols):
         for i in range(n_cols):
@@ -23,7 +23,7 @@ def from_columns(x, w, importance):  # type: ignore[no-untyped-def]
 def scaled_columns(x, w, importance, n, factor):  # type: ignore[no-untyped-def]
     """w = importance · sqrt(sigma² + x²), sigma² = factor · Σ x² / n over each block of ``n``, summed in order.
 
-    importance : float32[n_cols]; factor : float32
+    x, w : as above; importance : float32[n_cols]; factor : float32
     """
     blocks = x.size // n
     per_row = importance.size // n

@@ -56,7 +56,7 @@ def _quantize_blocks(x, out, weights, grid):  # type: ignore[no-untyped-def]
 
 @kernel
 def _dequantize_blocks(data, out, values):  # type: ignore[no-untyped-def]
-    """Decode uint8[n_blocks * 74] into float32[n_blocks * 256]; values : float32[n_points, 8]."""
+    """data : uint8[n_blocks * 74]; out : float32[n_blocks * 256], filled; values : float32[n_points, 8]."""
     for g in range(len(out) // 8):
         at = g // 32 * _BYTES
         k = g % 32

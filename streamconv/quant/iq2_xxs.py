@@ -90,7 +90,7 @@ def _pack(out, at, d, levels, points, signs):  # type: ignore[no-untyped-def]
 
 @kernel
 def _dequantize_blocks(data, out, values):  # type: ignore[no-untyped-def]
-    """Decode uint8[n_blocks * 66] into float32[n_blocks * 256]; values : float32[n_points, 8]."""
+    """data : uint8[n_blocks * 66]; out : float32[n_blocks * 256], filled; values : float32[n_points, 8]."""
     for sub in range(len(out) // 32):
         at = sub // _SUBS * _BYTES
         start = at + 2 + 8 * (sub % _SUBS)

@@ -79,7 +79,7 @@ def _is_zero(x, first):  # type: ignore[no-untyped-def]
 
 @kernel
 def _dequantize_blocks(data, out, values):  # type: ignore[no-untyped-def]
-    """Decode uint8[n_blocks * 110] into float32[n_blocks * 256]; values : float32[n_points, 4]."""
+    """data : uint8[n_blocks * 110]; out : float32[n_blocks * 256], filled; values : float32[n_points, 4]."""
     for sub in range(len(out) // 32):
         at = sub // 8 * _BYTES
         ib = sub % 8

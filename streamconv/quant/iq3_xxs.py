@@ -68,7 +68,7 @@ def _quantize_blocks(x, out, weights, grid):  # type: ignore[no-untyped-def]
 
 @kernel
 def _dequantize_blocks(data, out, values):  # type: ignore[no-untyped-def]
-    """Decode uint8[n_blocks * 98] into float32[n_blocks * 256]; values : float32[n_points, 4]."""
+    """data : uint8[n_blocks * 98]; out : float32[n_blocks * 256], filled; values : float32[n_points, 4]."""
     for sub in range(len(out) // 32):
         at = sub // 8 * _BYTES
         ib = sub % 8

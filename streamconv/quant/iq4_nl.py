@@ -71,7 +71,7 @@ def _quantize_blocks(x, out, weights):  # type: ignore[no-untyped-def]
 
 @kernel
 def _dequantize_blocks(data, out):  # type: ignore[no-untyped-def]
-    """Decode uint8[n_blocks * 18] into float32[n_blocks * 32]."""
+    """data : uint8[n_blocks * 18]; out : float32[n_blocks * 32], filled."""
     for block in range(len(out) // 32):
         at = block * _BYTES
         d = get_f16(data, at)

@@ -110,7 +110,7 @@ def _store_scales(regs, lane, out, at):  # type: ignore[no-untyped-def]
 
 @kernel
 def _dequantize_blocks(data, out):  # type: ignore[no-untyped-def]
-    """Decode uint8[n_blocks * 136] into float32[n_blocks * 256]."""
+    """data : uint8[n_blocks * 136]; out : float32[n_blocks * 256], filled."""
     for sub in range(len(out) // 32):
         at = sub // _SUBS * _BYTES
         ib = sub % _SUBS

@@ -191,7 +191,8 @@ def _pack_five_bits(x, out, factor, low, offset, start):  # type: ignore[no-unty
 def _quantize_plain(x, out, divisor, half, affine, five_bits):  # type: ignore[no-untyped-def]
     """Encode all blocks without importance, a few at a time; return the largest magnitude.
 
-    x : float32[n_blocks, 32], or bfloat16 as uint16; out : uint8[n_blocks, block_bytes]; divisor, half : float32
+    x : float32[n_blocks, 32], or bfloat16 as uint16; out : uint8[n_blocks, block_bytes]; divisor, half : float32;
+    affine : blocks have a minimum; five_bits : of every level, not four
     """
     top, low = np.zeros(GROUP, np.float32), np.zeros(GROUP, np.float32)
     factor, offset = np.empty(GROUP, np.float32), np.empty(GROUP, np.float32)
@@ -244,7 +245,10 @@ def _pack_searched(x, out, scale, minimum, inverse, low, bottom, top, affine, fi
 
 @kernel
 def _dequantize(data, out, affine, five_bits):  # type: ignore[no-untyped-def]
-    """data : uint8[n_blocks, block_bytes]; out : float32[n_blocks, 32] = (level − offset) · d, or level · d + m."""
+    """data : uint8[n_blocks, block_bytes]; out : float32[n_blocks, 32] = (level − offset) · d, or level · d + m.
+
+    affine, five_bits : as of ``_quantize_plain``
+    """
     head = 4 if affine else 2
     offset = np.int32(0 if affine else (16 if five_bits else 8))
     qs = head + (4 if five_bits else 0)

@@ -227,7 +227,10 @@ def _add(rows, at, trial, now, n_max, sums):  # type: ignore[no-untyped-def]
 
 @kernel
 def _wild_sums(rows, regs, n_max):  # type: ignore[no-untyped-def]
-    """As ``_sums`` for ranges so small that 1 / range overflows the cheap rounding; rare."""
+    """As ``_sums`` for ranges so small that 1 / range overflows the cheap rounding; rare.
+
+    rows : float32, a tile from one of its rows on; regs : float32, the sums are added to; n_max : float32, the highest level
+    """
     for at in range(ROWS * LANES):
         j = at % LANES
         x = rows[X + at]

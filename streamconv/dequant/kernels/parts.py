@@ -34,7 +34,12 @@ def minus_blocks(x, zeros, block, phase):  # type: ignore[no-untyped-def]
 
 @kernel
 def times_blocks(x, scales, block, phase):  # type: ignore[no-untyped-def]
-    """Multiply by the scale of each block; arrays as in ``minus_blocks``, float32."""
+    """Multiply by the scale of each block.
+
+    x : float32[n], changed in place
+    scales : float32[at least the blocks touched]
+    block, phase : int64, as in ``nibbles.expand``
+    """
     for i in range(len(x)):
         x[i] = x[i] * scales[(phase + i) // block]
 
