@@ -187,7 +187,8 @@ def link(target: Path, path: Path) -> None:
         if path.is_symlink() and os.readlink(path) == value:
             return
         temporary = path.with_name(path.name + ".tmp")
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(temporary)
         os.symlink(value, temporary)
     publish(temporary, path)
 
@@ -222,7 +223,7 @@ def write_atomically(path: Path, text: str) -> None:
         publish(temporary, path)
     except BaseException:
         with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
+            os.unlink(temporary)
         raise
 
 
@@ -248,8 +249,8 @@ def remove_if_empty(path: Path) -> None:
 
 def remove_file(path: Path) -> None:
     """Remove the file ``path`` if it is there."""
-    with _guard(path, "cannot remove"):
-        path.unlink(missing_ok=True)
+    with _guard(path, "cannot remove"), contextlib.suppress(FileNotFoundError):
+        os.unlink(path)
 
 
 def nearest_folder(path: Path) -> Path:

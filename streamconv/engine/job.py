@@ -137,35 +137,20 @@ class Job:
         Locked, PlanDiffers, InputChanged, CannotCreate, WriteFailed, NoPermission
         """
         replaces = force
+        if not (force or anew):
+            read_progress(plan.job_dir / "index.wal")  # raises what would be raised below, before the lock is written
         with ExitStack() as stack:
             files.make_dir(plan.job_dir)
             lock = JobLock(plan.job_dir / "lock")
             stack.callback(lock.close)
-            journal = Journal.open(plan.job_dir / "index.wal")
+            journal = _unfinished(plan, force or anew)
             if journal is not None and anew:
                 journal.close()
-                journal, force = None, True
-            if journal is not None:
-                try:
-                    _check_inputs(plan)
-                except InputChanged:
-                    journal.close()
-                    if not force:
-                        raise
-                    # The fingerprint knows a sample of each input only: equal ones do not make these chunks ours.
-                    journal = None
-            if journal is not None and journal.header.fingerprint != plan.fingerprint:
-                journal.close()
-                if not force:
-                    raise PlanDiffers(
-                        f"{plan.job_dir} holds an unfinished job that was planned differently{_difference(plan)}",
-                        "Repeat that command to finish it, or start over with --force.",
-                    )
                 journal = None
             notes: list[str] = []
             fresh = journal is None
             if journal is None:
-                if (plan.job_dir / "index.wal").exists() and not force:
+                if (plan.job_dir / "index.wal").exists() and not (force or anew):
                     notes.append("the unfinished job's index was unusable; starting over")
                 for path in [plan.job_dir / "index.wal", *plan.job_dir.glob("data-*.part")]:
                     files.remove_file(path)
@@ -286,7 +271,10 @@ class Job:
 
 def leftover(plan: Plan) -> None:
     """Remove the folder of a job whose output was published just before the process died; that of another plan stays."""
-    found = read_progress(plan.job_dir / "index.wal")
+    try:
+        found = read_progress(plan.job_dir / "index.wal")
+    except PlanDiffers:
+        return
     if not plan.job_dir.is_dir() or (found is not None and found[0].fingerprint != plan.fingerprint):
         return
     lock = JobLock(plan.job_dir / "lock")
@@ -305,6 +293,28 @@ def _empty(folder: Path) -> None:
             files.remove_tree(path)
         else:
             files.remove_file(path)
+
+
+def _unfinished(plan: Plan, force: bool) -> Journal | None:
+    """The index of an unfinished job that ``plan`` may go on with; None when there is none, or none that ``force`` spares."""
+    journal = None
+    try:
+        journal = Journal.open(plan.job_dir / "index.wal")
+        if journal is not None:
+            _check_inputs(plan)
+            if journal.header.fingerprint != plan.fingerprint:
+                raise PlanDiffers(
+                    f"{plan.job_dir} holds an unfinished job that was planned differently{_difference(plan)}",
+                    "Repeat that command to finish it, or start over with --force.",
+                )
+    except BaseException as e:
+        if journal is not None:
+            journal.close()
+        # The fingerprint knows a sample of each input only: where one was changed, equal ones do not make the chunks ours.
+        if force and isinstance(e, (PlanDiffers, InputChanged)):
+            return None
+        raise
+    return journal
 
 
 def _open_part(plan: Plan, index: int, publishing: bool, stack: ExitStack, notes: list[str]) -> int:

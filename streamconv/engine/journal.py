@@ -12,6 +12,8 @@ I1  A valid slot *must* imply: the bytes of its range are durable and hash to it
 I2  The file *must* belong to one plan: every slot carries the salt of the header, every header the plan's fingerprint.
 
 A slot whose checksum is wrong is torn or rotten and counts as pending: losing a record costs one chunk of work.
+Whatever later formats look like, their header pages begin with the magic and the number of the format and end with the
+CRC-32 of the page, so that each version knows an index that it cannot read, and leaves it alone.
 Source: the layouts of SQLite's WAL and LMDB; see also borg and restic on write ordering.
 """
 
@@ -26,7 +28,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ..errors import WriteFailed
+from ..errors import PlanDiffers, WriteFailed
 from . import files
 
 _PAGE = 4096
@@ -137,15 +139,25 @@ class Journal:
 
     @classmethod
     def open(cls, path: Path) -> Journal | None:
-        """The index at ``path``, taken over by this run; None when there is none or no header page is intact."""
+        """The index at ``path``, to be taken over by this run; None when there is none or no header page is intact.
+
+        Raises
+        ------
+        PlanDiffers : it has the format of another version of streamconv
+        """
         if not path.exists():
             return None
         fd = files.open_for_writing(path, create=False)
-        header = cls._newest_header(fd, path)
-        if header is None or os.fstat(fd).st_size != 2 * _PAGE + header.n_slots * _SLOT:
-            os.close(fd)
+        try:
+            header = cls._newest_header(fd, path)
+            if header is not None and os.fstat(fd).st_size == 2 * _PAGE + header.n_slots * _SLOT:
+                journal = cls(path, fd, header)
+                fd = -1
+                return journal
             return None
-        return cls(path, fd, header)
+        finally:
+            if fd >= 0:
+                os.close(fd)
 
     @staticmethod
     def _newest_header(fd: int, path: Path) -> Header | None:
@@ -157,8 +169,13 @@ class Journal:
             magic, version, generation, state, n_slots, salt, nonce, clean, fingerprint, _time = _HEADER.unpack_from(
                 block
             )
-            if (magic, version) != (_HEADER_MAGIC, _VERSION):
+            if magic != _HEADER_MAGIC:
                 continue
+            if version != _VERSION:
+                raise PlanDiffers(
+                    f"{path} was written by another version of streamconv: format {version}, this one knows {_VERSION}",
+                    f"Finish it with the version that began it; to begin anew, remove {path}.",
+                )
             if found is None or generation > found.generation:
                 found = Header(generation, state, n_slots, salt, nonce, clean, fingerprint)
         return found
@@ -267,7 +284,12 @@ class Journal:
 
 
 def read_progress(path: Path) -> tuple[Header, list[Stamp]] | None:
-    """Header and valid slots of the index at ``path`` without taking it over; None when it cannot be read."""
+    """Header and valid slots of the index at ``path`` without taking it over; None when it cannot be read.
+
+    Raises
+    ------
+    PlanDiffers : it has the format of another version of streamconv
+    """
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except OSError:

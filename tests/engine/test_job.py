@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from test_journal import of_version
 
 from streamconv.engine import files, job, run
 from streamconv.engine.budget import share
@@ -195,6 +196,20 @@ def test_another_plan_over_an_unfinished_job_is_refused_and_force_starts_over(tm
     assert sorted(p.name for p in plan.job_dir.iterdir()) == before
     go(plan, force=True)
     assert (tmp_path / "out.bin").read_bytes()[64:] == expected[64:]
+
+
+def test_a_job_of_a_later_version_is_left_as_it_is_until_forced(tmp_path: Path, expected: bytes) -> None:
+    plan = make_plan(tmp_path, toys())
+    interrupted(plan, 50)
+    of_version(plan.job_dir / "index.wal", 2)
+    before = {p: (p.read_bytes(), p.stat().st_mtime_ns) for p in plan.job_dir.iterdir()}
+    with pytest.raises(PlanDiffers, match="format 2, this one knows 1"):
+        go(plan)
+    (tmp_path / "out.bin").write_bytes(expected)  # finished otherwise: even then it is not ours to remove
+    job.leftover(plan)
+    assert {p: (p.read_bytes(), p.stat().st_mtime_ns) for p in plan.job_dir.iterdir()} == before
+    go(plan, force=True)
+    assert (tmp_path / "out.bin").read_bytes() == expected
 
 
 def test_a_touched_input_is_refused_and_the_job_stays(tmp_path: Path) -> None:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+import struct
+import zlib
 from pathlib import Path
 
 import pytest
 
 from streamconv.engine.journal import CLEAN, PUBLISHING, RUNNING, Journal, Stamp, read_progress
+from streamconv.errors import PlanDiffers
 
 PRINT = bytes(range(32))
 
@@ -73,6 +76,31 @@ def test_both_headers_damaged_means_no_index(journal: Journal) -> None:
     journal.close()
     raw = bytearray(journal.path.read_bytes())
     raw[:8192] = bytes(8192)
+    journal.path.write_bytes(raw)
+    assert Journal.open(journal.path) is None
+
+
+def of_version(path: Path, version: int, page: int = 1) -> None:
+    """Let a header page of the index at ``path`` be of another format, whole and sealed as every format seals it."""
+    raw = bytearray(path.read_bytes())
+    at = page * 4096
+    raw[at : at + 4092] = struct.pack("<4sI", b"SCVJ", version) + os.urandom(4084)
+    raw[at + 4092 : at + 4096] = struct.pack("<I", zlib.crc32(raw[at : at + 4092]))
+    path.write_bytes(raw)
+
+
+@pytest.mark.parametrize("page", [0, 1])
+def test_an_index_of_a_later_version_is_refused_by_name_and_not_taken_for_damaged(journal: Journal, page: int) -> None:
+    of_version(journal.path, 7, page)
+    for use in (Journal.open, read_progress, lambda path: journal.still_ours()):
+        with pytest.raises(PlanDiffers, match=r"index\.wal was written by .* format 7, this one knows 1") as caught:
+            use(journal.path)
+        assert caught.value.exit_code == 78
+
+
+def test_a_version_number_that_only_rotted_is_damage(journal: Journal) -> None:
+    raw = bytearray(journal.path.read_bytes())
+    raw[4096 + 4] ^= 2
     journal.path.write_bytes(raw)
     assert Journal.open(journal.path) is None
 

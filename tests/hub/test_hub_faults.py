@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 import shutil
+import struct
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -176,6 +178,27 @@ def test_damage_to_what_was_fetched_is_found_and_only_that_is_fetched_again(
     assert right()
     lost = 256 << 10 if damage in ("bit", "index") else weights_size(hub)
     assert hub.bytes_served(WEIGHTS) <= weights_size(hub) - 5_000_000 + lost + (1 << 20)
+
+
+def test_what_a_later_version_has_begun_to_fetch_is_left_as_it_is(
+    hub: Hub, convert: Convert, right: Callable[[], bool], cache: Path
+) -> None:
+    hub.fault = lambda ask: Status(503) if ask.path == WEIGHTS and ask.start > 6_000_000 else None
+    assert convert().code == 69
+    (index,) = cache.rglob("*.wal")
+    raw, page = bytearray(index.read_bytes()), bytearray(4092)
+    struct.pack_into("<4sI", page, 0, b"SCVJ", 2)
+    raw[:4096] = page + struct.pack("<I", zlib.crc32(page))
+    index.write_bytes(raw)
+    before = {p: p.stat().st_mtime_ns for p in index.parent.iterdir()}
+    refused = convert()
+    assert refused.code == 78
+    assert f"{index} was written by another version of streamconv: format 2, this one knows 1" in refused.err
+    assert {p: p.stat().st_mtime_ns for p in index.parent.iterdir()} == before
+    index.unlink()  # as the message says
+    hub.fault = lambda ask: None
+    assert convert().code == 0
+    assert right()
 
 
 def flip(path: Path, at: int) -> None:
