@@ -1,0 +1,63 @@
+"""The pages say what is there: commands parse, flags and methods exist, links lead somewhere."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from streamconv.cli import make_parser
+from streamconv.merging.methods import METHODS
+
+ROOT = Path(__file__).resolve().parents[1]
+#: those that people write; docs/cli.md is made from the parser
+PAGES = [ROOT / "README.md", *(p for p in sorted((ROOT / "docs").glob("*.md")) if p.name != "cli.md")]
+page = pytest.mark.parametrize("path", PAGES, ids=lambda p: p.name)
+
+
+def commands() -> dict[str, Any]:
+    (chosen,) = (a for a in make_parser()._actions if a.dest == "command")
+    assert isinstance(chosen.choices, dict)
+    return chosen.choices
+
+
+def invocations(text: str) -> Iterator[list[str]]:
+    """The words after ``streamconv`` wherever a page calls a command of it; what explains the call is left out."""
+    for found in re.findall(rf"\bstreamconv\"? ((?:{'|'.join(commands())})\b[^`|#\n]*)", text):
+        call = re.split(r" {2,}|; ", found)[0].replace("…", "")
+        yield shlex.split(call)
+
+
+def test_every_command_is_shown_somewhere() -> None:
+    shown = {words[0] for path in PAGES for words in invocations(path.read_text())}
+    assert shown == set(commands())
+
+
+@page
+def test_every_command_line_on_a_page_is_one_that_the_program_takes(path: Path) -> None:
+    for words in invocations(path.read_text()):
+        if len(words) > 1:  # else it is a name in a sentence
+            make_parser().parse_args(words)
+
+
+@page
+def test_every_flag_on_a_page_exists(path: Path) -> None:
+    known = {flag for sub in commands().values() for flag in sub._option_string_actions}
+    told = set(re.findall(r"`(--[a-z][a-z-]*)", path.read_text()))
+    assert told <= known
+
+
+@page
+def test_links_lead_to_files(path: Path) -> None:
+    for target in re.findall(r"\]\(([^)#:]+)\)", path.read_text()):
+        assert (path.parent / target).exists(), target
+
+
+def test_the_table_of_merge_methods_has_a_row_for_every_method_and_no_other() -> None:
+    table = (ROOT / "docs" / "merging.md").read_text().partition("## Methods")[2].partition("\n\n")[0]
+    rows = [row.split("|")[1] for row in table.strip().splitlines()[2:]]
+    assert sorted(name for row in rows for name in re.findall(r"`(\w+)`", row)) == sorted(METHODS)
