@@ -9,8 +9,11 @@ Contract
 --------
 * ``read`` is a pure function of ``(start, stop)``: thread-safe, the same bits for every chunking of the rows.
 * Values are the stored ones widened to float32, exactly where the stored type allows it.
+* ``stored(0, 0)`` tells for all rows whether they are stored: where it is not None, no other range is.
 * ``prefetch``/``release`` are hints about the pages behind a range of rows; ignoring them is correct.
 * Not checked here: that values are finite.
+
+``tests/row_contract.py`` is this contract as a check; every kind of rows has a line in ``tests/test_row_contract.py``.
 """
 
 from __future__ import annotations
