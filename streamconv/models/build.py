@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from math import prod
 
 from ..errors import BadInput
 from ..metadata import Metadata
@@ -16,7 +17,7 @@ from ..sources.checkpoint import Checkpoint
 from .config import Config, normalise
 from .family import Family
 from .general import general_metadata
-from .names import gguf_name, is_buffer, is_other_module, plain_name
+from .names import gguf_name, is_buffer, is_other_module, plain_name, stem_of
 from .tokenizers import tokenizer_metadata
 from .transforms import Constant, FirstRows
 
@@ -79,10 +80,10 @@ def build(
     warnings = [*checkpoint.warnings, *tokenizer.warnings]
     if embedding_rows is not None:
         _fit_vocabulary(tensors, tokenizer.n_tokens, embedding_rows, family)
-    counts = [_size(r) for r in tensors.values()]
+    n_params = sum(prod(rows.shape) for rows in tensors.values())
     metadata = Metadata()
     metadata.string("general.architecture", family.arch)
-    metadata.update(general_metadata(checkpoint, n_params=sum(counts), model_name=model_name, warnings=warnings))
+    metadata.update(general_metadata(checkpoint, n_params=n_params, model_name=model_name, warnings=warnings))
     for key in family.keys:
         key(metadata, family.arch, config)
     metadata.u32("general.quantization_version", 2)
@@ -91,13 +92,6 @@ def build(
         family.arch, metadata, tensors, config.n_layers, config.n_heads, config.n_kv_heads,
         left_out=left_out, warnings=warnings,
     )  # fmt: skip
-
-
-def _size(rows: RowSource) -> int:
-    n = 1
-    for d in rows.shape:
-        n *= d
-    return n
 
 
 def _named(checkpoint: Checkpoint, family: Family, config: Config, left_out: dict[str, str]) -> dict[str, RowSource]:
@@ -121,22 +115,21 @@ def _named(checkpoint: Checkpoint, family: Family, config: Config, left_out: dic
             continue
         if name in found:
             raise BadInput(f"{checkpoint.path}: tensor {source_name!r} appears twice, as {name!r}")
-        stem = _BLOCK.sub("", name)
-        _check_shape(checkpoint, source_name, rows, stem, family, config)
-        transform = family.transforms.get(stem.rpartition(".")[0])
-        if transform is None and name.endswith("norm.weight"):
-            transform = family.transforms.get("*norm")
+        _check_shape(checkpoint, source_name, rows, name, family, config)
+        transform = family.transform_of(stem_of(name))
         found[name] = rows if transform is None else transform(rows, config)
     _check_complete(checkpoint, family, found, config)
     return found
 
 
 def _check_shape(
-    checkpoint: Checkpoint, source_name: str, rows: RowSource, stem: str, family: Family, config: Config
+    checkpoint: Checkpoint, source_name: str, rows: RowSource, name: str, family: Family, config: Config
 ) -> None:
-    expected = family.shapes.get(stem)
+    expected = family.shapes.get(stem_of(name))
     if expected is None:
         return
+    if name.endswith(".bias"):
+        expected = expected[:1]
     symbols = {
         "hidden": config.hidden,
         "head_dim": config.head_dim,
@@ -155,8 +148,7 @@ def _check_shape(
 
 
 def _check_complete(checkpoint: Checkpoint, family: Family, found: Mapping[str, RowSource], config: Config) -> None:
-    wanted = dict.fromkeys(f"{n}.weight".format(bid=b) for b in range(config.n_layers) for n in family.needed)
-    missing = [name for name in wanted if name not in found]
+    missing = [name for name in family.needed_weights(config.n_layers) if name not in found]
     if missing:
         more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
         raise BadInput(

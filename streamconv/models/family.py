@@ -1,18 +1,21 @@
 """What a family is: one frozen description, told in one short file each.
 
-The builder (``build.py``) does everything; a family says what is special about it.
+The builder (``build.py``) does everything; a family says what is special about it. Its tables call a tensor by its *stem*: the
+GGUF name without the block's number and without ``.weight`` or ``.bias``, such as ``attn_q`` or ``output_norm``. Only ``names``,
+which says what is in a block and what is not, has whole names.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from typing import Any
 
 from ..rows import Floats, RowSource
 from .config import Config
 from .keys import BASE, Key
-from .names import LLAMA_NAMES
+from .names import LLAMA_NAMES, stem_of
 from .tokenizers import TokenizerRule
 
 #: (stored rows, configuration) -> rows of the output
@@ -31,11 +34,11 @@ class Family:
     tokenizer : which tokenizer readers to try, and the family's peculiarities
     derive_head_dim : the configuration class states head_dim as hidden_size / heads when it is absent
     keys : hyper-parameter keys in file order
-    names : Hugging Face stem -> GGUF stem, ``{bid}`` standing for the block number
-    transforms : GGUF stem of a block tensor (``attn_q``) or suffix (``*norm``) -> what to do with its rows
-    shapes : GGUF stem -> expected shape; a size is a sum such as ``q + kv + kv`` of hidden, head_dim, q, kv and ffn,
-        or ``vocabulary``, which is not checked here
-    needed : GGUF stems without which no runtime can work, ``{bid}`` standing for each block
+    names : Hugging Face name -> GGUF name, both without ``.weight`` or ``.bias`` and with ``{bid}`` for the block's number
+    transforms : stem, or a pattern of stems such as ``*norm`` -> what to do with the rows
+    shapes : stem -> expected shape of the weight, whose first size is that of a bias; a size is a sum such as ``q + kv + kv``
+        of hidden, head_dim, q, kv and ffn, or ``vocabulary``, which is not checked here
+    needed : stems of the weights without which no runtime can work, in every block if they are of blocks
     drops_output : the runtime uses the embedding as output head, so a head in the checkpoint is left out
     cut_vocabulary : embedding rows beyond the tokenizer's tokens are dropped
     extra_tensors : tensors that are made, not stored; they come first in the file
@@ -55,31 +58,36 @@ class Family:
     cut_vocabulary: bool = False
     extra_tensors: Callable[[Config], dict[str, Floats]] = lambda _config: {}
 
+    def transform_of(self, stem: str) -> Transform | None:
+        """What to do with the rows of a tensor; None: they stay as they are."""
+        return next((t for pattern, t in self.transforms.items() if fnmatchcase(stem, pattern)), None)
 
-#: Shapes of the tensors that nearly every decoder has; a stem that is absent here is not checked.
+    def needed_weights(self, n_layers: int) -> list[str]:
+        """The whole GGUF names of ``needed`` in a model of ``n_layers`` blocks."""
+        whole = {stem_of(name): f"{name}.weight" for name in self.names.values()}
+        return list(dict.fromkeys(whole[stem].format(bid=b) for b in range(n_layers) for stem in self.needed))
+
+
+#: Shapes of the weights that nearly every decoder has; a stem that is absent here is not checked.
 SHAPES: Mapping[str, tuple[str, ...]] = {
-    "token_embd.weight": ("vocabulary", "hidden"),
-    "output.weight": ("vocabulary", "hidden"),
-    "output_norm.weight": ("hidden",),
-    "attn_norm.weight": ("hidden",),
-    "ffn_norm.weight": ("hidden",),
-    "post_attention_norm.weight": ("hidden",),
-    "post_ffw_norm.weight": ("hidden",),
-    "attn_q_norm.weight": ("head_dim",),
-    "attn_k_norm.weight": ("head_dim",),
-    "attn_q.weight": ("q", "hidden"),
-    "attn_k.weight": ("kv", "hidden"),
-    "attn_v.weight": ("kv", "hidden"),
-    "attn_output.weight": ("hidden", "q"),
-    "attn_q.bias": ("q",),
-    "attn_k.bias": ("kv",),
-    "attn_v.bias": ("kv",),
-    "ffn_gate.weight": ("ffn", "hidden"),
-    "ffn_up.weight": ("ffn", "hidden"),
-    "ffn_down.weight": ("hidden", "ffn"),
+    "token_embd": ("vocabulary", "hidden"),
+    "output": ("vocabulary", "hidden"),
+    "output_norm": ("hidden",),
+    "attn_norm": ("hidden",),
+    "ffn_norm": ("hidden",),
+    "post_attention_norm": ("hidden",),
+    "post_ffw_norm": ("hidden",),
+    "attn_q_norm": ("head_dim",),
+    "attn_k_norm": ("head_dim",),
+    "attn_q": ("q", "hidden"),
+    "attn_k": ("kv", "hidden"),
+    "attn_v": ("kv", "hidden"),
+    "attn_output": ("hidden", "q"),
+    "ffn_gate": ("ffn", "hidden"),
+    "ffn_up": ("ffn", "hidden"),
+    "ffn_down": ("hidden", "ffn"),
 }
-#: Tensors that every decoder of the Llama layout has.
+#: Weights that every decoder of the Llama layout has.
 NEEDED: tuple[str, ...] = (
-    "token_embd", "output_norm", "blk.{bid}.attn_norm", "blk.{bid}.attn_q", "blk.{bid}.attn_k", "blk.{bid}.attn_v",
-    "blk.{bid}.attn_output", "blk.{bid}.ffn_norm", "blk.{bid}.ffn_up", "blk.{bid}.ffn_down",
+    "token_embd", "output_norm", "attn_norm", "attn_q", "attn_k", "attn_v", "attn_output", "ffn_norm", "ffn_up", "ffn_down",
 )  # fmt: skip

@@ -15,6 +15,7 @@ _OTHER_PARTS = (
 #: Buffers that checkpoints carry and no runtime wants.
 _BUFFERS = (".rotary_emb.inv_freq", ".attention.bias", ".attention.masked_bias")
 _BLOCK = re.compile(r"\.(\d+)\.")
+_GGUF_BLOCK = re.compile(r"^blk\.[^.]+\.")
 
 #: Names of the Llama layout, which most decoders share.
 LLAMA_NAMES: Mapping[str, str] = {
@@ -84,3 +85,12 @@ def gguf_name(name: str, names: Mapping[str, str]) -> str | None:
         found = names.get(_BLOCK.sub(".{bid}.", stem, count=1))
         found = found and found.replace("{bid}", block[1])
     return found and f"{found}.{suffix}"
+
+
+def stem_of(name: str) -> str:
+    """What a tensor of GGUF name ``name`` is called in any block, weight or bias.
+
+    >>> stem_of("blk.12.attn_q.bias"), stem_of("blk.{bid}.attn_q"), stem_of("output_norm.weight")
+    ('attn_q', 'attn_q', 'output_norm')
+    """
+    return _GGUF_BLOCK.sub("", name).removesuffix(".weight").removesuffix(".bias")

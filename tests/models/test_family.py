@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 import gguf_reader
@@ -13,8 +14,8 @@ from small_models import Tensors, changed
 import streamconv
 from streamconv.errors import BadInput
 from streamconv.models import FAMILIES
-from streamconv.models.family import NEEDED, SHAPES
-from streamconv.models.names import LLAMA_NAMES
+from streamconv.models.family import NEEDED, SHAPES, Family
+from streamconv.models.names import LLAMA_NAMES, stem_of
 
 _QKV, _GATE_UP = "self_attn.qkv_proj", "mlp.gate_up_proj"
 _BLOCK = "model.layers.{bid}."
@@ -24,8 +25,8 @@ FUSED = replace(
     arch="phi3",
     architectures=("FusedForCausalLM",),
     names={**LLAMA_NAMES, _BLOCK + _QKV: "blk.{bid}.attn_qkv", _BLOCK + _GATE_UP: "blk.{bid}.ffn_up"},
-    shapes={**SHAPES, "attn_qkv.weight": ("q + kv + kv", "hidden"), "ffn_up.weight": ("ffn + ffn", "hidden")},
-    needed=(*(n for n in NEEDED if n[-6:] not in ("attn_q", "attn_k", "attn_v")), "blk.{bid}.attn_qkv"),
+    shapes={**SHAPES, "attn_qkv": ("q + kv + kv", "hidden"), "ffn_up": ("ffn + ffn", "hidden")},
+    needed=(*(n for n in NEEDED if n not in ("attn_q", "attn_k", "attn_v")), "attn_qkv"),
     transforms={},
 )
 
@@ -77,4 +78,24 @@ def test_what_a_family_needs_is_missed(fused_model: Path, tmp_path: Path) -> Non
 
     source = changed(fused_model, tmp_path / "less", drop)
     with pytest.raises(BadInput, match=r"no tensor for blk\.1\.attn_qkv\.weight"):
+        streamconv.convert(source, tmp_path / "x.gguf")
+
+
+@pytest.mark.parametrize("family", FAMILIES.values(), ids=lambda f: f.arch)
+def test_a_family_tells_only_of_tensors_that_it_names(family: Family) -> None:
+    stems = {stem_of(name) for name in family.names.values()}
+    assert set(family.needed) <= stems
+    assert set(family.shapes) - set(SHAPES) <= stems
+    for pattern in family.transforms:
+        assert any(fnmatchcase(stem, pattern) for stem in stems), pattern
+    assert all("vocabulary" not in size for shape in family.shapes.values() for size in shape[1:])
+
+
+def test_a_bias_is_as_long_as_its_weight_has_rows(data: Path, tmp_path: Path) -> None:
+    def shorten(tensors: Tensors) -> None:
+        dtype, words = tensors["model.layers.0.self_attn.q_proj.bias"]
+        tensors["model.layers.0.self_attn.q_proj.bias"] = dtype, words[:-8]
+
+    source = changed(data / "checkpoints" / "qwen2-yarn" / "hf", tmp_path / "short", shorten)
+    with pytest.raises(BadInput, match=r"q_proj\.bias' has shape \[56\], config\.json asks for \[64\]"):
         streamconv.convert(source, tmp_path / "x.gguf")
