@@ -40,9 +40,7 @@ def assemble_mixture(mixture: Mixture, opener: Opener, path: Path, text: str) ->
     config_edit.without_quantization(config)
     config.pop("_name_or_path", None)
     config["architectures"], config["model_type"] = [target.architecture], target.model_type
-    target.config(config, len(mixture.experts), mixture.per_token)
-    if mixture.shared and target.name == "deepseek":
-        config["n_shared_experts"] = len(mixture.shared)
+    target.config(config, len(mixture.experts), len(mixture.shared), mixture.per_token)
     assembly.state_dtype(config, tensors.values())
     side = side_files.collect(list(checkpoints.values()), None)
     side[side_files.CONFIG] = side_files.config_text(config)

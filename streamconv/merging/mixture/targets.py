@@ -21,39 +21,39 @@ class Target:
     fused : gate and up projections of all experts are one tensor, down projections another; else every expert has its own
     shared : what the shared expert is called, below ``mlp``; None: there is none
     shared_gate : name of the gate of the shared expert, or None
-    config : sets what else the configuration needs, from the dense one, number of experts, experts per token
+    config : completes a dense model's configuration, given the numbers of experts, of shared ones, and of those a token gets
     """
 
     name: str
     architecture: str
     model_type: str
     inputs: tuple[str, ...]
-    config: Callable[[Config, int, int], None]
+    config: Callable[[Config, int, int, int], None]
     fused: bool = False
     shared: str | None = None
     shared_gate: str | None = None
 
 
-def _mixtral(config: Config, experts: int, per_token: int) -> None:
+def _mixtral(config: Config, experts: int, shared: int, per_token: int) -> None:
     config.update(num_local_experts=experts, num_experts_per_tok=per_token, output_router_logits=False,
                   router_aux_loss_coef=0.001, sliding_window=None)  # fmt: skip
 
 
-def _qwen2(config: Config, experts: int, per_token: int) -> None:
+def _qwen2(config: Config, experts: int, shared: int, per_token: int) -> None:
     ffn = config.get("intermediate_size")
     config.update(num_experts=experts, num_experts_per_tok=per_token, moe_intermediate_size=ffn,
                   shared_expert_intermediate_size=ffn, decoder_sparse_step=1, mlp_only_layers=[], norm_topk_prob=True,
                   output_router_logits=False, router_aux_loss_coef=0.001)  # fmt: skip
 
 
-def _qwen3(config: Config, experts: int, per_token: int) -> None:
+def _qwen3(config: Config, experts: int, shared: int, per_token: int) -> None:
     config.update(num_experts=experts, num_experts_per_tok=per_token, moe_intermediate_size=config.get("intermediate_size"),
                   decoder_sparse_step=1, mlp_only_layers=[], norm_topk_prob=True, output_router_logits=False,
                   router_aux_loss_coef=0.001)  # fmt: skip
 
 
-def _deepseek(config: Config, experts: int, per_token: int) -> None:
-    config.update(n_routed_experts=experts, n_shared_experts=None, num_experts_per_tok=per_token,
+def _deepseek(config: Config, experts: int, shared: int, per_token: int) -> None:
+    config.update(n_routed_experts=experts, n_shared_experts=shared or None, num_experts_per_tok=per_token,
                   moe_intermediate_size=config.get("intermediate_size"), moe_layer_freq=1, first_k_dense_replace=0,
                   norm_topk_prob=True, scoring_func="softmax", aux_loss_alpha=0.001, seq_aux=True)  # fmt: skip
 
