@@ -47,27 +47,6 @@ def test_every_option_has_help_and_is_documented(command: str) -> None:
             assert action.option_strings[-1] in text, action.option_strings
 
 
-def test_help_needs_neither_numba_nor_numpy() -> None:
-    code = (
-        "import sys; from streamconv.cli import main\n"
-        "try: main(['convert', '--help'])\n"
-        "except SystemExit as e: assert not e.code\n"
-        "print(sorted({'numba', 'numpy', 'tokenizers', 'sentencepiece'} & set(sys.modules)), file=sys.stderr)"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stderr.strip() == "[]"
-    assert "--split-max-size" in done.stdout
-
-
-def test_planning_needs_no_numba(small: Path, tmp_path: Path) -> None:
-    code = (
-        "import sys; from streamconv.cli import main\n"
-        f"assert main(['plan', {str(small)!r}, {str(tmp_path / 'x.gguf')!r}, '--type', 'q8_0', '--quiet']) == 0\n"
-        "assert 'numba' not in sys.modules"
-    )
-    subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
-
-
 def test_the_module_runs_from_another_folder(run: Any, tmp_path: Path) -> None:
     result = run("--help", cwd=tmp_path)
     assert result.code == 0
