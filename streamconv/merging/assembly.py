@@ -12,6 +12,7 @@ from ..metadata import Metadata, Value
 from ..rows import RowSource
 from ..sources.checkpoint import Checkpoint, InputFile
 from . import config_edit, side_files
+from .keys import naming
 from .layout import lay_out
 from .methods import METHODS
 from .opener import Opener
@@ -113,7 +114,8 @@ def _vocabulary(
         return None
     base = str(recipe.base_model) if recipe.base_model else None
     others = [name for name in named if name not in checkpoints]
-    return plan_vocabulary(recipe.vocabulary, {**checkpoints, **named}, base, others)
+    with naming(recipe.where):
+        return plan_vocabulary(recipe.vocabulary, {**checkpoints, **named}, base, others)
 
 
 def _named(recipe: Recipe, opener: Opener) -> dict[str, Checkpoint]:

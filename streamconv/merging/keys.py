@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from difflib import get_close_matches
 from typing import Any
 
-from ..errors import BadInput
+from ..errors import BadInput, InputMissing, NetworkError, UsageError
 
 
 def nearest(word: str, known: Collection[str]) -> str:
@@ -38,17 +39,29 @@ def check_keys(
         warnings.append(f"{message} is ignored. {nearest(str(key), known)}")
 
 
+@contextmanager
+def naming(where: str) -> Iterator[None]:
+    """Errors of inputs in here say that they were met at ``where``, the recipe or a place in it."""
+    try:
+        yield
+    except (BadInput, InputMissing, NetworkError, UsageError) as e:
+        raise type(e)(f"{where}: {e.message}", e.hint) from None
+
+
 def mapping(value: Any, where: str) -> Mapping[str, Any]:
     """``value`` as a mapping with text keys; None counts as empty. BadInput for anything else."""
     if value is None:
         return {}
     if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
-        raise BadInput(f"{where}: expected a mapping with text keys, found {type(value).__name__}")
+        raise BadInput(
+            f"{where}: expected a mapping with text keys, found {type(value).__name__}",
+            "Write it as lines NAME: VALUE, or as {NAME: VALUE, ...}.",
+        )
     return value
 
 
 def sequence(value: Any, where: str) -> list[Any]:
     """``value`` as a list with at least one entry. BadInput for anything else."""
     if not isinstance(value, list) or not value:
-        raise BadInput(f"{where}: expected a list with at least one entry")
+        raise BadInput(f"{where}: expected a list with at least one entry", "Write it as lines that begin with '- '.")
     return value

@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ..errors import BadInput, InputMissing, NetworkError
 from ..sources.checkpoint import Checkpoint
 from . import lora
 from .binding import Options
+from .keys import naming
 from .references import ModelRef
 
 Open = Callable[[str], Checkpoint]
@@ -47,16 +47,15 @@ class Opener:
     def _open(self, reference: ModelRef) -> Checkpoint:
         if reference.lora is not None:
             base = self.model(ModelRef(reference.path, reference.revision))
-            found = lora.with_adapter(base, self.open_adapter(reference.lora))
+            with naming(str(self.recipe)):
+                found = lora.with_adapter(base, self.open_adapter(reference.lora))
             known = {*self.warnings, *base.warnings}
             self.warnings += [f"{reference}: {text}" for text in found.warnings if text not in known]
             return found
         if reference.revision is None and reference.path in self.stages:
             return self.stages[reference.path]()
-        try:
+        with naming(str(self.recipe)):
             opened = self.open_model(reference.model)
-        except (BadInput, InputMissing, NetworkError) as e:
-            raise type(e)(f"{self.recipe}: {e.message}", e.hint) from None
         self.leaves.append(reference.model)
         self.warnings += [f"{reference.model}: {text}" for text in opened.warnings]
         return opened

@@ -17,6 +17,9 @@ _KEYS = (
     "merge_method", "models", "slices", "modules", "base_model", "parameters", "dtype", "out_dtype", "tokenizer_source",
     "tokenizer", "chat_template",
 )  # fmt: skip
+_TOKEN_SOURCES = (
+    "Write source: MODEL, {kind: zero}, or {kind: model_token, model: MODEL, token: TEXT (or token_id: N)}."
+)
 _DTYPES = {"float16": "F16", "bfloat16": "BF16", "float32": "F32", "float64": "F32"}
 
 
@@ -72,8 +75,8 @@ class Parser:
         """The one of ``models``, ``slices`` and ``modules`` that is given."""
         given = [key for key in ("models", "slices", "modules") if top.get(key) is not None]
         if len(given) != 1:
-            found = " and ".join(given) if given else "none"
-            raise BadInput(f"{self.where}: {found} given", "Give exactly one of models, slices and modules.")
+            found = f"{' and '.join(given)} given" if given else "neither models, slices nor modules is given"
+            raise BadInput(f"{self.where}: {found}", "Give exactly one of models, slices and modules.")
         if given != ["modules"]:
             return self._stack(top, "", {}), {}
         modules = {}
@@ -82,7 +85,9 @@ class Parser:
             body = mapping(value, self._at(place))
             self.check(body, ("models", "slices", "parameters"), self._at(place))
             if (body.get("models") is None) == (body.get("slices") is None):
-                raise BadInput(f"{self._at(place)}: give exactly one of models and slices")
+                raise BadInput(
+                    f"{self._at(place)}: expected either models or slices", "Give exactly one of models and slices."
+                )
             modules[name] = self._stack(
                 body, f"{place}.", self._parameters(body.get("parameters"), f"{place}.parameters")
             )
@@ -123,7 +128,10 @@ class Parser:
         layers = body.get("layer_range") if layered else None
         if layers is not None:
             if not isinstance(layers, list) or len(layers) != 2 or not all(type(n) is int for n in layers):
-                raise BadInput(f"{self._at(place)}.layer_range: {layers!r} is not [START, STOP]")
+                raise BadInput(
+                    f"{self._at(place)}.layer_range: {layers!r} is not [START, STOP]",
+                    "It means layers START … STOP - 1.",
+                )
             if not 0 <= layers[0] < layers[1]:
                 raise BadInput(
                     f"{self._at(place)}.layer_range: {layers} is empty or negative", "It means layers START … STOP - 1."
@@ -162,13 +170,15 @@ class Parser:
         """The name of a document."""
         if value is None or (isinstance(value, str) and value):
             return value
-        raise BadInput(f"{self._at('name')}: {value!r} is not a name")
+        raise BadInput(f"{self._at('name')}: {value!r} is not a name", "Write a word that other documents refer to.")
 
     def _vocabulary(self, top: Mapping[str, Any]) -> VocabularySettings | None:
         """``tokenizer``, ``tokenizer_source`` and ``chat_template``."""
         template = top.get("chat_template")
         if template is not None and not isinstance(template, str):
-            raise BadInput(f"{self._at('chat_template')}: {template!r} is not text")
+            raise BadInput(
+                f"{self._at('chat_template')}: {template!r} is not text", "Write auto, a builtin name, or the template."
+            )
         if top.get("tokenizer") is not None and top.get("tokenizer_source") is not None:
             raise BadInput(
                 f"{self.where}: both tokenizer and tokenizer_source are given",
@@ -185,7 +195,10 @@ class Parser:
         source = self._tokenizer_source(body.get("source", "union"), "tokenizer.source")
         multiple = body.get("pad_to_multiple_of")
         if multiple is not None and (type(multiple) is not int or multiple < 1):
-            raise BadInput(f"{self._at('tokenizer.pad_to_multiple_of')}: {multiple!r} is not a positive integer")
+            raise BadInput(
+                f"{self._at('tokenizer.pad_to_multiple_of')}: {multiple!r} is not a positive integer",
+                "Write a number such as 64, or leave it out to keep the rows there are.",
+            )
         tokens = mapping(body.get("tokens"), self._at("tokenizer.tokens"))
         rules = {token: self._token_rule(rule, f"tokenizer.tokens[{token!r}]") for token, rule in tokens.items()}
         return VocabularySettings(source, rules, multiple, template)
@@ -203,7 +216,7 @@ class Parser:
         self.check(body, ("source", "force"), self._at(place))
         force, source = body.get("force", False), body.get("source")
         if not isinstance(force, bool):
-            raise BadInput(f"{self._at(place)}.force: {force!r} is neither true nor false")
+            raise BadInput(f"{self._at(place)}.force: {force!r} is neither true nor false", "Write true or false.")
         if source is None:
             return TokenRule(force=force)
         if not isinstance(source, Mapping) or "kind" not in source:
@@ -212,13 +225,17 @@ class Parser:
         if source["kind"] == "zero":
             return TokenRule("zero", force=force)
         if source["kind"] != "model_token":
-            raise BadInput(f"{self._at(place)}.source.kind: {source['kind']!r} is neither model_token nor zero")
+            raise BadInput(
+                f"{self._at(place)}.source.kind: {source['kind']!r} is neither model_token nor zero", _TOKEN_SOURCES
+            )
         model = self.reference(source.get("model"), f"{place}.source.model")
         token, number = source.get("token"), source.get("token_id")
         if model is None or (token is None) == (number is None):
-            raise BadInput(f"{self._at(place)}.source: give a model and exactly one of token and token_id")
+            raise BadInput(
+                f"{self._at(place)}.source: expected a model and exactly one of token and token_id", _TOKEN_SOURCES
+            )
         if not (token is None or isinstance(token, str)) or not (
             number is None or (type(number) is int and number >= 0)
         ):
-            raise BadInput(f"{self._at(place)}.source: token is text, token_id a non-negative integer")
+            raise BadInput(f"{self._at(place)}.source: token is text, token_id a non-negative integer", _TOKEN_SOURCES)
         return TokenRule("model_token", str(model), token, number, force)

@@ -13,8 +13,9 @@ from ..errors import BadInput, UsageError
 from ..rows import RowSource
 from ..sources.checkpoint import Checkpoint
 from .binding import Input, Options, Rules, merged_tensor
+from .keys import naming
 from .layout import Layout, Place, flat, lay_out
-from .methods import METHODS
+from .methods import METHODS, Method
 from .recipe import Recipe, Slice, Stack
 from .vocabulary_plan import VocabularyPlan
 
@@ -221,7 +222,12 @@ class _Sliced:
         least, most = method.least, method.most
         count = f"exactly {least}" if least == most else f"at least {least}"
         beside = " beside the base" if method.base != "ordinary" else ""
-        raise BadInput(f"{self.where}: {method.name} takes {count} model{'s' * (least != 1)}{beside}, there are {n}")
+        beside_base = sum(s.model.name != base for s in self.sources)
+        fitting = [m.name for m in METHODS.values() if _takes(m, beside_base, len(self.sources) > beside_base)]
+        raise BadInput(
+            f"{self.where}: {method.name} takes {count} model{'s' * (least != 1)}{beside}, there are {n}",
+            f"Change what is listed, or use a method that takes these: {', '.join(fitting)}." if fitting else "",
+        )
 
     def outside(self) -> list[Place]:
         """Places outside of the layers that any source has, in the order of the first."""
@@ -258,10 +264,12 @@ class _Sliced:
         t = 0.0 if j is None else j / (self.length - 1) if self.length > 1 else 1.0
         planner = self.planner
         if place.is_vocabulary and planner.vocabulary is not None and planner.vocabulary.size is not None:
-            laid = planner.vocabulary.embed({i.model: i.rows for i in inputs}, target)
+            with naming(self.where):
+                laid = planner.vocabulary.embed({i.model: i.rows for i in inputs}, target)
             inputs = [Input(i.model, laid[i.model], i.name, i.rules, i.is_base) for i in inputs]
         self._check_shapes(target, place, inputs)
-        merged = merged_tensor(planner.recipe, target, inputs, self.shared_rules, t, planner.options)
+        with naming(self.where):
+            merged = merged_tensor(planner.recipe, target, inputs, self.shared_rules, t, planner.options)
         if merged is not None:
             planner.merge.tensors[target] = merged
         else:
@@ -292,6 +300,13 @@ class _Sliced:
                     "Add tokenizer: {source: union} to the recipe (or source: base, or one of the models).",
                 )
             raise BadInput(f"{self.where}: {message}", "Only models of the same size can be merged.")
+
+
+def _takes(method: Method, n: int, has_base: bool) -> bool:
+    """Whether ``method`` is content with ``n`` models, and with or without a base beside them."""
+    count = n + has_base if method.base == "ordinary" else n
+    enough = method.least <= count and (method.most is None or count <= method.most)
+    return enough and (has_base or method.base != "required")
 
 
 def _architecture(checkpoint: Checkpoint) -> str | None:

@@ -20,6 +20,7 @@ from .keys import check_keys
 Scalar = float | int | bool | str | None
 Kind = Literal["float", "int", "bool"]
 
+_GRAMMAR = "Write a number, a list of numbers over the layers, or entries {filter: NAME_PART, value: NUMBER}."
 _BOOLEANS = {"true": True, "false": False, "yes": True, "no": False, "on": True, "off": False, "1": True, "0": False}
 
 
@@ -78,18 +79,20 @@ class Setting:
         if kind == "bool":
             found = value if isinstance(value, bool) else _BOOLEANS.get(str(value).lower())
             if found is None:
-                raise BadInput(f"{self.where}: {value!r} is neither true nor false")
+                raise BadInput(f"{self.where}: {value!r} is neither true nor false", "Write true or false.")
             return found
         try:
             number = float(value)  # type: ignore[arg-type]
         except (TypeError, ValueError):
-            raise BadInput(f"{self.where}: {value!r} is not a number") from None
+            raise BadInput(f"{self.where}: {value!r} is not a number", _GRAMMAR) from None
         if not math.isfinite(number):
-            raise BadInput(f"{self.where}: {value!r} is not a finite number")
+            raise BadInput(f"{self.where}: {value!r} is not a finite number", "Write it out, or as 1e-3.")
         if kind == "float":
             return number
         if number != int(number):
-            raise BadInput(f"{self.where}: {number:g} is not an integer")
+            raise BadInput(
+                f"{self.where}: {number:g} is not an integer", "Write a whole number; it is not interpolated."
+            )
         return int(number)
 
 
@@ -109,13 +112,13 @@ def parse_setting(value: Any, where: str, lenient: bool, warnings: list[str]) ->
     for i, entry in enumerate(value):
         place = f"{where}[{i}]"
         if not isinstance(entry, Mapping):
-            raise BadInput(f"{place}: a list holds either numbers or entries with value and filter, not both")
+            raise BadInput(f"{place}: a list holds either numbers or entries with value and filter, not both", _GRAMMAR)
         check_keys(entry, ("value", "filter"), place, lenient, warnings)
         if "value" not in entry:
             raise BadInput(f"{place}: the entry has no value", "Write {filter: NAME_PART, value: NUMBER}.")
         wanted = entry.get("filter")
         if wanted is not None and not isinstance(wanted, str):
-            raise BadInput(f"{place}.filter: {wanted!r} is not text")
+            raise BadInput(f"{place}.filter: {wanted!r} is not text", "Write a part of tensor names, in quotes.")
         found = entry["value"]
         if isinstance(found, list):
             parsed: Scalar | tuple[Scalar, ...] = tuple(_scalar(v, f"{place}.value[{j}]") for j, v in enumerate(found))
@@ -128,4 +131,4 @@ def parse_setting(value: Any, where: str, lenient: bool, warnings: list[str]) ->
 def _scalar(value: Any, where: str) -> Scalar:
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
-    raise BadInput(f"{where}: {value!r} is not a number, a truth value or text")
+    raise BadInput(f"{where}: {value!r} is not a number, a truth value or text", _GRAMMAR)

@@ -96,7 +96,8 @@ def parse_mixture(parser: Parser, value: Mapping[str, Any], text: str, named: bo
     per_token = top.get("experts_per_token", 2)
     if type(per_token) is not int or not 1 <= per_token <= len(experts):
         raise BadInput(
-            f"{where}: experts_per_token: {per_token!r} is not a number from 1 to {len(experts)}, the number of experts"
+            f"{where}: experts_per_token: {per_token!r} is not a number from 1 to {len(experts)}, the number of experts",
+            "It is 2 unless the recipe says otherwise.",
         )
     architecture = top.get("architecture")
     if architecture is not None and not (
@@ -162,7 +163,7 @@ def _prompts(value: Any, where: str) -> tuple[str, ...]:
     if value is None:
         return ()
     if not isinstance(value, list) or not all(isinstance(text, str) for text in value):
-        raise BadInput(f"{where}: expected a list of texts")
+        raise BadInput(f"{where}: expected a list of texts", 'Write ["TEXT", ...].')
     return tuple(text for text in value if text)
 
 
@@ -172,7 +173,7 @@ def _number(value: Any, default: float, where: str) -> float:
     try:
         number = float(value)
     except (TypeError, ValueError):
-        raise BadInput(f"{where}: {value!r} is not a number") from None
+        raise BadInput(f"{where}: {value!r} is not a number", "Write one such as 0.5.") from None
     if not math.isfinite(number):
         raise BadInput(f"{where}: {value!r} is not a finite number")
     return number
