@@ -43,20 +43,19 @@ def prepare_folder(
     (wanted,) = options.types
     chosen = {name: _type(checkpoint, name, rows, wanted) for name, rows in checkpoint.tensors.items()}
     infos = [TensorInfo(name, checkpoint.tensors[name].shape, type_) for name, (type_, _) in chosen.items()]
-    config = _config(checkpoint, kind.config, wanted)
-    side = {
-        n: data for n in checkpoint.side_names() if n != kind.config and (data := checkpoint.side_bytes(n)) is not None
-    }
+    side = {n: data for n in checkpoint.side_names() if (data := checkpoint.side_bytes(n)) is not None}
+    if checkpoint.config:  # single files merged into one have none, and an empty one would claim to be a model's
+        side[kind.config] = _config(checkpoint, kind.config, wanted)
     facts = {
         "inputs": input_facts(checkpoint),
         "folder": [[i.name, list(i.shape), i.type.name] for i in infos],
-        "files": {n: plans.fingerprint(data.hex()).hex() for n, data in {**side, kind.config: config}.items()},
+        "files": {n: plans.fingerprint(data.hex()).hex() for n, data in side.items()},
         "max_shard": options.max_shard_bytes,
         "chunk_bytes": options.chunk_bytes,
     }
     fingerprint = plans.fingerprint(facts)
     files = safetensors.layout(
-        output, infos, config, side, kind=kind, max_bytes=options.max_shard_bytes, job_key=fingerprint.hex()
+        output, infos, side, kind=kind, max_bytes=options.max_shard_bytes, job_key=fingerprint.hex()
     )  # fmt: skip
     tensors = []
     for name, (type_, reason) in chosen.items():

@@ -40,7 +40,8 @@ def prepare(source: str | os.PathLike[str], output: str | os.PathLike[str], opti
     if not os.fspath(source) or not os.fspath(output):
         raise UsageError("a name of a file is empty")
     output = Path(output)
-    if output.suffix not in ("", ".gguf") and not output.is_dir():
+    # merged-v0.3 and Llama-3.1-8B-merged are folders: a digit behind the dot is of a name, not of a kind of file
+    if output.suffix not in ("", ".gguf") and not output.suffix[1:2].isdigit() and not output.is_dir():
         raise UsageError(
             f"{output}: the ending {output.suffix!r} is no known target",
             "Name the output something.gguf, or give a folder for safetensors.",

@@ -23,7 +23,7 @@ from .vocabulary import differences, plan_vocabulary
 from .vocabulary_plan import VocabularyPlan, VocabularySettings
 
 #: raised whenever the same recipe would give other weights than before
-ARITHMETIC = 1
+ARITHMETIC = 2
 _NAMES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 
 

@@ -80,7 +80,8 @@ def merged_tensor(
         if len({i.rows.dtype for i in inputs}) > 1:
             raise BadInput(f"tensor {name!r} is {inputs[0].rows.dtype} in {inputs[0].model}, but not in all models")
         return SameRows(name, [i.rows for i in inputs], [i.model for i in inputs])
-    dtype = recipe.out_dtype or recipe.dtype or common_dtype([i.rows.dtype for i in inputs])
+    merged = recipe.dtype or common_dtype([i.rows.dtype for i in inputs])
+    dtype = recipe.out_dtype or merged
     base = next((i for i in inputs if i.is_base), None)
     others = [i for i in inputs if not i.is_base]
     n_rows, n_cols = matrix_shape(inputs[0].rows.shape)
@@ -108,7 +109,7 @@ def merged_tensor(
     if method.name == "passthrough" and task.each[0]["scale"] in (None, 1.0):
         return _copy(others[0], dtype, recipe.dtype)
     rows = [i.rows for i in ([base] if base else []) + others]
-    return MergedRows(name, rows, method.bind(task), dtype, recipe.dtype, options.threads)
+    return MergedRows(name, rows, method.bind(task), dtype, recipe.dtype, options.threads, merged)
 
 
 def _copy(source: Input, dtype: str, load: str | None) -> RowSource:

@@ -27,8 +27,9 @@ class MergedRows:
     name : of the output tensor, for messages
     inputs : row sources of one shape, in the order the operator wants
     operator : the arithmetic
-    dtype : precision of the result; every value is rounded to it once
+    dtype : precision of the result
     load : inputs are rounded to it as they are read; None: not
+    merged : what the method yields is rounded to it, and only then to ``dtype``; None: to ``dtype`` at once
     threads : of a prepare pass that nobody called ahead; the others who read meanwhile wait for it
 
     ``prepare`` looks at the whole tensor where the method needs that; ``read`` calls it if nobody did. What it finds is
@@ -43,6 +44,7 @@ class MergedRows:
         dtype: str,
         load: str | None = None,
         threads: int = 1,
+        merged: str | None = None,
     ) -> None:
         self.name = name
         self.shape = inputs[0].shape
@@ -53,8 +55,7 @@ class MergedRows:
         self._threads = threads
         self._n_cols = matrix_shape(self.shape)[1]
         self._lock = threading.Lock()
-        # what rounding would not change is not rounded: a copy in a type that holds all inputs
-        self._rounds = dtype != "F32"
+        self._steps = [to for to in dict.fromkeys((merged, dtype)) if to not in (None, "F32")]
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.name!r}, {self.dtype}{list(self.shape)}, of {self.inputs.count})"
@@ -98,8 +99,8 @@ class MergedRows:
                 out[...] = dense
 
     def _round(self, rows: Floats) -> None:
-        if self._rounds:
-            round_to(self.dtype, rows)
+        for dtype in self._steps:
+            round_to(dtype, rows)
 
     def stored(self, start: int, stop: int) -> Bytes | None:
         """None: the values are made, not stored."""

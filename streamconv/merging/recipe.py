@@ -61,8 +61,9 @@ class Recipe:
     method : ``merge_method``
     stack : for every module of the model; None when ``modules`` are given one by one
     modules : module name -> stack
-    dtype : inputs are rounded to it as they are read, ``F32``, ``F16`` or ``BF16``; None: as they are
-    out_dtype : precision of the output; None: that of ``dtype``, else the smallest that holds all inputs
+    dtype : inputs are rounded to it as they are read, and what is merged, ``F32``, ``F16`` or ``BF16``; None: inputs are taken
+        as they are, and what is merged is rounded to the smallest type that holds all inputs
+    out_dtype : precision of the output, to which that is rounded; None: none other
     name : how other documents refer to it
     """
 

@@ -57,7 +57,6 @@ def stored_type(dtype: str) -> TensorType:
 def layout(
     folder: Path,
     tensors: Sequence[TensorInfo],
-    config: bytes,
     side: Mapping[str, bytes],
     *,
     kind: FolderKind = MODEL,
@@ -70,8 +69,7 @@ def layout(
     ----------
     folder : final name
     tensors : of block size 1
-    config : the configuration
-    side : the other small files by name
+    side : the configuration and all other small files by name
     max_bytes : limit of a shard; a larger tensor gets one of its own
     job_key : identifies the job, in the free text of every shard
     """
@@ -82,7 +80,7 @@ def layout(
     files = [
         _shard(folder / name, tensors, numbers, job_key) for name, numbers in zip(names, shards, strict=True)
     ]  # fmt: skip
-    small = {**side, kind.config: config}
+    small = dict(side)
     if len(shards) > 1:
         small[INDEX] = _index(tensors, dict(zip(names, shards, strict=True)))
     return files + [FileLayout(folder / name, data, len(data), ()) for name, data in sorted(small.items())]

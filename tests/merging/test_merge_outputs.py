@@ -109,15 +109,22 @@ def test_a_folder_has_shards_index_card_and_every_side_file(models: dict[str, Pa
     assert list(before) == list(after)
 
 
-def test_plain_files_merge_into_a_file(tmp_path: Path) -> None:
+@pytest.mark.parametrize("type_", ["auto", "BF16"])
+def test_plain_files_merge_into_a_file_and_nothing_beside_it(type_: str, tmp_path: Path) -> None:
     for model in ("base", "ft1"):
         (write_model(tmp_path / model, arrays(f"inputs/llama/{model}"), {}) / "config.json").unlink()
     text = "merge_method: linear\nmodels: [{{model: {a}}}, {{model: {b}}}]\nparameters: {{weight: 1}}\n"
     files = {name: tmp_path / model / "model.safetensors" for name, model in (("a", "base"), ("b", "ft1"))}
     out = tmp_path / "out"
-    streamconv.convert(write_recipe(tmp_path, text, files), out)
-    assert "README.md" not in {path.name for path in out.iterdir()}
+    streamconv.convert(write_recipe(tmp_path, text, files), out, type=type_)
+    assert [path.name for path in out.iterdir()] == ["model.safetensors"]
     assert set(read_safetensors(out / "model.safetensors")) == set(arrays("inputs/llama/base"))
+
+
+@pytest.mark.parametrize("name", ["merged-v0.3", "Llama-3.1-8B-merged"])
+def test_a_folder_may_have_a_version_in_its_name(name: str, models: dict[str, Path], tmp_path: Path) -> None:
+    streamconv.convert(write_recipe(tmp_path, RECIPES["slerp"], models), tmp_path / name)
+    assert (tmp_path / name / "config.json").exists()
 
 
 def _gemmas(folder: Path) -> dict[str, Path]:

@@ -191,6 +191,24 @@ def test_the_type_of_the_output_is_asked_for_or_holds_all_inputs(tmp_path: Path)
     assert {rows.dtype for rows in mixed.tensors.values()} == {"F32"}
 
 
+def test_what_is_merged_has_the_precision_of_dtype_whatever_it_is_stored_as(tmp_path: Path) -> None:
+    for name, dtype in (("a", "BF16"), ("b", "BF16"), ("c", "F32")):
+        random_model(tmp_path / name, ord(name), SHAPES, LAYERED, dtype)
+
+    def merged(lines: str, other: str = "b") -> np.ndarray:
+        text = LINEAR.replace("model: b", f"model: {other}") + lines
+        return values_of(open_text(tmp_path, text).tensors["model.embed_tokens.weight"])
+
+    exact = merged("dtype: float32\n")
+    halves = merged("dtype: bfloat16\n")
+    assert not np.array_equal(exact, halves)
+    for lines in ("dtype: bfloat16\nout_dtype: float32\n", "out_dtype: float32\n"):
+        np.testing.assert_array_equal(merged(lines), halves)
+    np.testing.assert_array_equal(merged("dtype: bfloat16\nout_dtype: float16\n"), halves.astype("<f2").astype("<f4"))
+    twice = merged("dtype: float16\nout_dtype: bfloat16\n", "c")
+    assert not np.array_equal(twice, merged("dtype: float32\nout_dtype: bfloat16\n", "c"))
+
+
 STAGES = """name: first
 merge_method: linear
 models: [{model: a, parameters: {weight: 1}}, {model: b, parameters: {weight: 1}}]
