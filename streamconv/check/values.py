@@ -17,6 +17,7 @@ from ..sources.naming import shown
 from .finding import Finding
 from .subject import Subject
 
+#: rows looked at between two hints: enough for the disk to be read in large requests, little beside the interpreter
 _WINDOW_BYTES = 4 << 20
 _PREFETCH_WINDOWS = 2
 

@@ -113,11 +113,10 @@ def normalise(raw: Mapping[str, Any], defaults: Mapping[str, Any], derive_head_d
     derive_head_dim : the class states ``head_dim`` as hidden_size / heads when the file lacks it
     """
     values = text_section(raw)
-    # An explicit null counts as absent where the class computes or defaults the value; keys such as sliding_window keep it.
+    # An explicit null counts as absent where the class computes or defaults the value; that of sliding_window means none.
     merged = {**defaults, **{k: v for k, v in values.items() if v is not None or defaults.get(k) is None}}
-    for name in ("sliding_window",):
-        if name in values:
-            merged[name] = values[name]
+    if "sliding_window" in values:
+        merged["sliding_window"] = values["sliding_window"]
     if values.get("num_key_value_heads", 0) is None or merged.get("num_key_value_heads") is None:
         merged["num_key_value_heads"] = merged.get("num_attention_heads")
     if derive_head_dim and merged.get("head_dim") is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -140,9 +141,8 @@ def dequantize(data: ArrayLike, type: str, cols: int, threads: int | None = None
     return out
 
 
-def _spread(work: object, starts: range, threads: int | None) -> None:
+def _spread(work: Callable[[int], None], starts: range, threads: int | None) -> None:
     """Call ``work`` for each start, on several threads where that can help."""
-    assert callable(work)
     n = min(threads or os.cpu_count() or 1, len(starts))
     if n <= 1:
         for start in starts:

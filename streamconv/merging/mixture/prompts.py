@@ -14,6 +14,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+#: a damaged tokenizer can keep the library busy for ever; whole ones take a second
 _TIMEOUT_S = 300
 
 

@@ -13,6 +13,7 @@ from ..chance import Chance
 from ..inputs import round_to
 from ..scratch import borrow
 
+#: floats made at a time, which stay in the second-level cache
 _TILE = 64 << 10
 
 

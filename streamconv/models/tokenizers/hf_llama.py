@@ -14,6 +14,7 @@ from .bpe import model_ids, read_model
 from .files import TokenizerFiles
 from .vocabulary import TokenType, Vocabulary, check_room, token_count
 
+#: the converter's score of every token, there being none in tokenizer.json
 _SCORE = -1000.0
 _BYTE = re.compile(r"<0x[0-9A-Fa-f]{2}>")
 #: what a tokenizer class calls special although no file says so

@@ -23,6 +23,7 @@ from .files import TokenizerFiles
 
 _DATA = Path(__file__).parent.parent / "data" / "pretokenizers.json"
 _SCRIPT = Path(__file__).with_name("encode_check.py")
+#: a damaged tokenizer can keep the library busy for ever; whole ones take seconds
 _TIMEOUT_S = 300
 
 #: what a split pattern contains -> names whose rules contain it too; a hint for people, never a decision

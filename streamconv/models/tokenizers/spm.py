@@ -18,6 +18,7 @@ _TYPES = {
     sentencepiece.UNUSED: TokenType.UNUSED,
     sentencepiece.BYTE: TokenType.BYTE,
 }
+#: the converter's scores of ids that no piece has, and of tokens that were added to the pieces
 _UNUSED_SCORE = -10000.0
 _ADDED_SCORE = -1000.0
 
