@@ -135,7 +135,7 @@ def _retyped(
         overrides=[requantize.parse_override(text) for text in options.override_kv],
         imatrix=weights,
         imatrix_file=options.imatrix[0].name if options.imatrix else "",
-        block_count=model.n_layer - len(options.prune_layers) if options.prune_layers else None,
+        block_count=model.n_layer - len(set(options.prune_layers)) if options.prune_layers else None,
     )
     tensors = {c.name: checkpoint.tensors[c.source] for c in choices}
     return TypedModel(model.architecture, file_type, metadata, choices, tensors, weights, {}, list(checkpoint.warnings))
