@@ -129,6 +129,26 @@ def test_all_writes_go_through_one_file() -> None:
                 assert node.func.attr not in ("write_text", "write_bytes"), f"{path.name}:{node.lineno} writes a file"
 
 
+def test_kernels_are_decorated_in_one_place_and_never_with_fastmath() -> None:
+    choices = []
+    for path in sorted(PACKAGE.rglob("*.py")):
+        where = str(path.relative_to(PACKAGE))
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom) and node.module == "numba" and where != "quant/lanes.py":
+                taken = {a.name for a in node.names}
+                assert not taken & {"jit", "njit", "vectorize", "guvectorize", "prange"}, (
+                    f"{where} has decorators of its own"
+                )
+            pairs = zip(node.keys, node.values, strict=True) if isinstance(node, ast.Dict) else []
+            given = [*pairs, *((k, k.value) for k in [node] if isinstance(k, ast.keyword) and k.arg == "fastmath")]
+            for key, value in given:
+                if isinstance(key, ast.keyword) or (isinstance(key, ast.Constant) and key.value == "fastmath"):
+                    assert isinstance(value, ast.Constant), f"{where}:{value.lineno} leaves fastmath open"
+                    choices.append((where, value.value))
+    assert ("quant/lanes.py", False) in choices
+    assert not any(chosen for _, chosen in choices), choices
+
+
 def test_files_stay_short() -> None:
     for path in sorted(PACKAGE.rglob("*.py")):
         text = path.read_text()
