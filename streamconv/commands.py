@@ -230,6 +230,9 @@ def _show(a: argparse.Namespace, prepared: conversion.Prepared, options: convers
             f"fetches {size(fetch['missing_bytes'])} of {', '.join(fetch['models'])}: takes {size(fetch['disk_bytes_keep'])}"
             f" of disk, with --evict at most {size(fetch['disk_bytes_evict'])} at a time"
         )
+        if left := fetch["left_out"]:
+            names = f"{', '.join(left[:3])}{f' and {len(left) - 3} more' if len(left) > 3 else ''}"
+            print(f"leaves {size(fetch['left_out_bytes'])} that it does not need: {names}")
     for text in facts["warnings"]:
         print(f"note: {text}")
     if facts["left_out"]:

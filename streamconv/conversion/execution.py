@@ -57,7 +57,6 @@ def _execute(prepared: Prepared, options: Options, reporter: runs.Reporter) -> r
     if supply is not None:
         supply.listen(lambda text: reporter.message(f"note: {text}"))
         supply.preflight(plan)
-    _warm_up(prepared, reporter)
     job = _open_job(prepared, options, reporter)
     try:
         if jobs.is_finished(plan) and not options.force:  # another process published it while we waited for the lock
@@ -65,6 +64,7 @@ def _execute(prepared: Prepared, options: Options, reporter: runs.Reporter) -> r
             return None
         if supply is not None:
             supply.begin(c for c in plan.chunks() if c.number not in job.done)
+        _warm_up(prepared, reporter)  # while the first bytes are on their way
         return runs.run(job, budget, reporter, stop, supply)
     finally:
         job.close()

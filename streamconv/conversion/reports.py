@@ -72,11 +72,14 @@ def _fetching(prepared: Prepared) -> dict[str, Any] | None:
     supply = prepared.supply
     if supply is None:
         return None
+    left = supply.left_out()
     return {
         "models": [f"{model.repo}@{model.commit}" for model in supply.models.values()],
         "missing_bytes": supply.missing_bytes(),
         "disk_bytes_keep": supply.disk_bytes(evict=False),
         "disk_bytes_evict": supply.disk_bytes(evict=True),
+        "left_out": [f.path for f in left],
+        "left_out_bytes": sum(f.size for f in left),
     }
 
 

@@ -72,6 +72,7 @@ class Supply:
         self._came: Callable[[int, str], None] = lambda n, path: None
         self._spans: dict[int, Sequence[Span]] = {}
         self._weights: list[Arriving] = []
+        self._asked: set[HubFile] = set()
         self._is_open = False
         #: what was opened, by reference
         self.models: dict[str, HubModel] = {}
@@ -144,8 +145,15 @@ class Supply:
         """``wanted`` files of ``model``, whatever of them is here, by name."""
         from ..sources.hub.local import cached_file
 
+        files_wanted = list(wanted)
+        self._asked.update(files_wanted)
         commit = f"{model.commit}/{model.name}"
-        return {f.path: self.transfer.add(model.folder_name, commit, f, cached_file(f)) for f in wanted}
+        return {f.path: self.transfer.add(model.folder_name, commit, f, cached_file(f)) for f in files_wanted}
+
+    def left_out(self) -> list[HubFile]:
+        """What ``models`` hold beside what was asked for: the same weights in other forms, pictures, …; the largest first."""
+        found = {f for model in self.models.values() for f in model.files.values() if not f.path.startswith(".")}
+        return sorted(found - self._asked, key=lambda f: (-f.size, f.path))
 
     def bring(self, arriving: Iterable[Arriving]) -> None:
         """Fetch these files whole and check them."""

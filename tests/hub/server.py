@@ -84,7 +84,7 @@ class Headers:
 
 @dataclass(frozen=True)
 class Slow:
-    """``bytes_per_s`` at most."""
+    """``bytes_per_s`` in the long run: as over a line, what a busy client has not taken yet goes on arriving meanwhile."""
 
     bytes_per_s: float
 
@@ -332,13 +332,14 @@ class _Handler(BaseHTTPRequestHandler):
         hub, at = self.server.hub, start
         hub.under_way(1)
         last = min(stop, start + fault.after) if isinstance(fault, Cut | Stall) else stop
+        began = time.monotonic()
         try:
             with stored.place.open("rb", buffering=0) as f:
                 while at < last:
                     n = min(_BLOCK, last - at)
                     if isinstance(fault, Slow):
                         n = min(n, max(1, int(fault.bytes_per_s / 20)))
-                        time.sleep(n / fault.bytes_per_s)
+                        time.sleep(max(0, began + (at + n - start) / fault.bytes_per_s - time.monotonic()))
                     if isinstance(fault, Wrong) and at <= fault.at < at + n:
                         data = bytearray(os.pread(f.fileno(), n, at))
                         data[fault.at - at] ^= 0xFF

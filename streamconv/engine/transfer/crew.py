@@ -93,17 +93,23 @@ class Crew:
         """Claim ``index`` and what follows it, as far as it is wanted too."""
         claimed = {index}
         room = self._transfer.settings.span_bytes - (part.cut.span(index)[1] - part.cut.span(index)[0])
+        share = self._share()
         following = index + 1
         while following < part.cut.n_ranges and part.states[following] == PENDING:
             start, stop = part.cut.span(following)
             room -= stop - start
-            if room < 0 or not self._transfer.keeper.is_wanted(part, following):
+            if room < 0 or len(claimed) >= share or not self._transfer.keeper.is_wanted(part, following):
                 break
             claimed.add(following)
             following += 1
         for i in claimed:
             part.states[i] = CLAIMED
         return claimed
+
+    def _share(self) -> int:
+        """How many ranges to ask for together: fewer towards the end, so that no connection ends long after the others."""
+        left = sum(p.states.count(PENDING) for p in self._transfer.parts if not p.whole)
+        return max(1, left // (2 * self._transfer.settings.connections))
 
     def _bring(self, part: Part, claimed: set[int]) -> None:
         """Fetch the ranges ``claimed``, which lie one behind the other; what is committed leaves the set."""

@@ -14,6 +14,8 @@ from .model import HubFile, HubModel
 
 #: side files that no converter looks at and that may be large
 _PICTURES = (".png", ".jpg", ".jpeg", ".gif", ".webp", ".svg", ".pdf", ".mp3", ".mp4", ".wav", ".parquet")
+#: no configuration and no tokenizer is larger (those of 256,000 tokens have 35 MB); weights of other programs are
+_LARGEST_SIDE_BYTES = 256 << 20
 #: weights by preference: the first pattern that matches anything
 _WEIGHTS = ("model*.safetensors", "adapter_model.safetensors", "pytorch_model*.bin", "adapter_model.bin")
 _INDEXES = (INDEX, TORCH_INDEX)
@@ -21,7 +23,7 @@ _INDEXES = (INDEX, TORCH_INDEX)
 
 def side_files(model: HubModel) -> list[HubFile]:
     """Configuration, tokenizer, card and what else lies beside the weights; see ``Checkpoint.side_names``."""
-    return [f for path, f in sorted(model.files.items()) if _is_side(path)]
+    return [f for path, f in sorted(model.files.items()) if _is_side(path) and f.size <= _LARGEST_SIDE_BYTES]
 
 
 def _is_side(path: str) -> bool:
@@ -79,8 +81,13 @@ def one_file(model: HubModel, path: str) -> list[HubFile]:
 
     Raises
     ------
-    InputMissing : it is not there
+    InputMissing : it is not there, or a folder
     """
+    if any(name.startswith(f"{path}/") for name in model.files):
+        raise InputMissing(
+            f"{model}: {path} is a folder",
+            f"Fetch it whole with `streamconv fetch --all {model.repo}`, then convert the folder that it tells.",
+        )
     if path not in model.files:
         near = [p for p in model.files if p.rpartition(".")[2] == path.rpartition(".")[2]]
         raise InputMissing(f"{model} has no file {path}", f"It has {shown_list(near)}." if near else "")

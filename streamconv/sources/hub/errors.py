@@ -17,8 +17,8 @@ def refusal(status: int, headers: Mapping[str, str], what: str, endpoint: str, h
     repo = "/".join(what.split("/")[:2]).split("@")[0]
     if code == "GatedRepo":
         return NoPermission(
-            f"{what} is gated: its owner wants to know who uses it{reason}",
-            f"Ask for access at {endpoint}/{repo}, then use your token. {'' if has_token else _LOG_IN}".rstrip(),
+            f"{what} is gated: {'your token has no access to it' if has_token else 'its owner wants to know who uses it'}{reason}",
+            f"Accept its licence at {endpoint}/{repo}. {'' if has_token else f'Then: {_LOG_IN}'}".rstrip(),
         )
     if code == "RevisionNotFound":
         return InputMissing(f"{what}: the hub has no such revision{reason}", f"See {endpoint}/{repo}/commits/main")
