@@ -6,7 +6,6 @@ from collections.abc import Iterable, Sequence
 from functools import cache as once
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ..rows import Floats
 from .decoded_rows import DecodedRows, Span, share
@@ -22,11 +21,11 @@ PRECISION = {"BF16": 8, "F16": 11, "F32": _F32}
 
 
 @once
-def pairs(table: tuple[float, ...], high_first: bool) -> NDArray[np.uint64]:
-    """Both values of every byte: uint64[256] of the bits of two float32."""
+def pairs(table: tuple[float, ...], high_first: bool) -> Floats:
+    """Both values of every byte: float32[256, 2]."""
     values = np.array(table, np.float32)
     low, high = np.tile(values, 16), np.repeat(values, 16)
-    return frozen(np.stack([high, low] if high_first else [low, high], axis=1).view(np.uint64).reshape(-1))
+    return frozen(np.stack([high, low] if high_first else [low, high], axis=1))
 
 
 class NibbleRows(DecodedRows):

@@ -1,20 +1,22 @@
 """Codes of four bits, two a byte, with one scale per block of the flat tensor.
 
-A byte is looked up as a whole: a table of 256 pairs gives both of its values in one 8-byte load, and a second pass, which is
-vectorized, multiplies a run of values by their scales while it is in the first-level cache. That is three times as fast as
-looking up nibble after nibble, and the products are the same single float32 multiplications.
+A byte is looked up as a whole: a table of 256 pairs gives both of its values in one 8-byte load, and four of these make a
+vector, which is multiplied by the scale on its way to memory. That is four times as fast as looking up nibble after nibble,
+and the products are the same single float32 multiplications.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-from ...quant.lanes import kernel
+from ...quant.lanes import inline, kernel
 from . import mapped
 from .rounding import rounded_bf16, rounded_f16
+from .vectors import WIDTH, put_products
 
-#: bytes expanded before they are scaled; 8 KiB of values
-_RUN = 1024
+#: elements made before they are rounded, 8 KiB; a block may exceed it
+_RUN = np.uint64(2048)
+_ONE, _TWO, _WIDTH = np.uint64(1), np.uint64(2), np.uint64(WIDTH)
 
 
 @kernel
@@ -22,37 +24,39 @@ def expand(packed, pairs, scales, block, phase, precision, out):  # type: ignore
     """``out = code value · scale of its block``, one float32 product, then rounded to the type wanted.
 
     packed : uint8[n / 2]
-    pairs : uint64[256], the bits of the two float32 values of each byte, the first in the low half
+    pairs : float32[256, 2], the two values of each byte
     scales : float32[at least the blocks touched], the first for the block in which ``out`` begins
     block : int64, elements of a block, even
     phase : int64, elements of the first block that lie before ``out``, even
     precision : int64, significant bits wanted: 8 for bfloat16, 11 for float16, 24 for float32
     out : float32[n], n even
     """
-    words = out.view(np.uint64)
-    n = np.uint64(len(packed))
-    start = np.uint64(0)
-    while start < n:
-        stop = min(start + np.uint64(_RUN), n)
-        source, target = packed[start:stop], words[start:stop]
-        for i in range(len(source)):
-            target[i] = pairs[source[i]]
-        at, end = 2 * np.int64(start), 2 * np.int64(stop)
-        while at < end:
-            number = (phase + at) // block
-            limit = min((number + 1) * block - phase, end)
-            scale, values = scales[number], out[at:limit]
-            for i in range(len(values)):
-                values[i] = values[i] * scale
-            at = limit
-        run = out[2 * np.int64(start) : end]
+    n, at, number = np.uint64(len(out)), np.uint64(0), np.uint64(0)
+    limit = np.uint64(block - phase)
+    while at < n:
+        start = at
+        while at < min(start + _RUN, n):
+            end = min(limit, n)
+            _products(packed, pairs, scales[number], out, at, end)
+            at, limit, number = end, limit + np.uint64(block), number + _ONE
+        run = out[start:at]
         if precision == 8:
             for i in range(len(run)):
                 run[i] = rounded_bf16(run[i])
         elif precision == 11:
             for i in range(len(run)):
                 run[i] = rounded_f16(run[i])
-        start = stop
+
+
+@inline
+def _products(packed, pairs, scale, out, start, stop):  # type: ignore[no-untyped-def]
+    """Elements ``start..stop``, uint64 and even, of one block."""
+    whole = (stop - start) // _WIDTH
+    for k in range(whole):
+        put_products(pairs, packed, scale, out, start + _WIDTH * k)
+    for at in range(start + _WIDTH * whole, stop, _TWO):
+        byte = packed[at // _TWO]
+        out[at], out[at + _ONE] = pairs[byte, 0] * scale, pairs[byte, 1] * scale
 
 
 @kernel
@@ -99,6 +103,6 @@ def ggml_order(blocks, scales, out):  # type: ignore[no-untyped-def]
 def warm_up() -> None:
     """Compile all kernels of this file."""
     x, scales, table = np.zeros(32, np.float32), mapped(32, dtype=np.float32), mapped(256, dtype=np.float32)
-    expand(mapped(16), mapped(256, dtype=np.uint64), scales, 32, 0, 24, x)
+    expand(mapped(16), mapped(256, 2, dtype=np.float32), scales, 32, 0, 24, x)
     nested_scales(mapped(1), table, scales, 256, 0, np.float32(0), x)
     ggml_order(mapped(1, 16), mapped(1), np.zeros((1, 17), np.uint8))

@@ -1,16 +1,15 @@
-"""The one rounding at the end of every decoder: float32 to the values of a 16-bit type, in place.
-
-After an edit here delete numba's cache: it does not notice that a helper changed which another file's kernel took in.
-"""
+"""The one rounding at the end of every decoder: float32 to the values of a 16-bit type, in place."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from ...quant.lanes import HALF, bits, f32_to_bf16, from_bits, inline, kernel
+from ...quant.lanes import HALF, bits, from_bits, inline, kernel
 
 _ABS, _SIGN = np.int32(0x7FFFFFFF), np.int32(-0x80000000)
 _INFINITE = np.int32(0x7F800000)
+#: what makes a NaN a quiet one, which keeps it a NaN when its lower half goes; and the half that stays
+_QUIET, _HIGH_HALF = np.int32(0x400000), np.int32(-0x10000)
 #: bits of 2^-14, the smallest normal float16, and of 2^16, where float16 ends
 _F16_NORMAL, _F16_END = np.int32(0x38800000), np.int32(0x47800000)
 
@@ -18,7 +17,9 @@ _F16_NORMAL, _F16_END = np.int32(0x38800000), np.int32(0x47800000)
 @inline
 def rounded_bf16(v):  # type: ignore[no-untyped-def]
     """The nearest bfloat16, ties to even, still float32."""
-    return from_bits(np.int32(f32_to_bf16(v) << 16))
+    u = bits(v)
+    nearest = np.int32(np.int32(u + np.int32(0x7FFF)) + np.int32((u >> 16) & 1))
+    return from_bits(np.int32((nearest if v == v else np.int32(u | _QUIET)) & _HIGH_HALF))
 
 
 @inline
