@@ -143,15 +143,13 @@ class Job:
             files.make_dir(plan.job_dir)
             lock = JobLock(plan.job_dir / "lock")
             stack.callback(lock.close)
-            journal = _unfinished(plan, force or anew)
+            notes: list[str] = []
+            journal = _unfinished(plan, force or anew, notes)
             if journal is not None and anew:
                 journal.close()
                 journal = None
-            notes: list[str] = []
             fresh = journal is None
             if journal is None:
-                if (plan.job_dir / "index.wal").exists() and not (force or anew):
-                    notes.append("the unfinished job's index was unusable; starting over")
                 for path in [plan.job_dir / "index.wal", *plan.job_dir.glob("data-*.part")]:
                     files.remove_file(path)
                 if plan.staging.exists():
@@ -162,7 +160,7 @@ class Job:
             parts = [_open_part(plan, i, publishing, stack, notes) for i in range(len(plan.files))]
             chunks = plan.chunks()
             if journal is None:
-                journal = Journal.create(plan.job_dir / "index.wal", len(chunks), plan.fingerprint)
+                journal = Journal.create(plan.job_dir / "index.wal", len(chunks), plan.fingerprint, plan.inputs_digest)
             elif not (plan.job_dir / "plan.json").exists():
                 _write_plan(plan)
             stack.callback(journal.close)
@@ -295,26 +293,39 @@ def _empty(folder: Path) -> None:
             files.remove_file(path)
 
 
-def _unfinished(plan: Plan, force: bool) -> Journal | None:
-    """The index of an unfinished job that ``plan`` may go on with; None when there is none, or none that ``force`` spares."""
-    journal = None
+def _unfinished(plan: Plan, force: bool, notes: list[str]) -> Journal | None:
+    """The index of an unfinished job that ``plan`` may go on with; None when there is none, or none that can be trusted.
+
+    Raises
+    ------
+    PlanDiffers, InputChanged : it belongs to another plan or to other inputs, and not ``force``
+    """
+    path, journal = plan.job_dir / "index.wal", None
     try:
-        journal = Journal.open(plan.job_dir / "index.wal")
-        if journal is not None:
-            _check_inputs(plan)
-            if journal.header.fingerprint != plan.fingerprint:
-                raise PlanDiffers(
-                    f"{plan.job_dir} holds an unfinished job that was planned differently{_difference(plan)}",
-                    "Repeat that command to finish it, or start over with --force.",
-                )
-    except BaseException as e:
-        if journal is not None:
-            journal.close()
-        # The fingerprint knows a sample of each input only: where one was changed, equal ones do not make the chunks ours.
-        if force and isinstance(e, (PlanDiffers, InputChanged)):
+        journal = Journal.open(path)
+        if journal is None:
+            if path.exists() and not force:
+                notes.append("the unfinished job's index was unusable; starting over")
             return None
-        raise
-    return journal
+        # The fingerprint knows a sample of each input only: where one was touched, equal ones do not make the chunks ours.
+        if journal.header.inputs != plan.inputs_digest:
+            _refuse_changed_inputs(plan)
+        if journal.header.fingerprint != plan.fingerprint:
+            raise PlanDiffers(
+                f"{plan.job_dir} holds an unfinished job that was planned differently{_difference(plan)}",
+                "Repeat that command to finish it, or start over with --force.",
+            )
+        if journal.header.inputs in (plan.inputs_digest, bytes(16)):
+            return journal
+        notes.append("an input was touched since the unfinished job was planned; starting over")
+    except (PlanDiffers, InputChanged):
+        if not force:
+            if journal is not None:
+                journal.close()
+            raise
+    if journal is not None:
+        journal.close()
+    return None
 
 
 def _open_part(plan: Plan, index: int, publishing: bool, stack: ExitStack, notes: list[str]) -> int:
@@ -360,8 +371,8 @@ def _difference(plan: Plan) -> str:
     return "".join(f"; {k}: {old[k]} there, {plan.description[k]} now" for k in differing[:3])
 
 
-def _check_inputs(plan: Plan) -> None:
-    """Refuse to go on when an input was touched since the job was planned."""
+def _refuse_changed_inputs(plan: Plan) -> None:
+    """Raise InputChanged, and name the file, when an input was written since the job was planned, as far as plan.json tells."""
     old = {}
     recorded = _recorded(plan).get("inputs")
     for entry in recorded if isinstance(recorded, list) else []:

@@ -33,7 +33,7 @@ from . import files
 
 _PAGE = 4096
 _SLOT = 128
-_HEADER = struct.Struct("<4sIQBxxxxxxxQQQQ32sd")
+_HEADER = struct.Struct("<4sIQBxxxxxxxQQQQ32sd16s")
 _STAMP = struct.Struct("<4sBxxxIIQQQQQd16sdfIQ")
 _CRC = struct.Struct("<I")
 _HEADER_MAGIC, _SLOT_MAGIC, _VERSION = b"SCVJ", b"SLOT", 1
@@ -55,6 +55,7 @@ class Header:
     nonce : random number of the run that wrote it; a run that meets another nonce has lost the job and stops
     clean_generation : generation of the last orderly stop
     fingerprint : SHA-256 of the plan
+    inputs : digest of the identity of the input files when the job was planned; zeros where nobody recorded it
     """
 
     generation: int
@@ -64,6 +65,7 @@ class Header:
     nonce: int
     clean_generation: int
     fingerprint: bytes
+    inputs: bytes = bytes(16)
 
 
 @dataclass(frozen=True, slots=True)  # one a chunk
@@ -117,10 +119,10 @@ class Journal:
         self.header = header
 
     @classmethod
-    def create(cls, path: Path, n_slots: int, fingerprint: bytes) -> Journal:
+    def create(cls, path: Path, n_slots: int, fingerprint: bytes, inputs: bytes = bytes(16)) -> Journal:
         """A new index with all slots pending, whole and durable before its name exists."""
         salt, nonce = (int.from_bytes(os.urandom(8), "little") | 1 for _ in range(2))
-        header = Header(1, RUNNING, n_slots, salt, nonce, 0, fingerprint)
+        header = Header(1, RUNNING, n_slots, salt, nonce, 0, fingerprint, inputs)
         temporary = path.with_name(path.name + ".tmp")
         files.remove_file(temporary)
         fd = files.open_for_writing(temporary, create=True)
@@ -166,8 +168,8 @@ class Journal:
             block = files.pread_exactly(fd, _PAGE, page * _PAGE, path)
             if len(block) < _PAGE or not _intact(block):
                 continue
-            magic, version, generation, state, n_slots, salt, nonce, clean, fingerprint, _time = _HEADER.unpack_from(
-                block
+            magic, version, generation, state, n_slots, salt, nonce, clean, fingerprint, _time, inputs = (
+                _HEADER.unpack_from(block)
             )
             if magic != _HEADER_MAGIC:
                 continue
@@ -177,7 +179,7 @@ class Journal:
                     f"Finish it with the version that began it; to begin anew, remove {path}.",
                 )
             if found is None or generation > found.generation:
-                found = Header(generation, state, n_slots, salt, nonce, clean, fingerprint)
+                found = Header(generation, state, n_slots, salt, nonce, clean, fingerprint, inputs)
         return found
 
     def take_over(self) -> None:
@@ -200,7 +202,7 @@ class Journal:
         h = header
         payload = _HEADER.pack(
             _HEADER_MAGIC, _VERSION, h.generation, h.state, h.n_slots, h.salt, h.nonce, h.clean_generation,
-            h.fingerprint, time.time(),
+            h.fingerprint, time.time(), h.inputs,
         )  # fmt: skip
         files.pwrite_all(self._fd, _sealed(payload, _PAGE), h.generation % 2 * _PAGE, self.path)
         files.sync_data(self._fd, self.path)

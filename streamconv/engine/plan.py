@@ -115,7 +115,7 @@ class Plan:
     files, placements : the layout
     folder : when the output is a folder, the one all files lie in; it gets its name in one step
     fingerprint : SHA-256 over everything that decides the output's bytes
-    inputs : identity of every file read, JSON-able; a difference on resume means a changed input
+    inputs : identity of every file read, JSON-able: ``name``, ``size``, ``mtime_ns`` and what else tells that it was touched
     verify_inputs : raises InputChanged when an input is no longer what it was when the plan was made
     description : for people and ``plan.json``
     """
@@ -145,6 +145,11 @@ class Plan:
     def staging(self) -> Path:
         """What becomes ``folder`` when the output is one."""
         return self.job_dir / "out"
+
+    @property
+    def inputs_digest(self) -> bytes:
+        """16 bytes that are others when an input was touched; never zeros."""
+        return fingerprint(list(self.inputs))[:16]
 
     @property
     def total_bytes(self) -> int:

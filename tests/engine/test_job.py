@@ -220,6 +220,24 @@ def test_a_touched_input_is_refused_and_the_job_stays(tmp_path: Path) -> None:
     go(make_plan(tmp_path, toys()))
 
 
+def test_a_lost_plan_does_not_hide_that_an_input_was_touched(tmp_path: Path, expected: bytes) -> None:
+    plan = make_plan(tmp_path, toys())
+    interrupted(plan, 50)
+    (plan.job_dir / "plan.json").unlink()
+    outcome = go(make_plan(tmp_path, toys(), mtime_ns=2))
+    assert outcome.resumed_bytes == 0
+    assert outcome.notes == ["an input was touched since the unfinished job was planned; starting over"]
+    assert (tmp_path / "out.bin").read_bytes() == expected
+
+
+def test_a_plan_that_rotted_accuses_no_input(tmp_path: Path) -> None:
+    plan = make_plan(tmp_path, toys())
+    interrupted(plan, 50)
+    text = (plan.job_dir / "plan.json").read_text()
+    (plan.job_dir / "plan.json").write_text(text.replace('"mtime_ns": 1', '"mtime_ns": 3'))
+    assert go(plan).resumed_bytes > 0
+
+
 def test_force_over_a_touched_input_keeps_nothing_that_was_made_of_the_old_one(tmp_path: Path) -> None:
     interrupted(make_plan(tmp_path, toys()), 50)
     assert go(make_plan(tmp_path, toys(), mtime_ns=2), force=True).resumed_bytes == 0

@@ -161,6 +161,13 @@ def test_progress_is_readable_while_a_run_holds_the_index(journal: Journal) -> N
     assert (header.n_slots, [s.chunk for s in stamps]) == (5, [4])
 
 
+def test_an_index_from_before_inputs_were_recorded_is_read_on(journal: Journal, tmp_path: Path) -> None:
+    assert _reopened(journal).header.inputs == bytes(16)
+    other = _reopened(Journal.create(tmp_path / "other.wal", 5, PRINT, b"i" * 16))
+    other.take_over()
+    assert _reopened(other).header.inputs == b"i" * 16
+
+
 def test_forgotten_chunks_are_pending_again(journal: Journal) -> None:
     journal.stamp(_stamp(i) for i in range(5))
     journal.forget([1, 2])
