@@ -42,8 +42,12 @@ test: $(VENV)/.dev
 test-all: $(VENV)/.dev
 	$(BIN)/python -m pytest -n auto -m "not soak"
 
+# The full numbers of spec and promise: STREAMCONV_SOAK thousandths of 1000 of each kind, and every write call. To see a failure
+# again: STREAMCONV_SEED=<the seed it printed> make soak ONLY=<name of the test>
+SOAK ?= 1000
 soak: $(VENV)/.dev
-	STREAMCONV_ALL_FAULTS=1 $(BIN)/python -m pytest -m "soak or slow" tests/faults tests/hub tests/sources/test_fuzz.py
+	STREAMCONV_SOAK=$(SOAK) STREAMCONV_ALL_FAULTS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -m "soak or slow" $(if $(ONLY),-k "$(ONLY)") \
+		tests/faults tests/hub tests/sources/test_fuzz.py
 
 # Compiled kernels cannot be traced: what their source does is measured where they run as plain Python.
 coverage: $(VENV)/.dev

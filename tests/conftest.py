@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import random
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -59,8 +61,26 @@ def data() -> Path:
     return DATA
 
 
+@pytest.fixture
+def seed() -> int:
+    """STREAMCONV_SEED, else a new one where the full numbers are asked for, else always the same."""
+    return int(
+        os.environ.get("STREAMCONV_SEED") or (random.randrange(1 << 30) if "STREAMCONV_SOAK" in os.environ else 7)
+    )
+
+
+@pytest.fixture
+def tell(record_property: Callable[[str, object], None]) -> Callable[[str], None]:
+    """Function that has a line printed at the end of all tests."""
+    return lambda text: record_property("told", text)
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Say loudly what was not compared with the real thing."""
+    """Say what tests of many faults have counted, and loudly what was not compared with the real thing."""
+    for report in (r for outcome in ("passed", "failed") for r in terminalreporter.getreports(outcome)):
+        for name, text in report.user_properties:
+            if name == "told":
+                terminalreporter.write_line(text)
     if _peers_python() is None:
         terminalreporter.write_line("NOTE: no peers (make peers): nothing was compared with real llama.cpp", red=True)
     if _reference_dir() is None:

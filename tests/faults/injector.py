@@ -1,4 +1,4 @@
-"""Run the command line in a forked child whose write system calls fail, die or lose data at a chosen call."""
+"""Run the command line in a forked child that dies at a chosen moment, or whose write system calls fail or die at a chosen call."""
 
 from __future__ import annotations
 
@@ -7,18 +7,19 @@ import os
 import random
 import signal
 import sys
+import time
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import xxhash
-
 from streamconv import cli
 from streamconv.engine import files
-from streamconv.engine.journal import read_progress
 
-CALLS = ("pwrite", "fdatasync", "fsync", "rename", "posix_fallocate", "ftruncate", "mkdir")
+CALLS = frozenset(
+    ["pwrite", "fdatasync", "fsync", "rename", "posix_fallocate", "ftruncate", "mkdir", "rmdir", "unlink", "symlink"]
+)
 
 
 @dataclass(frozen=True)
@@ -29,13 +30,11 @@ class Fault:
     ----------
     action : ``kill before``, ``kill after``, ``short`` (pwrite takes a third), or the name of an errno
     sticky : every later call fails too
-    power_loss : data of part files that no fdatasync confirmed is lost when the child is killed
     """
 
     at: int = 0
     action: str = ""
     sticky: bool = False
-    power_loss: bool = False
 
 
 class FaultyOs:
@@ -43,7 +42,6 @@ class FaultyOs:
 
     def __init__(self, fault: Fault) -> None:
         self.fault, self.count = fault, 0
-        self.pending: dict[int, list[tuple[int, bytes]]] = {}
 
     def __getattr__(self, name: str) -> Any:
         real = getattr(os, name)
@@ -60,29 +58,10 @@ class FaultyOs:
         if hit and f.action.startswith("E"):
             number = getattr(errno, f.action)
             raise OSError(number, os.strerror(number))
-        result = self._perform(name, real, *args, **kwargs)
+        result = real(*args, **kwargs)
         if hit and f.action == "kill after":
             os.kill(os.getpid(), signal.SIGKILL)
         return result
-
-    def _perform(self, name: str, real: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        delayed = self.fault.power_loss and name == "pwrite"
-        if delayed and os.readlink(f"/proc/self/fd/{args[0]}").endswith(".part"):
-            self.pending.setdefault(args[0], []).append((args[2], bytes(args[1])))
-            return len(args[1])
-        if name == "fdatasync":
-            self.flush(args[0])
-        return real(*args, **kwargs)
-
-    def flush(self, fd: int) -> None:
-        """Let what is pending for ``fd`` reach the disk."""
-        for offset, data in self.pending.pop(fd, []):
-            os.pwrite(fd, data, offset)
-
-    def pread(self, fd: int, n: int, offset: int) -> bytes:
-        """Reads see pending writes, as they would in the page cache."""
-        self.flush(fd)
-        return os.pread(fd, n, offset)
 
 
 @dataclass(frozen=True)
@@ -94,13 +73,13 @@ class Result:
     calls: int
 
 
-def run(argv: list[str], log: Path, fault: Fault = Fault(), planted: Callable[[], None] | None = None) -> Result:
-    """Run ``streamconv argv`` in a child of this process; imports are warm, so it takes milliseconds."""
+def _forked(argv: list[str], log: Path, before: Callable[[], None], after: Callable[[], None]) -> int:
+    """Run ``streamconv argv`` in a child of this process and return its pid; imports are warm, so it takes milliseconds."""
     sys.stdout.flush()
     sys.stderr.flush()
-    counted = log.with_suffix(".count")
-    counted.unlink(missing_ok=True)
-    pid = os.fork()
+    with warnings.catch_warnings():  # of forking beside other threads: the child has none
+        warnings.simplefilter("ignore", DeprecationWarning)
+        pid = os.fork()
     if pid == 0:
         code = 70
         try:
@@ -108,38 +87,61 @@ def run(argv: list[str], log: Path, fault: Fault = Fault(), planted: Callable[[]
             os.dup2(out, 1)
             os.dup2(out, 2)
             sys.stdout, sys.stderr = open(1, "w", closefd=False), open(2, "w", closefd=False)  # noqa: SIM115
-            faulty = FaultyOs(fault)
-            files.os = faulty  # type: ignore[assignment]
-            if planted:
-                planted()
+            before()
             code = cli.main(argv)
-            for fd in list(faulty.pending):
-                faulty.flush(fd)
+            sys.stdout.flush()
             sys.stderr.flush()
-            counted.write_text(str(faulty.count))
+            after()
         finally:
             os._exit(code)
+    return pid
+
+
+def run(argv: list[str], log: Path, fault: Fault = Fault(), planted: Callable[[], None] | None = None) -> Result:
+    """Run ``streamconv argv`` in a child."""
+    counted = log.with_suffix(".count")
+    counted.unlink(missing_ok=True)
+    faulty = FaultyOs(fault)
+
+    def before() -> None:
+        files.os = faulty  # type: ignore[assignment]
+        if planted:
+            planted()
+
+    pid = _forked(argv, log, before, lambda: counted.write_text(str(faulty.count)) and None)
     _, status = os.waitpid(pid, 0)
     calls = int(counted.read_text()) if counted.exists() else 0
     return Result(os.waitstatus_to_exitcode(status), log.read_text(errors="replace"), calls)
 
 
-def false_stamps(output: Path) -> list[int]:
-    """Chunks whose slot is valid although the bytes are not there: violations of the index's one promise."""
-    job = output.with_name(output.name + ".streamconv")
-    found = read_progress(job / "index.wal")
-    if found is None:
-        return []
-    wrong = []
-    for s in found[1]:
-        part = job / f"data-{s.file + 1}.part"
-        if not part.exists():
-            continue  # published
-        with open(part, "rb") as f:
-            f.seek(s.offset)
-            if xxhash.xxh3_128_digest(f.read(s.length)) != s.digest:
-                wrong.append(s.chunk)
-    return wrong
+def killed_after(seconds: float, argv: list[str], log: Path) -> int | None:
+    """Run ``streamconv argv`` in a child and kill it; its exit code when it was done before."""
+    pid = _forked(argv, log, lambda: None, lambda: None)
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        done, status = os.waitpid(pid, os.WNOHANG)
+        if done:
+            return os.waitstatus_to_exitcode(status)
+        time.sleep(0.0005)
+    os.kill(pid, signal.SIGKILL)
+    _, status = os.waitpid(pid, 0)
+    return None if os.WIFSIGNALED(status) else os.waitstatus_to_exitcode(status)
+
+
+def at_once(argv: list[str], logs: list[Path], planted: Callable[[], None] | None = None) -> list[int]:
+    """Run ``streamconv argv`` in as many children as there are ``logs``, begun at the same moment; their exit codes."""
+    reads, writes = os.pipe()
+
+    def before() -> None:
+        if planted:
+            planted()
+        os.close(writes)
+        os.read(reads, 1)  # ends when the parent closes its side
+
+    pids = [_forked(argv, log, before, lambda: None) for log in logs]
+    os.close(writes)
+    os.close(reads)
+    return [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in pids]
 
 
 def flip(path: Path, rng: random.Random) -> None:

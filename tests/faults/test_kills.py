@@ -1,0 +1,118 @@
+"""Death at random moments, signals, and several jobs on one target: one right result, and nothing committed is lost."""
+
+from __future__ import annotations
+
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from streamconv.engine import files
+
+from .injector import at_once, killed_after
+from .jobs import KINDS, SOAK, Bench, contents
+
+SLOW = pytest.mark.slow
+Tell = Callable[[str], None]
+
+
+def kills_of(kind: str, quick: int, slow: int) -> list[object]:
+    return [
+        *([pytest.param(kind, quick, id=f"{kind}-some")] if kind in ("one file", "merge") else []),
+        pytest.param(kind, SOAK * 2 // 10 if SOAK else slow, marks=SLOW, id=f"{kind}-many"),
+    ]
+
+
+@pytest.mark.parametrize(("bench", "kills"), [p for kind in KINDS for p in kills_of(kind, 6, 20)], indirect=["bench"])
+def test_kills_at_random_moments_lose_nothing_that_was_committed(
+    bench: Bench, kills: int, seed: int, tell: Tell
+) -> None:
+    rng = random.Random(f"{seed} {bench.kind}")
+    whole = min(_seconds(bench) for _ in range(3))
+    count, n_jobs, kept = 0, 0, 0
+    while count < kills:
+        bench.clean()
+        n_jobs += 1
+        where = f"{bench.kind}, seed {seed}, job {n_jobs}"
+        code, committed = None, {}
+        while code is None:
+            code = killed_after(rng.uniform(0, 1.2 * whole), bench.command, bench.log)
+            count += code is None
+            now = {s.chunk: s.digest for s in bench.stamps()}
+            # Once the index is gone, the output is there.
+            assert committed.items() <= now.items() or not (bench.job / "index.wal").exists(), f"{where}: lost"
+            assert bench.violations(where) == []
+            kept += len(now.keys() - committed.keys())
+            committed = now
+        assert code == 0, f"{where}: {bench.log.read_text()}"
+        assert contents(bench.root) == bench.right, where
+    tell(
+        f"{count} kills at random moments of {n_jobs} jobs ({bench.kind}): 0 wrong, 0 of {kept} commits lost, seed {seed}"
+    )
+
+
+def _seconds(bench: Bench) -> float:
+    bench.clean()
+    began = time.monotonic()
+    assert killed_after(60, bench.command, bench.log) == 0
+    return time.monotonic() - began
+
+
+def _locks_do_nothing() -> None:
+    files.lock_exclusively = lambda fd: True  # as on some network filesystems
+
+
+@pytest.mark.parametrize("locks", [True, False], ids=["locks", "locks that do nothing"])
+@pytest.mark.parametrize("n_jobs", [2, 8])
+@pytest.mark.parametrize("races", [1, pytest.param(SOAK // 10 or 5, marks=SLOW)])
+def test_of_several_jobs_on_one_target_one_publishes_and_the_others_step_back(
+    bench: Bench, n_jobs: int, races: int, locks: bool, tell: Tell
+) -> None:
+    logs = [bench.log.with_name(f"log-{k}") for k in range(n_jobs)]
+    stepped_back = 0
+    for race in range(races):
+        bench.clean()
+        codes = at_once(bench.command, logs, None if locks else _locks_do_nothing)
+        texts = [log.read_text() for log in logs]
+        made = [code == 0 and "is complete already" not in text for code, text in zip(codes, texts, strict=True)]
+        assert set(codes) <= {0, 75}, (race, codes, texts)
+        assert sum(made) == 1, (race, codes, texts)
+        assert contents(bench.root) == bench.right, (race, codes, texts)
+        stepped_back += codes.count(75)
+    tell(
+        f"{races} races of {n_jobs} jobs{'' if locks else ', locks doing nothing'}: one published each time,"
+        f" 0 wrong, {stepped_back} stepped back"
+    )
+
+
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+@pytest.mark.parametrize("rounds", [1, pytest.param(SOAK * 70 // 1000 or 4, marks=SLOW)])
+def test_a_signal_stops_the_job_in_order_and_it_can_go_on(
+    tiny_model: Path, tmp_path: Path, signum: int, rounds: int, seed: int, tell: Tell
+) -> None:
+    rng = random.Random(f"{seed} {signum}")
+    out, slowest = tmp_path / "out.gguf", 0.0
+    command = [sys.executable, "-m", "streamconv", "convert", str(tiny_model), str(out), "--type", "BF16"]
+    assert subprocess.run(command, capture_output=True).returncode == 0
+    right = out.read_bytes()
+    for _ in range(rounds):
+        out.unlink()
+        p = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE)
+        time.sleep(rng.uniform(0.1, 0.7))
+        p.send_signal(signum)
+        began = time.monotonic()
+        _, text = p.communicate(timeout=20)
+        slowest = max(slowest, time.monotonic() - began)
+        # Before the handlers are in place the default action ends it; when it was done already it exits 0.
+        assert p.returncode in (-signum, 0), text
+        assert b"Traceback" not in text or p.returncode == -signal.SIGINT  # Python's own, while it still imports
+        assert subprocess.run(command, capture_output=True).returncode == 0
+        assert out.read_bytes() == right
+        assert [x.name for x in tmp_path.iterdir()] == ["out.gguf"]
+    assert slowest < 5
+    tell(f"{rounds} times {signal.Signals(signum).name}: 0 wrong, stopped within {slowest:.2f} s, seed {seed}")
