@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from ..sources.hub.files import Span
 
 MIB = 1 << 20
+#: room that must stay on a disk beyond what is planned: for indexes, logs and whatever else writes there meanwhile
 _RESERVE_BYTES = 64 * MIB
 #: With --evict: bytes that may lie here before somebody asks for them, and those of chunks that are not committed yet.
 _AHEAD_BYTES, _OPEN_BYTES = 512 * MIB, 512 * MIB
@@ -308,8 +309,9 @@ class Supply:
         hint = "Free some space, or move the cache with STREAMCONV_CACHE."
         if not self._evict and evicting <= free:
             hint = f"With --evict {evicting:,} bytes are enough: what was converted is given back at once."
-        what = f" for what is fetched and {output:,} for the output" if shared else ""
-        raise WriteFailed(f"{parent}: {need:,} bytes are needed{what}, {free:,} are free", hint)
+        for_output = f", {output:,} for the output" if shared else ""
+        what = f"{self.disk_bytes():,} for what is fetched{for_output}, {_RESERVE_BYTES:,} to spare"
+        raise WriteFailed(f"{parent}: {need:,} bytes are needed ({what}), {free:,} are free", hint)
 
     # What the transfer tells; see ``engine.transfer.Observer``.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import time
@@ -13,6 +14,8 @@ from pathlib import Path
 import pytest
 from hub_cases import MODEL, WEIGHTS, Run, tensor_bytes
 from server import Hub, Slow
+
+from streamconv.engine import files
 
 Start = Callable[..., subprocess.Popen[str]]
 
@@ -91,3 +94,15 @@ def test_what_is_fetched_under_umask_077_is_private(run: Run, cache: Path) -> No
         os.umask(old)
     for path in [cache, *cache.rglob("*")]:
         assert path.is_symlink() or not path.stat().st_mode & 0o077, path
+
+
+def test_a_disk_that_holds_the_output_but_not_the_inputs_too_is_refused_with_what_is_needed(
+    here: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(files, "free_bytes", lambda folder: (64 << 20) + 10_000_000)
+    refused = here("convert", MODEL, tmp_path / "x.gguf", "--type", "q8_0")
+    assert refused.code == 74
+    assert re.search(
+        r"bytes are needed \([\d,]+ for what is fetched, [\d,]+ for the output, 67,108,864 to spare\)", refused.err
+    )
+    assert "77,108,864 are free" in refused.err
