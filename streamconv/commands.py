@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import argparse
-import glob
 import json
 import os
-import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from . import conversion, progress
-from .engine.journal import read_progress
 from .engine.run import Outcome
 from .errors import BadInput, CannotCreate, InputMissing, NoPermission, StreamconvError, UsageError
 from .progress import count, duration, size
@@ -95,21 +94,12 @@ def _run(a: argparse.Namespace, prepared: conversion.Prepared, options: conversi
     """Carry out what is planned, and say how it went."""
     began = time.monotonic()
     if a.report:
-        folder = Path(a.report).absolute().parent
-        if not folder.is_dir():
-            raise CannotCreate(
-                f"{a.report}: the folder of the report is not there", f"Create it first: mkdir -p {folder}"
-            )
-        if not os.access(folder, os.W_OK | os.X_OK):
-            raise NoPermission(f"{a.report}: the folder of the report may not be written")
+        _check_report(a.report)
     reporter = progress.reporter(quiet=a.quiet, as_json=a.json)
     for text in prepared.warnings:
         reporter.message(f"note: {text}")
-    try:
+    with _progress_in_errors(reporter):
         outcome = conversion.execute(prepared, options, reporter)
-    except StreamconvError as e:
-        e.progress = (reporter.done, reporter.total, reporter.done - reporter.resumed)
-        raise
     if a.report:
         conversion.write_report(prepared, outcome, Path(a.report))
     if a.json:
@@ -117,6 +107,25 @@ def _run(a: argparse.Namespace, prepared: conversion.Prepared, options: conversi
     elif not a.quiet:
         print(_summary(prepared, outcome, reporter, time.monotonic() - began), flush=True)
     return 0
+
+
+def _check_report(path: str) -> None:
+    """Refuse a report that could not be written in the end."""
+    folder = Path(path).absolute().parent
+    if not folder.is_dir():
+        raise CannotCreate(f"{path}: the folder of the report is not there", f"Create it first: mkdir -p {folder}")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise NoPermission(f"{path}: the folder of the report may not be written")
+
+
+@contextmanager
+def _progress_in_errors(reporter: progress.Silent) -> Iterator[None]:
+    """Let an error that ends a run tell how far it came."""
+    try:
+        yield
+    except StreamconvError as e:
+        e.progress = (reporter.done, reporter.total, reporter.done - reporter.resumed)
+        raise
 
 
 def merge(a: argparse.Namespace) -> int:
@@ -201,55 +210,56 @@ def _show(a: argparse.Namespace, prepared: conversion.Prepared, options: convers
             prepared.supply.close()
     if a.json:
         print(json.dumps(facts, indent=1), flush=True)
-        return 0
-    if not a.quiet:
-        several = len(facts["outputs"]) > 1
-        path = ""
-        for t in facts["tensors"]:
-            if several and t["output"] != path:
-                path = t["output"]
-                print(f"-- {path}")
-            shape = " x ".join(map(str, t["shape"]))
-            print(f"{t['name']:40} {shape:>16} {t['source_type']:>5} -> {t['type']:8} {t['bytes']:>14,}  {t['reason']}")
-    if a.quiet:
-        return 0
+    elif not a.quiet:
+        print("\n".join([*_tensor_lines(facts), *_plan_lines(facts)]))
+    return 0
+
+
+def _tensor_lines(facts: dict[str, Any]) -> Iterator[str]:
+    """A line for every tensor of a plan."""
+    path = facts["outputs"][0]["path"] if len(facts["outputs"]) == 1 else ""
+    for t in facts["tensors"]:
+        if t["output"] != path:
+            path = t["output"]
+            yield f"-- {path}"
+        shape = " x ".join(map(str, t["shape"]))
+        yield f"{t['name']:40} {shape:>16} {t['source_type']:>5} -> {t['type']:8} {t['bytes']:>14,}  {t['reason']}"
+
+
+def _plan_lines(facts: dict[str, Any]) -> Iterator[str]:
+    """What a plan amounts to."""
     for o in facts["outputs"]:
         n_tensors = sum(t["output"] == o["path"] for t in facts["tensors"])
-        print(
+        yield (
             f"{facts['architecture']}, {o['type']}: {count(o['parameters'])} weights in {n_tensors} tensors,"
             f" {o['bits_per_weight']:.2f} bits per weight"
         )
-    print(
-        f"reads {size(facts['input_bytes'])}, writes {size(facts['output_bytes'])} to {', '.join(facts['files'])}\n"
+    yield f"reads {size(facts['input_bytes'])}, writes {size(facts['output_bytes'])} to {', '.join(facts['files'])}"
+    yield (
         f"disk: {size(facts['disk_bytes'])} while it runs; memory: {size(facts['ram_bytes'])} budget,"
         f" {facts['threads']} threads, {facts['chunks']} chunks"
     )
     if facts["fetch"] is not None:
         fetch = facts["fetch"]
-        print(
+        yield (
             f"fetches {size(fetch['missing_bytes'])} of {', '.join(fetch['models'])}: takes {size(fetch['disk_bytes_keep'])}"
             f" of disk, with --evict at most {size(fetch['disk_bytes_evict'])} at a time"
         )
         if left := fetch["left_out"]:
             names = f"{', '.join(left[:3])}{f' and {len(left) - 3} more' if len(left) > 3 else ''}"
-            print(f"leaves {size(fetch['left_out_bytes'])} that it does not need: {names}")
-    for text in facts["warnings"]:
-        print(f"note: {text}")
+            yield f"leaves {size(fetch['left_out_bytes'])} that it does not need: {names}"
+    yield from (f"note: {text}" for text in facts["warnings"])
     if facts["left_out"]:
-        print(f"note: {len(facts['left_out'])} tensors are left out, such as {next(iter(facts['left_out']))}")
-    return 0
+        yield f"note: {len(facts['left_out'])} tensors are left out, such as {next(iter(facts['left_out']))}"
 
 
 def fetch(a: argparse.Namespace) -> int:
     """``streamconv fetch``."""
     reporter = progress.reporter(quiet=a.quiet, as_json=a.json)
-    try:
+    with _progress_in_errors(reporter):
         found = conversion.fetch(
             a.source, reporter, everything=a.all, offline=a.offline, refresh=a.refresh, stop_after_s=a.stop_after
         )
-    except StreamconvError as e:
-        e.progress = (reporter.done, reporter.total, reporter.done - reporter.resumed)
-        raise
     name = f"{found.model.repo}@{found.model.commit}"
     if a.json:
         facts = {
@@ -266,37 +276,17 @@ def fetch(a: argparse.Namespace) -> int:
 
 def status(a: argparse.Namespace) -> int:
     """``streamconv status``."""
-    output = Path(a.output)
-    job_dir = output.with_name(output.name + ".streamconv")
-    if not job_dir.is_dir():
-        stem = "*".join(map(glob.escape, output.stem.split("{type}")))
-        found_files = [*output.parent.glob(f"{stem}-00001-of-*.gguf"), *output.glob("*.safetensors")]
-        found_files += output.parent.glob(stem + output.suffix) if "{type}" in output.name else []
-        if not output.is_file() and not found_files:
-            raise InputMissing(f"{output}: neither finished nor begun", "Give the name that convert was given.")
-        facts: dict[str, Any] = {"status": "done", "resumable": False}
-        print(json.dumps(facts) if a.json else f"{output} is complete")
-        return 0
-    try:
-        recorded = json.loads((job_dir / "plan.json").read_text())
-        total = int(recorded["output size"])
-    except (OSError, ValueError, KeyError, TypeError):
-        recorded, total = {}, 0
-    found = read_progress(job_dir / "index.wal")
-    stamps = found[1] if found else []
-    done_bytes = sum(s.length for s in stamps)
-    chunks = found[0].n_slots if found else 0
-    facts = {
-        "status": "unfinished", "resumable": True, "done": done_bytes, "total": total, "chunks_done": len(stamps),
-        "chunks": chunks, "source": recorded.get("source"), "type": recorded.get("type"), "job": str(job_dir),
-    }  # fmt: skip
+    facts = conversion.status(Path(a.output))
     if a.json:
         print(json.dumps(facts))
+    elif facts["status"] == "done":
+        print(f"{a.output} is complete")
     else:
-        share = f"{100 * done_bytes / total:.0f} %" if total else "unknown share"
+        share = f"{100 * facts['done'] / facts['total']:.0f} %" if facts["total"] else "unknown share"
         print(
-            f"{output} is unfinished: {share} ({size(done_bytes)} of {size(total)}, {len(stamps)} of {chunks} chunks)\n"
-            f"  {recorded.get('type')} from {recorded.get('source')}; run the same convert command again to go on"
+            f"{a.output} is unfinished: {share} ({size(facts['done'])} of {size(facts['total'])},"
+            f" {facts['chunks_done']} of {facts['chunks']} chunks)\n"
+            f"  {facts['type']} from {facts['source']}; run the same convert command again to go on"
         )
     return 0
 
@@ -327,5 +317,5 @@ def check(a: argparse.Namespace) -> int:
         verdict = (
             f"{len(errors)} error{plural}: a loader will refuse it" if errors else "no errors: loaders should take it"
         )
-        print(f"{a.source}: {verdict}", file=sys.stdout)
+        print(f"{a.source}: {verdict}")
     return 65 if errors else 0

@@ -12,6 +12,7 @@ from .outputs import prepare
 from .prepared import Output, OutputTensor, Prepared
 from .reports import describe, write_report
 from .requantizing import measured
+from .unfinished import status
 
 __all__ = [
     "RECIPES",
@@ -30,5 +31,6 @@ __all__ = [
     "open_stored",
     "prepare",
     "prepare_adapter",
+    "status",
     "write_report",
 ]

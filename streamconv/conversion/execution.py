@@ -14,6 +14,7 @@ from ..errors import InputChanged, StreamconvError
 from .options import Options
 from .prepared import Prepared
 
+#: with --evict: a commit after so many bytes, for what they were made of keeps its disk space until then
 _EVICT_WINDOW = 32 << 20
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -26,6 +25,7 @@ from .prepared import Output, OutputTensor, Prepared
 from .requantizing import notes
 from .supply import Supply
 from .types import TypedModel, idle_rules, typed_models
+from .unfinished import recorded_plan
 
 _PLACEHOLDER = "{type}"
 
@@ -87,11 +87,10 @@ def supplied(output: Path, options: Options, plan: Callable[[Supply], tuple[Chec
 
 def _pins(output: Path) -> dict[str, str]:
     """The commits that an unfinished job for ``output`` was planned with, by reference."""
-    try:
-        recorded = json.loads(output.with_name(output.name + ".streamconv").joinpath("plan.json").read_text())
-        return {str(k): str(v) for k, v in recorded["revisions"].items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    revisions = recorded_plan(output).get("revisions")
+    if not isinstance(revisions, dict):
         return {}  # none of them is from the hub, or the file is damaged: what is remembered decides
+    return {str(name): str(commit) for name, commit in revisions.items()}
 
 
 def _refuse_own_input(checkpoint: Checkpoint, outputs: Sequence[Path]) -> None:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from .. import models
 from ..errors import UsageError
 from ..metadata import Metadata
 from ..quant import converter_types, filetypes, imatrix, mix
+from ..quant.types import TensorType
 from ..rows import RowSource
 from ..sources.checkpoint import Checkpoint
 from .options import Options
@@ -152,7 +152,7 @@ def _has_type_options(options: Options) -> bool:
 
 
 def _mix_options(options: Options) -> mix.MixOptions:
-    def tensor_type(text: str | None) -> Any:
+    def tensor_type(text: str | None) -> TensorType | None:
         return filetypes.parse_tensor_type(text) if text else None
 
     return mix.MixOptions(

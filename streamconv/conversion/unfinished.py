@@ -1,0 +1,62 @@
+"""What a job folder tells of a job, without taking it over."""
+
+from __future__ import annotations
+
+import glob
+import json
+from pathlib import Path
+from typing import Any
+
+from ..engine.journal import read_progress
+from ..errors import InputMissing
+
+
+def job_folder(output: Path) -> Path:
+    """Where the unfinished job for ``output`` is, if there is one; see ``engine.plan.Plan.job_dir``."""
+    return output.with_name(output.name + ".streamconv")
+
+
+def recorded_plan(output: Path) -> dict[str, Any]:
+    """The ``plan.json`` of the unfinished job for ``output``; {} where there is none or it is damaged."""
+    try:
+        record = json.loads((job_folder(output) / "plan.json").read_text())
+    except (OSError, ValueError):
+        return {}
+    return record if isinstance(record, dict) else {}
+
+
+def status(output: Path) -> dict[str, Any]:
+    """How far the job for ``output`` is, JSON-able: ``status`` is ``done`` or ``unfinished``; the latter has more to tell.
+
+    Parameters
+    ----------
+    output : as ``convert`` was given it, ``{type}`` included
+
+    Raises
+    ------
+    InputMissing : there is neither such an output nor a job for it
+
+    Notes
+    -----
+    Not checked: that a finished output is whole, or that an unfinished one holds what its index says; the next run does.
+    """
+    folder = job_folder(output)
+    if not folder.is_dir():
+        if not _is_there(output):
+            raise InputMissing(f"{output}: neither finished nor begun", "Give the name that convert was given.")
+        return {"status": "done", "resumable": False}
+    record, found = recorded_plan(output), read_progress(folder / "index.wal")
+    header, stamps = found if found else (None, [])
+    total = record.get("output size")
+    return {
+        "status": "unfinished", "resumable": True, "done": sum(s.length for s in stamps),
+        "total": total if isinstance(total, int) else 0, "chunks_done": len(stamps), "chunks": header.n_slots if header else 0,
+        "source": record.get("source"), "type": record.get("type"), "job": str(folder),
+    }  # fmt: skip
+
+
+def _is_there(output: Path) -> bool:
+    """Whether a finished output has this name: a file, the first of its shards, files by type, or a folder of weights."""
+    stem = "*".join(map(glob.escape, output.stem.split("{type}")))
+    patterns = [f"{stem}-00001-of-*.gguf", *([stem + output.suffix] if "{type}" in output.name else [])]
+    return output.is_file() or any(output.glob("*.safetensors")) or any(any(output.parent.glob(p)) for p in patterns)
