@@ -110,8 +110,12 @@ class MappedFile:
         """Give the whole pages inside the range back to the system.
 
         Pages on the edges are kept, a neighbour may be reading them. Bytes that are needed after all are read again, so this
-        never changes a result. The order matters: fadvise skips pages that are still mapped.
+        never changes a result.
         """
+        self._release(offset, length)
+
+    def _release(self, offset: int, length: int, cached: bool = False) -> None:
+        """Unmap the pages and, unless they are to stay ``cached``, drop them; in this order: fadvise skips mapped pages."""
         start = -(-offset // mmap.PAGESIZE) * mmap.PAGESIZE
         stop = offset + length
         if stop < self.size:
@@ -122,7 +126,7 @@ class MappedFile:
         with suppress(OSError):
             if self._map is not None and hasattr(mmap, "MADV_DONTNEED"):
                 self._map.madvise(mmap.MADV_DONTNEED, start, stop - start)
-            if hasattr(os, "posix_fadvise"):
+            if hasattr(os, "posix_fadvise") and not cached:
                 os.posix_fadvise(self._fd, start, stop - start, os.POSIX_FADV_DONTNEED)
 
     def describe(self, data_start: int) -> InputFile:

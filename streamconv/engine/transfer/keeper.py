@@ -95,6 +95,10 @@ class Keeper:
         """They are no more."""
         self._pins.subtract((part, i) for i in indexes)
 
+    def has_summed(self, part: Part, index: int) -> bool:
+        """Whether this range need not be read any more for the digest of ``part``."""
+        return part not in self._sums or index < self._sums[part].at
+
     def lying_bytes(self) -> int:
         """About how many bytes of unfinished files take disk space, heads left out."""
         unfinished = [p for p in self._transfer.parts if not p.whole]
@@ -206,8 +210,8 @@ class Keeper:
                 part.doubt(index)
             else:
                 part.doubt(index)
-            if good and not self._transfer.settings.cached:
-                part.drop_cache(index)
+            if good and not (self._transfer.settings.cached and self._claims[part, index] > 0):
+                part.drop_cache(index)  # whoever was to read it has done so
         finally:
             with changed:
                 self.unpin(part, [index])

@@ -354,6 +354,12 @@ class Arriving:
                 transfer.crew.hint(new)
                 transfer.go()
 
+    def is_summed(self, offset: int, length: int) -> bool:
+        """Whether these bytes have gone into the digest of the whole file; also where it is not made, or no more."""
+        part = self.part
+        with self.transfer.changed:
+            return part.whole or all(self.transfer.keeper.has_summed(part, i) for i in part.cut.touched(offset, length))
+
     def claim(self, offset: int, length: int) -> None:
         """These bytes will be read once more; fetch them in the order of the claims and keep them until ``unclaim``."""
         part, transfer = self.part, self.transfer

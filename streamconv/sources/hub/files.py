@@ -50,6 +50,9 @@ class Arriving(Protocol):
     def prefetch(self, offset: int, length: int) -> None:
         """These bytes will be read soon."""
 
+    def is_summed(self, offset: int, length: int) -> bool:
+        """Whether nobody needs to read these bytes any more for the digest of the whole file."""
+
     def claim(self, offset: int, length: int) -> None:
         """These bytes will be read once more."""
 
@@ -138,6 +141,10 @@ class ArrivingFile(MappedFile):
             super().prefetch(offset, length)
         else:
             self._arriving.prefetch(offset, length)
+
+    def release(self, offset: int, length: int) -> None:
+        """See ``MappedFile.release``; what has not gone into the file's digest yet stays cached, or it would be read from disk."""
+        self._release(offset, length, cached=not self._arriving.is_summed(offset, length))
 
     def describe(self, data_start: int) -> InputFile:
         """The file's identity; the digest is of the whole content, so nothing needs to be read.
