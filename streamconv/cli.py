@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import errno
 import faulthandler
 import io
 import json
@@ -15,7 +16,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any, NoReturn
 
-from .errors import Interrupted, StreamconvError, UsageError
+from .errors import Interrupted, StreamconvError, UsageError, WriteFailed
 
 _EPILOG = """\
 exit codes: 0 done, 64 usage, 65 bad input data, 66 input missing, 69 network, 70 our bug, 73 cannot create output,
@@ -272,12 +273,30 @@ def _report_error(error: StreamconvError, as_json: bool) -> None:
             "message": error.message, "done": error.progress[0], "total": error.progress[1], "bytes": error.progress[2],
             "next": error.hint,
         }  # fmt: skip
-        print(json.dumps(record), flush=True)
-    print(f"streamconv: {error}", file=sys.stderr, flush=True)
+        with suppress(OSError):
+            print(json.dumps(record), flush=True)
+    with suppress(OSError):
+        print(f"streamconv: {error}", file=sys.stderr, flush=True)
+
+
+def _let_go_of_standard_streams() -> None:
+    """Drop what cannot be printed, lest Python ends with a code of its own when it finds it at exit."""
+    for fd, stream in ((1, sys.stdout), (2, sys.stderr)):
+        try:
+            stream.flush()
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), fd)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code."""
+    try:
+        return _main(argv)
+    finally:
+        _let_go_of_standard_streams()
+
+
+def _main(argv: Sequence[str] | None) -> int:
     _ensure_standard_streams()
     _print_anything()
     with suppress(Exception):  # stderr may be something without a descriptor
@@ -312,13 +331,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         _report_error(e, as_json)
         return e.exit_code
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # nobody listens any more; that is not our error
-        return 0
+        return 0  # nobody listens any more to what is printed after the work; that is not our error
     except KeyboardInterrupt:
         return _die_of(signal.SIGINT)
     except Exception as e:
         if debug:
             raise
+        if isinstance(e, OSError) and e.errno == errno.ENOSPC and e.filename is None:  # files have errors of their own
+            full = WriteFailed(f"the result cannot be printed: {e.strerror}", "Free some space, or print it elsewhere.")
+            _report_error(full, as_json)
+            return full.exit_code
         bug = StreamconvError(
             f"unexpected {type(e).__name__}: {e}", "This is a bug of streamconv; run again with --debug and report it."
         )

@@ -6,6 +6,7 @@ import json
 import sys
 import threading
 import time
+from contextlib import suppress
 from typing import Any, TextIO
 
 import psutil
@@ -51,6 +52,12 @@ def duration(seconds: float) -> str:
     if seconds < 3600:
         return f"{int(seconds) // 60} min {int(seconds) % 60} s"
     return f"{int(seconds) // 3600} h {int(seconds) % 3600 // 60:02d} min"
+
+
+def _tell(stream: TextIO, text: str) -> None:
+    """One line; that nobody reads the log any more, or that its disk is full, is no reason to stop working."""
+    with suppress(OSError):
+        print(text, file=stream, flush=True)
 
 
 def anonymous_memory() -> int:
@@ -117,7 +124,7 @@ class Bar(Silent):
         if self._bar is not None:
             self._bar.write(text, file=self._stream)
         else:
-            print(text, file=self._stream, flush=True)
+            _tell(self._stream, text)
 
     def start(self, total_bytes: int, done_bytes: int) -> None:
         """Draw the bar."""
@@ -150,7 +157,7 @@ class Lines(Silent):
 
     def message(self, text: str) -> None:
         """One line."""
-        print(text, file=self._stream, flush=True)
+        _tell(self._stream, text)
 
     def start(self, total_bytes: int, done_bytes: int) -> None:
         """The first line comes when there is something to tell; kernels may have been compiled until now."""
@@ -177,7 +184,7 @@ class Events(Silent):
 
     def emit(self, event: str, **values: Any) -> None:
         """Write one event."""
-        print(json.dumps({"event": event, **values}), file=self._stream, flush=True)
+        _tell(self._stream, json.dumps({"event": event, **values}))
 
     def message(self, text: str) -> None:
         """A ``message`` event."""
