@@ -270,12 +270,12 @@ def search(name, xv, w, signs, parity):
 
 
 def qp(n_max, x, w):
-    """Scale of the non-negative search; levels are kept as bytes that wrap."""
+    """Scale and levels of the non-negative search; levels are kept as bytes that wrap."""
     mx = F(0)
     for v in x:
         mx = mx if mx > v else v
     if mx < F(1e-15):
-        return F(0)
+        return F(0), [0] * len(x)
     ident = F(n_max) / mx
     scale = F(1) / ident
     mse = F(0)
@@ -314,7 +314,7 @@ def qp(n_max, x, w):
                         levels[i], a, b, changed = new & 255, sx, s2, True
         if not changed:
             break
-    return a / b if b > 0 else F(0)
+    return (a / b if b > 0 else F(0)), levels
 
 
 def search_iq2_xxs(xv, w, signs):
@@ -322,7 +322,7 @@ def search_iq2_xxs(xv, w, signs):
     wa = [np.sqrt(u) for u in w]
     if largest(xv) < F(1e-15):
         return F(0), None
-    scale = qp(4, xv, w)
+    scale, _ = qp(4, xv, w)
     effective = scale * F(3)
     if effective <= 0:
         return F(0), None
