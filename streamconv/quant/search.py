@@ -246,14 +246,13 @@ def _wild_sums(rows, regs, n_max):  # type: ignore[no-untyped-def]
 def _fit(regs, opening):  # type: ignore[no-untyped-def]
     """Scale and (non-positive) minimum that fit the trial levels best; a lane without solution gets NaN.
 
-    The opening trial is not fitted: its scale is that of the range. In flat lanes, whose trial is 0, the scale is 0.
+    The opening trial is not fitted: its scale is that of the range, infinite where the range is. In flat lanes it is 0.
     """
     lanes = len(regs) // REGS_ROWS
     if opening:
         for j in range(lanes):
-            trial = regs[_TRIAL + j]
-            plain = ONE / trial
-            regs[_FIT_SCALE + j] = ZERO if trial == ZERO else plain
+            plain = ONE / regs[_TRIAL + j]
+            regs[_FIT_SCALE + j] = ZERO if regs[_HIGH + j] == regs[_LOWEST + j] else plain
             regs[_FIT_MIN + j] = regs[_LOWEST + j]
         return
     above = False
@@ -310,7 +309,7 @@ def _keep_better(regs, opening, ones):  # type: ignore[no-untyped-def]
         trial, now = regs[_TRIAL + j], regs[_NOW + j]
         better = (error < best) | opening
         # nothing beats minus infinity: a flat lane keeps its zero scale
-        error = -INFINITY if opening & (trial == ZERO) else error
+        error = -INFINITY if opening & (regs[_HIGH + j] == regs[_LOWEST + j]) else error
         regs[_BEST + j] = blend(better, error, best, ones)
         regs[SCALE + j] = blend(better, regs[_FIT_SCALE + j], regs[SCALE + j], ones)
         regs[INVERSE + j] = blend(better, trial, regs[INVERSE + j], ones)

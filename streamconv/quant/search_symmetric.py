@@ -119,13 +119,13 @@ def _add_symmetric(rows, at, trial, n_max, top, sums):  # type: ignore[no-untype
 
 @inline
 def _keep_larger(regs, first, ones):  # type: ignore[no-untyped-def]
-    """Take the trial scale when (Σ w·x·l)² / Σ w·l·l grows, the first one always."""
+    """Take the trial scale when (Σ w·x·l)² / Σ w·l·l grows, the first one always; 0 in lanes without magnitude, whose trial is."""
     for j in range(LANES):
         lx, ll = regs[_SUM_LX + j], regs[_SUM_LL + j]
         best = regs[_BEST + j]
         better = first | ((ll > ZERO) & (lx * lx > best * ll))
         fitted = lx / ll
-        fitted = fitted if ll != ZERO else ZERO
+        fitted = fitted if (ll != ZERO) & (regs[_TRIAL + j] != ZERO) else ZERO
         regs[INVERSE + j] = blend(better, regs[_TRIAL + j], regs[INVERSE + j], ones)
         regs[SCALE + j] = blend(better, fitted, regs[SCALE + j], ones)
         regs[_BEST + j] = blend(better, fitted * lx, best, ones)

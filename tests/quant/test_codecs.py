@@ -98,6 +98,21 @@ def test_q8_0_rounds_halves_away_from_zero_and_what_is_just_below_a_half_towards
     assert levels[:8].tolist() == [127, 1, -1, 3, -3, 0, 0, -127]
 
 
+@pytest.mark.parametrize(("name", "size"), [("Q4_0", 18), ("Q5_0", 22), ("Q4_1", 20), ("Q5_1", 24)])
+def test_a_block_of_zeros_stays_zero_beside_weights_whose_squares_overflow(name: str, size: int) -> None:
+    x = np.zeros((1, 64), np.float32)
+    x[0, 32:] = 1e30
+    assert not streamconv.quantize(x, name, imatrix=np.ones(64), compat=True)[0, :size].any()
+
+
+@pytest.mark.parametrize("name", ["Q4_1", "Q5_1"])
+def test_a_range_beyond_float32_gives_the_infinite_scale_that_it_gives_in_ggml(name: str) -> None:
+    x = np.linspace(-3e38, 3e38, 32, dtype=np.float32)[None]
+    data = streamconv.quantize(x, name, imatrix=np.ones(32), compat=True)[0]
+    assert data[:4].view(np.float16).tolist() == [np.inf, -np.inf]
+    assert not data[4:].any()
+
+
 @pytest.mark.parametrize("name", QUANTIZED)
 def test_rows_of_zeros_decode_to_zeros(name: str) -> None:
     weights = np.ones(512, np.float32)
