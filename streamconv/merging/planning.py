@@ -7,7 +7,7 @@ which parameters. No weight is read.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from ..errors import BadInput, UsageError
 from ..rows import RowSource
@@ -88,6 +88,7 @@ class Planner:
         self, recipe: Recipe, models: Mapping[str, Model], vocabulary: VocabularyPlan | None, options: Options
     ) -> None:
         self.recipe = recipe
+        self._in_float32 = replace(recipe, dtype=None, out_dtype="F32")
         self.method = METHODS[recipe.method]
         self.models = models
         self.first = next(iter(models.values()))
@@ -106,6 +107,11 @@ class Planner:
         for module, stack in self._stacks().items():
             self._module(module, stack)
         return self.merge
+
+    def recipe_for(self, inputs: Sequence[Input]) -> Recipe:
+        """The recipe for one tensor: vectors of GGUF files are float32 whatever it says, for runtimes take no others."""
+        is_vector = len(inputs[0].rows.shape) < 2
+        return self._in_float32 if is_vector and self.first.checkpoint.metadata is not None else self.recipe
 
     def _check_architectures(self) -> None:
         """One architecture for all, unless crimes are allowed."""
@@ -269,7 +275,7 @@ class _Sliced:
             inputs = [Input(i.model, laid[i.model], i.name, i.rules, i.is_base) for i in inputs]
         self._check_shapes(target, place, inputs)
         with naming(self.where):
-            merged = merged_tensor(planner.recipe, target, inputs, self.shared_rules, t, planner.options)
+            merged = merged_tensor(planner.recipe_for(inputs), target, inputs, self.shared_rules, t, planner.options)
         if merged is not None:
             planner.merge.tensors[target] = merged
         else:

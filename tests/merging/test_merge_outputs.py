@@ -157,6 +157,17 @@ def test_repeated_layers_go_to_gguf(tmp_path: Path) -> None:
         assert first == second
 
 
+def test_vectors_of_gguf_files_stay_float32_for_runtimes_take_no_others(tmp_path: Path) -> None:
+    models = _gemmas(tmp_path)
+    files = {name: tmp_path / f"{name}.gguf" for name in models}
+    for name, model in models.items():
+        streamconv.convert(model, files[name], type="BF16")
+    out = tmp_path / "out.gguf"
+    streamconv.convert(write_recipe(tmp_path, RECIPES["ties"], files), out, type="BF16")
+    types = {name: (len(tensor.ne), tensor.type) for name, tensor in gguf_reader.read(out).tensors.items()}
+    assert set(types.values()) == {(1, "F32"), (2, "BF16")}
+
+
 @pytest.mark.parametrize("stacked", [False, True])
 def test_gguf_files_are_merged_and_stacked_as_they_are(stacked: bool, tmp_path: Path) -> None:
     models = _gemmas(tmp_path)
