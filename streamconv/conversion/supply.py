@@ -298,8 +298,7 @@ class Supply:
         WriteFailed : names the flag that would make it fit
         """
         parent = files.nearest_folder(self._store.root)
-        parts = [plan.part_path(i) for i in range(len(plan.files))]
-        output = plan.total_bytes - sum(p.stat().st_blocks * 512 for p in parts if p.is_file())
+        output = plan.total_bytes - sum(files.allocated_bytes(plan.part_path(i)) for i in range(len(plan.files)))
         shared = os.stat(parent).st_dev == os.stat(plan.output.parent).st_dev
         need = self.disk_bytes() + (output if shared else 0) + _RESERVE_BYTES
         free = files.free_bytes(parent)

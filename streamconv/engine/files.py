@@ -253,9 +253,26 @@ def remove_file(path: Path) -> None:
         os.unlink(path)
 
 
+def listed(folder: Path, besides: Path) -> list[Path]:
+    """What is in ``folder`` but ``besides``; nothing when the folder is gone."""
+    with _guard(folder, "cannot list the folder"):
+        try:
+            return [p for p in folder.iterdir() if p != besides]
+        except FileNotFoundError:
+            return []
+
+
 def nearest_folder(path: Path) -> Path:
     """``path``, or the nearest folder above it that is there."""
     return next(p for p in (path, *path.parents) if p.is_dir())
+
+
+def allocated_bytes(path: Path) -> int:
+    """Disk space that the file ``path`` takes; 0 when it is not there."""
+    try:
+        return os.stat(path).st_blocks * 512
+    except OSError:  # it may also go just now
+        return 0
 
 
 def free_bytes(folder: Path) -> int:

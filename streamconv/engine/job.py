@@ -19,7 +19,7 @@ from pathlib import Path
 
 import xxhash
 
-from ..errors import CannotCreate, InputChanged, PlanDiffers, WriteFailed
+from ..errors import CannotCreate, InputChanged, Locked, PlanDiffers, WriteFailed
 from . import files
 from .journal import PUBLISHED, PUBLISHING, Journal, Stamp, read_progress
 from .lock import JobLock
@@ -81,8 +81,7 @@ def preflight(plan: Plan) -> None:
     parent = plan.output.parent
     if not parent.is_dir():
         raise CannotCreate(f"{parent} is not a folder", f"Create it first: mkdir -p {parent}")
-    parts = [plan.part_path(i) for i in range(len(plan.files))]
-    have = sum(p.stat().st_blocks * 512 for p in parts if p.is_file())
+    have = sum(files.allocated_bytes(plan.part_path(i)) for i in range(len(plan.files)))
     need = plan.total_bytes - have + _RESERVE_BYTES
     free = files.free_bytes(parent)
     if need > free and plan.total_bytes > have:
@@ -171,6 +170,19 @@ class Job:
             job._resources = stack.pop_all()
             return job
 
+    def confirm(self) -> None:
+        """Make sure that what is written goes to the files that the next run will find.
+
+        Locks do not tell: they may be no-ops on network filesystems, and go with a folder that somebody removes.
+
+        Raises
+        ------
+        Locked : another run has taken the job over, or begun it anew under the same name
+        """
+        parts = [(fd, self.plan.part_path(i)) for i, fd in enumerate(self.part_fds) if fd >= 0]
+        if not self.journal.still_ours() or not all(files.is_at(fd, path) for fd, path in parts):
+            raise Locked(f"another process has taken over {self.plan.job_dir}", "Let that one finish.")
+
     def _trust(self, chunks: list[Chunk], verify: str, progress: Callable[[int], None] | None) -> None:
         """Fill ``done`` with the stamps that hold, and make the others pending."""
         torn = self.journal.damaged_slots()
@@ -234,8 +246,8 @@ class Job:
             files.drop_cache(fd)
             if os.fstat(fd).st_size != f.size or files.pread_exactly(fd, len(f.header), 0, path) != f.header:
                 raise WriteFailed(f"{path} does not hold what was written to it", "Check the disk; then run again.")
-            if not files.is_at(fd, path):  # a name is about to be given: it must be to this file
-                raise WriteFailed(f"{path} was replaced by somebody else", "Run the same command again.")
+        if not moved:
+            self.confirm()  # names are about to be given: they must be to these files
         if self.plan.folder is not None:
             self._publish_folder(self.plan.folder)
         else:
@@ -286,7 +298,7 @@ def leftover(plan: Plan) -> None:
 def _empty(folder: Path) -> None:
     """Remove what is in a job folder, the lock at last: while it is there, nobody else begins in the same folder."""
     lock = folder / "lock"
-    for path in [*(p for p in folder.iterdir() if p != lock), lock]:
+    for path in [*files.listed(folder, besides=lock), lock]:
         if path.is_dir() and not path.is_symlink():
             files.remove_tree(path)
         else:

@@ -279,8 +279,7 @@ class _Run:
         for index in sorted({s.file for s in group}):
             files.sync_data(job.part_fds[index], job.plan.part_path(index))
         job.plan.verify_inputs()
-        if not job.journal.still_ours():
-            raise Locked(f"another process has taken over {job.plan.job_dir}", "Let that one finish.")
+        job.confirm()
         job.journal.stamp(group)
         for s in group:
             files.drop_cache(job.part_fds[s.file], s.offset, s.length)
@@ -348,8 +347,7 @@ def run(job: Job, budget: Budget, reporter: Reporter, stop: StopRequest, supply:
                 if supply.settle(0.2):
                     break
         plan.verify_inputs()
-        if not job.journal.still_ours():
-            raise Locked(f"another process has taken over {plan.job_dir}", "Let that one finish.")
+        job.confirm()
         job.publish()
     finally:
         reporter.finish()

@@ -306,7 +306,7 @@ def test_only_the_file_that_was_written_gets_the_final_name(tmp_path: Path) -> N
     part = plan.part_path(0)
     part.unlink()
     part.write_bytes(b"SCVP")
-    with pytest.raises(WriteFailed, match="was replaced by somebody else"):
+    with pytest.raises(Locked, match="another process has taken over"):
         run.run(opened, share(1 << 24, 1, 64, 128), Silent(), run.StopRequest())
     opened.close()
     assert not (tmp_path / "out.bin").exists()
