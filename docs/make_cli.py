@@ -15,7 +15,7 @@ TARGET = Path(__file__).resolve().parent / "cli.md"
 
 _CLOSING = """
 An interrupted run dies of the signal that stopped it (SIGINT, SIGTERM, SIGHUP) after it has committed what is done; a
-second signal ends it at once. For systemd: `SuccessExitStatus=75`, `RestartPreventExitStatus=64 65 66 73 77 78`.
+second signal ends it at once. For systemd: `SuccessExitStatus=75`, `RestartPreventExitStatus=64 65 66 70 73 77 78`.
 
 ## `--json`
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from streamconv import errors
 from streamconv.cli import make_parser
 from streamconv.merging.methods import METHODS
 
@@ -61,3 +62,23 @@ def test_the_table_of_merge_methods_has_a_row_for_every_method_and_no_other() ->
     table = (ROOT / "docs" / "merging.md").read_text().partition("## Methods")[2].partition("\n\n")[0]
     rows = [row.split("|")[1] for row in table.strip().splitlines()[2:]]
     assert sorted(name for row in rows for name in re.findall(r"`(\w+)`", row)) == sorted(METHODS)
+
+
+#: exit codes after which the same command may do better by itself
+RETRY = {69, 74, 75}
+
+
+def exit_codes() -> set[int]:
+    return {e.exit_code for e in vars(errors).values() if isinstance(e, type) and issubclass(e, errors.StreamconvError)}
+
+
+def test_whoever_calls_the_program_is_told_what_to_do_with_every_exit_code() -> None:
+    table = (ROOT / "docs" / "headless.md").read_text().partition("| exit code |")[2].partition("\n\n")[0]
+    told = [int(code) for row in table.splitlines()[2:] for code in re.findall(r"\d+", row.split("|")[1])]
+    assert sorted(told) == sorted({0, *exit_codes()})
+
+
+@pytest.mark.parametrize("name", ["cli.md", "systemd/streamconv@.service"])
+def test_systemd_is_told_of_every_exit_code_that_no_restart_would_mend(name: str) -> None:
+    (codes,) = re.findall(r"RestartPreventExitStatus=([\d ]+)", (ROOT / "docs" / name).read_text())
+    assert {int(code) for code in codes.split()} == exit_codes() - RETRY
