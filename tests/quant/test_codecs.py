@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from gguf import GGML_QUANT_SIZES
 
 import streamconv
 from streamconv.errors import BadInput, UsageError
 from streamconv.quant.base import codec, has_codec
-from streamconv.quant.types import TYPES
+from streamconv.quant.types import _TABLE, TYPES
 
 ROOT = Path(__file__).resolve().parents[2]
 MADE = [t for t in TYPES if has_codec(t)]
@@ -25,6 +27,20 @@ QUANTIZED = [t for t in MADE if TYPES[t].block_size > 1]
 def golden() -> dict[str, np.ndarray]:
     with np.load(ROOT / "tests" / "data" / "quants" / "golden.npz") as file:
         return dict(file)
+
+
+def test_the_table_knows_every_codec_once_and_the_sizes_that_ggml_does() -> None:
+    assert len({t.id for t in _TABLE}) == len({t.name for t in _TABLE}) == len(_TABLE)
+    for name, (block_size, block_bytes) in ((t.name, sizes) for t, sizes in GGML_QUANT_SIZES.items()):
+        if name in TYPES:
+            assert (TYPES[name].block_size, TYPES[name].block_bytes) == (block_size, block_bytes), name
+    package = ROOT / "streamconv" / "quant"
+    ends_in_a_codec = {
+        p.stem for p in package.glob("*.py") if re.search(r"^CODECS? ?[:=]", p.read_text(), re.MULTILINE)
+    }
+    assert {t.module for t in _TABLE} - {""} == ends_in_a_codec
+    for name in MADE:
+        assert codec(name).type is TYPES[name]
 
 
 @pytest.mark.parametrize("kind", ["plain", "imat"])
