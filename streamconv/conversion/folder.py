@@ -102,9 +102,8 @@ def _type(checkpoint: Checkpoint, name: str, rows: RowSource, wanted: str) -> tu
     is_float = rows.dtype in FLOATS or rows.dtype.startswith("F8_")
     if wanted != "auto" and is_float:
         return TYPES[wanted], f"asked for: {wanted}"
-    if (
-        rows.dtype == "F32" and dequant.decoder_of(rows) is not None
-    ):  # an encoding that does not say what it was made from
+    # Some encodings do not say what they were made from; their rows are float32 then.
+    if rows.dtype == "F32" and dequant.decoder_of(rows) is not None:
         return TYPES[_own_type(checkpoint)], "decoded, in the type of the model"
     try:
         found = safetensors.stored_type(rows.dtype)

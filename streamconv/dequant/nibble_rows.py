@@ -15,9 +15,8 @@ from .raw import Raw, frozen
 #: values of the four-bit float E2M1; bit 3 is the sign
 E2M1 = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, -0.0, -0.5, -1.0, -1.5, -2.0, -3.0, -4.0, -6.0)
 
-_F32 = 24
 #: significant bits of the types
-PRECISION = {"BF16": 8, "F16": 11, "F32": _F32}
+PRECISION = {"BF16": 8, "F16": 11, "F32": 24}
 
 
 @once
@@ -51,7 +50,7 @@ class NibbleRows(DecodedRows):
         self._packed = parts[0]
         self._block = block
         self._pairs = pairs(table, high_first)
-        self._precision = _F32 if self.exact else PRECISION[dtype]
+        self._precision = PRECISION["F32" if self.exact else dtype]
 
     def _step(self) -> int:
         return max(1, self.n_rows)  # the kernel rounds as it goes, and the fewer calls the better
