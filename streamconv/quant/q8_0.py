@@ -10,7 +10,7 @@ import numpy as np
 from ..rows import Bytes, Floats
 from .base import Codec, Words
 from .lanes import ONE, ZERO, f32_to_f16, get_f16, inline, kernel
-from .tiles import GROUP, block_largest, larger, value
+from .tiles import GROUP, from_magnitude_bits, larger, magnitude_bits, prefetch, value
 from .types import TYPES
 
 _BLOCK, _BYTES = 32, 34
@@ -18,6 +18,18 @@ _127 = np.float32(127.0)
 _INF = np.float32(np.inf)
 #: the largest float32 below one half: added before truncating it gives C ``roundf``, which 0.5 would not
 _BELOW_HALF = np.float32(0.49999997)
+
+
+@inline
+def _largest(x, top):  # type: ignore[no-untyped-def]
+    """The largest magnitude of each block; x : as below; top : float32[n_blocks]."""
+    for b in range(len(x)):
+        values = x[b]
+        found = magnitude_bits(values[0])
+        for i in range(len(values) // _BLOCK * _BLOCK):  # always 32, and LLVM sees that nothing is left over
+            size = magnitude_bits(values[i])
+            found = size if size > found else found
+        top[b] = from_magnitude_bits(found)
 
 
 @inline
@@ -37,6 +49,7 @@ def _scales(top, factor, head):  # type: ignore[no-untyped-def]
 def _pack(x, out, factor, head):  # type: ignore[no-untyped-def]
     """x : as below; out : uint8[n_blocks, 34]; factor : float32[n_blocks]; head : uint16[n_blocks]."""
     for b in range(len(x)):
+        prefetch(x, b + GROUP)  # what comes after this group: its largest values are looked for too fast to wait then
         values, block = x[b], out[b]
         block[0], block[1] = np.uint8(head[b] & 0xFF), np.uint8(head[b] >> 8)
         f, qs = factor[b], block[2:]
@@ -56,7 +69,7 @@ def _quantize(x, out):  # type: ignore[no-untyped-def]
     for a in range(0, len(x), GROUP):
         values, blocks = x[a : a + GROUP], out[a : a + GROUP]
         n = len(values)
-        block_largest(values, top)
+        _largest(values, top)
         _scales(top[:n], factor, head)
         _pack(values, blocks, factor, head)
         found = larger(found, top[:n])

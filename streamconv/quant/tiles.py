@@ -9,12 +9,14 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from llvmlite import ir  # type: ignore[import-untyped]
 from numba import types
-from numba.extending import overload
+from numba.core.cgutils import get_or_insert_function
+from numba.extending import intrinsic, overload
 
 from .lanes import bf16_to_f32, bits, from_bits, inline, kernel, magnitude
 
-_ABS = np.int32(0x7FFFFFFF)
+_ABS, _ABS16 = np.int32(0x7FFFFFFF), np.uint16(0x7FFF)
 #: blocks that a kernel takes through all its steps before the next ones: few enough for the first-level cache
 GROUP = 64
 
@@ -30,6 +32,56 @@ def _value(v):  # type: ignore[no-untyped-def]
     if isinstance(v, types.Integer):
         return lambda v: from_bits(np.int32(np.int32(v) << 16))
     return lambda v: v
+
+
+def magnitude_bits(v: Any) -> Any:
+    """What orders values by magnitude: int32 of a float32, or uint16 of a bfloat16, of which twice as many fit a register."""
+    return np.uint16(v & _ABS16) if isinstance(v, np.uint16) else bits(magnitude(v))
+
+
+@overload(magnitude_bits, jit_options={"nogil": True, "fastmath": False, "forceinline": True})
+def _magnitude_bits(v):  # type: ignore[no-untyped-def]
+    if isinstance(v, types.Integer):
+        return lambda v: np.uint16(v & _ABS16)
+    return lambda v: bits(magnitude(v))
+
+
+def from_magnitude_bits(size: Any) -> Any:
+    """The magnitude as float32 again."""
+    return from_bits(np.int32(np.int32(size) << 16) if isinstance(size, np.uint16) else size)
+
+
+@overload(from_magnitude_bits, jit_options={"nogil": True, "fastmath": False, "forceinline": True})
+def _from_magnitude_bits(size):  # type: ignore[no-untyped-def]
+    if size is types.uint16:
+        return lambda size: from_bits(np.int32(np.int32(size) << 16))
+    return lambda size: from_bits(size)
+
+
+def prefetch(x: Any, row: int) -> None:
+    """Tell the processor that row ``row`` of matrix ``x``, which need not exist, is read soon. For kernels."""
+
+
+@overload(prefetch, jit_options={"nogil": True, "forceinline": True})
+def _prefetch(x, row):  # type: ignore[no-untyped-def]
+    return lambda x, row: _prefetch_line(x, row)  # type: ignore[call-arg]
+
+
+@intrinsic
+def _prefetch_line(typing: Any, x: Any, row: Any) -> Any:
+    """The first cache line of a row."""
+
+    def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        byte, word = ir.IntType(8).as_pointer(), ir.IntType(32)
+        array = context.make_array(signature.args[0])(context, builder, values[0])
+        offset = builder.mul(values[1], builder.extract_value(array.strides, 0))
+        kind = ir.FunctionType(ir.VoidType(), [byte, word, word, word])
+        call = get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")  # type: ignore[no-untyped-call]
+        read, keep, data = word(0), word(3), word(1)
+        builder.call(call, [builder.gep(builder.bitcast(array.data, byte), [offset]), read, keep, data])
+        return context.get_dummy_value()
+
+    return types.void(x, row), generate
 
 
 @kernel
