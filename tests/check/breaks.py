@@ -128,6 +128,12 @@ BREAKS: dict[str, Break] = {
     "heads per layer": Break(
         "llama", put("llama.attention.head_count", "ARRAY", [4, 4, 4], "INT32"), "3 entries for 2 layers"
     ),
+    "heads shared unevenly": Break(
+        "llama", put("llama.attention.head_count_kv", "UINT32", 3), "which does not divide 4 heads"
+    ),
+    "experts used where there are none": Break(
+        "llama", put("llama.expert_used_count", "UINT32", 2), "is 2, but there are no experts"
+    ),
     # vocabulary
     "no tokenizer": Break("llama", drop("tokenizer.ggml.model"), "finds no vocabulary"),
     "no tokens": Break("llama", drop("tokenizer.ggml.tokens"), "tokenizer.ggml.tokens is missing"),
@@ -148,6 +154,13 @@ BREAKS: dict[str, Break] = {
         "merges is missing",
     ),
     "scores too short": Break("llama", put("tokenizer.ggml.scores", "ARRAY", [0.0] * 39, "FLOAT32"), "39 entries"),
+    "token types too short": Break("llama", put("tokenizer.ggml.token_type", "ARRAY", [1] * 39, "INT32"), "39 entries"),
+    "scores too long": Break(
+        "llama", put("tokenizer.ggml.scores", "ARRAY", [0.0] * 41, "FLOAT32"), "41 entries for 40 tokens", "warning"
+    ),
+    "a size that is not that of the tokens": Break(
+        "llama", put("llama.vocab_size", "UINT32", 48), "the loader goes by the tokens", "warning"
+    ),
     # rope
     "unknown scaling": Break("llama", put("llama.rope.scaling.type", "STRING", "llama3"), "the loader knows"),
     "no base": Break("llama", drop("llama.rope.freq_base"), "the loader assumes 10000", "warning"),
@@ -172,6 +185,12 @@ BREAKS: dict[str, Break] = {
     # endings
     "no eos": Break(
         "llama", drop("tokenizer.ggml.eos_token_id"), "takes id 2, '</s>', as end of generation", "warning"
+    ),
+    "no bos where one is added": Break(
+        "llama",
+        both(drop("tokenizer.ggml.bos_token_id"), put("tokenizer.ggml.add_bos_token", "BOOL", True)),
+        "every prompt begins with '<bos>'",
+        "warning",
     ),
     "eos out of range": Break(
         "llama", put("tokenizer.ggml.eos_token_id", "UINT32", 99), "vocabulary ends at 39", "warning"
@@ -212,4 +231,5 @@ HARMLESS: dict[str, tuple[str, Callable[[Gguf], object]]] = {
         ),
     ),
     "heads per layer": ("llama", put("llama.attention.head_count", "ARRAY", [4, 4], "INT32")),
+    "the usual local base for candle alone": ("gemma3", put("gemma3.rope.local_freq_base", "FLOAT32", 10000.0)),
 }

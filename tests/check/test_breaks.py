@@ -113,6 +113,38 @@ def test_without_scan_the_data_are_not_read(tmp_path: Path) -> None:
     assert len(errors(path)) == 1
 
 
+def test_a_mixture_may_use_all_of_its_experts(tmp_path: Path) -> None:
+    model = tiny("llama")
+    model.set("llama.expert_count", "UINT32", 4)
+    for used, told in ((0, True), (1, False), (4, False), (5, True)):
+        model.set("llama.expert_used_count", "UINT32", used)
+        found = errors(model.write(tmp_path / "x.gguf"), scan=False)
+        assert any(f"expert_used_count is {used} of 4" in error for error in found) == told
+
+
+def test_groups_of_experts_are_equal_and_more_than_one_expert_each(tmp_path: Path) -> None:
+    model = tiny("llama")
+    model.set("llama.expert_count", "UINT32", 8)
+    model.set("llama.expert_used_count", "UINT32", 2)
+    for groups, told in ((1, False), (2, False), (3, True), (4, False), (8, True)):
+        model.set("llama.expert_group_count", "UINT32", groups)
+        found = errors(model.write(tmp_path / "x.gguf"), scan=False)
+        assert any("expert_group_count" in error for error in found) == told
+
+
+def test_a_message_that_ends_is_no_end_of_the_answer_where_answers_have_their_own(tmp_path: Path) -> None:
+    model = tiny("llama")
+    texts = list(model.keys.get("tokenizer.ggml.tokens"))
+    texts[20:23] = ["<|end|>", "<|return|>", "<|eot_id|>"]
+    model.set("tokenizer.ggml.tokens", "ARRAY", texts, "STRING")
+    ends = [f.message for f in check_gguf(model.write(tmp_path / "x.gguf")) if "generation ends at" in f.message]
+    assert ends == ["generation ends at 2 '</s>', 20 '<|end|>', 21 '<|return|>', 22 '<|eot_id|>'"]
+    texts[23] = "<|call|>"
+    model.set("tokenizer.ggml.tokens", "ARRAY", texts, "STRING")
+    ends = [f.message for f in check_gguf(model.write(tmp_path / "x.gguf")) if "generation ends at" in f.message]
+    assert ends == ["generation ends at 2 '</s>', 21 '<|return|>', 22 '<|eot_id|>', 23 '<|call|>'"]
+
+
 def test_an_unknown_architecture_is_a_note(tmp_path: Path) -> None:
     model = Gguf()
     model.set("general.architecture", "STRING", "mamba99")

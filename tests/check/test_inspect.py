@@ -79,6 +79,15 @@ def test_a_folder_is_described_with_config_totals_and_tokenizer(tmp_path: Path) 
     assert "model-00002-of-00002.safetensors" in text
 
 
+def test_the_root_of_the_config_says_more_than_the_section_of_the_text_model(tmp_path: Path) -> None:
+    section = {"hidden_size": 8, "model_type": "inner", "torch_dtype": "float32"}
+    config = {"model_type": "outer", "torch_dtype": "bfloat16", "text_config": section}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    safetensors(tmp_path / "model.safetensors", {"a": np.zeros((4, 8))})
+    text = inspect.render(inspect.describe(open_checkpoint(tmp_path)))
+    assert "  model_type: outer\n  hidden_size: 8\n  torch_dtype: bfloat16\n" in text
+
+
 def test_columns_are_aligned(tmp_path: Path) -> None:
     path = safetensors(tmp_path / "x.safetensors", {"a": np.zeros(3), "much.longer.name": np.zeros((10, 1000))})
     table = inspect.render(inspect.describe(open_checkpoint(path))).splitlines()[-3:]
