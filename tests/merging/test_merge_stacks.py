@@ -11,6 +11,7 @@ from merge_cases import open_text, random_model, values_of
 
 from streamconv import sources
 from streamconv.errors import BadInput, InputMissing, UsageError
+from streamconv.merging.layout import lay_out
 from streamconv.models import build, family_of
 
 HIDDEN, FFN, VOCAB = 8, 12, 16
@@ -76,7 +77,7 @@ def test_a_stack_counts_its_layers_and_lists_their_kinds(
     assert merged.config["num_hidden_layers"] == 9
     assert merged.config.get("layer_types") == kinds
     if "max_window_layers" in more:
-        assert merged.config["max_window_layers"] <= 9
+        assert merged.config["max_window_layers"] == (3 if more["max_window_layers"] == 3 else 9)
     assert set(merged.tensors) == set(shapes(9, norms))
     origin = [("a", i) for i in range(4)] + [("b", i) for i in range(1, 6)]
     models = {name: sources.open_checkpoint(tmp_path / name).tensors for name in "ab"}
@@ -116,6 +117,15 @@ modules:
     assert "language_model.model.layers.8.mlp.up_proj.weight" in merged.tensors
     with pytest.raises(UsageError, match="slices are ambiguous"):
         open_text(tmp_path, STACK)
+
+
+def test_the_stack_of_a_module_is_its_tallest_and_others_stand_outside() -> None:
+    names = [f"vision_model.{x}transformer.layers.{i}.fc" for x, n in (("global_", 2), ("", 4)) for i in range(n)]
+    layout = lay_out([*names, "model.layers.0.fc", "model.norm.weight"], {})
+    assert layout.counts == {"vision_tower": 4, "text_decoder": 1}
+    assert layout.prefixes["vision_tower"] == "vision_model.transformer.layers."
+    assert [layout.names[place] for place in layout.inside("vision_tower", 3)] == names[-1:]
+    assert [layout.names[place] for place in layout.outside("vision_tower")] == names[:2]
 
 
 LINEAR = "merge_method: linear\nmodels: [{model: a}, {model: b}]\nparameters: {weight: 1}\n"
@@ -193,6 +203,15 @@ def test_noise_has_the_deviation_asked_for(tmp_path: Path) -> None:
     noise = values[1] - values[0]
     assert 0.07 < noise.std() < 0.13
     np.testing.assert_array_equal(values_of(merged, 1), values)
+
+
+def test_experts_made_of_one_model_get_noise_of_their_own(tmp_path: Path) -> None:
+    random_model(tmp_path / "a", 0, shapes(1), config("llama", 1))
+    noisy = "base_model: a\ngate_mode: random\nexperts:\n" + 2 * "- {source_model: a, noise_scale: 0.1}\n"
+    tensors = open_text(tmp_path, noisy).tensors
+    for name in ("gate_up_proj", "down_proj"):
+        first, second = np.split(values_of(tensors[f"model.layers.0.mlp.experts.{name}"]), 2)
+        assert not np.any(first == second)
 
 
 @pytest.mark.parametrize(("model_type", "shared"), [("qwen3", False), ("qwen2", True)])

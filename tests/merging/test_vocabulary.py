@@ -373,3 +373,15 @@ def test_a_merged_vocabulary_reaches_the_written_folder(tmp_path: Path) -> None:
     assert written[EMBEDDING][1].shape == (3, WIDTH)
     assert json.loads((tmp_path / "out" / "config.json").read_text())["vocab_size"] == 3
     assert json.loads((tmp_path / "out" / "tokenizer.json").read_text())["added_tokens"][0]["content"] == "<b>"
+
+
+def test_a_tokenizer_comes_from_a_model_that_has_one_and_not_in_pieces(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        model(tmp_path / name, ["x", "y"])
+    for path in ("tokenizer.json", "tokenizer_config.json"):
+        (tmp_path / "a" / path).unlink()
+    (tmp_path / "a" / "chat_template.jinja").write_text("{{ messages }} of the first")
+    merged = merge(tmp_path, None, "a", "b")
+    assert merged.side_bytes("tokenizer.json") == (tmp_path / "b" / "tokenizer.json").read_bytes()
+    assert merged.side_bytes("tokenizer_config.json") == b"{}"
+    assert "chat_template.jinja" not in merged.side_names()

@@ -108,6 +108,14 @@ def test_shards_are_cut_where_the_reference_cuts(
         assert gguf_reader.differences(found, wanted) == []
 
 
+@pytest.mark.parametrize(("beyond", "n_first"), [(0, 3), (-1, 2), (1, 3)])
+def test_a_shard_may_be_as_large_as_the_limit(mistral: Path, tmp_path: Path, beyond: int, n_first: int) -> None:
+    tensors = convert(mistral, tmp_path / "x.gguf", type="f32").tensors
+    limit = sum(len(t.data) for t in list(tensors.values())[:3]) + beyond
+    first, *_ = streamconv.convert(mistral, tmp_path / "y.gguf", type="f32", split_max_bytes=limit)
+    assert list(gguf_reader.read(first).tensors) == list(tensors)[:n_first]
+
+
 def test_shards_together_hold_what_one_file_holds(mistral: Path, tmp_path: Path) -> None:
     whole = convert(mistral, tmp_path / "x.gguf", type="q8_0")
     paths = streamconv.convert(mistral, tmp_path / "x.gguf", type="q8_0", split_max_tensors=7)

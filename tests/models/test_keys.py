@@ -8,7 +8,7 @@ import pytest
 
 from streamconv.metadata import Metadata
 from streamconv.models import keys
-from streamconv.models.config import Config
+from streamconv.models.config import Config, normalise
 
 CONFIG: dict[str, Any] = {
     "num_hidden_layers": 2, "max_position_embeddings": 256, "hidden_size": 64, "intermediate_size": 96,
@@ -69,3 +69,19 @@ def test_linear_and_longrope_scaling_are_named() -> None:
     }  # fmt: skip
     assert written(keys.rope_scaling, {"rope_type": "longrope"}) == {"rope.scaling.type": (STRING, "longrope")}
     assert written(keys.rope_scaling, {"rope_type": "dynamic"}) == {}
+
+
+@pytest.mark.parametrize(
+    ("root", "scaling", "expected"),
+    [({}, 64, 64), ({"original_max_position_embeddings": 32}, None, 32),
+     ({"original_max_position_embeddings": 32}, 64, 64)],
+)  # fmt: skip
+@pytest.mark.parametrize("spelling", ["rope_scaling", "rope_parameters"])
+def test_a_scaling_that_states_its_original_context_is_believed_before_the_root(
+    spelling: str, root: dict[str, Any], scaling: int | None, expected: int
+) -> None:
+    stated = {**YARN, "original_max_position_embeddings": scaling}
+    config = normalise({**CONFIG, **root, spelling: stated}, {"rope_parameters": {"rope_theta": 10000.0}})
+    metadata = Metadata()
+    keys.rope_scaling(metadata, "x", config)
+    assert metadata.get("x.rope.scaling.original_context_length") == expected

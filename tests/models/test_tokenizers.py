@@ -105,6 +105,15 @@ def test_ids_only_generation_config_knows_are_added(tmp_path: Path) -> None:
     assert metadata.get("tokenizer.ggml.eos_token_id") == 4
 
 
+def test_the_ends_of_config_json_go_before_those_of_generation_config(tmp_path: Path) -> None:
+    bpe_files(tmp_path)
+    write_json(tmp_path, "config.json", {"eos_token_id": [1, 4]})
+    write_json(tmp_path, "generation_config.json", {"eos_token_id": [4, 1], "bos_token_id": 4})
+    metadata = read(tmp_path, BPE, "gpt-2").metadata
+    assert metadata.get("tokenizer.ggml.eos_token_id") == 1
+    assert metadata.get("tokenizer.ggml.bos_token_id") == 4
+
+
 def test_texts_of_special_tokens_are_looked_up_where_only_a_sentencepiece_model_is(tmp_path: Path) -> None:
     spm_file(tmp_path, ("<unk>", 0, 2), ("<eos>", 0, 3), ("<bos>", 0, 3))
     write_json(tmp_path, "tokenizer_config.json", {"bos_token": "<bos>", "eos_token": {"content": "<eos>"}})

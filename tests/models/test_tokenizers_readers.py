@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import random
 import warnings
@@ -16,7 +17,7 @@ from tokenizer_cases import added, bpe_files, checkpoint, read, spm_file, write_
 
 from streamconv.errors import BadInput
 from streamconv.metadata import Metadata
-from streamconv.models.tokenizers import BPE, LLAMA, SPM, PackedStrings
+from streamconv.models.tokenizers import BPE, LLAMA, SPM, PackedStrings, pretokenizer
 from streamconv.models.tokenizers.chat_template import chat_templates, write_chat_templates
 from streamconv.models.tokenizers.encode_check import encode
 from streamconv.models.tokenizers.files import TokenizerFiles
@@ -349,3 +350,14 @@ def test_names_and_hints() -> None:
     split = {"type": "Split", "pattern": {"Regex": r"\p{L}+|\p{N}{1,3}|\s+"}}
     assert candidates({"type": "Sequence", "pretokenizers": [split, {"type": "ByteLevel"}]})[0] == "llama-bpe"
     assert candidates(None) == []
+
+
+@pytest.mark.parametrize("known", [[7, 8], [1, 7, 8], [7, 8, 2], [1, 7, 8, 2], [3, 7, 8, 3]])
+def test_a_template_of_other_special_tokens_does_not_hide_a_known_model(
+    known: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    digest = hashlib.sha256(str(known).encode()).hexdigest()
+    monkeypatch.setattr(pretokenizer, "_table", lambda: {"hashes": {digest: "its-name"}, "names": []})
+    monkeypatch.setattr(pretokenizer.Detection, "_answer", lambda self: {"ids": [3, 7, 8, 3], "plain": [7, 8]})
+    detection = object.__new__(pretokenizer.Detection)
+    assert detection.name(bos=1, eos=2) == "its-name"
