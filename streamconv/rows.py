@@ -35,7 +35,7 @@ class Quality:
 
     Attributes
     ----------
-    nonfinite : NaN and Inf in the source
+    nonfinite : NaN and Inf in the source, or in what was made of it where those are more
     sum_squared_error, max_error : decoded values against the source's; 0 unless measured
     """
 

@@ -55,6 +55,7 @@ def make_plan(
         },
         chunk_bytes=options.chunk_bytes,
         folder=folder,
+        admits_nonfinite=options.allow_nonfinite,
     )
 
 

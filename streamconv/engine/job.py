@@ -190,7 +190,7 @@ class Job:
             self.notes.append(f"{torn} index slots were damaged; their chunks are made again")
         stamps = {s.chunk: s for s in self.journal.stamps()}
         clean = self.journal.header.clean_generation
-        doubted, read = [], 0
+        doubted, refused, read = [], [], 0
         for number, stamp in stamps.items():
             chunk = chunks[number] if number < len(chunks) else None
             fits = chunk is not None and (stamp.file, stamp.offset, stamp.length, stamp.rows) == (
@@ -198,7 +198,9 @@ class Job:
             )  # fmt: skip
             unread = verify == "none" or (verify == "recent" and stamp.generation <= clean)
             published = fits and self.part_fds[stamp.file] < 0  # checked whole before it got its name
-            if fits and (unread or published or self._digest(stamp) == stamp.digest):
+            if fits and stamp.nonfinite and not self.plan.admits_nonfinite and not published:
+                refused.append(number)
+            elif fits and (unread or published or self._digest(stamp) == stamp.digest):
                 self.done[number] = stamp
             else:
                 doubted.append(number)
@@ -211,7 +213,12 @@ class Job:
                 f"{len(doubted)} finished chunks do not hold what the index says and are made again"
                 f" ({', '.join(names[:3])}{', …' if len(names) > 3 else ''})"
             )
-            self.journal.forget(doubted)
+        if refused:
+            self.notes.append(
+                f"{len(refused)} finished chunks hold NaN or Inf, which were allowed then; they are made again"
+            )
+        if doubted or refused:
+            self.journal.forget([*doubted, *refused])
 
     def _digest(self, stamp: Stamp) -> bytes:
         """Digest of the range as it is on disk now."""

@@ -113,6 +113,8 @@ class Plan:
     ----------
     output : the name the user gave; the job folder is ``output`` + ".streamconv"
     files, placements : the layout
+    admits_nonfinite : whether rows in which NaN or Inf was met count as made. It decides no byte, so it is not in the
+        fingerprint: who is refused may go on with it, and who goes on without it meets them again
     folder : when the output is a folder, the one all files lie in; it gets its name in one step
     fingerprint : SHA-256 over everything that decides the output's bytes
     inputs : identity of every file read, JSON-able: ``name``, ``size``, ``mtime_ns`` and what else tells that it was touched
@@ -129,6 +131,7 @@ class Plan:
     description: dict[str, Any] = field(default_factory=dict)
     chunk_bytes: int = CHUNK_BYTES
     folder: Path | None = None
+    admits_nonfinite: bool = True
 
     @property
     def job_dir(self) -> Path:

@@ -142,8 +142,10 @@ class Encoding:
         if self._measure or risky:
             y = spare[: x.size].reshape(x.shape)
             self._found_codec().dequantize(out, y)
-            if risky and not self._allow_nonfinite and (row := first_overflow(y)) is not None:
-                raise TooLarge(a + row, self.type, name)
+            if risky and (row := first_overflow(y)) is not None:
+                if not self._allow_nonfinite:
+                    raise TooLarge(a + row, self.type, name)
+                quality.nonfinite = int(y.size - np.count_nonzero(np.isfinite(y)))
             if self._measure:
                 with np.errstate(invalid="ignore", over="ignore"):
                     np.subtract(y, x, out=y)
@@ -214,7 +216,7 @@ class EncodedRows:
                 out = outs[k]
                 assert out is not None
                 encoded = self.parts[k].encode(self.name, a, x, largest, out[a - start : b - start], scratch[half:])
-                encoded.nonfinite = nonfinite
+                encoded.nonfinite = max(encoded.nonfinite, nonfinite)
                 qualities[k].add(encoded)
         return qualities
 

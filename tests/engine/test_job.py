@@ -492,6 +492,28 @@ def test_plan_json_names_the_inputs_and_the_plan(tmp_path: Path) -> None:
     assert record["fingerprint"] == plan.fingerprint.hex()
 
 
+def test_only_chunks_with_nan_or_inf_are_made_again_when_those_are_not_allowed_any_more(
+    tmp_path: Path, expected: bytes
+) -> None:
+    class Bad(Toy):
+        def fill(self, start: int, stop: int, outs: Sequence[Bytes | None], scratch: Floats) -> list[Quality]:
+            super().fill(start, stop, outs, scratch)
+            return [Quality(nonfinite=int(start <= 17 < stop)) for _ in outs]
+
+    plan = make_plan(tmp_path, [Bad("a"), Toy("b", 7), Toy("c", 33, 100)])
+    interrupted(plan, 60)
+    strict = replace(plan, admits_nonfinite=False)
+    opened = job.Job.open(strict)
+    (chunk,) = {c.number for c in strict.chunks() if c.item.name == "a" and c.start <= 17 < c.stop}
+    stamped = {s.chunk for s in opened.journal.stamps()}
+    assert chunk not in opened.done
+    assert opened.done.keys() == stamped
+    assert opened.notes == ["1 finished chunks hold NaN or Inf, which were allowed then; they are made again"]
+    opened.close()
+    assert go(plan).quality["a", 0].nonfinite == 1
+    assert (tmp_path / "out.bin").read_bytes() == expected
+
+
 def test_the_output_folder_must_exist_and_the_disk_must_be_large_enough(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -7,7 +7,9 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
+from small_models import Tensors, changed
 
 from .injector import Fault
 from .injector import run as forked
@@ -114,3 +116,31 @@ def test_another_type_over_an_unfinished_job_is_refused_and_changes_nothing(benc
     assert "type: BF16 there, F32 now" in r.stderr
     assert {p.name: p.read_bytes() for p in bench.job.iterdir() if p.name != "lock"} == before
     assert bench.finish("after a refused plan") == []
+
+
+@pytest.mark.parametrize(("value", "words"), [(np.nan, "holds nan"), (1e6, "too large for F16")])
+def test_what_only_allow_nonfinite_lets_in_is_not_kept_by_a_run_without_it(
+    models: Path, tmp_path: Path, value: float, words: str
+) -> None:
+    def spoilt(tensors: Tensors) -> None:
+        tensors["model.layers.0.mlp.up_proj.weight"][1][3, 5] = value
+
+    model, out = changed(models / "a", tmp_path / "a", spoilt), tmp_path / "out.gguf"
+    command = ["convert", str(model), str(out), "--type", "F16", "--chunk-size", "8KiB", "--threads", "1"]
+    refused = forked(command, tmp_path / "log")
+    assert refused.code == 65
+    assert words in refused.stderr
+    allowing = [*command, "--allow-nonfinite"]
+    whole = forked(allowing, tmp_path / "log")
+    assert whole.code == 0, "what was refused goes on where it stopped"
+    assert "were finished by earlier runs" in whole.stderr
+    right = out.read_bytes()
+    out.unlink()
+    calls = forked(allowing, tmp_path / "log").calls
+    out.unlink()
+    forked(allowing, tmp_path / "log", Fault(calls - 12, "kill before"))
+    again = forked(command, tmp_path / "log")
+    assert again.code == 65
+    assert words in again.stderr
+    assert forked(allowing, tmp_path / "log").code == 0
+    assert out.read_bytes() == right
