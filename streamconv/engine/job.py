@@ -25,6 +25,7 @@ from .journal import PUBLISHED, PUBLISHING, Journal, Stamp, read_progress
 from .lock import JobLock
 from .plan import Chunk, Plan
 
+#: room that must stay on the disk beyond the output: for the index, logs and whatever else writes there meanwhile
 _RESERVE_BYTES = 64 << 20
 _PART_MAGIC = b"SCVP"
 _READ_BYTES = 4 << 20
@@ -86,7 +87,8 @@ def preflight(plan: Plan) -> None:
     free = files.free_bytes(parent)
     if need > free and plan.total_bytes > have:
         raise WriteFailed(
-            f"{parent}: the output needs {need:,} bytes, {free:,} are free",
+            f"{parent}: {need:,} bytes are needed ({need - _RESERVE_BYTES:,} for the output, {_RESERVE_BYTES:,} to spare),"
+            f" {free:,} are free",
             "Free some space, or choose a smaller --type or another folder.",
         )
 

@@ -520,7 +520,7 @@ def test_the_output_folder_must_exist_and_the_disk_must_be_large_enough(
     with pytest.raises(CannotCreate, match="is not a folder"):
         job.preflight(make_plan(tmp_path / "nowhere", toys()))
     monkeypatch.setattr(files, "free_bytes", lambda folder: 1000)
-    with pytest.raises(WriteFailed, match="1,000 are free"):
+    with pytest.raises(WriteFailed, match="for the output, 67,108,864 to spare\\), 1,000 are free"):
         job.preflight(make_plan(tmp_path, toys()))
 
 

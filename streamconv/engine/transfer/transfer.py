@@ -278,7 +278,8 @@ class Transfer:
         free = files.free_bytes(unfinished[0].home) if unfinished else 0
         if need > 0 and need + _RESERVE_BYTES > free:
             raise WriteFailed(
-                f"{self._root}: {need + _RESERVE_BYTES:,} bytes are needed, {free:,} are free",
+                f"{self._root}: {need + _RESERVE_BYTES:,} bytes are needed ({need:,} for what is fetched,"
+                f" {_RESERVE_BYTES:,} to spare), {free:,} are free",
                 "Free some space, move the cache with STREAMCONV_CACHE, or convert with --evict.",
             )
 
