@@ -147,7 +147,7 @@ def _searched_level(v, base, factor, bottom, top):  # type: ignore[no-untyped-de
     level = rint_any(factor * (v - base))
     level = level if level > bottom else bottom
     level = level if level < top else top
-    return np.uint8(level - bottom if factor != ZERO else 0)
+    return np.int32(level - bottom) if factor != ZERO else np.int32(0)
 
 
 @inline
@@ -223,24 +223,29 @@ def _pack_searched(x, out, scale, minimum, inverse, low, bottom, top, affine, fi
 
     x, out as above; scale, minimum, inverse, low : float32[n_blocks]; bottom, top : int32
     """
-    levels = np.empty(BLOCK, np.uint8)
-    words = levels.view(np.uint64)
-    mask, four = np.uint8(15), np.uint8(4)
+    fifths = np.empty(16, np.uint8)  # as in ``_pack_five_bits``
+    words = fifths.view(np.uint64)
+    start = out.shape[1] - 16
     for b in range(len(x)):
-        values, block = x[b], out[b]
+        values, block, qs, f = x[b], out[b], out[b, start:], inverse[b]
         put_f16(block, 0, scale[b])
         if affine:
             put_f16(block, 2, -minimum[b])
         base = low[b] if affine else ZERO
-        for j in range(len(values)):
-            levels[j] = _searched_level(values[j], base, inverse[b], bottom, top)
-        start = 4 if affine else 2
         if five_bits:
-            for k in range(4):
-                block[start + k] = _eight_bits(words[k] >> np.uint64(4))
-            start += 4
-        for j in range(16):
-            block[start + j] = (levels[j] & mask) | (levels[j + 16] << four)
+            for j in range(len(qs)):
+                first = _searched_level(values[j], base, f, bottom, top)
+                second = _searched_level(values[j + 16], base, f, bottom, top)
+                qs[j] = np.uint8(np.int32(np.int32(first & 15) | np.int32(second << 4)) & 0xFF)
+                fifths[j] = np.uint8(np.int32(first >> 4) | np.int32(np.int32(second >> 4) << 1))
+            for k in range(2):
+                block[start - 4 + k] = _eight_bits(words[k])
+                block[start - 2 + k] = _eight_bits(words[k] >> np.uint64(1))
+        else:
+            for j in range(len(qs)):
+                first = _searched_level(values[j], base, f, bottom, top)
+                second = _searched_level(values[j + 16], base, f, bottom, top)
+                qs[j] = np.uint8(np.int32(first | np.int32(second << 4)) & 0xFF)
 
 
 @kernel
