@@ -165,8 +165,10 @@ class Keeper:
             return idle
         at = total.at
         waiting = [i for i in idle if i >= at]
-        stuck = at < part.cut.n_ranges and part.states[at] == PENDING and self._claims[part, at] <= 0
-        if stuck or len(waiting) * part.cut.step > self._transfer.settings.ahead_bytes // 2:
+        # What is here or on its way will soon be taken in; what only stands in the queue could wait for room that never comes.
+        is_late = at < part.cut.n_ranges and part.states[at] == PENDING
+        too_many = len(waiting) * part.cut.step > self._transfer.settings.ahead_bytes // 2
+        if is_late and (too_many or self._claims[part, at] <= 0):
             del self._sums[part]
             part.notes.append(f"{part.remote.path}: released range by range, so its digest as a whole is not checked")
             self._transfer.changed.notify_all()
