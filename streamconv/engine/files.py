@@ -6,6 +6,12 @@ Promises
 * After ``sync_data`` returned, those bytes survive power loss, as far as the device tells the truth.
 * ``write_atomically`` and ``publish`` leave either the old file or the whole new one under the name, never a part.
 
+Not promised
+------------
+* That the disk does not fill after ``allocate``: some filesystems reserve nothing, or nothing for what is written again.
+* That ``lock_exclusively`` keeps others out: locks are advisory, and no-ops on some network filesystems.
+* Any order between two writes with no ``sync_data`` between them.
+
 A failed write or sync is fatal for the run and is never retried: after a failed fsync the kernel may have marked the pages
 clean, so a second call would report success over lost data (PostgreSQL's "fsyncgate"; Rebello et al., ATC 2020).
 """

@@ -97,6 +97,10 @@ def preflight(plan: Plan) -> None:
 class Job:
     """An open job folder, locked by this process.
 
+    What is in ``done`` was on the disk and had its digest when the folder was opened (with ``verify="none"``: when it was
+    stamped). Whoever removes the folder, or takes the job over where locks do nothing, is noticed before the next commit and
+    before the output gets its name, not sooner.
+
     Attributes
     ----------
     done : stamps of the chunks that are finished and trusted
