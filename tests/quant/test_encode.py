@@ -52,6 +52,16 @@ def test_what_is_too_large_is_named_by_its_row_of_the_tensor(type_name: str, val
 
 
 @pytest.mark.parametrize("tile_rows", [1, 3, 100])
+def test_what_a_search_finds_too_large_is_named_by_its_row_of_the_tensor(tile_rows: int) -> None:
+    """The searches of these types stop by themselves, at a row of the tile."""
+    x = np.ones((12, 256), np.float32)
+    x[9, 40:50] = np.linspace(1e30, 3e38, 10)
+    with pytest.raises(TooLarge, match=r"ffn_up_exps.*row 9\b") as caught:
+        filled(item_of(x, "IQ3_S", np.ones((1, 256), np.float32)), 4, 12, tile_rows)
+    assert caught.value.row == 9
+
+
+@pytest.mark.parametrize("tile_rows", [1, 3, 100])
 def test_what_is_no_number_is_named_by_its_row_of_the_tensor(tile_rows: int) -> None:
     x = np.ones((12, N_COLS), np.float32)
     x[9, 40] = np.nan

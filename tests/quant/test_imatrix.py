@@ -165,6 +165,16 @@ def test_several_files_add_their_sums_and_counts(tmp_path: Path) -> None:
     assert (m.entries_count, m.chunks_count, m.dataset, len(m.files)) == (2, 6, "calib.txt", 2)
 
 
+def test_a_file_that_counts_groups_of_experts_counts_for_every_expert_of_the_group(tmp_path: Path) -> None:
+    sums = np.arange(1, 13, dtype=np.float32).reshape(4, 3)
+    each = write(tmp_path / "each.gguf", gguf_bytes({"e": (sums, [1, 2, 4, 8])}))
+    pairs = write(tmp_path / "pairs.gguf", gguf_bytes({"e": (sums.reshape(2, 6), [100, 1000])}))
+    for files in ([each, pairs], [pairs, each]):
+        got = load_imatrix(files).weights("e", 3, 4)
+        assert got is not None
+        assert got.tolist() == (2 * sums / np.array([[101], [102], [1004], [1008]], np.float32)).tolist()
+
+
 def test_older_files_add_values_and_calls(tmp_path: Path) -> None:
     a = write(tmp_path / "a.dat", dat_bytes({"x": (2, SUMS[0])}))
     b = write(tmp_path / "b.dat", dat_bytes({"x": (6, SUMS[1])}))
