@@ -122,6 +122,17 @@ def test_integers_are_copied_where_all_models_agree_and_refused_where_not(tmp_pa
         open_text(tmp_path, recipe % "c").tensors["table"].read(0, 1)
 
 
+def test_ramplus_takes_an_epsilon_of_zero_with_and_without_changes(tmp_path: Path) -> None:
+    base = np.zeros((2, 4), "<f4")
+    shared = base.copy()
+    shared[0, 0] = 1
+    for name, values in (("a", base), ("b", shared), ("c", shared)):
+        write_model(tmp_path / name, {"w": values, "still": base}, {})
+    merged = open_text(tmp_path, _recipe("ramplus_tl", epsilon=0)).tensors
+    np.testing.assert_array_equal(values_of(merged["w"]), shared)
+    np.testing.assert_array_equal(values_of(merged["still"]), base)
+
+
 def test_a_value_that_is_not_a_number_survives_the_vote(tmp_path: Path) -> None:
     base = np.ones((2, 4), "<f4")
     broken = base.copy()

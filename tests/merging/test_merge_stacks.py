@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -248,6 +249,25 @@ def test_mixtures_that_cannot_be_made_are_refused(
         random_model(tmp_path / name, seed, shapes(1), config("llama", 1))
     with pytest.raises(error, match=message):
         open_text(tmp_path, text)
+
+
+@pytest.mark.parametrize(("model_type", "has_gate"), [("llama", False), ("qwen2", True)])
+def test_a_shared_expert_needs_prompts_where_it_has_a_gate(model_type: str, has_gate: bool, tmp_path: Path) -> None:
+    for seed, name in enumerate("ab"):
+        random_model(tmp_path / name, seed, shapes(1), config(model_type, 1))
+        (tmp_path / name / "tokenizer.json").write_text(
+            json.dumps({"version": "1.0", "model": {"type": "WordLevel", "vocab": {"x": 0, "y": 1}, "unk_token": "x"}})
+        )
+    text = MIXTURE.replace("random", "cheap_embed").replace("source_model: a", "source_model: a, positive_prompts: [x]")
+    text = text.replace("source_model: b", "source_model: b, positive_prompts: [y]")
+    text += "shared_experts: [{source_model: b}]\n"
+    if has_gate:
+        with pytest.raises(BadInput, match=r"shared_experts\[0\]: no positive_prompts"):
+            open_text(tmp_path, text)
+        return
+    merged = open_text(tmp_path, text)
+    assert merged.config["model_type"] == "deepseek"
+    assert merged.tensors["model.layers.0.mlp.shared_experts.up_proj.weight"].shape == (FFN, HIDDEN)
 
 
 def test_prompts_need_a_tokenizer(tmp_path: Path) -> None:

@@ -40,7 +40,8 @@ class Reinforced:
         for counts in stream.map(look):
             total += counts
         assert self._strength is not None
-        ratios = [int(shared) / max(int(alone), self._floor) for alone, shared in total]
+        # at least the smallest positive number: an epsilon of 0 is allowed
+        ratios = [int(shared) / max(int(alone), self._floor, 1e-300) for alone, shared in total]
         return [1 + self._strength * max(0.0, min(ratio, self._limit)) for ratio in ratios]
 
     def merge(self, x: Floats, start: int, statistic: Statistic, out: Floats) -> None:

@@ -78,7 +78,14 @@ def _target(mixture: Mixture, models: dict[str, Model]) -> Target:
     n = len(mixture.shared)
     if n > 1 or (n == 1) > (target.shared is not None) or (n == 0 and target.shared_gate is not None):
         wanted = "exactly one shared expert" if target.shared_gate else "at most one" if target.shared else "none"
-        raise BadInput(f"{mixture.where}: {n} shared_experts, {target.name} takes {wanted}")
+        raise BadInput(
+            f"{mixture.where}: {n} shared_experts, {target.name} takes {wanted}", "Change how many are listed."
+        )
+    if target.shared_gate and mixture.gate == "cheap_embed" and not mixture.shared[0].positive:
+        raise BadInput(
+            f"{mixture.where}: shared_experts[0]: no positive_prompts, which {target.name} makes a gate of, too",
+            "Add some, or use gate_mode: random.",
+        )
     return target
 
 

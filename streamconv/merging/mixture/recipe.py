@@ -47,7 +47,7 @@ class Mixture:
     ----------
     where : what it is, for messages
     text : the document as written
-    gate : ``random``, ``uniform_random`` or ``cheap_embed``
+    gate : ``random``, ``uniform_random`` or ``cheap_embed``, of which the last needs prompts of every expert
     experts, shared : the experts behind the gate, and those that always take part
     per_token : how many experts a token gets
     dtype : precision of the output, ``F32``, ``F16`` or ``BF16``; None: the smallest that holds all inputs
@@ -90,7 +90,7 @@ def parse_mixture(parser: Parser, value: Mapping[str, Any], text: str, named: bo
     gate = _gate(where, top.get("gate_mode", "hidden"))
     experts = _experts(parser, top["experts"], "experts", gate)
     if top.get("shared_experts"):
-        shared = _experts(parser, top["shared_experts"], "shared_experts", gate)
+        shared = _experts(parser, top["shared_experts"], "shared_experts", "")  # few architectures have a gate for them
     else:
         shared = ()
     per_token = top.get("experts_per_token", 2)
