@@ -19,7 +19,6 @@ Source: the layouts of SQLite's WAL and LMDB; see also borg and restic on write 
 
 from __future__ import annotations
 
-import mmap
 import os
 import struct
 import time
@@ -33,6 +32,7 @@ from . import files
 
 _PAGE = 4096
 _SLOT = 128
+_SLOTS_AT_ONCE = 8192
 _HEADER = struct.Struct("<4sIQBxxxxxxxQQQQ32sd16s")
 _STAMP = struct.Struct("<4sBxxxIIQQQQQd16sdfIQ")
 _CRC = struct.Struct("<I")
@@ -228,25 +228,29 @@ class Journal:
         files.sync_data(self._fd, self.path)
 
     def stamps(self) -> Iterator[Stamp]:
-        """All valid slots, in chunk order, read through a mapping of the file."""
-        if not self.header.n_slots:
-            return
-        with mmap.mmap(self._fd, 0, prot=mmap.PROT_READ) as index:
-            for chunk in range(self.header.n_slots):
-                block = index[2 * _PAGE + chunk * _SLOT : 2 * _PAGE + (chunk + 1) * _SLOT]
-                found = self._parse(block, chunk)
-                if found is not None:
-                    yield found
+        """All valid slots, in chunk order.
+
+        Raises
+        ------
+        WriteFailed : the index cannot be read
+        """
+        return (found for _, found in self._slots() if found is not None)
 
     def damaged_slots(self) -> int:
         """Slots that are neither pending nor intact: torn by a power cut, or rotten."""
-        damaged = 0
-        if self.header.n_slots:
-            with mmap.mmap(self._fd, 0, prot=mmap.PROT_READ) as index:
-                for chunk in range(self.header.n_slots):
-                    block = index[2 * _PAGE + chunk * _SLOT : 2 * _PAGE + (chunk + 1) * _SLOT]
-                    damaged += any(block) and self._parse(block, chunk) is None
-        return damaged
+        return sum(found is None and any(block) for block, found in self._slots())
+
+    def _slots(self) -> Iterator[tuple[bytes, Stamp | None]]:
+        """The bytes of every slot, and what they say if they are valid.
+
+        By reads and not through a mapping: an I/O error is an error then, and not a signal that kills.
+        """
+        for first in range(0, self.header.n_slots, _SLOTS_AT_ONCE):
+            n = min(_SLOTS_AT_ONCE, self.header.n_slots - first)
+            read = files.pread_exactly(self._fd, n * _SLOT, 2 * _PAGE + first * _SLOT, self.path)
+            for chunk in range(first, first + len(read) // _SLOT):
+                block = read[(chunk - first) * _SLOT :][:_SLOT]
+                yield block, self._parse(block, chunk)
 
     def _parse(self, block: bytes, chunk: int) -> Stamp | None:
         if not any(block) or not _intact(block):

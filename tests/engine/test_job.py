@@ -262,6 +262,22 @@ def test_an_input_that_changes_while_it_runs_leaves_nothing_stamped(tmp_path: Pa
     assert go(plan).resumed_bytes == 0
 
 
+def test_an_input_that_changes_after_the_last_commit_keeps_the_output_from_getting_its_name(tmp_path: Path) -> None:
+    plan = make_plan(tmp_path, toys())
+    opened = job.Job.open(plan)
+
+    def changed() -> None:
+        if len(list(opened.journal.stamps())) == len(plan.chunks()):
+            raise InputChanged("in.bin changed")
+
+    object.__setattr__(plan, "verify_inputs", changed)
+    with pytest.raises(InputChanged):
+        run.run(opened, share(1 << 24, 2, 64, 128), Silent(), run.StopRequest())
+    opened.close()
+    assert not plan.output.exists()
+    assert plan.job_dir.exists()
+
+
 def test_two_runs_cannot_work_on_one_output(tmp_path: Path) -> None:
     first = job.Job.open(make_plan(tmp_path, toys()))
     with pytest.raises(Locked, match=f"pid {os.getpid()}") as caught:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import struct
 import zlib
@@ -9,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from streamconv.engine import files
 from streamconv.engine.journal import CLEAN, PUBLISHING, RUNNING, Journal, Stamp, read_progress
-from streamconv.errors import PlanDiffers
+from streamconv.errors import PlanDiffers, WriteFailed
 
 PRINT = bytes(range(32))
 
@@ -120,6 +122,48 @@ def test_slots_of_another_job_are_not_believed(journal: Journal, tmp_path: Path)
     raw[8192:] = other.path.read_bytes()[8192:]
     journal.path.write_bytes(raw)
     assert list(_reopened(journal).stamps()) == []
+
+
+def test_an_index_on_a_bad_sector_is_an_error_and_no_signal(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
+    journal.stamp([_stamp(1)])
+
+    class BadDisk:
+        def __getattr__(self, name: str) -> object:
+            return getattr(os, name)
+
+        def pread(self, fd: int, size: int, offset: int) -> bytes:
+            if offset >= 8192:
+                raise OSError(errno.EIO, os.strerror(errno.EIO))
+            return os.pread(fd, size, offset)
+
+    monkeypatch.setattr(files, "os", BadDisk())
+    for use in (lambda: list(journal.stamps()), journal.damaged_slots):
+        with pytest.raises(WriteFailed, match="read of 640 bytes at offset 8,192 failed") as caught:
+            use()
+        assert caught.value.exit_code == 74
+    assert read_progress(journal.path) is None
+
+
+def test_a_new_index_has_all_its_blocks_so_that_a_full_disk_is_met_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "many.wal"
+    many = Journal.create(path, 10_000, PRINT)
+    assert path.stat().st_blocks * 512 >= path.stat().st_size == 8192 + 10_000 * 128
+    many.close()
+
+    class FullDisk:
+        def __getattr__(self, name: str) -> object:
+            return getattr(os, name)
+
+        def pwrite(self, fd: int, data: bytes, offset: int) -> int:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(files, "os", FullDisk())
+    with pytest.raises(WriteFailed, match="No space left") as caught:
+        Journal.create(tmp_path / "new.wal", 10_000, PRINT)
+    assert caught.value.exit_code == 74
+    assert not (tmp_path / "new.wal").exists()
 
 
 def test_a_run_that_lost_the_job_notices_before_it_stamps(journal: Journal) -> None:
