@@ -3,15 +3,15 @@ are encoded."""
 
 from __future__ import annotations
 
-import json
-import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from ..errors import BadInput
 from ..sources.checkpoint import Checkpoint
 from ..sources.naming import shown
+from .patterns import NotReadable, Patterns
 
 KEYS = ("quantization_config", "compression_config")
 _SECTIONS = ("text_config", "llm_config", "lm_config", "language_config", "thinker_config", "vision_config")
@@ -39,6 +39,7 @@ class Scheme:
 
     method: str
     values: Mapping[str, Any]
+    _patterns: Patterns = field(default_factory=Patterns, compare=False)
 
     def integer(self, key: str, values: Mapping[str, Any] | None = None) -> int | None:
         """The whole number ``key``, None when it is absent or null; BadInput when it is something else."""
@@ -56,7 +57,7 @@ class Scheme:
             if (
                 not pattern.startswith("-:")
                 and isinstance(values, Mapping)
-                and _matches(pattern.removeprefix("+:"), module)
+                and self._matches(pattern.removeprefix("+:"), module)
             ):
                 return values
         return {}
@@ -64,16 +65,35 @@ class Scheme:
     def weights_of(self, module: str) -> Mapping[str, Any]:
         """compressed-tensors: the arguments of the group that ``module`` belongs to, {} when none is named for it."""
         by_class: Mapping[str, Any] = {}
+        for target, arguments in self._targets:
+            self._spend()
+            if target == module or (target.startswith("re:") and self._matches(target[3:], module)):
+                return arguments
+            if target[:1].isupper():  # the name of a class, such as Linear
+                by_class = by_class or arguments
+        return by_class
+
+    @cached_property
+    def _targets(self) -> list[tuple[str, Mapping[str, Any]]]:
+        """What groups are for, with their arguments, in order."""
+        found: list[tuple[str, Mapping[str, Any]]] = []
         for group in _groups(self.values):
             arguments, targets = group.get("weights"), group.get("targets")
-            if not isinstance(arguments, Mapping) or not isinstance(targets, list):
-                continue
-            for target in (t for t in targets if isinstance(t, str)):
-                if target == module or (target.startswith("re:") and _matches(target[3:], module)):
-                    return arguments
-                if target[:1].isupper():  # the name of a class, such as Linear
-                    by_class = by_class or arguments
-        return by_class
+            if isinstance(arguments, Mapping) and isinstance(targets, list):
+                found.extend((target, arguments) for target in targets if isinstance(target, str))
+        return found
+
+    def _spend(self) -> None:
+        try:
+            self._patterns.spend(1)
+        except NotReadable:
+            raise BadInput("config.json: quantization_config: the list of modules is too long") from None
+
+    def _matches(self, pattern: str, module: str) -> bool:
+        try:
+            return self._patterns.match(pattern, module)
+        except NotReadable as e:
+            raise BadInput(f"config.json: quantization_config: the pattern {shown(pattern)} {e}") from None
 
 
 def read_scheme(checkpoint: Checkpoint, given: Mapping[str, Any] | None, methods: Sequence[str]) -> Scheme:
@@ -157,18 +177,3 @@ def _check_formats(checkpoint: Checkpoint, values: Mapping[str, Any]) -> None:
                 f"{checkpoint.path}: compressed-tensors format {shown(str(name))} cannot be decoded",
                 f"Known are {', '.join(_FORMATS)}.",
             )
-
-
-def _matches(pattern: str, module: str) -> bool:
-    try:
-        return re.match(pattern, module) is not None
-    except (re.error, RecursionError, OverflowError):
-        raise BadInput(f"config.json: quantization_config: {shown(pattern)} is no regular expression") from None
-
-
-def parse_json(data: bytes) -> Any:
-    """JSON in ``data``; ValueError for whatever is wrong with it."""
-    try:
-        return json.loads(data.decode("utf-8"))
-    except RecursionError:
-        raise ValueError("it nests too deep") from None

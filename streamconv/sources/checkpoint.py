@@ -13,6 +13,7 @@ from typing import Any
 from ..errors import BadInput, InputChanged, InputMissing, NoPermission
 from ..metadata import Metadata
 from ..rows import RowSource
+from .hostile_json import MAX_JSON_BYTES, NotJson, parse_json, texts
 
 #: endings of files that hold weights, and of their indexes
 _WEIGHTS = re.compile(
@@ -26,7 +27,7 @@ def is_weights(name: str) -> bool:
 
 
 #: how JSON can spell what has no UTF-8 form
-_HALF_PAIR = re.compile(r"\\u[dD][89a-fA-F]")
+_HALF_PAIR = re.compile(rb"\\u[dD][89a-fA-F]")
 
 
 @dataclass(frozen=True)
@@ -146,22 +147,28 @@ def parse_object(text: str, path: Path) -> dict[str, Any]:
 
 
 def read_object(path: Path) -> dict[str, Any]:
-    """The JSON object in the file ``path``.
+    """The JSON object in the file ``path``, a configuration or an index.
 
-    Errors: InputMissing, NoPermission, or BadInput for what is not a JSON object in UTF-8.
+    Errors: InputMissing, NoPermission, or BadInput for what is not a JSON object in UTF-8, or far too large for one.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        if path.exists() and not path.is_file():  # a pipe would keep us waiting
+            raise BadInput(f"{path} is not a regular file")
+        with path.open("rb") as file:
+            data = file.read(MAX_JSON_BYTES + 1)
+        value = parse_json(data)
     except FileNotFoundError:
         raise InputMissing(f"{path} is not there") from None
     except PermissionError:
         raise NoPermission(f"{path} may not be read") from None
-    except UnicodeDecodeError as e:
-        raise BadInput(f"{path} is not UTF-8 (byte {e.start})") from None
-    value = parse_object(text, path)
-    if _HALF_PAIR.search(text):  # rarely, and then mostly whole pairs
+    except NotJson as e:
+        raise BadInput(f"{path} {e}") from None
+    if not isinstance(value, dict):
+        raise BadInput(f"{path} is not a JSON object")
+    if _HALF_PAIR.search(data):  # rarely, and then mostly whole pairs
         try:
-            json.dumps(value, ensure_ascii=False).encode()
+            for text in texts(value):
+                text.encode()
         except UnicodeEncodeError:
             raise BadInput(
                 f"{path} spells half of a surrogate pair, which is no text and could not be written"

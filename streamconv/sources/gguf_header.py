@@ -4,6 +4,9 @@ Layout (all little-endian): magic ``GGUF``, version u32, tensor count u64, key c
 and the value; then per tensor its name, u32 n_dims, n_dims × u64 (fastest first), type u32, offset u64. A string is a u64
 length and UTF-8 bytes, an array an element type u32, a u64 count and the elements. Data begin at the next multiple of the
 alignment.
+
+A header is read whole, so it has limits: a sparse file that claims a billion tokens costs nothing to make. They are several times
+what the largest vocabularies take.
 """
 
 from __future__ import annotations
@@ -31,6 +34,12 @@ _MIN_PAIR_BYTES = 8 + 4 + 1
 _MIN_INFO_BYTES = 8 + 4 + 4 + 8
 _BY_NUMBER = {number: (name, code) for name, (number, code) in VALUE_TYPES.items()}
 _FIRST_WINDOW_BYTES = 4 << 20
+#: vocabularies of 262 144 tokens with merges have headers of 18 MB, which become 40 MB of objects
+_MAX_HEADER_BYTES = 64 << 20
+_MAX_TEXT_BYTES = 24 << 20
+_MAX_MEMORY_BYTES = 96 << 20
+#: memory and time that these take, in bytes
+_PAIR_COST, _INFO_COST, _TEXT_COST, _NUMBER_COST = 1000, 1500, 24, 40
 _U64 = struct.Struct("<Q")
 
 
@@ -129,6 +138,7 @@ class _Cursor:
         self.size = file.size
         self.buffer = file.view(0, window).data
         self.at = 0
+        self._memory_bytes = _MAX_MEMORY_BYTES
 
     def bad(self, what: str) -> BadInput:
         return BadInput(f"{self.path}: {what} (header byte {self.at})")
@@ -141,8 +151,16 @@ class _Cursor:
         """Be sure that so many bytes follow."""
         if n_bytes > self.left:
             raise self.bad(f"truncated: {what} is past the end of the file")
+        if self.at + n_bytes > _MAX_HEADER_BYTES:
+            raise self.bad(f"{what} is past the limit of {_MAX_HEADER_BYTES} bytes for headers")
         if self.at + n_bytes > len(self.buffer):
             raise _WindowEnds
+
+    def charge(self, n_bytes: int) -> None:
+        """Count what is made of the header."""
+        self._memory_bytes -= n_bytes
+        if self._memory_bytes < 0:
+            raise self.bad("the header describes more than any model needs")
 
     def scalar(self, code: str, what: str) -> Any:
         size = struct.calcsize(f"<{code}")
@@ -151,16 +169,19 @@ class _Cursor:
         self.at += size
         return value
 
-    def text(self, what: str, limit: int | None = None) -> str:
+    def text(self, what: str, limit: int = _MAX_TEXT_BYTES) -> str:
         length = self.scalar("Q", what)
-        if limit is not None and length > limit:
+        if limit < length <= self.left:
             raise self.bad(f"string length {length} of {what} is over the limit of {limit}")
         self.need(length, f"string length {length} of {what}")
+        self.charge(length)
         self.at += length
         try:
-            return str(self.buffer[self.at - length : self.at], "utf-8")
+            found = str(self.buffer[self.at - length : self.at], "utf-8")
         except UnicodeDecodeError:
             raise self.bad(f"{what} is not UTF-8") from None
+        self.charge(0 if found.isascii() else 3 * length)
+        return found
 
     def value(self, key: str) -> Value:
         what = f"metadata value {shown(key)}"
@@ -183,6 +204,7 @@ class _Cursor:
             raise self.bad(f"{what} is an array of arrays; nested arrays are not supported")
         count = self.scalar("Q", what)
         self.need(count * (struct.calcsize(f"<{code}") or 8), f"array of {count} elements in {what}")
+        self.charge(count * (_TEXT_COST if elem == "STRING" else _NUMBER_COST))
         if elem == "STRING":
             return Value("ARRAY", self._strings(count, what), elem)
         numbers = np.frombuffer(self.buffer, np.dtype(f"<{'u1' if code == '?' else code}"), count, self.at)
@@ -224,6 +246,7 @@ def _parse(cursor: _Cursor) -> Header:
     version, n_tensors, n_pairs = _preamble(cursor)
     metadata = Metadata()
     for _ in range(n_pairs):
+        cursor.charge(_PAIR_COST)
         key = cursor.text("a metadata key", _MAX_NAME_BYTES)
         if key in metadata:
             raise cursor.bad(f"duplicate metadata key {shown(key)}")
@@ -232,6 +255,7 @@ def _parse(cursor: _Cursor) -> Header:
     alignment = _alignment(cursor, metadata)
     tensors: dict[str, TensorInfo] = {}
     for _ in range(n_tensors):
+        cursor.charge(_INFO_COST)
         info = _tensor_info(cursor, alignment)
         if info.name in tensors:
             raise cursor.bad(f"duplicate tensor {shown(info.name)}")

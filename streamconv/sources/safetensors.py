@@ -8,12 +8,12 @@ Not checked here: the values.
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from math import prod
 from typing import Any, TypeGuard
 
 from ..errors import BadInput
+from .hostile_json import NotJson, parse_json
 from .mapped import MappedFile
 from .naming import shown
 from .stored import StoredRows
@@ -54,7 +54,8 @@ def read_safetensors(file: MappedFile) -> SafetensorsFile:
     metadata = header.pop("__metadata__", {})
     if not isinstance(metadata, dict) or not all(isinstance(v, str) for v in metadata.values()):
         raise BadInput(f"{file.path}: __metadata__ in the header is not an object of strings")
-    tensors = {name: _tensor(file, data_start, name, header[name]) for name in sorted(header)}
+    # Each entry goes when its rows are there, or there would be both of all tensors for a while.
+    tensors = {name: _tensor(file, data_start, name, header.pop(name)) for name in sorted(header)}
     _check_tiling(file, data_start, tensors)
     return SafetensorsFile(file, tensors, metadata, data_start)
 
@@ -69,16 +70,11 @@ def _header(file: MappedFile) -> tuple[dict[str, Any], int]:
     if 8 + length > file.size:
         raise BadInput(f"{file.path} is truncated: its header needs {8 + length} bytes, the file has {file.size}")
     try:
-        text = bytes(file.view(8, length)).decode("utf-8")
-        header = json.loads(text, object_pairs_hook=_unique)
-    except UnicodeDecodeError as e:
-        raise BadInput(f"{file.path}: header is not UTF-8 at byte {8 + e.start}") from None
-    except RecursionError:
-        raise BadInput(f"{file.path}: header nests too deep") from None
+        header = parse_json(file.view(8, length).data, _unique)
     except _Duplicate as e:
         raise BadInput(f"{file.path}: duplicate name {shown(e.name)} in the header") from None
-    except ValueError as e:
-        raise BadInput(f"{file.path}: header is not valid JSON: {e}") from None
+    except NotJson as e:
+        raise BadInput(f"{file.path}: header {e}") from None
     if not isinstance(header, dict):
         raise BadInput(f"{file.path}: header is not a JSON object")
     return header, 8 + length

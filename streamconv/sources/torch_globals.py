@@ -14,6 +14,9 @@ from typing import Any, NoReturn, Protocol
 
 from .naming import shown
 
+#: as many as numpy has
+MAX_DIMENSIONS = 64
+
 
 class Machine(Protocol):
     """What the functions need of the machine that runs the pickle."""
@@ -24,7 +27,7 @@ class Machine(Protocol):
     def charge(self, n_bytes: int) -> None:
         """Count what an object takes."""
 
-    def insert(self, target: dict[Any, Any], items: list[Any]) -> None:
+    def insert(self, target: dict[str, Any], items: list[Any]) -> None:
         """Put keys and values, one after the other in ``items``, into ``target``."""
 
     def position(self) -> int:
@@ -117,7 +120,7 @@ def storage_of(machine: Machine, found: Any) -> Storage:
         start, length = view[1:]
         if start + length > numel:
             machine.fail(f"storage {shown(key)}: a view ends at {start + length} of {numel} numbers, out of bounds")
-    machine.charge(200)
+    machine.charge(350)
     return Storage(key, tag.dtype, numel, start, length)
 
 
@@ -153,9 +156,12 @@ def _tensor(machine: Machine, arguments: tuple[Any, ...], tag: Any, metadata: tu
     if not _is_size(offset):
         machine.fail("a tensor's offset in its storage is not a size")
     for what, numbers in (("size", size), ("stride", stride)):
+        # Counted first: a tuple in the memo can be long, and be that of many tensors.
+        if type(numbers) is tuple and len(numbers) > MAX_DIMENSIONS:
+            machine.fail(f"a tensor's {what} has {len(numbers)} dimensions, more than {MAX_DIMENSIONS}")
         if type(numbers) is not tuple or not all(map(_is_size, numbers)):
             machine.fail(f"a tensor's {what} is not a tuple of non-negative integers")
-    machine.charge(300)
+    machine.charge(1000 + 64 * (len(size) + len(stride)))  # for what is checked later, too
     return Tensor(storage, dtype, offset, size, stride, machine.position())
 
 
@@ -169,7 +175,7 @@ def _rebuild_parameter(machine: Machine, arguments: tuple[Any, ...]) -> Tensor:
 def _ordered_dict(machine: Machine, arguments: tuple[Any, ...]) -> dict[Any, Any]:
     """``()``, or ``([[key, value], …])`` as Python 2 wrote."""
     machine.charge(64)
-    made: dict[Any, Any] = {}
+    made: dict[str, Any] = {}
     if arguments:
         pairs = arguments[0]
         if len(arguments) != 1 or type(pairs) is not list:

@@ -16,7 +16,7 @@ from ..errors import BadInput
 from .mapped import MappedFile
 from .naming import shown
 from .torch_globals import Storage
-from .torch_pickle import MAX_MEMORY_BYTES, MAX_PICKLE_BYTES, Unpickler
+from .torch_pickle import MAX_PICKLE_BYTES, Budget, Unpickler
 from .widen import STORED_TYPES
 
 #: a pickle of protocol 2 or later
@@ -41,7 +41,7 @@ class LegacyStream:
     def __init__(self, file: MappedFile) -> None:
         self._file = file
         self._at = 0
-        self._memory_bytes = MAX_MEMORY_BYTES
+        self._budget = Budget()
         if self._load("magic number", _MAX_PREAMBLE_BYTES)[0] != _MAGIC_NUMBER:
             raise BadInput(f"{file.path} is a pickle, but not one of torch.save")
         version, _ = self._load("version", _MAX_PREAMBLE_BYTES)
@@ -67,9 +67,8 @@ class LegacyStream:
     def _load(self, what: str, limit: int) -> tuple[Any, list[Storage]]:
         """The next pickle and the storages it mentions."""
         window = self._file.view(self._at, min(limit, self._file.size - self._at)).data
-        unpickler = Unpickler(window, f"{self._file.path}: {what}", self._at, self._memory_bytes)
+        unpickler = Unpickler(window, f"{self._file.path}: {what}", self._at, self._budget)
         value, n_bytes = unpickler.load()
-        self._memory_bytes = unpickler.memory_bytes
         self._at += n_bytes
         return value, unpickler.storages
 

@@ -15,8 +15,8 @@ from .torch_globals import Tensor
 
 #: containers in containers; real files have three or four
 _MAX_DEPTH = 32
-_MAX_NAME_CHARACTERS = 65535
-_MAX_ALL_CHARACTERS = 32 << 20
+_MAX_NAME_CHARACTERS = 4096
+_MAX_ALL_CHARACTERS = 8 << 20
 #: of a training run, beside the weights
 _NOT_WEIGHTS = frozenset({
     "optimizer", "optimizers", "optimizer_state", "optimizer_states", "optimizer_state_dict", "optim", "optim_state",

@@ -6,7 +6,8 @@ a record, a tag or a pure function. Nothing is imported, no attribute is looked 
 refused before it does anything. What comes out is made of dict, list, tuple, str, bytes, int, float, bool, None, and
 ``Tag``, ``Storage`` and ``Tensor`` of ``torch_globals``.
 
-The program cannot take more than ``_MAX_STEPS`` steps nor about ``MAX_MEMORY_BYTES``, which is some 45 000 tensors in a file.
+All pickles of a file together get a ``Budget`` of steps and memory. It is spent by some 45 000 tensors: the most a file has
+that a model was split into is a few thousand, and whoever has more of them stores them as safetensors.
 Not checked here: whether a tensor lies inside its storage, and whether the storage is there.
 
 Source: pickletools of the standard library.
@@ -16,20 +17,36 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from ..errors import BadInput
 from .naming import shown
 from .torch_globals import GLOBALS, Function, Storage, storage_of
 
-MAX_PICKLE_BYTES = 32 << 20
-_MAX_STEPS = 1_500_000
-MAX_MEMORY_BYTES = 128 << 20
+#: 45 000 tensors take 10 MiB
+MAX_PICKLE_BYTES = 16 << 20
 _U32 = struct.Struct("<I")
 #: longest module or class name that is looked at
 _MAX_LINE = 256
-#: integers below this have hashes that differ, so no dictionary can be made slow
+#: dictionary keys that are numbers are below this
 _MAX_KEY = 1 << 60
+#: in the memo, where nothing was put
+_ABSENT = object()
+
+
+@dataclass
+class Budget:
+    """What the pickles of one file may still take.
+
+    Attributes
+    ----------
+    steps : opcodes
+    n_bytes : memory of what they describe, an estimate on the safe side
+    """
+
+    steps: int = 1_500_000
+    n_bytes: int = 112 << 20
 
 
 class Unpickler:
@@ -40,63 +57,67 @@ class Unpickler:
     data : bytes that begin with the pickle; what follows it is not looked at
     where : file and record, for messages
     base : offset of ``data`` in the file, for messages
-    memory_bytes : what the objects may take
+    budget : what it may take, by default the whole of a file's; what it took is gone from it
 
     Attributes
     ----------
     storages : every storage that was mentioned, in order
-    memory_bytes : what is left of it
     """
 
-    def __init__(self, data: memoryview, where: str, base: int, memory_bytes: int = MAX_MEMORY_BYTES) -> None:
+    def __init__(self, data: memoryview, where: str, base: int, budget: Budget | None = None) -> None:
         self.storages: list[Storage] = []
-        self._data = data
+        self._data = bytes(data)
+        self._budget = Budget() if budget is None else budget
         self._where = where
         self._base = base
         self._at = 0
         self._opcode_at = 0
-        self.memory_bytes = memory_bytes
         self._stack: list[Any] = []
         self._marked: list[list[Any]] = []
-        self._memo: dict[int, Any] = {}
+        self._memo: list[Any] = []
 
     def load(self) -> tuple[Any, int]:
         """What the pickle describes, and how many bytes it has.
 
         Errors: BadInput names the file and the byte.
         """
-        data, handlers, size = self._data, _OPCODES, len(self._data)
-        steps = 0
-        while True:
-            steps += 1
-            if steps > _MAX_STEPS:
-                self.fail(f"the pickle takes more than {_MAX_STEPS} steps")
-            at = self._opcode_at = self._at
-            if at >= size:
-                self.fail("the pickle is truncated: it has no end")
-            code = data[at]
-            self._at = at + 1
-            if code == _STOP:
-                if len(self._stack) != 1 or self._marked:
-                    self.fail("the pickle ends with something left over")
-                return self._stack[0], self._at
-            handler = handlers.get(code)
-            if handler is None:
-                self._refuse_opcode(code)
-            try:
-                handler(self)
-            except IndexError:
-                self.fail("the pickle takes more from its stack than it has put there")
+        data, handlers, budget = self._data, _HANDLERS, self._budget
+        size, steps_left = len(data), budget.steps
+        try:
+            while True:
+                steps_left -= 1
+                if steps_left < 0:
+                    self.fail("the pickle takes more steps than the description of a model")
+                at = self._opcode_at = self._at
+                if at >= size:
+                    self.fail("the pickle is truncated: it has no end")
+                self._at = at + 1
+                code = data[at]
+                handler = handlers[code]
+                if handler is not None:
+                    handler(self)
+                elif code == _STOP:
+                    budget.steps = steps_left
+                    return self._result(), self._at
+                else:
+                    self._refuse_opcode(code)
+        except IndexError:
+            self.fail("the pickle takes more from its stack than it has put there")
+
+    def _result(self) -> Any:
+        if len(self._stack) != 1 or self._marked:
+            self.fail("the pickle ends with something left over")
+        return self._stack[0]
 
     def fail(self, what: str, hint: str = "") -> NoReturn:
         """BadInput at the current opcode."""
         raise BadInput(f"{self._where}: {what} (byte {self.position()})", hint)
 
     def charge(self, n_bytes: int) -> None:
-        """Count what an object takes; an estimate on the safe side."""
-        self.memory_bytes -= n_bytes
-        if self.memory_bytes < 0:
-            self.fail(f"the pickle describes more than {MAX_MEMORY_BYTES >> 20} MiB of objects")
+        """Count what an object takes."""
+        self._budget.n_bytes -= n_bytes
+        if self._budget.n_bytes < 0:
+            self.fail("the pickle describes more objects than a model has")
 
     def position(self) -> int:
         """Byte of the file that the current opcode is at."""
@@ -104,7 +125,7 @@ class Unpickler:
 
     # ---- reading the program
 
-    def _take(self, n_bytes: int) -> memoryview:
+    def _take(self, n_bytes: int) -> bytes:
         at = self._at
         if n_bytes > len(self._data) - at:
             self.fail(f"the pickle is truncated: {n_bytes} bytes are promised, {len(self._data) - at} left")
@@ -129,7 +150,7 @@ class Unpickler:
         return self._data[at]
 
     def _line(self) -> str:
-        line = bytes(self._data[self._at : self._at + _MAX_LINE])
+        line = self._data[self._at : self._at + _MAX_LINE]
         end = line.find(b"\n")
         if end < 0:
             what = "truncated" if len(line) < _MAX_LINE else "damaged"
@@ -137,7 +158,7 @@ class Unpickler:
         self._at += end + 1
         return self._decoded(line[:end])
 
-    def _decoded(self, raw: bytes | memoryview) -> str:
+    def _decoded(self, raw: bytes) -> str:
         try:
             return str(raw, "utf-8")
         except UnicodeDecodeError:
@@ -167,25 +188,34 @@ class Unpickler:
             self._pop_to_mark()
 
     def _put(self, index: int) -> None:
-        self.charge(100)
-        self._memo[index] = self._stack[-1]
+        """Number what is on top. Picklers count up, so a list does; a dictionary can be made slow by choice of numbers."""
+        memo = self._memo
+        missing = index + 1 - len(memo)
+        if missing > 0:
+            self.charge(16 * missing)
+            memo.extend([_ABSENT] * missing)
+        memo[index] = self._stack[-1]
+
+    def _memoize(self) -> None:
+        self.charge(16)
+        self._memo.append(self._stack[-1])
 
     def _get(self, index: int) -> None:
-        if index not in self._memo:
+        if index >= len(self._memo) or self._memo[index] is _ABSENT:
             self.fail(f"the pickle refers to memo {index}, which it has not made")
         self._stack.append(self._memo[index])
 
     # ---- values
 
     def _text(self, n_bytes: int) -> None:
-        raw = self._take(n_bytes)
-        self.charge(64 + 4 * n_bytes)
-        self._stack.append(self._decoded(raw))
+        text = self._decoded(self._take(n_bytes))
+        self.charge(64 + (n_bytes if text.isascii() else 4 * n_bytes))
+        self._stack.append(text)
 
     def _bytes(self, n_bytes: int) -> None:
         raw = self._take(n_bytes)
         self.charge(64 + n_bytes)
-        self._stack.append(bytes(raw))
+        self._stack.append(raw)
 
     def _int(self, n_bytes: int) -> None:
         self._push(int.from_bytes(self._take(n_bytes), "little", signed=True), 32 + n_bytes)
@@ -212,12 +242,20 @@ class Unpickler:
         self.charge(16 * len(items))
         target.extend(items)
 
-    def insert(self, target: dict[Any, Any], items: list[Any]) -> None:
-        """Put keys and values, one after the other in ``items``, into ``target``."""
+    def insert(self, target: dict[str, Any], items: list[Any]) -> None:
+        """Put keys and values, one after the other in ``items``, into ``target``.
+
+        Numbers become text, as they do in names: the hash of a number is known beforehand, and a dictionary of chosen ones can
+        be made as slow as a list.
+        """
         self.charge(60 * len(items))
         for key, value in zip(items[::2], items[1::2], strict=True):
-            if type(key) not in (str, int, bool) or (type(key) is int and not -_MAX_KEY < key < _MAX_KEY):
-                self.fail(f"the pickle has a dictionary key of type {type(key).__name__}")
+            if type(key) is not str:
+                if type(key) not in (int, bool) or not -_MAX_KEY < key < _MAX_KEY:
+                    self.fail(f"the pickle has a dictionary key of type {type(key).__name__}")
+                key = str(key)
+            if key in target:
+                self.fail(f"the pickle has the dictionary key {shown(key)} twice")
             target[key] = value
 
     def _set_items(self, items: list[Any]) -> None:
@@ -295,7 +333,7 @@ _OPCODES: dict[int, Callable[[Unpickler], object]] = {
     ord("1"): lambda m: m._pop_to_mark(),
     ord("q"): lambda m: m._put(m._byte()),
     ord("r"): lambda m: m._put(m._word()),
-    0x94: lambda m: m._put(len(m._memo)),
+    0x94: Unpickler._memoize,
     ord("h"): lambda m: m._get(m._byte()),
     ord("j"): lambda m: m._get(m._word()),
     ord("N"): lambda m: m._push(None, 0),
@@ -333,3 +371,5 @@ _OPCODES: dict[int, Callable[[Unpickler], object]] = {
     ord("R"): Unpickler._reduce,
     ord("b"): Unpickler._build,
 }
+#: the same by number, None for what is refused
+_HANDLERS = [_OPCODES.get(code) for code in range(256)]

@@ -21,8 +21,6 @@ from .stored import FileRows, StoredRows
 from .torch_globals import Tensor
 from .widen import STORED_TYPES
 
-#: as many as numpy has
-_MAX_DIMENSIONS = 64
 #: of all dimensions that are not 0; in bytes they fit in 63 bits, whatever the type
 _MAX_ELEMENTS = 2**59
 #: what an expanded tensor (stride 0) may take beyond its storage
@@ -62,8 +60,8 @@ def _checked(file: MappedFile, name: str, tensor: Tensor, place: tuple[int, int]
             f"{where}: its storage {shown(storage.key)} is short: {storage.numel} numbers have a size of {needed} bytes,"
             f" {n_bytes} are there at byte {start}; truncated?"
         )
-    if len(size) > _MAX_DIMENSIONS or prod(n for n in size if n) > _MAX_ELEMENTS:
-        raise BadInput(f"{where}: its size, {shown(str(size))}, overflows 64 bits or {_MAX_DIMENSIONS} dimensions")
+    if prod(n for n in size if n) > _MAX_ELEMENTS:
+        raise BadInput(f"{where}: its size, {shown(str(size))}, overflows 64 bits")
     length = storage.length * unit
     last = tensor.offset + sum((n - 1) * stride for n, stride in zip(size, tensor.stride, strict=True))
     used = 0 if 0 in size else (last + 1) * itemsize

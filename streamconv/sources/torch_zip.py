@@ -27,9 +27,11 @@ _LOCATOR = struct.Struct("<4sLQL")
 _ENTRY = struct.Struct("<4s6H3L5H2L")
 _LOCAL = struct.Struct("<4s5H3L2H")
 _MAX_COMMENT = 65535
-_MAX_DIRECTORY_BYTES = 64 << 20
-#: more than a file of ``MAX_PICKLE_BYTES`` can refer to
-_MAX_RECORDS = 250_000
+#: more than the pickle can refer to
+_MAX_DIRECTORY_BYTES = 16 << 20
+_MAX_RECORDS = 65536
+#: in the extra data of a record; torch writes two
+_MAX_EXTRA_FIELDS = 16
 _ENCRYPTED = 1
 _METHODS = {8: "deflate", 9: "deflate64", 12: "bzip2", 14: "lzma", 93: "zstandard"}
 
@@ -174,7 +176,7 @@ def _read_directory(file: MappedFile, start: int, size: int) -> dict[str, _Recor
         if fields[0] != b"PK\1\2" or at + _ENTRY.size + name_size + extra_size + comment_size > size:
             raise BadInput(f"{file.path}: the zip directory is damaged at byte {start + at}")
         at += _ENTRY.size
-        name = str(data[at : at + name_size], "utf-8", "backslashreplace")
+        name = str(data[at : at + name_size], "utf-8", "surrogateescape")
         extra = bytes(data[at + name_size : at + name_size + extra_size])
         if 0xFFFFFFFF in (fields[8], stored_size, header):
             stored_size, header = _sizes64(extra, fields[8], stored_size, header)
@@ -193,7 +195,9 @@ def _sizes64(extra: bytes, *fields: int) -> tuple[int, int]:
     ``fields``: compressed and uncompressed size and offset. A field that is not there stays as it is, out of bounds.
     """
     at, values = 0, []
-    while at + 4 <= len(extra):
+    for _ in range(_MAX_EXTRA_FIELDS):
+        if at + 4 > len(extra):
+            break
         kind, length = struct.unpack_from("<2H", extra, at)
         if kind == 1:
             words = extra[at + 4 : at + 4 + length]

@@ -235,7 +235,7 @@ def test_names_are_joined_and_wrappers_taken_off(tmp_path: Path, nested: object,
         (vector(), "one tensor without a name"),
         (3, "holds no tensors"),
         ({"a": {"b": vector()}, "a.b": vector()}, "two tensors have the name 'a.b'"),
-        ({1: vector(), "1": vector()}, "two tensors have the name '1'"),
+        ({1: vector(), "1": vector()}, "the dictionary key '1' twice"),
     ],
 )
 def test_what_gives_no_names_is_refused(tmp_path: Path, nested: object, message: str) -> None:

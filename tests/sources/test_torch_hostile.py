@@ -14,7 +14,7 @@ from torch_files import PROTOCOL, Code, archive, call, code, named, program, sto
 
 from streamconv.errors import BadInput
 from streamconv.sources import open_checkpoint
-from streamconv.sources.torch_pickle import Unpickler
+from streamconv.sources.torch_pickle import Budget, Unpickler
 
 ZEROS = {"0": bytes(64)}
 FLOATS = storage("FloatStorage", "0", 16)
@@ -150,10 +150,31 @@ def test_damaged_pickles_are_refused(tmp_path: Path, raw: bytes, message: str) -
      b"X" + struct.pack("<I", 3 << 20) + b"a" * (3 << 20)],
     ids=["steps", "dictionaries", "marks", "nested tuples", "memo", "globals", "text"],
 )  # fmt: skip
-def test_a_pickle_has_a_budget(body: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("streamconv.sources.torch_pickle._MAX_STEPS", 150_000)
-    with pytest.raises(BadInput, match=r"takes more than 150000 steps|describes more than 128 MiB of objects"):
-        Unpickler(memoryview(PROTOCOL + body), "x", 0, 8 << 20).load()
+def test_a_pickle_has_a_budget(body: bytes) -> None:
+    with pytest.raises(BadInput, match=r"takes more steps|describes more objects"):
+        Unpickler(memoryview(PROTOCOL + body), "x", 0, Budget(150_000, 2 << 20)).load()
+
+
+def test_the_pickles_of_a_file_share_its_budget() -> None:
+    budget = Budget(1000, 10_000)
+    for _ in range(2):
+        Unpickler(memoryview(PROTOCOL + b"N" + b"0N" * 200 + b"."), "x", 0, budget).load()
+    with pytest.raises(BadInput, match="takes more steps"):
+        Unpickler(memoryview(PROTOCOL + b"N" + b"0N" * 200 + b"."), "x", 0, budget).load()
+
+
+def test_what_a_tuple_is_used_for_often_is_counted_first(tmp_path: Path) -> None:
+    many = Code(code((1,) * 100_000) + b"q\x05")
+    used = call("torch._utils", "_rebuild_tensor_v2", FLOATS, 0, Code(b"h\x05"), Code(b"h\x05"), False, {})
+    refused(tmp_path, archive(program([many] + [used] * 9), ZEROS), "has 100000 dimensions, more than 64")
+
+
+def test_numbers_of_the_memo_may_begin_anywhere_but_not_everywhere(tmp_path: Path) -> None:
+    for first in (0, 1, 3):  # Python 2 counted from one
+        body = b"".join(b"]q" + bytes([first + k]) + b"0" for k in range(3)) + b"h" + bytes([first + 2])
+        assert Unpickler(memoryview(PROTOCOL + body + b"."), "x", 0).load()[0] == []
+    refused(tmp_path, archive(PROTOCOL + b"]q\x03h\x01."), "memo 1, which it has not made")
+    refused(tmp_path, archive(PROTOCOL + b"]r\xff\xff\xff\xff."), "describes more objects")
 
 
 def test_nesting_and_long_names_have_limits(tmp_path: Path) -> None:
@@ -187,7 +208,7 @@ def test_nesting_and_long_names_have_limits(tmp_path: Path) -> None:
         (tensor(FLOATS, (0, 4), offset=17), "out of bounds"),
         (tensor(FLOATS, (1 << 62, 1 << 62), (0, 0)), "overflows 64 bits"),
         (tensor(FLOATS, (0, 1 << 62, 1 << 62), (0, 0, 0)), "overflows 64 bits"),
-        (tensor(FLOATS, (1,) * 65), "overflows 64 bits or 64 dimensions"),
+        (tensor(FLOATS, (1,) * 65), "has 65 dimensions, more than 64"),
         (tensor(FLOATS, (1 << 40,), (0,)), "expands a storage of 64 bytes"),
         (tensor(FLOATS, (4,), offset=-1), "offset in its storage is not a size"),
         (tensor(FLOATS, (4,), offset=True), "offset in its storage is not a size"),

@@ -17,19 +17,22 @@ import numpy as np
 
 from ...errors import BadInput
 from ...rows import Floats
+from ...sources.hostile_json import NotJson, parse_json
 from ...sources.naming import shown
 from ..format import Format
 from ..kernels import load
 from ..nibble_rows import NibbleRows
 from ..raw import Raw, frozen
-from ..scheme import parse_json
 from ..store import Store
 
 _STATE = ".quant_state.bitsandbytes__"
 _BLOCKS = (32, 64, 128, 256, 512, 1024, 2048, 4096)
 _DTYPES = {"bfloat16": "BF16", "float16": "F16", "float32": "F32"}
-_MAX_STATE_BYTES = 1 << 16
+#: real ones have 150 to 300
+_MAX_STATE_BYTES = 1024
 _MAX_DIMENSIONS = 64
+#: of all dimensions that are not 0
+_MAX_ELEMENTS = 2**59
 
 
 def _from_bits(words: tuple[int, ...]) -> tuple[float, ...]:
@@ -146,8 +149,8 @@ def _state(blob: Raw, kind: str) -> State:
         raise BadInput(f"{blob}: a quant_state of {blob.n_bytes} bytes is none")
     try:
         fields = parse_json(blob.bytes(0, blob.n_bytes).tobytes())
-    except ValueError as e:
-        raise BadInput(f"{blob}: the quant_state is not valid JSON: {shown(str(e))}") from None
+    except NotJson as e:
+        raise BadInput(f"{blob}: the quant_state {e}") from None
     if not isinstance(fields, dict):
         raise BadInput(f"{blob}: the quant_state is not a JSON object")
 
@@ -163,6 +166,8 @@ def _state(blob: Raw, kind: str) -> State:
         raise refuse("dtype", f"one of {', '.join(_DTYPES)}")
     if not isinstance(shape, list) or len(shape) > _MAX_DIMENSIONS or not all(type(d) is int and d >= 0 for d in shape):
         raise refuse("shape", "a list of sizes")
+    if prod(d for d in shape if d) > _MAX_ELEMENTS:
+        raise refuse("shape", "a size that fits 64 bits")
     nested = fields.get("nested_blocksize")
     if nested is None:
         return State(kind, block, _DTYPES[dtype], tuple(shape))
