@@ -1,0 +1,65 @@
+"""Which of the files that are there, at the hub and in caches, are taken, and what is told while they come."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+from hub_cases import MODEL, WEIGHTS, Result, Run, tensor_bytes
+from server import Hub
+
+
+def events(result: Result) -> list[dict[str, Any]]:
+    assert result.code == 0, result.err
+    return [json.loads(line) for line in result.out.splitlines()]
+
+
+def test_fetching_counts_from_what_is_here_to_all_that_is_wanted(hub: Hub, here: Run, tiny_model: Path) -> None:
+    weights = (tiny_model / WEIGHTS).stat().st_size
+    first = events(here("fetch", MODEL, "--json"))
+    (start,) = (e for e in first if e["event"] == "start")
+    told = [e["done"] for e in first if e["event"] == "progress"]
+    total = first[-1]["total"]
+    assert (start["total"], start["done"]) == (total, total - weights), "the small files come before the count begins"
+    assert told == sorted(told)
+    assert (told[-1], first[-1]["bytes"]) == (total, weights)
+    again = events(here("fetch", MODEL, "--json"))
+    (start,) = (e for e in again if e["event"] == "start")
+    assert (start["done"], start["total"], again[-1]["already"]) == (total, total, True)
+
+
+def test_weights_in_folders_of_the_repository_are_left_there(
+    hub: Hub, here: Run, tmp_path: Path, tiny_model: Path, expected: bytes
+) -> None:
+    store = shutil.copytree(tiny_model, tmp_path / "store")
+    for place in ("model-in-parts/a.safetensors", "model_old/model.safetensors", "onnx/model.safetensors"):
+        (store / place).parent.mkdir()
+        (store / place).write_bytes(b"something else" * 1000)
+    hub.add("org/several", store)
+    done = here("convert", "org/several", tmp_path / "x.gguf", "--type", "q8_0")
+    assert done.code == 0, done.err
+    assert tensor_bytes(tmp_path / "x.gguf") == expected
+    assert not [path for path in hub.served if path.startswith(("model-in-parts", "model_old", "onnx"))]
+
+
+def test_a_short_file_in_the_hubs_own_cache_is_fetched_anew(
+    hub: Hub, here: Run, tmp_path: Path, tiny_model: Path, expected: bytes
+) -> None:
+    ((commit, files),) = hub.models[MODEL].items()
+    repo = tmp_path / "hf" / "hub" / "models--org--tiny-gemma3"
+    for name, stored in files.items():
+        blob, link = repo / "blobs" / stored.etag, repo / "snapshots" / commit / name
+        blob.parent.mkdir(parents=True, exist_ok=True)
+        link.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(tiny_model / name, blob)
+        link.symlink_to(blob)
+    whole = (repo / "snapshots" / commit / WEIGHTS).resolve()
+    whole.chmod(0o644)
+    whole.write_bytes(whole.read_bytes()[:-1000])
+    done = here("convert", MODEL, tmp_path / "x.gguf", "--type", "q8_0")
+    assert done.code == 0, done.err
+    assert tensor_bytes(tmp_path / "x.gguf") == expected
+    assert hub.bytes_served(WEIGHTS) == files[WEIGHTS].size
+    assert {path for path, spans in hub.served.items() if spans} == {WEIGHTS}, "the other files are whole"
