@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from .. import dequant, sources
-from ..engine import budget
 from ..rows import RowSource
 from ..sources.checkpoint import Checkpoint
 from ..sources.hub.model import Reference, parse_reference
@@ -61,7 +60,6 @@ def open_stored(source: str | os.PathLike[str], options: Options, supply: Supply
             lenient=options.lenient,
             seed=options.seed,
             allow_crimes=options.allow_crimes,
-            threads=budget.default_threads() if options.threads is None else options.threads,
         )
     ref = hub_reference(source)
     if ref is not None:

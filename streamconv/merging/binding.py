@@ -27,13 +27,11 @@ class Options:
     seed : of the random methods
     stream : tells the documents of one file apart
     allow_crimes : merge models of different architectures
-    threads : that look at a whole tensor where the method needs it; never changes a value
     """
 
     seed: int = 0
     stream: str = ""
     allow_crimes: bool = False
-    threads: int = 1
 
 
 #: settings by name, the most specific place first
@@ -109,7 +107,7 @@ def merged_tensor(
     if method.name == "passthrough" and task.each[0]["scale"] in (None, 1.0):
         return _copy(others[0], dtype, recipe.dtype)
     rows = [i.rows for i in ([base] if base else []) + others]
-    return MergedRows(name, rows, method.bind(task), dtype, recipe.dtype, options.threads, merged)
+    return MergedRows(name, rows, method.bind(task), dtype, recipe.dtype, merged)
 
 
 def _copy(source: Input, dtype: str, load: str | None) -> RowSource:

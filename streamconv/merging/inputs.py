@@ -1,14 +1,21 @@
-"""The inputs of a merged tensor, read side by side as float32 and rounded to the recipe's ``dtype``."""
+"""The inputs of a merged tensor, read side by side as float32 and rounded to the recipe's ``dtype``, or as stored bfloat16."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from math import prod
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..rows import Floats, RowSource, matrix_shape
 from .kernels import load
+from .scratch import borrow
+
+#: float32, or uint16: the bits of bfloat16
+Numbers = NDArray[Any]
 
 #: float types by width of exponent and mantissa; every other encoding counts as F32
 _BITS = {"F32": (8, 23), "F64": (8, 23), "BF16": (8, 7), "F16": (5, 10)}
@@ -59,11 +66,31 @@ class Inputs:
         self.count = len(rows)
         self.n_rows, self.n_cols = matrix_shape(rows[0].shape)
         self._readers: list[Callable[[int, int, Floats], None]] = [_reader(source, dtype) for source in rows]
+        #: they are all stored as bfloat16, and those are the values wanted
+        self.are_words = (dtype is None or holds(dtype, "BF16")) and all(map(_is_words, rows))
 
     def read(self, start: int, stop: int, x: Floats) -> None:
         """Fill ``x`` float32[count, stop - start, n_cols]."""
         for reader, tile in zip(self._readers, x, strict=True):
             reader(start, stop, tile)
+
+    @contextmanager
+    def tile(self, start: int, stop: int, words: bool) -> Iterator[Numbers]:
+        """The rows [count, stop - start, n_cols], with ``words`` as uint16, the bits of bfloat16; may be overwritten."""
+        shape = self.count, stop - start, self.n_cols
+        if not words:
+            with borrow(*shape) as x:
+                self.read(start, stop, x)
+                yield x
+            return
+        size = prod(shape)
+        with borrow(-(-size // 2)) as block:
+            tile = block.view(np.uint16)[:size].reshape(shape)
+            for source, part in zip(self.rows, tile, strict=True):
+                stored = source.stored(start, stop)
+                assert stored is not None
+                np.copyto(part.view(np.uint8), stored)
+            yield tile
 
     def prefetch(self, start: int, stop: int) -> None:
         """These rows will be read soon."""
@@ -76,6 +103,10 @@ class Inputs:
             source.release(start, stop)
 
 
+def _is_words(source: RowSource) -> bool:
+    return source.dtype == "BF16" and source.stored(0, 0) is not None
+
+
 def _reader(source: RowSource, dtype: str | None) -> Callable[[int, int, Floats], None]:
     """How to read ``source``."""
     if dtype is not None and not holds(dtype, source.dtype):
@@ -85,7 +116,7 @@ def _reader(source: RowSource, dtype: str | None) -> Callable[[int, int, Floats]
             round_to(dtype, tile)
 
         return rounded
-    if source.dtype == "BF16" and source.stored(0, 0) is not None:
+    if _is_words(source):
 
         def widened(start: int, stop: int, tile: Floats) -> None:
             stored = source.stored(start, stop)

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
+from math import isnan
 from typing import Any
 
 import numpy as np
 
 from ..errors import BadInput
 from ..rows import Bytes, Floats, RowSource, matrix_shape
+from .crew import Crew
 from .inputs import Inputs, holds, round_to
+from .kernels import load as load_kernels
 from .method import Operator, Statistic
 from .scratch import borrow
 from .stream import Stream
 
-#: floats of all inputs that are merged at a time; they should stay near the core
+#: floats of all inputs that are merged at a time, and numbers where they are bfloat16; they should stay near the core
 _TILE = 64 << 10
+_WORDS = 256 << 10
 
 
 class MergedRows:
@@ -30,7 +34,6 @@ class MergedRows:
     dtype : precision of the result
     load : inputs are rounded to it as they are read; None: not
     merged : what the method yields is rounded to it, and only then to ``dtype``; None: to ``dtype`` at once
-    threads : of a prepare pass that nobody called ahead; the others who read meanwhile wait for it
 
     ``prepare`` looks at the whole tensor where the method needs that; ``read`` calls it if nobody did. What it finds is
     ``statistic``, plain JSON, which may be stored and set again in another run.
@@ -43,7 +46,6 @@ class MergedRows:
         operator: Operator,
         dtype: str,
         load: str | None = None,
-        threads: int = 1,
         merged: str | None = None,
     ) -> None:
         self.name = name
@@ -52,10 +54,12 @@ class MergedRows:
         self.operator = operator
         self.inputs = Inputs(inputs, load)
         self.statistic: Statistic = None
-        self._threads = threads
         self._n_cols = matrix_shape(self.shape)[1]
         self._lock = threading.Lock()
         self._steps = [to for to in dict.fromkeys((merged, dtype)) if to not in (None, "F32")]
+        self._crew: Crew | None = None
+        self._words = getattr(operator, "takes_words", False) and self.inputs.are_words
+        self._step = max(1, (_WORDS if self._words else _TILE) // max(1, self._n_cols * self.inputs.count))
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.name!r}, {self.dtype}{list(self.shape)}, of {self.inputs.count})"
@@ -65,30 +69,50 @@ class MergedRows:
         """Whether ``prepare`` has work to do."""
         return self.operator.needs_statistic and self.statistic is None
 
-    def prepare(self, threads: int | None = None) -> None:
-        """Look at the whole tensor, once; the result is the same for any number of ``threads``.
-
-        May be called from several threads: one works, the others wait.
-        """
-        if self.needs_prepare:
+    def prepare(self) -> None:
+        """Look at the whole tensor, once. Threads that call this meanwhile help; the result is the same for any number."""
+        while self.needs_prepare:
             with self._lock:
-                if self.needs_prepare:
-                    self.statistic = self.operator.measure(Stream(self.inputs, threads or self._threads))
+                crew, leads = self._crew or Crew(), self._crew is None
+                self._crew = crew
+            if not leads:
+                crew.help()
+                continue
+            try:
+                if self.statistic is None:  # nobody was faster
+                    self.statistic = self.operator.measure(Stream(self.inputs, crew, self._words))
+            finally:
+                with self._lock:
+                    self._crew = None
+                crew.dismiss()
 
     def read(self, start: int, stop: int, out: Floats | None = None) -> Floats:
         """See ``RowSource.read``; values are rounded to ``dtype``."""
         self.prepare()
         if out is None:
             out = np.empty((stop - start, self._n_cols), np.float32)
-        step = max(1, _TILE // max(1, self._n_cols * self.inputs.count))
-        for a in range(start, stop, step):
-            b = min(a + step, stop)
+        for a in range(start, stop, self._step):
+            b = min(a + self._step, stop)
             self._tile(a, b, out[a - start : b - start])
         return out
 
+    def make(self, start: int, stop: int, out: Bytes) -> float:
+        """The rows of a tensor of type BF16 as its bytes, uint8[stop - start, 2 * n_cols]; their largest magnitude or NaN."""
+        self.prepare()
+        largest = 0.0
+        for a in range(start, stop, self._step):
+            b = min(a + self._step, stop)
+            words = out[a - start : b - start].reshape(-1).view(np.uint16)
+            with self.inputs.tile(a, b, self._words) as x, borrow(b - a, self._n_cols) as y:
+                self.operator.merge(x, a, self.statistic, y)
+                for dtype in self._steps[:-1]:
+                    round_to(dtype, y)
+                size = load_kernels("rounding").pack_bf16(y.reshape(-1), words)
+            largest = largest if size <= largest or isnan(largest) else size
+        return largest
+
     def _tile(self, start: int, stop: int, out: Floats) -> None:
-        with borrow(self.inputs.count, stop - start, self._n_cols) as x:
-            self.inputs.read(start, stop, x)
+        with self.inputs.tile(start, stop, self._words) as x:
             if out.flags.c_contiguous:
                 self.operator.merge(x, start, self.statistic, out)
                 self._round(out)

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
 from ..rows import Floats
+from .inputs import Numbers
 from .settings import Kind
 from .stream import Stream
 
@@ -83,7 +84,10 @@ class Task:
 
 
 class Operator(Protocol):
-    """The arithmetic of one tensor."""
+    """The arithmetic of one tensor.
+
+    One that has an attribute ``takes_words`` which is true is given inputs that are all bfloat16 as they are stored.
+    """
 
     @property
     def needs_statistic(self) -> bool:
@@ -92,12 +96,13 @@ class Operator(Protocol):
     def measure(self, stream: Stream) -> Statistic:
         """Look at the whole tensor."""
 
-    def merge(self, x: Floats, start: int, statistic: Statistic, out: Floats) -> None:
+    def merge(self, x: Numbers, start: int, statistic: Statistic, out: Floats) -> None:
         """Merge some rows.
 
         Parameters
         ----------
-        x : float32[n_inputs, n_rows, n_cols] in C order, the rows from ``start`` on; may be overwritten
+        x : [n_inputs, n_rows, n_cols] in C order, the rows from ``start`` on, float32 or, with ``takes_words``, the bits of
+            bfloat16 as uint16; may be overwritten
         statistic : what ``measure`` returned, or None
         out : float32[n_rows, n_cols] in C order, to be filled; not yet rounded
         """

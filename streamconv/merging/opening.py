@@ -31,7 +31,6 @@ def open_recipe(
     lenient: bool = False,
     seed: int = 0,
     allow_crimes: bool = False,
-    threads: int = 1,
 ) -> Checkpoint:
     """Open the merge that the recipe ``path`` describes. Reads headers, configurations and tokenizers, no weights.
 
@@ -42,7 +41,6 @@ def open_recipe(
     lenient : unknown keys are warnings, not errors
     seed : of the random methods
     allow_crimes : merge models of different architectures
-    threads : that look at a whole tensor where a method needs that; never changes a value
 
     Returns
     -------
@@ -57,7 +55,7 @@ def open_recipe(
         open_model,
         open_adapter or (lambda reference: lora.open_adapter(Path(reference))),
         path,
-        Options(seed=seed, allow_crimes=allow_crimes, threads=threads),
+        Options(seed=seed, allow_crimes=allow_crimes),
         lenient,
     )
     return _Documents(path, opener).output()

@@ -1,21 +1,21 @@
 """The prepare pass: all rows of all inputs of a tensor, once, in blocks.
 
-A block is a fixed number of rows that depends on the tensor's shape and the number of inputs only. Results come back in the
-order of the blocks, so what is made of them is the same for any number of threads.
+A block is a fixed number of rows that depends on the tensor's shape and the number of inputs only: what is added up over a
+block, and then block by block, is the same for any number of threads. A tile, one or several blocks, is what is read at a time.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
+from typing import Any, TypeVar
 
-from ..rows import Floats
-from .inputs import Inputs
-from .scratch import borrow
+from .crew import Crew
+from .inputs import Inputs, Numbers
 
 #: floats of all inputs in a block: with keys or differences of the same size they fill a second-level cache
 _BLOCK = 64 << 10
+#: the same of a tile of bfloat16, which needs half the room and whose differences are never stored
+_WORDS = 256 << 10
 _AHEAD = 16
 
 T = TypeVar("T")
@@ -27,64 +27,68 @@ class Stream:
     Parameters
     ----------
     inputs : where they come from
-    threads : how many go through the blocks
+    crew : who goes through the tiles
+    words : tiles hold bfloat16 as it is stored; otherwise float32
+
+    Attributes
+    ----------
+    block_rows : rows of a block
+    tile_rows : rows of a tile
     """
 
-    def __init__(self, inputs: Inputs, threads: int = 1) -> None:
+    def __init__(self, inputs: Inputs, crew: Crew, words: bool = False) -> None:
         self.inputs = inputs
         self.n_rows, self.n_cols = inputs.n_rows, inputs.n_cols
-        self.block_rows = max(1, _BLOCK // max(1, self.n_cols * inputs.count))
-        self.n_blocks = -(-self.n_rows // self.block_rows)
-        self._threads = max(1, min(threads, self.n_blocks))
+        row = max(1, self.n_cols * inputs.count)
+        self.block_rows = max(1, _BLOCK // row)
+        self.tile_rows = self.block_rows * max(1, _WORDS // (row * self.block_rows)) if words else self.block_rows
+        self.n_tiles = -(-self.n_rows // self.tile_rows)
+        self._crew = crew
+        self._words = words
 
-    def map(self, look: Callable[[Floats, int], T], blocks: Sequence[int] | None = None) -> list[T]:
-        """``look(x, start)`` of every block (or those listed), in order.
+    def map(self, look: Callable[[Numbers, int], T], tiles: Sequence[int] | None = None) -> list[T]:
+        """``look(x, start)`` of every tile (or those listed), in order.
 
-        ``x`` is float32[n_inputs, rows, n_cols], the rows from ``start`` on, and may be overwritten.
+        ``x`` are the rows from ``start`` on, [n_inputs, rows, n_cols]: float32, which may be overwritten, or bfloat16 as uint16.
         """
-        wanted = range(self.n_blocks) if blocks is None else blocks
 
-        def keep(kept: list[tuple[int, T]], x: Floats, start: int, at: int) -> None:
+        def keep(kept: list[tuple[int, T]], x: Numbers, start: int, at: int) -> None:
             kept.append((at, look(x, start)))
 
         def new() -> list[tuple[int, T]]:
             return []
 
-        found = self.fold(new, keep, wanted)
+        found = self.fold(new, keep, tiles)
         return [value for _, value in sorted((pair for part in found for pair in part), key=lambda pair: pair[0])]
 
     def fold(
-        self, new: Callable[[], T], look: Callable[[T, Floats, int, int], None], blocks: Sequence[int] | None = None
+        self, new: Callable[[], T], look: Callable[[T, Numbers, int, int], None], tiles: Sequence[int] | None = None
     ) -> list[T]:
-        """Call ``look(kept, x, start, n)`` for every block, ``n`` counting them; each thread keeps a ``new()`` of its own.
+        """Call ``look(kept, x, start, n)`` for every tile, ``n`` counting them; each thread keeps a ``new()`` of its own.
 
-        Which blocks a thread gets is not fixed: what is kept must not depend on it, once all are put together.
+        Which tiles a thread gets is not fixed: what is kept must not depend on it, once all are put together.
         """
-        wanted = range(self.n_blocks) if blocks is None else blocks
+        wanted = range(self.n_tiles) if tiles is None else tiles
+        heap = iter(range(len(wanted)))  # taking the next one is one step of the interpreter, so threads may share it
 
-        def work(first: int) -> T:
+        def work() -> T:
             kept = new()
-            for at in range(first, len(wanted), self._threads):
+            for at in heap:
                 self._hint(wanted, at)
-                start = wanted[at] * self.block_rows
-                stop = min(start + self.block_rows, self.n_rows)
-                with borrow(self.inputs.count, stop - start, self.n_cols) as x:
-                    self.inputs.read(start, stop, x)
+                start = wanted[at] * self.tile_rows
+                with self.rows(start, min(start + self.tile_rows, self.n_rows)) as x:
                     look(kept, x, start, at)
             return kept
 
-        if self._threads == 1:
-            return [work(0)]
-        with ThreadPoolExecutor(self._threads) as pool:
-            return list(pool.map(work, range(self._threads)))
+        return self._crew.all(work)
+
+    def rows(self, start: int, stop: int) -> Any:
+        """The rows ``start..stop`` of all inputs as ``map`` gives them; for a ``with`` block."""
+        return self.inputs.tile(start, stop, self._words)
 
     def _hint(self, wanted: Sequence[int], at: int) -> None:
-        """Ask for the blocks that come next, a few at a time."""
-        group, inside = divmod(at, _AHEAD * self._threads)
-        if inside >= self._threads:
-            return
-        size = _AHEAD * self._threads
-        ahead = wanted[(group + 1) * size : (group + 2) * size]
-        if len(ahead) and inside == 0 and ahead[-1] - ahead[0] == len(ahead) - 1:
-            rows = ahead[0] * self.block_rows, min((ahead[-1] + 1) * self.block_rows, self.n_rows)
-            self.inputs.prefetch(*rows)
+        """Ask for the tiles that come next, a few at a time."""
+        group, inside = divmod(at, _AHEAD)
+        ahead = wanted[(group + 1) * _AHEAD : (group + 2) * _AHEAD] if inside == 0 else ()
+        if len(ahead) and ahead[-1] - ahead[0] == len(ahead) - 1:
+            self.inputs.prefetch(ahead[0] * self.tile_rows, min((ahead[-1] + 1) * self.tile_rows, self.n_rows))

@@ -108,6 +108,15 @@ class Encoding:
             return None
         return self._found_codec().quantize_bf16
 
+    def maker(self) -> Callable[[int, int, Bytes], float] | None:
+        """What gives the rows as they are to be written, where the source can.
+
+        A source may offer ``make(start, stop, out)`` beside ``read``: it fills ``out`` with the encoding that ``dtype`` names and
+        returns the largest magnitude, NaN when there is one.
+        """
+        offered = None if self._measure or self.type.name != self._rows.dtype else getattr(self._rows, "make", None)
+        return offered if self.type.name == "BF16" else None
+
     def _found_codec(self) -> Codec:
         if self._codec is None:
             self._codec = codec(self.type.name)
@@ -229,13 +238,17 @@ class EncodedRows:
         if len(wanted) != 1:
             return False
         part, out = wanted[0]
-        direct = part.direct()
-        if direct is None or not out.flags.c_contiguous:
+        make, direct = part.maker(), part.direct()
+        if (make is None and direct is None) or not out.flags.c_contiguous:
             return False
         for a in range(start, stop, step):
             b = min(a + step, stop)
+            if make is not None:
+                if may_overflow(part.type, make(a, b, out[a - start : b - start])):
+                    return False
+                continue
             words = self._words(a, b)
-            if words is None or may_overflow(part.type, direct(words, out[a - start : b - start])):
+            if direct is None or words is None or may_overflow(part.type, direct(words, out[a - start : b - start])):
                 return False
         return True
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import threading
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from streamconv.merging import select as selection
+from streamconv.merging.crew import Crew
 from streamconv.merging.inputs import Inputs
-from streamconv.merging.kernels import load
-from streamconv.merging.select import select
+from streamconv.merging.select import Cut, Differences, KeySource, MadeKeys, select
 from streamconv.merging.stream import Stream
 from streamconv.rows import Floats
 
@@ -38,15 +40,28 @@ class Rows:
     def release(self, start: int, stop: int) -> None: ...
 
 
+def cuts_of(values: Floats, ranks: list[int], threads: int, keys: KeySource) -> list[Cut]:
+    """What ``select`` finds, with helpers beside the thread that calls it."""
+    crew = Crew()
+    helpers = [threading.Thread(target=crew.help) for _ in range(threads - 1)]
+    for helper in helpers:
+        helper.start()
+    try:
+        return select(Stream(Inputs([Rows(np.zeros_like(values)), Rows(values)], None), crew), keys, [ranks])[0]
+    finally:
+        crew.dismiss()
+        for helper in helpers:
+            helper.join()
+
+
 def chosen(values: Floats, ranks: list[int], threads: int = 1) -> list[np.ndarray]:
     """For every rank which elements belong to the set, found with ``select``."""
-    stream = Stream(Inputs([Rows(np.zeros_like(values)), Rows(values)], None), threads)
-    which = np.array([1])
+    cuts = cuts_of(values, ranks, threads, Differences([1]))
 
-    def keys_of(x: Floats, start: int, keys: np.ndarray) -> None:
-        load("ranks").difference_keys(x.reshape(2, -1), which, keys)
+    def made(x: Floats, start: int, keys: np.ndarray) -> None:
+        keys[0] = np.abs(x[1]).reshape(-1).view("<u4")
 
-    (cuts,) = select(stream, keys_of, [ranks])
+    assert cuts_of(values, ranks, threads, MadeKeys(made)) == cuts
     keys = np.abs(values).reshape(-1).view("<u4")
     return [(keys > cut.threshold) | ((keys == cut.threshold) & (np.arange(keys.size) < cut.ties)) for cut in cuts]
 
@@ -84,7 +99,7 @@ def test_sets_are_those_of_a_stable_sort(data: st.DataObject) -> None:
 @pytest.mark.parametrize("listed", [selection._LISTED, 1000, 0])
 def test_a_sample_aims_and_lists_overflow_into_counts(listed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(selection, "_LISTED", listed)
-    monkeypatch.setattr(selection, "_SAMPLE", 1 << 12)
+    monkeypatch.setattr(selection, "_SMALL", 1 << 10)
     r = np.random.default_rng(1)
     for values in (r.standard_normal((2000, 200)), np.round(r.standard_normal((2000, 200)), 2)):
         values = values.astype("<f4")
@@ -95,7 +110,7 @@ def test_a_sample_aims_and_lists_overflow_into_counts(listed: int, monkeypatch: 
 
 
 def test_a_sample_that_misleads_costs_a_pass_and_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(selection, "_SAMPLE", 1 << 10)
+    monkeypatch.setattr(selection, "_MARGIN", 0.01)
     values = np.random.default_rng(2).standard_normal((1000, 512)).astype("<f4")
     values[::7] *= 1e3  # blocks are alike in nothing
     values[300:420] *= 1e-6

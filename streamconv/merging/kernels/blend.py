@@ -9,6 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from ...quant.lanes import ONE, kernel
+from ...quant.tiles import value
 
 #: elements that go through all inputs together, so that the sum stays in the first-level cache
 _STEP = 2048
@@ -18,7 +19,7 @@ _STEP = 2048
 def weighted_sum(x, weights, divisor, out):  # type: ignore[no-untyped-def]
     """``out = Σ weights[i] x[i] / divisor``, fused.
 
-    x : float32[n_inputs, n]
+    x : float32[n_inputs, n], or bfloat16 as uint16
     weights : float32[n_inputs]
     divisor : float32; 1 leaves the sum as it is
     out : float32[n]
@@ -29,7 +30,7 @@ def weighted_sum(x, weights, divisor, out):  # type: ignore[no-untyped-def]
         for i in range(len(x)):
             row, weight = x[i, at : at + _STEP], np.float64(weights[i])
             for k in range(len(total)):
-                total[k] = np.float32(np.float64(total[k]) + weight * np.float64(row[k]))
+                total[k] = np.float32(np.float64(total[k]) + weight * np.float64(value(row[k])))
         if divisor != ONE:
             for k in range(len(total)):
                 total[k] /= divisor
@@ -39,7 +40,7 @@ def weighted_sum(x, weights, divisor, out):  # type: ignore[no-untyped-def]
 def mix(x, weights, out):  # type: ignore[no-untyped-def]
     """``out = Σ weights[i] x[i]``, every product rounded.
 
-    x : float32[n_inputs, n]
+    x : float32[n_inputs, n], or bfloat16 as uint16
     weights : float32[n_inputs]
     out : float32[n]
     """
@@ -49,7 +50,7 @@ def mix(x, weights, out):  # type: ignore[no-untyped-def]
         for i in range(len(x)):
             row, weight = x[i, at : at + _STEP], weights[i]
             for k in range(len(total)):
-                total[k] += weight * row[k]
+                total[k] += weight * value(row[k])
 
 
 @kernel

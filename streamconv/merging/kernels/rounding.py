@@ -28,6 +28,22 @@ def round_f16(x):  # type: ignore[no-untyped-def]
 
 
 @kernel
+def pack_bf16(x, words):  # type: ignore[no-untyped-def]
+    """Round to bfloat16, ties to even; return the largest magnitude, NaN when there is one.
+
+    x : float32[n]
+    words : uint16[n]
+    """
+    found = np.int32(0)
+    for i in range(len(words)):
+        word = f32_to_bf16(x[i])
+        words[i] = word
+        size = np.int32(word & 0x7FFF)
+        found = size if size > found else found
+    return bf16_to_f32(found)
+
+
+@kernel
 def widen_bf16(words, x):  # type: ignore[no-untyped-def]
     """Values of bfloat16, exact.
 

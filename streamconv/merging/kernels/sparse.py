@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ...quant.lanes import ONE, ZERO, bits, inline, kernel, magnitude
+from ...quant.tiles import value
 
 _STEP = 1024
 _ABS = np.int32(0x7FFFFFFF)
@@ -18,7 +19,7 @@ def combine(x, ready, bounds, weights, scales, vote, normalize, factor, out):  #
     run over all i. With it, over those whose ``q_i`` has the sign of ``Σ q_i`` (+ for 0); NaN is never outvoted.
     The division takes place if ``normalize``; a divisor of 0 (without a vote: below 1e-8) counts as 1.
 
-    x : float32[1 + n_inputs, n], the base first
+    x : float32[1 + n_inputs, n], the base first, or bfloat16 as uint16
     ready : uint8[n_inputs], not 0 where ``x`` holds ``d_i`` already
     bounds : int32[n_segments, 1 + 2 * n_inputs]: where a segment of elements ends, then for every input ``low, high``; keys (see
         ``ranks``) are kept if ``low < key <= high``
@@ -31,19 +32,27 @@ def combine(x, ready, bounds, weights, scales, vote, normalize, factor, out):  #
         plain += weights[i]
     plain = ONE if abs(plain) < np.float32(1e-8) else plain
     kept = np.empty((len(weights), _STEP), np.float32)
-    total, divisor = np.empty(_STEP, np.float32), np.empty(_STEP, np.float32)
+    base, total, divisor = np.empty(_STEP, np.float32), np.empty(_STEP, np.float32), np.empty(_STEP, np.float32)
     at = 0
     for segment in range(len(bounds)):
         end = bounds[segment, 0]
         while at < end:
             n = min(_STEP, end - at)
-            y, b, t, v = out[at : at + n], x[0, at : at + n], total[:n], divisor[:n]
+            y, b, t, v, origin = out[at : at + n], base[:n], total[:n], divisor[:n], x[0, at : at + n]
+            for k in range(n):
+                b[k] = value(origin[k])
             t[:] = ZERO
             for i in range(len(weights)):
-                _weighted(
-                    x[i + 1, at : at + n], b, ready[i], bounds[segment, 2 * i + 1], bounds[segment, 2 * i + 2],
-                    weights[i], scales[i], kept[i, :n], t,
-                )  # fmt: skip
+                row, q = x[i + 1, at : at + n], kept[i, :n]
+                low, high, scale, weight = bounds[segment, 2 * i + 1], bounds[segment, 2 * i + 2], scales[i], weights[i]
+                if ready[i]:
+                    for k in range(n):
+                        q[k] = _bounded(value(row[k]), low, high) * scale * weight
+                        t[k] += q[k]
+                else:
+                    for k in range(n):
+                        q[k] = _bounded(value(row[k]) - b[k], low, high) * scale * weight
+                        t[k] += q[k]
             if vote:
                 _vote(kept, weights, t, v, y)
             elif normalize:
@@ -57,24 +66,10 @@ def combine(x, ready, bounds, weights, scales, vote, normalize, factor, out):  #
 
 
 @inline
-def _weighted(row, base, ready, low, high, weight, scale, q, total):  # type: ignore[no-untyped-def]
-    """``q = weight · scale · d`` for the elements within bounds, added to ``total``."""
-    if ready:
-        for k in range(len(q)):
-            q[k] = row[k]
-    else:
-        for k in range(len(q)):
-            q[k] = row[k] - base[k]
-    if low >= 0 or high < _ABS:
-        for k in range(len(q)):
-            key = bits(q[k]) & _ABS
-            q[k] = q[k] if (key > low) & (key <= high) else ZERO
-    if scale != ONE:
-        for k in range(len(q)):
-            q[k] *= scale
-    for k in range(len(q)):
-        q[k] *= weight
-        total[k] += q[k]
+def _bounded(d, low, high):  # type: ignore[no-untyped-def]
+    """float32 ``d``, or 0 where it is out of bounds."""
+    key = bits(d) & _ABS
+    return d if (key > low) & (key <= high) else ZERO
 
 
 @inline

@@ -8,8 +8,10 @@ from __future__ import annotations
 import numpy as np
 
 from ...quant.lanes import inline, kernel
+from ...quant.tiles import value
 
 LANES = 16
+_STEP = 1024
 
 
 @inline
@@ -30,19 +32,66 @@ def dot(a, b, sums):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def gram(x, out):  # type: ignore[no-untyped-def]
-    """Dot products of all pairs of inputs.
+def gram(x, block, out):  # type: ignore[no-untyped-def]
+    """Dot products of all pairs of inputs, block by block.
 
-    x : float32[n_inputs, n]
-    out : float64[n_inputs * (n_inputs + 1) / 2], the pairs (0, 0), (0, 1), …, (1, 1), …
+    x : float32[n_inputs, n], or bfloat16 as uint16
+    block : int64, elements of a block; the last one may be shorter
+    out : float64[n_blocks, n_inputs * (n_inputs + 1) / 2], the pairs (0, 0), (0, 1), …, (1, 1), …
     """
-    sums = np.empty(LANES, np.float64)
-    at = 0
-    for i in range(len(x)):
-        for j in range(i, len(x)):
-            a, b = x[i], x[j]
-            out[at] = dot(a, b, sums)
-            at += 1
+    values = np.empty((len(x), _STEP), np.float32)
+    sums = np.empty((out.shape[1], LANES), np.float64)
+    for number in range(len(out)):
+        first = number * block
+        end = min(first + block, x.shape[1])
+        sums[:] = 0.0
+        n = 0
+        for start in range(first, end, _STEP):
+            n = min(_STEP, end - start)
+            for i in range(len(x)):
+                stored, row = x[i, start : start + n], values[i, :n]
+                for k in range(n):
+                    row[k] = value(stored[k])
+            whole = n - n % LANES
+            if len(x) == 2:
+                _add_pair(values[0, :whole], values[1, :whole], sums[0], sums[1], sums[2])
+            else:
+                at = 0
+                for i in range(len(x)):
+                    for j in range(i, len(x)):
+                        _add_products(values[i, :whole], values[j, :whole], sums[at])
+                        at += 1
+        at = 0
+        for i in range(len(x)):
+            for j in range(i, len(x)):
+                total = 0.0
+                for lane in range(LANES):
+                    total += sums[at, lane]
+                for k in range(n - n % LANES, n):
+                    total += np.float64(values[i, k]) * np.float64(values[j, k])
+                out[number, at] = total
+                at += 1
+
+
+@inline
+def _add_products(a, b, sums):  # type: ignore[no-untyped-def]
+    """Add the products of float32[n] ``a`` and ``b`` to float64[LANES] ``sums``; n is a multiple of LANES."""
+    for start in range(0, len(a), LANES):
+        p, q = a[start : start + LANES], b[start : start + LANES]
+        for lane in range(len(sums)):
+            sums[lane] += np.float64(p[lane]) * np.float64(q[lane])
+
+
+@inline
+def _add_pair(a, b, aa, ab, bb):  # type: ignore[no-untyped-def]
+    """The same for all three products of two inputs."""
+    for start in range(0, len(a), LANES):
+        p, q = a[start : start + LANES], b[start : start + LANES]
+        for lane in range(len(aa)):
+            u, v = np.float64(p[lane]), np.float64(q[lane])
+            aa[lane] += u * u
+            ab[lane] += u * v
+            bb[lane] += v * v
 
 
 @kernel

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...rows import Floats
+from ..inputs import Numbers
 from ..kernels import load
 from ..method import Statistic
 from ..stream import Stream
@@ -38,27 +39,30 @@ class WholeTensor:
         self._count = count
         self._from_base = from_base
         self._weigh = weigh
+        self.takes_words = not from_base
 
     def measure(self, stream: Stream) -> Statistic:
         """The weights, from dot products in float64."""
         sums = load("sums")
         size = self._count * (self._count + 1) // 2
+        block = stream.block_rows * stream.n_cols
 
-        def look(x: Floats, start: int) -> Matrix:
+        def look(x: Numbers, start: int) -> Matrix:
             flat = x.reshape(len(x), -1)
             if self._from_base:
                 sums.subtract(flat[1:], flat[0])
                 flat = flat[1:]
-            found = np.empty(size, np.float64)
-            sums.gram(flat, found)
+            found = np.empty((-(-flat.shape[1] // block), size), np.float64)
+            sums.gram(flat, block, found)
             return found
 
         total = np.zeros(size, np.float64)
-        for found in stream.map(look):
-            total += found
+        for tile in stream.map(look):
+            for found in tile:
+                total += found
         return [float(w) for w in self._weigh(gram_matrix(total, self._count))]
 
-    def merge(self, x: Floats, start: int, statistic: Statistic, out: Floats) -> None:
+    def merge(self, x: Numbers, start: int, statistic: Statistic, out: Floats) -> None:
         """See ``Operator.merge``."""
         weights = np.array(statistic, np.float32)
         flat, one = x.reshape(len(x), -1), np.float32(1)

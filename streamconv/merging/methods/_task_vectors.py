@@ -15,9 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...rows import Floats
+from ..inputs import Numbers
 from ..kernels import load
 from ..method import Method, Operator, Parameter, Statistic, Task
-from ..select import Cut, Keys, select
+from ..select import Cut, Differences, select
 from ..stream import Stream
 from ._sparsify import Everything, Sparsifier, bounds
 
@@ -48,17 +49,18 @@ class TaskVectors:
         """Whether thresholds or factors are wanted."""
         return any(self._ranks) or (self._rescales and bool(self._sparse))
 
+    @property
+    def takes_words(self) -> bool:
+        """Where differences are never stored: those that chance thins out, and those that are added up, are."""
+        return not self._rescales and all(self._ranks[i] for i in self._sparse)
+
     def measure(self, stream: Stream) -> Statistic:
         """``cuts``: for every input threshold and place of its ranks; ``scales``: its factor."""
         cuts: list[list[Cut]] = [[] for _ in self._sparsifiers]
         ranked = [i for i, ranks in enumerate(self._ranks) if ranks]
         if ranked:
-            inputs = np.array(ranked, np.int64) + 1
-
-            def keys_of(x: Floats, start: int, keys: Keys) -> None:
-                load("ranks").difference_keys(x.reshape(len(x), -1), inputs, keys)
-
-            for i, found in zip(ranked, select(stream, keys_of, [self._ranks[i] for i in ranked]), strict=True):
+            keys = Differences([i + 1 for i in ranked])
+            for i, found in zip(ranked, select(stream, keys, [self._ranks[i] for i in ranked]), strict=True):
                 cuts[i] = found
         scales = self._scales(stream, cuts) if self._rescales and self._sparse else [1.0] * len(cuts)
         return {"cuts": [[[cut.threshold, cut.ties] for cut in row] for row in cuts], "scales": scales}
@@ -81,7 +83,7 @@ class TaskVectors:
             total += found
         return [float(a / b) if min(a, b) >= _SMALLEST_SUM else 1.0 for a, b in total.T]
 
-    def merge(self, x: Floats, start: int, statistic: Statistic, out: Floats) -> None:
+    def merge(self, x: Numbers, start: int, statistic: Statistic, out: Floats) -> None:
         """See ``Operator.merge``."""
         flat = x.reshape(len(x), -1)
         count = len(self._weights)

@@ -15,7 +15,7 @@ from ...rows import Floats
 from ..kernels import load
 from ..method import Method, Operator, Statistic, Task
 from ..scratch import borrow
-from ..select import Keys, select
+from ..select import Keys, MadeKeys, select
 from ..stream import Stream
 
 _QUARTILES = (0.25, 0.5, 0.75)
@@ -28,7 +28,7 @@ class _Fusion:
         """The threshold of importance."""
         size = stream.n_rows * stream.n_cols
         ranks = [size - int(share * (size - 1)) for share in _QUARTILES]
-        cuts = select(stream, _importance, [ranks], places=False)[0]
+        cuts = select(stream, MadeKeys(_importance), [ranks], places=False)[0]
         low, middle, high = (np.array([cut.threshold], np.uint32).view(np.float32)[0] for cut in cuts)
         return float(middle + np.float32(1.5) * (high - low))
 

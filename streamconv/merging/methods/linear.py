@@ -9,6 +9,7 @@ import numpy as np
 
 from ...errors import BadInput
 from ...rows import Floats
+from ..inputs import Numbers
 from ..kernels import load
 from ..method import Local, Method, Operator, Parameter, Statistic, Task
 
@@ -16,11 +17,13 @@ from ..method import Local, Method, Operator, Parameter, Statistic, Task
 class WeightedSum(Local):
     """``Σ weights[i] x[i] / divisor``, added up in the order of the inputs."""
 
+    takes_words = True
+
     def __init__(self, weights: list[float], divisor: float = 1.0) -> None:
         self._weights = np.array(weights, np.float32)
         self._divisor = np.float32(divisor)
 
-    def merge(self, x: Floats, start: int, statistic: Statistic, out: Floats) -> None:
+    def merge(self, x: Numbers, start: int, statistic: Statistic, out: Floats) -> None:
         """See ``Operator.merge``."""
         load("blend").weighted_sum(x.reshape(len(x), -1), self._weights, self._divisor, out.reshape(-1))
 

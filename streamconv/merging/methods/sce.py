@@ -15,7 +15,7 @@ from ...rows import Floats
 from ..kernels import load
 from ..method import Method, Operator, Parameter, Statistic, Task
 from ..scratch import borrow
-from ..select import Cut, Keys, select
+from ..select import Cut, Keys, MadeKeys, select
 from ..stream import Stream
 
 _TINY = 1e-6
@@ -34,10 +34,10 @@ class _Sce:
 
         def squares(x: Floats, start: int) -> NDArray[np.float64]:
             d = self._selected(x, start, cut)
-            found = np.zeros((self._count, 1), np.float64)
+            found = np.empty((self._count, 1, 1), np.float64)
             for row, total in zip(d, found, strict=True):
-                load("sums").gram(row.reshape(1, -1), total)
-            return found[:, 0]
+                load("sums").gram(row.reshape(1, -1), len(row), total)
+            return found[:, 0, 0]
 
         total = np.zeros(self._count, np.float64)
         for found in stream.map(squares):
@@ -61,7 +61,7 @@ class _Sce:
                 return int(np.count_nonzero(keys))
 
         keep = int(self._share * sum(stream.map(varying))) if self._share > 0 else 0
-        return select(stream, keys_of, [[keep]])[0][0]
+        return select(stream, MadeKeys(keys_of), [[keep]])[0][0]
 
     def _selected(self, x: Floats, start: int, cut: Cut | None) -> Floats:
         """The differences to the base, cleared where they do not vary enough; float32[n_models, n]."""

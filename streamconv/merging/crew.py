@@ -1,0 +1,68 @@
+"""Threads that need the same result and make it together: nobody waits who could work."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+
+class Crew:
+    """One thread leads: it calls ``all`` as often as it likes, then ``dismiss``. Any others may call ``help`` meanwhile."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._work: Callable[[], Any] | None = None
+        self._found: list[Any] = []
+        self._error: BaseException | None = None
+        self._busy = 0
+        self._dismissed = False
+
+    def all(self, work: Callable[[], T]) -> list[T]:
+        """What ``work()`` returns to the leader and to every helper that is there or comes while it runs.
+
+        ``work`` takes pieces from a common heap until there are none; afterwards no thread is inside of it any more.
+        Raises what it raised in any thread.
+        """
+        with self._changed:
+            self._work, self._found, self._error = work, [], None
+            self._changed.notify_all()
+        try:
+            found = work()
+        finally:
+            with self._changed:
+                self._work = None
+                while self._busy:
+                    self._changed.wait()
+        if self._error is not None:
+            raise self._error
+        return [found, *self._found]
+
+    def help(self) -> None:
+        """Take part until the crew is dismissed."""
+        done: Callable[[], Any] | None = None
+        while True:
+            with self._changed:
+                while not self._dismissed and (self._work is None or self._work is done):
+                    self._changed.wait()
+                if self._dismissed:
+                    return
+                done = work = self._work
+                assert work is not None
+                self._busy += 1
+            try:
+                self._found.append(work())
+            except BaseException as e:
+                self._error = e
+            finally:
+                with self._changed:
+                    self._busy -= 1
+                    self._changed.notify_all()
+
+    def dismiss(self) -> None:
+        """Let the helpers go."""
+        with self._changed:
+            self._dismissed = True
+            self._changed.notify_all()
