@@ -20,7 +20,8 @@ second signal ends it at once. For systemd: `SuccessExitStatus=75`, `RestartPrev
 ## `--json`
 
 `convert --json` prints one JSON object per line on stdout: `message`, `start`, `progress` (`done`, `total`, `tensor`,
-`left_s`, `rss_anon`), and last `done` or `error` with `status`, `resumable`, `done`, `total`, `bytes` and `next`.
+`left_s`, which is null until there is a rate, `rss_anon`), and last `done` or `error` with `status`, `resumable`, `done`,
+`total`, `bytes` and `next`. `total` counts all bytes of the output's files.
 """
 
 

@@ -13,6 +13,8 @@ import psutil
 
 _LINE_EVERY_S = 30.0
 _EVENT_EVERY_S = 1.0
+#: what a run makes in less time tells nothing of how fast it will go on
+_RATE_AFTER_S = 1.0
 
 
 def size(n: float) -> str:
@@ -105,10 +107,10 @@ class Silent:
     def _show(self, n_bytes: int, name: str) -> None:
         """Nothing."""
 
-    def _left(self) -> float:
-        """Seconds to go at the rate of this run."""
-        made = self.done - self.resumed
-        return (self.total - self.done) * (time.monotonic() - self.began) / made if made else 0.0
+    def _left(self) -> float | None:
+        """Seconds to go at the rate of this run; None until it has gone on for long enough to have one."""
+        made, seconds = self.done - self.resumed, time.monotonic() - self.began
+        return (self.total - self.done) * seconds / made if made and seconds >= _RATE_AFTER_S else None
 
 
 class Bar(Silent):
@@ -168,10 +170,9 @@ class Lines(Silent):
         now = time.monotonic()
         if now >= self._next:
             self._next = now + _LINE_EVERY_S
-            share = 100 * self.done / max(self.total, 1)
-            self.message(
-                f"{share:.0f} % of {size(self.total)}, {duration(self._left())} left, {name}, {size(self.peak_memory)} RAM"
-            )
+            share, left = 100 * self.done / max(self.total, 1), self._left()
+            words = "" if left is None else f" {duration(left)} left,"
+            self.message(f"{share:.0f} % of {size(self.total)},{words} {name}, {size(self.peak_memory)} RAM")
 
 
 class Events(Silent):
@@ -199,8 +200,9 @@ class Events(Silent):
         now = time.monotonic()
         if now >= self._next or self.done >= self.total:
             self._next = now + _EVENT_EVERY_S
+            left = self._left()
             self.emit(
-                "progress", done=self.done, total=self.total, tensor=name, left_s=round(self._left(), 1),
+                "progress", done=self.done, total=self.total, tensor=name, left_s=None if left is None else round(left, 1),
                 rss_anon=self.peak_memory,
             )  # fmt: skip
 

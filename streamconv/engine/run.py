@@ -328,7 +328,7 @@ def run(job: Job, budget: Budget, reporter: Reporter, stop: StopRequest, supply:
     """
     plan = job.plan
     outcome = Outcome(resumed_bytes=sum(s.length for s in job.done.values()), notes=list(job.notes))
-    reporter.start(sum(f.size - len(f.header) for f in plan.files), outcome.resumed_bytes)
+    reporter.start(plan.total_bytes, outcome.resumed_bytes)
     state = _Run(job, budget, reporter, stop, supply)
     try:
         with stop.on_signals():
@@ -349,9 +349,11 @@ def run(job: Job, budget: Budget, reporter: Reporter, stop: StopRequest, supply:
         plan.verify_inputs()
         job.confirm()
         job.publish()
+        outcome.made_bytes = plan.total_bytes - outcome.resumed_bytes
+        # The headers, and what aligns the tensors.
+        reporter.advance(outcome.made_bytes - sum(s.length for s in state.stamps), plan.output.name)
     finally:
         reporter.finish()
-    outcome.made_bytes = sum(s.length for s in state.stamps)
     outcome.quality = collect_quality(plan, [*job.done.values(), *state.stamps])
     return outcome
 

@@ -55,6 +55,17 @@ def test_the_time_left_follows_from_what_this_run_made(clock: list[float], done_
     assert last["left_s"] == (90 - done_before) * 2 / 10
 
 
+def test_there_is_no_time_left_before_there_is_a_rate(clock: list[float]) -> None:
+    stream = io.StringIO()
+    reporter = progress.Events(stream)
+    reporter.start(100, 0)
+    clock[0] += 0.01
+    reporter.advance(10, "t")
+    clock[0] += 1.5
+    reporter.advance(10, "t")
+    assert [e["left_s"] for e in events(stream)[1:]] == [None, round(80 * 1.51 / 20, 1)]
+
+
 def test_a_log_has_a_line_every_half_minute(clock: list[float]) -> None:
     stream = io.StringIO()
     reporter = progress.Lines(stream)

@@ -135,9 +135,19 @@ def test_a_stopped_job_goes_on_and_makes_no_finished_row_again(tmp_path: Path, e
     assert not (tmp_path / "out.bin").exists()
     outcome = go(plan)
     assert (tmp_path / "out.bin").read_bytes() == expected
-    assert outcome.made_bytes + outcome.resumed_bytes == len(expected) - 64
+    assert outcome.made_bytes + outcome.resumed_bytes == len(expected)
     made = sum(len(p.item.made) for p in plan.placements)  # type: ignore[attr-defined]
     assert made <= 80 - after + 4  # at most the chunk that was being made
+
+
+@pytest.mark.parametrize("after", [0, 50])
+def test_progress_ends_at_the_bytes_of_all_files(tmp_path: Path, after: int) -> None:
+    plan = make_plan(tmp_path, toys(), n_files=2)
+    interrupted(plan, after)
+    opened, reporter = job.Job.open(plan), Silent()
+    run.run(opened, share(1 << 24, 2, 64, 128), reporter, run.StopRequest())
+    opened.close()
+    assert reporter.done == reporter.total == sum(f.path.stat().st_size for f in plan.files)
 
 
 def test_until_it_is_published_no_loader_takes_the_part_for_a_model(tmp_path: Path) -> None:
@@ -394,7 +404,7 @@ def test_what_appears_in_the_outputs_place_during_the_run_is_not_replaced(tmp_pa
         run.run(opened, share(1 << 24, 1, 64, 128), Silent(), run.StopRequest())
     opened.close()
     assert mine.read_text() == "keep me"
-    assert go(plan, force=True).made_bytes == 0
+    assert go(plan, force=True).made_bytes == sum(len(f.header) for f in plan.files)
     assert job.is_finished(plan)
 
 
@@ -430,7 +440,7 @@ def test_an_output_older_than_its_input_is_not_finished(tmp_path: Path) -> None:
 def test_force_over_a_finished_output_makes_it_again(tmp_path: Path, expected: bytes) -> None:
     go(make_plan(tmp_path, toys()))
     outcome = go(make_plan(tmp_path, toys()), force=True)
-    assert outcome.made_bytes == len(expected) - 64
+    assert outcome.made_bytes == len(expected)
 
 
 def test_a_kill_between_the_renames_of_two_files_is_healed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
