@@ -58,7 +58,7 @@ def grid_for(shape: tuple[int, ...], scale: tuple[int, ...], block: Sequence[int
     if int(np.prod(scale)) == 1:
         return Grid(n_rows, n_cols, n_rows)
     if block is not None and scale == (*shape[:-2], -(-per_slice // block[0]), -(-n_cols // block[1])):
-        return Grid(block[0], block[1], per_slice)
+        return Grid(min(block[0], per_slice), min(block[1], n_cols), per_slice)
     if scale in ((n_rows,), (n_rows, 1), (*shape[:-1], 1), shape[:-1]):
         return Grid(1, n_cols, n_rows)
     if len(shape) > 2 and int(np.prod(scale)) == n_rows // per_slice and scale[0] == shape[0]:

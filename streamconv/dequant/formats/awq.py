@@ -86,7 +86,7 @@ def _put(store: Store, name: str, module: str) -> None:
     width = n_cols if stated == -1 else stated if stated is not None else -(-n_cols // max(1, n_groups))
     if width <= 0 or -(-n_cols // width) != n_groups or n_cols % 2:
         raise BadInput(f"{scales} has {n_groups} groups, which does not fit {n_cols} inputs in groups of {width}")
-    store.put(name, AwqRows(f"{module}.weight", [codes, zeros, scales], Groups(n_cols, n_groups, width)))
+    store.put(name, AwqRows(f"{module}.weight", [codes, zeros, scales], Groups(n_cols, n_groups, min(width, n_cols))))
 
 
 FORMAT = Format(find, methods=("awq",))

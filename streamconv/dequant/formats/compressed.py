@@ -110,11 +110,14 @@ def _packed(store: Store, name: str, module: str) -> None:
     n_groups = scales.shape[1]
     if index is not None and (index.dtype not in ("I32", "I64") or index.n_values != n_cols):
         raise BadInput(f"{index} is {index.dtype}{list(index.shape)}, not the group of each of {n_cols} columns")
-    if index is None and n_cols % n_groups:
-        raise BadInput(f"{scales} has {n_groups} groups, {n_cols} columns cannot be divided so")
+    width = store.scheme.integer("group_size", arguments)
+    if width is None or width <= 0 or -(-n_cols // width) != n_groups:
+        width = -(-n_cols // n_groups)
+        if index is None and n_cols % n_groups:
+            raise BadInput(f"{scales} has {n_groups} groups, {n_cols} columns cannot be divided so")
     zeros = store.optional(f"{module}.weight_zero_point")
     zero_packing = None if zeros is None else _zero_packing(zeros, packing.bits, n_rows, n_groups)
-    groups = Groups(n_cols, n_groups, -(-n_cols // n_groups), index)
+    groups = Groups(n_cols, n_groups, min(width, n_cols), index)
     parts = [codes, scales, *(part for part in (zeros, index) if part is not None)]
     rows = PackedRows(f"{module}.weight", (n_rows, n_cols), parts, packing, groups, zeros, zero_packing)
     store.put(name, rows, stated)

@@ -89,7 +89,7 @@ def _put(store: Store, name: str, module: str) -> None:
         )
     if index is not None and (index.dtype not in ("I32", "I64") or index.n_values != n_cols):
         raise BadInput(f"{index} is {index.dtype}{list(index.shape)}, not the group of each of {n_cols} inputs")
-    groups = Groups(n_cols, n_groups, max(1, width), index)
+    groups = Groups(n_cols, n_groups, max(1, min(width, n_cols)), index)
     parts = [codes, zeros, scales, *([index] if index is not None else [])]
     act_order = bool(stated.get("desc_act")) and index is not None
     store.put(name, GptqRows(f"{module}.weight", parts, packing, groups, _version(store, stated), act_order))

@@ -23,6 +23,8 @@ from ..kernels import load
 from ..raw import Raw
 from ..store import Store
 
+#: of a dimension and of all together
+_MAX_SIZE = 2**59
 _DTYPES = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}
 #: parts of a word, and bits from one to the next
 _PARTS = {8: (1, 8), 4: (2, 4), 3: (10, 3), 2: (4, 2), 1: (8, 1)}
@@ -149,8 +151,10 @@ def _facts(store: Store, packed: Raw, meta: Mapping[str, Raw]) -> Facts:
         raise BadInput(f"{packed}: nbits is {shown(str(bits))}, not one of {', '.join(map(str, _PARTS))}")
     if axis not in (0, 1) or type(axis) is not int:
         raise BadInput(f"{packed}: axis is {shown(str(axis))}, not 0 or 1")
-    if not isinstance(shape, (list, tuple)) or not shape or not all(type(d) is int and d > 0 for d in shape):
+    if not isinstance(shape, (list, tuple)) or not shape or not all(type(d) is int and 0 < d < _MAX_SIZE for d in shape):
         raise BadInput(f"{packed}: shape is {shown(str(shape))}, not a list of sizes")
+    if prod(shape) > _MAX_SIZE:
+        raise BadInput(f"{packed}: shape {shown(str(list(shape)))} overflows 64 bits")
     if type(group) is not int or group < 1 or prod(shape) % group:
         raise BadInput(
             f"{packed}: group_size is {shown(str(group))}, which does not divide a matrix of shape {list(shape)}"

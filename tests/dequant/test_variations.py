@@ -1,0 +1,191 @@
+"""Random shapes, widths, groups and types of every encoding, against decoders written straight from the definitions."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from quantized_files import bf16, write_safetensors
+
+import streamconv
+from streamconv.dequant.formats.bnb4 import TABLES
+
+Made = tuple[dict[str, tuple[str, np.ndarray]], dict[str, Any] | None, np.ndarray]
+E2M1 = np.array([0, 0.5, 1, 1.5, 2, 3, 4, 6, 0, -0.5, -1, -1.5, -2, -3, -4, -6], np.float32)
+
+
+def widened(words: np.ndarray) -> np.ndarray:
+    return (words.astype(np.uint32) << 16).view(np.float32)
+
+
+def rounded(x: np.ndarray, dtype: str) -> np.ndarray:
+    if dtype == "BF16":
+        return widened(bf16(x))
+    return x.astype(np.float16).astype(np.float32) if dtype == "F16" else x
+
+
+def some_scales(rng: np.random.Generator, shape: Any) -> tuple[tuple[str, np.ndarray], np.ndarray]:
+    x = rng.uniform(0.01, 0.1, shape).astype(np.float32)
+    kind = rng.choice(["F32", "F16", "BF16"])
+    stored = {"F32": x, "F16": x.astype(np.float16), "BF16": bf16(x)}[str(kind)]
+    return (str(kind), stored), rounded(x, str(kind))
+
+
+def packed(levels: np.ndarray, bits: int) -> np.ndarray:
+    """Each row of codes as one stream of bits in 32-bit words."""
+    flat = (levels[:, :, None] >> np.arange(bits) & 1).reshape(len(levels), -1).astype(np.uint8)
+    flat = np.pad(flat, ((0, 0), (0, -flat.shape[1] % 32)))
+    return np.packbits(flat, axis=1, bitorder="little").view("<i4")
+
+
+def bnb4(rng: np.random.Generator) -> Made:
+    shape = tuple(rng.integers(1, 70, rng.integers(1, 4)))
+    n, block, kind = int(np.prod(shape)), int(rng.choice([32, 64, 128, 4096])), str(rng.choice(["nf4", "fp4"]))
+    codes = rng.integers(0, 16, n + n % 2, np.uint8)
+    n_blocks, dtype = -(-n // block), str(rng.choice(["float32", "float16", "bfloat16"]))
+    state: dict[str, Any] = {"quant_type": kind, "blocksize": block, "dtype": dtype, "shape": [int(d) for d in shape]}
+    table = np.array(TABLES[kind], np.float32)
+    parts: dict[str, tuple[str, np.ndarray]] = {"w.weight.quant_map": ("F32", table)}
+    if rng.integers(2):
+        nested = int(rng.choice([16, 256]))
+        q, chart = rng.integers(0, 256, n_blocks, np.uint8), np.linspace(-1, 1, 256).astype(np.float32)
+        top, offset = rng.uniform(0.1, 1, -(-n_blocks // nested)).astype(np.float32), np.float32(0.7)
+        scales = chart[q] * top[np.arange(n_blocks) // nested] + offset
+        state |= {"nested_blocksize": nested, "nested_dtype": "float32", "nested_offset": float(offset)}
+        parts |= {"w.weight.absmax": ("U8", q), "w.weight.nested_quant_map": ("F32", chart),
+                  "w.weight.nested_absmax": ("F32", top)}  # fmt: skip
+    else:
+        scales = rng.uniform(0.1, 1, n_blocks).astype(np.float32)
+        parts["w.weight.absmax"] = "F32", scales
+    raw = codes[0::2] << 4 | codes[1::2]
+    storage = [s for s, size in (("U8", 1), ("BF16", 2), ("F16", 2), ("F32", 4)) if len(raw) % size == 0]
+    label = str(rng.choice(storage))
+    word = {"U8": "u1", "F32": "<u4"}.get(label, "<u2")
+    parts["w.weight"] = label, raw.view(word)[:, None] if rng.integers(2) else raw.view(word)[None]
+    blob = np.frombuffer(json.dumps(state).encode(), np.uint8)
+    parts[f"w.weight.quant_state.bitsandbytes__{kind}"] = "U8", blob
+    short = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}[dtype]
+    return parts, None, rounded(table[codes[:n]] * scales[np.arange(n) // block], short).reshape(shape)
+
+
+def gptq(rng: np.random.Generator) -> Made:
+    bits, version = int(rng.choice([2, 3, 4, 8])), int(rng.integers(1, 3))
+    k, n = 32 * int(rng.integers(1, 9)), 32 * int(rng.integers(1, 5))
+    group = int(rng.choice([-1, 16, 32, 64, 10**30]))
+    width = k if group in (-1, 10**30) else group
+    n_groups = -(-k // width)
+    q, z = rng.integers(0, 1 << bits, (k, n)), rng.integers(0, 1 << bits, (n_groups, n))
+    stored, scales = some_scales(rng, (n_groups, n))
+    index = np.arange(k) // width
+    if rng.integers(2):
+        index = rng.permutation(index)
+    parts = {
+        "w.qweight": ("I32", packed(q.T, bits).T.copy()), "w.scales": stored,
+        "w.qzeros": ("I32", packed((z - (version == 1)) % (1 << bits), bits)),
+    }  # fmt: skip
+    if rng.integers(2) or not np.array_equal(index, np.arange(k) // width):
+        parts["w.g_idx"] = "I32", index.astype("<i4")
+    config = {"quant_method": "gptq", "bits": bits, "group_size": group, "desc_act": True}
+    config["checkpoint_format"] = "gptq" if version == 1 else "gptq_v2"
+    return parts, config, ((q - z[index]).astype(np.float32) * scales[index]).T
+
+
+def awq(rng: np.random.Generator) -> Made:
+    k, n, group = 64 * int(rng.integers(1, 5)), 8 * int(rng.integers(1, 12)), int(rng.choice([-1, 32, 64]))
+    width = k if group == -1 else group
+    q, z = rng.integers(0, 16, (k, n)), rng.integers(0, 16, (k // width, n))
+    stored, scales = some_scales(rng, (k // width, n))
+    order = np.array([0, 2, 4, 6, 1, 3, 5, 7])
+
+    def words(x: np.ndarray) -> np.ndarray:
+        return packed(x.reshape(len(x), -1, 8)[:, :, order].reshape(len(x), -1), 4)
+
+    parts = {"w.qweight": ("I32", words(q)), "w.qzeros": ("I32", words(z)), "w.scales": stored}
+    index = np.arange(k) // width
+    config = {"quant_method": "awq", "bits": 4, "group_size": group, "version": "gemm", "zero_point": True}
+    return parts, config, ((q - z[index]).astype(np.float32) * scales[index]).T
+
+
+def compressed(rng: np.random.Generator) -> Made:
+    bits, n = int(rng.choice([2, 3, 4, 5, 6, 7, 8])), int(rng.integers(1, 90))
+    width = int(rng.choice([16, 32, 128]))
+    k = width * int(rng.integers(1, 5))
+    q, z = rng.integers(0, 1 << bits, (n, k)), np.full((n, k // width), 1 << bits - 1)
+    stored, scales = some_scales(rng, z.shape)
+    index = np.arange(k) // width
+    parts = {"w.weight_packed": ("I32", packed(q, bits)), "w.weight_scale": stored,
+             "w.weight_shape": ("I64", np.array([n, k], "<i8"))}  # fmt: skip
+    if rng.integers(2):
+        z = rng.integers(0, 1 << bits, z.shape)
+        parts["w.weight_zero_point"] = "I32", packed(z.T, bits).T.copy()
+    if rng.integers(2):
+        index = rng.permutation(index)
+        parts["w.weight_g_idx"] = "I32", index.astype("<i4")
+    weights = {"num_bits": bits, "group_size": width}
+    config = {"quant_method": "compressed-tensors", "config_groups": {"g": {"targets": ["Linear"], "weights": weights}}}
+    return parts, config, rounded((q - z[:, index]).astype(np.float32) * scales[:, index], stored[0])
+
+
+def whole_numbers(rng: np.random.Generator) -> Made:
+    n, k = (int(d) for d in rng.integers(1, 90, 2))
+    codes = rng.integers(-128, 128, (n, k)).astype(np.int8)
+    if rng.integers(2):
+        scb = rng.uniform(0.1, 1, n).astype(np.float32)
+        parts = {"w.weight": ("I8", codes), "w.SCB": ("F32", scb)}
+        return parts, None, codes.astype(np.float32) * scb[:, None] * np.float32(0.007874015718698502)
+    stored, scales = some_scales(rng, (n, 1))
+    zeros = rng.integers(-128, 128, (n, 1)).astype(np.int8)
+    parts = {"w.weight": ("I8", codes), "w.weight_scale": stored, "w.weight_zero_point": ("I8", zeros)}
+    x = (codes.astype(np.float32) - zeros) * scales
+    return parts, {"quant_method": "compressed-tensors"}, rounded(x, stored[0])
+
+
+def float8(rng: np.random.Generator) -> Made:
+    n, k = (int(d) for d in rng.integers(1, 300, 2))
+    codes = rng.integers(0, 127, (n, k), np.uint8) | rng.integers(0, 2, (n, k), np.uint8) << 7
+    sign, exponent, mantissa = np.where(codes >> 7, -1.0, 1.0), (codes >> 3 & 15).astype(int), codes & 7
+    x = np.where(exponent, (1 + mantissa / 8) * 2.0 ** (exponent - 7), mantissa * 2.0**-9) * sign
+    block = [int(b) for b in rng.choice([16, 100, 128, 512], 2)]
+    stored, scales = some_scales(rng, (-(-n // block[0]), -(-k // block[1])))
+    spread = scales[np.arange(n) // block[0]][:, np.arange(k) // block[1]]
+    config = {"quant_method": "fp8", "weight_block_size": block}
+    return {"w.weight": ("F8_E4M3", codes), "w.weight_scale_inv": stored}, config, x.astype(np.float32) * spread
+
+
+def four_bit_floats(rng: np.random.Generator) -> Made:
+    is_mx, n = bool(rng.integers(2)), int(rng.integers(1, 60))
+    group = 32 if is_mx else 16
+    k = group * int(rng.integers(1, 9))
+    codes = rng.integers(0, 16, (n, k), np.uint8)
+    parts = {"w.weight_packed": ("U8", codes[:, 0::2] | codes[:, 1::2] << 4)}
+    if is_mx:
+        exponents = rng.integers(100, 140, (n, k // group), np.uint8)
+        scales = np.exp2(exponents.astype(np.float32) - 127)
+        parts["w.weight_scale"] = "U8", exponents
+    else:
+        raw = rng.integers(8, 120, (n, k // group), np.uint8)
+        values = ((1 + (raw & 7) / 8) * 2.0 ** ((raw >> 3).astype(int) - 7)).astype(np.float32)
+        whole = rng.uniform(100, 1000, 1).astype(np.float32)
+        scales = values / whole
+        parts |= {"w.weight_scale": ("F8_E4M3", raw), "w.weight_global_scale": ("F32", whole)}
+    x = E2M1[codes] * np.repeat(scales, group, axis=1)
+    return parts, {"quant_method": "compressed-tensors"}, rounded(x, "BF16")
+
+
+MAKERS = [bnb4, gptq, awq, compressed, whole_numbers, float8, four_bit_floats]
+
+
+@pytest.mark.parametrize("make", MAKERS)
+def test_any_variation_is_what_the_definition_says(tmp_path: Path, make: Any) -> None:
+    for seed in range(25):
+        rng = np.random.default_rng([seed, MAKERS.index(make)])
+        parts, config, expected = make(rng)
+        rows = streamconv.open(write_safetensors(tmp_path / f"{seed}.safetensors", parts), config)["w.weight"]
+        assert rows.shape == expected.shape, seed
+        matrix = expected.reshape(rows.n_rows, -1)  # type: ignore[attr-defined]
+        start, stop = sorted(rng.integers(0, len(matrix) + 1, 2))
+        found = rows.read(start, stop)
+        assert np.array_equal(found, matrix[start:stop]), (seed, rows)
