@@ -161,7 +161,7 @@ class Job:
                     files.remove_tree(plan.staging)
                 _write_plan(plan)
             # Only a job that had begun to publish may find its own files under their final names.
-            publishing = journal is not None and journal.header.state == PUBLISHING
+            publishing = journal is not None and journal.header.state == PUBLISHING and _may_be_published(plan)
             parts = [_open_part(plan, i, publishing, stack, notes) for i in range(len(plan.files))]
             chunks = plan.chunks()
             if journal is None:
@@ -351,6 +351,11 @@ def _unfinished(plan: Plan, force: bool, notes: list[str]) -> Journal | None:
     if journal is not None:
         journal.close()
     return None
+
+
+def _may_be_published(plan: Plan) -> bool:
+    """Whether files may have their final names already: those of a folder all have them, or none."""
+    return plan.folder is None or all(is_published(plan, i) for i in range(len(plan.files)))
 
 
 def _open_part(plan: Plan, index: int, publishing: bool, stack: ExitStack, notes: list[str]) -> int:

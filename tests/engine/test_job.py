@@ -17,6 +17,7 @@ from test_journal import of_version
 
 from streamconv.engine import files, job, run
 from streamconv.engine.budget import share
+from streamconv.engine.journal import PUBLISHED, Journal
 from streamconv.engine.lock import JobLock
 from streamconv.engine.plan import OutputFile, Placement, Plan, fingerprint
 from streamconv.errors import (
@@ -643,6 +644,26 @@ def test_a_kill_while_a_folder_is_published_is_healed(
     assert [p.item.made for p in plan.placements] == [[], [], []]  # type: ignore[attr-defined]
     assert len(listing(plan.output)) == 4
     assert job.is_finished(plan)
+
+
+def test_a_folder_that_was_written_to_between_its_renaming_and_a_forced_run_is_made_whole_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan, real = folder_plan(tmp_path), Journal.mark
+
+    def killed(self: Journal, state: int) -> None:
+        if state == PUBLISHED:
+            raise StreamconvError("killed")
+        real(self, state)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Journal, "mark", killed)
+        with pytest.raises(StreamconvError, match="killed"):
+            go(plan)
+    right = listing(plan.output)
+    (plan.output / "config.json").write_text("[]")
+    go(plan, force=True)
+    assert listing(plan.output) == right
 
 
 def test_a_deadline_that_is_past_still_brings_the_job_forward(tmp_path: Path, expected: bytes) -> None:

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from streamconv.engine import files
+from streamconv.engine.journal import read_progress
 from streamconv.engine.transfer.part import Filling, Hash, Part
-from streamconv.errors import WriteFailed
+from streamconv.errors import Locked, WriteFailed
 
 
 @dataclass(frozen=True)
@@ -63,3 +64,18 @@ def test_after_one_failed_barrier_no_range_of_the_file_is_stamped(
         with pytest.raises(WriteFailed):
             part.commit(filling.stamp())
     assert part.digests == {}
+
+
+def test_no_range_is_stamped_for_a_file_that_lost_its_name(tmp_path: Path) -> None:
+    (tmp_path / "blobs").mkdir()
+    part = Part(tmp_path, Listed(), 100, 400)
+    part.begin()
+    filling = Filling(part, 0)
+    filling.put(0, memoryview(bytes(filling.stop)))
+    part.path.unlink()
+    part.path.write_bytes(bytes(1000))  # by whoever took it over where locks do nothing
+    with pytest.raises(Locked, match="has taken over"):
+        part.commit(filling.stamp())
+    found = read_progress(part.path.with_suffix(".wal"))
+    assert found is not None
+    assert found[1] == []

@@ -291,11 +291,16 @@ class Part:
             except BaseException:
                 self._is_broken = True
                 raise
-        if not self._journal.still_ours():
-            raise Locked(f"another process has taken over {self.path}", "Let that one finish.")
+        self._confirm()
         self._journal.stamp([stamp])
         self.digests[stamp.chunk] = stamp.digest
         self._rotten.discard(stamp.chunk)
+
+    def _confirm(self) -> None:
+        """Locked when another process has taken over, or when the file that is written has lost its name."""
+        assert self._journal is not None
+        if not self._journal.still_ours() or not files.is_at(self._fd, self.path):
+            raise Locked(f"another process has taken over {self.path}", "Let that one finish.")
 
     def read(self, index: int) -> Iterator[bytes]:
         """The bytes of a range, a few MiB at a time."""
@@ -364,8 +369,7 @@ class Part:
         if self._journal is None:
             self.begin()
         assert self._journal is not None
-        if not self._journal.still_ours():
-            raise Locked(f"another process has taken over {self.path}", "Let that one finish.")
+        self._confirm()
         if os.fstat(self._fd).st_size != self.remote.size:
             raise WriteFailed(f"{self.path} has changed its length", "Check the disk; then run again.")
         files.publish(self.path, self._name())
