@@ -38,7 +38,7 @@ from .search import (
     padded,
 )
 from .search_symmetric import symmetric_runs
-from .tiles import GROUP, larger, value
+from .tiles import GROUP, bits_missing, larger, negated_bits, signed_bits, value
 from .types import TensorType
 
 BLOCK = 32
@@ -52,28 +52,39 @@ _INF, _15, _31 = np.float32(np.inf), np.float32(15.0), np.float32(31.0)
 
 
 @inline
-def _peaks(x, peaks):  # type: ignore[no-untyped-def]
+def _peaks(x, peaks, positive, negative):  # type: ignore[no-untyped-def]
     """The value of largest magnitude of each block, the first of equals; +0 in an empty block.
 
-    x : as for ``_quantize_plain``; peaks : float32[n_blocks]
+    x : as for ``_quantize_plain``; peaks : float32[n_blocks]; positive, negative : int32[n_blocks], scratch
     """
+    # As integers the bits of non-negative floats order like the floats, and integer maxima are free to vectorize. One maximum
+    # at a time, and what follows from both for all blocks after: a decision in every block would cost more than the maxima.
     for b in range(len(x)):
-        values = x[b]
-        # As integers the bits of non-negative floats order like the floats, and integer maxima are free to vectorize.
-        positive = negative = np.int32(0)
-        for i in range(len(values)):
-            v = bits(value(values[i]))
-            positive = v if v > positive else positive
-            v = np.int32(v ^ _SIGN)
-            negative = v if v > negative else negative
-        largest = positive if positive > negative else negative
-        peak = from_bits(np.int32(largest | (_SIGN if negative > positive else np.int32(0))))
-        if (positive == negative) & (largest > 0):
-            i = np.uint64(0)
-            while bits(magnitude(value(values[i]))) != largest:
-                i += np.uint64(1)
-            peak = value(values[i])
-        peaks[b] = peak
+        values, found = x[b], signed_bits(x[b, 0])
+        for i in range(len(values) // BLOCK * BLOCK):
+            v = signed_bits(values[i])
+            found = v if v > found else found
+        positive[b] = found
+    for b in range(len(x)):
+        values, found = x[b], negated_bits(x[b, 0])
+        for i in range(len(values) // BLOCK * BLOCK):
+            v = negated_bits(values[i])
+            found = v if v > found else found
+        negative[b] = found
+    ties, shift, none = np.int32(0), bits_missing(x[0, 0]), np.int32(0)
+    for b in range(len(x)):
+        high = positive[b] if positive[b] > none else none
+        low = negative[b] if negative[b] > none else none
+        largest = high if high > low else low
+        peaks[b] = from_bits(np.int32(np.int32(largest << shift) | (_SIGN if low > high else none)))
+        ties |= np.int32((high == low) & (high > none))
+    if ties:
+        for b in range(len(x)):
+            if (positive[b] == negative[b]) & (positive[b] > none):
+                i, largest = np.uint64(0), bits(magnitude(peaks[b]))
+                while bits(magnitude(value(x[b, i]))) != largest:  # bits, as NaN equals no number
+                    i += np.uint64(1)
+                peaks[b] = value(x[b, i])
 
 
 @inline
@@ -196,6 +207,7 @@ def _quantize_plain(x, out, divisor, half, affine, five_bits):  # type: ignore[n
     """
     top, low = np.zeros(GROUP, np.float32), np.zeros(GROUP, np.float32)
     factor, offset = np.empty(GROUP, np.float32), np.empty(GROUP, np.float32)
+    positive, negative = np.empty(GROUP, np.int32), np.empty(GROUP, np.int32)
     head = np.empty((2, GROUP), np.uint16)
     start = out.shape[1] - 16
     found = ZERO
@@ -206,7 +218,7 @@ def _quantize_plain(x, out, divisor, half, affine, five_bits):  # type: ignore[n
             _ranges(values, low, top)
             found = larger(found, low[:n])
         else:
-            _peaks(values, top)
+            _peaks(values, top, positive, negative)
         found = larger(found, top[:n])
         _scales(top[:n], low, divisor, half, factor, offset, head)
         if five_bits:

@@ -16,7 +16,7 @@ from numba.extending import intrinsic, overload
 
 from .lanes import bf16_to_f32, bits, from_bits, inline, kernel, magnitude
 
-_ABS, _ABS16 = np.int32(0x7FFFFFFF), np.uint16(0x7FFF)
+_ABS, _ABS16, _SIGN16 = np.int32(0x7FFFFFFF), np.uint16(0x7FFF), np.uint16(0x8000)
 #: blocks that a kernel takes through all its steps before the next ones: few enough for the first-level cache
 GROUP = 64
 
@@ -56,6 +56,41 @@ def _from_magnitude_bits(size):  # type: ignore[no-untyped-def]
     if size is types.uint16:
         return lambda size: from_bits(np.int32(np.int32(size) << 16))
     return lambda size: from_bits(size)
+
+
+def signed_bits(v: Any) -> Any:
+    """The bits of a float32 as int32, or of a bfloat16 as int16: they order as the values do where these are not negative."""
+    return v.view(np.int16) if isinstance(v, np.uint16) else bits(v)
+
+
+@overload(signed_bits, jit_options={"nogil": True, "fastmath": False, "forceinline": True})
+def _signed_bits(v):  # type: ignore[no-untyped-def]
+    if isinstance(v, types.Integer):
+        return lambda v: np.int16(v)
+    return lambda v: bits(v)
+
+
+def negated_bits(v: Any) -> Any:
+    """``signed_bits`` of -v."""
+    return (v ^ _SIGN16).view(np.int16) if isinstance(v, np.uint16) else bits(-v)
+
+
+@overload(negated_bits, jit_options={"nogil": True, "fastmath": False, "forceinline": True})
+def _negated_bits(v):  # type: ignore[no-untyped-def]
+    if isinstance(v, types.Integer):
+        return lambda v: np.int16(v ^ _SIGN16)
+    return lambda v: bits(-v)
+
+
+def bits_missing(v: Any) -> Any:
+    """How many bits are missing below ``signed_bits`` to those of a float32: int32 0 or 16."""
+    return np.int32(16 if isinstance(v, np.uint16) else 0)
+
+
+@overload(bits_missing, jit_options={"nogil": True, "forceinline": True})
+def _bits_missing(v):  # type: ignore[no-untyped-def]
+    missing = np.int32(16 if isinstance(v, types.Integer) else 0)
+    return lambda v: missing
 
 
 def prefetch(x: Any, row: int) -> None:

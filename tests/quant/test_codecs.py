@@ -129,6 +129,23 @@ def test_a_range_beyond_float32_gives_the_infinite_scale_that_it_gives_in_ggml(n
     assert not data[4:].any()
 
 
+@pytest.mark.parametrize("name", ["Q4_0", "Q5_0"])
+def test_the_first_of_equal_magnitudes_decides_and_zeros_of_either_sign_count_as_none(name: str) -> None:
+    x = np.zeros((5, 32), np.float32)
+    x[1] = -0.0
+    x[2, 5::2] = -0.0
+    x[3, 7:9] = 1, -1
+    x[4, 7:9] = -1, 1
+    words = (x.view(np.uint32) >> 16).astype(np.uint16)
+    direct = np.empty((5, TYPES[name].block_bytes), np.uint8)
+    codec(name).quantize_bf16(words, direct)  # type: ignore[misc]
+    blocks = streamconv.quantize(x, name)
+    assert (blocks == direct).all()
+    step = 1 / 8 if name == "Q4_0" else 1 / 16
+    assert blocks[:, :2].copy().view(np.uint16)[:3, 0].tolist() == [0x8000] * 3
+    assert blocks[:, :2].copy().view(np.float16)[3:, 0].tolist() == [-step, step]
+
+
 @pytest.mark.parametrize("name", QUANTIZED)
 def test_rows_of_zeros_decode_to_zeros(name: str) -> None:
     weights = np.ones(512, np.float32)
