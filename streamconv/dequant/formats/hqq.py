@@ -151,7 +151,11 @@ def _facts(store: Store, packed: Raw, meta: Mapping[str, Raw]) -> Facts:
         raise BadInput(f"{packed}: nbits is {shown(str(bits))}, not one of {', '.join(map(str, _PARTS))}")
     if axis not in (0, 1) or type(axis) is not int:
         raise BadInput(f"{packed}: axis is {shown(str(axis))}, not 0 or 1")
-    if not isinstance(shape, (list, tuple)) or not shape or not all(type(d) is int and 0 < d < _MAX_SIZE for d in shape):
+    if (
+        not isinstance(shape, (list, tuple))
+        or not shape
+        or not all(type(d) is int and 0 < d < _MAX_SIZE for d in shape)
+    ):
         raise BadInput(f"{packed}: shape is {shown(str(shape))}, not a list of sizes")
     if prod(shape) > _MAX_SIZE:
         raise BadInput(f"{packed}: shape {shown(str(list(shape)))} overflows 64 bits")
