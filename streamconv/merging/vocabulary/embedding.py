@@ -190,7 +190,8 @@ class _Shared:
             )
         if index >= source.shape[0]:
             raise BadInput(
-                f"{place}: {rule.model} has no row {index} in {self.name!r}, which has {source.shape[0]} rows"
+                f"{place}: {rule.model} has no row {index} in {self.name!r}, which has {source.shape[0]} rows",
+                "Give the token_id of one of its tokens, or the token itself.",
             )
         return self._number(source), index
 
