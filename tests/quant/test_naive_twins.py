@@ -10,14 +10,14 @@ from numpy.typing import NDArray
 import streamconv
 
 F = np.float32
-N_COLS = 512
+N_COLS = 256
 #: name -> whether the twin knows importance; Q8_0 does not use it, and Q3_K has a twin in ``test_k_codecs``
 TWINS = {"Q8_0": False, "Q2_K": False, **dict.fromkeys((*k_naive.LEGACY, "Q4_K", "Q5_K", "Q6_K"), True)}
 CASES = [(name, weighted) for name, knows in TWINS.items() for weighted in (False, True) if knows or not weighted]
 
 
 def awkward_rows() -> NDArray[np.float32]:
-    """float32[9, 512]: noise, and what takes each of the other ways through a search."""
+    """float32[9, 256]: noise, and what takes each of the other ways through a search."""
     rng = np.random.default_rng(7)
     x = rng.standard_normal((9, N_COLS)).astype(F)
     x[1, 32:80] = 0
