@@ -12,6 +12,7 @@ import gguf_reader
 import pytest
 
 import streamconv
+from streamconv.cli import make_parser
 
 
 def test_types_named_twice_are_made_once(here: Any, small: Path, tmp_path: Path) -> None:
@@ -115,3 +116,10 @@ def test_the_type_of_a_folder_is_told_wherever_its_config_speaks_of_it(here: Any
     found = json.loads((tmp_path / "out" / "config.json").read_text())
     assert found["text_config"] == {"torch_dtype": "float32", "rope_theta": 5.0}
     assert found["vision_config"] == {"dtype": "float32"}
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("90", 90), ("1.5s", 1.5), ("15m", 900), ("2h", 7200), ("1h30m", 5400), (" 1H2M3S ", 3723)]
+)
+def test_a_duration_is_the_sum_of_its_parts(text: str, seconds: float) -> None:
+    assert make_parser().parse_args(["convert", "a", "b", "--stop-after", text]).stop_after == seconds
