@@ -1,0 +1,59 @@
+"""Threads that need one result make it together."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+
+import pytest
+
+from streamconv.merging.crew import Crew
+
+
+@contextmanager
+def helped(crew: Crew, count: int) -> Iterator[None]:
+    """``count`` helpers, which are gone afterwards."""
+    with ThreadPoolExecutor(count) as pool:
+        helpers = [pool.submit(crew.help) for _ in range(count)]
+        yield
+        crew.dismiss()
+        for helper in helpers:
+            helper.result(10)
+
+
+def test_every_piece_is_done_once_whoever_does_it() -> None:
+    crew = Crew()
+    with helped(crew, 3):
+        for n in (0, 1, 500):
+            heap = iter(range(n))
+            found = crew.all(lambda heap=heap: list(heap))  # type: ignore[misc]
+            assert sorted(piece for part in found for piece in part) == list(range(n))
+
+
+def test_what_fails_in_a_helper_fails_for_the_leader_and_lets_everybody_go() -> None:
+    crew, leader = Crew(), threading.current_thread()
+    failed = threading.Event()
+
+    def work() -> None:
+        if threading.current_thread() is leader:
+            assert failed.wait(10)
+        else:
+            failed.set()
+            raise OSError("gone")
+
+    with helped(crew, 1), pytest.raises(OSError, match="gone"):
+        crew.all(work)
+
+
+def test_what_fails_in_the_leader_leaves_no_helper_waiting() -> None:
+    crew = Crew()
+
+    def work() -> None:
+        raise ValueError
+
+    with helped(crew, 2):
+        with pytest.raises(ValueError):
+            crew.all(work)
+        assert len(crew.all(lambda: 1)) >= 1
