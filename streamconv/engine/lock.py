@@ -40,7 +40,12 @@ class JobLock:
                 raise
             raise _just_finished(path) from None
         if not files.lock_exclusively(self._fd):
-            holder = files.pread_exactly(self._fd, 4096, 0, path).rstrip(b"\0").decode(errors="replace")
+            holder = ""
+            for _ in range(20):  # a process that has just got the lock is about to write who it is
+                holder = files.pread_exactly(self._fd, 4096, 0, path).rstrip(b"\0").decode(errors="replace")
+                if holder:
+                    break
+                time.sleep(0.05)
             os.close(self._fd)
             raise Locked(f"another process works on this output: {_describe(holder)}", "Wait for it, or stop it first.")
         if not files.is_at(self._fd, path):  # the holder finished and removed the job folder while we opened the file
