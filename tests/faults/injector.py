@@ -128,6 +128,16 @@ def killed_after(seconds: float, argv: list[str], log: Path) -> int | None:
     return None if os.WIFSIGNALED(status) else os.waitstatus_to_exitcode(status)
 
 
+def signalled_after(seconds: float, signum: int, argv: list[str], log: Path) -> tuple[int, float]:
+    """Run ``streamconv argv`` in a child and send it a signal; its exit code, and how long it took to end."""
+    pid = _forked(argv, log, lambda: signal.signal(signum, signal.SIG_DFL) and None, lambda: None)
+    time.sleep(seconds)
+    began = time.monotonic()
+    os.kill(pid, signum)
+    _, status = os.waitpid(pid, 0)
+    return os.waitstatus_to_exitcode(status), time.monotonic() - began
+
+
 def at_once(argv: list[str], logs: list[Path], planted: Callable[[], None] | None = None) -> list[int]:
     """Run ``streamconv argv`` in as many children as there are ``logs``, begun at the same moment; their exit codes."""
     reads, writes = os.pipe()

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import random
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 
 from streamconv.engine import files
 
-from .injector import at_once, killed_after
+from .injector import at_once, killed_after, signalled_after
 from .jobs import KINDS, SOAK, Bench, contents
 
 SLOW = pytest.mark.slow
@@ -112,26 +109,19 @@ def _race(bench: Bench, n_jobs: int, planted: Callable[[], None] | None) -> tupl
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 @pytest.mark.parametrize("rounds", [1, pytest.param(SOAK * 70 // 1000 or 4, marks=SLOW)])
 def test_a_signal_stops_the_job_in_order_and_it_can_go_on(
-    tiny_model: Path, tmp_path: Path, signum: int, rounds: int, seed: int, tell: Tell
+    bench: Bench, signum: int, rounds: int, seed: int, tell: Tell
 ) -> None:
     rng = random.Random(f"{seed} {signum}")
-    out, slowest = tmp_path / "out.gguf", 0.0
-    command = [sys.executable, "-m", "streamconv", "convert", str(tiny_model), str(out), "--type", "BF16"]
-    assert subprocess.run(command, capture_output=True).returncode == 0
-    right = out.read_bytes()
+    whole, slowest, stopped = min(_seconds(bench) for _ in range(3)), 0.0, 0
     for _ in range(rounds):
-        out.unlink()
-        p = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE)
-        time.sleep(rng.uniform(0.1, 0.7))
-        p.send_signal(signum)
-        began = time.monotonic()
-        _, text = p.communicate(timeout=20)
-        slowest = max(slowest, time.monotonic() - began)
+        bench.clean()
+        code, seconds = signalled_after(rng.uniform(0.2, 1) * whole, signum, bench.command, bench.log)
+        slowest = max(slowest, seconds)
         # Before the handlers are in place the default action ends it; when it was done already it exits 0.
-        assert p.returncode in (-signum, 0), text
-        assert b"Traceback" not in text or p.returncode == -signal.SIGINT  # Python's own, while it still imports
-        assert subprocess.run(command, capture_output=True).returncode == 0
-        assert out.read_bytes() == right
-        assert [x.name for x in tmp_path.iterdir()] == ["out.gguf"]
+        assert code in (-signum, 0), bench.log.read_text()
+        assert "Traceback" not in bench.log.read_text()
+        stopped += "stopped by" in bench.log.read_text()
+        assert bench.violations("after a signal") + bench.finish("after a signal") == []
     assert slowest < 5
-    tell(f"{rounds} times {signal.Signals(signum).name}: 0 wrong, stopped within {slowest:.2f} s, seed {seed}")
+    name = signal.Signals(signum).name
+    tell(f"{rounds} times {name}: 0 wrong, {stopped} stopped in order, within {slowest:.2f} s, seed {seed}")
