@@ -3,7 +3,7 @@
     dequant.py [--peers ~/.cache/streamconv/peers] [--size 4096]      one JSON line per measurement
 
 ``nf4`` and ``nf4 double`` are read as float32 rows into a warm buffer, ``bf16`` adds the rounding. The plain loop looks a nibble
-up and multiplies, as one would write it first. With bitsandbytes among the peers its portable path is measured too. The last
+up and multiplies, as one would write it first. With bitsandbytes among the peers its public call is measured too. The last
 lines are the whole way to Q4_K from nf4 and from bf16, whose ratio is what the encoding costs.
 """
 
@@ -31,10 +31,13 @@ PEER = """
 import json, sys, time, torch
 import bitsandbytes.functional as F
 torch.set_num_threads(1)
-n = int(sys.argv[1]); w = torch.randn(n, n)
-q, state = F.quantize_4bit(w, quant_type="nf4")
-best = min((lambda t: (F.dequantize_4bit(q, state), time.perf_counter() - t)[1])(time.perf_counter()) for _ in range(7))
-print(json.dumps(best))
+n = int(sys.argv[1]); w = torch.randn(n, n); found = {}
+for dtype in (torch.float32, torch.bfloat16):
+    q, state = F.quantize_4bit(w.to(dtype), quant_type="nf4"); best = 1e9
+    for _ in range(9):
+        began = time.process_time(); F.dequantize_4bit(q, state); best = min(best, time.process_time() - began)
+    found[str(dtype).removeprefix("torch.")] = best
+print(json.dumps(found))
 """
 
 
@@ -176,7 +179,8 @@ def main() -> None:
                 )
             )
         else:
-            emit("bitsandbytes", a.size * a.size, json.loads(done.stdout))
+            for dtype, seconds in json.loads(done.stdout).items():
+                emit(f"bitsandbytes nf4 to {dtype}", a.size * a.size, seconds)
 
 
 if __name__ == "__main__":
