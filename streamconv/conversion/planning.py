@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from ..engine import plan as plans
-from ..sources.checkpoint import Checkpoint, InputFile
+from ..sources.checkpoint import Checkpoint
 from ..targets.layout import FileLayout
 from .options import Options
 from .prepared import OutputTensor
@@ -63,18 +62,6 @@ def _identities(checkpoint: Checkpoint) -> list[dict[str, Any]]:
     """The inputs by names that tell them apart: the models of a merge often have files of the same name."""
     names = [f.name for f in checkpoint.inputs]
     return [
-        {
-            "name": str(f.path) if names.count(f.name) > 1 else f.name, "size": f.size, "mtime_ns": f.mtime_ns,
-            "ctime_ns": _ctime_ns(f),
-        }
+        {"name": str(f.path) if names.count(f.name) > 1 else f.name, "size": f.size, "mtime_ns": f.mtime_ns}
         for f in checkpoint.inputs
-    ]  # fmt: skip
-
-
-def _ctime_ns(file: InputFile) -> int:
-    """When the file or what the system knows of it was last changed, which nobody can set back; 0 for what is no file here."""
-    try:
-        now = os.stat(file.path)
-    except OSError:
-        return 0
-    return now.st_ctime_ns if (now.st_dev, now.st_ino) == (file.device, file.inode) else 0
+    ]

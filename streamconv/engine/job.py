@@ -332,7 +332,7 @@ def _unfinished(plan: Plan, force: bool, notes: list[str]) -> Journal | None:
             if path.exists() and not force:
                 notes.append("the unfinished job's index was unusable; starting over")
             return None
-        # The fingerprint knows a sample of each input only: where one was touched, equal ones do not make the chunks ours.
+        # The fingerprint knows a sample of each input only: where one was written, equal ones do not make the chunks ours.
         if journal.header.inputs != plan.inputs_digest:
             _refuse_changed_inputs(plan)
         if journal.header.fingerprint != plan.fingerprint:
@@ -342,7 +342,7 @@ def _unfinished(plan: Plan, force: bool, notes: list[str]) -> Journal | None:
             )
         if journal.header.inputs in (plan.inputs_digest, bytes(16)):
             return journal
-        notes.append("an input was touched since the unfinished job was planned; starting over")
+        notes.append("an input was written since the unfinished job was planned; starting over")
     except (PlanDiffers, InputChanged):
         if not force:
             if journal is not None:

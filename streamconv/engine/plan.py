@@ -117,7 +117,7 @@ class Plan:
         fingerprint: who is refused may go on with it, and who goes on without it meets them again
     folder : when the output is a folder, the one all files lie in; it gets its name in one step
     fingerprint : SHA-256 over everything that decides the output's bytes
-    inputs : identity of every file read, JSON-able: ``name``, ``size``, ``mtime_ns`` and what else tells that it was touched
+    inputs : identity of every file read, JSON-able: ``name``, ``size``, ``mtime_ns``
     verify_inputs : raises InputChanged when an input is no longer what it was when the plan was made
     description : for people and ``plan.json``
     """
@@ -151,7 +151,7 @@ class Plan:
 
     @property
     def inputs_digest(self) -> bytes:
-        """16 bytes that are others when an input was touched; never zeros."""
+        """16 bytes that are others when an input was written; never zeros."""
         return fingerprint(list(self.inputs))[:16]
 
     @property

@@ -237,7 +237,7 @@ def test_a_lost_plan_does_not_hide_that_an_input_was_touched(tmp_path: Path, exp
     (plan.job_dir / "plan.json").unlink()
     outcome = go(make_plan(tmp_path, toys(), mtime_ns=2))
     assert outcome.resumed_bytes == 0
-    assert outcome.notes == ["an input was touched since the unfinished job was planned; starting over"]
+    assert outcome.notes == ["an input was written since the unfinished job was planned; starting over"]
     assert (tmp_path / "out.bin").read_bytes() == expected
 
 
