@@ -6,6 +6,7 @@ import argparse
 import json
 import os
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -223,7 +224,10 @@ def _tensor_lines(facts: dict[str, Any]) -> Iterator[str]:
             path = t["output"]
             yield f"-- {path}"
         shape = " x ".join(map(str, t["shape"]))
-        yield f"{t['name']:40} {shape:>16} {t['source_type']:>5} -> {t['type']:8} {t['bytes']:>14,}  {t['reason']}"
+        merged = f"; {t['method']} of {t['merged']}" if "method" in t else ""
+        yield (
+            f"{t['name']:40} {shape:>16} {t['source_type']:>5} -> {t['type']:8} {t['bytes']:>14,}  {t['reason']}{merged}"
+        )
 
 
 def _plan_lines(facts: dict[str, Any]) -> Iterator[str]:
@@ -234,11 +238,18 @@ def _plan_lines(facts: dict[str, Any]) -> Iterator[str]:
             f"{facts['architecture']}, {o['type']}: {count(o['parameters'])} weights in {n_tensors} tensors,"
             f" {o['bits_per_weight']:.2f} bits per weight"
         )
+    methods = Counter(f"{t['method']} of {t['merged']}" for t in facts["tensors"] if "method" in t)
+    if methods:
+        others = len(facts["tensors"]) - methods.total()
+        told = [f"{n} tensors by {method}" for method, n in methods.items()]
+        yield f"merges {', '.join(told)}{f'; {others} are copied' if others else ''}"
     yield f"reads {size(facts['input_bytes'])}, writes {size(facts['output_bytes'])} to {', '.join(facts['files'])}"
     yield (
         f"disk: {size(facts['disk_bytes'])} while it runs; memory: {size(facts['ram_bytes'])} budget,"
         f" {facts['threads']} threads, {facts['chunks']} chunks"
     )
+    fetched = " once it is fetched" if facts["fetch"] and facts["fetch"]["missing_bytes"] else ""
+    yield f"time: roughly {duration(facts['estimated_s'])}{fetched}, where the disk reads and writes 0.5 GB/s"
     if facts["fetch"] is not None:
         fetch = facts["fetch"]
         yield (

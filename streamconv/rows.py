@@ -18,9 +18,10 @@ Contract
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from math import prod
-from typing import Protocol, runtime_checkable
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -87,6 +88,34 @@ class Made:
 
     def release(self, start: int, stop: int) -> None:
         """See ``RowSource.release``."""
+
+
+def wrapped(rows: object) -> Iterator[object]:
+    """``rows``, the row source that they are made of row by row, and so on down to one that wraps none."""
+    while rows is not None:
+        yield rows
+        rows = getattr(rows, "inner", None)
+
+
+class Merge(NamedTuple):
+    """How rows are merged.
+
+    Attributes
+    ----------
+    method : what recipes call it
+    n_inputs : row sources that are merged
+    looks_first : whether a statistic of the whole tensor comes before its first row
+    """
+
+    method: str
+    n_inputs: int
+    looks_first: bool
+
+
+def merge_of(rows: object) -> Merge | None:
+    """How ``rows``, or what they are made of row by row, are merged; None where nothing is."""
+    found = (getattr(each, "how", None) for each in wrapped(rows))
+    return next((how for how in found if isinstance(how, Merge)), None)
 
 
 def matrix_shape(shape: tuple[int, ...]) -> tuple[int, int]:

@@ -12,10 +12,11 @@ from ..engine import files
 from ..engine import job as jobs
 from ..engine import run as runs
 from ..errors import StreamconvError
-from ..rows import Quality
+from ..rows import Quality, merge_of
+from . import estimate
 from .execution import budget_of
 from .options import Options
-from .prepared import Prepared
+from .prepared import OutputTensor, Prepared
 
 
 def describe(prepared: Prepared, options: Options) -> dict[str, Any]:
@@ -25,6 +26,7 @@ def describe(prepared: Prepared, options: Options) -> dict[str, Any]:
         {
             "name": t.name, "shape": list(t.item.rows.shape), "source_type": t.item.rows.dtype,
             "type": t.encoding.type.name, "bytes": t.encoding.n_bytes, "reason": t.reason, "output": str(o.path),
+            **_merge(t),
         }
         for o in prepared.outputs
         for t in o.tensors
@@ -47,12 +49,19 @@ def describe(prepared: Prepared, options: Options) -> dict[str, Any]:
         "disk_bytes": plan.total_bytes + 8192 + 128 * len(plan.chunks()),
         "ram_bytes": budget.ram_bytes,
         "threads": budget.threads,
+        "estimated_s": round(estimate.seconds(prepared, budget.threads), 1),
         "chunks": len(plan.chunks()),
         "fetch": _fetching(prepared),
         "tensors": tensors,
         "left_out": dict(prepared.left_out),
         "warnings": [*prepared.warnings, *_obstacles(prepared, options)],
     }
+
+
+def _merge(tensor: OutputTensor) -> dict[str, Any]:
+    """How a tensor is merged: the method and of how many inputs; nothing where it is not."""
+    found = merge_of(tensor.item.rows)
+    return {} if found is None else {"method": found.method, "merged": found.n_inputs}
 
 
 def _obstacles(prepared: Prepared, options: Options) -> list[str]:

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ..errors import BadInput
-from ..rows import RowSource
+from ..rows import RowSource, wrapped
 from ..sources.checkpoint import Checkpoint
 from ..sources.naming import shown
 from .decoded_rows import DecodedRows
@@ -99,11 +99,7 @@ class _Tensors(Mapping[str, RowSource]):
 
 def decoder_of(rows: object) -> DecodedRows | None:
     """The decoder that ``rows`` are, or are made of row by row; None for plain numbers."""
-    for _ in range(16):
-        if rows is None or isinstance(rows, DecodedRows):
-            return rows
-        rows = getattr(rows, "inner", None)
-    return None
+    return next((found for found in wrapped(rows) if isinstance(found, DecodedRows)), None)
 
 
 def _drop_activations(store: Store) -> None:

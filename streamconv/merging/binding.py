@@ -107,7 +107,7 @@ def merged_tensor(
     if method.name == "passthrough" and task.each[0]["scale"] in (None, 1.0):
         return _copy(others[0], dtype, recipe.dtype)
     rows = [i.rows for i in ([base] if base else []) + others]
-    return MergedRows(name, rows, method.bind(task), dtype, recipe.dtype, merged)
+    return MergedRows(name, rows, method.bind(task), dtype, recipe.dtype, merged, method.name)
 
 
 def _copy(source: Input, dtype: str, load: str | None) -> RowSource:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import BadInput
-from ..rows import Bytes, Floats, RowSource, matrix_shape
+from ..rows import Bytes, Floats, Merge, RowSource, matrix_shape
 from .crew import Crew
 from .inputs import Inputs, holds, round_to
 from .kernels import load as load_kernels
@@ -34,6 +34,7 @@ class MergedRows:
     dtype : precision of the result
     load : inputs are rounded to it as they are read; None: not
     merged : what the method yields is rounded to it, and only then to ``dtype``; None: to ``dtype`` at once
+    method : what the arithmetic is called in recipes
 
     ``prepare`` looks at the whole tensor where the method needs that; ``read`` calls it if nobody did. What it finds is
     ``statistic``, plain JSON, which may be stored and set again in another run.
@@ -47,8 +48,10 @@ class MergedRows:
         dtype: str,
         load: str | None = None,
         merged: str | None = None,
+        method: str = "",
     ) -> None:
         self.name = name
+        self.how = Merge(method, len(inputs), operator.needs_statistic)
         self.shape = inputs[0].shape
         self.dtype = dtype
         self.operator = operator

@@ -177,7 +177,7 @@ class _Builder:
             chance = Chance(self._options.seed, self._mixture.name or "", own, number)
             rows = NoisyRows(rows, expert.noise, chance)
         if part == _DOWN and expert.residual != 1:
-            rows = MergedRows(own, [rows], WeightedSum([expert.residual]), rows.dtype)
+            rows = MergedRows(own, [rows], WeightedSum([expert.residual]), rows.dtype, method="residual scale")
         return rows
 
     def _gate_rows(self, gate: PromptGate | None, name: str, n: int, hidden: int, dtype: str) -> RowSource:
