@@ -75,6 +75,7 @@ $(PEERS)/.installed:
 	@$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check torch==2.13.0
 	@$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check \
 		llama-cpp-python==0.3.36 transformers==5.23.0 gguf sentencepiece protobuf safetensors
+	@$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps bitsandbytes==0.50.2
 	@$(PEERS)/bin/python -m pip download --quiet --disable-pip-version-check --no-deps --no-binary :all: \
 		--dest $(PEERS)/sdist llama-cpp-python==0.3.36
 	@mkdir -p $(PEERS)/llama.cpp && tar xzf $(PEERS)/sdist/*.tar.gz -C $(PEERS)/llama.cpp --strip-components=3 --wildcards \
