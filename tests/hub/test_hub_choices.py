@@ -10,6 +10,9 @@ from typing import Any
 from hub_cases import MODEL, WEIGHTS, Result, Run, tensor_bytes
 from server import Hub
 
+from streamconv.sources.hub.choosing import index_file
+from streamconv.sources.hub.model import HubFile, HubModel
+
 
 def events(result: Result) -> list[dict[str, Any]]:
     assert result.code == 0, result.err
@@ -42,6 +45,19 @@ def test_weights_in_folders_of_the_repository_are_left_there(
     assert done.code == 0, done.err
     assert tensor_bytes(tmp_path / "x.gguf") == expected
     assert not [path for path in hub.served if path.startswith(("model-in-parts", "model_old", "onnx"))]
+
+
+def test_an_index_is_that_of_the_weights_beside_it_whatever_lies_in_folders() -> None:
+    def model(*paths: str) -> HubModel:
+        repo, commit = "org/several", "0" * 40
+        files = {path: HubFile(repo, commit, path, 9, "sha256", "0" * 64) for path in paths}
+        return HubModel(repo, "main", commit, files)
+
+    assert (
+        index_file(model("pytorch_model.bin.index.json", "model_x/model.safetensors")) == "pytorch_model.bin.index.json"
+    )
+    assert index_file(model("pytorch_model.bin.index.json", "model-1.safetensors")) == ""
+    assert index_file(model("model.safetensors.index.json", "model-1.safetensors")) == "model.safetensors.index.json"
 
 
 def test_a_short_file_in_the_hubs_own_cache_is_fetched_anew(

@@ -38,9 +38,13 @@ def _is_side(path: str) -> bool:
 
 def index_file(model: HubModel) -> str:
     """The index of the weights that ``weight_files`` would take, "" where they have none."""
-    has_safetensors = any(fnmatchcase(path, _WEIGHTS[0]) for path in model.files)
-    name = INDEX if has_safetensors else TORCH_INDEX
+    name = INDEX if _matching(model, _WEIGHTS[0]) else TORCH_INDEX
     return name if name in model.files else ""
+
+
+def _matching(model: HubModel, pattern: str) -> list[str]:
+    """The files beside config.json, none of a subfolder, that ``pattern`` fits; sorted."""
+    return sorted(path for path in model.files if fnmatchcase(path, pattern) and "/" not in path)
 
 
 def weight_files(model: HubModel, named: Iterable[str] = ()) -> list[HubFile]:
@@ -63,7 +67,7 @@ def weight_files(model: HubModel, named: Iterable[str] = ()) -> list[HubFile]:
             "The upload is incomplete; tell the model's owner.",
         )
     for pattern in () if wanted else _WEIGHTS:
-        wanted = sorted(path for path in model.files if fnmatchcase(path, pattern) and "/" not in path)
+        wanted = _matching(model, pattern)
         if wanted:
             break
     ggufs = sorted(path for path in model.files if path.endswith(".gguf"))
