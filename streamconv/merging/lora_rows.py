@@ -16,7 +16,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cache as once
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -36,12 +36,8 @@ _PARTS = 64
 _KEPT_BYTES = 16 << 20
 
 
-@once
-def _kernels() -> Any:
-    cache.folder()  # before anything imports numba
-    from . import lora_kernels
-
-    return lora_kernels
+def _kernels() -> ModuleType:
+    return cache.compiled(f"{__package__}.lora_kernels")
 
 
 class Kept:

@@ -27,7 +27,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib import import_module
 from importlib.util import find_spec
 
 import numpy as np
@@ -79,8 +78,7 @@ def codec(name: str) -> Codec:
     tensor_type = TYPES[name]
     if not tensor_type.module:
         raise KeyError(name)
-    cache.folder()  # before anything imports numba
-    module = import_module(f"{__package__}.{tensor_type.module}")
+    module = cache.compiled(f"{__package__}.{tensor_type.module}")
     found = module.CODECS[name] if hasattr(module, "CODECS") else module.CODEC
     assert isinstance(found, Codec)
     assert found.type is tensor_type

@@ -21,9 +21,11 @@ import tempfile
 import time
 from contextlib import suppress
 from functools import cache as once
+from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
+from types import ModuleType
 
 import xxhash
 
@@ -45,6 +47,13 @@ def folder() -> Path:
         os.environ["NUMBA_CACHE_DIR"] = str(_folder)
         os.environ["NUMBA_CACHE_LOCATOR_CLASSES"] = f"{__package__}.cache_stamp.Locator"
     return _folder
+
+
+@once
+def compiled(module: str) -> ModuleType:
+    """The module of kernels of that full name. The first one brings numba along, whose cache is then in its place."""
+    folder()
+    return import_module(module)
 
 
 def _choose() -> Path:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from functools import lru_cache, partial
-from importlib import import_module
 from types import ModuleType
 
 import numpy as np
@@ -299,8 +298,7 @@ def _stored(rows: RowSource, tensor_type: TensorType) -> Callable[[int, int], By
 @lru_cache(maxsize=1)
 def _tile_kernels() -> ModuleType:
     """The kernels that take in a tile, compiled; imports numba."""
-    cache.folder()  # before anything imports numba
-    tiles = import_module(f"{__package__}.tiles")
+    tiles = cache.compiled(f"{__package__}.tiles")
     words, x = np.zeros(1, np.uint16), np.empty(1, np.float32)
     words.flags.writeable = False
     tiles.widen_bf16(words, x)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from functools import cache as once
-from importlib import import_module
 from types import ModuleType
 from typing import Any
 
@@ -13,11 +11,9 @@ from numpy.typing import DTypeLike, NDArray
 from ...quant import cache
 
 
-@once
 def load(name: str) -> ModuleType:
     """The kernel module ``name``."""
-    cache.folder()  # before anything imports numba
-    return import_module(f"{__name__}.{name}")
+    return cache.compiled(f"{__name__}.{name}")
 
 
 def mapped(*shape: int, dtype: DTypeLike = np.uint8) -> NDArray[Any]:

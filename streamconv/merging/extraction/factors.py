@@ -17,9 +17,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from functools import cache as once
-from importlib import import_module
-from typing import Any
+from types import ModuleType
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,10 +42,8 @@ _HELD = 8
 Doubles = NDArray[np.float64]
 
 
-@once
-def _kernels() -> Any:
-    cache.folder()  # before anything imports numba
-    return import_module(f"{__package__}.kernels")
+def _kernels() -> ModuleType:
+    return cache.compiled(f"{__package__}.kernels")
 
 
 def subspace(n_rows: int, n_cols: int, rank: int) -> int:

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from functools import cache as once
-from importlib import import_module
 from types import ModuleType
 
 from ...quant import cache
 
 
-@once
 def load(name: str) -> ModuleType:
     """The kernel module ``name``."""
-    cache.folder()  # before anything imports numba
-    return import_module(f"{__name__}.{name}")
+    return cache.compiled(f"{__name__}.{name}")
