@@ -73,7 +73,7 @@ def main() -> None:
         runs.append(cold([*command, "--quiet"]))
     mine = min(runs[1:], key=lambda r: r.wall_s)
     emit(
-        tool="streamconv merge --type Q4_K_M",
+        tool="streamconv, one command",
         method=a.method,
         size=a.size,
         ram=a.ram,

@@ -137,8 +137,10 @@ def test_what_only_allow_nonfinite_lets_in_is_not_kept_by_a_run_without_it(
     right = out.read_bytes()
     out.unlink()
     calls = forked(allowing, tmp_path / "log").calls
-    out.unlink()
-    forked(allowing, tmp_path / "log", Fault(calls - 12, "kill before"))
+    while out.exists():  # killed too late: how often a run commits depends on the machine
+        out.unlink()
+        calls -= 1
+        forked(allowing, tmp_path / "log", Fault(calls, "kill before"))
     again = forked(command, tmp_path / "log")
     assert again.code == 65
     assert words in again.stderr
