@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import threading
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -79,3 +81,25 @@ def test_no_range_is_stamped_for_a_file_that_lost_its_name(tmp_path: Path) -> No
     found = read_progress(part.path.with_suffix(".wal"))
     assert found is not None
     assert found[1] == []
+
+
+def test_who_reads_what_is_here_does_not_take_the_file_from_who_begins_to_write(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "blobs").mkdir()
+    Part(tmp_path, Listed(), 100, 400).begin()
+    part, real = Part(tmp_path, Listed(), 100, 400), os.open
+    writer = threading.Thread(target=part.begin)
+
+    def slowly(path: Path, flags: int, *mode: int) -> int:
+        fd = real(path, flags, *mode)
+        if path == part.path and not flags & os.O_RDWR:
+            writer.start()
+            writer.join(0.2)
+        return fd
+
+    monkeypatch.setattr(os, "open", slowly)
+    assert b"".join(part.read(0)) == bytes(100)
+    writer.join()
+    part.reserve()
+    part.write(0, memoryview(b"written"))

@@ -57,7 +57,7 @@ def test_bytes_equal_those_of_ggml(golden: dict[str, np.ndarray], name: str, row
     assert same.all(), f"{(~same).sum()} of {len(same)} blocks differ, first {np.flatnonzero(~same)[:5]}"
 
 
-@pytest.mark.parametrize("name", MADE)
+@pytest.mark.parametrize("name", [pytest.param(t, marks=pytest.mark.slow) if t.startswith("IQ") else t for t in MADE])
 def test_the_whole_reference_set_holds(reference: Path, name: str) -> None:
     root = reference / "golden" / "quants"
     manifest = json.loads((root / "manifest.json").read_text())

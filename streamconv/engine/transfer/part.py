@@ -310,7 +310,11 @@ class Part:
             yield files.pread_exactly(self._fd, min(_READ_BYTES, stop - at), at, self.path)
 
     def _open(self) -> None:
-        if self._fd < 0:
+        with (
+            self._begin
+        ):  # or this would take the place of what ``begin`` opens meanwhile, and nothing could be written
+            if self._fd >= 0:
+                return
             try:
                 self._fd = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
             except FileNotFoundError:  # another process has just completed it
