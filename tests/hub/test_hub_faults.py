@@ -73,8 +73,8 @@ def test_a_host_that_ignores_ranges_is_read_in_one_go(hub: Hub, convert: Convert
     done = convert()
     assert done.code == 0, done.err
     assert right()
-    # The head was asked for first, and each of the other connections may have begun before one took it all.
-    assert hub.bytes_served(WEIGHTS) <= 6 * weights_size(hub)
+    # The head was asked for first, and every connection may have begun once or twice before one took it all: not 49 ranges.
+    assert hub.bytes_served(WEIGHTS) <= 10 * weights_size(hub)
 
 
 def test_a_host_that_is_overloaded_for_good_ends_the_run_with_69_and_keeps_what_came(
