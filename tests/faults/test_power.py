@@ -146,4 +146,5 @@ def test_the_suite_catches_a_wrong_order_of_writes(
     bench: Bench, bug: Callable[[pytest.MonkeyPatch], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bug(monkeypatch)
-    assert cuts(bench, 60, random.Random(1), finish=False) != []
+    # Which calls there are depends on the machine, so one draw of cuts may miss what the next one hits.
+    assert any(cuts(bench, 60, random.Random(draw), finish=False) for draw in range(8))
