@@ -141,7 +141,10 @@ def header_without_barrier(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(files, "sync_data", lambda fd, path: None if path.suffix == ".part" else real(fd, path))
 
 
-@pytest.mark.parametrize("bug", [stamp_before_the_data_barrier, rename_before_sync, header_without_barrier])
+@pytest.mark.parametrize(
+    "bug",
+    [stamp_before_the_data_barrier, pytest.param(rename_before_sync, marks=pytest.mark.soak), header_without_barrier],
+)
 def test_the_suite_catches_a_wrong_order_of_writes(
     bench: Bench, bug: Callable[[pytest.MonkeyPatch], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
