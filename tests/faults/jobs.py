@@ -111,12 +111,15 @@ class Bench:
         found = read_progress(self.job / "index.wal")
         return found[1] if found else []
 
-    def violations(self, where: str) -> list[str]:
-        """What is wrong right after a fault: slots over wrong bytes, wrong files under final names."""
+    def violations(self, where: str, ended: bool = False) -> list[str]:
+        """What is wrong right after a fault: slots over wrong bytes, wrong files under final names.
+
+        Once the job has ``ended``, it is also wrong if a file is not there.
+        """
         found = [f"{where}: chunk {c} is stamped over wrong bytes" for c in false_stamps(self.stamps(), self.parts)]
         now = contents(self.root)
-        wrong = [name for name, digest in self.right.items() if now.get(name, digest) != digest]
-        return found + [f"{where}: a wrong {name} stands under the final name" for name in wrong]
+        wrong = [name for name, digest in self.right.items() if now.get(name, None if ended else digest) != digest]
+        return found + [f"{where}: a wrong {name} or none has the final name" for name in wrong]
 
     def finish(self, where: str, again: Callable[[], tuple[int, str]] | None = None) -> list[str]:
         """Run again without a fault; what is wrong then."""
