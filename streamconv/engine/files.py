@@ -4,7 +4,7 @@ Promises
 --------
 * ``pwrite_all`` returns only when every byte was accepted by the operating system (short writes and EINTR are handled).
 * After ``sync_data`` returned, those bytes survive power loss, as far as the device tells the truth.
-* ``write_atomically`` and ``publish`` leave either the old file or the whole new one under the name, never a part.
+* ``write_atomically``, ``publish`` and ``publish_new`` leave either the old file or the whole new one under the name, never a part.
 
 Not promised
 ------------
@@ -34,6 +34,10 @@ _ZEROS_LIMIT = 1 << 30
 _DARWIN = sys.platform == "darwin"
 
 
+class NameInTheWay(CannotCreate):
+    """A name is there that should be new, or gone that was there: perhaps another process is at work in the same folder."""
+
+
 def _fail(e: OSError, path: Path, what: str, needed_bytes: int = 0, is_open: bool = False) -> StreamconvError:
     """The user's error for a failed system call on ``path``."""
     reason = os.strerror(e.errno) if e.errno else str(e)
@@ -43,7 +47,9 @@ def _fail(e: OSError, path: Path, what: str, needed_bytes: int = 0, is_open: boo
     if e.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         need = f" ({needed_bytes:,} bytes are needed)" if needed_bytes else ""
         return WriteFailed(f"{path}: {what}: {reason}{need}", "Free some space and run the same command again.")
-    if e.errno in (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG):
+    if e.errno in (errno.ENOENT, errno.EEXIST, errno.ENOTEMPTY):
+        return NameInTheWay(f"{path}: {what}: {reason}")
+    if e.errno in (errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG):
         return CannotCreate(f"{path}: {what}: {reason}")
     return WriteFailed(f"{path}: {what}: {reason}", "Check the device, then run the same command again.")
 
@@ -179,6 +185,26 @@ def publish(part: Path, final: Path) -> None:
     """Give the finished ``part`` its ``final`` name, durably."""
     with _guard(final, "cannot give the finished file its name"):
         os.rename(part, final)
+    sync_dir(final.parent)
+
+
+def publish_new(part: Path, final: Path) -> None:
+    """As ``publish``, but ``final`` must not be there yet, as far as the filesystem has hard links.
+
+    Raises
+    ------
+    NameInTheWay : it is there; ``part`` keeps its name
+    """
+    with _guard(final, "cannot give the finished file its name"):
+        try:
+            os.link(part, final)
+        except OSError as e:
+            # FAT and some network filesystems have none.
+            if e.errno not in (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK):
+                raise
+            os.rename(part, final)
+        else:
+            os.unlink(part)
     sync_dir(final.parent)
 
 

@@ -12,8 +12,10 @@ from __future__ import annotations
 
 import json
 import os
+import random
+import time
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,7 +23,7 @@ import xxhash
 
 from ..errors import CannotCreate, InputChanged, Locked, PlanDiffers, WriteFailed
 from . import files
-from .journal import PUBLISHED, PUBLISHING, Journal, Stamp, read_progress
+from .journal import CLEAN, PUBLISHED, PUBLISHING, Journal, Stamp, read_progress
 from .lock import JobLock
 from .plan import Chunk, Plan
 
@@ -29,6 +31,8 @@ from .plan import Chunk, Plan
 _RESERVE_BYTES = 64 << 20
 _PART_MAGIC = b"SCVP"
 _READ_BYTES = 4 << 20
+#: seconds to wait, about, before the folder is looked at again in which another process was met
+_PAUSES = (0.05, 0.1, 0.2, 0.4, 0.8)
 
 
 def is_published(plan: Plan, index: int) -> bool:
@@ -141,13 +145,28 @@ class Job:
         ------
         Locked, PlanDiffers, InputChanged, CannotCreate, WriteFailed, NoPermission
         """
-        replaces = force
         if not (force or anew):
             read_progress(plan.job_dir / "index.wal")  # raises what would be raised below, before the lock is written
         with ExitStack() as stack:
             files.make_dir(plan.job_dir)
             lock = JobLock(plan.job_dir / "lock")
             stack.callback(lock.close)
+            for pause in [*_PAUSES, None]:
+                try:
+                    job = cls._enter(plan, force, anew, verify, progress)
+                    break
+                except files.NameInTheWay as e:  # where locks do nothing, others may be setting up the same folder
+                    if pause is None:
+                        raise Locked(f"another process is at work: {e.message}", "Let that one finish.") from e
+                    time.sleep(pause * random.uniform(0.5, 1.5))
+            stack.callback(job._resources.close)
+            job._resources = stack.pop_all()
+            return job
+
+    @classmethod
+    def _enter(cls, plan: Plan, force: bool, anew: bool, verify: str, progress: Callable[[int], None] | None) -> Job:
+        """Set up the locked job folder, or take over what is there."""
+        with ExitStack() as stack:
             notes: list[str] = []
             journal = _unfinished(plan, force or anew, notes)
             if journal is not None and anew:
@@ -169,7 +188,7 @@ class Job:
             elif not (plan.job_dir / "plan.json").exists():
                 _write_plan(plan)
             stack.callback(journal.close)
-            job = cls(plan, journal, parts, {}, notes, replaces, stack)
+            job = cls(plan, journal, parts, {}, notes, force, stack)
             if not fresh:
                 job._trust(chunks, verify if not notes else "all", progress)
             journal.take_over()
@@ -188,6 +207,11 @@ class Job:
         parts = [(fd, self.plan.part_path(i)) for i, fd in enumerate(self.part_fds) if fd >= 0]
         if not self.journal.still_ours() or not all(files.is_at(fd, path) for fd, path in parts):
             raise Locked(f"another process has taken over {self.plan.job_dir}", "Let that one finish.")
+
+    def rest(self) -> None:
+        """Record that the job stopped in order, if it is still ours."""
+        if self.journal.still_ours():
+            self.journal.mark(CLEAN)
 
     def _trust(self, chunks: list[Chunk], verify: str, progress: Callable[[int], None] | None) -> None:
         """Fill ``done`` with the stamps that hold, and make the others pending."""
@@ -282,7 +306,8 @@ class Job:
 
     def discard(self) -> None:
         """Remove what is in the job folder; ``close`` removes the folder."""
-        _empty(self.plan.job_dir)
+        with suppress(files.NameInTheWay):  # where locks do nothing, others may be setting up the folder again
+            _empty(self.plan.job_dir)
         self._discarded = True
 
     def close(self) -> None:

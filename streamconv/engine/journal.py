@@ -24,6 +24,7 @@ import struct
 import time
 import zlib
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -120,11 +121,15 @@ class Journal:
 
     @classmethod
     def create(cls, path: Path, n_slots: int, fingerprint: bytes, inputs: bytes = bytes(16)) -> Journal:
-        """A new index with all slots pending, whole and durable before its name exists."""
+        """A new index with all slots pending, whole and durable before its name exists.
+
+        Raises
+        ------
+        NameInTheWay : there is one at ``path``, of another process
+        """
         salt, nonce = (int.from_bytes(os.urandom(8), "little") | 1 for _ in range(2))
         header = Header(1, RUNNING, n_slots, salt, nonce, 0, fingerprint, inputs)
-        temporary = path.with_name(path.name + ".tmp")
-        files.remove_file(temporary)
+        temporary = path.with_name(f"{path.name}.{nonce:016x}.tmp")
         fd = files.open_for_writing(temporary, create=True)
         try:
             journal = cls(temporary, fd, header)
@@ -132,9 +137,11 @@ class Journal:
             for at in range(0, size, 1 << 20):
                 files.pwrite_all(fd, bytes(min(1 << 20, size - at)), at, temporary)
             journal._write_header(header)
-            files.publish(temporary, path)
+            files.publish_new(temporary, path)
         except BaseException:
             os.close(fd)
+            with suppress(OSError):
+                os.unlink(temporary)
             raise
         journal.path = path
         return journal

@@ -28,7 +28,7 @@ from ..rows import Bytes, Floats, Quality
 from . import files
 from .budget import Budget
 from .job import Job
-from .journal import CLEAN, Stamp
+from .journal import Stamp
 from .plan import Chunk, Plan, bundles
 
 _COMMIT_SECONDS = 2.0
@@ -335,14 +335,14 @@ def run(job: Job, budget: Budget, reporter: Reporter, stop: StopRequest, supply:
             state.go()
             if state.error is not None and not isinstance(state.error, Stopped):
                 if not isinstance(state.error, (WriteFailed, Locked)):
-                    job.journal.mark(CLEAN)
+                    job.rest()
                 raise state.error
             if len(state.stamps) < sum(map(len, state.pending)):
-                job.journal.mark(CLEAN)
+                job.rest()
                 raise stop.error(job)
             while supply is not None:
                 if stop.wait(0):
-                    job.journal.mark(CLEAN)
+                    job.rest()
                     raise stop.error(job)
                 if supply.settle(0.2):
                     break

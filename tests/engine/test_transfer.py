@@ -83,6 +83,15 @@ def test_no_range_is_stamped_for_a_file_that_lost_its_name(tmp_path: Path) -> No
     assert found[1] == []
 
 
+def test_indexes_that_killed_runs_left_half_made_do_not_pile_up(tmp_path: Path) -> None:
+    (tmp_path / "blobs").mkdir()
+    part = Part(tmp_path, Listed(), 100, 400)
+    index = part.path.with_suffix(".wal")
+    index.with_name(f"{index.name}.0123456789abcdef.tmp").write_bytes(b"half")
+    part.begin()
+    assert sorted(p.name for p in index.parent.iterdir()) == sorted([part.path.name, index.name])
+
+
 def test_who_reads_what_is_here_does_not_take_the_file_from_who_begins_to_write(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

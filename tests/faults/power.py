@@ -171,6 +171,10 @@ class Disk:
         (a, name_a), (b, name_b) = self._place(old), self._place(new)
         self._change((a, name_a, None), (b, name_b, a.now[name_a]))
 
+    def link(self, old: Path, new: Path) -> None:
+        folder, name = self._place(old)
+        self._change((*self._place(new), folder.now[name]))
+
     def make(self, path: Path, node: str | None = None) -> None:
         """A folder, or a link that leads to ``node``."""
         self._change((*self._place(path), Folder() if node is None else node))
@@ -280,6 +284,12 @@ class _Recorder:
             os.rename(old, new)
             if self._below(old) is not None:
                 self.calls.append(("rename", self._below(old), self._below(new)))
+
+    def link(self, old: Path, new: Path) -> None:
+        with self._lock:
+            os.link(old, new)
+            if self._below(old) is not None:
+                self.calls.append(("link", self._below(old), self._below(new)))
 
     def mkdir(self, path: Path, mode: int = 0o777) -> None:
         with self._lock:

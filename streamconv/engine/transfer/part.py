@@ -257,8 +257,10 @@ class Part:
             old = self._name("part.old")
             files.publish(part, old)
             self.notes.append(f"{self.remote.path}: what was there did not fit its index and is kept as {old}")
-        files.remove_file(part)
-        files.remove_file(self._name("wal"))
+        index = self._name("wal")
+        half_made = index.parent.glob(f"{index.name}.*.tmp")  # by runs that were killed over it
+        for path in (part, index, *half_made):
+            files.remove_file(path)
 
     def reserve(self) -> None:
         """Reserve the disk space of the whole file.
