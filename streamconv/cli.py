@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any, NoReturn
 
-from .errors import Interrupted, StreamconvError, UsageError, WriteFailed
+from .errors import Interrupted, Stopped, StreamconvError, UsageError, WriteFailed
 
 _EPILOG = """\
 exit codes: 0 done, 64 usage, 65 bad input data, 66 input missing, 69 network, 70 our bug, 73 cannot create output,
@@ -266,7 +266,7 @@ def _print_anything() -> None:
             stream.reconfigure(errors="backslashreplace")
 
 
-def _report_error(error: StreamconvError, as_json: bool) -> None:
+def _report_error(error: StreamconvError, as_json: bool, silent: bool = False) -> None:
     if as_json:
         record: dict[str, Any] = {
             "event": "error", "status": type(error).__name__, "resumable": error.resumable, "exit_code": error.exit_code,
@@ -275,8 +275,9 @@ def _report_error(error: StreamconvError, as_json: bool) -> None:
         }  # fmt: skip
         with suppress(OSError):
             print(json.dumps(record), flush=True)
-    with suppress(OSError):
-        print(f"streamconv: {error}", file=sys.stderr, flush=True)
+    if not silent:
+        with suppress(OSError):
+            print(f"streamconv: {error}", file=sys.stderr, flush=True)
 
 
 def _let_go_of_standard_streams() -> None:
@@ -328,7 +329,8 @@ def _main(argv: Sequence[str] | None) -> int:
     except StreamconvError as e:
         if debug:
             raise
-        _report_error(e, as_json)
+        asked_for = isinstance(e, Stopped) and "--quiet" in arguments  # no error: cron would mail it every night
+        _report_error(e, as_json, silent=asked_for)
         return e.exit_code
     except BrokenPipeError:
         return 0  # nobody listens any more to what is printed after the work; that is not our error

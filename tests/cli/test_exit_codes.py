@@ -153,6 +153,15 @@ def test_stopping_ends_with_75_and_the_same_command_finishes(here: Here, tiny_mo
     assert out.read_bytes() == whole.read_bytes()
 
 
+def test_a_stop_that_was_asked_for_is_no_error_that_quiet_lets_through(
+    here: Here, tiny_model: Path, tmp_path: Path
+) -> None:
+    command = ["convert", tiny_model, tmp_path / "x.gguf", "--type", "q8_0", "--stop-after", "0s"]
+    quiet = here(*command, "--quiet")
+    assert (quiet.code, quiet.out + quiet.err) == (75, ""), "cron mails whatever is printed"
+    assert "stopped as asked" in here(*command).err
+
+
 def test_another_type_over_an_unfinished_job_ends_with_78(here: Here, unfinished: Path, tiny_model: Path) -> None:
     result = here("convert", tiny_model, unfinished, "--type", "q4_0")
     assert result.code == 78
