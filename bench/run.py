@@ -97,7 +97,8 @@ def table() -> str:
     """The comparison as Markdown, from the recorded results."""
     found = records()
     lines = [
-        f"Measured on {found[0]['cpu']}; conversions from a cold page cache; medians. `make bench` repeats it.",
+        f"Measured on {found[0]['cpu']}, from a cold page cache but for the merges of 300M weights. Shown is the",
+        "median of three in the first table, the best of several below; other tools' jobs ran once. `make bench` repeats it.",
         "",
     ]
     for part in (conversion_table, outputs_table, merge_table, one_pass_table, kernel_table):
@@ -136,6 +137,8 @@ def main() -> None:
             "hub": [["hub.py", *work]],
         }
         chosen = a.only.split(",") if a.only else list(scripts)
+        if unknown := set(chosen) - scripts.keys():
+            parser.error(f"--only takes {','.join(scripts)}, not {','.join(sorted(unknown))}")
         for name in chosen:
             lines: list[str] = []
             for script, *extra in scripts[name]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import runpy
 import shlex
 from collections.abc import Iterator
 from pathlib import Path
@@ -62,6 +63,11 @@ def test_the_table_of_merge_methods_has_a_row_for_every_method_and_no_other() ->
     table = (ROOT / "docs" / "merging.md").read_text().partition("## Methods")[2].partition("\n\n")[0]
     rows = [row.split("|")[1] for row in table.strip().splitlines()[2:]]
     assert sorted(name for row in rows for name in re.findall(r"`(\w+)`", row)) == sorted(METHODS)
+
+
+def test_the_tables_of_measurements_are_those_of_the_recorded_results() -> None:
+    made = runpy.run_path(str(ROOT / "bench" / "run.py"))["table"]()
+    assert (ROOT / "README.md").read_text().partition("<!-- bench -->\n")[2].partition("<!-- /bench -->")[0] == made
 
 
 #: exit codes after which the same command may do better by itself
