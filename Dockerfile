@@ -1,5 +1,5 @@
 # docker build -t streamconv .
-# docker run --rm --init -v "$PWD/models:/models" streamconv convert google/gemma-3-1b-it /models/gemma.gguf --type Q4_K_M
+# docker run --rm --init -e HF_TOKEN -v "$PWD/models:/models" streamconv convert google/gemma-3-1b-it /models/gemma.gguf --type Q4_K_M
 #
 # What is fetched, the compiled kernels and unfinished jobs live in the volume: the next run goes on where this one stopped.
 FROM python:3.12-slim
