@@ -37,7 +37,7 @@ class StreamconvError(Exception):
     """
 
     exit_code = 70
-    #: whether running the same command again continues the job
+    #: whether what is finished is kept to go on with: by the same command, or when what ``hint`` asks for is done
     resumable = False
 
     def __init__(self, message: str, hint: str = "") -> None:
