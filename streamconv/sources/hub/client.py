@@ -33,7 +33,7 @@ from .patience import PATIENT, Patience, Tries, asked_pause
 from .resolving import TRANSIENT, default_endpoint, headers_for, is_offline
 
 #: bytes handed on at a time; what a cut connection costs is less than this
-_BLOCK_BYTES = 1 << 20
+_BLOCK_BYTES = 128 << 10
 #: the hub needs two; more than these go in a circle
 _MAX_REDIRECTS = 10
 #: an answer that brought this much was progress
