@@ -6,8 +6,12 @@ block, and then block by block, is the same for any number of threads. A tile, o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
 
 from .crew import Crew
 from .inputs import Inputs, Numbers
@@ -60,6 +64,24 @@ class Stream:
 
         found = self.fold(new, keep, tiles)
         return [value for _, value in sorted((pair for part in found for pair in part), key=lambda pair: pair[0])]
+
+    def add_up(self, look: Callable[[Any, int], Iterable[NDArray[Any]]], total: NDArray[Any]) -> None:
+        """Add the arrays of ``look(x, start)`` to ``total``, tile after tile: they are held only while an earlier tile is made."""
+        early: dict[int, Iterable[NDArray[Any]]] = {}
+        lock = threading.Lock()
+        following = 0
+
+        def keep(_: None, x: Numbers, start: int, at: int) -> None:
+            nonlocal following
+            found = look(x, start)
+            with lock:
+                early[at] = found
+                while following in early:
+                    for part in early.pop(following):
+                        np.add(total, part, out=total)
+                    following += 1
+
+        self.fold(lambda: None, keep)
 
     def fold(
         self, new: Callable[[], T], look: Callable[[T, Numbers, int, int], None], tiles: Sequence[int] | None = None

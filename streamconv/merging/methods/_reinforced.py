@@ -30,15 +30,14 @@ class Reinforced:
     def measure(self, stream: Stream) -> Statistic:
         """The factor of every model's own changes."""
 
-        def look(x: Floats, start: int) -> NDArray[np.int64]:
+        def look(x: Floats, start: int) -> list[NDArray[np.int64]]:
             load("sums").subtract(x[1:].reshape(self._count, -1), x[0].reshape(-1))
             counts = np.zeros((self._count, 2), np.int64)
             load("elements").count_changes(x[1:].reshape(self._count, -1), self._epsilon, counts)
-            return counts
+            return [counts]
 
         total = np.zeros((self._count, 2), np.int64)
-        for counts in stream.map(look):
-            total += counts
+        stream.add_up(look, total)
         assert self._strength is not None
         # at least the smallest positive number: an epsilon of 0 is allowed
         ratios = [int(shared) / max(int(alone), self._floor, 1e-300) for alone, shared in total]

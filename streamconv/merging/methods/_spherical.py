@@ -57,9 +57,7 @@ class WholeTensor:
             return found
 
         total = np.zeros(size, np.float64)
-        for tile in stream.map(look):
-            for found in tile:
-                total += found
+        stream.add_up(look, total)
         return [float(w) for w in self._weigh(gram_matrix(total, self._count))]
 
     def merge(self, x: Numbers, start: int, statistic: Statistic, out: Floats) -> None:
@@ -112,16 +110,15 @@ class EachColumn:
         """The weights, from dot products in float64."""
         size = self._count * (self._count + 1) // 2
 
-        def look(x: Floats, start: int) -> Matrix:
+        def look(x: Floats, start: int) -> list[Matrix]:
             if self._from_base:
                 load("sums").subtract(x[1:].reshape(len(x) - 1, -1), x[0].reshape(-1))
             found = np.zeros((size, x.shape[2]), np.float64)
             load("rows").gram_of_columns(x[1:] if self._from_base else x, found)
-            return found
+            return [found]
 
         total = np.zeros((size, stream.n_cols), np.float64)
-        for found in stream.map(look):
-            total += found
+        stream.add_up(look, total)
         weights = [self._weigh(gram_matrix(column, self._count)) for column in total.T]
         return [[float(w[i]) for w in weights] for i in range(self._count)]
 

@@ -68,7 +68,7 @@ class TaskVectors:
     def _scales(self, stream: Stream, cuts: list[list[Cut]]) -> list[float]:
         """``Σ|d| / Σ|s|`` of every input; 1 where either is next to nothing."""
 
-        def look(x: Floats, start: int) -> NDArray[np.float64]:
+        def look(x: Floats, start: int) -> list[NDArray[np.float64]]:
             sums: Any = load("sparse")
             found = np.zeros((2, len(cuts), 1), np.float64)
             load("sums").subtract(x[1:].reshape(len(cuts), -1), x[0].reshape(-1))
@@ -76,11 +76,10 @@ class TaskVectors:
                 sums.absolute_sum(x[i + 1].reshape(-1), found[0, i])
                 self._sparsifiers[i].apply(x[i + 1], start, cuts[i])
                 sums.absolute_sum(x[i + 1].reshape(-1), found[1, i])
-            return found[:, :, 0]
+            return [found[:, :, 0]]
 
         total = np.zeros((2, len(cuts)), np.float64)
-        for found in stream.map(look):
-            total += found
+        stream.add_up(look, total)
         return [float(a / b) if min(a, b) >= _SMALLEST_SUM else 1.0 for a, b in total.T]
 
     def merge(self, x: Numbers, start: int, statistic: Statistic, out: Floats) -> None:

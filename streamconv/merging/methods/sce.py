@@ -32,16 +32,15 @@ class _Sce:
         """``cut``: threshold and place of the variances that are kept, or None; ``weights`` of the models."""
         cut = self._cut(stream) if self._share < 1 else None
 
-        def squares(x: Floats, start: int) -> NDArray[np.float64]:
+        def squares(x: Floats, start: int) -> list[NDArray[np.float64]]:
             d = self._selected(x, start, cut)
             found = np.empty((self._count, 1, 1), np.float64)
             for row, total in zip(d, found, strict=True):
                 load("sums").gram(row.reshape(1, -1), len(row), total)
-            return found[:, 0, 0]
+            return [found[:, 0, 0]]
 
         total = np.zeros(self._count, np.float64)
-        for found in stream.map(squares):
-            total += found
+        stream.add_up(squares, total)
         means = total / (stream.n_rows * stream.n_cols)
         whole = float(means.sum())
         weights = means / whole if whole >= _TINY else np.full(self._count, 1 / self._count)
