@@ -17,6 +17,7 @@ class Crew:
         self._work: Callable[[], Any] | None = None
         self._found: list[Any] = []
         self._error: BaseException | None = None
+        self._reason: BaseException | None = None
         self._busy = 0
         self._dismissed = False
 
@@ -41,14 +42,14 @@ class Crew:
         return [found, *self._found]
 
     def help(self) -> None:
-        """Take part until the crew is dismissed."""
+        """Take part until the crew is dismissed. Raises what it is dismissed for."""
         done: Callable[[], Any] | None = None
         while True:
             with self._changed:
                 while not self._dismissed and (self._work is None or self._work is done):
                     self._changed.wait()
                 if self._dismissed:
-                    return
+                    break
                 done = work = self._work
                 assert work is not None
                 self._busy += 1
@@ -60,9 +61,11 @@ class Crew:
                 with self._changed:
                     self._busy -= 1
                     self._changed.notify_all()
+        if self._reason is not None:
+            raise self._reason
 
-    def dismiss(self) -> None:
-        """Let the helpers go."""
+    def dismiss(self, reason: BaseException | None = None) -> None:
+        """Let the helpers go; ``reason`` is why there is no result: whoever waited for it would only fail again."""
         with self._changed:
-            self._dismissed = True
+            self._dismissed, self._reason = True, reason
             self._changed.notify_all()

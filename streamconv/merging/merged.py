@@ -73,7 +73,10 @@ class MergedRows:
         return self.operator.needs_statistic and self.statistic is None
 
     def prepare(self) -> None:
-        """Look at the whole tensor, once. Threads that call this meanwhile help; the result is the same for any number."""
+        """Look at the whole tensor, once. Threads that call this meanwhile help; the result is the same for any number.
+
+        What any of them raises, all of them raise.
+        """
         while self.needs_prepare:
             with self._lock:
                 crew, leads = self._crew or Crew(), self._crew is None
@@ -81,13 +84,17 @@ class MergedRows:
             if not leads:
                 crew.help()
                 continue
+            reason: BaseException | None = None
             try:
                 if self.statistic is None:  # nobody was faster
                     self.statistic = self.operator.measure(Stream(self.inputs, crew, self._words))
+            except BaseException as e:
+                reason = e
+                raise
             finally:
                 with self._lock:
                     self._crew = None
-                crew.dismiss()
+                crew.dismiss(reason)
 
     def read(self, start: int, stop: int, out: Floats | None = None) -> Floats:
         """See ``RowSource.read``; values are rounded to ``dtype``."""

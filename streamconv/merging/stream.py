@@ -88,18 +88,23 @@ class Stream:
     ) -> list[T]:
         """Call ``look(kept, x, start, n)`` for every tile, ``n`` counting them; each thread keeps a ``new()`` of its own.
 
-        Which tiles a thread gets is not fixed: what is kept must not depend on it, once all are put together.
+        Which tiles a thread gets is not fixed: what is kept must not depend on it, once all are put together. Where one fails,
+        no other is begun.
         """
         wanted = range(self.n_tiles) if tiles is None else tiles
         heap = iter(range(len(wanted)))  # taking the next one is one step of the interpreter, so threads may share it
 
         def work() -> T:
             kept = new()
-            for at in heap:
-                self._hint(wanted, at)
-                start = wanted[at] * self.tile_rows
-                with self.rows(start, min(start + self.tile_rows, self.n_rows)) as x:
-                    look(kept, x, start, at)
+            try:
+                for at in heap:
+                    self._hint(wanted, at)
+                    start = wanted[at] * self.tile_rows
+                    with self.rows(start, min(start + self.tile_rows, self.n_rows)) as x:
+                        look(kept, x, start, at)
+            finally:
+                for _ in heap:  # left where a tile fails
+                    pass
             return kept
 
         return self._crew.all(work)

@@ -7,6 +7,7 @@ import time
 import tracemalloc
 import weakref
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -20,6 +21,7 @@ from streamconv.merging.merged import MergedRows
 from streamconv.merging.method import Task
 from streamconv.merging.methods import METHODS
 from streamconv.merging.stream import Stream
+from streamconv.rows import Floats
 
 TILES = 60
 
@@ -64,6 +66,35 @@ def test_sums_are_added_in_the_order_of_tiles_and_not_kept(helpers: int) -> None
     else:
         tiles(crew).add_up(look, total)
     assert total == expected
+
+
+def test_a_pass_that_fails_ends_at_once_and_for_all_who_wait() -> None:
+    begun, joined, measured = [], threading.Barrier(3), []
+
+    class Failing:
+        needs_statistic = True
+
+        def measure(self, stream: Stream) -> None:
+            measured.append(stream)
+            stream.map(self.look)
+
+        def look(self, x: Numbers, start: int) -> None:
+            begun.append(start)
+            if start > 2:
+                time.sleep(0.02)
+                return
+            joined.wait(10)  # all threads are in it
+            if start == 0:
+                raise OSError("gone")
+
+        def merge(self, x: Numbers, start: int, statistic: None, out: Floats) -> None: ...
+
+    rows = MergedRows("w", [Rows(np.zeros((TILES, 64 << 10), np.float32))], Failing(), "F32")
+    with ThreadPoolExecutor(3) as pool:
+        for failed in [pool.submit(rows.read, 0, 1) for _ in range(3)]:
+            assert isinstance(failed.exception(10), OSError)
+    assert len(measured) == 1
+    assert len(begun) < TILES / 2
 
 
 def test_weights_of_columns_take_no_memory_for_every_tile() -> None:
