@@ -8,30 +8,13 @@ from __future__ import annotations
 
 import numpy as np
 
-from ...quant.lanes import inline, kernel
+from ...quant.lanes import kernel
+from ..kernels.sums import LANES, dot
 
-_LANES = 16
 #: rows of a factor that stay in the first-level cache
 _BLOCK = 16
 #: what is left of a vector, by which it counts as a combination of the others
 _NOTHING = 1e-9
-
-
-@inline
-def dot(x, y, sums):  # type: ignore[no-untyped-def]
-    """``Σ x[k] y[k]`` in float64: 16 sums side by side, then one after the other."""
-    whole = len(x) - len(x) % _LANES
-    sums[:] = 0.0
-    for at in range(0, whole, _LANES):
-        p, q = x[at : at + _LANES], y[at : at + _LANES]
-        for lane in range(len(p)):
-            sums[lane] += p[lane] * q[lane]
-    total = 0.0
-    for lane in range(_LANES):
-        total += sums[lane]
-    for k in range(whole, len(x)):
-        total += x[k] * y[k]
-    return total
 
 
 @kernel
@@ -70,7 +53,7 @@ def inner_products(a, b, first, last, out):  # type: ignore[no-untyped-def]
     first, last : int64
     out  : float64[n, n]
     """
-    sums = np.empty(_LANES, np.float64)
+    sums = np.empty(LANES, np.float64)
     for i in range(first, last):
         for j in range(len(b)):
             out[i, j] = dot(a[i], b[j], sums)
@@ -84,7 +67,7 @@ def make_orthonormal(a):  # type: ignore[no-untyped-def]
 
     a : float64[n, length], C order
     """
-    sums = np.empty(_LANES, np.float64)
+    sums = np.empty(LANES, np.float64)
     for i in range(len(a)):
         x = a[i]
         size = 0.0

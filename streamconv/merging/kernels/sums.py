@@ -16,7 +16,7 @@ _STEP = 1024
 
 @inline
 def dot(a, b, sums):  # type: ignore[no-untyped-def]
-    """The dot product of float32[n] ``a`` and ``b`` in float64; ``sums`` float64[LANES] is scratch."""
+    """The dot product of float[n] ``a`` and ``b`` in float64; ``sums`` float64[LANES] is scratch."""
     whole = len(a) - len(a) % LANES
     sums[:] = 0.0
     for start in range(0, whole, LANES):
