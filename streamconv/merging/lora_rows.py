@@ -14,8 +14,8 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import pairwise
 from types import ModuleType
 from typing import Any
 
@@ -31,7 +31,7 @@ from .scratch import borrow
 _TILE = 64 << 10
 #: columns of a factor that are turned into rows together
 _BLOCK = 4096
-#: parts that column sums are made in; fixed, so that their sum does not depend on threads
+#: parts that column sums are made in before they are added up; another number would round otherwise
 _PARTS = 64
 _KEPT_BYTES = 16 << 20
 
@@ -202,8 +202,7 @@ class DoraColumns(LoraRows):
     ----------
     lengths : float[n_cols]
 
-    ``prepare`` measures the columns; ``read`` calls it if nobody did. ``statistic``, plain JSON, may be stored and set again
-    in another run.
+    The first ``read`` measures the columns.
     """
 
     def __init__(self, base: RowSource, update: LowRank, lengths: RowSource) -> None:
@@ -212,29 +211,13 @@ class DoraColumns(LoraRows):
         self._factors: Floats | None = None
         self._lock = threading.Lock()
 
-    @property
-    def needs_prepare(self) -> bool:
-        """Whether ``prepare`` has work to do."""
-        return self._factors is None
-
-    @property
-    def statistic(self) -> list[float] | None:
-        """What ``prepare`` found: the factor of every column."""
-        return None if self._factors is None else [float(factor) for factor in self._factors]
-
-    @statistic.setter
-    def statistic(self, factors: Sequence[float] | None) -> None:
-        """Take what another run found."""
-        self._factors = None if factors is None else np.array(factors, np.float32)
-
-    def prepare(self, threads: int = 1) -> None:
-        """Measure all columns, once; the result is the same for any number of ``threads``."""
+    def prepare(self) -> None:
+        """Measure all columns, once."""
         with self._lock:
             if self._factors is not None:
                 return
             bounds = [self.n_rows * k // _PARTS for k in range(_PARTS + 1)]
-            with ThreadPoolExecutor(max(1, threads)) as pool:
-                sums = np.sum(list(pool.map(self._measure, bounds, bounds[1:])), axis=0)
+            sums = np.sum([self._measure(a, b) for a, b in pairwise(bounds)], axis=0)
             found = np.sqrt(sums).astype(np.float32)
             self._factors = self._lengths / np.where(found > 0, found, np.float32(1))
 

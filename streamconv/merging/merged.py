@@ -36,8 +36,7 @@ class MergedRows:
     merged : what the method yields is rounded to it, and only then to ``dtype``; None: to ``dtype`` at once
     method : what the arithmetic is called in recipes
 
-    ``prepare`` looks at the whole tensor where the method needs that; ``read`` calls it if nobody did. What it finds is
-    ``statistic``, plain JSON, which may be stored and set again in another run.
+    ``prepare`` looks at the whole tensor where the method needs that; ``read`` calls it if nobody did.
     """
 
     def __init__(
@@ -193,24 +192,19 @@ class SameRows:
         self.inputs = inputs
         self.shape = inputs[0].shape
         self.dtype = inputs[0].dtype
-        self.statistic: Statistic = None
         self._models = models
+        self._checked = len(inputs) < 2
         self._lock = threading.Lock()
 
-    @property
-    def needs_prepare(self) -> bool:
-        """Whether ``prepare`` has work to do."""
-        return self.statistic is None and len(self.inputs) > 1
-
-    def prepare(self, threads: int = 1) -> None:
-        """Compare all rows of all inputs.
+    def prepare(self) -> None:
+        """Compare all rows of all inputs, once.
 
         Raises
         ------
         BadInput : they differ
         """
         with self._lock:
-            if not self.needs_prepare:
+            if self._checked:
                 return
             n_rows, n_cols = matrix_shape(self.shape)
             step = max(1, _TILE // max(1, n_cols))
@@ -224,7 +218,7 @@ class SameRows:
                             "numbers, which have no mean",
                             "Merge models that share it.",
                         )
-            self.statistic = True
+            self._checked = True
 
     def _rows(self, i: int, start: int, stop: int) -> Any:
         stored = self.inputs[i].stored(start, stop)

@@ -57,31 +57,19 @@ class LaidRows:
     ----------
     dtype : holds all values of all sources; means are rounded to it
 
-    ``prepare`` finds the mean of all rows where there are rows that need it; ``read`` calls it if nobody did. ``statistic``,
-    plain JSON, may be stored and set again in another run.
+    The first ``read`` that needs the mean of all rows finds it.
     """
 
     def __init__(self, table: Table, dtype: str) -> None:
         self.table = table
         self.dtype = dtype
         self.shape = (len(table.which), *table.sources[0].shape[1:])
-        self.statistic: list[float] | None = None
+        self._mean: Floats | None = None
         self._n_cols = matrix_shape(self.shape)[1]
         self._lock = threading.Lock()
 
-    @property
-    def needs_prepare(self) -> bool:
-        """Whether ``prepare`` has work to do."""
-        return self.statistic is None and bool((self.table.which == MEAN).any())
-
-    def prepare(self, threads: int = 1) -> None:
-        """Add up all rows of tokens in float64, in their order."""
-        if self.needs_prepare:
-            with self._lock:
-                if self.needs_prepare:
-                    self.statistic = self._mean()
-
-    def _mean(self) -> list[float]:
+    def _find_mean(self) -> Floats:
+        """The mean of all rows of tokens, added up in float64 in their order: float32[n_cols]."""
         sums = np.zeros(self._n_cols, np.float64)
         step = max(1, _TILE // max(1, self._n_cols))
         for a in range(0, self.shape[0], step):
@@ -90,7 +78,7 @@ class LaidRows:
             sums += rows[self.table.tokens[a:b]].sum(axis=0, dtype=np.float64)
         mean: Floats = (sums / max(1, int(self.table.tokens.sum()))).astype(np.float32)
         round_to(self.dtype, mean)
-        return [float(value) for value in mean]
+        return mean
 
     def read(self, start: int, stop: int, out: Floats | None = None) -> Floats:
         """See ``RowSource.read``."""
@@ -99,8 +87,10 @@ class LaidRows:
         self._rows(start, stop, out)
         padding = self.table.which[start:stop] == MEAN
         if padding.any():
-            self.prepare()
-            out[padding] = np.array(self.statistic, np.float32)
+            with self._lock:
+                if self._mean is None:
+                    self._mean = self._find_mean()
+            out[padding] = self._mean
         return out
 
     def _rows(self, start: int, stop: int, out: Floats) -> Floats:
