@@ -40,12 +40,14 @@ def check_keys(
 
 
 @contextmanager
-def naming(where: str) -> Iterator[None]:
-    """Errors of inputs in here say that they were met at ``where``, the recipe or a place in it."""
+def naming(recipe: str, place: str = "") -> Iterator[None]:
+    """Errors of inputs in here say that they were met in ``recipe``, at ``place`` of it, if they do not say where already."""
     try:
         yield
     except (BadInput, InputMissing, NetworkError, UsageError) as e:
-        raise type(e)(f"{where}: {e.message}", e.hint) from None
+        if e.message.startswith(f"{recipe}: "):
+            raise
+        raise type(e)(f"{recipe}{place}: {e.message}", e.hint) from None
 
 
 def mapping(value: Any, where: str) -> Mapping[str, Any]:

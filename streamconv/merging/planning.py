@@ -184,7 +184,8 @@ class _Sliced:
         self.planner = planner
         self.module = module
         recipe = planner.recipe
-        self.where = f"{recipe.where}, {'models' if stack.whole else f'slice {number + 1}'}"
+        self.place = ", models" if stack.whole else f", slice {number + 1}"
+        self.where = recipe.where + self.place
         self.shared_rules = [part.parameters, stack.parameters, recipe.parameters]
         base = str(part.base_model or recipe.base_model) if part.base_model or recipe.base_model else None
         names = [str(source.model) for source in part.sources]
@@ -270,11 +271,11 @@ class _Sliced:
         t = 0.0 if j is None else j / (self.length - 1) if self.length > 1 else 1.0
         planner = self.planner
         if place.is_vocabulary and planner.vocabulary is not None and planner.vocabulary.size is not None:
-            with naming(self.where):
+            with naming(planner.recipe.where, self.place):
                 laid = planner.vocabulary.embed({i.model: i.rows for i in inputs}, target)
             inputs = [Input(i.model, laid[i.model], i.name, i.rules, i.is_base) for i in inputs]
         self._check_shapes(target, place, inputs)
-        with naming(self.where):
+        with naming(planner.recipe.where, self.place):
             merged = merged_tensor(planner.recipe_for(inputs), target, inputs, self.shared_rules, t, planner.options)
         if merged is not None:
             planner.merge.tensors[target] = merged

@@ -138,8 +138,9 @@ REFUSED = [
 
 @pytest.mark.parametrize(("text", "message"), REFUSED, ids=range(len(REFUSED)))
 def test_refusals_name_the_place_and_what_is_nearest(text: str, message: str, models: Path) -> None:
-    with pytest.raises(BadInput, match=message):
+    with pytest.raises(BadInput, match=message) as refused:
         open_text(models, text)
+    assert refused.value.message.count("my-recipe.yml") == 1
 
 
 def test_error_cases_of_the_reference_are_refused(
