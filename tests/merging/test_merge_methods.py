@@ -11,10 +11,22 @@ from typing import Any
 
 import numpy as np
 import pytest
-from merge_cases import CONFIG, arrays, cases, difference, floats, open_text, random_model, values_of, write_model
+from merge_cases import (
+    CONFIG,
+    arrays,
+    cases,
+    difference,
+    floats,
+    open_text,
+    random_model,
+    values_of,
+    words_of,
+    write_model,
+)
 
 from streamconv import merging, sources
 from streamconv.errors import BadInput
+from streamconv.merging import merged as merged_rows
 from streamconv.merging import methods
 from streamconv.merging.methods import METHODS
 from streamconv.sources.safetensors import read_safetensors
@@ -87,6 +99,39 @@ def _recipe(method: str, **parameters: Any) -> dict[str, Any]:
     if found.base == "required":
         recipe["base_model"] = "a"
     return recipe
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+@pytest.mark.parametrize(("method", "settings"), [(method, {}) for method in METHODS] + [("ties", {"rescale": True})])
+def test_the_same_numbers_stored_as_bfloat16_or_float32_merge_to_the_same_bits(
+    method: str, settings: dict[str, Any], dtype: str, tmp_path: Path
+) -> None:
+    name, shape = next(iter(SHAPES.items()))
+    for seed, model in enumerate("abc"):
+        r = np.random.default_rng(seed)
+        words = words_of("BF16", r.standard_normal(shape) * 10.0 ** r.integers(-7, 1, shape))  # float16 rounds some
+        write_model(tmp_path / "words" / model, {name: words}, CONFIG)
+        write_model(tmp_path / "floats" / model, {name: floats(words)}, CONFIG)
+    recipe = {**_recipe(method, **settings), "dtype": dtype, "out_dtype": "float32"}
+    found, expected = (values_of(open_text(tmp_path / kind, recipe).tensors[name]) for kind in ("words", "floats"))
+    np.testing.assert_array_equal(found.view("<u4"), expected.view("<u4"))
+
+
+@pytest.mark.parametrize("lines", ["dtype: bfloat16\n", "dtype: float16\nout_dtype: bfloat16\n"])
+def test_bfloat16_is_made_as_it_is_read(lines: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(merged_rows, "_WORDS", 48)  # a row at a time
+    monkeypatch.setattr(merged_rows, "_TILE", 48)
+    values = np.random.default_rng(0).standard_normal((40, 24)).astype(np.float32)
+    text = "merge_method: linear\nmodels: [{model: a}, {model: b}]\nparameters: {weight: 1}\n" + lines
+    for values[3, 5] in (7.0, np.nan):
+        write_model(tmp_path / "a", {"w": words_of("BF16", values)}, CONFIG)
+        write_model(tmp_path / "b", {"w": values * np.float32(1.001)}, CONFIG)
+        rows = open_text(tmp_path, text).tensors["w"]
+        assert isinstance(rows, merged_rows.MergedRows)
+        made = np.empty((40, 48), np.uint8)
+        largest, expected = rows.make(0, 40, made), values_of(rows)
+        np.testing.assert_array_equal(made.view("<u2"), expected.view("<u4") >> 16)
+        np.testing.assert_equal(largest, np.abs(expected).max())
 
 
 @pytest.mark.parametrize("method", METHODS)
