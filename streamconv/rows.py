@@ -11,6 +11,7 @@ Contract
 * Values are the stored ones widened to float32, exactly where the stored type allows it.
 * ``stored(0, 0)`` tells for all rows whether they are stored: where it is not None, no other range is.
 * ``prefetch``/``release`` are hints about the pages behind a range of rows; ignoring them is correct.
+* Whoever goes over a whole tensor before its first row calls ``stop_if_unwanted`` on the way.
 * Not checked here: that values are finite.
 
 ``tests/row_contract.py`` is this contract as a check; every kind of rows has a line in ``tests/test_row_contract.py``.
@@ -18,13 +19,16 @@ Contract
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextvars import ContextVar
 from dataclasses import dataclass
 from math import prod
 from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
+
+from .errors import Stopped
 
 Floats = NDArray[np.float32]
 Bytes = NDArray[np.uint8]
@@ -116,6 +120,20 @@ def merge_of(rows: object) -> Merge | None:
     """How ``rows``, or what they are made of row by row, are merged; None where nothing is."""
     found = (getattr(each, "how", None) for each in wrapped(rows))
     return next((how for how in found if isinstance(how, Merge)), None)
+
+
+_wanted: ContextVar[Callable[[], bool]] = ContextVar("wanted", default=lambda: True)
+
+
+def read_while(wanted: Callable[[], bool]) -> None:
+    """From now on, what this thread reads is wanted only while ``wanted()``."""
+    _wanted.set(wanted)
+
+
+def stop_if_unwanted() -> None:
+    """Raise Stopped where nobody waits any more for what this thread reads."""
+    if not _wanted.get()():
+        raise Stopped("nobody waits for these rows any more")
 
 
 def matrix_shape(shape: tuple[int, ...]) -> tuple[int, int]:

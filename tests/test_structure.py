@@ -14,7 +14,7 @@ _DATA = {"rows", "errors", "metadata"}
 #: what each folder and file may import of ours; stages know the data and those before them, the engine no stage
 ALLOWED = {
     "errors": set(),
-    "rows": set(),
+    "rows": {"errors"},
     "metadata": set(),
     "progress": set(),
     "quant": {*_DATA},

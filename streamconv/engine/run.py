@@ -24,7 +24,7 @@ import numpy as np
 import xxhash
 
 from ..errors import Interrupted, Locked, Stopped, TryAgain, WriteFailed
-from ..rows import Bytes, Floats, Quality
+from ..rows import Bytes, Floats, Quality, read_while
 from . import files
 from .budget import Budget
 from .job import Job
@@ -202,6 +202,8 @@ class _Run:
 
     def work(self) -> None:
         """Body of a worker thread."""
+        # Not for a deadline: a run that is given little time again and again would never come past a long first row.
+        read_while(lambda: self.error is None and not self._request.signum)
         buffer = np.empty(self.budget.buffer_bytes, np.uint8)
         scratch = np.empty(self.budget.scratch_floats, np.float32)
         try:

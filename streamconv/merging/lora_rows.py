@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from ..quant import cache
-from ..rows import Bytes, Floats, RowSource, matrix_shape
+from ..rows import Bytes, Floats, RowSource, matrix_shape, stop_if_unwanted
 from ..sources.widen import STORED_TYPES, widen
 from .inputs import common_dtype, round_to
 from .scratch import borrow
@@ -226,6 +226,7 @@ class DoraColumns(LoraRows):
         sums = np.zeros(self.n_cols, np.float64)
         step = max(1, _TILE // max(1, self.n_cols))
         for a in range(start, stop, step):
+            stop_if_unwanted()
             with borrow(min(a + step, stop) - a, self.n_cols) as rows:
                 self.base.read(a, a + len(rows), rows)
                 self.update.add(a, rows)

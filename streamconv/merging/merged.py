@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import BadInput
-from ..rows import Bytes, Floats, Merge, RowSource, matrix_shape
+from ..rows import Bytes, Floats, Merge, RowSource, matrix_shape, stop_if_unwanted
 from .crew import Crew
 from .inputs import Inputs, holds, round_to
 from .kernels import load as load_kernels
@@ -210,6 +210,7 @@ class SameRows:
             step = max(1, _TILE // max(1, n_cols))
             for a in range(0, n_rows, step):
                 b = min(a + step, n_rows)
+                stop_if_unwanted()
                 first = self._rows(0, a, b)
                 for i in range(1, len(self.inputs)):
                     if not np.array_equal(first, self._rows(i, a, b)):

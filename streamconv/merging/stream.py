@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from ..rows import stop_if_unwanted
 from .crew import Crew
 from .inputs import Inputs, Numbers
 
@@ -89,7 +90,7 @@ class Stream:
         """Call ``look(kept, x, start, n)`` for every tile, ``n`` counting them; each thread keeps a ``new()`` of its own.
 
         Which tiles a thread gets is not fixed: what is kept must not depend on it, once all are put together. Where one fails,
-        no other is begun.
+        or nobody wants the rows any more, no other is begun.
         """
         wanted = range(self.n_tiles) if tiles is None else tiles
         heap = iter(range(len(wanted)))  # taking the next one is one step of the interpreter, so threads may share it
@@ -98,6 +99,7 @@ class Stream:
             kept = new()
             try:
                 for at in heap:
+                    stop_if_unwanted()
                     self._hint(wanted, at)
                     start = wanted[at] * self.tile_rows
                     with self.rows(start, min(start + self.tile_rows, self.n_rows)) as x:

@@ -9,7 +9,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from test_job import go, make_plan, toys
+from toy_jobs import go, make_plan, toys
 
 from streamconv.engine import files, job, run
 from streamconv.engine.budget import share

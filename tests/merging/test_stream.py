@@ -15,13 +15,14 @@ from numpy.typing import NDArray
 from test_crew import helped
 from test_merge_select import Rows
 
+from streamconv.errors import Stopped
 from streamconv.merging.crew import Crew
 from streamconv.merging.inputs import Inputs, Numbers
 from streamconv.merging.merged import MergedRows
 from streamconv.merging.method import Task
 from streamconv.merging.methods import METHODS
 from streamconv.merging.stream import Stream
-from streamconv.rows import Floats
+from streamconv.rows import Floats, read_while
 
 TILES = 60
 
@@ -114,3 +115,17 @@ def test_weights_of_columns_take_no_memory_for_every_tile() -> None:
         assert tracemalloc.get_traced_memory()[1] - inputs < 30 * sums
     finally:
         tracemalloc.stop()
+
+
+def test_a_pass_ends_soon_when_nobody_wants_its_rows_any_more() -> None:
+    looked = []
+
+    def unwanted_later() -> None:
+        read_while(lambda: len(looked) < 5)
+        tiles(Crew()).map(lambda x, start: looked.append(start))
+
+    with ThreadPoolExecutor(1) as pool:  # what a thread reads is wanted or not, not what another reads
+        assert isinstance(pool.submit(unwanted_later).exception(10), Stopped)
+    assert looked == [0, 1, 2, 3, 4]
+    tiles(Crew()).map(lambda x, start: looked.append(start))
+    assert len(looked) == 5 + TILES

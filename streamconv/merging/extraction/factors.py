@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from ...errors import BadInput
 from ...quant import cache
-from ...rows import Bytes, Floats, RowSource, matrix_shape
+from ...rows import Bytes, Floats, RowSource, matrix_shape, stop_if_unwanted
 from ..chance import Chance
 
 #: sides up to this length are done exactly
@@ -186,6 +186,7 @@ class Factors:
         step = min(max(_TILE // self.n_cols, _LEAST_ROWS), _MOST_ROWS)
         for start in range(0, self.n_rows, step):
             stop = min(start + step, self.n_rows)
+            stop_if_unwanted()
             for source in (self.base, self.tuned):
                 source.prefetch(stop, min(stop + step, self.n_rows))
             yield start, self._difference(start, stop)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ...rows import Bytes, Floats, RowSource, matrix_shape
+from ...rows import Bytes, Floats, RowSource, matrix_shape, stop_if_unwanted
 from ..inputs import holds, round_to
 
 #: rows that no source has: zeros; the mean of all rows that have a source; the mean of some rows
@@ -74,6 +74,7 @@ class LaidRows:
         step = max(1, _TILE // max(1, self._n_cols))
         for a in range(0, self.shape[0], step):
             b = min(a + step, self.shape[0])
+            stop_if_unwanted()
             rows = self._rows(a, b, np.empty((b - a, self._n_cols), np.float32))
             sums += rows[self.table.tokens[a:b]].sum(axis=0, dtype=np.float64)
         mean: Floats = (sums / max(1, int(self.table.tokens.sum()))).astype(np.float32)
