@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import xxhash
-from test_job import interrupted, make_plan, parted, toys
+from toy_jobs import interrupted, make_plan, parted, toys
 
 from streamconv.engine import files, job, run
 from streamconv.engine.budget import Budget

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import xxhash
-from test_job import Toy, folder_plan, go, make_plan, toys
+from toy_jobs import Toy, folder_plan, go, make_plan, toys
 
 from streamconv.engine import files, job, run
 from streamconv.engine.budget import share
