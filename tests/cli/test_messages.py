@@ -39,7 +39,7 @@ def test_every_help_can_be_printed_in_every_encoding(run: Here, encoding: str) -
 
 def test_a_name_that_is_no_text_can_be_printed(run: Here, small: Path, tmp_path: Path) -> None:
     out = tmp_path / os.fsdecode(b"x\xff.gguf")
-    result = run("convert", small, out, "--type", "f32", env={"PYTHONIOENCODING": "utf-8"})  # which compiles nothing
+    result = run("convert", small, out, "--type", "f32", env={"PYTHONIOENCODING": "utf-8"})  # no kernels to tell of
     assert (result.code, result.err) == (0, "")
     assert "x\\udcff.gguf: llama, F32" in result.out
 

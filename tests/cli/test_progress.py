@@ -19,51 +19,34 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     return now
 
 
-def events(stream: io.StringIO) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in stream.getvalue().splitlines()]
+def progressed(clock: list[float], n_bytes: int, *pauses: float, before: int = 0) -> list[dict[str, Any]]:
+    """The events of progress in a job of 100 bytes, ``before`` of which are there: it makes ``n_bytes`` after each pause (s)."""
+    stream = io.StringIO()
+    reporter = progress.Events(stream)
+    reporter.start(100, before)
+    for pause in pauses:
+        clock[0] += pause
+        reporter.advance(n_bytes, "t")
+    return [e for e in map(json.loads, stream.getvalue().splitlines()) if e["event"] == "progress"]
 
 
 def test_the_last_event_says_that_all_is_made_however_soon_it_comes(clock: list[float]) -> None:
-    stream = io.StringIO()
-    reporter = progress.Events(stream)
-    reporter.start(100, 0)
-    for _ in range(10):
-        clock[0] += 0.01
-        reporter.advance(10, "t")
-    assert [e["done"] for e in events(stream) if e["event"] == "progress"] == [10, 100]
+    assert [e["done"] for e in progressed(clock, 10, *[0.01] * 10)] == [10, 100]
 
 
 def test_an_event_a_second_is_enough(clock: list[float]) -> None:
-    stream = io.StringIO()
-    reporter = progress.Events(stream)
-    reporter.start(100, 0)
-    for _ in range(50):
-        clock[0] += 0.1
-        reporter.advance(1, "t")
-    assert 5 <= sum(e["event"] == "progress" for e in events(stream)) <= 6
+    assert 5 <= len(progressed(clock, 1, *[0.1] * 50)) <= 6
 
 
-@pytest.mark.parametrize("done_before", [0, 40])
-def test_the_time_left_follows_from_what_this_run_made(clock: list[float], done_before: int) -> None:
-    stream = io.StringIO()
-    reporter = progress.Events(stream)
-    reporter.start(100, done_before)
-    clock[0] += 2
-    reporter.advance(10, "t")
-    last = events(stream)[-1]
-    assert (last["done"], last["total"]) == (done_before + 10, 100)
-    assert last["left_s"] == (90 - done_before) * 2 / 10
+@pytest.mark.parametrize("before", [0, 40])
+def test_the_time_left_follows_from_what_this_run_made(clock: list[float], before: int) -> None:
+    (event,) = progressed(clock, 10, 2, before=before)
+    assert (event["done"], event["total"]) == (before + 10, 100)
+    assert event["left_s"] == (90 - before) * 2 / 10
 
 
 def test_there_is_no_time_left_before_there_is_a_rate(clock: list[float]) -> None:
-    stream = io.StringIO()
-    reporter = progress.Events(stream)
-    reporter.start(100, 0)
-    clock[0] += 0.01
-    reporter.advance(10, "t")
-    clock[0] += 1.5
-    reporter.advance(10, "t")
-    assert [e["left_s"] for e in events(stream)[1:]] == [None, round(80 * 1.51 / 20, 1)]
+    assert [e["left_s"] for e in progressed(clock, 10, 0.01, 1.5)] == [None, round(80 * 1.51 / 20, 1)]
 
 
 def test_a_log_has_a_line_every_half_minute(clock: list[float]) -> None:

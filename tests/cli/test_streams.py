@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -19,19 +20,22 @@ def call(*args: object, stdout: int, stderr: int = subprocess.DEVNULL) -> int:
 
 
 @pytest.fixture
-def unread() -> int:
+def unread() -> Iterator[int]:
     """A pipe whose reader has gone."""
     read, write = os.pipe()
     os.close(read)
-    return write
+    yield write
+    os.close(write)
 
 
 @pytest.fixture
-def full() -> int:
+def full() -> Iterator[int]:
     """A device on which there is never any room."""
     if not os.path.exists("/dev/full"):
         pytest.skip("no /dev/full")
-    return os.open("/dev/full", os.O_WRONLY)
+    fd = os.open("/dev/full", os.O_WRONLY)
+    yield fd
+    os.close(fd)
 
 
 def test_a_conversion_whose_events_nobody_reads_is_finished(small: Path, tmp_path: Path, unread: int) -> None:
