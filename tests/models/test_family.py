@@ -91,6 +91,10 @@ def test_a_family_tells_only_of_tensors_that_it_names(family: Family) -> None:
     assert all("vocabulary" not in size for shape in family.shapes.values() for size in shape[1:])
 
 
+def test_the_shapes_that_all_share_are_of_tensors_that_some_family_names() -> None:
+    assert set(SHAPES) <= {stem_of(name) for family in FAMILIES.values() for name in family.names.values()}
+
+
 def test_a_bias_is_as_long_as_its_weight_has_rows(data: Path, tmp_path: Path) -> None:
     def shorten(tensors: Tensors) -> None:
         dtype, words = tensors["model.layers.0.self_attn.q_proj.bias"]
