@@ -7,16 +7,14 @@ import os
 import re
 import subprocess
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from hub_cases import MODEL, WEIGHTS, Run, tensor_bytes
 from server import Hub, Slow
 
-from streamconv.engine.transfer.keeper import Keeper
-from streamconv.engine.transfer.part import Part
+from streamconv.engine.transfer.part import Cut, Part
 from streamconv.sources.hub.files import ArrivingFile
 
 Start = Callable[..., subprocess.Popen[str]]
@@ -35,7 +33,7 @@ def assert_each_byte_once(hub: Hub) -> None:
 def test_of_jobs_for_one_target_one_publishes_and_the_others_say_who_is_at_it(
     hub: Hub, start: Start, tmp_path: Path, expected: bytes, jobs: int
 ) -> None:
-    hub.fault = lambda ask: Slow(2e6) if ask.path == WEIGHTS else None
+    hub.fault = lambda ask: Slow(4e6) if ask.path == WEIGHTS else None
     racing = [start("convert", MODEL, tmp_path / "x.gguf", "--type", "q8_0", "--json") for _ in range(jobs)]
     ends = [(p.communicate(timeout=300), p) for p in racing]
     finals = [(json.loads(out.splitlines()[-1]), err, p.returncode) for (out, err), p in ends]
@@ -75,16 +73,16 @@ def test_what_is_converted_stays_cached_until_it_has_gone_into_the_digest(
     summed: set[int] = set()
     converted = threading.Event()
     early: list[tuple[int, int]] = []
-    real_add, real_release, real_advise = Keeper._add, ArrivingFile.release, os.posix_fadvise
-    cuts: dict[str, Any] = {}
+    real_read, real_release, real_advise = Part.read, ArrivingFile.release, os.posix_fadvise
+    cuts: dict[str, Cut] = {}
 
-    def add(self: Keeper, part: Part, index: int) -> None:
-        if part.remote.path == WEIGHTS:
-            cuts["weights"] = part.cut
+    def read(self: Part, index: int) -> Iterator[bytes]:
+        if self.remote.path == WEIGHTS:
+            cuts["weights"] = self.cut
             assert index < 2 or converted.wait(60)  # conversion gets ahead
-        real_add(self, part, index)
-        if part.remote.path == WEIGHTS:
-            summed.add(index)
+        yield from real_read(self, index)
+        if self.remote.path == WEIGHTS:
+            summed.add(index)  # not later: once it counts as summed, it may be released at any moment
 
     def release(self: ArrivingFile, offset: int, length: int) -> None:
         real_release(self, offset, length)
@@ -96,7 +94,7 @@ def test_what_is_converted_stays_cached_until_it_has_gone_into_the_digest(
             early.extend((offset, i) for i in cuts["weights"].touched(offset, length) if i not in summed)
         real_advise(fd, offset, length, advice)
 
-    monkeypatch.setattr(Keeper, "_add", add)
+    monkeypatch.setattr(Part, "read", read)
     monkeypatch.setattr(ArrivingFile, "release", release)
     monkeypatch.setattr(os, "posix_fadvise", advise)
     monkeypatch.setattr("streamconv.engine.files.drop_cache", lambda *args: None)  # of the output
