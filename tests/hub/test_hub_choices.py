@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
 
-from hub_cases import MODEL, WEIGHTS, Result, Run, tensor_bytes
+from hub_cases import MODEL, WEIGHTS, Result, Run, in_hf_cache, tensor_bytes
 from server import Hub
 
 from streamconv.sources.hub.choosing import index_file
@@ -63,19 +64,11 @@ def test_an_index_is_that_of_the_weights_beside_it_whatever_lies_in_folders() ->
 def test_a_short_file_in_the_hubs_own_cache_is_fetched_anew(
     hub: Hub, here: Run, tmp_path: Path, tiny_model: Path, expected: bytes
 ) -> None:
-    ((commit, files),) = hub.models[MODEL].items()
-    repo = tmp_path / "hf" / "hub" / "models--org--tiny-gemma3"
-    for name, stored in files.items():
-        blob, link = repo / "blobs" / stored.etag, repo / "snapshots" / commit / name
-        blob.parent.mkdir(parents=True, exist_ok=True)
-        link.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(tiny_model / name, blob)
-        link.symlink_to(blob)
-    whole = (repo / "snapshots" / commit / WEIGHTS).resolve()
-    whole.chmod(0o644)
-    whole.write_bytes(whole.read_bytes()[:-1000])
+    weights = (in_hf_cache(hub, tmp_path / "hf" / "hub", tiny_model) / WEIGHTS).resolve()
+    size = weights.stat().st_size
+    os.truncate(weights, size - 1000)
     done = here("convert", MODEL, tmp_path / "x.gguf", "--type", "q8_0")
     assert done.code == 0, done.err
     assert tensor_bytes(tmp_path / "x.gguf") == expected
-    assert hub.bytes_served(WEIGHTS) == files[WEIGHTS].size
+    assert hub.bytes_served(WEIGHTS) == size
     assert {path for path, spans in hub.served.items() if spans} == {WEIGHTS}, "the other files are whole"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import random
 import shutil
 import signal
@@ -17,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch_files
-from hub_cases import MODEL, WEIGHTS, Run, tensor_bytes
+from hub_cases import MODEL, WEIGHTS, Run, in_hf_cache, tensor_bytes
 from server import Ask, Cut, Fault, Hub, Slow
 from small_models import read_safetensors, write_safetensors
 
@@ -218,21 +217,13 @@ def test_offline_with_a_part_of_the_weights_names_the_file(hub: Hub, here: Run, 
 def test_huggingface_hubs_own_cache_is_used_and_not_written(
     hub: Hub, here: Run, tmp_path: Path, tiny_model: Path, expected: bytes
 ) -> None:
-    ((commit, files),) = hub.models[MODEL].items()
-    repo = tmp_path / "hf" / "hub" / "models--org--tiny-gemma3"
-    for name, stored in files.items():
-        blob, link = repo / "blobs" / stored.etag, repo / "snapshots" / commit / name
-        blob.parent.mkdir(parents=True, exist_ok=True)
-        link.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(tiny_model / name, blob)
-        link.symlink_to(os.path.relpath(blob, link.parent))
-    (repo / "refs").mkdir()
-    (repo / "refs" / "main").write_text(commit)
-    before = sorted((str(p), p.lstat().st_mtime_ns) for p in repo.rglob("*"))
+    cache = tmp_path / "hf" / "hub"
+    in_hf_cache(hub, cache, tiny_model)
+    before = sorted((str(p), p.lstat().st_mtime_ns) for p in cache.rglob("*"))
     assert here("convert", MODEL, tmp_path / "x.gguf", "--type", "q8_0", "--offline").code == 0
     assert tensor_bytes(tmp_path / "x.gguf") == expected
     assert hub.requests == []
-    assert sorted((str(p), p.lstat().st_mtime_ns) for p in repo.rglob("*")) == before
+    assert sorted((str(p), p.lstat().st_mtime_ns) for p in cache.rglob("*")) == before
 
 
 def test_one_gguf_file_of_a_model_is_requantized(hub: Hub, here: Run, tmp_path: Path, tiny_model: Path) -> None:

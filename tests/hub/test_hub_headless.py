@@ -7,13 +7,14 @@ import os
 import re
 import signal
 import subprocess
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from hub_cases import MODEL, WEIGHTS, Run, tensor_bytes
-from server import Hub, Slow
+from server import Ask, Fault, Hub, Slow
 
 from streamconv.engine import files
 
@@ -57,11 +58,18 @@ def test_a_signal_ends_a_stalled_download_at_once_and_it_goes_on_later(
     hub: Hub, start: Start, run: Run, tmp_path: Path, command: str, signum: signal.Signals
 ) -> None:
     words = [command, MODEL, *([tmp_path / "x.gguf", "--type", "f16"] if command == "convert" else [])]
-    hub.fault = lambda ask: Slow(1e5) if ask.path == WEIGHTS and ask.stop - ask.start > 300_000 else None
+    stalled = threading.Event()
+
+    def stall(ask: Ask) -> Fault | None:
+        if ask.at_hub or ask.path != WEIGHTS or ask.stop - ask.start <= 300_000:
+            return None
+        stalled.set()
+        return Slow(1e5)
+
+    hub.fault = stall
     process = start(*words)
-    while not any("storage" in request for request in hub.requests):
-        time.sleep(0.01)
-    time.sleep(1)
+    assert stalled.wait(60)
+    time.sleep(0.2)
     process.send_signal(signum)
     began = time.monotonic()
     _, err = process.communicate(timeout=30)
