@@ -40,12 +40,15 @@ def test_several_types_have_the_tensors_of_each_alone(here: Any, tiny_model: Pat
 
 def test_several_types_stop_and_go_on_together(here: Any, tiny_model: Path, tmp_path: Path) -> None:
     command = ["convert", tiny_model, tmp_path / "m-{type}.gguf", "--type", "Q8_0,F16,Q4_0", "--threads", "1"]
+    done = [0]
     for _ in range(4):
-        assert here(*command, "--stop-after", "0s").code == 75
+        result = here(*command, "--stop-after", "0s", "--json")
+        assert result.code == 75
         assert [p.name for p in tmp_path.iterdir()] == ["m-{type}.gguf.streamconv"]
-    result = here(*command)
-    assert result.code == 0
-    assert "were finished by earlier runs" in result.out
+        done.append(result.events[-1]["done"])
+    assert sorted(set(done)) == done, "every run brings it forward"
+    last = here(*command, "--json").events[-1]
+    assert last["bytes"] == last["total"] - done[-1], "nothing is made again"
     (tmp_path / "whole").mkdir()
     assert here(*command[:2], tmp_path / "whole" / "m-{type}.gguf", *command[3:]).code == 0
     for path in sorted((tmp_path / "whole").iterdir()):
