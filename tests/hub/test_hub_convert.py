@@ -335,17 +335,3 @@ def test_cuts_cost_at_most_a_range_each(hub: Hub, here: Run, tmp_path: Path, exp
         assert tensor_bytes(out) == expected
         assert hub.bytes_served(WEIGHTS) <= sizes(hub)[WEIGHTS] + (cuts - before) * (256 << 10)
         out.unlink()
-
-
-def test_two_jobs_on_one_model_leave_each_other_alone(
-    hub: Hub, start: Start, run: Run, tmp_path: Path, expected: bytes
-) -> None:
-    hub.fault = lambda ask: Slow(6e6) if ask.path == WEIGHTS else None
-    both = [start("convert", MODEL, tmp_path / f"{k}.gguf", "--type", "q8_0") for k in range(2)]
-    ends = [(p.communicate(timeout=120)[1], p.returncode) for p in both]
-    assert sorted(code for _, code in ends) in ([0, 75], [0, 0]), ends
-    hub.fault = lambda ask: None
-    for k in range(2):
-        assert run("convert", MODEL, tmp_path / f"{k}.gguf", "--type", "q8_0").code == 0
-        assert tensor_bytes(tmp_path / f"{k}.gguf") == expected
-    assert_nothing_twice(hub)
