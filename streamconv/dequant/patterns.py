@@ -3,7 +3,8 @@
 Python's own engine tries one way after the other, and a pattern can be written for which it never ends. This one goes through the
 name once with all ways at the same time: the places reached so far are the bits of one number, a step shifts them, and a
 repetition of characters is an addition that carries through the run of those it allows. Read are literals, classes, groups,
-alternatives, repetitions, anchors and lookahead; what remembers what it matched (back references) is refused.
+alternatives, repetitions, anchors and lookahead; what remembers what it matched (back references) is refused. What passes for
+one character, ``[a-z]`` for one, is left to Python's engine, which has no ways to try there.
 
 Source: the simulation of automata with bits of Baeza-Yates and Gonnet (1992); the addition is Myers' (1992).
 """
@@ -11,18 +12,25 @@ Source: the simulation of automata with bits of Baeza-Yates and Gonnet (1992); t
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Callable
+
+from ..sources.naming import shown
 
 #: far more than patterns of models have
 _MAX_CHARACTERS, _MAX_DEPTH, _MAX_REPEATS = 1000, 20, 1000
-#: of all patterns on all names of a checkpoint; 50 000 modules against three patterns take 2 million
+#: of all patterns on all names of a checkpoint, some seconds; 18 000 modules against a pattern for each of 48 layers take a third
 _MAX_STEPS = 4_000_000
+#: to read one character of a pattern, of which up to 600 bytes are kept
+_READING_STEPS = 24
 _BRACES = re.compile(r"\{(\d{0,4})(,?)(\d{0,4})\}")
-_CLASSES: dict[str, Callable[[str], bool]] = {
-    "d": str.isdecimal, "w": lambda c: c.isalnum() or c == "_", "s": str.isspace,
-}  # fmt: skip
+#: characters that stand for themselves, all of them once
+_LITERAL = re.compile(r"(?:[^\\^$.|?*+()\[\]{}]|\\[^\w])+(?![?*+{])")
+#: what one character passes: a set, a class, or a literal
+_ESCAPE = r"\\[dDwWsS]|\\[^a-zA-Z0-9]"
+_ONE = re.compile(rf"\[\^?\]?(?:[^\]\\]|{_ESCAPE})*\]|{_ESCAPE}|[^\\\[]", re.DOTALL)
 
-Test = Callable[[str], bool]
+Test = re.Pattern[str]
 
 
 class NotReadable(ValueError):
@@ -34,30 +42,33 @@ class Text:
 
     Parameters
     ----------
-    text : the name
-    steps : how many may be taken
+    name : what is matched
+    spend : counts steps
+
+    Attributes
+    ----------
+    ends : one bit for each place where ``$`` matches
     """
 
-    def __init__(self, text: str, steps: int) -> None:
-        self.steps = steps
-        self.end = 1 << len(text)
-        self._places: dict[str, int] = {}
+    def __init__(self, name: str, spend: Callable[[int], None]) -> None:
+        self.name = name
+        self.ends = 1 << len(name) | (1 << len(name) >> 1 if name.endswith("\n") else 0)
+        self._spend = spend
+        self._cost = 1 + len(name) // 4096
         self._passing: dict[Test, int] = {}
-        for i, c in enumerate(text):
-            self._places[c] = self._places.get(c, 0) | 1 << i
 
     def places(self, test: Test) -> int:
         """One bit for each character, set where it passes ``test``."""
         found = self._passing.get(test)
         if found is None:
-            found = self._passing[test] = sum(bits for c, bits in self._places.items() if test(c))
+            self._spend(len(self.name) // 2)
+            digits = ["1" if test.match(c) else "0" for c in reversed(self.name)]
+            found = self._passing[test] = int("".join(digits) or "0", 2)
         return found
 
     def step(self) -> None:
-        """Count a step."""
-        self.steps -= 1
-        if self.steps < 0:
-            raise NotReadable("takes too long")
+        """Count a step, which handles numbers as long as the name."""
+        self._spend(self._cost)
 
 
 #: the places that are reached from some places, as bits
@@ -70,6 +81,8 @@ class Patterns:
     def __init__(self) -> None:
         self._steps = _MAX_STEPS
         self._read: dict[str, Node | NotReadable] = {}
+        # Many patterns are asked about one name before the next.
+        self._text = Text("", self.spend)
 
     def match(self, pattern: str, name: str) -> bool:
         """Whether ``name`` begins with what ``pattern`` describes, as ``re.match`` says.
@@ -78,20 +91,19 @@ class Patterns:
         ------
         NotReadable : the pattern is none, or is refused
         """
-        self.spend(1 + len(name) // 32)
+        if self._text.name != name:
+            self._text = Text(name, self.spend)
+        self._text.step()
         node = self._read.get(pattern)
         if node is None:
+            self.spend(_READING_STEPS * min(len(pattern), _MAX_CHARACTERS))
             node = self._read[pattern] = _compiled(pattern)
         if isinstance(node, NotReadable):
             raise node
-        text = Text(name, self._steps)
-        try:
-            return node(text, 1) != 0
-        finally:
-            self._steps = text.steps
+        return node(self._text, 1) != 0
 
     def spend(self, steps: int) -> None:
-        """Count what was done elsewhere."""
+        """Count what was done."""
         self._steps -= steps
         if self._steps < 0:
             raise NotReadable("takes too long")
@@ -112,6 +124,19 @@ def _compiled(pattern: str) -> Node | NotReadable:
 def _one(test: Test) -> Node:
     def run(text: Text, at: int) -> int:
         return (at & text.places(test)) << 1
+
+    return run
+
+
+def _literal(characters: str) -> Node:
+    def run(text: Text, at: int) -> int:
+        found, first, end = 0, (at & -at).bit_length() - 1, at.bit_length() - 1 + len(characters)
+        place = text.name.find(characters, first, end)
+        while place >= 0:
+            text.step()
+            found |= 1 << place
+            place = text.name.find(characters, place + 1, end)
+        return (found & at) << len(characters)
 
     return run
 
@@ -142,6 +167,7 @@ def _either(nodes: list[Node]) -> Node:
     def run(text: Text, at: int) -> int:
         found = 0
         for node in nodes:
+            text.step()
             found |= node(text, at)
         return found
 
@@ -184,7 +210,7 @@ def _start(text: Text, at: int) -> int:
 
 
 def _end(text: Text, at: int) -> int:
-    return at & text.end
+    return at & text.ends
 
 
 # ---- reading a pattern
@@ -207,13 +233,6 @@ class _Parser:
     def _peek(self) -> str:
         return self._pattern[self._at : self._at + 1]
 
-    def _next(self) -> str:
-        c = self._peek()
-        if not c:
-            raise NotReadable("ends too early")
-        self._at += 1
-        return c
-
     def _take(self, text: str) -> bool:
         found = self._pattern.startswith(text, self._at)
         self._at += len(text) if found else 0
@@ -228,7 +247,12 @@ class _Parser:
     def _branch(self) -> Node:
         nodes: list[Node] = []
         while self._peek() not in ("", "|", ")"):
-            nodes.append(self._repetition())
+            literal = _LITERAL.match(self._pattern, self._at)
+            if literal is None:
+                nodes.append(self._repetition())
+            else:
+                self._at = literal.end()
+                nodes.append(_literal(re.sub(r"\\(.)", r"\1", literal[0], flags=re.DOTALL)))
         return _sequence(nodes)
 
     def _repetition(self) -> Node:
@@ -243,7 +267,7 @@ class _Parser:
             raise NotReadable("repeats a repetition")
         least, most = counts
         if test is not None and most is None:
-            return _sequence([_one(test)] * least + [_run_of(test)])
+            return _sequence([_repeated(node, least, least), _run_of(test)])
         return _repeated(node, least, most)
 
     def _counts(self) -> tuple[int, int | None] | None:
@@ -262,18 +286,22 @@ class _Parser:
 
     def _atom(self) -> Test | tuple[Node]:
         """One character, as a test, or something longer."""
-        c = self._next()
-        if c == "(":
+        if self._take("("):
             return (self._group(),)
-        if c == "[":
-            return self._set()
-        if c == ".":
-            return lambda c: c != "\n"
-        if c in "^$":
-            return (_start if c == "^" else _end,)
-        if c in "*+?":
-            raise NotReadable("repeats nothing")
-        return self._escape() if c == "\\" else c.__eq__
+        if self._take("^"):
+            return (_start,)
+        if self._take("$"):
+            return (_end,)
+        found = _ONE.match(self._pattern, self._at)
+        if found is None:
+            raise NotReadable(f"uses {shown(self._pattern[self._at :][:2])}, which is not supported")
+        self._at = found.end()
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", FutureWarning)  # of sets that may mean something else one day
+                return re.compile(found[0])
+        except re.error as e:
+            raise NotReadable(f"is damaged: {e.msg}") from None
 
     def _group(self) -> Node:
         self._depth += 1
@@ -289,33 +317,3 @@ class _Parser:
             raise NotReadable("lacks a bracket")
         self._depth -= 1
         return node if kind == "?:" else _ahead(node, kind == "?=")
-
-    def _escape(self) -> Test:
-        c = self._next()
-        if c.lower() in _CLASSES:
-            test = _CLASSES[c.lower()]
-            return test if c.islower() else lambda c: not test(c)
-        if c.isalnum():
-            raise NotReadable(f"uses \\{c}, which is not supported")
-        return c.__eq__
-
-    def _set(self) -> Test:
-        negated = self._take("^")
-        tests: list[Test] = []
-        while not tests or self._peek() != "]":
-            c = self._next()
-            test = self._escape() if c == "\\" else c.__eq__
-            following = self._pattern[self._at : self._at + 2]
-            if following[:1] == "-" and following[1:] not in ("", "]"):
-                self._at += 1
-                last = self._next()
-                if "\\" in (c, last) or last < c:
-                    raise NotReadable("has a damaged range")
-                test = _between(c, last)
-            tests.append(test)
-        self._at += 1
-        return lambda c: any(test(c) for test in tests) != negated
-
-
-def _between(first: str, last: str) -> Test:
-    return lambda c: first <= c <= last

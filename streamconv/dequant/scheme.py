@@ -3,6 +3,7 @@ are encoded."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -25,6 +26,10 @@ _FORMATS = (
     "dense", "pack-quantized", "int-quantized", "float-quantized", "naive-quantized", "nvfp4-pack-quantized",
     "mxfp4-pack-quantized", "mixed-precision",
 )  # fmt: skip
+
+
+#: a place in a list, and what is said there
+_Named = tuple[float, Mapping[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -64,30 +69,33 @@ class Scheme:
 
     def weights_of(self, module: str) -> Mapping[str, Any]:
         """compressed-tensors: the arguments of the group that ``module`` belongs to, {} when none is named for it."""
-        by_class: Mapping[str, Any] = {}
-        for target, arguments in self._targets:
-            self._spend()
-            if target == module or (target.startswith("re:") and self._matches(target[3:], module)):
+        names, patterns, by_class = self._targets
+        place, named = names.get(module, (math.inf, by_class))
+        for at, pattern, arguments in patterns:
+            if at > place:
+                break
+            if self._matches(pattern, module):
                 return arguments
-            if target[:1].isupper():  # the name of a class, such as Linear
-                by_class = by_class or arguments
-        return by_class
+        return named
 
     @cached_property
-    def _targets(self) -> list[tuple[str, Mapping[str, Any]]]:
-        """What groups are for, with their arguments, in order."""
-        found: list[tuple[str, Mapping[str, Any]]] = []
+    def _targets(self) -> tuple[dict[str, _Named], list[tuple[int, str, Mapping[str, Any]]], Mapping[str, Any]]:
+        """What groups are for: names and patterns, each with its place among all and its arguments; those of the first class."""
+        names: dict[str, _Named] = {}
+        patterns: list[tuple[int, str, Mapping[str, Any]]] = []
+        by_class: Mapping[str, Any] = {}
         for group in _groups(self.values):
             arguments, targets = group.get("weights"), group.get("targets")
-            if isinstance(arguments, Mapping) and isinstance(targets, list):
-                found.extend((target, arguments) for target in targets if isinstance(target, str))
-        return found
-
-    def _spend(self) -> None:
-        try:
-            self._patterns.spend(1)
-        except NotReadable:
-            raise BadInput("config.json: quantization_config: the list of modules is too long") from None
+            if not isinstance(arguments, Mapping) or not isinstance(targets, list):
+                continue
+            for target in (t for t in targets if isinstance(t, str)):
+                if target.startswith("re:"):
+                    patterns.append((len(names) + len(patterns), target[3:], arguments))
+                else:
+                    names.setdefault(target, (len(names) + len(patterns), arguments))
+                    if target[:1].isupper():  # the name of a class, such as Linear
+                        by_class = by_class or arguments
+        return names, patterns, by_class
 
     def _matches(self, pattern: str, module: str) -> bool:
         try:

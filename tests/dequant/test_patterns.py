@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 import time
+from collections.abc import Callable
 from random import Random
 
 import pytest
 
 from streamconv.dequant.patterns import NotReadable, Patterns
+from streamconv.dequant.scheme import Scheme
 
 NAMES = [
     "model.layers.0.mlp.gate_proj",
@@ -26,7 +28,8 @@ NAMES = [
     [
         r".*", r".*self_attn.*", r"model\.layers\.\d+\.mlp\.(gate|up|down)_proj$", r"^lm_head$", r".*\.(?:q|k|v)_proj",
         r"model\.layers\.(?:[0-9]|1[0-2])\..*", r"(?!.*lm_head).*", r"^(?=.*mlp).*gate", r"a{2,3}$", r"a{4}", r"a{,2}b|a+",
-        r"[^a-l]+", r"[\w.]+$", r"\W", r"a*?b?", r"(a|aa)+$", "", "a{x}", r"[]a]+", r"[a-]+", r"(?:)*x",
+        r"[^a-l]+", r"[\w.]+$", r"[\].\d-]+", "a]", "a{}", r"model\.?layers", r"m.del\.layers\.12*",
+        r"\W", r"a*?b?", r"(a|aa)+$", "", "a{x}", r"[]a]+", r"[a-]+", r"(?:)*x",
     ],
 )  # fmt: skip
 def test_matches_are_those_of_python(pattern: str) -> None:
@@ -73,6 +76,37 @@ def test_what_is_not_read_is_refused(pattern: str) -> None:
         Patterns().match(pattern, "a")
 
 
+def test_patterns_for_each_layer_of_a_mixture_of_experts_are_within_the_limit() -> None:
+    patterns = Patterns()
+    for layer in range(48):
+        for module in range(388):
+            name = f"model.layers.{layer}.mlp.experts.{module // 3}.{('gate', 'up', 'down')[module % 3]}_proj"
+            found = (k for k in range(48) if patterns.match(rf"model\.layers\.{k}\..*", name))
+            assert next(found) == layer
+
+
+@pytest.mark.parametrize(
+    ("make", "name"),
+    [
+        (lambda k: f"{k:06}" + "." * 900, "b"),
+        (lambda k: f"(?:{'|' * 400}){{1000}}{k}", "b"),
+        (lambda k: f"[ab]*{k}", "b" * 10_000_000),
+    ],
+    ids=["many patterns", "empty alternatives", "a long name"],
+)
+def test_what_takes_long_counts_as_it_takes(make: Callable[[int], str], name: str) -> None:
+    patterns = Patterns()
+
+    def forever() -> None:
+        for k in range(10_000):
+            patterns.match(make(k), name)
+
+    began = time.process_time()
+    with pytest.raises(NotReadable, match="takes too long"):
+        forever()
+    assert time.process_time() - began < 15  # some seconds, on a slow machine too
+
+
 def test_all_matches_together_have_a_limit() -> None:
     patterns = Patterns()
 
@@ -82,3 +116,14 @@ def test_all_matches_together_have_a_limit() -> None:
 
     with pytest.raises(NotReadable, match="takes too long"):
         forever()
+
+
+def test_the_first_target_that_fits_a_module_counts_however_many_there_are() -> None:
+    def group(bits: int, *targets: str) -> dict[str, object]:
+        return {"weights": {"num_bits": bits}, "targets": list(targets)}
+
+    named = [f"model.layers.{k}.mlp" for k in range(3000)]
+    groups = [group(8, "Linear"), group(2, "a.b", "re:.*\\.c$"), group(3, *named), group(4, "re:model", "a.c", "Other")]
+    scheme = Scheme("compressed-tensors", {"config_groups": dict(enumerate(groups))})
+    expected = {"a.b": 2, "a.c": 2, "model.head": 4, "x": 8, **dict.fromkeys(named, 3)}
+    assert {name: scheme.weights_of(name)["num_bits"] for name in expected} == expected
