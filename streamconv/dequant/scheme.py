@@ -4,10 +4,11 @@ are encoded."""
 from __future__ import annotations
 
 import math
+from collections import ChainMap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, cast
 
 from ..errors import BadInput
 from ..sources.checkpoint import Checkpoint
@@ -133,6 +134,12 @@ def read_scheme(checkpoint: Checkpoint, given: Mapping[str, Any] | None, methods
     if method == "compressed-tensors":
         _check_formats(checkpoint, values)
     return Scheme(method, values)
+
+
+def first_of(*sections: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Sections of which the first that has a key counts; not copied, as each may be as large as a file lets it and is read for
+    every module."""
+    return ChainMap(*cast("tuple[dict[str, Any], ...]", sections))
 
 
 def without_scheme(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -261,3 +262,33 @@ def test_the_reference_set_of_damaged_files_is_refused_as_it_should_be(reference
         if not any(word in message for word in words) and "also_acceptable" not in case["expect"]:
             wrong.append((case["id"], message))
     assert not wrong
+
+
+@pytest.mark.parametrize(
+    ("shape", "message"),
+    [
+        ([2**58] * 100_000, "not a list of sizes"),
+        ([2**30, 2**30], "overflows 64 bits"),
+        ([64, 0], "not a list of sizes"),
+    ],
+)
+def test_a_shape_in_config_json_that_no_matrix_has_is_refused(tmp_path: Path, shape: list[int], message: str) -> None:
+    parts = {"m.W_q": ("U8", np.zeros((8, 16), np.uint8))}
+    config = {"quant_method": "hqq", "nbits": 4, "axis": 0, "group_size": 64, "shape": shape}
+    with pytest.raises(BadInput, match=message):
+        streamconv.open(write_safetensors(tmp_path / "x.safetensors", parts), config)["m.weight"]
+
+
+def test_a_long_section_of_config_json_is_not_copied_for_every_module(tmp_path: Path) -> None:
+    words, scales = np.zeros((4, 32), np.int32), np.ones((1, 32), np.float32)
+    parts: dict[str, tuple[str, np.ndarray]] = {}
+    for k in range(200):
+        parts |= {
+            f"m{k}.qweight": ("I32", words),
+            f"m{k}.qzeros": ("I32", words[:1, :4]),
+            f"m{k}.scales": ("F32", scales),
+        }
+    config = {"quant_method": "gptq", "bits": 4, "group_size": 32, **dict.fromkeys(map(str, range(1_000_000)), 0)}
+    began = time.process_time()
+    assert len(streamconv.open(write_safetensors(tmp_path / "x.safetensors", parts), config)) == 200
+    assert time.process_time() - began < 1.5

@@ -7,6 +7,8 @@ value of all ones means 0; version 2 stores it as it is. With float16 scales eve
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 
 from ...errors import BadInput
@@ -14,6 +16,7 @@ from ...sources.naming import shown
 from ..format import Format
 from ..kernels import load
 from ..raw import Raw, frozen
+from ..scheme import first_of
 from ..store import Store
 from ..stream_rows import Groups, Packing, Slab, TurnedRows
 
@@ -74,7 +77,7 @@ def _put(store: Store, name: str, module: str) -> None:
     n_groups, n_rows = scales.shape
     if len(zeros.shape) != 2 or zeros.shape[0] != n_groups:
         raise BadInput(f"{zeros} has shape {list(zeros.shape)}, not {n_groups} groups")
-    stated = {**store.scheme.values, **store.scheme.overrides(module)}
+    stated = first_of(store.scheme.overrides(module), store.scheme.values)
     packing = _packing(store, module, n_rows, zeros, store.scheme.integer("bits", stated))
     if codes.shape[0] * 32 % packing.bits:
         raise BadInput(f"{codes} has {codes.shape[0]} rows of words, no whole number of {packing.bits}-bit codes")
@@ -108,7 +111,7 @@ def _packing(store: Store, module: str, n_rows: int, zeros: Raw, stated: int | N
     return Packing(fitting[0])
 
 
-def _version(store: Store, stated: dict[str, object]) -> int:
+def _version(store: Store, stated: Mapping[str, object]) -> int:
     name = stated.get("checkpoint_format") or "gptq"
     if name not in _FORMATS:
         raise BadInput(

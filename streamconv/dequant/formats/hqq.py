@@ -21,10 +21,12 @@ from ..decoded_rows import DecodedRows, Span
 from ..format import Format
 from ..kernels import load
 from ..raw import Raw
+from ..scheme import first_of
 from ..store import Store
 
 #: of a dimension and of all together
 _MAX_SIZE = 2**59
+_MAX_DIMENSIONS = 64
 _DTYPES = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}
 #: parts of a word, and bits from one to the next
 _PARTS = {8: (1, 8), 4: (2, 4), 3: (10, 3), 2: (4, 2), 1: (8, 1)}
@@ -142,8 +144,8 @@ def _facts(store: Store, packed: Raw, meta: Mapping[str, Raw]) -> Facts:
     """The matrix's own numbers where the file has them, else those of config.json."""
     config: Any = store.scheme.values.get("quant_config")
     params = config.get("weight_quant_params") if isinstance(config, Mapping) else None
-    stated = {**store.scheme.values, **(params if isinstance(params, Mapping) else {})}
-    stated.update({key: _value(key, raw) for key, raw in meta.items()})
+    own = {key: _value(key, raw) for key, raw in meta.items()}
+    stated = first_of(own, params if isinstance(params, Mapping) else {}, store.scheme.values)
     if stated.get("quant_scale") or stated.get("quant_zero"):
         raise BadInput(f"{packed}: its scales or zeros are quantized themselves, which cannot be decoded")
     bits, axis, group, shape = (stated.get(key) for key in ("nbits", "axis", "group_size", "shape"))
@@ -151,11 +153,7 @@ def _facts(store: Store, packed: Raw, meta: Mapping[str, Raw]) -> Facts:
         raise BadInput(f"{packed}: nbits is {shown(str(bits))}, not one of {', '.join(map(str, _PARTS))}")
     if axis not in (0, 1) or type(axis) is not int:
         raise BadInput(f"{packed}: axis is {shown(str(axis))}, not 0 or 1")
-    if (
-        not isinstance(shape, (list, tuple))
-        or not shape
-        or not all(type(d) is int and 0 < d < _MAX_SIZE for d in shape)
-    ):
+    if not isinstance(shape, (list, tuple)) or not 0 < len(shape) <= _MAX_DIMENSIONS or not all(map(_is_size, shape)):
         raise BadInput(f"{packed}: shape is {shown(str(shape))}, not a list of sizes")
     if prod(shape) > _MAX_SIZE:
         raise BadInput(f"{packed}: shape {shown(str(list(shape)))} overflows 64 bits")
@@ -167,6 +165,10 @@ def _facts(store: Store, packed: Raw, meta: Mapping[str, Raw]) -> Facts:
     if dtype not in _DTYPES:
         raise BadInput(f"{packed}: compute_dtype is {shown(dtype)}, not one of {', '.join(_DTYPES)}")
     return Facts(bits, axis, group, tuple(shape), _DTYPES[dtype])
+
+
+def _is_size(value: object) -> bool:
+    return type(value) is int and 0 < value < _MAX_SIZE
 
 
 def _value(key: str, raw: Raw) -> Any:
