@@ -13,14 +13,12 @@ from math import prod
 from typing import Any, TypeGuard
 
 from ..errors import BadInput
-from .hostile_json import NotJson, parse_json
+from .hostile_json import MAX_JSON_BYTES, NotJson, parse_json
 from .mapped import MappedFile
 from .naming import shown
 from .stored import StoredRows
 from .widen import STORED_TYPES
 
-#: limit of the reference implementation
-MAX_HEADER_BYTES = 100_000_000
 #: of all dimensions that are not 0; in bytes they fit in 63 bits, whatever the type
 _MAX_ELEMENTS = 2**59
 #: as many as numpy has; far more than any model
@@ -65,8 +63,8 @@ def _header(file: MappedFile) -> tuple[dict[str, Any], int]:
     if file.size < 8:
         raise BadInput(f"{file.path} is truncated: {file.size} bytes are too small for a safetensors header")
     length = int.from_bytes(bytes(file.view(0, 8)), "little")
-    if length > MAX_HEADER_BYTES:
-        raise BadInput(f"{file.path}: header length {length} is over the limit of {MAX_HEADER_BYTES}; not safetensors?")
+    if length > MAX_JSON_BYTES:  # before it is read, and where the file is remote, fetched
+        raise BadInput(f"{file.path}: header length {length} is over the limit of {MAX_JSON_BYTES}; not safetensors?")
     if 8 + length > file.size:
         raise BadInput(f"{file.path} is truncated: its header needs {8 + length} bytes, the file has {file.size}")
     try:

@@ -11,6 +11,7 @@ from container_files import f32, safetensors_bytes, write_safetensors
 
 from streamconv.errors import BadInput, InputMissing
 from streamconv.sources import open_checkpoint
+from streamconv.sources.hostile_json import MAX_JSON_BYTES
 
 
 def entry(dtype: object = "F32", shape: object = (2,), begin: object = 0, end: object = 8) -> dict[str, object]:
@@ -22,7 +23,7 @@ BROKEN = {
     "empty file": (b"", "too small"),
     "shorter than the length": (b"\x01\x02", "too small"),
     "length 2^63": (safetensors_bytes({}, length=2**63), "header length"),
-    "length over the limit": (safetensors_bytes({}, length=100_000_001), "limit"),
+    "length over the limit": (safetensors_bytes({}, length=MAX_JSON_BYTES + 1), "header length 50331649 is over"),
     "length past the end": (safetensors_bytes({}, length=1000), "truncated"),
     "not JSON": (safetensors_bytes(b"hello"), "JSON"),
     "not UTF-8": (safetensors_bytes(b'{"\xff": 1}'), "UTF-8"),
