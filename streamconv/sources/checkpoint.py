@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Mapping
@@ -19,6 +18,9 @@ from .hostile_json import MAX_JSON_BYTES, NotJson, parse_json, texts
 _WEIGHTS = re.compile(
     r"\.(safetensors|bin|pt|pth|ckpt|gguf|onnx|h5|msgpack|npz|sbs|part)$|\.(safetensors|bin)\.index\.json$"
 )
+
+#: no configuration and no tokenizer is larger (those of 256,000 tokens have 35 MB); weights of other programs are
+MAX_SIDE_BYTES = 256 << 20
 
 
 def is_weights(name: str) -> bool:
@@ -117,9 +119,15 @@ class Checkpoint:
         return path if path.is_file() else None
 
     def side_bytes(self, name: str) -> bytes | None:
-        """The bytes of the side file ``name``, or None when there is none."""
+        """The bytes of the side file ``name``, or None when there is none; BadInput when it is far too large for one."""
         found = self.side_file(name)
-        return found.read_bytes() if isinstance(found, Path) else found
+        if not isinstance(found, Path):
+            return found
+        with found.open("rb") as file:
+            data = file.read(MAX_SIDE_BYTES + 1)
+        if len(data) > MAX_SIDE_BYTES:
+            raise BadInput(f"{found} is larger than {MAX_SIDE_BYTES} bytes, which no file beside the weights is")
+        return data
 
     def text(self, name: str) -> str | None:
         """The side file ``name`` as UTF-8 text, or None when there is none."""
@@ -131,16 +139,16 @@ class Checkpoint:
 
     def json(self, name: str) -> dict[str, Any] | None:
         """The side file ``name`` as a JSON object, or None when there is none."""
-        text = self.text(name)
-        return None if text is None else parse_object(text, self.folder / name)
+        found = self.side_bytes(name)
+        return None if found is None else _object(found, self.folder / name, of_tokenizer=True)
 
 
-def parse_object(text: str, path: Path) -> dict[str, Any]:
-    """The JSON object in ``text``; BadInput, naming ``path``, when it is something else."""
+def _object(data: bytes, path: Path, of_tokenizer: bool = False) -> dict[str, Any]:
+    """The JSON object in ``data``; BadInput, naming ``path``, when it is something else."""
     try:
-        value = json.loads(text)
-    except (ValueError, RecursionError) as e:
-        raise BadInput(f"{path} is not valid JSON: {e}") from None
+        value = parse_json(data, of_tokenizer=of_tokenizer)
+    except NotJson as e:
+        raise BadInput(f"{path} {e}") from None
     if not isinstance(value, dict):
         raise BadInput(f"{path} is not a JSON object")
     return value
@@ -156,15 +164,11 @@ def read_object(path: Path) -> dict[str, Any]:
             raise BadInput(f"{path} is not a regular file")
         with path.open("rb") as file:
             data = file.read(MAX_JSON_BYTES + 1)
-        value = parse_json(data)
     except FileNotFoundError:
         raise InputMissing(f"{path} is not there") from None
     except PermissionError:
         raise NoPermission(f"{path} may not be read") from None
-    except NotJson as e:
-        raise BadInput(f"{path} {e}") from None
-    if not isinstance(value, dict):
-        raise BadInput(f"{path} is not a JSON object")
+    value = _object(data, path)
     if _HALF_PAIR.search(data):  # rarely, and then mostly whole pairs
         try:
             for text in texts(value):

@@ -12,7 +12,7 @@ from container_files import safetensors_bytes
 from streamconv.errors import BadInput
 from streamconv.sources import open_checkpoint
 from streamconv.sources.checkpoint import read_object
-from streamconv.sources.hostile_json import MAX_JSON_BYTES, NotJson, parse_json, texts
+from streamconv.sources.hostile_json import MAX_JSON_BYTES, MAX_TOKENIZER_BYTES, NotJson, parse_json, texts
 
 
 @pytest.mark.parametrize(
@@ -39,6 +39,22 @@ def test_the_header_of_a_large_model_is_far_from_the_limits(tmp_path: Path) -> N
     path = tmp_path / "x.safetensors"
     path.write_bytes(safetensors_bytes(header))
     assert len(open_checkpoint(path).tensors) == 20_000
+
+
+def test_tokenizers_may_be_larger_and_yet_have_a_limit(tmp_path: Path) -> None:
+    (tmp_path / "model.safetensors").write_bytes(safetensors_bytes({}))
+    (tmp_path / "config.json").write_text("{}")
+    path = tmp_path / "tokenizer.json"
+    path.write_text(json.dumps({"model": {"vocab": {f"😀{i:040}": i for i in range(300_000)}}}, ensure_ascii=False))
+    checkpoint = open_checkpoint(tmp_path)
+    found = checkpoint.json("tokenizer.json")
+    assert found is not None
+    assert len(found["model"]["vocab"]) == 300_000
+    for size, message in ((MAX_TOKENIZER_BYTES + 1, "over the limit"), (1 << 40, "no file beside the weights")):
+        with path.open("wb") as file:
+            file.truncate(size)  # sparse
+        with pytest.raises(BadInput, match=rf"tokenizer\.json .*{message}"):
+            checkpoint.json("tokenizer.json")
 
 
 def test_all_texts_are_found() -> None:

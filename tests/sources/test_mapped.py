@@ -86,13 +86,17 @@ def test_release_gives_the_pages_back(path: Path) -> None:
 
 
 def test_a_hint_that_the_system_refuses_is_ignored(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*_: object) -> None:
+    asked = []
+
+    def refuse(*advice: object) -> None:
+        asked.append(advice)
         raise OSError(22, "no such advice")
 
     monkeypatch.setattr(os, "posix_fadvise", refuse, raising=False)
     file = MappedFile(path, "pread")
     file.prefetch(0, file.size)
     file.release(0, file.size)
+    assert asked
 
 
 def test_any_change_of_the_file_is_noticed(path: Path, tmp_path: Path) -> None:

@@ -7,15 +7,13 @@ from collections.abc import Iterable
 from fnmatch import fnmatchcase
 
 from ...errors import BadInput, InputMissing
-from ..checkpoint import is_weights
+from ..checkpoint import MAX_SIDE_BYTES, is_weights
 from ..folder import INDEX, TORCH_INDEX
 from ..naming import shown_list
 from .model import HubFile, HubModel
 
 #: side files that no converter looks at and that may be large
 _PICTURES = (".png", ".jpg", ".jpeg", ".gif", ".webp", ".svg", ".pdf", ".mp3", ".mp4", ".wav", ".parquet")
-#: no configuration and no tokenizer is larger (those of 256,000 tokens have 35 MB); weights of other programs are
-_LARGEST_SIDE_BYTES = 256 << 20
 #: weights by preference: the first pattern that matches anything
 _WEIGHTS = ("model*.safetensors", "adapter_model.safetensors", "pytorch_model*.bin", "adapter_model.bin")
 _INDEXES = (INDEX, TORCH_INDEX)
@@ -23,7 +21,7 @@ _INDEXES = (INDEX, TORCH_INDEX)
 
 def side_files(model: HubModel) -> list[HubFile]:
     """Configuration, tokenizer, card and what else lies beside the weights; see ``Checkpoint.side_names``."""
-    return [f for path, f in sorted(model.files.items()) if _is_side(path) and f.size <= _LARGEST_SIDE_BYTES]
+    return [f for path, f in sorted(model.files.items()) if _is_side(path) and f.size <= MAX_SIDE_BYTES]
 
 
 def _is_side(path: str) -> bool:
