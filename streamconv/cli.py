@@ -18,6 +18,8 @@ from typing import Any, NoReturn
 
 from .errors import Interrupted, Stopped, StreamconvError, UsageError, WriteFailed
 
+#: a full disk, a spent quota, a limit of the shell
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _EPILOG = """\
 exit codes: 0 done, 64 usage, 65 bad input data, 66 input missing, 69 network, 70 our bug, 73 cannot create output,
 74 I/O error or disk full, 75 try again (locked, --stop-after reached), 77 permission, 78 plan differs from the unfinished job
@@ -322,7 +324,9 @@ def _main(argv: Sequence[str] | None) -> int:
             be_nice()
         from . import commands
 
-        return int(getattr(commands, options.command.replace("-", "_"))(options))
+        code = int(getattr(commands, options.command.replace("-", "_"))(options))
+        sys.stdout.flush()  # here, where what cannot be printed is told
+        return code
     except Interrupted as e:
         _report_error(e, as_json)
         return _die_of(e.signum)
@@ -339,7 +343,7 @@ def _main(argv: Sequence[str] | None) -> int:
     except Exception as e:
         if debug:
             raise
-        if isinstance(e, OSError) and e.errno == errno.ENOSPC and e.filename is None:  # files have errors of their own
+        if isinstance(e, OSError) and e.errno in _NO_ROOM and e.filename is None:  # files have errors of their own
             full = WriteFailed(f"the result cannot be printed: {e.strerror}", "Free some space, or print it elsewhere.")
             _report_error(full, as_json)
             return full.exit_code

@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import os
+import resource
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 COMMAND = [sys.executable, "-m", "streamconv"]
 
 
-def call(*args: object, stdout: int, stderr: int = subprocess.DEVNULL) -> int:
+#: streams are buffered, as they are for users, whatever the tests run in
+ENVIRONMENT = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+
+
+def call(*args: object, stdout: int, stderr: int = subprocess.DEVNULL, **more: Any) -> int:
     return subprocess.run(
-        [*COMMAND, *map(str, args)], stdin=subprocess.DEVNULL, stdout=stdout, stderr=stderr, check=False, timeout=120
-    ).returncode
+        [*COMMAND, *map(str, args)], stdin=subprocess.DEVNULL, stdout=stdout, stderr=stderr, env=ENVIRONMENT, check=False,
+        timeout=120, **more,
+    ).returncode  # fmt: skip
 
 
 @pytest.fixture
@@ -55,6 +62,25 @@ def test_a_result_that_cannot_be_printed_ends_with_74(small: Path, tmp_path: Pat
     assert call("convert", small, out, "--type", "f16", "--json", stdout=full, stderr=full) == 74
     assert out.exists(), "it was made all the same"
     assert call("plan", small, tmp_path / "y.gguf", stdout=full) == 74
+
+
+@pytest.mark.parametrize("command", ["status", "inspect", "check"])
+def test_no_command_succeeds_whose_result_is_lost(
+    here: Any, small: Path, tmp_path: Path, full: int, command: str
+) -> None:
+    out = tmp_path / "x.gguf"
+    assert here("convert", small, out, "--type", "f16").code == 0
+    assert call(command, out, stdout=full) == 74
+
+
+def test_a_result_over_the_limit_of_the_shell_ends_with_74(small: Path, tmp_path: Path) -> None:
+    with (tmp_path / "log").open("wb") as log:
+        limit = (1024, resource.getrlimit(resource.RLIMIT_FSIZE)[1])
+        command = ("plan", small, tmp_path / "x.gguf", "--json")
+        assert (
+            call(*command, stdout=log.fileno(), preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, limit))
+            == 74
+        )
 
 
 def test_a_listing_may_be_cut_by_its_reader(small: Path, tmp_path: Path, unread: int) -> None:
