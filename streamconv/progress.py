@@ -124,7 +124,8 @@ class Bar(Silent):
     def message(self, text: str) -> None:
         """A line above the bar."""
         if self._bar is not None:
-            self._bar.write(text, file=self._stream)
+            with suppress(OSError):  # the terminal has gone; the bar itself notices
+                self._bar.write(text, file=self._stream)
         else:
             _tell(self._stream, text)
 

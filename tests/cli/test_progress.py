@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 from typing import Any
@@ -59,3 +60,26 @@ def test_a_log_has_a_line_every_half_minute(clock: list[float]) -> None:
     lines = stream.getvalue().splitlines()
     assert [line.split(" of ")[0] for line in lines] == ["56 %", "62 %"]
     assert "3 min 40 s left, blk.0.ffn_up.weight" in lines[0]
+
+
+class _Terminal(io.StringIO):
+    """One that can go away while somebody writes to it."""
+
+    is_gone = False
+
+    def write(self, text: str, /) -> int:
+        if self.is_gone:
+            raise OSError(errno.EIO, "Input/output error")
+        return super().write(text)
+
+
+def test_a_terminal_that_goes_away_stops_nothing() -> None:
+    terminal = _Terminal()
+    reporter = progress.Bar(terminal)
+    reporter.start(100, 0)
+    terminal.is_gone = True
+    reporter.advance(50, "t")
+    reporter.message("note: nobody hears this")
+    reporter.advance(50, "t")
+    reporter.finish()
+    assert reporter.done == 100
