@@ -287,7 +287,7 @@ def fetch(a: argparse.Namespace) -> int:
 
 def status(a: argparse.Namespace) -> int:
     """``streamconv status``."""
-    facts = conversion.status(Path(a.output))
+    facts = conversion.status(a.output)
     if a.json:
         print(json.dumps(facts))
     elif facts["status"] == "done":

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..engine import budget
@@ -16,6 +15,7 @@ from .options import Options
 from .outputs import supplied
 from .prepared import Prepared
 from .supply import Supply
+from .unfinished import check_name
 
 if TYPE_CHECKING:  # merging takes as long to load as all the rest, and most conversions need none of it
     from ..merging.extraction import Extraction
@@ -36,9 +36,9 @@ def prepare_adapter(
     """
     from ..merging.extraction import open_extraction
 
-    if not all(map(os.fspath, (base, tuned, output))):
+    if not os.fspath(base) or not os.fspath(tuned):
         raise UsageError("a name of a file is empty")
-    output = Path(output)
+    output = check_name(output)
     if output.suffix in (".gguf", ".safetensors"):
         raise UsageError(f"{output}: an adapter is a folder", f"Name it {output.with_suffix('')}.")
 

@@ -25,7 +25,7 @@ from .prepared import Output, OutputTensor, Prepared
 from .requantizing import notes
 from .supply import Supply
 from .types import TypedModel, idle_rules, typed_models
-from .unfinished import recorded_plan
+from .unfinished import check_name, recorded_plan
 
 _PLACEHOLDER = "{type}"
 
@@ -37,9 +37,9 @@ def prepare(source: str | os.PathLike[str], output: str | os.PathLike[str], opti
     ------
     UsageError, BadInput, InputMissing, NoPermission : what is wrong, before anything is written
     """
-    if not os.fspath(source) or not os.fspath(output):
+    if not os.fspath(source):
         raise UsageError("a name of a file is empty")
-    output = Path(output)
+    output = check_name(output)
     # merged-v0.3 and Llama-3.1-8B-merged are folders: a digit behind the dot is of a name, not of a kind of file
     if output.suffix not in ("", ".gguf") and not output.suffix[1:2].isdigit() and not output.is_dir():
         raise UsageError(

@@ -4,11 +4,23 @@ from __future__ import annotations
 
 import glob
 import json
+import os
 from pathlib import Path
 from typing import Any
 
 from ..engine.journal import read_progress
-from ..errors import InputMissing
+from ..errors import InputMissing, UsageError
+
+
+def check_name(output: str | os.PathLike[str]) -> Path:
+    """The path of an output; UsageError where none can have it, as nothing could be put beside it: "", ".", "/"."""
+    if not os.fspath(output):
+        raise UsageError("a name of a file is empty")
+    if not Path(output).name:
+        raise UsageError(
+            f"{os.fspath(output)} is no name for an output", "Name a file, or a folder that is not there yet."
+        )
+    return Path(output)
 
 
 def job_folder(output: Path) -> Path:
@@ -25,7 +37,7 @@ def recorded_plan(output: Path) -> dict[str, Any]:
     return record if isinstance(record, dict) else {}
 
 
-def status(output: Path) -> dict[str, Any]:
+def status(output: str | os.PathLike[str]) -> dict[str, Any]:
     """How far the job for ``output`` is, JSON-able: ``status`` is ``done`` or ``unfinished``; the latter has more to tell.
 
     Parameters
@@ -34,12 +46,14 @@ def status(output: Path) -> dict[str, Any]:
 
     Raises
     ------
+    UsageError : no output can have this name
     InputMissing : there is neither such an output nor a job for it
 
     Notes
     -----
     Not checked: that a finished output is whole, or that an unfinished one holds what its index says; the next run does.
     """
+    output = check_name(output)
     folder = job_folder(output)
     if not folder.is_dir():
         if not _is_there(output):

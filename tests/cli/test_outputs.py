@@ -141,6 +141,20 @@ def test_rules_for_types_can_come_from_a_file(here: Any, small: Path, tmp_path: 
 def test_empty_names_are_refused(here: Any, small: Path, tmp_path: Path) -> None:
     assert here("plan", "", tmp_path / "x.gguf").code == 64
     assert here("plan", small, "").code == 64
+    assert here("status", "").code == 64
+
+
+@pytest.mark.parametrize("name", [".", "./"])
+def test_a_folder_without_a_name_is_no_output(
+    here: Any, small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for command in (["convert", small, name], ["convert", small, name, "--force"], ["status", name]):
+        result = here(*command)
+        assert result.code == 64, result.err
+        assert f"{name} is no name for an output" in result.err
+    assert here("status", "/").code == 64
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_damaged_job_of_a_folder_is_repaired(here: Any, tiny_model: Path, tmp_path: Path) -> None:
