@@ -238,9 +238,10 @@ def _plan_lines(facts: dict[str, Any]) -> Iterator[str]:
             f"{facts['architecture']}, {o['type']}: {count(o['parameters'])} weights in {n_tensors} tensors,"
             f" {o['bits_per_weight']:.2f} bits per weight"
         )
-    methods = Counter(f"{t['method']} of {t['merged']}" for t in facts["tensors"] if "method" in t)
+    first = [t for t in facts["tensors"] if t["output"] == facts["outputs"][0]["path"]]  # every output has the same
+    methods = Counter(f"{t['method']} of {t['merged']}" for t in first if "method" in t)
     if methods:
-        others = len(facts["tensors"]) - methods.total()
+        others = len(first) - methods.total()
         told = [f"{n} tensors by {method}" for method, n in methods.items()]
         yield f"merges {', '.join(told)}{f'; {others} are copied' if others else ''}"
     yield f"reads {size(facts['input_bytes'])}, writes {size(facts['output_bytes'])} to {', '.join(facts['files'])}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -55,6 +56,18 @@ def test_a_plan_names_the_method_of_every_tensor_that_is_merged(plan: Plan, reci
     lines = plan(recipe, tmp_path / "out").splitlines()
     assert f"merges {len(facts['tensors'])} tensors by ties of 3" in lines
     assert sum(line.endswith("; ties of 3") for line in lines) == len(facts["tensors"])
+
+
+def test_a_tensor_of_several_outputs_is_merged_once(plan: Plan, data: Path, tmp_path: Path) -> None:
+    small = data / "checkpoints" / "mistral-spm" / "hf"
+    other = shutil.copytree(small, tmp_path / "other")
+    recipe = tmp_path / "recipe.yml"
+    recipe.write_text(
+        f"merge_method: linear\nparameters: {{weight: 1}}\nmodels: [{{model: {small}}}, {{model: {other}}}]\n"
+    )
+    lines = plan(recipe, tmp_path / "{type}.gguf", "--type", "Q8_0,F16").splitlines()
+    n_merged = sum(line.endswith("; linear of 2") for line in lines)
+    assert f"merges {n_merged // 2} tensors by linear of 2" in lines
 
 
 def test_what_is_only_copied_has_no_method(plan: Plan, recipe: Path, tmp_path: Path) -> None:
