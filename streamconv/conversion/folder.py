@@ -62,8 +62,10 @@ def prepare_folder(
         rows = checkpoint.tensors[name]
         encoding = Encoding(rows, type_, allow_nonfinite=options.allow_nonfinite, measure=options.measure)
         tensors.append(OutputTensor(name, EncodedRows(name, rows, [encoding], options.allow_nonfinite), 0, reason))
-    named = checkpoint.config.get("architectures") or [checkpoint.config.get("peft_type", "unknown architecture")]
-    arch = str(named[0])
+    named = checkpoint.config.get("architectures")
+    arch = str(
+        named[0] if isinstance(named, list) and named else checkpoint.config.get("peft_type", "unknown architecture")
+    )
     plan = make_plan(
         checkpoint, output, files, place(tensors, files, 0), fingerprint, options,
         {"type": wanted, "architecture": arch}, folder=output,
@@ -131,8 +133,8 @@ def _own_type(checkpoint: Checkpoint) -> str:
     text = checkpoint.config.get("text_config")
     for section in (checkpoint.config, text if isinstance(text, Mapping) else {}):
         for key in ("dtype", "torch_dtype"):
-            if section.get(key) in names:
-                return names[section[key]]
+            if (torch := str(section.get(key))) in names:
+                return names[torch]
     return "F32"
 
 

@@ -101,6 +101,15 @@ def test_a_folder_is_cut_into_shards_and_written_in_the_precision_asked_for(
     assert config.get("dtype", config.get("torch_dtype")) == "float32"
 
 
+@pytest.mark.parametrize("named", [{"x": 1}, 5, [], [[]], ""])
+def test_a_folder_needs_no_word_of_its_configuration(here: Any, small: Path, tmp_path: Path, named: object) -> None:
+    odd = shutil.copytree(small, tmp_path / "odd")
+    config = json.loads((odd / "config.json").read_text()) | {"architectures": named}
+    (odd / "config.json").write_text(json.dumps(config))
+    assert here("convert", odd, tmp_path / "copy").code == 0
+    assert json.loads((tmp_path / "copy" / "config.json").read_text()) == config
+
+
 @pytest.mark.parametrize(
     ("options", "word"),
     [(["--type", "Q4_K_M"], "cannot hold Q4_K_M"), (["--pure"], "--pure"), (["--vocab-only"], "--vocab-only")],

@@ -69,17 +69,18 @@ def test_a_folder_of_bf16_is_clean(tmp_path: Path) -> None:
         assert np.array_equal(whole(rows), values[name]), name
 
 
-def test_a_weight_without_a_type_takes_that_of_the_model(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("named", "type_"), [("float16", "F16"), ("float8", "F32"), (["float16"], "F32")])
+def test_a_weight_without_a_type_takes_that_of_the_model(tmp_path: Path, named: object, type_: str) -> None:
     folder = tmp_path / "hf"
     folder.mkdir()
     write_safetensors(folder / "model.safetensors", {
         "w.weight": ("I8", np.ones((2, 4), np.int8)), "w.SCB": ("F32", np.ones(2, np.float32)),
     })  # fmt: skip
-    (folder / "config.json").write_text(json.dumps({**CONFIG, "torch_dtype": "float16"}))
+    (folder / "config.json").write_text(json.dumps({**CONFIG, "torch_dtype": named}))
     streamconv.convert(folder, tmp_path / "auto")
     streamconv.convert(folder, tmp_path / "wide", type="F32")
     types = [open_checkpoint(tmp_path / name).tensors["w.weight"].dtype for name in ("auto", "wide")]
-    assert types == ["F16", "F32"]
+    assert types == [type_, "F32"]
 
 
 def add_tokenizer(folder: Path) -> None:
