@@ -8,10 +8,11 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import pytest
 from hub_cases import MODEL, WEIGHTS, Result, Run, in_hf_cache, tensor_bytes
 from server import Hub
 
-from streamconv.sources.hub.choosing import index_file
+from streamconv.sources.hub.choosing import index_file, side_files
 from streamconv.sources.hub.model import HubFile, HubModel
 
 
@@ -48,12 +49,18 @@ def test_weights_in_folders_of_the_repository_are_left_there(
     assert not [path for path in hub.served if path.startswith(("model-in-parts", "model_old", "onnx"))]
 
 
-def test_an_index_is_that_of_the_weights_beside_it_whatever_lies_in_folders() -> None:
-    def model(*paths: str) -> HubModel:
-        repo, commit = "org/several", "0" * 40
-        files = {path: HubFile(repo, commit, path, 9, "sha256", "0" * 64) for path in paths}
-        return HubModel(repo, "main", commit, files)
+def model(*paths: str, size: int = 9) -> HubModel:
+    repo, commit = "org/several", "0" * 40
+    files = {path: HubFile(repo, commit, path, size, "sha256", "0" * 64) for path in paths}
+    return HubModel(repo, "main", commit, files)
 
+
+@pytest.mark.parametrize(("size", "is_taken"), [(40_000_000, True), (300_000_000, False)])
+def test_what_lies_beside_the_weights_is_taken_unless_it_is_of_their_size(size: int, is_taken: bool) -> None:
+    assert bool(side_files(model("tokenizer.json", size=size))) == is_taken
+
+
+def test_an_index_is_that_of_the_weights_beside_it_whatever_lies_in_folders() -> None:
     assert (
         index_file(model("pytorch_model.bin.index.json", "model_x/model.safetensors")) == "pytorch_model.bin.index.json"
     )

@@ -58,7 +58,9 @@ def test_a_plan_names_the_method_of_every_tensor_that_is_merged(plan: Plan, reci
     assert sum(line.endswith("; ties of 3") for line in lines) == len(facts["tensors"])
 
 
-def test_a_tensor_of_several_outputs_is_merged_once(plan: Plan, data: Path, tmp_path: Path) -> None:
+def test_a_tensor_of_several_outputs_is_merged_once(
+    plan: Plan, monkeypatch: pytest.MonkeyPatch, data: Path, tmp_path: Path
+) -> None:
     small = data / "checkpoints" / "mistral-spm" / "hf"
     other = shutil.copytree(small, tmp_path / "other")
     recipe = tmp_path / "recipe.yml"
@@ -68,6 +70,14 @@ def test_a_tensor_of_several_outputs_is_merged_once(plan: Plan, data: Path, tmp_
     lines = plan(recipe, tmp_path / "{type}.gguf", "--type", "Q8_0,F16").splitlines()
     n_merged = sum(line.endswith("; linear of 2") for line in lines)
     assert f"merges {n_merged // 2} tensors by linear of 2" in lines
+    for cost in ("_START_S", "_READ_NS", "_WRITE_NS", "_PACK_NS"):
+        monkeypatch.setattr(estimate, cost, 0.0)
+    monkeypatch.setattr(estimate, "_DISK_BYTES_PER_S", 1e15)
+    one, two = (
+        estimate.seconds(conversion.prepare(recipe, tmp_path / "{type}.gguf", conversion.Options(type=types)), 1)
+        for types in ("F16", "F16,BF16")
+    )
+    assert one == two > 0
 
 
 def test_what_is_only_copied_has_no_method(plan: Plan, recipe: Path, tmp_path: Path) -> None:

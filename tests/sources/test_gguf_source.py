@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import struct
 import sys
 from collections.abc import Sequence
@@ -83,6 +84,33 @@ def test_a_broken_file_is_refused_by_name(tmp_path: Path, case: str, io: str) ->
     assert "bad.gguf" in str(caught.value)
     assert words in str(caught.value)
     assert len(str(caught.value)) < 500
+
+
+#: headers that describe far more than any model has, and the words of the limit that they meet
+EXCESSIVE = {
+    "70 million small numbers": (lambda: gguf_bytes([("k", array_header(0, 70 << 20))]), 80 << 20, "limit of 67108864"),
+    "3 million small numbers": (lambda: gguf_bytes([("k", array_header(0, 3_000_000))]), 4 << 20, "describes more"),
+    "5 million empty texts": (lambda: gguf_bytes([("k", array_header(8, 5_000_000))]), 48 << 20, "describes more"),
+    "52 MB of wide text": (
+        lambda: gguf_bytes([(k, value("STRING", "\u00e9" + "a" * 13_000_000)) for k in "abcd"]), 0, "describes more",
+    ),
+    "110 000 keys": (lambda: gguf_bytes([(f"{i}", value("BOOL", True)) for i in range(110_000)]), 0, "describes more"),
+    "70 000 tensors": (
+        lambda: gguf_bytes([ARCH], [tensor_info(f"{i}", (4,), F32, 32 * i) for i in range(70_000)]), 8 << 20,
+        "describes more",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", EXCESSIVE)
+def test_a_header_takes_a_bounded_part_of_memory(tmp_path: Path, case: str) -> None:
+    made, size, words = EXCESSIVE[case]
+    path = tmp_path / "much.gguf"
+    path.write_bytes(made())
+    if size:
+        os.truncate(path, size)  # sparse: costs whoever makes it nothing
+    with pytest.raises(BadInput, match=words):
+        read_gguf(path)
 
 
 def small(
