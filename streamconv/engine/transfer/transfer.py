@@ -143,9 +143,8 @@ class Transfer:
             for part in parts:
                 self.own(part)
                 if part.whole:
-                    with suppress(
-                        NoPermission, CannotCreate
-                    ):  # names are for people; a cache that is only read has some
+                    # Names are for people; a cache that is only read has some.
+                    with suppress(NoPermission, CannotCreate):
                         part.tidy()
             self._check_space(parts)
             for part in parts:
