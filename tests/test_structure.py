@@ -61,14 +61,11 @@ def modules() -> dict[str, Path]:
 MODULES = modules()
 
 
-def imported(path: Path, typing: bool = True) -> set[str]:
-    """Our modules that a file imports, anywhere in it; those for type checkers alone only with ``typing``."""
+def imported(path: Path) -> set[str]:
+    """Our modules that a file imports, anywhere in it and if only for type checkers."""
     package = path.relative_to(PACKAGE).parts[:-1]
     found = set()
-
-    def visit(node: ast.AST) -> None:
-        if isinstance(node, ast.If) and not typing and "TYPE_CHECKING" in ast.dump(node.test):
-            return
+    for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.ImportFrom):
             full = ["streamconv", *package][: len(package) + 2 - node.level] if node.level else []
             full += node.module.split(".") if node.module else []
@@ -78,10 +75,6 @@ def imported(path: Path, typing: bool = True) -> set[str]:
                     found.add(next((n for n in names if n in MODULES), names[0]))
         elif isinstance(node, ast.Import):
             found.update(a.name.removeprefix("streamconv.") for a in node.names if a.name.startswith("streamconv."))
-        for child in ast.iter_child_nodes(node):
-            visit(child)
-
-    visit(ast.parse(path.read_text()))
     return found
 
 
@@ -98,7 +91,7 @@ def test_nothing_imports_against_the_direction_of_the_data(place: str) -> None:
 
 
 def test_no_modules_import_each_other_in_a_circle() -> None:
-    left = {name: imported(path, typing=False) & MODULES.keys() - {name} for name, path in MODULES.items()}
+    left = {name: imported(path) & MODULES.keys() - {name} for name, path in MODULES.items()}
     while done := [name for name, needs in left.items() if not needs & left.keys()]:
         for name in done:
             del left[name]

@@ -5,14 +5,18 @@ from __future__ import annotations
 import hashlib
 import os
 import threading
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from streamconv.engine import files
 from streamconv.engine.journal import read_progress
-from streamconv.engine.transfer.part import Filling, Hash, Part
+from streamconv.engine.transfer.keeper import Keeper
+from streamconv.engine.transfer.part import CLAIMED, PENDING, READY, Filling, Hash, Part
+from streamconv.engine.transfer.shared import Settings, Shared
 from streamconv.errors import Locked, WriteFailed
 
 
@@ -112,3 +116,35 @@ def test_who_reads_what_is_here_does_not_take_the_file_from_who_begins_to_write(
     writer.join()
     part.reserve()
     part.write(0, memoryview(b"written"))
+
+
+class _Nobody:
+    """Origin and observer of a transfer that fetches nothing."""
+
+    def read(self, remote: Any, start: int, stop: int) -> Iterator[tuple[int, bytes]]:
+        raise NotImplementedError
+
+    def abort(self) -> None: ...
+
+    def came(self, n_bytes: int, path: str) -> None: ...
+
+    def message(self, text: str) -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("state", "gives_up"), [(PENDING, True), (CLAIMED, False), (READY, False)], ids=["in the queue", "coming", "here"]
+)
+def test_a_digest_is_given_up_only_where_it_waits_for_what_is_not_coming(
+    tmp_path: Path, state: int, gives_up: bool
+) -> None:
+    shared = Shared(_Nobody(), _Nobody(), Settings(keep=False, ahead_bytes=400))
+    part = Part(tmp_path, Listed(), 100, 400)
+    shared.parts.append(part)
+    keeper = Keeper(shared, lambda part, indexes: None, lambda part: None)
+    with shared.changed:
+        keeper.start_releasing()
+        part.states[:] = bytes([state, READY, READY])
+        keeper.claim(part, 0)
+        assert keeper._unused(part) == ([1, 2] if gives_up else [])
+    assert bool(part.notes) == gives_up
+    assert keeper.has_summed(part, 0) == gives_up

@@ -1,9 +1,10 @@
 """Fetching remote files: ranges, each durable by itself; readers wait for the bytes they touch.
 
 ``transfer`` is what others use; ``part`` is one file on disk, ``crew`` the connections, ``keeper`` who completes files and gives
-space back, ``store`` the folder of all models.
+space back, ``shared`` what these two and the transfer have in common, ``store`` the folder of all models.
 """
 
-from .transfer import Arriving, Observer, Origin, Settings, Transfer
+from .shared import Observer, Origin, Settings
+from .transfer import Arriving, Transfer
 
 __all__ = ["Arriving", "Observer", "Origin", "Settings", "Transfer"]

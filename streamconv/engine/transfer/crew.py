@@ -5,19 +5,17 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
 
+from .keeper import Keeper
 from .part import CLAIMED, PENDING, READY, Filling, Part
-
-if TYPE_CHECKING:
-    from .transfer import Transfer
+from .shared import Shared
 
 
 class Crew:
     """The queue of one transfer, and what its worker threads do. Its lock is the transfer's ``changed``."""
 
-    def __init__(self, transfer: Transfer) -> None:
-        self._transfer = transfer
+    def __init__(self, shared: Shared, keeper: Keeper) -> None:
+        self._shared, self._keeper = shared, keeper
         self._urgent: deque[tuple[Part, int]] = deque()
         self._soon: deque[tuple[Part, int]] = deque()
         self._wanted: deque[tuple[Part, int]] = deque()
@@ -41,7 +39,7 @@ class Crew:
 
     def add_again(self, part: Part, indexes: Sequence[int]) -> None:
         """These turned out to be missing after all."""
-        wanted = [(part, i) for i in indexes if self._transfer.keeper.is_wanted(part, i)]
+        wanted = [(part, i) for i in indexes if self._keeper.is_wanted(part, i)]
         self._wanted.extendleft(reversed(wanted))
 
     # The threads.
@@ -49,32 +47,32 @@ class Crew:
     def run(self) -> None:
         """Body of a worker thread: until the transfer is closed or has failed."""
         while True:
-            with self._transfer.changed:
+            with self._shared.changed:
                 while (taken := self._take()) is None:
-                    if self._transfer.closing or self._transfer.error is not None:
+                    if self._shared.is_over():
                         return
-                    self._transfer.changed.wait(1)
+                    self._shared.changed.wait(1)
             part, claimed = taken
             try:
                 self._bring(part, claimed)
             except BaseException as e:
-                self._transfer.fail(e)
+                self._shared.fail(e)
             finally:
-                self._transfer.say(part)
-                with self._transfer.changed:
+                self._shared.say(part)
+                with self._shared.changed:
                     for index in claimed:
                         part.states[index] = PENDING
                     self.add_again(part, sorted(claimed))
                     if self._in_one_go.get(part) == threading.get_ident():
                         del self._in_one_go[part]
-                    self._transfer.changed.notify_all()
+                    self._shared.changed.notify_all()
 
     def _take(self) -> tuple[Part, set[int]] | None:
         """Claim the next ranges: consecutive ones of one file."""
-        if self._transfer.closing or self._transfer.error is not None:
+        if self._shared.is_over():
             return None
         queues = [self._urgent]
-        if self._transfer.settings.keep or self._transfer.keeper.lying_bytes() < self._transfer.settings.ahead_bytes:
+        if self._shared.settings.keep or self._keeper.lying_bytes() < self._shared.settings.ahead_bytes:
             queues += [self._soon, self._wanted]
         for queue in queues:
             for _ in range(len(queue)):
@@ -85,20 +83,20 @@ class Crew:
                 queue.popleft()
                 if part.whole or part.states[index] != PENDING:
                     continue
-                if queue is self._urgent or self._transfer.keeper.may_come(part, index):
+                if queue is self._urgent or self._keeper.may_come(part, index):
                     return part, self._claim_from(part, index)
         return None
 
     def _claim_from(self, part: Part, index: int) -> set[int]:
         """Claim ``index`` and what follows it, as far as it is wanted too."""
         claimed = {index}
-        room = self._transfer.settings.span_bytes - (part.cut.span(index)[1] - part.cut.span(index)[0])
+        room = self._shared.settings.span_bytes - (part.cut.span(index)[1] - part.cut.span(index)[0])
         share = self._share()
         following = index + 1
         while following < part.cut.n_ranges and part.states[following] == PENDING:
             start, stop = part.cut.span(following)
             room -= stop - start
-            if room < 0 or len(claimed) >= share or not self._transfer.keeper.is_wanted(part, following):
+            if room < 0 or len(claimed) >= share or not self._keeper.is_wanted(part, following):
                 break
             claimed.add(following)
             following += 1
@@ -108,20 +106,20 @@ class Crew:
 
     def _share(self) -> int:
         """How many ranges to ask for together: fewer towards the end, so that no connection ends long after the others."""
-        left = sum(p.states.count(PENDING) for p in self._transfer.parts if not p.whole)
-        return max(1, left // (2 * self._transfer.settings.connections))
+        left = sum(p.states.count(PENDING) for p in self._shared.parts if not p.whole)
+        return max(1, left // (2 * self._shared.settings.connections))
 
     def _bring(self, part: Part, claimed: set[int]) -> None:
         """Fetch the ranges ``claimed``, which lie one behind the other; what is committed leaves the set."""
         part.begin()
-        if self._transfer.keeper.reserves(part):
+        if self._keeper.reserves(part):
             part.reserve()
         fillings = {i: Filling(part, i) for i in claimed}
         start, stop = part.cut.span(min(claimed))[0], part.cut.span(max(claimed))[1]
-        for at, data in self._transfer.origin.read(part.remote, start, stop):
+        for at, data in self._shared.origin.read(part.remote, start, stop):
             block, offset = memoryview(data), at
             while block:
-                if self._transfer.closing or self._transfer.error is not None:
+                if self._shared.is_over():
                     return
                 index = part.cut.index_of(offset)
                 piece = block[: part.cut.span(index)[1] - offset]
@@ -138,25 +136,25 @@ class Crew:
 
     def _all_in_one_go(self, part: Part, index: int, claimed: set[int], fillings: dict[int, Filling]) -> bool:
         """The origin sends more than was asked for: take what is missing. False when another thread does so already."""
-        with self._transfer.changed:
+        with self._shared.changed:
             me = threading.get_ident()
             if self._in_one_go.setdefault(part, me) != me:
                 return False
-            if part.states[index] == PENDING and self._transfer.keeper.is_wanted(part, index):
+            if part.states[index] == PENDING and self._keeper.is_wanted(part, index):
                 part.states[index] = CLAIMED
                 claimed.add(index)
                 fillings[index] = Filling(part, index)  # stays empty where the stream is past its beginning already
             return True
 
     def _misses(self, part: Part) -> bool:
-        with self._transfer.changed:
-            is_wanted = self._transfer.keeper.is_wanted
+        with self._shared.changed:
+            is_wanted = self._keeper.is_wanted
             return any(state == PENDING and is_wanted(part, i) for i, state in enumerate(part.states))
 
     def _commit(self, part: Part, filling: Filling) -> None:
         stamp = filling.stamp()
         part.commit(stamp)
-        with self._transfer.changed:
+        with self._shared.changed:
             part.states[filling.index] = READY
-            self._transfer.changed.notify_all()
-        self._transfer.observer.came(stamp.length, part.remote.path)
+            self._shared.changed.notify_all()
+        self._shared.observer.came(stamp.length, part.remote.path)

@@ -12,17 +12,14 @@ the check of the whole is given up rather than the disk filled, and a message sa
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 import xxhash
 
 from ...errors import BadInput
 from .part import CLAIMED, PENDING, READY, STAMPED, Hash, Part
-
-if TYPE_CHECKING:
-    from .transfer import Transfer
+from .shared import Shared
 
 
 @dataclass
@@ -35,10 +32,18 @@ class _Sum:
 
 
 class Keeper:
-    """Digest, publication and release of the parts of one transfer. Its lock is the transfer's ``changed``."""
+    """Digest, publication and release of the parts of one transfer. Its lock is the transfer's ``changed``.
 
-    def __init__(self, transfer: Transfer) -> None:
-        self._transfer = transfer
+    Parameters
+    ----------
+    again : told, with the lock held, of ranges that are to be fetched once more
+    give_back : told, with the lock held, of a file that is complete
+    """
+
+    def __init__(
+        self, shared: Shared, again: Callable[[Part, Sequence[int]], None], give_back: Callable[[Part], None]
+    ) -> None:
+        self._shared, self._again, self._give_back = shared, again, give_back
         self._sums: dict[Part, _Sum] = {}
         self._checked: set[Part] = set()
         self._claims: Counter[tuple[Part, int]] = Counter()
@@ -59,7 +64,7 @@ class Keeper:
     def start_releasing(self) -> None:
         """All claims are known: release what has none."""
         self._releasing = True
-        for part in self._transfer.parts:
+        for part in self._shared.parts:
             if not part.whole:
                 self._sums.setdefault(part, _Sum(part.remote.new_hash()))
 
@@ -73,7 +78,7 @@ class Keeper:
 
     def reserves(self, part: Part) -> bool:
         """Whether the disk space of ``part`` is to be reserved now; once, and only for what stays."""
-        with self._transfer.changed:
+        with self._shared.changed:
             if part not in self._wanted or part in self._reserved:
                 return False
             self._reserved.add(part)
@@ -101,7 +106,7 @@ class Keeper:
 
     def lying_bytes(self) -> int:
         """About how many bytes of unfinished files take disk space, heads left out."""
-        unfinished = [p for p in self._transfer.parts if not p.whole]
+        unfinished = [p for p in self._shared.parts if not p.whole]
         return sum((len(p.states) - p.states.count(PENDING)) * p.cut.step for p in unfinished)
 
     def settled(self, parts: Sequence[Part]) -> bool:
@@ -116,12 +121,12 @@ class Keeper:
 
     def run(self) -> None:
         """Body of the thread: until the transfer is closed or has failed."""
-        changed = self._transfer.changed
+        changed = self._shared.changed
         try:
             while True:
                 with changed:
                     while not (step := self._next()):
-                        if self._transfer.closing or self._transfer.error is not None:
+                        if self._shared.is_over():
                             return
                         changed.wait(1)
                 part, indexes, releases = step
@@ -131,16 +136,16 @@ class Keeper:
                     self._add(part, indexes[0])
                 else:
                     self._finish(part)
-                self._transfer.say(part)
+                self._shared.say(part)
         except BaseException as e:
-            self._transfer.fail(e)
+            self._shared.fail(e)
 
     def _next(self) -> tuple[Part, list[int], bool] | None:
         """What to do next: a part, ranges, and whether they are to be released; without ranges, the part is to be finished."""
-        if self._transfer.closing or self._transfer.error is not None:
+        if self._shared.is_over():
             return None
         if self._releasing:
-            for part in self._transfer.parts:
+            for part in self._shared.parts:
                 if not part.whole and part not in self._wanted and (unused := self._unused(part)):
                     return part, unused, True
         for part, total in self._sums.items():
@@ -167,33 +172,33 @@ class Keeper:
         waiting = [i for i in idle if i >= at]
         # What is here or on its way will soon be taken in; what only stands in the queue could wait for room that never comes.
         is_late = at < part.cut.n_ranges and part.states[at] == PENDING
-        too_many = len(waiting) * part.cut.step > self._transfer.settings.ahead_bytes // 2
+        too_many = len(waiting) * part.cut.step > self._shared.settings.ahead_bytes // 2
         if is_late and (too_many or self._claims[part, at] <= 0):
             del self._sums[part]
             part.notes.append(f"{part.remote.path}: released range by range, so its digest as a whole is not checked")
-            self._transfer.changed.notify_all()
+            self._shared.changed.notify_all()
             return idle
         return [i for i in idle if i < at]
 
     def _release(self, part: Part, indexes: list[int]) -> None:
         part.begin()
-        with self._transfer.changed:
+        with self._shared.changed:
             # Nobody may have come to need them since.
             free = [i for i in indexes if self._claims[part, i] <= 0 and self._pins[part, i] <= 0]
             for i in free:
                 part.states[i] = CLAIMED
         done = part.evict(free)
-        with self._transfer.changed:
+        with self._shared.changed:
             for i in free:
                 part.states[i] = PENDING
             if not done and not self._cannot_release:
                 self._cannot_release = True
                 part.notes.append(f"{part.home}: this filesystem cannot give parts of a file back; they stay")
-            self._transfer.changed.notify_all()
+            self._shared.changed.notify_all()
 
     def _add(self, part: Part, index: int) -> None:
         """Take one more range into the file's digest, if it still is what was stamped."""
-        changed, was = self._transfer.changed, part.digests.get(index)
+        changed, was = self._shared.changed, part.digests.get(index)
         try:
             total = self._sums[part]
             digest, whole = xxhash.xxh3_128(), total.hash.copy()
@@ -212,7 +217,7 @@ class Keeper:
                 part.doubt(index)
             else:
                 part.doubt(index)
-            if good and not (self._transfer.settings.cached and self._claims[part, index] > 0):
+            if good and not (self._shared.settings.cached and self._claims[part, index] > 0):
                 part.drop_cache(index)  # whoever was to read it has done so
         finally:
             with changed:
@@ -221,7 +226,7 @@ class Keeper:
             if part.states[index] in (READY, STAMPED):
                 part.states[index] = READY if good else PENDING
                 if not good:
-                    self._transfer.crew.add_again(part, [index])
+                    self._again(part, [index])
             changed.notify_all()
 
     def _finish(self, part: Part) -> None:
@@ -233,11 +238,11 @@ class Keeper:
             return
         if part in self._wanted:
             part.publish()
-        with self._transfer.changed:
+        with self._shared.changed:
             self._checked.add(part)
             del self._sums[part]
-            self._transfer.give_back(part)
-            self._transfer.changed.notify_all()
+            self._give_back(part)
+            self._shared.changed.notify_all()
 
     def _doubt_all(self, part: Part, total: _Sum, found: str) -> None:
         """The digest of the file is wrong: find the ranges that are, or refuse the file."""
@@ -245,7 +250,7 @@ class Keeper:
         what = f"{remote.path}: bytes 0..{remote.size} have the digest {found}, the hub lists {remote.digest}"
         different: list[int] = []
         if stays and not total.asked_again:
-            self._transfer.observer.message(f"{what}; asking for it again, to find what came wrong")
+            self._shared.observer.message(f"{what}; asking for it again, to find what came wrong")
             for index, digest in self._served(part):
                 if digest != part.digests[index]:
                     start, stop = part.cut.span(index)
@@ -261,19 +266,19 @@ class Keeper:
                 f"Nothing was made of them. What came is kept; to begin this file anew, remove {part.path}",
             )
         part.amend(different)
-        with self._transfer.changed:
+        with self._shared.changed:
             total.hash, total.at = remote.new_hash(), 0
             for index in different:
                 part.states[index] = PENDING
-            self._transfer.crew.add_again(part, different)
-        self._transfer.observer.message(f"{remote.path}: {'; '.join(total.asked_again)}; fetching that again")
+            self._again(part, different)
+        self._shared.observer.message(f"{remote.path}: {'; '.join(total.asked_again)}; fetching that again")
 
     def _served(self, part: Part) -> Iterable[tuple[int, bytes]]:
         """Digests of all ranges as the origin sends them now; nothing is kept."""
         digest, at = xxhash.xxh3_128(), 0
-        for offset, data in self._transfer.origin.read(part.remote, 0, part.remote.size):
+        for offset, data in self._shared.origin.read(part.remote, 0, part.remote.size):
             block = memoryview(data)[max(0, at - offset) :]
-            while block and not self._transfer.closing:
+            while block and not self._shared.closing:
                 index = part.cut.index_of(at)
                 piece = block[: part.cut.span(index)[1] - at]
                 digest.update(piece)

@@ -312,9 +312,7 @@ class Part:
             yield files.pread_exactly(self._fd, min(_READ_BYTES, stop - at), at, self.path)
 
     def _open(self) -> None:
-        with (
-            self._begin
-        ):  # or this would take the place of what ``begin`` opens meanwhile, and nothing could be written
+        with self._begin:  # or this would take the place of what ``begin`` opens, and nothing could be written
             if self._fd >= 0:
                 return
             try:

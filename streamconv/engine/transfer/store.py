@@ -17,7 +17,8 @@ from typing import Any
 
 from ...errors import CannotCreate, NoPermission
 from .. import files
-from .transfer import Observer, Origin, Settings, Transfer
+from .shared import Observer, Origin, Settings
+from .transfer import Transfer
 
 
 def writable_root(beside: Path) -> tuple[Path, str]:

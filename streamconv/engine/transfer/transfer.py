@@ -22,67 +22,20 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
 
-from ...errors import CannotCreate, Locked, NoPermission, Stopped, WriteFailed
+from ...errors import CannotCreate, Locked, NoPermission, WriteFailed
 from .. import files
 from ..lock import JobLock
 from .crew import Crew
 from .keeper import Keeper
 from .part import CLAIMED, PENDING, READY, STAMPED, Part, Remote
+from .shared import Observer, Origin, Settings, Shared
 
 _RESERVE_BYTES = 64 << 20
 
 
-@dataclass(frozen=True)
-class Settings:
-    """How a transfer goes about it.
-
-    Attributes
-    ----------
-    connections : requests under way at once
-    head_bytes, range_bytes : length of a file's first range and of the others; part of the index's identity
-    span_bytes : consecutive ranges are asked for together up to this
-    keep : False releases ranges when nobody needs them any more; see ``Arriving.claim``
-    ahead_bytes : when releasing, how much may lie here before somebody asks for it
-    cached : whether bytes should stay in the page cache because somebody reads them here
-    """
-
-    connections: int = 4
-    head_bytes: int = 256 << 10
-    range_bytes: int = 16 << 20
-    span_bytes: int = 64 << 20
-    keep: bool = True
-    ahead_bytes: int = 1 << 30
-    cached: bool = True
-
-
-class Origin(Protocol):
-    """Who hands out the bytes of remote files. Called from several threads."""
-
-    def read(self, remote: Any, start: int, stop: int) -> Iterator[tuple[int, bytes]]:
-        """Pairs of offset and bytes, in order, that cover ``start..stop`` of a file that it listed.
-
-        One that cannot give a part of a file may begin at 0 and go on to the end, again and again.
-        """
-
-    def abort(self) -> None:
-        """Make every call of ``read`` that is under way end soon."""
-
-
-class Observer(Protocol):
-    """Whoever is told how it goes. Called from several threads; must not block."""
-
-    def came(self, n_bytes: int, path: str) -> None:
-        """``n_bytes`` more of a file are durable."""
-
-    def message(self, text: str) -> None:
-        """Something a user should know."""
-
-
-class Transfer:
+class Transfer(Shared):
     """The remote files of one job, some of them here, the others on their way.
 
     Parameters
@@ -91,16 +44,11 @@ class Transfer:
     """
 
     def __init__(self, root: Path, origin: Origin, observer: Observer, settings: Settings) -> None:
-        self.settings = settings
-        self.origin, self.observer = origin, observer
-        self.parts: list[Part] = []
-        self.changed = threading.Condition()
-        self.closing = False
-        self.error: BaseException | None = None
+        super().__init__(origin, observer, settings)
         #: A process that releases ranges must not do so under a reader; looking at headers needs no lock, they stay.
         self.lock_to_read = False
-        self.keeper = Keeper(self)
-        self.crew = Crew(self)
+        self.keeper = Keeper(self, lambda part, indexes: self.crew.add_again(part, indexes), self._give_back)
+        self.crew = Crew(self, self.keeper)
         self._root = root
         self._locks: dict[Path, JobLock] = {}
         self._threads: list[threading.Thread] = []
@@ -190,7 +138,7 @@ class Transfer:
         """
         parts = self._parts(arriving)
         with self.changed:
-            self.changed.wait_for(lambda: self._is_over() or self.keeper.settled(parts), seconds)
+            self.changed.wait_for(lambda: self.is_over() or self.keeper.settled(parts), seconds)
             if self.keeper.settled(parts):
                 return True
             self.raise_error()
@@ -214,9 +162,6 @@ class Transfer:
 
     def _parts(self, arriving: Iterable[Arriving] | None) -> list[Part]:
         return list(self.parts) if arriving is None else list(dict.fromkeys(a.part for a in arriving))
-
-    def _is_over(self) -> bool:
-        return self.closing or self.error is not None
 
     def owns(self, part: Part) -> bool:
         """Whether nobody else may change what is here of ``part``."""
@@ -248,25 +193,7 @@ class Transfer:
                 thread.start()
         self.changed.notify_all()
 
-    def raise_error(self) -> None:
-        """Raise what ended the transfer, if something did."""
-        if self.error is not None:
-            raise self.error
-        if self.closing:
-            raise Stopped("the transfer was stopped", "Run the same command again to go on.")
-
-    def fail(self, error: BaseException) -> None:
-        """End the transfer; whoever waits gets ``error``. Without the lock."""
-        with self.changed:
-            self.error = self.error or error
-            self.changed.notify_all()
-
-    def say(self, part: Part) -> None:
-        """Pass the notes of ``part`` on. Without the lock."""
-        while part.notes:
-            self.observer.message(part.notes.pop(0))
-
-    def give_back(self, part: Part) -> None:
+    def _give_back(self, part: Part) -> None:
         """Let other processes have the folder of ``part`` once nothing is missing in it any more."""
         if part.home in self._locks and all(p.whole for p in self.parts if p.home == part.home):
             self._locks.pop(part.home).close()
