@@ -167,7 +167,7 @@ def compare_with_copy(a: argparse.Namespace) -> None:
                     run(["cat", *(str(folder / name / "model.safetensors") for name in "ab")])
                 found.append(run(command))
             times[tool] = min(found, key=lambda r: r.wall_s)
-            emit(tool=tool, method="linear", size=size, cold=cold, **times[tool].as_dict())
+            emit(bench="merge and copy", tool=tool, method="linear", size=size, cold=cold, **times[tool].as_dict())
     shutil.rmtree(out, ignore_errors=True)
 
 

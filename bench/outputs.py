@@ -57,7 +57,7 @@ def main() -> None:
     middle.unlink(missing_ok=True)
     run([sys.executable, "-m", "streamconv", "convert", str(source), str(middle), "--type", "BF16", "--quiet"])
     try:
-        emit("BF16 GGUF to Q4_K_M, --ram 256MiB", best(1, middle, a.work / "again.gguf", "Q4_K_M", "256MiB"))
+        emit("BF16 GGUF to Q4_K_M, --ram 256MiB", best(a.rounds, middle, a.work / "again.gguf", "Q4_K_M", "256MiB"))
     finally:
         middle.unlink()
 

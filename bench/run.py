@@ -133,6 +133,7 @@ def main() -> None:
             "convert": [["convert.py", *peers, *work]],
             "outputs": [["outputs.py", *work]],
             "merge": [["merge.py", *work, *(["--peer", str(a.mergekit)] if a.mergekit else [])]],
+            "merge-copy": [["merge.py", *work, "--methods", "", "--copy", "1.5B"]],
             "one-pass": [["one_pass.py", *peers, *work, "--mergekit", str(a.mergekit)]] if a.mergekit else [],
             "hub": [["hub.py", *work]],
         }
