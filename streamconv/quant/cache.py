@@ -29,7 +29,7 @@ from types import ModuleType
 
 import xxhash
 
-#: An unsealed file younger than this may belong to a process that is compiling right now.
+#: A file that was written after the seal, and less than this ago, may belong to a process that is compiling right now.
 _GRACE_S = 600
 _SEAL = "seal.json"
 
@@ -96,13 +96,14 @@ def _drop_damaged(where: Path) -> None:
     try:
         sealed = json.loads((where / _SEAL).read_text())
         digests, known = dict(sealed["digests"]), dict(sealed["known"])
+        sealed_at = (where / _SEAL).stat().st_mtime
     except (OSError, ValueError, TypeError, KeyError):
-        digests, known = {}, {}
+        digests, known, sealed_at = {}, {}, 0.0
     with suppress(OSError):
         for path in _files(where):
-            expected = digests.get(str(path.relative_to(where)))
-            fresh = expected is None and time.time() - path.stat().st_mtime < _GRACE_S
-            if not fresh and _digest(path) != expected:
+            written = path.stat().st_mtime
+            fresh = written > sealed_at and time.time() - written < _GRACE_S
+            if not fresh and _digest(path) != digests.get(str(path.relative_to(where))):
                 path.unlink()
                 known = {}
     _known.update(known)
