@@ -45,11 +45,14 @@ def test_tokenizers_may_be_larger_and_yet_have_a_limit(tmp_path: Path) -> None:
     (tmp_path / "model.safetensors").write_bytes(safetensors_bytes({}))
     (tmp_path / "config.json").write_text("{}")
     path = tmp_path / "tokenizer.json"
-    path.write_text(json.dumps({"model": {"vocab": {f"😀{i:040}": i for i in range(300_000)}}}, ensure_ascii=False))
+    long = "\U0001f600" + "a" * 20_000
+    path.write_text(json.dumps({"model": {"vocab": {f"{long}{i}": i for i in range(1100)}}}, ensure_ascii=False))
+    with pytest.raises(BadInput, match="more than any model needs"):
+        read_object(path)
     checkpoint = open_checkpoint(tmp_path)
     found = checkpoint.json("tokenizer.json")
     assert found is not None
-    assert len(found["model"]["vocab"]) == 300_000
+    assert len(found["model"]["vocab"]) == 1100
     for size, message in ((MAX_TOKENIZER_BYTES + 1, "over the limit"), (1 << 40, "no file beside the weights")):
         with path.open("wb") as file:
             file.truncate(size)  # sparse
