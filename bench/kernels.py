@@ -18,16 +18,27 @@ from measure import processor
 from streamconv.quant.base import codec
 from streamconv.quant.types import TYPES
 
+_ROUNDS, _CALLS, _SECONDS = 8, 5, 2.5
 TYPES_SHOWN = [t.name for t in TYPES.values() if t.module and t.block_size > 1]
 
 
-def best(f: Callable[[], object], runs: int) -> float:
-    f()
-    found = 1e9
-    for _ in range(runs):
-        began = time.perf_counter()
+def best(*work: Callable[[], object]) -> list[float]:
+    """Seconds that each takes at best, in turns: a processor that others share changes its speed from one second to the next.
+
+    Each turn is several calls, for the first finds caches and branch predictor as the other one left them.
+    """
+    found = [1e9] * len(work)
+    for f in work:
         f()
-        found = min(found, time.perf_counter() - began)
+    start = time.perf_counter()
+    rounds = 0
+    while rounds < _ROUNDS or time.perf_counter() - start < _SECONDS:
+        rounds += 1
+        for i, f in enumerate(work):
+            for _ in range(_CALLS):
+                began = time.perf_counter()
+                f()
+                found[i] = min(found[i], time.perf_counter() - began)
     return found
 
 
@@ -57,8 +68,8 @@ def main() -> None:
         def reference(to: np.ndarray = theirs, id_: int = TYPES[name].id, w: int | None = pointer) -> None:
             ggml.ggml_quantize_chunk(id_, x.ctypes.data, to.ctypes.data, 0, len(x), 4096, w)
 
-        ours = best(lambda c=found, to=out: c.quantize(x, to, weights, True), 60) / x.size * 1e9
-        peer = best(reference, 20) / x.size * 1e9
+        seconds = best(lambda c=found, to=out: c.quantize(x, to, weights, True), reference)
+        ours, peer = (s / x.size * 1e9 for s in seconds)
         record = {
             "bench": "kernel", "cpu": processor(), "type": name, "imatrix": a.imatrix, "ours_ns": round(ours, 2),
             "ggml_ns": round(peer, 2), "ratio": round(peer / ours, 1), "same_bytes": bool((out == theirs).all()),
