@@ -36,6 +36,9 @@ ALLOWED = {
 WRITERS = {
     "pwrite",
     "rename",
+    "link",
+    "symlink",
+    "unlink",
     "replace",
     "fsync",
     "fdatasync",

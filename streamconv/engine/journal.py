@@ -28,7 +28,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ..errors import PlanDiffers, WriteFailed
+from ..errors import PlanDiffers, StreamconvError, WriteFailed
 from . import files
 
 _PAGE = 4096
@@ -140,8 +140,8 @@ class Journal:
             files.publish_new(temporary, path)
         except BaseException:
             os.close(fd)
-            with suppress(OSError):
-                os.unlink(temporary)
+            with suppress(StreamconvError):
+                files.remove_file(temporary)
             raise
         journal.path = path
         return journal

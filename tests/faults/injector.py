@@ -18,7 +18,19 @@ from streamconv import cli
 from streamconv.engine import files
 
 CALLS = frozenset(
-    ["pwrite", "fdatasync", "fsync", "rename", "posix_fallocate", "ftruncate", "mkdir", "rmdir", "unlink", "symlink"]
+    [
+        "pwrite",
+        "fdatasync",
+        "fsync",
+        "rename",
+        "link",
+        "posix_fallocate",
+        "ftruncate",
+        "mkdir",
+        "rmdir",
+        "unlink",
+        "symlink",
+    ]
 )
 
 
