@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..engine.journal import read_progress
+from ..engine.plan import job_folder
 from ..errors import InputMissing, UsageError
 
 
@@ -21,11 +22,6 @@ def check_name(output: str | os.PathLike[str]) -> Path:
             f"{os.fspath(output)} is no name for an output", "Name a file, or a folder that is not there yet."
         )
     return Path(output)
-
-
-def job_folder(output: Path) -> Path:
-    """Where the unfinished job for ``output`` is, if there is one; see ``engine.plan.Plan.job_dir``."""
-    return output.with_name(output.name + ".streamconv")
 
 
 def recorded_plan(output: Path) -> dict[str, Any]:
@@ -72,5 +68,7 @@ def status(output: str | os.PathLike[str]) -> dict[str, Any]:
 def _is_there(output: Path) -> bool:
     """Whether a finished output has this name: a file, the first of its shards, files by type, or a folder of weights."""
     stem = "*".join(map(glob.escape, output.stem.split("{type}")))
-    patterns = [f"{stem}-00001-of-*.gguf", *([stem + output.suffix] if "{type}" in output.name else [])]
+    patterns = [f"{stem}-00001-of-*.gguf"] if output.suffix == ".gguf" else []
+    if "{type}" in output.name:
+        patterns.append(stem + output.suffix)
     return output.is_file() or any(output.glob("*.safetensors")) or any(any(output.parent.glob(p)) for p in patterns)

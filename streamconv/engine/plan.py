@@ -65,6 +65,11 @@ class Item(Protocol):
         """These rows will not be made again."""
 
 
+def job_folder(output: Path) -> Path:
+    """Where the unfinished job for ``output`` is, if there is one."""
+    return output.with_name(output.name + ".streamconv")
+
+
 @dataclass(frozen=True)
 class OutputFile:
     """One file of the output.
@@ -136,7 +141,7 @@ class Plan:
     @property
     def job_dir(self) -> Path:
         """Folder that holds the unfinished job."""
-        return self.output.with_name(self.output.name + ".streamconv")
+        return job_folder(self.output)
 
     def part_path(self, index: int) -> Path:
         """Where output file ``index`` is while it grows."""

@@ -72,6 +72,8 @@ def test_status_takes_a_name_as_it_is(here: Any, small: Path, tmp_path: Path) ->
     assert here("status", tmp_path / "x?.gguf").code == 66
     streamconv.convert(small, tmp_path / "x[12].gguf", type="f16", split_max_tensors=9)
     assert here("status", tmp_path / "x[12].gguf").code == 0
+    (tmp_path / "merged-v0-00001-of-00002.gguf").write_bytes(b"of another model")
+    assert here("status", tmp_path / "merged-v0.3").code == 66, "it would be a folder"
 
 
 @pytest.mark.parametrize("options", [["--split-max-tensors", "5"], []], ids=["shards", "types"])
