@@ -179,15 +179,17 @@ class Job:
                 if plan.staging.exists():
                     files.remove_tree(plan.staging)
                 _write_plan(plan)
+            else:
+                stack.callback(journal.close)
             # Only a job that had begun to publish may find its own files under their final names.
             publishing = journal is not None and journal.header.state == PUBLISHING and _may_be_published(plan)
             parts = [_open_part(plan, i, publishing, stack, notes) for i in range(len(plan.files))]
             chunks = plan.chunks()
             if journal is None:
                 journal = Journal.create(plan.job_dir / "index.wal", len(chunks), plan.fingerprint, plan.inputs_digest)
+                stack.callback(journal.close)
             elif not (plan.job_dir / "plan.json").exists():
                 _write_plan(plan)
-            stack.callback(journal.close)
             job = cls(plan, journal, parts, {}, notes, force, stack)
             if not fresh:
                 job._trust(chunks, verify if not notes else "all", progress)

@@ -132,3 +132,22 @@ def test_an_index_gets_its_name_where_there_are_no_hard_links(
     monkeypatch.setattr(os, "link", refused)
     finish(job.Job.open(make_plan(tmp_path, toys())))
     assert [p.name for p in tmp_path.iterdir() if p.is_file()] == ["out.bin"]
+
+
+def test_looking_at_a_folder_again_leaves_no_file_open(
+    opened: list[job.Job], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = make_plan(tmp_path, toys())
+    job.Job.open(plan).close()
+    before = len(os.listdir("/dev/fd"))
+
+    def gone(_path: Path, *, create: bool) -> int:
+        raise files.NameInTheWay("gone")
+
+    real = files.open_for_writing
+    monkeypatch.setattr(
+        files, "open_for_writing", lambda p, create: (gone if p.suffix == ".part" else real)(p, create=create)
+    )
+    with pytest.raises(Locked, match="another process is at work"):
+        job.Job.open(plan)
+    assert len(os.listdir("/dev/fd")) == before
