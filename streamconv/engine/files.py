@@ -29,6 +29,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ..errors import CannotCreate, NoPermission, StreamconvError, WriteFailed
+from ..ownership import folder_fault, open_regular
 
 _ZEROS_LIMIT = 1 << 30
 _DARWIN = sys.platform == "darwin"
@@ -69,6 +70,30 @@ def make_dir(path: Path, mode: int = 0o700) -> None:
         sync_dir(path.parent)
 
 
+def own_dir(path: Path) -> None:
+    """Create the folder ``path``, for this user only, or make sure that the one that is there is ours.
+
+    Raises
+    ------
+    NoPermission : it is a link, belongs to somebody else, or others can write to it
+    """
+    make_dir(path)
+    with _guard(path, "cannot look at the folder"):
+        fault = folder_fault(path)
+        if fault:  # on a filesystem without owners and modes, ours would look so too
+            probe = path.with_name(f".{path.name[:200]}.{os.urandom(4).hex()}")
+            os.mkdir(probe, 0o700)
+            try:
+                fault = folder_fault(path, os.lstat(probe))
+            finally:
+                os.rmdir(probe)
+    if fault:
+        raise NoPermission(
+            f"{path} {fault}",
+            "Somebody else may have put it there: look at it, and remove it or choose another output.",
+        )
+
+
 def make_dirs(path: Path) -> None:
     """Create the folder ``path`` and those above it that are missing; readable by others as the umask has it."""
     for folder in reversed([path, *path.parents]):
@@ -77,16 +102,21 @@ def make_dirs(path: Path) -> None:
 
 
 def open_for_writing(path: Path, *, create: bool) -> int:
-    """A file descriptor for reading and writing; with ``create`` the file must not exist yet."""
-    flags = os.O_RDWR | os.O_CLOEXEC | (os.O_CREAT | os.O_EXCL if create else 0)
+    """A file descriptor for reading and writing; with ``create`` the file must not exist yet.
+
+    Raises
+    ------
+    NoPermission : what is there is not a regular file of ours with one name; see ``ownership``
+    """
+    flags = os.O_RDWR | (os.O_CREAT | os.O_EXCL if create else 0)
     with _guard(path, "cannot create" if create else "cannot open"):
-        return os.open(path, flags, 0o666)
+        return open_regular(path, flags)
 
 
 def open_or_create(path: Path) -> int:
-    """A file descriptor for reading and writing, of the file that is there or of a new empty one."""
+    """A file descriptor for reading and writing, of the file that is there (see ``open_for_writing``) or of a new empty one."""
     with _guard(path, "cannot open"):
-        return os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_CREAT, 0o666)
+        return open_regular(path, os.O_RDWR | os.O_CREAT)
 
 
 def allocate(fd: int, size: int, path: Path) -> None:
