@@ -241,6 +241,8 @@ def make_parser() -> argparse.ArgumentParser:
     add("--nice", action="store_true", help="lowest priority for processor and disk")
     status = command("status", "show how far the job for OUT is")
     status.add_argument("output", metavar="OUT", help="the name given to convert")
+    verify = command("verify", "read a finished output again and compare every byte with its record")
+    verify.add_argument("output", metavar="OUT", help="the name given to convert, or one file of the output")
     inspect = command("inspect", "list tensors, metadata and tokenizer of a model")
     inspect.add_argument("source", metavar="SRC", help=_SOURCE)
     _hub(inspect)
