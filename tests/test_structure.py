@@ -49,8 +49,8 @@ WRITERS = {
     "write_text",
     "write_bytes",
 }
-#: the one seam for writes, and the cache that only deletes what is damaged
-MAY_WRITE = {"engine/files.py", "quant/cache.py"}
+#: the one seam for writes, what only tries, and the cache that only deletes what is damaged
+MAY_WRITE = {"engine/files.py", "engine/trials.py", "quant/cache.py"}
 
 
 def modules() -> dict[str, Path]:

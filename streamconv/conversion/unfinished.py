@@ -26,9 +26,15 @@ def check_name(output: str | os.PathLike[str]) -> Path:
 
 
 def recorded_plan(output: Path) -> dict[str, Any]:
-    """The ``plan.json`` of the unfinished job for ``output``; {} where there is none or it is damaged."""
+    """The ``plan.json`` of the unfinished job for ``output``; {} where there is none or it is damaged.
+
+    Errors: NoPermission where the job folder is not ours.
+    """
+    folder = job_folder(output)
+    if os.path.lexists(folder):
+        files.require_own_dir(folder)
     try:
-        record = json.loads(files.read_own(job_folder(output) / "plan.json") or b"{}")
+        record = json.loads(files.read_own(folder / "plan.json") or b"{}")
     except ValueError:
         return {}
     return record if isinstance(record, dict) else {}
@@ -45,6 +51,7 @@ def status(output: str | os.PathLike[str]) -> dict[str, Any]:
     ------
     UsageError : no output can have this name
     InputMissing : there is neither such an output nor a job for it
+    NoPermission : the job belongs to somebody else
 
     Notes
     -----

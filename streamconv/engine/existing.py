@@ -155,6 +155,7 @@ class _Look:
                 self.found.ours[path] = there
             if path in planned:
                 self.found.there[path] = there
+            if path in planned or mine:
                 self._check_sticky(path, there)
             if (mine or path in planned) and not (mine and published):
                 self._in_the_way(path, what, "--update" if mine else "--force", self._hint(path, mine))
@@ -293,4 +294,4 @@ def older_files(plan: Plan, folder: Path) -> dict[Path, FileRecord | None]:
 def write_renewed(existing: Existing) -> None:
     """Remember that inputs have the same contents under new times."""
     for output, record in existing.renewed:
-        files.write_atomically(record_path(output), record.text())
+        files.write_atomically(record_path(output), record.text(), files.PRIVATE)

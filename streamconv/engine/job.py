@@ -18,10 +18,10 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
-from pathlib import Path
 
-from ..errors import CannotCreate, InputChanged, Locked, PlanDiffers, WriteFailed
+from ..errors import CannotCreate, InputChanged, Locked, NoPermission, PlanDiffers, StreamconvError, WriteFailed
 from . import files, publishing
+from .clearing import empty, leave_nothing, refuse_what_no_rename_reaches
 from .existing import Existing, look
 from .journal import CLEAN, PUBLISHING, Journal, Stamp, read_progress
 from .lock import JobLock
@@ -74,6 +74,7 @@ class Job:
     """
 
     plan: Plan
+    lock: JobLock
     journal: Journal
     part_fds: list[int]
     done: dict[int, Stamp]
@@ -109,16 +110,22 @@ class Job:
         Locked, PlanDiffers, InputChanged, CannotCreate, WriteFailed
         NoPermission : the folder, or a file in it, is not ours alone
         """
+        if os.path.lexists(plan.job_dir):
+            files.require_own_dir(plan.job_dir)
         if not (force or update or anew):
             read_progress(plan.job_dir / "index.wal")  # raises what would be raised below, before the lock is written
         with ExitStack() as stack:
             files.own_dir(plan.job_dir)
             lock = JobLock(plan.job_dir / "lock")
             stack.callback(lock.close)
-            _refuse_what_no_rename_reaches(plan)
+            try:
+                refuse_what_no_rename_reaches(plan)
+            except StreamconvError:
+                leave_nothing(plan.job_dir)
+                raise
             for pause in [*_PAUSES, None]:
                 try:
-                    job = cls._enter(plan, force, update, anew, verify, progress)
+                    job = cls._enter(plan, lock, force, update, anew, verify, progress)
                     break
                 except files.NameInTheWay as e:  # where locks do nothing, others may be setting up the same folder
                     if pause is None:
@@ -130,7 +137,14 @@ class Job:
 
     @classmethod
     def _enter(
-        cls, plan: Plan, force: bool, update: bool, anew: bool, verify: str, progress: Callable[[int], None] | None
+        cls,
+        plan: Plan,
+        lock: JobLock,
+        force: bool,
+        update: bool,
+        anew: bool,
+        verify: str,
+        progress: Callable[[int], None] | None,
     ) -> Job:
         """Set up the locked job folder, or take over what is there."""
         with ExitStack() as stack:
@@ -142,7 +156,7 @@ class Job:
                 journal = None
             fresh = journal is None
             if journal is None:
-                _empty(plan.job_dir, besides=plan.job_dir / "lock")
+                empty(plan.job_dir, besides=plan.job_dir / "lock")
                 _write_plan(plan)
             else:
                 stack.callback(journal.close)
@@ -155,7 +169,7 @@ class Job:
                 stack.callback(journal.close)
             elif not (plan.job_dir / "plan.json").exists():
                 _write_plan(plan)
-            job = cls(plan, journal, parts, {}, notes, force, update, stack)
+            job = cls(plan, lock, journal, parts, {}, notes, force, update, stack)
             if not fresh:
                 job._trust(chunks, verify if not notes else "all", progress)
                 if journal.header.inputs not in (plan.inputs_digest, bytes(16)):
@@ -275,9 +289,11 @@ class Job:
             files.drop_cache(fd)
             if os.fstat(fd).st_size != f.size or files.pread_exactly(fd, len(f.header), 0, path) != f.header:
                 raise WriteFailed(f"{path} does not hold what was written to it", "Check the disk; then run again.")
+        self.confirm()  # syncs take long
         publishing.write_records(self.plan, self.part_fds, self.plan.chunks(), self.journal.stamps())
         publishing.place(self.plan, self.part_fds, existing, self.confirm)
-        publishing.settle(self.plan.job_dir)
+        if self.lock.is_held():
+            publishing.settle(self.plan.job_dir)
         self.discard()
 
     def check_contents(self) -> None:
@@ -293,9 +309,10 @@ class Job:
             raise InputChanged(f"the input of tensor {changed[0].item.name} changed while it was being read")
 
     def discard(self) -> None:
-        """Remove what is in the job folder; ``close`` removes the folder."""
+        """Remove what is in the job folder, if it is still that of this run; ``close`` removes the folder."""
         with suppress(files.NameInTheWay):  # where locks do nothing, others may be setting up the folder again
-            _empty(self.plan.job_dir)
+            if self.lock.is_held():
+                empty(self.plan.job_dir)
         self._discarded = True
 
     def close(self) -> None:
@@ -306,48 +323,23 @@ class Job:
 
 
 def leftover(plan: Plan) -> None:
-    """Remove the folder of a job whose output was published just before the process died; that of another plan stays."""
+    """Remove the folder of a job whose output was published just before the process died; that of another plan or user stays."""
+    if not plan.job_dir.is_dir():
+        return
     try:
+        files.require_own_dir(plan.job_dir)
         found = read_progress(plan.job_dir / "index.wal")
-    except PlanDiffers:
+    except (PlanDiffers, NoPermission):
         return
-    if not plan.job_dir.is_dir() or (found is not None and found[0].fingerprint != plan.fingerprint):
+    if found is not None and found[0].fingerprint != plan.fingerprint:
         return
-    files.own_dir(plan.job_dir)
     lock = JobLock(plan.job_dir / "lock")
     try:
         publishing.settle(plan.job_dir)
-        _empty(plan.job_dir)
+        empty(plan.job_dir)
     finally:
         lock.close()
     files.remove_if_empty(plan.job_dir)
-
-
-#: what a job folder may hold, as patterns; nothing else in it is ours to remove
-_OURS = ("index.wal", "plan.json", "*.tmp", "data-*.part", "old-*", "records/*", "replaced.json")
-_OUR_FOLDERS = ("records", "probe.*/full", "probe.*", "old")
-
-
-def _empty(folder: Path, besides: Path | None = None) -> None:
-    """Remove what is in a job folder, the lock last: while it is there, nobody else begins in the same folder."""
-    for path in [p for pattern in _OURS for p in sorted(folder.glob(pattern))]:
-        files.remove_file(path)
-    if (folder / "out").is_dir():
-        files.remove_tree(folder / "out")
-    for path in [p for pattern in _OUR_FOLDERS for p in folder.glob(pattern)]:
-        files.remove_if_empty(path)
-    if besides is None:
-        files.remove_file(folder / "lock")
-
-
-def _refuse_what_no_rename_reaches(plan: Plan) -> None:
-    """CannotCreate where the result could not get its name in the end, before any work is done for it."""
-    for path in [plan.folder] if plan.folder is not None else [f.path for f in plan.files]:
-        fault = files.rename_fault(plan.job_dir, path)
-        if fault:
-            raise CannotCreate(
-                f"{path} could not be given to the finished output: {fault}", "Choose another name or folder."
-            )
 
 
 def _unfinished(plan: Plan, discard: bool, notes: list[str]) -> Journal | None:
@@ -389,9 +381,9 @@ def _open_part(plan: Plan, index: int, placed: bool, stack: ExitStack, notes: li
     if placed and publishing.is_placed(plan, index):
         return -1
     fresh = not path.exists()
-    if fresh and plan.folder is not None:
+    if plan.folder is not None:
         for folder in reversed([p for p in path.parents if p.is_relative_to(plan.staging)]):
-            files.make_dir(folder, mode=0o777)
+            files.make_dir(folder, mode=0o777)  # also says when it is a link to elsewhere
     fd = files.open_for_writing(path, create=fresh)
     stack.callback(os.close, fd)
     if not fresh and os.fstat(fd).st_size != size:
@@ -408,7 +400,8 @@ def _open_part(plan: Plan, index: int, placed: bool, stack: ExitStack, notes: li
 
 def _write_plan(plan: Plan) -> None:
     record = {**plan.description, "fingerprint": plan.fingerprint.hex(), "inputs": list(plan.inputs)}
-    files.write_atomically(plan.job_dir / "plan.json", json.dumps(record, indent=1, sort_keys=True) + "\n")
+    text = json.dumps(record, indent=1, sort_keys=True) + "\n"
+    files.write_atomically(plan.job_dir / "plan.json", text, files.PRIVATE)
 
 
 def _recorded(plan: Plan) -> dict[str, object]:

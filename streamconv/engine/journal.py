@@ -26,10 +26,10 @@ import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from glob import escape
 from pathlib import Path
 
 from ..errors import PlanDiffers, StreamconvError, WriteFailed
-from ..ownership import open_regular
 from . import files
 
 _PAGE = 4096
@@ -133,7 +133,7 @@ class Journal:
         salt, nonce = (int.from_bytes(os.urandom(8), "little") | 1 for _ in range(2))
         header = Header(1, RUNNING, n_slots, salt, nonce, 0, fingerprint, inputs)
         temporary = path.with_name(f"{path.name}.{nonce:016x}.tmp")
-        fd = files.open_for_writing(temporary, create=True)
+        fd = files.open_for_writing(temporary, create=True, mode=files.PRIVATE)
         try:
             journal = cls(temporary, fd, header)
             size = 2 * _PAGE + n_slots * _SLOT
@@ -159,7 +159,7 @@ class Journal:
         """
         if not os.path.lexists(path):
             return None
-        fd = files.open_for_writing(path, create=False, twin=f"{path.name}.*.tmp")
+        fd = files.open_for_writing(path, create=False, twin=_twins(path))
         try:
             header = cls._newest_header(fd, path)
             if header is not None and os.fstat(fd).st_size == 2 * _PAGE + header.n_slots * _SLOT:
@@ -300,6 +300,11 @@ class Journal:
             self._fd = -1
 
 
+def _twins(path: Path) -> str:
+    """Pattern of the names that an index has before it gets its own, and beside it where a run was killed just then."""
+    return f"{escape(path.name)}.*.tmp"
+
+
 def read_progress(path: Path) -> tuple[Header, list[Stamp]] | None:
     """Header and valid slots of the index at ``path`` without taking it over; None when it cannot be read.
 
@@ -309,7 +314,7 @@ def read_progress(path: Path) -> tuple[Header, list[Stamp]] | None:
     NoPermission : it is not a file of ours
     """
     try:
-        fd = open_regular(path, os.O_RDONLY, twin=f"{path.name}.*.tmp")
+        fd = files.open_own(path, os.O_RDONLY, twin=_twins(path))
     except OSError:
         return None
     try:

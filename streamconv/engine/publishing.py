@@ -55,7 +55,7 @@ def write_records(plan: Plan, fds: Sequence[int], chunks: Sequence[Chunk], stamp
                 )
             )
         record = Record(output.name, plan.fingerprint.hex(), list(plan.inputs), listed)
-        files.write_atomically(folder / record_path(output).name, record.text())
+        files.write_atomically(folder / record_path(output).name, record.text(), files.PRIVATE)
 
 
 def is_placed(plan: Plan, index: int) -> bool:
@@ -100,7 +100,15 @@ def place(plan: Plan, fds: list[int], existing: Existing, confirm: Callable[[], 
     for numbers in plan.outputs.values():
         first = numbers[0]
         if fds[first] >= 0 and any(os.path.lexists(plan.files[i].path) for i in numbers[1:]):
-            _take_away(plan.files[first].path, existing, plan.job_dir / f"old-{first + 1}.first")
+            confirm()
+            name, aside = plan.files[first].path, plan.job_dir / f"old-{first + 1}.first"
+            _take_away(name, existing, aside)
+            try:
+                confirm()  # the folder that it went to may be another run's by now
+            except Locked:
+                with suppress(CannotCreate):
+                    files.publish_new(aside, name)
+                raise
         for i in reversed(numbers):
             if fds[i] >= 0:
                 confirm()
@@ -158,7 +166,7 @@ def settle(job_dir: Path) -> bool:
     """
     parent, settled = job_dir.parent, False
     folder = job_dir / _RECORDS
-    for path in sorted(folder.glob(".*.streamconv")) if folder.is_dir() else ():
+    for path in sorted(folder.glob(".*.streamconv")) if files.is_folder(folder) else ():
         record = load(path)
         if record is None or not all(f.is_at(p) for p, f in record.paths(parent)):
             continue
@@ -173,7 +181,7 @@ def settle(job_dir: Path) -> bool:
                 if found == facts and (inner or name not in new):
                     files.remove_file(place)
         for old in ("old", "out"):
-            if (job_dir / old).is_dir():
+            if files.is_folder(job_dir / old):
                 _empty_folder(job_dir / old, parent / record.output)
         files.publish(path, parent / path.name)
         settled = True
@@ -186,7 +194,10 @@ def _replaced(job_dir: Path) -> Mapping[str, list[int]]:
         found = json.loads(data or b"{}")
     except ValueError:
         found = {}
-    return found if isinstance(found, dict) else {}
+    named = found if isinstance(found, dict) else {}
+    return {
+        name: facts for name, facts in named.items() if ".." not in Path(name).parts and not Path(name).is_absolute()
+    }
 
 
 def _empty_folder(old: Path, new: Path) -> None:
