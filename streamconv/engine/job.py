@@ -353,7 +353,7 @@ def _unfinished(plan: Plan, discard: bool, notes: list[str]) -> Journal | None:
     try:
         journal = Journal.open(path)
         if journal is None:
-            if path.exists() and not discard:
+            if os.path.lexists(path) and not discard:
                 notes.append("the unfinished job's index was unusable; starting over")
             return None
         if journal.header.fingerprint == plan.fingerprint:
@@ -380,7 +380,7 @@ def _open_part(plan: Plan, index: int, placed: bool, stack: ExitStack, notes: li
     path, size = plan.part_path(index), plan.files[index].size
     if placed and publishing.is_placed(plan, index):
         return -1
-    fresh = not path.exists()
+    fresh = not os.path.lexists(path)
     if plan.folder is not None:
         for folder in reversed([p for p in path.parents if p.is_relative_to(plan.staging)]):
             files.make_dir(folder, mode=0o777)  # also says when it is a link to elsewhere
