@@ -8,6 +8,7 @@ from pathlib import Path
 
 from ..errors import CannotCreate, StreamconvError
 from . import files
+from .lock import JobLock
 from .plan import Plan
 from .record import record_path
 
@@ -16,21 +17,26 @@ _FILES = {"": ("index.wal", "plan.json", "*.tmp", "data-*.part", "old-*", "repla
 _FOLDERS = ("records", "probe.*/full", "probe.*", "old")
 
 
-def empty(folder: Path, besides: Path | None = None) -> None:
+def empty(folder: Path, lock: JobLock, *, also_lock: bool) -> None:
     """Remove what is in a job folder, the lock last: while it is there, nobody else begins in the same folder.
 
     Links to folders are not followed; they stay, and so does whatever else is no file or folder of a job.
+
+    Parameters
+    ----------
+    lock : that of the folder; nothing is removed from one that came in its place
     """
     for inner, patterns in _FILES.items():
         if files.is_folder(folder / inner):
             for path in sorted({p for pattern in patterns for p in (folder / inner).glob(pattern)}):
-                files.remove_file(path)
-    if files.is_folder(folder / "out"):
+                if lock.is_held():
+                    files.remove_file(path)
+    if files.is_folder(folder / "out") and lock.is_held():
         files.remove_tree(folder / "out")
     for path in [p for pattern in _FOLDERS for p in folder.glob(pattern)]:
-        if files.is_folder(path.parent) and files.is_folder(path):
+        if files.is_folder(path.parent) and files.is_folder(path) and lock.is_held():
             files.remove_if_empty(path)
-    if besides is None:
+    if also_lock and lock.is_held():
         files.remove_file(folder / "lock")
 
 

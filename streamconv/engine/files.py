@@ -249,13 +249,10 @@ def _linked(part: Path, final: Path) -> bool:
 
 
 def publish_over(part: Path, final: Path, expected: os.stat_result, aside: Path) -> None:
-    """Give ``part``, a file or a folder, the name ``final``; what had it, which must be what ``expected`` says, gets ``aside``.
+    """Give ``part``, a file or a folder, the name ``final``; what had it must be what ``expected`` says.
 
-    One step where the system can exchange names, so that ``final`` is there at every moment; else two.
-
-    Parameters
-    ----------
-    aside : a name in the folder of ``part`` that is not there
+    Where the system can exchange names, that gets the name ``part``, and ``final`` is there at every moment; else it gets
+    ``aside`` first, a name in the folder of ``part`` that is not there.
 
     Raises
     ------
@@ -265,30 +262,36 @@ def publish_over(part: Path, final: Path, expected: os.stat_result, aside: Path)
         exchanged = rename_with(EXCHANGE, part, final)
         if not exchanged:
             os.rename(final, aside)
-        old = part if exchanged else aside
-        found = os.lstat(old)
+        found = os.lstat(part if exchanged else aside)
         same = os.path.samestat(found, expected) and (
             stat.S_ISDIR(found.st_mode)
             or (found.st_size, found.st_mtime_ns) == (expected.st_size, expected.st_mtime_ns)
         )
+        try:
+            if same and not exchanged:
+                os.rename(part, final)
+        except OSError:
+            os.rename(aside, final)
+            raise
         if not same:
-            _back(exchanged, part, final, aside)
+            rename_with(EXCHANGE, part, final) if exchanged else os.rename(aside, final)
             raise CannotCreate(
                 f"{final} was replaced by something else just now, which stays as it is",
                 "Look at it; then choose another name, or run the same command again.",
             )
-        try:
-            os.rename(part, aside if exchanged else final)
-        except OSError:
-            _back(exchanged, part, final, aside)
-            raise
     sync_dir(part.parent)
     sync_dir(final.parent)
 
 
-def _back(exchanged: bool, part: Path, final: Path, aside: Path) -> None:
-    """As it was before ``publish_over`` began."""
-    rename_with(EXCHANGE, part, final) if exchanged else os.rename(aside, final)
+def take_back(part: Path, final: Path, aside: Path) -> None:
+    """Undo ``publish_over`` or ``publish_new``, as far as names have not been taken since."""
+    if os.path.lexists(part):
+        with guard(final, _NAMING, is_rename=True):
+            rename_with(EXCHANGE, part, final)
+    else:
+        publish_new(final, part)
+        if os.path.lexists(aside):
+            publish_new(aside, final)
 
 
 def link(target: Path, path: Path) -> None:

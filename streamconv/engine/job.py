@@ -156,7 +156,7 @@ class Job:
                 journal = None
             fresh = journal is None
             if journal is None:
-                empty(plan.job_dir, besides=plan.job_dir / "lock")
+                empty(plan.job_dir, lock, also_lock=False)
                 _write_plan(plan)
             else:
                 stack.callback(journal.close)
@@ -311,8 +311,7 @@ class Job:
     def discard(self) -> None:
         """Remove what is in the job folder, if it is still that of this run; ``close`` removes the folder."""
         with suppress(files.NameInTheWay):  # where locks do nothing, others may be setting up the folder again
-            if self.lock.is_held():
-                empty(self.plan.job_dir)
+            empty(self.plan.job_dir, self.lock, also_lock=True)
         self._discarded = True
 
     def close(self) -> None:
@@ -336,7 +335,7 @@ def leftover(plan: Plan) -> None:
     lock = JobLock(plan.job_dir / "lock")
     try:
         publishing.settle(plan.job_dir)
-        empty(plan.job_dir)
+        empty(plan.job_dir, lock, also_lock=True)
     finally:
         lock.close()
     files.remove_if_empty(plan.job_dir)

@@ -2,7 +2,8 @@
 
     records/.NAME.streamconv   what the record of each output will be; tells a later run which files have their names already
     replaced.json              files of earlier outputs that may go: name -> size, mtime, inode
-    old-N, old                 what lost its name to the output, until all is in place
+    old-N, old                 what lost its name to the output, until all is in place; where names can be exchanged, it has
+                               the name of the part instead
 
 1. Headers are written and synced, then the two records above.
 2. Of shards that replace others of the same names, the first loses its name first and gets it back last, so that no mixture of
@@ -152,9 +153,7 @@ def _check(plan: Plan, numbers: Iterable[int], fds: list[int], undo: Callable[[]
 
 def _undo(part: Path, final: Path, aside: Path) -> None:
     with suppress(CannotCreate):
-        files.publish_new(final, part)
-        if os.path.lexists(aside):
-            files.publish_new(aside, final)
+        files.take_back(part, final, aside)
 
 
 def settle(job_dir: Path) -> bool:
