@@ -16,7 +16,17 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any, NoReturn
 
-from .errors import Interrupted, Stopped, StreamconvError, UsageError, WriteFailed
+from .errors import (
+    CannotCreate,
+    Interrupted,
+    Stopped,
+    StreamconvError,
+    TryAgain,
+    UsageError,
+    WriteFailed,
+    exhausted,
+    unreadable,
+)
 
 #: a full disk, a spent quota, a limit of the shell
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -261,6 +271,29 @@ def _ensure_standard_streams() -> None:
             setattr(sys, name, os.fdopen(fd, "r" if fd == 0 else "w", encoding="utf-8", closefd=False))
 
 
+def _allow_many_files() -> None:
+    """Raise the limit on open files as far as this user may: every shard of every model is open while it is read."""
+    with suppress(ImportError):
+        import resource
+
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        for most in (hard, 1 << 20, 10240):  # the last ones where "unlimited" is more than the system takes
+            if soft != resource.RLIM_INFINITY and (most > soft or most == resource.RLIM_INFINITY):
+                with suppress(OSError, ValueError):
+                    resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+                    return
+
+
+def _use_no_threads_of_libraries() -> None:
+    """Let numpy's and the tokenizers' libraries start none: they end the process where the system grants too few.
+
+    Nothing is lost: the work is done by kernels and threads of our own.
+    """
+    for name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"):
+        os.environ.setdefault(name, "1")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+
 def _print_anything() -> None:
     """Let a name or a sign that the locale has no letters for come out escaped instead of ending the program."""
     for stream in (sys.stdout, sys.stderr):
@@ -308,6 +341,9 @@ def _main(argv: Sequence[str] | None) -> int:
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     arguments = list(sys.argv[1:] if argv is None else argv)
     debug, as_json = "--debug" in arguments, "--json" in arguments
+    _allow_many_files()
+    _use_no_threads_of_libraries()
+    options = argparse.Namespace()
     try:
         options = make_parser().parse_args(arguments)
         if options.version:
@@ -333,6 +369,8 @@ def _main(argv: Sequence[str] | None) -> int:
     except StreamconvError as e:
         if debug:
             raise
+        if not isinstance(e, TryAgain):  # whatever was met when something ran out
+            e = _with_progress(exhausted(e), e)
         asked_for = isinstance(e, Stopped) and "--quiet" in arguments  # no error: cron would mail it every night
         _report_error(e, as_json, silent=asked_for)
         return e.exit_code
@@ -343,15 +381,36 @@ def _main(argv: Sequence[str] | None) -> int:
     except Exception as e:
         if debug:
             raise
-        if isinstance(e, OSError) and e.errno in _NO_ROOM and e.filename is None:  # files have errors of their own
-            full = WriteFailed(f"the result cannot be printed: {e.strerror}", "Free some space, or print it elsewhere.")
-            _report_error(full, as_json)
-            return full.exit_code
-        bug = StreamconvError(
-            f"unexpected {type(e).__name__}: {e}", "This is a bug of streamconv; run again with --debug and report it."
-        )
-        _report_error(bug, as_json)
-        return bug.exit_code
+        error = exhausted(e) or _error_of_system(e, options) or _bug(e)
+        _report_error(error, as_json)
+        return error.exit_code
+
+
+def _with_progress(error: StreamconvError | None, other: StreamconvError) -> StreamconvError:
+    """``error`` in place of ``other``, if there is one."""
+    if error is None:
+        return other
+    error.progress = other.progress
+    return error
+
+
+def _error_of_system(e: Exception, options: argparse.Namespace) -> StreamconvError | None:
+    """The error of a failed system call that nobody knew how to tell."""
+    if not isinstance(e, OSError):
+        return None
+    if e.errno in _NO_ROOM and e.filename is None:  # files have errors of their own
+        return WriteFailed(f"the result cannot be printed: {e.strerror}", "Free some space, or print it elsewhere.")
+    if e.errno == errno.ENAMETOOLONG:
+        written = (getattr(options, name, None) for name in ("output", "report"))
+        if any(os.path.basename(path) in str(e.filename) for path in written if path):
+            return CannotCreate(f"{e.filename}: no file can have so long a name", "Choose a shorter one.")
+        return unreadable(e.filename, e)
+    return None
+
+
+def _bug(e: Exception) -> StreamconvError:
+    hint = "This is a bug of streamconv; run again with --debug and report it."
+    return StreamconvError(f"unexpected {type(e).__name__}: {e}", hint)
 
 
 def _die_of(signum: int) -> int:

@@ -14,7 +14,7 @@ from typing import Any
 
 from . import conversion, progress
 from .engine.run import Outcome
-from .errors import BadInput, CannotCreate, InputMissing, NoPermission, StreamconvError, UsageError
+from .errors import BadInput, CannotCreate, NoPermission, StreamconvError, UsageError, unreadable
 from .progress import count, duration, size
 
 
@@ -74,11 +74,13 @@ def _rules(path: str | None) -> list[str]:
     if path is None:
         return []
     try:
+        if (
+            Path(path).exists() and not Path(path).is_file()
+        ):  # a device without end, or a pipe that would keep us waiting
+            raise BadInput(f"{path} is not a regular file")
         return Path(path).read_text(encoding="utf-8").split()
-    except PermissionError:
-        raise NoPermission(f"{path} may not be read") from None
     except OSError as e:
-        raise InputMissing(f"{path} cannot be read: {e.strerror}") from None
+        raise unreadable(path, e) from None
     except UnicodeDecodeError as e:
         raise BadInput(f"{path} is not UTF-8 (byte {e.start})") from None
 

@@ -133,8 +133,10 @@ class Bar(Silent):
         """Draw the bar."""
         from tqdm import tqdm
 
+        # Without tqdm's own thread, which watches that the bar moves: starting one may fail, or never return.
+        unwatched: Any = type("Bar", (tqdm,), {"monitor_interval": 0})
         super().start(total_bytes, done_bytes)
-        self._bar = tqdm(
+        self._bar = unwatched(
             total=total_bytes, initial=done_bytes, unit="B", unit_scale=True, unit_divisor=1024, file=self._stream,
             dynamic_ncols=True, mininterval=0.2,
         )  # fmt: skip

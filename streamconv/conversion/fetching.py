@@ -96,7 +96,7 @@ def _fetch(supply: Supply, source: str, reporter: runs.Reporter, everything: boo
 def _wait(supply: Supply, wanted: list[Arriving], stop: runs.StopRequest, model: HubModel) -> None:
     """Until ``wanted`` files are whole, or somebody asks to stop."""
     while not supply.transfer.wait(wanted, 0.1):
-        if not stop.wait(0):
+        if not stop.is_due():
             continue
         where = f"{model} is not complete; what is here is kept"
         if stop.signum:

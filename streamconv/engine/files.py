@@ -28,7 +28,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from ..errors import CannotCreate, NoPermission, StreamconvError, WriteFailed
+from ..errors import CannotCreate, NoPermission, StreamconvError, WriteFailed, exhausted
 
 _ZEROS_LIMIT = 1 << 30
 _DARWIN = sys.platform == "darwin"
@@ -40,6 +40,9 @@ class NameInTheWay(CannotCreate):
 
 def _fail(e: OSError, path: Path, what: str, needed_bytes: int = 0, is_open: bool = False) -> StreamconvError:
     """The user's error for a failed system call on ``path``."""
+    ran_out = None if is_open else exhausted(e)  # of a file that is open: a failed write, whatever the reason
+    if ran_out is not None:
+        return ran_out
     reason = os.strerror(e.errno) if e.errno else str(e)
     # To a file that could be opened for writing, EROFS means that the kernel gave up on a failing disk.
     if not is_open and e.errno in (errno.EACCES, errno.EPERM, errno.EROFS):

@@ -21,7 +21,7 @@ from pathlib import Path
 
 import xxhash
 
-from ..errors import CannotCreate, InputChanged, Locked, PlanDiffers, WriteFailed
+from ..errors import CannotCreate, InputChanged, Locked, PlanDiffers, WriteFailed, exhausted
 from . import files
 from .journal import CLEAN, PUBLISHED, PUBLISHING, Journal, Stamp, read_progress
 from .lock import JobLock
@@ -47,7 +47,9 @@ def is_published(plan: Plan, index: int) -> bool:
                 os.fstat(got.fileno()).st_size == f.size
                 and files.pread_exactly(got.fileno(), len(f.header), 0, f.path) == f.header
             )
-    except (OSError, WriteFailed):
+    except (OSError, WriteFailed) as e:
+        if ran_out := exhausted(e):  # which tells nothing of the file
+            raise ran_out from None
         return False
 
 
@@ -311,6 +313,10 @@ class Job:
         with suppress(files.NameInTheWay):  # where locks do nothing, others may be setting up the folder again
             _empty(self.plan.job_dir)
         self._discarded = True
+
+    def abandon(self) -> None:
+        """Leave everything open and locked until the process ends: threads that do not end may write to these files."""
+        self._resources.pop_all()
 
     def close(self) -> None:
         """Release everything; the job stays as it is."""

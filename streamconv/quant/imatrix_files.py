@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import BadInput, InputMissing, NoPermission
+from ..errors import BadInput, InputMissing, unreadable
 from ..metadata import VALUE_TYPES
 from ..rows import Bytes, Floats
 
@@ -81,10 +81,8 @@ class _Cursor:
             self.data: Bytes = np.asarray(np.memmap(path, np.uint8, "r")) if size else np.empty(0, np.uint8)
         except FileNotFoundError:
             raise InputMissing(f"there is no importance matrix {path}") from None
-        except PermissionError:
-            raise NoPermission(f"{path} cannot be read") from None
         except OSError as e:
-            raise BadInput(f"{path} cannot be read as an importance matrix: {e.strerror}") from None
+            raise unreadable(path, e) from None
 
     def bad(self, what: str, at: int | None = None) -> BadInput:
         return BadInput(f"{self.path} is damaged at byte {self.at if at is None else at}: {what}")

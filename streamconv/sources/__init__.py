@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from ..errors import BadInput, InputMissing, NoPermission
+from ..errors import BadInput, InputMissing, unreadable
 from .checkpoint import Checkpoint, InputFile, read_object
 from .folder import Shard, open_folder, open_index, refuse_meta, safetensors_shard, torch_shard
 from .gguf import GgufFile, open_gguf, read_gguf, read_splits
@@ -42,9 +42,9 @@ def open_checkpoint(path: str | os.PathLike[str], io: IoMode = "mmap", weights: 
     path = Path(path)
     try:
         is_folder, exists = path.is_dir(), path.exists()
-    except PermissionError:
-        raise NoPermission(f"{path} may not be read") from None
-    except (OSError, ValueError) as e:
+    except OSError as e:
+        raise unreadable(path, e) from None
+    except ValueError as e:
         raise BadInput(f"{str(path)!r} cannot be a path: {e}") from None
     if not exists:
         raise InputMissing(f"{path} is not there", _HINT)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..errors import BadInput, InputChanged, InputMissing, NoPermission
+from ..errors import BadInput, InputChanged, unreadable
 from ..metadata import Metadata
 from ..rows import RowSource
 from .hostile_json import MAX_JSON_BYTES, NotJson, parse_json, texts
@@ -164,10 +164,8 @@ def read_object(path: Path) -> dict[str, Any]:
             raise BadInput(f"{path} is not a regular file")
         with path.open("rb") as file:
             data = file.read(MAX_JSON_BYTES + 1)
-    except FileNotFoundError:
-        raise InputMissing(f"{path} is not there") from None
-    except PermissionError:
-        raise NoPermission(f"{path} may not be read") from None
+    except OSError as e:
+        raise unreadable(path, e) from None
     value = _object(data, path)
     if _HALF_PAIR.search(data):  # rarely, and then mostly whole pairs
         try:

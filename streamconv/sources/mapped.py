@@ -18,7 +18,7 @@ from typing import Literal
 import numpy as np
 import xxhash
 
-from ..errors import BadInput, InputChanged, InputMissing, NoPermission
+from ..errors import BadInput, InputChanged, NoResources, exhausted, unreadable
 from ..rows import Bytes
 from .checkpoint import InputFile
 
@@ -29,6 +29,7 @@ _SAMPLE_BYTES = 4096
 _SAMPLES = 18
 #: bytes of one hint; see ``MappedFile.prefetch``
 _PREFETCH_BYTES = 512 << 10
+_UNMAPPED = "Read it with --io=pread, or allow more memory (ulimit -v)."
 
 
 class MappedFile:
@@ -39,7 +40,7 @@ class MappedFile:
     path : the file; symbolic links are followed
     io : ``mmap`` hands out views of the page cache, ``pread`` copies
 
-    Errors: InputMissing, NoPermission, or BadInput for what is not a regular file.
+    Errors: InputMissing, NoPermission, NoResources, or BadInput for what is not a regular file.
     All methods may be called from several threads. The descriptor closes with the last reference; views keep the mapping.
     """
 
@@ -59,6 +60,9 @@ class MappedFile:
             try:
                 self._map = mmap.mmap(self._fd, self.size, access=mmap.ACCESS_READ)
             except OSError as e:
+                ran_out = exhausted(e)  # of addresses: --io=pread takes none
+                if ran_out is not None:
+                    raise NoResources(f"{path} cannot be mapped: {ran_out.message}", _UNMAPPED) from None
                 raise BadInput(f"{path} cannot be mapped: {e.strerror}", "Read it with --io=pread.") from None
             self._bytes = np.frombuffer(self._map, np.uint8)
 
@@ -87,7 +91,9 @@ class MappedFile:
             try:
                 n = os.preadv(self._fd, [buffer[done:]], offset + done)
             except OSError as e:
-                raise BadInput(f"{self.path} cannot be read at byte {offset + done}: {e.strerror}") from None
+                raise exhausted(e) or BadInput(
+                    f"{self.path} cannot be read at byte {offset + done}: {e.strerror}"
+                ) from None
             if not n:
                 raise InputChanged(f"{self.path} now ends at byte {offset + done}, it had {self.size} bytes")
             done += n
@@ -163,12 +169,8 @@ def _open(path: Path) -> int:
     try:
         # O_NONBLOCK: a pipe in place of a file must not hang us before we can refuse it.
         return os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-    except FileNotFoundError:
-        raise InputMissing(f"{path} is not there") from None
-    except PermissionError:
-        raise NoPermission(f"{path} may not be read") from None
     except (OSError, ValueError) as e:
-        raise BadInput(f"{path} cannot be opened: {e}") from None
+        raise unreadable(path, e) from None
 
 
 def _identity(status: os.stat_result) -> tuple[int, int, int, int]:

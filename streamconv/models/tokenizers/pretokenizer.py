@@ -18,7 +18,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from ...errors import BadInput, StreamconvError, UsageError
+from ...errors import BadInput, StreamconvError, UsageError, exhausted
 from .files import TokenizerFiles
 
 _DATA = Path(__file__).parent.parent / "data" / "pretokenizers.json"
@@ -97,7 +97,7 @@ class Detection:
                 stderr=subprocess.DEVNULL,
             )
         except OSError as e:
-            raise StreamconvError(f"{sys.executable} cannot be started: {e.strerror}") from None
+            raise exhausted(e) or StreamconvError(f"{sys.executable} cannot be started: {e.strerror}") from None
 
     def __enter__(self) -> Detection:
         return self
