@@ -402,10 +402,16 @@ def _error_of_system(e: Exception, options: argparse.Namespace) -> StreamconvErr
         return WriteFailed(f"the result cannot be printed: {e.strerror}", "Free some space, or print it elsewhere.")
     if e.errno == errno.ENAMETOOLONG:
         written = (getattr(options, name, None) for name in ("output", "report"))
-        if any(os.path.basename(path) in str(e.filename) for path in written if path):
+        if any(_is_about(path, os.path.abspath(str(e.filename))) for path in written if path):
             return CannotCreate(f"{e.filename}: no file can have so long a name", "Choose a shorter one.")
         return unreadable(e.filename, e)
     return None
+
+
+def _is_about(output: str, path: str) -> bool:
+    """Whether ``path`` is ``output``, a folder above it, or what lies in or beside it under a name that begins with its."""
+    begins = os.path.abspath(output).partition("{type}")[0].removesuffix(".gguf")
+    return path.startswith(begins) or begins.startswith(path)
 
 
 def _bug(e: Exception) -> StreamconvError:

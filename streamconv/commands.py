@@ -8,7 +8,7 @@ import os
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -119,6 +119,8 @@ def _check_report(path: str) -> None:
         raise CannotCreate(f"{path}: the folder of the report is not there", f"Create it first: mkdir -p {folder}")
     if not os.access(folder, os.W_OK | os.X_OK):
         raise NoPermission(f"{path}: the folder of the report may not be written")
+    with suppress(FileNotFoundError):
+        os.lstat(f"{path}.{'0' * 8}.tmp")  # written first, under a name of this length
 
 
 @contextmanager

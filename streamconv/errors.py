@@ -166,6 +166,13 @@ def exhausted(error: BaseException) -> NoResources | None:
     return None
 
 
+def raise_exhausted(error: BaseException) -> None:
+    """Raise what ran out, if something did: then ``error`` tells nothing of the file that it was met at."""
+    found = exhausted(error)
+    if found is not None:
+        raise found from None
+
+
 def _ran_out(e: BaseException) -> NoResources | None:
     if isinstance(e, NoResources):
         return e

@@ -21,7 +21,7 @@ from pathlib import Path
 
 import xxhash
 
-from ..errors import CannotCreate, InputChanged, Locked, PlanDiffers, WriteFailed, exhausted
+from ..errors import CannotCreate, InputChanged, Locked, PlanDiffers, WriteFailed, raise_exhausted
 from . import files
 from .journal import CLEAN, PUBLISHED, PUBLISHING, Journal, Stamp, read_progress
 from .lock import JobLock
@@ -43,13 +43,10 @@ def is_published(plan: Plan, index: int) -> bool:
     f = plan.files[index]
     try:
         with open(f.path, "rb", buffering=0) as got:
-            return (
-                os.fstat(got.fileno()).st_size == f.size
-                and files.pread_exactly(got.fileno(), len(f.header), 0, f.path) == f.header
-            )
+            header = files.pread_exactly(got.fileno(), len(f.header), 0, f.path)
+            return header == f.header and os.fstat(got.fileno()).st_size == f.size
     except (OSError, WriteFailed) as e:
-        if ran_out := exhausted(e):  # which tells nothing of the file
-            raise ran_out from None
+        raise_exhausted(e)
         return False
 
 

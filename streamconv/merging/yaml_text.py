@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from ..errors import BadInput, unreadable
+from ..errors import BadInput, InputMissing, NoPermission
 
 
 class _Loader(yaml.SafeLoader):
@@ -38,11 +38,13 @@ def read_documents(path: Path) -> list[tuple[Any, str]]:
     BadInput : it is not UTF-8, not YAML (names line and column), or holds no document
     """
     try:
-        if path.exists() and not path.is_file():  # a device without end, or a pipe that would keep us waiting
-            raise BadInput(f"{path} is not a regular file")
         raw = path.read_bytes()
+    except FileNotFoundError:
+        raise InputMissing(f"{path} is not there") from None
+    except PermissionError:
+        raise NoPermission(f"{path} may not be read") from None
     except OSError as e:
-        raise unreadable(path, e) from None
+        raise BadInput(f"{path} cannot be read: {e.strerror}") from None
     try:
         text = raw.decode("utf-8-sig")
     except UnicodeDecodeError as e:

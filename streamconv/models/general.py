@@ -14,7 +14,7 @@ from typing import Any
 
 import yaml
 
-from ..errors import BadInput, exhausted
+from ..errors import BadInput, raise_exhausted
 from ..metadata import Metadata
 from ..sources.checkpoint import Checkpoint
 
@@ -288,8 +288,7 @@ def _model_card(checkpoint: Checkpoint, notes: list[str]) -> dict[str, Any]:
         # "no" is Norwegian here, not false; and some cards are indented with tabs
         card = yaml.safe_load(text.replace("- no\n", '- "no"\n').replace("\t", "  "))
     except (yaml.YAMLError, ValueError, RecursionError, OSError, BadInput) as e:
-        if ran_out := exhausted(e):  # that there are too many open files changes no byte
-            raise ran_out from None
+        raise_exhausted(e)
         notes.append(f"README.md's front matter is ignored: {' '.join(str(e).split())}")
         return {}
     return card if isinstance(card, dict) else {}
@@ -320,8 +319,7 @@ def _write_sampling(metadata: Metadata, checkpoint: Checkpoint, given: Mapping[s
     try:
         config = checkpoint.json("generation_config.json") or {}
     except (OSError, BadInput) as e:
-        if ran_out := exhausted(e):
-            raise ran_out from None
+        raise_exhausted(e)
         notes.append(f"generation_config.json is ignored: {e}")
         config = {}
     for key, (type_, spellings) in _SAMPLING.items():

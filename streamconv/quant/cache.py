@@ -29,6 +29,8 @@ from types import ModuleType
 
 import xxhash
 
+from .room import require_room
+
 #: A file that was written after the seal, and less than this ago, may belong to a process that is compiling right now.
 _GRACE_S = 600
 _SEAL = "seal.json"
@@ -51,8 +53,12 @@ def folder() -> Path:
 
 @once
 def compiled(module: str) -> ModuleType:
-    """The module of kernels of that full name. The first one brings numba along, whose cache is then in its place."""
+    """The module of kernels of that full name. The first one brings numba along, whose cache is then in its place.
+
+    MemoryError where there is not enough memory to compile it.
+    """
     folder()
+    require_room()
     return import_module(module)
 
 

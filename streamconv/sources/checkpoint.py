@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..errors import BadInput, InputChanged, unreadable
+from ..errors import BadInput, InputChanged, InputMissing, NoPermission
 from ..metadata import Metadata
 from ..rows import RowSource
 from .hostile_json import MAX_JSON_BYTES, NotJson, parse_json, texts
@@ -164,8 +164,10 @@ def read_object(path: Path) -> dict[str, Any]:
             raise BadInput(f"{path} is not a regular file")
         with path.open("rb") as file:
             data = file.read(MAX_JSON_BYTES + 1)
-    except OSError as e:
-        raise unreadable(path, e) from None
+    except FileNotFoundError:
+        raise InputMissing(f"{path} is not there") from None
+    except PermissionError:
+        raise NoPermission(f"{path} may not be read") from None
     value = _object(data, path)
     if _HALF_PAIR.search(data):  # rarely, and then mostly whole pairs
         try:

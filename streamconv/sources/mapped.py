@@ -7,6 +7,7 @@ instead; then they are errors with a file and an offset.
 
 from __future__ import annotations
 
+import errno
 import mmap
 import os
 import stat
@@ -18,7 +19,7 @@ from typing import Literal
 import numpy as np
 import xxhash
 
-from ..errors import BadInput, InputChanged, NoResources, exhausted, unreadable
+from ..errors import BadInput, InputChanged, NoResources, exhausted, raise_exhausted, unreadable
 from ..rows import Bytes
 from .checkpoint import InputFile
 
@@ -29,7 +30,6 @@ _SAMPLE_BYTES = 4096
 _SAMPLES = 18
 #: bytes of one hint; see ``MappedFile.prefetch``
 _PREFETCH_BYTES = 512 << 10
-_UNMAPPED = "Read it with --io=pread, or allow more memory (ulimit -v)."
 
 
 class MappedFile:
@@ -60,9 +60,11 @@ class MappedFile:
             try:
                 self._map = mmap.mmap(self._fd, self.size, access=mmap.ACCESS_READ)
             except OSError as e:
-                ran_out = exhausted(e)  # of addresses: --io=pread takes none
-                if ran_out is not None:
-                    raise NoResources(f"{path} cannot be mapped: {ran_out.message}", _UNMAPPED) from None
+                if e.errno == errno.ENOMEM:
+                    what = f"{path} cannot be mapped: there are not enough addresses for its {self.size:,} bytes"
+                    raise NoResources(what, "Read it with --io=pread, or allow more memory (ulimit -v).") from None
+                e.filename = str(path)
+                raise_exhausted(e)
                 raise BadInput(f"{path} cannot be mapped: {e.strerror}", "Read it with --io=pread.") from None
             self._bytes = np.frombuffer(self._map, np.uint8)
 
