@@ -27,6 +27,7 @@ from .errors import (
     exhausted,
     unreadable,
 )
+from .room import require_room_for_numpy
 
 #: a full disk, a spent quota, a limit of the shell
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -290,8 +291,8 @@ def _use_no_threads_of_libraries() -> None:
     Nothing is lost: the work is done by kernels and threads of our own.
     """
     for name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"):
-        os.environ.setdefault(name, "1")
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+        os.environ[name] = "1"
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
 
 def _print_anything() -> None:
@@ -358,6 +359,7 @@ def _main(argv: Sequence[str] | None) -> int:
             from .engine.nice import be_nice
 
             be_nice()
+        require_room_for_numpy()
         from . import commands
 
         code = int(getattr(commands, options.command.replace("-", "_"))(options))

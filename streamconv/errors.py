@@ -25,6 +25,9 @@ import errno
 import re
 from collections.abc import Iterator
 
+#: how the loader of shared libraries tells that it got no memory
+_NO_ROOM_FOR_LIBRARY = ".*(?:failed to map segment|[Cc]annot allocate memory).*"
+
 
 class StreamconvError(Exception):
     """Base of all errors that are shown without a traceback.
@@ -180,8 +183,10 @@ def _ran_out(e: BaseException) -> NoResources | None:
     where = f"{e.filename}: " if isinstance(e, OSError) and isinstance(e.filename, str) else ""
     if number in (errno.EMFILE, errno.ENFILE):
         return _no_files(where, whole_system=number == errno.ENFILE)
-    if isinstance(e, MemoryError) or number == errno.ENOMEM:
-        what = f" ({e})" if isinstance(e, MemoryError) and str(e) else ""
+    unloaded = re.search(_NO_ROOM_FOR_LIBRARY, str(e)) if isinstance(e, ImportError | OSError) else None
+    if isinstance(e, MemoryError) or number == errno.ENOMEM or unloaded:
+        text = unloaded[0] if unloaded else str(e) if isinstance(e, MemoryError) else ""
+        what = f" ({text})" if text else ""
         return NoResources(
             f"{where}there is not enough memory{what}",
             "Use fewer --threads or less --ram, or allow more memory (ulimit -v, a container's limit).",

@@ -29,7 +29,7 @@ from types import ModuleType
 
 import xxhash
 
-from .room import require_room
+from ..room import require_room_for_kernels
 
 #: A file that was written after the seal, and less than this ago, may belong to a process that is compiling right now.
 _GRACE_S = 600
@@ -58,7 +58,7 @@ def compiled(module: str) -> ModuleType:
     MemoryError where there is not enough memory to compile it.
     """
     folder()
-    require_room()
+    require_room_for_kernels()
     return import_module(module)
 
 

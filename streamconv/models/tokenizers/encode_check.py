@@ -6,7 +6,7 @@ never gives them back, and it aborts on some damaged files. Imports nothing of o
 Argument : JSON ``{"file": tokenizer.json, "text": str}``, or ``vocab`` and ``merges`` instead of ``file``; with none of
     them tokenizer.json comes through the standard input
 Standard output : JSON ``{"ids": [int], "plain": [int]}``, with and without the special tokens of the template,
-    or ``{"error": str}``
+    or ``{"error": str}``, or ``{"no memory": str}``
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ def encode(request: dict[str, str]) -> dict[str, Any]:
     """Answer one request."""
     try:
         from tokenizers import Tokenizer, models, pre_tokenizers
+    except MemoryError as e:
+        return {"no memory": str(e)}
     except ImportError as e:
         return {"error": f"the Python package tokenizers cannot be imported ({e})"}
     try:
@@ -34,6 +36,8 @@ def encode(request: dict[str, str]) -> dict[str, Any]:
         tokenizer.no_padding()
         with_special = tokenizer.encode(request["text"]).ids
         return {"ids": with_special, "plain": tokenizer.encode(request["text"], add_special_tokens=False).ids}
+    except MemoryError as e:
+        return {"no memory": str(e)}
     except BaseException as e:  # the library's panics derive from BaseException
         return {"error": str(e) or type(e).__name__}
 

@@ -8,6 +8,7 @@ in ``models/data/pretokenizers.json``.
 from __future__ import annotations
 
 import difflib
+import errno
 import hashlib
 import json
 import subprocess
@@ -18,7 +19,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from ...errors import BadInput, StreamconvError, UsageError, exhausted
+from ...errors import BadInput, NoResources, StreamconvError, UsageError, exhausted
 from .files import TokenizerFiles
 
 _DATA = Path(__file__).parent.parent / "data" / "pretokenizers.json"
@@ -97,6 +98,9 @@ class Detection:
                 stderr=subprocess.DEVNULL,
             )
         except OSError as e:
+            if e.errno == errno.EAGAIN:  # from fork
+                what = f"no more processes can be started ({sys.executable})"
+                raise NoResources(what, "Allow more (ulimit -u, a container's limit of processes).") from None
             raise exhausted(e) or StreamconvError(f"{sys.executable} cannot be started: {e.strerror}") from None
 
     def __enter__(self) -> Detection:
@@ -153,6 +157,12 @@ class Detection:
             raise BadInput(
                 f"{self._file} crashes the tokenizers library (exit {code})", "Name its pre-tokenizer: --pre NAME"
             ) from None
+        if "no memory" in answer or exhausted(ImportError(answer.get("error", ""))):
+            what = answer.get("no memory") or answer["error"]
+            raise NoResources(
+                f"{self._file}: there is not enough memory to encode one line ({what})",
+                "Allow more memory (ulimit -v, a container's limit), or name its pre-tokenizer: --pre NAME",
+            )
         if "error" in answer:
             raise BadInput(f"{self._file} cannot be used: {answer['error']}", "Name its pre-tokenizer: --pre NAME")
         return answer
