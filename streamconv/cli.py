@@ -19,6 +19,7 @@ from typing import Any, NoReturn
 from .errors import (
     CannotCreate,
     Interrupted,
+    NoResources,
     Stopped,
     StreamconvError,
     TryAgain,
@@ -328,9 +329,21 @@ def _let_go_of_standard_streams() -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code."""
     try:
-        return _main(argv)
-    finally:
-        _let_go_of_standard_streams()
+        try:
+            return _main(argv)
+        finally:
+            _let_go_of_standard_streams()
+    except MemoryError:  # even for telling what ran out
+        return _without_memory()
+
+
+def _without_memory() -> int:
+    """Say so in a way that needs none; the exit code."""
+    try:
+        os.write(2, b"streamconv: there is not enough memory, not even to say for what\n")
+    except (OSError, MemoryError):
+        return NoResources.exit_code
+    return NoResources.exit_code
 
 
 def _main(argv: Sequence[str] | None) -> int:

@@ -1,4 +1,4 @@
-"""Threads whose end is always seen.
+"""Threads whose end is always seen, and what they share: nothing here waits for a thread that has died.
 
 ``threading.Thread.start`` waits until the new thread says that it runs. One that gets no memory before it can say so leaves
 its starter waiting for ever, and one that dies in its last lines leaves whoever counts on them. Here nothing is waited for at
@@ -107,6 +107,33 @@ class Thread:
             if self._running.acquire(timeout=min(left, _LOOK_SECONDS)):
                 self._running.release()
         return True
+
+
+class Monitor(threading.Condition):
+    """A condition whose lock is given back even where there is no memory: leaving takes none, which of its base it does."""
+
+    def __enter__(self) -> bool:
+        return self.acquire()
+
+    def __exit__(self, kind: object, error: object, trace: object) -> None:
+        self.release()
+
+
+class Flag:
+    """What can be set once and is only looked at: unlike a ``threading.Event`` it has no lock that somebody could hold."""
+
+    __slots__ = ("_is_set",)
+
+    def __init__(self) -> None:
+        self._is_set = False
+
+    def set(self) -> None:
+        """From now on it is."""
+        self._is_set = True
+
+    def is_set(self) -> bool:
+        """Whether it was set."""
+        return self._is_set
 
 
 def spread(work: Callable[[T], None], pieces: Sequence[T], n_threads: int) -> None:

@@ -18,7 +18,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import FrameType
 from typing import Protocol
@@ -28,7 +28,7 @@ import xxhash
 
 from ..errors import Interrupted, Locked, NoResources, Stopped, WriteFailed, exhausted
 from ..rows import Bytes, Floats, Quality, read_while
-from ..threads import Thread
+from ..threads import Flag, Monitor, Thread
 from . import files
 from .budget import Budget
 from .job import Job
@@ -99,7 +99,7 @@ class StopRequest:
 
     def __init__(self, stop_after_s: float | None = None) -> None:
         #: set at the first look after it became due, see ``is_due``
-        self.event = threading.Event()
+        self.event = Flag()
         self.signum = 0
         self._deadline = None if stop_after_s is None else time.monotonic() + stop_after_s
 
@@ -117,7 +117,7 @@ class StopRequest:
             return
 
         def handler(signum: int, _frame: FrameType | None) -> None:
-            self.signum = signum  # no more: it may interrupt this thread in the middle of setting ``event``
+            self.signum = signum
             for s in caught:
                 signal.signal(s, signal.SIG_DFL)
 
@@ -177,12 +177,13 @@ class _Run:
         if supply is not None:
             self.pending.sort(key=lambda bundle: supply.place(bundle[0]))
         self._next = 0
-        self._changed = threading.Condition()
+        self._changed = Monitor()
         self._finished: list[Stamp] = []
         self._finished_bytes = 0
         self._workers = [Thread(self.work, self._notify) for _ in range(min(budget.threads, max(1, len(self.pending))))]
         self._committer = Thread(self.commit, self._notify)
         self._is_committing = False
+        self._asked_at: float | None = None
         self.error: BaseException | None = None
         self.stamps: list[Stamp] = []
 
@@ -311,22 +312,28 @@ class _Run:
             self._start(threads)
         except BaseException as e:  # those that run use files that would be closed under them, so no leaving yet
             self._give_up(e)
-        until: float | None = None
-        while any(t.is_alive() for t in threads):
+        while True:
             try:
-                with self._changed:
-                    self._changed.wait(0.05)  # not for ever: signals are handled between
+                alive = [t for t in threads if t.is_alive()]
+                if not alive:
+                    break
+                alive[-1].join(0.05)  # the committer, which outlives the others; signals are handled between
                 self._look_after(threads)
+                if self._is_stuck():
+                    return False
             except BaseException as e:  # no memory even for that
                 self._give_up(e)
-            if self._is_wanted() or self._is_committing:
-                until = None
-            elif until is None:
-                until = time.monotonic() + _PATIENCE_SECONDS
-            elif time.monotonic() >= until:
-                return False
         self._note_deaths(threads)
         return True
+
+    def _is_stuck(self) -> bool:
+        """Whether threads have been asked to end for so long that they never will."""
+        if self._is_wanted() or (self._is_committing and self._committer.is_alive()):
+            self._asked_at = None
+            return False
+        if self._asked_at is None:
+            self._asked_at = time.monotonic()
+        return time.monotonic() >= self._asked_at + _PATIENCE_SECONDS
 
     def _start(self, threads: Sequence[Thread]) -> None:
         for n, t in enumerate(threads):
@@ -339,7 +346,7 @@ class _Run:
     def _look_after(self, threads: Sequence[Thread]) -> None:
         """See to what none of the threads can see to."""
         self._note_deaths(threads)
-        if self._request.signum:
+        if not self._is_wanted():  # whoever failed may not have come to saying so
             self.stop.set()
         # Workers that wait for an input look at no deadline, but what is fetched meanwhile brings the job forward too.
         if self._supply is not None and self._request.is_due():
@@ -348,13 +355,12 @@ class _Run:
     def _note_deaths(self, threads: Sequence[Thread]) -> None:
         for t in threads:
             if self.error is None and t.failure is not None:
-                self.fail(t.failure)
+                self._give_up(t.failure)
 
     def _give_up(self, error: BaseException) -> None:
-        """``fail`` without memory for it."""
+        """``fail`` of the main thread, which takes neither memory nor a lock that a thread may have died with."""
         self.error = self.error or error
-        with suppress(MemoryError):  # then the threads cannot go on either
-            self.stop.set()
+        self.stop.set()
 
 
 def run(job: Job, budget: Budget, reporter: Reporter, stop: StopRequest, supply: Supply | None = None) -> Outcome:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 from typing import Any, TypeVar
 
 from ..rows import stop_if_unwanted
+from ..threads import Monitor
 
 T = TypeVar("T")
 #: between two looks at whether anybody still wants the result: a thread that died without a word does not say so itself
@@ -17,7 +17,7 @@ class Crew:
     """One thread leads: it calls ``all`` as often as it likes, then ``dismiss``. Any others may call ``help`` meanwhile."""
 
     def __init__(self) -> None:
-        self._changed = threading.Condition()
+        self._changed = Monitor()
         self._work: Callable[[], Any] | None = None
         self._found: list[Any] = []
         self._error: BaseException | None = None
