@@ -34,7 +34,8 @@ from .room import require_room_for_numpy
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _EPILOG = """\
 exit codes: 0 done, 64 usage, 65 bad input data, 66 input missing, 69 network, 70 our bug, 73 cannot create output,
-74 I/O error or disk full, 75 try again (locked, --stop-after reached), 77 permission, 78 plan differs from the unfinished job
+74 I/O error, disk full, or no memory, threads or open files left, 75 try again (locked, --stop-after reached), 77 permission,
+78 plan differs from the unfinished job
 
 Running the same command again goes on where it stopped; when it is done it says so and exits 0 at once.
 """

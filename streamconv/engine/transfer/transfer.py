@@ -57,6 +57,7 @@ class Transfer(Shared):
         self._root = root
         self._locks: dict[Path, JobLock] = {}
         self._threads: list[Thread] = []
+        self._patient_until = 0.0
 
     def add(self, model: str, commit: str, remote: Remote, present: Path | None = None) -> Arriving:
         """One more file, of a commit of a model; looks at what is here of it and changes nothing.
@@ -163,8 +164,8 @@ class Transfer(Shared):
             self.closing = True
             self.changed.notify_all()
         self.origin.abort()
-        until = time.monotonic() + _PATIENCE_SECONDS
-        if not all([t.join(until - time.monotonic()) for t in self._threads]):
+        self._patient_until = self._patient_until or time.monotonic() + _PATIENCE_SECONDS
+        if not all([t.join(self._patient_until - time.monotonic()) for t in self._threads]):
             return
         with self.changed:
             for lock in self._locks.values():
