@@ -292,6 +292,8 @@ def _use_no_threads_of_libraries() -> None:
 
     Nothing is lost: the work is done by kernels and threads of our own.
     """
+    if "numpy" in sys.modules:
+        return  # it has started them, and what is called from there is not our business
     for name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ[name] = "1"
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
