@@ -11,7 +11,9 @@ Not protected against: the owner of a parent folder, who may rename what lies in
 from __future__ import annotations
 
 import errno
+import grp
 import os
+import pwd
 import stat
 from pathlib import Path
 
@@ -49,22 +51,46 @@ def folder_fault(path: Path, like: os.stat_result | None = None) -> str:
     return ""
 
 
-def path_fault(path: Path) -> str:
-    """Why somebody else could replace what is in the folder ``path``, "" where nobody can: it and every folder above it is ours.
+def path_fault(path: Path, *, shared: bool = False) -> str:
+    """Why others could exchange what is in the folder ``path``, "" where nobody can: it and all above it are ours or root's.
 
-    A sticky folder such as /tmp may hold it, as others cannot rename what lies there.
+    Stricter than ``folder_fault``, for what decides which code runs: root trusts nobody else. A link is followed where nobody
+    could have put it there; whoever goes on uses ``os.path.realpath``. A sticky folder such as /tmp may hold the folder, as
+    others cannot rename what lies there, and so may one that is writable for a group of this user alone.
+
+    Parameters
+    ----------
+    shared : ``path`` is only to hold another folder, so it, too, may be sticky
+
+    Raises
+    ------
+    OSError : it is not there, or may not be looked at
     """
-    real = Path(os.path.realpath(path))
-    fault = folder_fault(real)
-    if fault:
-        return f"{real} {fault}"
-    for folder in real.parents:
-        found = os.stat(folder)
-        if found.st_uid not in _trusted(folder):
+    path, real = path.absolute(), Path(os.path.realpath(path))
+    # From the root on: what is in a folder only stays as it was looked at if the folder stays.
+    for folder in dict.fromkeys((*reversed(path.parents), path, *reversed(real.parents), real)):
+        found = os.lstat(folder)
+        if found.st_uid not in {os.geteuid(), 0}:
             return f"{folder} belongs to user {found.st_uid}, not to {os.geteuid()}"
-        if found.st_mode & _OTHERS_WRITE and not found.st_mode & stat.S_ISVTX:
+        if stat.S_ISLNK(found.st_mode):
+            continue
+        if not stat.S_ISDIR(found.st_mode):
+            return f"{folder} is not a folder"
+        sticky = found.st_mode & stat.S_ISVTX and (shared or folder != real)
+        if _others_write(found) and not sticky:
             return f"{folder} can be written by others (mode {stat.S_IMODE(found.st_mode):04o})"
     return ""
+
+
+def _others_write(found: os.stat_result) -> bool:
+    """Whether others can write it: a group that many systems make for each user, and with nobody else in it, is no others."""
+    if not found.st_mode & _OTHERS_WRITE or found.st_mode & stat.S_IWOTH:
+        return bool(found.st_mode & stat.S_IWOTH)
+    try:
+        user, group = pwd.getpwuid(os.geteuid()), grp.getgrgid(found.st_gid)
+    except KeyError:
+        return True
+    return (user.pw_gid, user.pw_name) != (found.st_gid, group.gr_name) or not set(group.gr_mem) <= {user.pw_name}
 
 
 def _trusted(parent: Path) -> set[int]:

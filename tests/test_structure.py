@@ -49,7 +49,7 @@ WRITERS = {
     "write_text",
     "write_bytes",
 }
-#: the one seam for writes, and the cache that only deletes what is damaged
+#: the one seam for writes, and the cache of kernels, which no job needs
 MAY_WRITE = {"engine/files.py", "quant/cache.py"}
 
 

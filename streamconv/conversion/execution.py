@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from dataclasses import replace
 
 from .. import dequant
 from ..engine import budget as budgets
-from ..engine import files
 from ..engine import job as jobs
 from ..engine import run as runs
-from ..errors import InputChanged, StreamconvError
+from ..errors import InputChanged
 from .options import Options
 from .prepared import Prepared
 
@@ -69,7 +67,6 @@ def _execute(prepared: Prepared, options: Options, reporter: runs.Reporter) -> r
         return runs.run(job, budget, reporter, stop, supply)
     finally:
         job.close()
-        seal_kernels()
 
 
 def _open_job(prepared: Prepared, options: Options, reporter: runs.Reporter) -> jobs.Job:
@@ -101,22 +98,8 @@ def _warm_up(prepared: Prepared, reporter: runs.Reporter) -> None:
         names = ", ".join(dict.fromkeys(what for what, _ in new))
         reporter.message(f"compiling kernels for {names} (once per machine)")
     for warm_up in (*(e.warm_up for e in kinds.values()), *(load(name).warm_up for name in modules)):
-        try:
-            warm_up()
-        except OSError as e:  # the cache folder is full or went away: compile in memory
-            reporter.message(f"note: compiled kernels cannot be kept ({e})")
-            cache.give_up()
-            warm_up()
+        warm_up()
     for pair in new:
         cache.learn(*pair)
-    seal_kernels()
-
-
-def seal_kernels() -> None:
-    """Vouch for the compiled kernels as they are; others than ours may be among them, such as those of a merge."""
-    from ..quant import cache
-
-    path, text = cache.seal()
-    if not path.is_file() or path.read_text() != text:
-        with suppress(StreamconvError):  # a cache that cannot be sealed is only compiled again next time
-            files.write_atomically(path, text)
+    if new and cache.not_kept():
+        reporter.message(f"note: compiled kernels serve this run only ({cache.not_kept()})")
