@@ -104,6 +104,13 @@ def test_kernels_in_a_folder_that_others_can_fill_are_not_run(
     assert not list(here.iterdir())
 
 
+def test_nothing_is_made_in_a_folder_that_others_can_fill(tmp_path: Path, here: Path) -> None:
+    (tmp_path / "open").mkdir()
+    (tmp_path / "open").chmod(0o777)
+    assert "can be written by others" in run(PROGRAM, here, NUMBA_CACHE_DIR=str(tmp_path / "open" / "cache")).stdout
+    assert not list((tmp_path / "open").iterdir())
+
+
 @as_root
 @pytest.mark.parametrize("whose", ["another user's", "ours"])
 def test_a_link_is_followed_only_where_it_is_ours(
