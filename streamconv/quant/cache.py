@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import os
 import platform
-import secrets
 import sys
 from contextlib import suppress
 from functools import cache as once
@@ -122,7 +121,7 @@ def save(name: str, made_from: str, content: bytes) -> None:
     where = folder()
     if where is None or _failure:
         return
-    temporary = where / f".{secrets.token_hex(8)}.tmp"
+    temporary = where / f".{os.urandom(8).hex()}.tmp"
     try:
         fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
         try:

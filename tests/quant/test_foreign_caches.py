@@ -252,7 +252,7 @@ def visible() -> Iterator[Path]:
 def test_kernels_that_root_kept_are_there_for_all_users_and_those_of_others_are_not(visible: Path, owner: int) -> None:
     # a user without access to this Python: everything is loaded before
     program = """
-import encodings.idna, grp, os, pwd, secrets, importlib.metadata, email.parser, sys
+import encodings.idna, grp, os, pwd, importlib.metadata, email.parser, sys
 from streamconv.quant import cache
 cache._version()
 if sys.argv[1:] == ["nobody"]: os.setgroups([]); os.setegid(65534); os.seteuid(65534)
