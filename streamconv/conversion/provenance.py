@@ -7,11 +7,11 @@ import re
 from pathlib import Path
 
 from ..errors import StreamconvError
+from ..sources.checkpoint import JOB_KEY
 from ..sources.gguf import read_gguf
 from ..sources.mapped import MappedFile
 from ..sources.safetensors import read_safetensors
 
-_KEY = "streamconv.job"
 _FINGERPRINT = re.compile(r"[0-9a-f]{64}")
 
 
@@ -22,9 +22,9 @@ class OfOutputs:
         """The fingerprint in the header of a GGUF or safetensors file; "" for every other file."""
         try:
             if path.suffix == ".safetensors":
-                found = read_safetensors(MappedFile(path)).metadata.get(_KEY, "")
+                found = read_safetensors(MappedFile(path)).metadata.get(JOB_KEY, "")
             else:
-                found = read_gguf(path).metadata.get(_KEY, "")
+                found = read_gguf(path).metadata.get(JOB_KEY, "")
         except StreamconvError:
             return ""
         return found if isinstance(found, str) and _FINGERPRINT.fullmatch(found) else ""

@@ -28,6 +28,27 @@ def is_weights(name: str) -> bool:
     return _WEIGHTS.search(name) is not None
 
 
+#: the key under which our outputs name the job that made them
+JOB_KEY = "streamconv.job"
+
+
+def refuse_mixture(jobs: Mapping[Path, str]) -> None:
+    """BadInput where files of one set name different jobs that made them: parts of two models under the names of one.
+
+    Parameters
+    ----------
+    jobs : what each file says, "" where it says nothing, as of other programs
+    """
+    named = {path: job for path, job in jobs.items() if job}
+    first = next(iter(named), None)
+    other = next((path for path, job in named.items() if first is not None and job != named[first]), None)
+    if other is not None:
+        raise BadInput(
+            f"{first} and {other} were made by different conversions: together they are no model",
+            "Run the conversion that was interrupted again, or make both anew.",
+        )
+
+
 #: how JSON can spell what has no UTF-8 form
 _HALF_PAIR = re.compile(rb"\\u[dD][89a-fA-F]")
 
