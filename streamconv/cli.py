@@ -167,8 +167,8 @@ def _running(parser: argparse.ArgumentParser) -> None:
 def _convert_options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument_group("resuming").add_argument
     add("--stop-after", type=_seconds, metavar="TIME", help="stop in order after 90s, 15m, 2h …; exit code 75")
-    add("--force", action="store_true", help="replace OUT, or an unfinished job that was planned differently")
-    add("--update", action="store_true", help="the same, but only when inputs or options have changed; for pipelines")
+    add("--force", action="store_true", help="replace OUT, whoever made it, or an unfinished job that was planned differently")
+    add("--update", action="store_true", help="replace an OUT of streamconv when inputs or options have changed; for pipelines")
     add(
         "--verify-on-resume", choices=["all", "recent", "none"], default="all",
         help="finished chunks to read back before they are trusted (default: all)",
@@ -241,6 +241,8 @@ def make_parser() -> argparse.ArgumentParser:
     add("--nice", action="store_true", help="lowest priority for processor and disk")
     status = command("status", "show how far the job for OUT is")
     status.add_argument("output", metavar="OUT", help="the name given to convert")
+    verify = command("verify", "read a finished output again and compare every byte with its record")
+    verify.add_argument("output", metavar="OUT", help="the name given to convert, or one file of the output")
     inspect = command("inspect", "list tensors, metadata and tokenizer of a model")
     inspect.add_argument("source", metavar="SRC", help=_SOURCE)
     _hub(inspect)

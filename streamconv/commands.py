@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -14,7 +13,7 @@ from typing import Any
 
 from . import conversion, progress
 from .engine.run import Outcome
-from .errors import BadInput, CannotCreate, InputMissing, NoPermission, StreamconvError, UsageError
+from .errors import BadInput, InputMissing, NoPermission, StreamconvError, UsageError
 from .progress import count, duration, size
 
 
@@ -47,6 +46,7 @@ def _options(a: argparse.Namespace) -> conversion.Options:
         model_name=a.model_name,
         allow_nonfinite=a.allow_nonfinite,
         compat=a.compat == "ggml",
+        reads=(Path(a.tensor_type_file),) if a.tensor_type_file else (),
     )
 
 
@@ -61,6 +61,7 @@ def _of_every_run(a: argparse.Namespace) -> dict[str, Any]:
         "stop_after_s": getattr(a, "stop_after", None),
         "verify": getattr(a, "verify_on_resume", "all"),
         "measure": bool(getattr(a, "report", None)),
+        "report": Path(a.report) if getattr(a, "report", None) else None,
         "io": a.io,
         "evict": a.evict,
         "offline": a.offline,
@@ -94,8 +95,6 @@ def convert(a: argparse.Namespace) -> int:
 def _run(a: argparse.Namespace, prepared: conversion.Prepared, options: conversion.Options) -> int:
     """Carry out what is planned, and say how it went."""
     began = time.monotonic()
-    if a.report:
-        _check_report(a.report)
     reporter = progress.reporter(quiet=a.quiet, as_json=a.json)
     for text in prepared.warnings:
         reporter.message(f"note: {text}")
@@ -108,15 +107,6 @@ def _run(a: argparse.Namespace, prepared: conversion.Prepared, options: conversi
     elif not a.quiet:
         print(_summary(prepared, outcome, reporter, time.monotonic() - began), flush=True)
     return 0
-
-
-def _check_report(path: str) -> None:
-    """Refuse a report that could not be written in the end."""
-    folder = Path(path).absolute().parent
-    if not folder.is_dir():
-        raise CannotCreate(f"{path}: the folder of the report is not there", f"Create it first: mkdir -p {folder}")
-    if not os.access(folder, os.W_OK | os.X_OK):
-        raise NoPermission(f"{path}: the folder of the report may not be written")
 
 
 @contextmanager
@@ -301,6 +291,25 @@ def status(a: argparse.Namespace) -> int:
             f"  {facts['type']} from {facts['source']}; run the same convert command again to go on"
         )
     return 0
+
+
+def verify(a: argparse.Namespace) -> int:
+    """``streamconv verify``: 0 when every byte is as it was made, 65 when not."""
+    reporter = progress.reporter(quiet=a.quiet, as_json=a.json)
+    found = conversion.verify(a.output, reporter)
+    if a.json:
+        listed = [{**d._asdict(), "path": str(d.path)} for d in found.damages]
+        facts = {
+            "event": "done", "status": "damaged" if listed else "intact", "files": found.n_files, "bytes": found.n_bytes,
+            "damages": listed, "notes": found.notes,
+        }  # fmt: skip
+        print(json.dumps(facts), flush=True)
+    elif not a.quiet:
+        for text in [*map(str, found.damages), *(f"note: {text}" for text in found.notes)]:
+            print(text)
+        verdict = f"{len(found.damages)} ranges are not as they were made" if found.damages else "as they were made"
+        print(f"{a.output}: {found.n_files} files, {size(found.n_bytes)}: {verdict}", flush=True)
+    return 65 if found.damages else 0
 
 
 def inspect(a: argparse.Namespace) -> int:

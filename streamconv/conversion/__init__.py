@@ -13,6 +13,7 @@ from .prepared import Output, OutputTensor, Prepared
 from .reports import describe, write_report
 from .requantizing import measured
 from .unfinished import status
+from .verifying import verify
 
 __all__ = [
     "RECIPES",
@@ -32,5 +33,6 @@ __all__ = [
     "prepare",
     "prepare_adapter",
     "status",
+    "verify",
     "write_report",
 ]

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import replace
 
 from .. import dequant
 from ..engine import budget as budgets
 from ..engine import job as jobs
 from ..engine import run as runs
-from ..errors import InputChanged
+from ..engine.existing import look, write_renewed
+from ..errors import InputChanged, StreamconvError
 from .options import Options
 from .prepared import Prepared
 
 #: with --evict: a commit after so many bytes, for what they were made of keeps its disk space until then
 _EVICT_WINDOW = 32 << 20
+#: reading so much is worth a word
+_LONG_BYTES = 256 << 20
 
 
 def budget_of(prepared: Prepared, options: Options) -> budgets.Budget:
@@ -47,18 +51,21 @@ def _execute(prepared: Prepared, options: Options, reporter: runs.Reporter) -> r
     plan, supply = prepared.plan, prepared.supply
     stop = runs.StopRequest(options.stop_after_s)
     budget = budget_of(prepared, options)
-    if jobs.is_finished(plan) and not options.force:
+    found = look(plan, progress=_Reading(reporter))
+    if found.complete and not options.force:
         jobs.leftover(plan)
+        with suppress(StreamconvError):  # else the same contents are compared again next time
+            write_renewed(found)
         return None
-    if not (options.force or options.update):
-        jobs.refuse_foreign_output(plan)
+    found.refuse(force=options.force, update=options.update)
     jobs.preflight(plan)
     if supply is not None:
         supply.listen(lambda text: reporter.message(f"note: {text}"))
         supply.preflight(plan)
     job = _open_job(prepared, options, reporter)
     try:
-        if jobs.is_finished(plan) and not options.force:  # another process published it while we waited for the lock
+        # Another process may have published it while we waited for the lock.
+        if not options.force and look(plan, thorough=False).complete:
             job.discard()
             return None
         if supply is not None:
@@ -69,10 +76,22 @@ def _execute(prepared: Prepared, options: Options, reporter: runs.Reporter) -> r
         job.close()
 
 
+class _Reading:
+    """Says once that files are read because their times have changed, when that takes a while."""
+
+    def __init__(self, reporter: runs.Reporter) -> None:
+        self._reporter, self._bytes = reporter, 0
+
+    def __call__(self, n_bytes: int) -> None:
+        before, self._bytes = self._bytes, self._bytes + n_bytes
+        if before < _LONG_BYTES <= self._bytes:
+            self._reporter.message("note: times of files have changed since the output was made; comparing contents")
+
+
 def _open_job(prepared: Prepared, options: Options, reporter: runs.Reporter) -> jobs.Job:
     """The job folder, begun anew where what was made came from bytes that proved wrong later."""
     try:
-        return jobs.Job.open(prepared.plan, force=options.force or options.update, verify=options.verify)
+        return jobs.Job.open(prepared.plan, force=options.force, update=options.update, verify=options.verify)
     except InputChanged:
         if prepared.supply is None or not prepared.supply.was_amended():
             raise

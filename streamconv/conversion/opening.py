@@ -50,6 +50,9 @@ def open_stored(source: str | os.PathLike[str], options: Options, supply: Supply
     """The same with its tensors as they are stored; those of a merge are made and have nothing to decode."""
     path = Path(source)
     supply = supply or Supply(Path(), offline=options.offline, refresh=options.refresh)
+    ref = hub_reference(source)
+    if ref is None:
+        supply.roots.append(path)
     if path.suffix in RECIPES:
         from .. import merging
 
@@ -61,7 +64,6 @@ def open_stored(source: str | os.PathLike[str], options: Options, supply: Supply
             seed=options.seed,
             allow_crimes=options.allow_crimes,
         )
-    ref = hub_reference(source)
     if ref is not None:
         return supply.open(ref, options.io, weights=not options.vocab_only)
     return sources.open_checkpoint(source, io=options.io, weights=not options.vocab_only)
@@ -72,6 +74,8 @@ def _open_adapter(reference: str, supply: Supply) -> Checkpoint:
     from ..merging import lora
 
     ref = hub_reference(reference)
+    if ref is None:
+        supply.roots.append(Path(reference))
     return lora.open_adapter(Path(reference) if ref is None else supply.open_adapter(ref))
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,8 +20,10 @@ from ..targets.layout import FileLayout, TensorInfo
 from .folder import prepare_folder
 from .opening import open_source
 from .options import Options
+from .overlap import refuse_overlap
 from .planning import input_facts, make_plan, place
 from .prepared import Output, OutputTensor, Prepared
+from .reports import check_report
 from .requantizing import notes
 from .supply import Supply
 from .types import TypedModel, idle_rules, typed_models
@@ -75,7 +77,13 @@ def supplied(output: Path, options: Options, plan: Callable[[Supply], tuple[Chec
     )  # fmt: skip
     try:
         checkpoint, prepared = plan(supply)
-        _refuse_own_input(checkpoint, [f.path for f in prepared.plan.files])
+        p = prepared.plan
+        outputs = [f.path for f in p.files]
+        writes = [*outputs, options.report] if options.report else outputs
+        read = [*(f.path for f in checkpoint.inputs), *options.imatrix, *options.reads]
+        refuse_overlap(writes, p.folder, supply.roots, read)
+        if options.report:
+            check_report(options.report, [p.output, *outputs], options.force)
     except BaseException:
         supply.close()
         raise
@@ -91,14 +99,6 @@ def _pins(output: Path) -> dict[str, str]:
     if not isinstance(revisions, dict):
         return {}  # none of them is from the hub, or the file is damaged: what is remembered decides
     return {str(name): str(commit) for name, commit in revisions.items()}
-
-
-def _refuse_own_input(checkpoint: Checkpoint, outputs: Sequence[Path]) -> None:
-    for output in outputs:
-        if output.exists():
-            for f in checkpoint.inputs:
-                if f.path.exists() and os.path.samefile(f.path, output):
-                    raise UsageError(f"{output} is the input itself", "Choose another output name.")
 
 
 def _shards_of_input(checkpoint: Checkpoint, model: TypedModel) -> list[list[int]]:
@@ -195,7 +195,7 @@ def _prepare_gguf(checkpoint: Checkpoint, output: Path, options: Options) -> Pre
         files += own_files
     plan = make_plan(checkpoint, output, files, placements, fingerprint, options, {
         "type": ",".join(m.file_type.name for m in models), "architecture": models[0].arch,
-    })  # fmt: skip
+    }, parts={o.path: o.files for o in outputs})  # fmt: skip
     warnings = list(dict.fromkeys(text for m in models for text in m.warnings))
     warnings += [*idle_rules(models, options), *notes(outputs)]
     return Prepared(checkpoint.path, plan, models[0].arch, outputs, models[0].left_out, warnings)

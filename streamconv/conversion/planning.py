@@ -11,6 +11,7 @@ from ..sources.checkpoint import Checkpoint
 from ..targets.layout import FileLayout
 from .options import Options
 from .prepared import OutputTensor
+from .provenance import OfOutputs
 
 
 def input_facts(checkpoint: Checkpoint) -> list[list[Any]]:
@@ -37,6 +38,7 @@ def make_plan(
     options: Options,
     description: Mapping[str, Any],
     folder: Path | None = None,
+    parts: Mapping[Path, Sequence[int]] | None = None,
 ) -> plans.Plan:
     """The engine's plan; see ``engine.plan.Plan``."""
     return plans.Plan(
@@ -55,6 +57,8 @@ def make_plan(
         chunk_bytes=options.chunk_bytes,
         folder=folder,
         admits_nonfinite=options.allow_nonfinite,
+        parts=parts or {},
+        provenance=OfOutputs(),
     )
 
 
@@ -62,6 +66,9 @@ def _identities(checkpoint: Checkpoint) -> list[dict[str, Any]]:
     """The inputs by names that tell them apart: the models of a merge often have files of the same name."""
     names = [f.name for f in checkpoint.inputs]
     return [
-        {"name": str(f.path) if names.count(f.name) > 1 else f.name, "size": f.size, "mtime_ns": f.mtime_ns}
+        {
+            "name": str(f.path) if names.count(f.name) > 1 else f.name, "size": f.size, "mtime_ns": f.mtime_ns,
+            "ctime_ns": f.ctime_ns, "inode": f.inode, "device": f.device,
+        }
         for f in checkpoint.inputs
-    ]
+    ]  # fmt: skip

@@ -77,6 +77,8 @@ class Supply:
         self._is_open = False
         #: what was opened, by reference
         self.models: dict[str, HubModel] = {}
+        #: files and folders of this machine that were opened
+        self.roots: list[Path] = []
 
     # Opening, while a job is planned.
 

@@ -24,12 +24,14 @@ import errno
 import fcntl
 import os
 import shutil
+import stat
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 from ..errors import CannotCreate, NoPermission, StreamconvError, WriteFailed
 from ..ownership import folder_fault, open_regular
+from .renames import EXCHANGE, NO_REPLACE, is_mount_point, rename_with
 
 _ZEROS_LIMIT = 1 << 30
 _DARWIN = sys.platform == "darwin"
@@ -50,7 +52,7 @@ def _fail(e: OSError, path: Path, what: str, needed_bytes: int = 0, is_open: boo
         return WriteFailed(f"{path}: {what}: {reason}{need}", "Free some space and run the same command again.")
     if e.errno in (errno.ENOENT, errno.EEXIST, errno.ENOTEMPTY):
         return NameInTheWay(f"{path}: {what}: {reason}")
-    if e.errno in (errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG):
+    if e.errno in (errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.EXDEV, errno.EBUSY):
         return CannotCreate(f"{path}: {what}: {reason}")
     return WriteFailed(f"{path}: {what}: {reason}", "Check the device, then run the same command again.")
 
@@ -78,7 +80,8 @@ def own_dir(path: Path) -> None:
     NoPermission : it is a link, belongs to somebody else, or others can write to it
     """
     make_dir(path)
-    with _guard(path, "cannot look at the folder"):
+    fault = ""  # also where it has just gone, as whoever opens a file in it will see
+    with _guard(path, "cannot look at the folder"), contextlib.suppress(FileNotFoundError):
         fault = folder_fault(path)
         if fault:  # on a filesystem without owners and modes, ours would look so too
             probe = path.with_name(f".{path.name[:200]}.{os.urandom(4).hex()}")
@@ -101,16 +104,16 @@ def make_dirs(path: Path) -> None:
             make_dir(folder, 0o777)
 
 
-def open_for_writing(path: Path, *, create: bool) -> int:
+def open_for_writing(path: Path, *, create: bool, twin: str = "") -> int:
     """A file descriptor for reading and writing; with ``create`` the file must not exist yet.
 
-    Raises
-    ------
-    NoPermission : what is there is not a regular file of ours with one name; see ``ownership``
+    ``twin`` is that of ``ownership.open_regular``.
+
+    Errors: NoPermission where what is there is not a regular file of ours with one name; see ``ownership``.
     """
     flags = os.O_RDWR | (os.O_CREAT | os.O_EXCL if create else 0)
     with _guard(path, "cannot create" if create else "cannot open"):
-        return open_regular(path, flags)
+        return open_regular(path, flags, twin=twin)
 
 
 def open_or_create(path: Path) -> int:
@@ -212,29 +215,71 @@ def drop_cache(fd: int, offset: int = 0, length: int = 0) -> None:
 
 
 def publish(part: Path, final: Path) -> None:
-    """Give the finished ``part`` its ``final`` name, durably."""
+    """Give the finished ``part`` its ``final`` name, durably; whatever file has that name loses it."""
     with _guard(final, "cannot give the finished file its name"):
         os.rename(part, final)
     sync_dir(final.parent)
 
 
 def publish_new(part: Path, final: Path) -> None:
-    """As ``publish``, but ``final`` must not be there yet, as far as the filesystem has hard links.
+    """As ``publish``, for a file or a folder, but ``final`` must not be there yet, as far as the filesystem can tell.
+
+    Errors: NameInTheWay where it is, and ``part`` keeps its name.
+    """
+    with _guard(final, "cannot give the finished file its name"):
+        if not rename_with(NO_REPLACE, part, final):
+            if part.is_dir():
+                if os.path.lexists(final):
+                    raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
+                os.rename(part, final)
+            else:
+                _link_or_rename(part, final)
+    sync_dir(final.parent)
+
+
+def _link_or_rename(part: Path, final: Path) -> None:
+    try:
+        os.link(part, final)
+    except OSError as e:
+        # FAT and some network filesystems have none.
+        if e.errno not in (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK):
+            raise
+        os.rename(part, final)
+    else:
+        os.unlink(part)
+
+
+def publish_over(part: Path, final: Path, expected: os.stat_result, aside: Path) -> None:
+    """Give ``part``, a file or a folder, the name ``final``; what had it, which must be what ``expected`` says, gets ``aside``.
+
+    One step where the system can exchange names, so that ``final`` is there at every moment; else two.
+
+    Parameters
+    ----------
+    aside : a name in the folder of ``part`` that is not there
 
     Raises
     ------
-    NameInTheWay : it is there; ``part`` keeps its name
+    CannotCreate : something else has the name; it keeps it, and ``part`` its own
     """
     with _guard(final, "cannot give the finished file its name"):
-        try:
-            os.link(part, final)
-        except OSError as e:
-            # FAT and some network filesystems have none.
-            if e.errno not in (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK):
-                raise
-            os.rename(part, final)
-        else:
-            os.unlink(part)
+        exchanged = rename_with(EXCHANGE, part, final)
+        if not exchanged:
+            os.rename(final, aside)
+        old = part if exchanged else aside
+        found = os.lstat(old)
+        same = os.path.samestat(found, expected) and (
+            stat.S_ISDIR(found.st_mode)
+            or (found.st_size, found.st_mtime_ns) == (expected.st_size, expected.st_mtime_ns)
+        )
+        if not same:
+            rename_with(EXCHANGE, part, final) if exchanged else os.rename(aside, final)
+            raise CannotCreate(
+                f"{final} was replaced by something else just now, which stays as it is",
+                "Look at it; then choose another name, or run the same command again.",
+            )
+        os.rename(part, aside if exchanged else final)
+    sync_dir(part.parent)
     sync_dir(final.parent)
 
 
@@ -324,9 +369,57 @@ def listed(folder: Path, besides: Path) -> list[Path]:
             return []
 
 
+def read_own(path: Path, limit: int = 256 << 20) -> bytes | None:
+    """The bytes of the small file ``path``; None when it is not there, is larger, cannot be read, or is not ours alone."""
+    try:
+        fd = open_regular(path, os.O_RDONLY)
+    except (OSError, NoPermission):
+        return None
+    try:
+        found = pread_exactly(fd, limit + 1, 0, path)
+        return found if len(found) <= limit else None
+    except WriteFailed:
+        return None
+    finally:
+        os.close(fd)
+
+
 def nearest_folder(path: Path) -> Path:
     """``path``, or the nearest folder above it that is there."""
     return next(p for p in (path, *path.parents) if p.is_dir())
+
+
+def rename_fault(inside: Path, final: Path) -> str:
+    """Why what is in the job folder ``inside`` cannot be renamed to ``final``, "" as far as can be told without doing it.
+
+    Raises
+    ------
+    WriteFailed, NoPermission, CannotCreate : trying failed in another way
+    """
+    if os.stat(inside).st_dev != os.stat(final.parent).st_dev:
+        return f"{inside} is on another filesystem than {final.parent}"
+    for place in (inside, final):
+        if is_mount_point(place):
+            return f"{place} is a mount point, which cannot be renamed"
+    with _guard(final, "cannot try whether it can be replaced"):
+        probe = inside / f"probe.{os.urandom(4).hex()}"
+        os.mkdir(probe, 0o700)
+        try:
+            os.mkdir(probe / "full", 0o700)
+            for folder in (inside / "out", final):
+                # No folder takes the name of one that holds something: any other answer of the system is the reason why
+                # this one cannot be renamed at all, as those of a lower layer of overlayfs cannot.
+                if folder.is_dir() and not folder.is_symlink():
+                    try:
+                        os.rename(folder, probe)
+                    except OSError as e:
+                        if e.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                            return f"{folder} cannot be renamed: {os.strerror(e.errno or 0)}"
+        finally:
+            for folder in (probe / "full", probe):
+                with contextlib.suppress(FileNotFoundError):
+                    os.rmdir(folder)
+    return ""
 
 
 def allocated_bytes(path: Path) -> int:

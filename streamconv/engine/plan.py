@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
@@ -24,6 +24,21 @@ CHUNK_BYTES = 16 << 20
 CHUNK_WEIGHTS = 16 << 20
 #: Raised whenever the same plan would give other bytes than before.
 KERNEL_ABI = 1
+
+
+class ByteSource(Protocol):
+    """A file that rows are made from."""
+
+    @property
+    def path(self) -> Path:
+        """Its name."""
+
+    @property
+    def is_pinned(self) -> bool:
+        """Whether a digest of the whole file decides its content, so that nobody else can change it unnoticed."""
+
+    def view(self, offset: int, length: int) -> Bytes:
+        """``length`` bytes from ``offset`` as uint8."""
 
 
 class Item(Protocol):
@@ -44,6 +59,13 @@ class Item(Protocol):
     @property
     def row_bytes(self) -> Sequence[int]:
         """Bytes per row of every part; none is 0."""
+
+    @property
+    def whole(self) -> bool:
+        """Whether a row depends on bytes outside its ``spans``, such as a norm of the whole tensor."""
+
+    def spans(self, start: int, stop: int) -> Iterator[tuple[ByteSource, int, int]]:
+        """Every range of a file (file, offset, length) that rows ``start..stop`` are made from."""
 
     def fill(self, start: int, stop: int, outs: Sequence[Bytes | None], scratch: Floats) -> Sequence[Quality]:
         """Make rows ``start..stop`` of the wanted parts.
@@ -68,6 +90,28 @@ class Item(Protocol):
 def job_folder(output: Path) -> Path:
     """Where the unfinished job for ``output`` is, if there is one."""
     return output.with_name(output.name + ".streamconv")
+
+
+class Provenance(Protocol):
+    """What the formats of outputs tell of who made a file."""
+
+    def job_of(self, path: Path) -> str:
+        """The fingerprint that the file names as that of its job; "" where it names none or is no such file."""
+
+    def names_of(self, output: Path) -> list[Path]:
+        """Files that are there under names which the output may have had before: as one file, or as shards."""
+
+
+class Unknown:
+    """Provenance where files say nothing."""
+
+    def job_of(self, path: Path) -> str:
+        """See ``Provenance``."""
+        return ""
+
+    def names_of(self, output: Path) -> list[Path]:
+        """See ``Provenance``."""
+        return []
 
 
 @dataclass(frozen=True)
@@ -122,9 +166,12 @@ class Plan:
         fingerprint: who is refused may go on with it, and who goes on without it meets them again
     folder : when the output is a folder, the one all files lie in; it gets its name in one step
     fingerprint : SHA-256 over everything that decides the output's bytes
-    inputs : identity of every file read, JSON-able: ``name``, ``size``, ``mtime_ns``
-    verify_inputs : raises InputChanged when an input is no longer what it was when the plan was made
+    inputs : identity of every file read, JSON-able: ``name``, ``size``, ``mtime_ns``, ``ctime_ns``, ``inode``, ``device``
+    verify_inputs : raises InputChanged when an input is no longer what it was when the plan was made; True when something
+        happened to one, so that its contents are to be looked at before the output gets its name
     description : for people and ``plan.json``
+    parts : the names that a user knows -> numbers of their files, where there are several; see ``outputs``
+    provenance : tells who made what is in the output's place
     """
 
     output: Path
@@ -132,11 +179,18 @@ class Plan:
     placements: Sequence[Placement]
     fingerprint: bytes
     inputs: Sequence[dict[str, Any]]
-    verify_inputs: Callable[[], None]
+    verify_inputs: Callable[[], bool]
     description: dict[str, Any] = field(default_factory=dict)
     chunk_bytes: int = CHUNK_BYTES
     folder: Path | None = None
     admits_nonfinite: bool = True
+    parts: Mapping[Path, Sequence[int]] = field(default_factory=dict)
+    provenance: Provenance = field(default_factory=Unknown)
+
+    @property
+    def outputs(self) -> Mapping[Path, Sequence[int]]:
+        """The names that a user knows the outputs by, with the numbers of their files."""
+        return self.parts or {self.output: range(len(self.files))}
 
     @property
     def job_dir(self) -> Path:

@@ -186,6 +186,13 @@ class EncodedRows:
         # Block types see zeros for NaN and Inf in the shared tile, so the types that keep them come first.
         self._order = sorted(range(len(parts)), key=lambda k: parts[k].type.block_size > 1)
 
+    @property
+    def whole(self) -> bool:
+        return False
+
+    def spans(self, start: int, stop: int):  # type: ignore
+        return iter(())
+
     def prefetch(self, start: int, stop: int) -> None:
         """Pass the hint on."""
         self.rows.prefetch(start, stop)

@@ -20,7 +20,7 @@ from ..errors import BadInput, InputMissing
 from ..metadata import Metadata
 from ..quant.types import TYPES, TensorType
 from ..rows import Bytes, Floats, RowSource
-from .checkpoint import Checkpoint, InputFile
+from .checkpoint import JOB_KEY, Checkpoint, InputFile, refuse_mixture
 from .gguf_header import Header, TensorInfo, parse_header
 from .mapped import IoMode, MappedFile
 from .naming import shown
@@ -124,6 +124,7 @@ def read_splits(path: Path, io: IoMode = "mmap", open_file: OpenFile = MappedFil
             if name in seen:
                 raise BadInput(f"{each.file.path}: duplicate tensor {shown(name)}, an earlier split holds it too")
             seen.add(name)
+    refuse_mixture({each.file.path: str(each.metadata.get(JOB_KEY, "")) for each in files})
     total = first.metadata.get("split.tensors.count", len(seen))
     if len(files) > 1 and total != len(seen):
         raise BadInput(f"{path}: split.tensors.count promises {total} tensors, the {len(files)} files hold {len(seen)}")

@@ -43,6 +43,9 @@ class MappedFile:
     All methods may be called from several threads. The descriptor closes with the last reference; views keep the mapping.
     """
 
+    #: whether a digest of the whole file decides its content, as for those of the hub
+    is_pinned = False
+
     def __init__(self, path: Path, io: IoMode = "mmap") -> None:
         self.path = path
         self.io = io
@@ -131,7 +134,7 @@ class MappedFile:
 
     def describe(self, data_start: int) -> InputFile:
         """The file's identity, with a digest of its header (all bytes before ``data_start``) and a sample of its data."""
-        device, inode, size, mtime_ns = self._identity
+        device, inode, size, mtime_ns, ctime_ns = self._identity
         return InputFile(
             name=self.path.name,
             path=self.path,
@@ -140,6 +143,7 @@ class MappedFile:
             device=device,
             inode=inode,
             mtime_ns=mtime_ns,
+            ctime_ns=ctime_ns,
         )
 
     def _digest(self, data_start: int) -> str:
@@ -171,5 +175,5 @@ def _open(path: Path) -> int:
         raise BadInput(f"{path} cannot be opened: {e}") from None
 
 
-def _identity(status: os.stat_result) -> tuple[int, int, int, int]:
-    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
+def _identity(status: os.stat_result) -> tuple[int, int, int, int, int]:
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns

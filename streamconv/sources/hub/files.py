@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -83,15 +83,16 @@ def recorded() -> Iterator[list[Span]]:
 class HubInput(InputFile):
     """A file of the hub as an input: its digest is the one the hub lists, its time that of the last correction."""
 
-    arriving: Arriving
+    arriving: Arriving = field(kw_only=True)
 
-    def verify_unchanged(self) -> None:
+    def verify_unchanged(self) -> bool:
         """InputChanged when bytes that were read already had to be replaced."""
         if self.arriving.amended_ns != self.mtime_ns:
             raise InputChanged(
                 f"{self.path}: bytes that were read before had come wrong and were replaced",
                 "Run the same command again: it begins the output anew.",
             )
+        return False
 
 
 class ArrivingFile(MappedFile):
@@ -104,6 +105,8 @@ class ArrivingFile(MappedFile):
 
     Errors: BadInput for an empty file, and whatever ends the transfer.
     """
+
+    is_pinned = True
 
     def __init__(self, path: Path, file: HubFile, arriving: Arriving, io: IoMode = "mmap") -> None:
         if not file.size:
