@@ -237,6 +237,7 @@ def make_parser() -> argparse.ArgumentParser:
     _hub(fetch)
     add = fetch.add_argument_group("running").add_argument
     add("--all", action="store_true", help="every file, not only what a conversion needs")
+    add("--verify", action="store_true", help="read what is here against its digests; fetch again what is damaged")
     add("--stop-after", type=_seconds, metavar="TIME", help="stop in order after 90s, 15m, 2h …; exit code 75")
     add("--nice", action="store_true", help="lowest priority for processor and disk")
     status = command("status", "show how far the job for OUT is")

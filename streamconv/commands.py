@@ -270,8 +270,9 @@ def fetch(a: argparse.Namespace) -> int:
     reporter = progress.reporter(quiet=a.quiet, as_json=a.json)
     with _progress_in_errors(reporter):
         found = conversion.fetch(
-            a.source, reporter, everything=a.all, offline=a.offline, refresh=a.refresh, stop_after_s=a.stop_after
-        )
+            a.source, reporter, everything=a.all, offline=a.offline, refresh=a.refresh, verify=a.verify,
+            stop_after_s=a.stop_after,
+        )  # fmt: skip
     name = f"{found.model.repo}@{found.model.commit}"
     if a.json:
         facts = {

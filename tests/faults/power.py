@@ -28,6 +28,7 @@ from typing import Any
 
 import pytest
 
+from streamconv import ownership
 from streamconv.engine import files
 
 SECTOR = 512
@@ -340,6 +341,7 @@ def recording(root: Path) -> Iterator[list[Call]]:
     recorder = _Recorder(root)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(files, "os", recorder)
+        patch.setattr(ownership, "os", recorder)
         patch.setattr(files, "shutil", recorder)
         patch.setattr(files, "punch", recorder.punch)
         yield recorder.calls
