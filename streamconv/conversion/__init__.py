@@ -13,14 +13,17 @@ from .prepared import Output, OutputTensor, Prepared
 from .reports import describe, write_report
 from .requantizing import measured
 from .unfinished import status
+from .verifying import Damage, VerifiedStore, verify_store
 
 __all__ = [
     "RECIPES",
+    "Damage",
     "Fetched",
     "Options",
     "Output",
     "OutputTensor",
     "Prepared",
+    "VerifiedStore",
     "budget_of",
     "describe",
     "execute",
@@ -32,5 +35,6 @@ __all__ = [
     "prepare",
     "prepare_adapter",
     "status",
+    "verify_store",
     "write_report",
 ]

@@ -149,12 +149,13 @@ class Part:
         """What the system knew of the complete file when its digest was right."""
         try:
             found = json.loads(owned.read_small(self._name("checked"), 4096) or b"null")
-        except ValueError:
+        except (ValueError, RecursionError):
             return None
         return found if isinstance(found, dict) else None
 
     def _keep_record(self, status: os.stat_result) -> None:
         with suppress(StreamconvError):  # without one the digest is made again
+            owned.make(self.home.parent, self.home / "blobs")
             files.write_atomically(self._name("checked"), json.dumps(_identity(status)), owned.FILE_MODE)
 
     @property
@@ -200,11 +201,17 @@ class Part:
             files.publish(self.path, aside)
         else:
             aside = None
-        files.remove_file(self._name("checked"))
-        self._present, self.whole, self.doubted, self.path = None, False, False, self._name("part")
+        if self.path != self._name():
+            self._present = None
+        self.forget_record()
+        self.whole, self.doubted, self.path = False, False, self._name("part")
         self._journal, self._fd = None, -1
         self.look()
         return aside
+
+    def forget_record(self) -> None:
+        """Have the digest of the complete file made again before it is used."""
+        files.remove_file(self._name("checked"))
 
     def _has_part(self) -> bool:
         found = owned.status(self._name("part"))
@@ -232,7 +239,7 @@ class Part:
             if journal is None:
                 self._set_aside()
                 journal = Journal.create(self._name("wal"), self.cut.n_ranges, self._facts)
-                fd = files.open_for_writing(self._name("part"), create=True)
+                fd = files.open_for_writing(self._name("part"), create=True, mode=owned.FILE_MODE)
                 if self.remote.size:  # gives the file its length, not its disk space
                     files.pwrite_all(fd, b"\0", self.remote.size - 1, self._name("part"))
                 files.sync_data(fd, self._name("part"))
@@ -389,18 +396,19 @@ class Part:
         self.tidy()
 
     def tidy(self) -> None:
-        """Give a whole file its names, and remove what it does not need any more.
-
-        Raises
-        ------
-        NoPermission, CannotCreate : somebody else has put something in the place of a name
-        """
+        """Give a whole file its names, and remove what it does not need any more."""
+        self.look_at_names()
         for link in self.links:
             owned.make(self.home, link.parent)
-            if os.path.lexists(link) and not link.is_symlink():
-                raise CannotCreate(f"{link} is no link to {self.path}", "It was not fetched: look at it and remove it.")
             files.link(self.path, link)
         files.remove_file(self._name("wal"))
+
+    def look_at_names(self) -> None:
+        """NoPermission or CannotCreate when what has one of the names was not put there by a fetch."""
+        for link in self.links:
+            is_there = owned.look(self.home, link.parent) and os.path.lexists(link)
+            if is_there and not link.is_symlink():
+                raise CannotCreate(f"{link} is no link to {self.path}", "It was not fetched: look at it and remove it.")
 
     def require_names(self) -> None:
         """CannotCreate unless all names of the whole file lead to it, and not to what somebody else has put there."""

@@ -94,7 +94,7 @@ class Transfer(Shared):
 
     def can_mend(self, arriving: Arriving) -> bool:
         """Whether a damaged file can be set aside, to fetch it again."""
-        return os.access(arriving.part.home / "blobs", os.W_OK | os.X_OK)
+        return os.access(files.nearest_folder(arriving.part.home / "blobs"), os.W_OK | os.X_OK)
 
     def check(
         self,
@@ -158,6 +158,7 @@ class Transfer(Shared):
             for part in parts:
                 self.own(part)
                 if part.whole:
+                    part.look_at_names()
                     # Names are for people; a cache that is only read has some.
                     with suppress(NoPermission, CannotCreate):
                         part.tidy()

@@ -41,7 +41,7 @@ def cached_file(file: HubFile) -> Cached | None:
     try:
         # What has no digest for a name lies there itself; a link would lead anywhere.
         fits = _key(path) == file.key or (not _key(path) and not path.is_symlink())
-        good = fits and path.is_file() and path.stat().st_size == file.size
+        good = fits and path.is_file() and path.stat().st_size == file.size and os.access(path, os.R_OK)
     except OSError:
         return None
     return Cached(path, _is_trusted(path)) if good else None
