@@ -6,6 +6,7 @@ taken out of its address at once, so that no message can have them.
 
 from __future__ import annotations
 
+import platform
 import ssl
 import threading
 from collections.abc import Mapping
@@ -21,6 +22,7 @@ from .patience import Patience
 REDIRECTS = (301, 302, 303, 307, 308)
 #: the hub needs two; more than these go in a circle
 MAX_REDIRECTS = 10
+_USER_AGENT = f"streamconv; python/{platform.python_version()}"
 _PORTS = {"http": 80, "https": 443}
 
 
@@ -82,8 +84,10 @@ class Line:
     def _hub_headers(self) -> dict[str, str]:
         """Header fields for the hub, with names in small letters."""
         if self._headers is None:
-            headers = {k.lower(): v for k, v in _headers_for(self._token).items()}
-            self._is_known = "authorization" in headers
+            token, headers = _token(self._token), {"user-agent": _USER_AGENT}
+            self._is_known = bool(token)
+            if token:
+                headers["authorization"] = f"Bearer {token}"
             if self._login:  # of a mirror that wants to know who asks, as huggingface_hub has it
                 headers["authorization"] = urllib3.make_headers(basic_auth=self._login)["authorization"]
             self._headers = headers
@@ -162,19 +166,16 @@ def _endpoint() -> str:
     return constants.ENDPOINT
 
 
-def _headers_for(token: str | None) -> dict[str, str]:
-    """User agent and, where there is a token, authorization, as huggingface_hub sends them."""
-    from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined,unused-ignore]
+def _token(token: str | None) -> str:
+    """``token``, else the one that huggingface_hub finds: HF_TOKEN, or that of `hf auth login`; "" for none.
 
-    return dict(build_hf_headers(token=_usable(token), library_name="streamconv"))
+    Its own function for header fields is not used: it first asks the hub for a list of programs, and nothing bounds the answer.
+    """
+    from huggingface_hub import constants, get_token
 
-
-def _usable(token: str | None) -> str | bool | None:
-    """``token``; False, which means none, where huggingface_hub would stumble over a home that is no folder."""
-    from huggingface_hub import get_token
-
-    try:
-        get_token()
-    except OSError:
-        return token or False
-    return token
+    if token is None and not constants.HF_HUB_DISABLE_IMPLICIT_TOKEN:
+        with suppress(OSError, UnicodeDecodeError):  # of a home that is no folder, or a file that is no text
+            token = get_token()
+    if token and not (token.isascii() and token.isprintable()):  # not told, as it is a secret
+        raise UsageError("the token for the hub has characters that none has", "Look at HF_TOKEN, or log in again.")
+    return token or ""

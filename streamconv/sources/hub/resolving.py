@@ -14,7 +14,7 @@ from dataclasses import replace
 from typing import Any, Protocol
 from urllib.parse import quote
 
-from ...errors import CannotCreate, NetworkError, NoPermission
+from ...errors import CannotCreate, NetworkError, NoPermission, UsageError
 from .api import Api
 from .line import Line
 from .local import cached_model
@@ -103,8 +103,13 @@ def _remembered(ref: Reference, records: Records) -> HubModel | None:
 
 def is_offline() -> bool:
     """Whether huggingface_hub was told not to use the network."""
-    from huggingface_hub import constants
-
+    try:
+        from huggingface_hub import constants
+    except ValueError:  # not told, as it may hold a password
+        raise UsageError(
+            "huggingface_hub does not take what the environment says",
+            "Look at HF_ENDPOINT and the others that begin with HF_.",
+        ) from None
     return bool(constants.HF_HUB_OFFLINE)
 
 
