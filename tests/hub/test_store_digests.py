@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hub_cases import MODEL, WEIGHTS, Run, in_hf_cache, tensor_bytes
@@ -307,3 +308,22 @@ def test_a_store_of_an_earlier_link_is_followed_to_where_its_owner_put_it(
     assert here("fetch", MODEL).code == 0
     assert list((tmp_path / "large-disk").glob("*/blobs/*"))
     assert Store(tmp_path / "large-disk").load("org--tiny-gemma3", "refs", "main.json")
+
+
+def test_a_downloaded_file_that_changes_while_it_is_converted_ends_the_run(
+    here: Run, hub: Hub, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from streamconv.conversion import execution
+
+    assert here("fetch", MODEL).code == 0
+    path, real = blob(cache, hub), execution._warm_up
+
+    def changes(*args: Any) -> None:
+        change(path, "content and mtime")
+        real(*args)
+
+    monkeypatch.setattr(execution, "_warm_up", changes)
+    failed = here("convert", MODEL, tmp_path / "x.gguf", "--type", "q8_0")
+    assert failed.code == 65
+    assert f"{path} changed while it was being read" in failed.err
+    assert not (tmp_path / "x.gguf").exists()
