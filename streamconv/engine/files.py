@@ -108,13 +108,12 @@ def make_dirs(path: Path) -> None:
             make_dir(folder, 0o777)
 
 
-def open_for_writing(path: Path, *, create: bool, mode: int = 0o666, links: int = 1) -> int:
+def open_for_writing(path: Path, *, create: bool, mode: int = 0o666) -> int:
     """A file descriptor for reading and writing; with ``create`` the file must not exist yet.
 
     Parameters
     ----------
     mode : of a new file, less what the umask takes
-    links : most names it may have
 
     Raises
     ------
@@ -122,7 +121,13 @@ def open_for_writing(path: Path, *, create: bool, mode: int = 0o666, links: int 
     """
     flags = os.O_RDWR | (os.O_CREAT | os.O_EXCL if create else 0)
     with _guard(path, "cannot create" if create else "cannot open"):
-        return open_regular(path, flags, mode, links=links)
+        return open_regular(path, flags, mode)
+
+
+def open_with_twin(path: Path) -> int:
+    """As ``open_for_writing``, of a file that may still have the second name that ``publish_new`` takes away."""
+    with _guard(path, "cannot open"):
+        return open_regular(path, os.O_RDWR, links=2)
 
 
 def open_or_create(path: Path) -> int:

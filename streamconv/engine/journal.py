@@ -158,7 +158,7 @@ class Journal:
         """
         if not os.path.lexists(path):
             return None
-        fd = files.open_for_writing(path, create=False, links=2)
+        fd = files.open_with_twin(path)
         try:
             twin = _twin(fd, path)
             if twin is not None:
