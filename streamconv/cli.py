@@ -167,8 +167,16 @@ def _running(parser: argparse.ArgumentParser) -> None:
 def _convert_options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument_group("resuming").add_argument
     add("--stop-after", type=_seconds, metavar="TIME", help="stop in order after 90s, 15m, 2h …; exit code 75")
-    add("--force", action="store_true", help="replace OUT, whoever made it, or an unfinished job that was planned differently")
-    add("--update", action="store_true", help="replace an OUT of streamconv when inputs or options have changed; for pipelines")
+    add(
+        "--force",
+        action="store_true",
+        help="replace OUT, whoever made it, or an unfinished job that was planned differently",
+    )
+    add(
+        "--update",
+        action="store_true",
+        help="replace an OUT of streamconv when inputs or options have changed; for pipelines",
+    )
     add(
         "--verify-on-resume", choices=["all", "recent", "none"], default="all",
         help="finished chunks to read back before they are trusted (default: all)",
@@ -237,12 +245,24 @@ def make_parser() -> argparse.ArgumentParser:
     _hub(fetch)
     add = fetch.add_argument_group("running").add_argument
     add("--all", action="store_true", help="every file, not only what a conversion needs")
+    add("--verify", action="store_true", help="read what is here against its digests; fetch again what is damaged")
     add("--stop-after", type=_seconds, metavar="TIME", help="stop in order after 90s, 15m, 2h …; exit code 75")
     add("--nice", action="store_true", help="lowest priority for processor and disk")
     status = command("status", "show how far the job for OUT is")
     status.add_argument("output", metavar="OUT", help="the name given to convert")
-    verify = command("verify", "read a finished output again and compare every byte with its record")
-    verify.add_argument("output", metavar="OUT", help="the name given to convert, or one file of the output")
+    verify = command("verify", "read a finished output, or what was fetched, again and compare it with what it was")
+    verify.add_argument(
+        "output",
+        metavar="OUT",
+        nargs="?",
+        help="the name given to convert, or one file of the output; compared with its record",
+    )
+    verify.add_argument(
+        "--store", action="store_true", help="all models fetched from the hub, compared with their digests"
+    )
+    verify.add_argument(
+        "--stop-after", type=_seconds, metavar="TIME", help="with --store: stop after 90s, 15m, 2h …; exit code 75"
+    )
     inspect = command("inspect", "list tensors, metadata and tokenizer of a model")
     inspect.add_argument("source", metavar="SRC", help=_SOURCE)
     _hub(inspect)

@@ -260,8 +260,9 @@ def fetch(a: argparse.Namespace) -> int:
     reporter = progress.reporter(quiet=a.quiet, as_json=a.json)
     with _progress_in_errors(reporter):
         found = conversion.fetch(
-            a.source, reporter, everything=a.all, offline=a.offline, refresh=a.refresh, stop_after_s=a.stop_after
-        )
+            a.source, reporter, everything=a.all, offline=a.offline, refresh=a.refresh, verify=a.verify,
+            stop_after_s=a.stop_after,
+        )  # fmt: skip
     name = f"{found.model.repo}@{found.model.commit}"
     if a.json:
         facts = {
@@ -294,22 +295,31 @@ def status(a: argparse.Namespace) -> int:
 
 
 def verify(a: argparse.Namespace) -> int:
-    """``streamconv verify``: 0 when every byte is as it was made, 65 when not."""
+    """``streamconv verify``: 0 when every byte is as it was made or fetched, 65 when not."""
+    if a.store == bool(a.output) or (a.stop_after and not a.store):
+        raise UsageError("verify: give either OUT or --store", "streamconv verify OUT, or streamconv verify --store")
     reporter = progress.reporter(quiet=a.quiet, as_json=a.json)
-    found = conversion.verify(a.output, reporter)
+    if a.store:
+        store = conversion.verify_store(reporter, stop_after_s=a.stop_after)
+        name, n_files, n_bytes, notes = str(store.root), store.n_files + store.n_parts, store.total_bytes, []
+        damages = [(d.path, d.start, d.stop - d.start, d.name, d.reason, str(d)) for d in store.damaged]
+    else:
+        found = conversion.verify(a.output, reporter)
+        name, n_files, n_bytes, notes = a.output, found.n_files, found.n_bytes, found.notes
+        damages = [(d.path, d.offset, d.length, d.tensor, d.what, str(d)) for d in found.damages]
     if a.json:
-        listed = [{**d._asdict(), "path": str(d.path)} for d in found.damages]
+        keys = ("path", "offset", "length", "name", "what")
         facts = {
-            "event": "done", "status": "damaged" if listed else "intact", "files": found.n_files, "bytes": found.n_bytes,
-            "damages": listed, "notes": found.notes,
+            "event": "done", "status": "damaged" if damages else "intact", "files": n_files, "bytes": n_bytes,
+            "damages": [dict(zip(keys, (str(d[0]), *d[1:5]), strict=True)) for d in damages], "notes": notes,
         }  # fmt: skip
         print(json.dumps(facts), flush=True)
     elif not a.quiet:
-        for text in [*map(str, found.damages), *(f"note: {text}" for text in found.notes)]:
+        for text in [*(d[5] for d in damages), *(f"note: {text}" for text in notes)]:
             print(text)
-        verdict = f"{len(found.damages)} ranges are not as they were made" if found.damages else "as they were made"
-        print(f"{a.output}: {found.n_files} files, {size(found.n_bytes)}: {verdict}", flush=True)
-    return 65 if found.damages else 0
+        verdict = f"{len(damages)} ranges are not as they were" if damages else "as they were"
+        print(f"{name}: {n_files} files, {size(n_bytes)}: {verdict}", flush=True)
+    return 65 if damages else 0
 
 
 def inspect(a: argparse.Namespace) -> int:

@@ -98,15 +98,12 @@ def _trusted(parent: Path) -> set[int]:
     return {me, 0, os.stat(parent).st_uid} if me == 0 else {me, 0}
 
 
-def open_regular(
-    path: Path, flags: int, mode: int = 0o666, *, links: int = 1, twin: str = "", owned: bool = True
-) -> int:
+def open_regular(path: Path, flags: int, mode: int = 0o666, *, links: int = 1, owned: bool = True) -> int:
     """``os.open`` of a regular file that is ours, in a folder that is: no link is followed, no FIFO waited for.
 
     Parameters
     ----------
     links : most names it may have
-    twin : pattern of names in the same folder, one of which it may have besides
     owned : False where it may belong to anybody, as it is only read
 
     Raises
@@ -123,19 +120,34 @@ def open_regular(
             raise _not_ours(path, "is not a regular file") from None
         raise
     try:
-        found, folder = os.fstat(fd), os.stat(path.parent)
-        if not stat.S_ISREG(found.st_mode):
-            raise _not_ours(path, "is not a regular file")
-        if owned and found.st_uid not in {os.geteuid(), 0, folder.st_uid}:
-            raise _not_ours(path, f"belongs to user {found.st_uid}, not to {os.geteuid()}")
-        if twin and found.st_nlink == links + 1:
-            links += any(os.path.samestat(os.lstat(p), found) for p in path.parent.glob(twin))
-        if found.st_nlink > links:
-            raise _not_ours(path, f"has {found.st_nlink} names: a hard link to it lies somewhere else")
+        _require_ours(path, os.fstat(fd), links, owned)
     except BaseException:
         os.close(fd)
         raise
     return fd
+
+
+def status_of_regular(path: Path, *, links: int = 1) -> os.stat_result:
+    """``os.lstat`` of a file that ``open_regular`` would open.
+
+    Raises
+    ------
+    NoPermission, OSError : as ``open_regular``
+    """
+    found = os.lstat(path)
+    if stat.S_ISLNK(found.st_mode):
+        raise _not_ours(path, f"is a symbolic link to {os.readlink(path)}")
+    _require_ours(path, found, links)
+    return found
+
+
+def _require_ours(path: Path, found: os.stat_result, links: int, owned: bool = True) -> None:
+    if not stat.S_ISREG(found.st_mode):
+        raise _not_ours(path, "is not a regular file")
+    if owned and found.st_uid not in {os.geteuid(), 0, os.stat(path.parent).st_uid}:
+        raise _not_ours(path, f"belongs to user {found.st_uid}, not to {os.geteuid()}")
+    if found.st_nlink > links:
+        raise _not_ours(path, f"has {found.st_nlink} names: a hard link to it lies somewhere else")
 
 
 def _not_ours(path: Path, fault: str) -> NoPermission:

@@ -19,7 +19,7 @@ ALLOWED = {
     "progress": set(),
     "ownership": {"errors"},
     "quant": {*_DATA, "ownership"},
-    "sources": {*_DATA, "quant"},
+    "sources": {*_DATA, "quant", "ownership"},
     "dequant": {"rows", "errors", "sources", "quant"},
     "merging": {*_DATA, "sources", "quant"},
     "models": {*_DATA, "sources"},

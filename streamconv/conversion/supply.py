@@ -19,12 +19,12 @@ from typing import TYPE_CHECKING
 
 from ..engine import files
 from ..engine.plan import Chunk, Plan
-from ..engine.transfer import Arriving, Settings, Transfer
+from ..engine.transfer import Arriving, Elsewhere, Settings, Transfer
 from ..engine.transfer.store import Store, writable_root
 from ..errors import WriteFailed
 from ..sources import folder, gguf
 from ..sources.checkpoint import Checkpoint, read_object
-from ..sources.hub.model import HubFile, HubModel, Reference
+from ..sources.hub.model import KINDS, HubFile, HubModel, Reference
 from ..sources.mapped import IoMode
 
 if TYPE_CHECKING:
@@ -75,6 +75,8 @@ class Supply:
         self._weights: list[Arriving] = []
         self._asked: set[HubFile] = set()
         self._is_open = False
+        #: told of bytes of the store that are read again, and the name of the file; may raise to end it
+        self.looked: Callable[[int, str], None] = lambda n, path: None
         #: what was opened, by reference
         self.models: dict[str, HubModel] = {}
         #: files and folders of this machine that were opened
@@ -119,6 +121,7 @@ class Supply:
         model = self.pin(ref)
         wanted = self.arriving(model, [*choosing.side_files(model), *choosing.weight_files(model)])
         self.bring(wanted.values())
+        self.transfer.require_names(wanted.values())
         return self.folder(model)
 
     def pin(self, ref: Reference) -> HubModel:
@@ -151,7 +154,22 @@ class Supply:
         files_wanted = list(wanted)
         self._asked.update(files_wanted)
         commit = f"{model.commit}/{model.name}"
-        return {f.path: self.transfer.add(model.folder_name, commit, f, cached_file(f)) for f in files_wanted}
+        found = {}
+        for f in files_wanted:
+            cached = cached_file(f)
+            where = Elsewhere(cached.path, cached.is_trusted, f.kind in KINDS) if cached else None
+            found[f.path] = self.transfer.add(model.folder_name, commit, f, where)
+        # Before anybody reads them: what is damaged can still be fetched again. In a store that cannot be written nothing can
+        # be put on record either, so there that is left until something is made of them.
+        self.check([a for a in found.values() if self.transfer.can_mend(a)])
+        return found
+
+    def check(self, arriving: Iterable[Arriving], every: bool = False) -> None:
+        """See ``Transfer.check``; what is damaged is fetched again unless the network may not be asked."""
+        from ..sources.hub.resolving import is_offline
+
+        mends = not (self._offline or is_offline())
+        self.transfer.check(arriving, every=every, mends=mends, looked=lambda n, path: self.looked(n, path))
 
     def left_out(self) -> list[HubFile]:
         """What ``models`` hold beside what was asked for: the same weights in other forms, pictures, …; the largest first."""

@@ -22,6 +22,7 @@ import contextlib
 import ctypes
 import errno
 import fcntl
+import hashlib
 import os
 import shutil
 import stat
@@ -72,24 +73,31 @@ def make_dir(path: Path, mode: int = 0o700) -> None:
         sync_dir(path.parent)
 
 
-def own_dir(path: Path) -> None:
+def own_dir(path: Path, mode: int = 0o700) -> None:
     """Create the folder ``path``, for this user only, or make sure that the one that is there is ours.
 
     Raises
     ------
     NoPermission : it is a link, belongs to somebody else, or others can write to it
     """
-    make_dir(path)
-    fault = ""  # also where it has just gone, as whoever opens a file in it will see
+    make_dir(path, mode)
+    with contextlib.suppress(FileNotFoundError):  # it has just gone, as whoever opens a file in it will see
+        require_own_dir(path)
+
+
+def require_own_dir(path: Path) -> None:
+    """NoPermission unless the folder ``path``, which is there, is ours; see ``own_dir``."""
+    fault = ""
     with _guard(path, "cannot look at the folder"), contextlib.suppress(FileNotFoundError):
         fault = folder_fault(path)
         if fault:  # on a filesystem without owners and modes, ours would look so too
             probe = path.with_name(f".{path.name[:200]}.{os.urandom(4).hex()}")
-            os.mkdir(probe, 0o700)
-            try:
-                fault = folder_fault(path, os.lstat(probe))
-            finally:
-                os.rmdir(probe)
+            with contextlib.suppress(PermissionError):
+                os.mkdir(probe, 0o700)
+                try:
+                    fault = folder_fault(path, os.lstat(probe))
+                finally:
+                    os.rmdir(probe)
     if fault:
         raise NoPermission(
             f"{path} {fault}",
@@ -104,16 +112,16 @@ def make_dirs(path: Path) -> None:
             make_dir(folder, 0o777)
 
 
-def open_for_writing(path: Path, *, create: bool, twin: str = "") -> int:
+def open_for_writing(path: Path, *, create: bool, mode: int = 0o666, links: int = 1) -> int:
     """A file descriptor for reading and writing; with ``create`` the file must not exist yet.
 
-    ``twin`` is that of ``ownership.open_regular``.
+    ``mode`` is that of a new file, less what the umask takes; ``links`` is how many names it may have.
 
     Errors: NoPermission where what is there is not a regular file of ours with one name; see ``ownership``.
     """
     flags = os.O_RDWR | (os.O_CREAT | os.O_EXCL if create else 0)
     with _guard(path, "cannot create" if create else "cannot open"):
-        return open_regular(path, flags, twin=twin)
+        return open_regular(path, flags, mode, links=links)
 
 
 def open_or_create(path: Path) -> int:
@@ -293,7 +301,8 @@ def link(target: Path, path: Path) -> None:
     with _guard(path, "cannot create the link"):
         if path.is_symlink() and os.readlink(path) == value:
             return
-        temporary = path.with_name(path.name + ".tmp")
+        # Of a name's own, lest that of another file is taken; the same one each time, lest killed runs leave many.
+        temporary = path.with_name(f".{hashlib.blake2b(os.fsencode(path.name), digest_size=8).hexdigest()}.tmp")
         with contextlib.suppress(FileNotFoundError):
             os.unlink(temporary)
         os.symlink(value, temporary)
@@ -314,13 +323,13 @@ def punch(fd: int, offset: int, length: int) -> bool:
     return int(fallocate(fd, keep_size | punch_hole, offset, length)) == 0
 
 
-def write_atomically(path: Path, text: str) -> None:
+def write_atomically(path: Path, text: str, mode: int = 0o666) -> None:
     """Replace the small text file ``path``: temporary file in the same folder, sync, rename, sync of the folder.
 
     Several processes may do so at once (caches are shared): each has a temporary file of its own.
     """
     temporary = path.with_name(f"{path.name}.{os.urandom(4).hex()}.tmp")
-    fd = open_for_writing(temporary, create=True)
+    fd = open_for_writing(temporary, create=True, mode=mode)
     try:
         try:
             pwrite_all(fd, text.encode(), 0, temporary)

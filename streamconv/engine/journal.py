@@ -26,9 +26,10 @@ import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from glob import escape
 from pathlib import Path
 
-from ..errors import PlanDiffers, StreamconvError, WriteFailed
+from ..errors import NoPermission, PlanDiffers, StreamconvError, WriteFailed
 from ..ownership import open_regular
 from . import files
 
@@ -159,8 +160,11 @@ class Journal:
         """
         if not os.path.lexists(path):
             return None
-        fd = files.open_for_writing(path, create=False, twin=f"{path.name}.*.tmp")
+        fd = files.open_for_writing(path, create=False, links=2)
         try:
+            twin = _twin(fd, path)
+            if twin is not None:
+                files.remove_file(twin)
             header = cls._newest_header(fd, path)
             if header is not None and os.fstat(fd).st_size == 2 * _PAGE + header.n_slots * _SLOT:
                 journal = cls(path, fd, header)
@@ -300,19 +304,42 @@ class Journal:
             self._fd = -1
 
 
+def _twin(fd: int, path: Path) -> Path | None:
+    """The temporary name that the index still has where a run was killed just when it gave it its own; see ``create``.
+
+    Raises
+    ------
+    NoPermission : it has another second name, which is none of ours
+    """
+    status = os.fstat(fd)
+    if status.st_nlink < 2:
+        return None
+    for other in path.parent.glob(f"{escape(path.name)}.*.tmp"):
+        with suppress(FileNotFoundError):  # whoever made it is just at it
+            if os.path.samestat(os.lstat(other), status):
+                return other
+    if os.fstat(fd).st_nlink < 2:
+        return None
+    raise NoPermission(
+        f"{path} has {status.st_nlink} names: a hard link to it lies somewhere else",
+        "Somebody else may have put it there: look at it, and remove it or choose another name.",
+    )
+
+
 def read_progress(path: Path) -> tuple[Header, list[Stamp]] | None:
     """Header and valid slots of the index at ``path`` without taking it over; None when it cannot be read.
 
     Raises
     ------
     PlanDiffers : it has the format of another version of streamconv
-    NoPermission : it is not a file of ours
+    NoPermission : it is a link, a pipe, or belongs to somebody else
     """
     try:
-        fd = open_regular(path, os.O_RDONLY, twin=f"{path.name}.*.tmp")
+        fd = open_regular(path, os.O_RDONLY, links=2)
     except OSError:
         return None
     try:
+        _twin(fd, path)
         header = Journal._newest_header(fd, path)
         if header is None or os.fstat(fd).st_size != 2 * _PAGE + header.n_slots * _SLOT:
             return None

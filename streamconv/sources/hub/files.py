@@ -6,6 +6,7 @@ it touches and for no others.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
@@ -81,12 +82,25 @@ def recorded() -> Iterator[list[Span]]:
 
 @dataclass(frozen=True)
 class HubInput(InputFile):
-    """A file of the hub as an input: its digest is the one the hub lists, its time that of the last correction."""
+    """A file of the hub as an input: its digest is the one the hub lists, its time that of the last correction.
+
+    Attributes
+    ----------
+    opened : what the system knew of the file when it was opened, where it was whole then
+    """
 
     arriving: Arriving = field(kw_only=True)
+    opened: os.stat_result | None = field(default=None, kw_only=True)
 
     def verify_unchanged(self) -> bool:
-        """InputChanged when bytes that were read already had to be replaced."""
+        """InputChanged when bytes that were read already had to be replaced, or a file that was whole is not what it was."""
+        if self.opened is not None:
+            try:
+                is_same = _facts(os.stat(self.arriving.path)) == _facts(self.opened)
+            except OSError as e:
+                raise InputChanged(f"{self.arriving.path} is gone: {e.strerror}") from None
+            if not is_same:
+                raise InputChanged(f"{self.arriving.path} changed while it was being read")
         if self.arriving.amended_ns != self.mtime_ns:
             raise InputChanged(
                 f"{self.path}: bytes that were read before had come wrong and were replaced",
@@ -112,11 +126,13 @@ class ArrivingFile(MappedFile):
         if not file.size:
             raise BadInput(f"{path} is truncated: the hub lists it with 0 bytes")
         arriving.ensure(0, 1)
-        super().__init__(arriving.path, io)
+        where = arriving.path
+        super().__init__(where, io)
         self.path = path
         if self.size != file.size:
             raise BadInput(f"{arriving.path} has {self.size} bytes, the hub lists {file.size}", "Remove it.")
         self._file, self._arriving = file, arriving
+        self._opened = os.fstat(self._fd) if arriving.whole and arriving.path == where else None
 
     def view(self, offset: int, length: int) -> Bytes:
         """See ``MappedFile.view``; a copy where the bytes may be given up."""
@@ -157,8 +173,12 @@ class ArrivingFile(MappedFile):
         self._arriving.claim(0, data_start)
         return HubInput(
             name=self.path.name, path=self.path, size=self.size, digest=self._file.digest, device=0, inode=0,
-            mtime_ns=self._arriving.amended_ns, arriving=self._arriving,
+            mtime_ns=self._arriving.amended_ns, arriving=self._arriving, opened=self._opened,
         )  # fmt: skip
+
+
+def _facts(status: os.stat_result) -> tuple[int, ...]:
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
 
 
 class HubFiles:
