@@ -34,8 +34,8 @@ class ByteSource(Protocol):
         """Its name."""
 
     @property
-    def is_pinned(self) -> bool:
-        """Whether a digest of the whole file decides its content, so that nobody else can change it unnoticed."""
+    def pin(self) -> bytes:
+        """What decides its content where nobody can change that unnoticed, such as a digest that is checked; empty elsewhere."""
 
     def view(self, offset: int, length: int) -> Bytes:
         """``length`` bytes from ``offset`` as uint8."""

@@ -89,11 +89,13 @@ def _gap(fd: int, path: Path, start: int, stop: int) -> Iterator[Damage]:
 def source_digest(item: Item, start: int, stop: int) -> bytes:
     """xxh3-128 of all bytes of local files that rows ``start..stop`` are made from.
 
-    Files whose whole content is pinned by a digest of their own, as those of the hub are, are left out.
+    For files whose whole content is pinned, as that of the hub's is by a digest of its own, what pins it stands for the bytes.
     """
     digest = xxhash.xxh3_128()
     for file, offset, length in item.spans(start, stop):
-        if not file.is_pinned:
+        if file.pin:
+            digest.update(file.pin)
+        else:
             for at in range(offset, offset + length, _READ_BYTES):
                 digest.update(file.view(at, min(_READ_BYTES, offset + length - at)).data)
     return digest.digest()

@@ -43,8 +43,8 @@ class MappedFile:
     All methods may be called from several threads. The descriptor closes with the last reference; views keep the mapping.
     """
 
-    #: whether a digest of the whole file decides its content, as for those of the hub
-    is_pinned = False
+    #: see ``engine.plan.ByteSource``
+    pin = b""
 
     def __init__(self, path: Path, io: IoMode = "mmap") -> None:
         self.path = path

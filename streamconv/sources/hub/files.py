@@ -120,8 +120,6 @@ class ArrivingFile(MappedFile):
     Errors: BadInput for an empty file, and whatever ends the transfer.
     """
 
-    is_pinned = True
-
     def __init__(self, path: Path, file: HubFile, arriving: Arriving, io: IoMode = "mmap") -> None:
         if not file.size:
             raise BadInput(f"{path} is truncated: the hub lists it with 0 bytes")
@@ -133,6 +131,11 @@ class ArrivingFile(MappedFile):
             raise BadInput(f"{arriving.path} has {self.size} bytes, the hub lists {file.size}", "Remove it.")
         self._file, self._arriving = file, arriving
         self._opened = os.fstat(self._fd) if arriving.whole and arriving.path == where else None
+
+    @property
+    def pin(self) -> bytes:  # type: ignore[override]
+        """The digest that the hub lists, and when bytes that readers may have seen were last replaced."""
+        return f"{self._file.digest} {self._arriving.amended_ns}".encode()
 
     def view(self, offset: int, length: int) -> Bytes:
         """See ``MappedFile.view``; a copy where the bytes may be given up."""
