@@ -7,13 +7,13 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from streamconv.rows import Floats, RowSource, matrix_shape
+from streamconv.rows import Floats, Rows, matrix_shape
 from streamconv.sources.widen import STORED_TYPES, widen
 
 
-def check_rows(rows: RowSource) -> None:
+def check_rows(rows: Rows) -> None:
     """Assert that any cut of ``rows``, in any thread and wherever it is written, has the bits of the whole."""
-    assert isinstance(rows, RowSource)
+    assert isinstance(rows, Rows)
     n_rows, n_cols = matrix_shape(rows.shape)
     whole = rows.read(0, n_rows)
     assert (whole.shape, whole.dtype) == ((n_rows, n_cols), np.float32)
@@ -31,7 +31,7 @@ def check_rows(rows: RowSource) -> None:
             assert same(part, whole[start:stop]), f"rows {start}..{stop}, after they were released, by another thread"
 
 
-def check_stored(rows: RowSource, start: int, stop: int, expected: Floats) -> None:
+def check_stored(rows: Rows, start: int, stop: int, expected: Floats) -> None:
     """Assert that the bytes of the rows, where there are any, are their values in the type the rows have."""
     stored = rows.stored(start, stop)
     if stored is None:
@@ -60,6 +60,6 @@ def same(a: Floats, b: Floats) -> bool:
     return a.shape == b.shape and np.ascontiguousarray(a).tobytes() == np.ascontiguousarray(b).tobytes()
 
 
-def values_of(rows: RowSource) -> Floats:
+def values_of(rows: Rows) -> Floats:
     """All values, float32 in the rows' own shape."""
     return rows.read(0, matrix_shape(rows.shape)[0]).reshape(rows.shape)

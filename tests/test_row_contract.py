@@ -14,15 +14,15 @@ from small_models import write_safetensors
 import streamconv
 from streamconv import dequant, merging, sources
 from streamconv.models.transforms import Constant, FirstRows, Interleaved, PlusOne
-from streamconv.rows import RowSource
+from streamconv.rows import Rows
 
 DATA = Path(__file__).resolve().parent / "data"
 PLAIN = DATA / "checkpoints" / "mistral-spm" / "hf"
 QUERY, NORM = "model.layers.0.self_attn.q_proj.weight", "model.norm.weight"
-Kind = Callable[[Path], Iterable[RowSource]]
+Kind = Callable[[Path], Iterable[Rows]]
 
 
-def transformed(tmp_path: Path) -> Iterable[RowSource]:
+def transformed(tmp_path: Path) -> Iterable[Rows]:
     plain = sources.open_checkpoint(PLAIN).tensors
     yield Interleaved(plain[QUERY], 4)
     yield Interleaved(Constant(np.arange(64, dtype=np.float32)), 4)
@@ -31,12 +31,12 @@ def transformed(tmp_path: Path) -> Iterable[RowSource]:
     yield PlusOne(Interleaved(plain[QUERY], 2))
 
 
-def gguf(tmp_path: Path) -> Iterable[RowSource]:
+def gguf(tmp_path: Path) -> Iterable[Rows]:
     files = [streamconv.convert(PLAIN, tmp_path / f"{name}.gguf", type=name)[0] for name in ("Q8_0", "BF16")]
     return [rows for path in files for rows in sources.open_checkpoint(path).tensors.values()]
 
 
-def decoded(tmp_path: Path) -> Iterable[RowSource]:
+def decoded(tmp_path: Path) -> Iterable[Rows]:
     stored = sources.open_checkpoint(DATA / "dequant" / "encodings.safetensors")
     for case in json.loads((DATA / "dequant" / "cases.json").read_text()):
         rows = dequant.decoded(stored, case["quantization_config"], lenient=True).tensors[case["name"]]
@@ -70,7 +70,7 @@ def models(folder: Path) -> None:
 
 
 def merged(recipe: str) -> Kind:
-    def opened(tmp_path: Path) -> Iterable[RowSource]:
+    def opened(tmp_path: Path) -> Iterable[Rows]:
         models(tmp_path)
         (tmp_path / "recipe.yml").write_text(recipe)
         found = merging.open_recipe(

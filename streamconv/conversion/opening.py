@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import dequant, sources
-from ..rows import RowSource
+from ..rows import Rows
 from ..sources.checkpoint import Checkpoint
 from ..sources.hub.model import Reference, parse_reference
 from .options import Options
@@ -77,7 +77,7 @@ def _open_adapter(reference: str, supply: Supply) -> Checkpoint:
 
 def open_rows(
     source: str | os.PathLike[str], quantization_config: Mapping[str, Any] | None = None
-) -> Mapping[str, RowSource]:
+) -> Mapping[str, Rows]:
     """All tensors of ``source`` by name; each has ``shape``, ``dtype`` and ``read(start, stop)`` -> float32.
 
     ``quantization_config`` stands in for that section of config.json. A tensor whose parts are missing or contradict each other

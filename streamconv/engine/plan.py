@@ -11,13 +11,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
 from typing import Any, Protocol
 
-from ..rows import Bytes, Floats, Quality
+from ..rows import Bytes, File, Floats, Json, Quality, Span
 
 #: A chunk holds at most this many output bytes and weights; both bound the work a kill can cost.
 CHUNK_BYTES = 16 << 20
@@ -57,6 +57,23 @@ class Item(Protocol):
         -------
         Quality : of every part
         """
+
+    @property
+    def whole(self) -> bool:
+        """Whether any row depends on ``everything``, not only on its ``spans``."""
+
+    def spans(self, start: int, stop: int) -> Iterator[Span]:
+        """Every range of every input that rows ``start..stop`` are made of, row by row."""
+
+    def everything(self) -> Iterator[Span]:
+        """Every range of every input that any of the rows depends on."""
+
+    @property
+    def files(self) -> Sequence[File]:
+        """The inputs that ``identity`` speaks of, in its order and as often."""
+
+    def identity(self) -> Json:
+        """What decides the bytes of all parts besides the bytes of the inputs."""
 
     def prefetch(self, start: int, stop: int) -> None:
         """These rows will be made soon."""

@@ -12,7 +12,7 @@ from typing import Any
 
 from ..errors import BadInput, InputMissing
 from ..metadata import Metadata
-from ..rows import RowSource, matrix_shape
+from ..rows import Rows, matrix_shape
 from ..sources.checkpoint import Checkpoint
 from .build import Model
 from .config import Config, architecture, text_section
@@ -64,7 +64,7 @@ def build_projector(checkpoint: Checkpoint, *, model_name: str | None = None) ->
     if name != "Gemma3ForConditionalGeneration" or not isinstance(vision_config, Mapping):
         raise BadInput(f"{checkpoint.folder / 'config.json'}: {name!r} has no vision projector that can be written")
     vision = Config({**_VISION_DEFAULTS, **vision_config}, {}, {})
-    tensors: dict[str, RowSource] = {}
+    tensors: dict[str, Rows] = {}
     left_out: dict[str, str] = {}
     for source_name, rows in checkpoint.tensors.items():
         plain = _plain(source_name)

@@ -19,7 +19,7 @@ import numpy as np
 from ..errors import BadInput, InputMissing
 from ..metadata import Metadata
 from ..quant.types import TYPES, TensorType
-from ..rows import Bytes, Floats, RowSource
+from ..rows import Bytes, Floats, Rows
 from .checkpoint import Checkpoint, InputFile
 from .gguf_header import Header, TensorInfo, parse_header
 from .mapped import IoMode, MappedFile
@@ -55,7 +55,7 @@ class GgufFile:
         """Tensor infos by name, in file order."""
         return self.header.tensors
 
-    def rows(self, info: TensorInfo) -> RowSource:
+    def rows(self, info: TensorInfo) -> Rows:
         """The row source of one tensor."""
         offset = self.header.data_start + info.offset
         if info.type.name in STORED_TYPES:

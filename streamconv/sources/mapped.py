@@ -19,7 +19,7 @@ import numpy as np
 import xxhash
 
 from ..errors import BadInput, InputChanged, InputMissing, NoPermission
-from ..rows import Bytes
+from ..rows import Bytes, File
 from .checkpoint import InputFile
 
 IoMode = Literal["mmap", "pread"]
@@ -31,7 +31,7 @@ _SAMPLES = 18
 _PREFETCH_BYTES = 512 << 10
 
 
-class MappedFile:
+class MappedFile(File):
     """A regular file opened for reading.
 
     Parameters

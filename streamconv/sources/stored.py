@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from math import prod
 
 import numpy as np
 
 from ..errors import BadInput
-from ..rows import Bytes, Floats, matrix_shape
+from ..rows import Bytes, Floats, Rows, Span, matrix_shape
 from .mapped import MappedFile
 from .naming import shown
 from .widen import STORED_TYPES, widen
 
 
-class FileRows:
+class FileRows(Rows):
     """Rows that lie one after the other in a file; a subclass says what their bytes mean.
 
     Parameters
@@ -45,7 +46,7 @@ class FileRows:
         return self.n_rows * self.row_bytes
 
     def read(self, start: int, stop: int, out: Floats | None = None) -> Floats:
-        """See ``RowSource.read``."""
+        """See ``Rows.read``."""
         offset, length = self._range(start, stop)
         if out is None:
             out = np.empty((stop - start, self.n_cols), np.float32)
@@ -56,19 +57,16 @@ class FileRows:
         return out
 
     def stored(self, start: int, stop: int) -> Bytes | None:
-        """See ``RowSource.stored``; None when rows do not end on whole bytes."""
+        """See ``Rows.stored``; None when rows do not end on whole bytes."""
         offset, length = self._range(start, stop)
         if not self.row_bytes and self.n_cols:
             return None
         return self.file.view(offset, length).reshape(stop - start, self.row_bytes)
 
-    def prefetch(self, start: int, stop: int) -> None:
-        """See ``RowSource.prefetch``."""
-        self.file.prefetch(*self._range(start, stop))
-
-    def release(self, start: int, stop: int) -> None:
-        """See ``RowSource.release``."""
-        self.file.release(*self._range(start, stop))
+    def spans(self, start: int, stop: int) -> Iterator[Span]:
+        """See ``Rows.spans``."""
+        if stop > start:
+            yield Span(self.file, *self._range(start, stop))
 
     def _fill(self, data: Bytes, out: Floats) -> None:
         """Decode ``data`` uint8[n, row_bytes] into ``out`` float32[n, n_cols], any row stride."""
@@ -96,7 +94,7 @@ class StoredRows(FileRows):
         return prod(self.shape) * STORED_TYPES[self.dtype].bits // 8
 
     def read(self, start: int, stop: int, out: Floats | None = None) -> Floats:
-        """See ``RowSource.read``."""
+        """See ``Rows.read``."""
         if STORED_TYPES[self.dtype].widen is None:
             raise BadInput(
                 f"{self.file.path}: tensor {shown(self.name)} is stored as {self.dtype}, which has no float form"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ...errors import BadInput
-from ...rows import Floats, RowSource
+from ...rows import Floats, Rows
 from ..config import Config
 from ..family import Family
 from ..keys import BASE, rope_dimension_count, vocab_size
@@ -13,12 +13,12 @@ from ..tokenizers import LLAMA
 from ..transforms import Interleaved
 
 
-def interleave_q(rows: RowSource, config: Config) -> RowSource:
+def interleave_q(rows: Rows, config: Config) -> Rows:
     """Query rows with adjacent rotary pairs."""
     return Interleaved(rows, config.n_heads)
 
 
-def interleave_k(rows: RowSource, config: Config) -> RowSource:
+def interleave_k(rows: Rows, config: Config) -> Rows:
     """Key rows with adjacent rotary pairs."""
     return Interleaved(rows, config.n_kv_heads)
 
