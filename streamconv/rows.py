@@ -29,6 +29,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import islice
 from math import prod
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, TypeVar
@@ -66,6 +67,10 @@ class Quality:
         self.nonfinite += other.nonfinite
         self.sum_squared_error += other.sum_squared_error
         self.max_error = max(self.max_error, other.max_error)
+
+
+#: ranges of later rows that are compared with those that are given back
+_LOOKED_AT = 256
 
 
 class File:
@@ -173,9 +178,8 @@ class Rows(Described):
             span.file.prefetch(span.offset, span.length)
 
     def release(self, start: int, stop: int) -> None:
-        """These rows will not be read again soon; what the row behind them needs, too, is kept."""
-        n_rows = matrix_shape(self.shape)[0]
-        kept = list(self.spans(stop, stop + 1)) if stop < n_rows else []
+        """These rows will not be read again soon; what rows behind them need, too, is kept."""
+        kept = list(islice(self.spans(stop, matrix_shape(self.shape)[0]), _LOOKED_AT))
         for span in self.spans(start, stop):
             for file, offset, length in _without(span, kept):
                 file.release(offset, length)
