@@ -242,7 +242,7 @@ def digest_of(identity: Json) -> str:
     return hashlib.sha256(json.dumps(identity, separators=(",", ":"), ensure_ascii=True).encode()).hexdigest()
 
 
-#: values that say it themselves; lists are of one kind
+#: values that are what decides them
 _PLAIN = (str, int, float, bool)
 
 
@@ -258,8 +258,8 @@ def _inside(value: Any, kind: type[K]) -> Iterator[K]:
     elif isinstance(value, Described):
         yield from _inside(value._arguments, kind)
     elif isinstance(value, (list, tuple)):
-        if not value or type(value[0]) not in _PLAIN:
-            for each in value:
+        for each in value:
+            if type(each) not in _PLAIN:
                 yield from _inside(each, kind)
     elif isinstance(value, Mapping):
         yield from _inside([*value.values()], kind)

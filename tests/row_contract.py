@@ -47,8 +47,8 @@ def check_stored(rows: Rows, start: int, stop: int, expected: Floats) -> None:
         assert same(values, expected), f"rows {start}..{stop} as they are stored"
 
 
-def check_spans(fresh: Callable[[], Rows], cut: tuple[int, int]) -> None:
-    """Assert that rows ``cut`` need no byte but those that they name: all others of their files are inverted.
+def check_spans(fresh: Callable[[], Rows], cut: tuple[int, int], folder: Path) -> None:
+    """Assert that rows ``cut`` need no byte but those that they name: all others of weights in ``folder`` are inverted.
 
     ``fresh`` opens the rows anew, since some keep what they read; their files are changed meanwhile, so they must be copies.
     """
@@ -57,7 +57,9 @@ def check_spans(fresh: Callable[[], Rows], cut: tuple[int, int]) -> None:
     expected = fresh().read(0, n_rows)
     spans = [*rows.spans(*cut), *(rows.everything() if rows.whole else ())]
     assert cut[0] < cut[1] or not list(rows.spans(*cut)), "no rows need no bytes"
-    with inverted_elsewhere({file.path for file in rows.files}, spans):  # type: ignore[attr-defined]
+    weights = {path for path in folder.rglob("*") if path.suffix in (".safetensors", ".bin", ".gguf")}
+    assert {span.file.path for span in spans} <= {file.path for file in rows.files} <= weights
+    with inverted_elsewhere(weights, spans):
         assert same(rows.read(*cut), expected[slice(*cut)]), f"{rows!r}: rows {cut} need more than {spans}"
         check_stored(rows, *cut, expected[slice(*cut)])
 

@@ -236,7 +236,7 @@ def test_rows_need_no_byte_that_they_do_not_name(kind: str, tmp_path: Path) -> N
     for fresh in some(KINDS[kind](tmp_path)):
         n_rows = matrix_shape(fresh().shape)[0]
         for cut in {(0, 0), (0, n_rows), (n_rows // 3, n_rows - n_rows // 3), (n_rows // 2, n_rows // 2 + 1)}:
-            check_spans(fresh, cut)
+            check_spans(fresh, cut, tmp_path)
 
 
 def some(found: Sequence[Open]) -> Sequence[Open]:

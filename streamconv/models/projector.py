@@ -110,6 +110,8 @@ def _keys(m: Metadata, vision: Config, checkpoint: Checkpoint) -> None:
     m.string("clip.projector_type", "gemma3")
     m.f32("clip.vision.attention.layer_norm_epsilon", vision.real("layer_norm_eps"))
     m.boolean("clip.use_gelu", True)
+    if not vision.integer("patch_size"):
+        raise BadInput(f"{checkpoint.folder / 'config.json'}: the vision tower's patch_size is 0")
     side = vision.integer("image_size") // vision.integer("patch_size")
     tokens = checkpoint.config.get("mm_tokens_per_image", 256)
     scale = side // math.isqrt(tokens) if isinstance(tokens, int) and tokens > 0 else 4
