@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +37,6 @@ def prepare_folder(
     BadInput : a tensor that cannot be written there
     """
     _refuse(checkpoint, output, options)
-    checkpoint = _as_saved(checkpoint)
     (wanted,) = options.types
     chosen = {name: _type(checkpoint, name, rows, wanted) for name, rows in checkpoint.tensors.items()}
     infos = [TensorInfo(name, checkpoint.tensors[name].shape, type_) for name, (type_, _) in chosen.items()]
@@ -107,15 +105,6 @@ def _type(checkpoint: Checkpoint, name: str, rows: Rows, wanted: str) -> tuple[T
             f"{checkpoint.path}: tensor {name!r} of type {rows.dtype} can only be copied, and it has no bytes"
         )
     return found, "as it is"
-
-
-def _as_saved(checkpoint: Checkpoint) -> Checkpoint:
-    """Decoded tensors the way round in which a plain checkpoint has them."""
-    tensors = checkpoint.tensors.items()
-    return replace(
-        checkpoint,
-        tensors={name: rows.as_saved() if isinstance(rows, dequant.DecodedRows) else rows for name, rows in tensors},
-    )
 
 
 def _own_type(checkpoint: Checkpoint) -> str:

@@ -51,8 +51,9 @@ def prepare(source: str | os.PathLike[str], output: str | os.PathLike[str], opti
         )
 
     def planned(supply: Supply) -> tuple[Checkpoint, Prepared]:
-        checkpoint = open_source(source, options, supply)
-        return checkpoint, (prepare_folder if output.suffix != ".gguf" else _prepare_gguf)(checkpoint, output, options)
+        is_folder = output.suffix != ".gguf"
+        checkpoint = open_source(source, options, supply, as_saved=is_folder)
+        return checkpoint, (prepare_folder if is_folder else _prepare_gguf)(checkpoint, output, options)
 
     return supplied(output, options, planned)
 

@@ -97,6 +97,16 @@ class _Tensors(Mapping[str, Rows]):
         return len({**self._tensors, **self._broken})
 
 
+def as_saved(checkpoint: Checkpoint) -> Checkpoint:
+    """``checkpoint``, its decoded tensors the way round in which a plain one has them."""
+    if not any(isinstance(rows, DecodedRows) for rows in checkpoint.tensors.values()):
+        return checkpoint
+    tensors = checkpoint.tensors.items()
+    return dataclasses.replace(
+        checkpoint, tensors={n: rows.as_saved() if isinstance(rows, DecodedRows) else rows for n, rows in tensors}
+    )
+
+
 def decoders_of(rows: Rows) -> list[DecodedRows]:
     """The decoders that ``rows`` are or are made of; none for plain numbers."""
     return [found for found in walk(rows) if isinstance(found, DecodedRows)]
