@@ -179,7 +179,12 @@ class LoraRows(_Changed):
 
 
 class _Stretched(LoraRows):
-    """Base of those with ``lengths``, a vector that is read at once."""
+    """Base of those that have a length for every row or column.
+
+    Parameters
+    ----------
+    lengths : the vector, which is read at once
+    """
 
     def __init__(self, base: Rows, update: LowRank, lengths: Rows) -> None:
         super().__init__(base, update)
@@ -193,12 +198,7 @@ class _Stretched(LoraRows):
 
 
 class DoraRows(_Stretched):
-    """``base`` plus a low-rank change, every row stretched to a length of its own.
-
-    Parameters
-    ----------
-    lengths : float[n_rows]
-    """
+    """``base`` plus a low-rank change, every row stretched to a length of its own: ``lengths`` are float[n_rows]."""
 
     def _change(self, start: int, rows: Floats) -> None:
         self.update.add(start, rows)
@@ -206,11 +206,7 @@ class DoraRows(_Stretched):
 
 
 class DoraColumns(_Stretched):
-    """``base`` plus a low-rank change, every column stretched to a length of its own.
-
-    Parameters
-    ----------
-    lengths : float[n_cols]
+    """``base`` plus a low-rank change, every column stretched to a length of its own: ``lengths`` are float[n_cols].
 
     The first ``read`` measures the columns.
     """
