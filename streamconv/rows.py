@@ -135,6 +135,18 @@ class Rows(Described):
 
     def read(self, start: int, stop: int, out: Floats | None = None) -> Floats:
         """Rows ``start..stop`` as float32[stop - start, n_cols]; written into ``out`` (any row stride) when given."""
+        n_rows, n_cols = matrix_shape(self.shape)
+        if not 0 <= start <= stop <= n_rows:
+            raise IndexError(f"{self!r}: rows {start}..{stop} of {n_rows}")
+        if out is None:
+            out = np.empty((stop - start, n_cols), np.float32)
+        elif out.shape != (stop - start, n_cols):
+            raise ValueError(f"{self!r}: out has shape {out.shape} for rows {start}..{stop}")
+        self._fill(start, stop, out)
+        return out
+
+    def _fill(self, start: int, stop: int, out: Floats) -> None:
+        """Write rows ``start..stop`` into ``out``, of any row stride; for those that do not define ``read`` itself."""
         raise NotImplementedError
 
     def stored(self, start: int, stop: int) -> Bytes | None:

@@ -58,21 +58,15 @@ class DecodedRows(Rows):
         """Name of the file that holds the packed data, None when it lies in no single one."""
         return self.parts[0].file_name
 
-    def read(self, start: int, stop: int, out: Floats | None = None) -> Floats:
-        """See ``Rows.read``.
+    def _fill(self, start: int, stop: int, out: Floats) -> None:
+        """Write rows ``start..stop`` into ``out``.
 
         Raises
         ------
         BadInput : a part holds what the encoding does not allow
         """
-        if not 0 <= start <= stop <= self.n_rows:
-            raise IndexError(f"{self!r}: rows {start}..{stop} of {self.n_rows}")
-        if out is None:
-            out = np.empty((stop - start, self.n_cols), np.float32)
-        elif out.shape != (stop - start, self.n_cols):
-            raise ValueError(f"{self!r}: out has shape {out.shape} for rows {start}..{stop}")
         if not self.n_cols:
-            return out
+            return
         step = self._step()
         for a in range(start, stop, step):
             b = min(a + step, stop)
@@ -83,7 +77,6 @@ class DecodedRows(Rows):
                 dense = np.empty(tile.shape, np.float32)
                 self._make(a, b, dense)
                 tile[...] = dense
-        return out
 
     def as_saved(self) -> DecodedRows:
         """The rows of the tensor that a plain checkpoint has in this place, where that is another one."""

@@ -141,22 +141,18 @@ class _Changed(Rows):
         """Change ``rows`` float32[n, n_cols] in C order: those from ``start`` on."""
         raise NotImplementedError
 
-    def read(self, start: int, stop: int, out: Floats | None = None) -> Floats:
-        """See ``Rows.read``."""
-        if out is None:
-            out = np.empty((stop - start, self.n_cols), np.float32)
+    def _fill(self, start: int, stop: int, out: Floats) -> None:
         step = max(1, _TILE // max(1, self.n_cols))
         for a in range(start, stop, step):
             tile = out[a - start : min(a + step, stop) - start]
             if tile.flags.c_contiguous:
-                self._fill(a, tile)
+                self._make(a, tile)
                 continue
             with borrow(*tile.shape) as dense:
-                self._fill(a, dense)
+                self._make(a, dense)
                 tile[...] = dense
-        return out
 
-    def _fill(self, start: int, rows: Floats) -> None:
+    def _make(self, start: int, rows: Floats) -> None:
         self.base.read(start, start + len(rows), rows)
         self._change(start, rows)
         round_to(self.dtype, rows)

@@ -97,15 +97,12 @@ class MergedRows(Rows):
                     self._crew = None
                 crew.dismiss(reason)
 
-    def read(self, start: int, stop: int, out: Floats | None = None) -> Floats:
-        """See ``Rows.read``; values are rounded to ``dtype``."""
+    def _fill(self, start: int, stop: int, out: Floats) -> None:
+        """Write rows ``start..stop`` into ``out``, rounded to ``dtype``."""
         self.prepare()
-        if out is None:
-            out = np.empty((stop - start, self._n_cols), np.float32)
         for a in range(start, stop, self._step):
             b = min(a + self._step, stop)
             self._tile(a, b, out[a - start : b - start])
-        return out
 
     def make(self, start: int, stop: int, out: Bytes) -> float:
         """The rows of a tensor of type BF16 as its bytes, uint8[stop - start, 2 * n_cols]; their largest magnitude or NaN."""

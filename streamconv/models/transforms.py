@@ -75,17 +75,14 @@ class Interleaved(Wrapped):
         head, inside = np.divmod(np.arange(start, stop), self._head)
         return np.asarray(head * self._head + inside % 2 * (self._head // 2) + inside // 2)
 
-    def read(self, start: int, stop: int, out: Floats | None = None) -> Floats:
-        """Rows ``start..stop`` in the new order."""
-        n_cols = matrix_shape(self.shape)[1]
-        if out is None:
-            out = np.empty((stop - start, n_cols), np.float32)
+    read = Rows.read
+
+    def _fill(self, start: int, stop: int, out: Floats) -> None:
         if self._vector:
-            out[...] = self.inner.read(start, stop)[:, self._order(0, n_cols)]
-            return out
+            out[...] = self.inner.read(start, stop)[:, self._order(0, out.shape[1])]
+            return
         for source, count, first, end in self._runs(start, stop):
             self.inner.read(source, source + count, out[first - start : end - start : 2])
-        return out
 
     def _runs(self, start: int, stop: int) -> Iterator[tuple[int, int, int, int]]:
         """Runs of source rows, and every other row of which range they become: in a head the even ones, and the odd ones."""
@@ -127,12 +124,8 @@ class Constant(Rows):
         self.shape: tuple[int, ...] = values.shape
         self.dtype = "F32"
 
-    def read(self, start: int, stop: int, out: Floats | None = None) -> Floats:
-        """Rows ``start..stop``."""
-        if out is None:
-            return np.array(self._rows[start:stop])
+    def _fill(self, start: int, stop: int, out: Floats) -> None:
         out[...] = self._rows[start:stop]
-        return out
 
     def stored(self, start: int, stop: int) -> Bytes | None:
         """The rows' bytes."""

@@ -69,7 +69,7 @@ class GgufRows(FileRows):
     def __init__(self, file: MappedFile, offset: int, name: str, shape: tuple[int, ...], type: TensorType) -> None:
         super().__init__(file, offset, name, shape, type.name, type.row_bytes(shape[-1]))
 
-    def _fill(self, data: Bytes, out: Floats) -> None:
+    def _decode(self, data: Bytes, out: Floats) -> None:
         # Only here numba is needed; whoever looks at a file does not pay for it.
         from ..quant.base import codec
 

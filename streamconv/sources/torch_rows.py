@@ -102,13 +102,7 @@ class StridedRows(FileRows):
         self._column_stride = strides[-1]
         self._dimensions = _merged(shape[:-1], strides[:-1])
 
-    def read(self, start: int, stop: int, out: Floats | None = None) -> Floats:
-        """See ``Rows.read``."""
-        self._range(start, stop)
-        if out is None:
-            out = np.empty((stop - start, self.n_cols), np.float32)
-        elif out.shape != (stop - start, self.n_cols):
-            raise ValueError(f"{self!r}: out has shape {out.shape} for rows {start}..{stop}")
+    def _fill(self, start: int, stop: int, out: Floats) -> None:
         widen = STORED_TYPES[self.dtype].widen
         if widen is None:
             raise BadInput(
@@ -116,7 +110,6 @@ class StridedRows(FileRows):
             )
         for row, column, words in self._pieces(start, stop):
             widen(words, out[row : row + words.shape[0], column : column + words.shape[1]])
-        return out
 
     def stored(self, start: int, stop: int) -> Bytes | None:
         """See ``Rows.stored``; a copy."""

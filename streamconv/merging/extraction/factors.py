@@ -295,13 +295,9 @@ class RightRows(Rows):
     def _rows(self, start: int, stop: int) -> Floats:
         return self.factors.right()[0][start:stop]
 
-    def read(self, start: int, stop: int, out: Floats | None = None) -> Floats:
-        """See ``Rows.read``."""
-        if out is None:
-            out = np.empty((stop - start, self.shape[1]), np.float32)
+    def _fill(self, start: int, stop: int, out: Floats) -> None:
         if stop > start:
             out[...] = self._rows(start, stop)
-        return out
 
     def spans(self, start: int, stop: int) -> Iterator[Span]:
         """None: any row needs all of both matrices, and the rows of the other factor read theirs once more."""

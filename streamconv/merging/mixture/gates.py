@@ -109,14 +109,10 @@ class GateRows(Rows):
         self.shape = gate.shape
         self.dtype = dtype
 
-    def read(self, start: int, stop: int, out: Floats | None = None) -> Floats:
-        """See ``Rows.read``."""
+    def _fill(self, start: int, stop: int, out: Floats) -> None:
         rows: Floats = self.gate.rows()[start:stop].copy()
         round_to(self.dtype, rows)
-        if out is None:
-            return rows
         out[...] = rows
-        return out
 
     def spans(self, start: int, stop: int) -> Iterator[Span]:
         """See ``Rows.spans``."""

@@ -29,7 +29,6 @@ class StackedRows(Rows):
         self.parts = parts
         self.shape = shape
         self.dtype = parts[0].dtype
-        self._n_cols = matrix_shape(shape)[1]
         self._starts = [0, *accumulate(matrix_shape(part.shape)[0] for part in parts)]
 
     def _ranges(self, start: int, stop: int) -> Iterator[tuple[Rows, int, int, int]]:
@@ -41,13 +40,9 @@ class StackedRows(Rows):
                 yield self.parts[at], start - first, last - first, start
             start, at = last, at + 1
 
-    def read(self, start: int, stop: int, out: Floats | None = None) -> Floats:
-        """See ``Rows.read``."""
-        if out is None:
-            out = np.empty((stop - start, self._n_cols), np.float32)
+    def _fill(self, start: int, stop: int, out: Floats) -> None:
         for part, a, b, at in self._ranges(start, stop):
             part.read(a, b, out[at - start : at - start + b - a])
-        return out
 
     def stored(self, start: int, stop: int) -> Bytes | None:
         """The stored rows where all parts have them."""
@@ -83,10 +78,7 @@ class NoisyRows(Rows):
         self._scale = np.float32(scale)
         self._chance = chance
 
-    def read(self, start: int, stop: int, out: Floats | None = None) -> Floats:
-        """See ``Rows.read``."""
-        if out is None:
-            out = np.empty((stop - start, self._n_cols), np.float32)
+    def _fill(self, start: int, stop: int, out: Floats) -> None:
         step = max(1, _TILE // max(1, self._n_cols))
         for a in range(start, stop, step):
             b = min(a + step, stop)
@@ -96,7 +88,6 @@ class NoisyRows(Rows):
                 rows += self._scale * noise
                 round_to(self.dtype, rows)
                 out[a - start : b - start] = rows
-        return out
 
 
 class RandomRows(Rows):
@@ -113,8 +104,7 @@ class RandomRows(Rows):
         self._normal = normal
         self._chance = chance
 
-    def read(self, start: int, stop: int, out: Floats | None = None) -> Floats:
-        """See ``Rows.read``."""
+    def _fill(self, start: int, stop: int, out: Floats) -> None:
         n_cols = self.shape[1]
         rows = np.empty((stop - start, n_cols), np.float32)
         if self._normal:
@@ -124,7 +114,4 @@ class RandomRows(Rows):
             limit = np.float32(1 / np.sqrt(n_cols))
             rows[...] = limit * (rows.view(np.uint32).astype(np.float64) * 2.0**-31 - 1.0).astype(np.float32)
         round_to(self.dtype, rows)
-        if out is None:
-            return rows
         out[...] = rows
-        return out

@@ -84,10 +84,7 @@ class LaidRows(Rows):
         round_to(self.dtype, mean)
         return mean
 
-    def read(self, start: int, stop: int, out: Floats | None = None) -> Floats:
-        """See ``Rows.read``."""
-        if out is None:
-            out = np.empty((stop - start, self._n_cols), np.float32)
+    def _fill(self, start: int, stop: int, out: Floats) -> None:
         self._rows(start, stop, out)
         padding = self.table.which[start:stop] == MEAN
         if padding.any():
@@ -95,7 +92,6 @@ class LaidRows(Rows):
                 if self._mean is None:
                     self._mean = self._find_mean()
             out[padding] = self._mean
-        return out
 
     def _rows(self, start: int, stop: int, out: Floats) -> Floats:
         """Rows ``start..stop``; those that are the mean of all stay zero."""
@@ -131,14 +127,10 @@ class Column(Rows):
         self.dtype = vector.dtype
         self._values: Any = None
 
-    def read(self, start: int, stop: int, out: Floats | None = None) -> Floats:
-        """See ``Rows.read``."""
+    def _fill(self, start: int, stop: int, out: Floats) -> None:
         if self._values is None:
             self._values = self.vector.read(0, 1)[0]
-        if out is None:
-            out = np.empty((stop - start, 1), np.float32)
         out[:, 0] = self._values[start:stop]
-        return out
 
     def spans(self, start: int, stop: int) -> Iterator[Span]:
         """See ``Rows.spans``; a vector is small."""
@@ -153,13 +145,9 @@ class Vector(Rows):
         self.shape = (column.shape[0],)
         self.dtype = column.dtype
 
-    def read(self, start: int, stop: int, out: Floats | None = None) -> Floats:
-        """See ``Rows.read``."""
-        if out is None:
-            out = np.empty((stop - start, self.shape[0]), np.float32)
+    def _fill(self, start: int, stop: int, out: Floats) -> None:
         if stop > start:
             out[0] = self.column.read(0, self.shape[0])[:, 0]
-        return out
 
     def spans(self, start: int, stop: int) -> Iterator[Span]:
         """See ``Rows.spans``."""
