@@ -48,6 +48,7 @@ def make_plan(
     ]
     draft = [f for own in drafts for f in own]
     fingerprint = plans.fingerprint(_facts(checkpoint, draft, placements, options, folder))
+    del draft, drafts  # the header of a large vocabulary has megabytes, and there would be two
     files = [f for _, lay_out in outputs for f in lay_out(fingerprint.hex())]
     plan = plans.Plan(
         output=output,
