@@ -109,7 +109,7 @@ def _warm_up(prepared: Prepared, reporter: runs.Reporter) -> None:
         (f"{e.type.name}{' with imatrix' if e.has_weights else ''}", f"{cache.__package__}.{e.type.module}")
         for e in kinds.values() if e.needs_kernel
     }  # fmt: skip
-    decoders = [d for d in (dequant.decoder_of(i.rows) for i in prepared.items) if d is not None]
+    decoders = [d for i in prepared.items for d in dequant.decoders_of(i.rows)]
     modules = sorted({name for d in decoders for name in d.kernels})
     wanted |= {(d.encoding.split(" ")[0], f"{load.__module__}.{name}") for d in decoders for name in d.kernels}
     new = sorted(pair for pair in wanted if not cache.knows(*pair))

@@ -11,7 +11,7 @@ from typing import Any
 
 from ..errors import BadInput, InputChanged, InputMissing, NoPermission
 from ..metadata import Metadata
-from ..rows import RowSource
+from ..rows import Rows
 from .hostile_json import MAX_JSON_BYTES, NotJson, parse_json, texts
 
 #: endings of files that hold weights, and of their indexes
@@ -109,7 +109,7 @@ class Checkpoint:
     """
 
     path: Path
-    tensors: Mapping[str, RowSource]
+    tensors: Mapping[str, Rows]
     config: Mapping[str, Any]
     inputs: tuple[InputFile, ...]
     metadata: Metadata | None = None

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from ..errors import BadInput, InputMissing
-from ..rows import RowSource
+from ..rows import Rows
 from .checkpoint import JOB_KEY, Checkpoint, InputFile, read_object, refuse_mixture
 from .mapped import IoMode, MappedFile
 from .naming import shown, shown_list
@@ -37,7 +37,7 @@ class Shard:
     """
 
     path: Path
-    tensors: Mapping[str, RowSource]
+    tensors: Mapping[str, Rows]
     input: InputFile
     warnings: list[str]
     job: str = ""
@@ -234,9 +234,9 @@ def _check_present(folder: Path, present: Collection[str], names: list[str]) -> 
         )
 
 
-def _join(shards: list[Shard], index: dict[str, str], warnings: list[str]) -> dict[str, RowSource]:
+def _join(shards: list[Shard], index: dict[str, str], warnings: list[str]) -> dict[str, Rows]:
     """All tensors of all shards. Where two shards hold a name, the index decides; without its word it is an error."""
-    tensors: dict[str, RowSource] = {}
+    tensors: dict[str, Rows] = {}
     holder: dict[str, str] = {}
     for shard in shards:
         file = shard.path.name
@@ -253,7 +253,7 @@ def _join(shards: list[Shard], index: dict[str, str], warnings: list[str]) -> di
     return tensors
 
 
-def _check_index(path: Path, index: dict[str, str], tensors: dict[str, RowSource], warnings: list[str]) -> None:
+def _check_index(path: Path, index: dict[str, str], tensors: dict[str, Rows], warnings: list[str]) -> None:
     """Every promised tensor is there; one that was not promised is only odd."""
     lost = index.keys() - tensors.keys()
     if lost:

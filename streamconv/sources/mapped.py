@@ -19,7 +19,7 @@ import numpy as np
 import xxhash
 
 from ..errors import BadInput, InputChanged, InputMissing, NoPermission
-from ..rows import Bytes
+from ..rows import Bytes, File
 from .checkpoint import InputFile
 
 IoMode = Literal["mmap", "pread"]
@@ -31,7 +31,7 @@ _SAMPLES = 18
 _PREFETCH_BYTES = 512 << 10
 
 
-class MappedFile:
+class MappedFile(File):
     """A regular file opened for reading.
 
     Parameters
@@ -42,9 +42,6 @@ class MappedFile:
     Errors: InputMissing, NoPermission, or BadInput for what is not a regular file.
     All methods may be called from several threads. The descriptor closes with the last reference; views keep the mapping.
     """
-
-    #: see ``engine.plan.ByteSource``
-    pin = b""
 
     def __init__(self, path: Path, io: IoMode = "mmap") -> None:
         self.path = path
