@@ -28,7 +28,7 @@ from .errors import (
     exhausted,
     unreadable,
 )
-from .room import require_room_for_numpy
+from .limits import allow_many_files, require_room_for_numpy, use_no_threads_of_libraries
 
 #: a full disk, a spent quota, a limit of the shell
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -180,8 +180,16 @@ def _running(parser: argparse.ArgumentParser) -> None:
 def _convert_options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument_group("resuming").add_argument
     add("--stop-after", type=_seconds, metavar="TIME", help="stop in order after 90s, 15m, 2h …; exit code 75")
-    add("--force", action="store_true", help="replace OUT, or an unfinished job that was planned differently")
-    add("--update", action="store_true", help="the same, but only when inputs or options have changed; for pipelines")
+    add(
+        "--force",
+        action="store_true",
+        help="replace OUT, whoever made it, or an unfinished job that was planned differently",
+    )
+    add(
+        "--update",
+        action="store_true",
+        help="replace an OUT of streamconv when inputs or options have changed; for pipelines",
+    )
     add(
         "--verify-on-resume", choices=["all", "recent", "none"], default="all",
         help="finished chunks to read back before they are trusted (default: all)",
@@ -250,10 +258,24 @@ def make_parser() -> argparse.ArgumentParser:
     _hub(fetch)
     add = fetch.add_argument_group("running").add_argument
     add("--all", action="store_true", help="every file, not only what a conversion needs")
+    add("--verify", action="store_true", help="read what is here against its digests; fetch again what is damaged")
     add("--stop-after", type=_seconds, metavar="TIME", help="stop in order after 90s, 15m, 2h …; exit code 75")
     add("--nice", action="store_true", help="lowest priority for processor and disk")
     status = command("status", "show how far the job for OUT is")
     status.add_argument("output", metavar="OUT", help="the name given to convert")
+    verify = command("verify", "read a finished output, or what was fetched, again and compare it with what it was")
+    verify.add_argument(
+        "output",
+        metavar="OUT",
+        nargs="?",
+        help="the name given to convert, or one file of the output; compared with its record",
+    )
+    verify.add_argument(
+        "--store", action="store_true", help="all models fetched from the hub, compared with their digests"
+    )
+    verify.add_argument(
+        "--stop-after", type=_seconds, metavar="TIME", help="with --store: stop after 90s, 15m, 2h …; exit code 75"
+    )
     inspect = command("inspect", "list tensors, metadata and tokenizer of a model")
     inspect.add_argument("source", metavar="SRC", help=_SOURCE)
     _hub(inspect)
@@ -272,31 +294,6 @@ def _ensure_standard_streams() -> None:
             os.open(os.devnull, os.O_RDWR)
         if getattr(sys, name) is None:  # Python found it closed
             setattr(sys, name, os.fdopen(fd, "r" if fd == 0 else "w", encoding="utf-8", closefd=False))
-
-
-def _allow_many_files() -> None:
-    """Raise the limit on open files as far as this user may: every shard of every model is open while it is read."""
-    with suppress(ImportError):
-        import resource
-
-        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-        for most in (hard, 1 << 20, 10240):  # the last ones where "unlimited" is more than the system takes
-            if soft != resource.RLIM_INFINITY and (most > soft or most == resource.RLIM_INFINITY):
-                with suppress(OSError, ValueError):
-                    resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
-                    return
-
-
-def _use_no_threads_of_libraries() -> None:
-    """Let numpy's and the tokenizers' libraries start none: they end the process where the system grants too few.
-
-    Nothing is lost: the work is done by kernels and threads of our own.
-    """
-    if "numpy" in sys.modules:
-        return  # it has started them, and what is called from there is not our business
-    for name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"):
-        os.environ[name] = "1"
-    os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
 
 def _print_anything() -> None:
@@ -358,8 +355,8 @@ def _main(argv: Sequence[str] | None) -> int:
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     arguments = list(sys.argv[1:] if argv is None else argv)
     debug, as_json = "--debug" in arguments, "--json" in arguments
-    _allow_many_files()
-    _use_no_threads_of_libraries()
+    allow_many_files()
+    use_no_threads_of_libraries()
     options = argparse.Namespace()
     try:
         options = make_parser().parse_args(arguments)

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from . import conversion, progress
 from .engine.run import Outcome
-from .errors import BadInput, CannotCreate, NoPermission, StreamconvError, UsageError, unreadable
+from .errors import BadInput, StreamconvError, UsageError, unreadable
 from .progress import count, duration, size
 
 
@@ -47,6 +46,7 @@ def _options(a: argparse.Namespace) -> conversion.Options:
         model_name=a.model_name,
         allow_nonfinite=a.allow_nonfinite,
         compat=a.compat == "ggml",
+        reads=(Path(a.tensor_type_file),) if a.tensor_type_file else (),
     )
 
 
@@ -61,6 +61,7 @@ def _of_every_run(a: argparse.Namespace) -> dict[str, Any]:
         "stop_after_s": getattr(a, "stop_after", None),
         "verify": getattr(a, "verify_on_resume", "all"),
         "measure": bool(getattr(a, "report", None)),
+        "report": Path(a.report) if getattr(a, "report", None) else None,
         "io": a.io,
         "evict": a.evict,
         "offline": a.offline,
@@ -96,8 +97,6 @@ def convert(a: argparse.Namespace) -> int:
 def _run(a: argparse.Namespace, prepared: conversion.Prepared, options: conversion.Options) -> int:
     """Carry out what is planned, and say how it went."""
     began = time.monotonic()
-    if a.report:
-        _check_report(a.report)
     reporter = progress.reporter(quiet=a.quiet, as_json=a.json)
     for text in prepared.warnings:
         reporter.message(f"note: {text}")
@@ -110,17 +109,6 @@ def _run(a: argparse.Namespace, prepared: conversion.Prepared, options: conversi
     elif not a.quiet:
         print(_summary(prepared, outcome, reporter, time.monotonic() - began), flush=True)
     return 0
-
-
-def _check_report(path: str) -> None:
-    """Refuse a report that could not be written in the end."""
-    folder = Path(path).absolute().parent
-    if not folder.is_dir():
-        raise CannotCreate(f"{path}: the folder of the report is not there", f"Create it first: mkdir -p {folder}")
-    if not os.access(folder, os.W_OK | os.X_OK):
-        raise NoPermission(f"{path}: the folder of the report may not be written")
-    with suppress(FileNotFoundError):
-        os.lstat(f"{path}.{'0' * 8}.tmp")  # written first, under a name of this length
 
 
 @contextmanager
@@ -274,8 +262,9 @@ def fetch(a: argparse.Namespace) -> int:
     reporter = progress.reporter(quiet=a.quiet, as_json=a.json)
     with _progress_in_errors(reporter):
         found = conversion.fetch(
-            a.source, reporter, everything=a.all, offline=a.offline, refresh=a.refresh, stop_after_s=a.stop_after
-        )
+            a.source, reporter, everything=a.all, offline=a.offline, refresh=a.refresh, verify=a.verify,
+            stop_after_s=a.stop_after,
+        )  # fmt: skip
     name = f"{found.model.repo}@{found.model.commit}"
     if a.json:
         facts = {
@@ -305,6 +294,34 @@ def status(a: argparse.Namespace) -> int:
             f"  {facts['type']} from {facts['source']}; run the same convert command again to go on"
         )
     return 0
+
+
+def verify(a: argparse.Namespace) -> int:
+    """``streamconv verify``: 0 when every byte is as it was made or fetched, 65 when not."""
+    if a.store == bool(a.output) or (a.stop_after and not a.store):
+        raise UsageError("verify: give either OUT or --store", "streamconv verify OUT, or streamconv verify --store")
+    reporter = progress.reporter(quiet=a.quiet, as_json=a.json)
+    if a.store:
+        store = conversion.verify_store(reporter, stop_after_s=a.stop_after)
+        name, n_files, n_bytes, notes = str(store.root), store.n_files + store.n_parts, store.total_bytes, []
+        damages = [(d.path, d.start, d.stop - d.start, d.name, d.reason, str(d)) for d in store.damaged]
+    else:
+        found = conversion.verify(a.output, reporter)
+        name, n_files, n_bytes, notes = a.output, found.n_files, found.n_bytes, found.notes
+        damages = [(d.path, d.offset, d.length, d.tensor, d.what, str(d)) for d in found.damages]
+    if a.json:
+        keys = ("path", "offset", "length", "name", "what")
+        facts = {
+            "event": "done", "status": "damaged" if damages else "intact", "files": n_files, "bytes": n_bytes,
+            "damages": [dict(zip(keys, (str(d[0]), *d[1:5]), strict=True)) for d in damages], "notes": notes,
+        }  # fmt: skip
+        print(json.dumps(facts), flush=True)
+    elif not a.quiet:
+        for text in [*(d[5] for d in damages), *(f"note: {text}" for text in notes)]:
+            print(text)
+        verdict = f"{len(damages)} ranges are not as they were" if damages else "as they were"
+        print(f"{name}: {n_files} files, {size(n_bytes)}: {verdict}", flush=True)
+    return 65 if damages else 0
 
 
 def inspect(a: argparse.Namespace) -> int:

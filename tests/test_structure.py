@@ -16,22 +16,23 @@ ALLOWED = {
     "errors": set(),
     "rows": {"errors"},
     "threads": {"errors"},
-    "room": set(),
+    "limits": set(),
     "metadata": set(),
     "progress": set(),
-    "quant": {*_DATA, "threads", "room"},
-    "sources": {*_DATA, "quant"},
+    "ownership": {"errors"},
+    "quant": {*_DATA, "ownership", "threads", "limits"},
+    "sources": {*_DATA, "quant", "ownership"},
     "dequant": {"rows", "errors", "sources", "quant"},
     "merging": {*_DATA, "threads", "sources", "quant"},
     "models": {*_DATA, "sources"},
     "targets": {"metadata", "quant"},
-    "engine": {"rows", "errors", "threads"},
+    "engine": {"rows", "errors", "ownership", "threads"},
     "check": {*_DATA, "sources", "quant"},
     "inspect": {"errors", "metadata", "sources", "dequant"},
     "conversion": {*_DATA, "sources", "dequant", "merging", "models", "quant", "targets", "engine"},
     "api": {"rows", "conversion", "engine", "progress"},
     "commands": {"errors", "conversion", "engine", "progress", "merging", "inspect", "check"},
-    "cli": {"errors", "room", "engine", "commands"},
+    "cli": {"errors", "limits", "engine", "commands"},
     "__main__": {"cli"},
     "__init__": {"errors", "api", "quant"},
 }
@@ -50,7 +51,7 @@ WRITERS = {
     "write_text",
     "write_bytes",
 }
-#: the one seam for writes, and the cache that only deletes what is damaged
+#: the one seam for writes, and the cache of kernels, which no job needs
 MAY_WRITE = {"engine/files.py", "quant/cache.py"}
 
 

@@ -13,14 +13,18 @@ from .prepared import Output, OutputTensor, Prepared
 from .reports import describe, write_report
 from .requantizing import measured
 from .unfinished import status
+from .verifying import verify
+from .verifying_store import VerifiedStore, verify_store
 
 __all__ = [
     "RECIPES",
+    "Damage",
     "Fetched",
     "Options",
     "Output",
     "OutputTensor",
     "Prepared",
+    "VerifiedStore",
     "budget_of",
     "describe",
     "execute",
@@ -32,5 +36,7 @@ __all__ = [
     "prepare",
     "prepare_adapter",
     "status",
+    "verify",
+    "verify_store",
     "write_report",
 ]

@@ -7,15 +7,17 @@ from dataclasses import replace
 
 from .. import dequant
 from ..engine import budget as budgets
-from ..engine import files
 from ..engine import job as jobs
 from ..engine import run as runs
+from ..engine.existing import look, write_renewed
 from ..errors import InputChanged, StreamconvError
 from .options import Options
 from .prepared import Prepared
 
 #: with --evict: a commit after so many bytes, for what they were made of keeps its disk space until then
 _EVICT_WINDOW = 32 << 20
+#: reading so much is worth a word
+_LONG_BYTES = 256 << 20
 
 
 def budget_of(prepared: Prepared, options: Options) -> budgets.Budget:
@@ -49,18 +51,21 @@ def _execute(prepared: Prepared, options: Options, reporter: runs.Reporter) -> r
     plan, supply = prepared.plan, prepared.supply
     stop = runs.StopRequest(options.stop_after_s)
     budget = budget_of(prepared, options)
-    if jobs.is_finished(plan) and not options.force:
+    found = look(plan, progress=_Reading(reporter))
+    if found.complete and not options.force:
         jobs.leftover(plan)
+        with suppress(StreamconvError):  # else the same contents are compared again next time
+            write_renewed(found)
         return None
-    if not (options.force or options.update):
-        jobs.refuse_foreign_output(plan)
+    found.refuse(force=options.force, update=options.update)
     jobs.preflight(plan)
     if supply is not None:
         supply.listen(lambda text: reporter.message(f"note: {text}"))
         supply.preflight(plan)
     job = _open_job(prepared, options, reporter)
     try:
-        if jobs.is_finished(plan) and not options.force:  # another process published it while we waited for the lock
+        # Another process may have published it while we waited for the lock.
+        if not options.force and look(plan, thorough=False).complete:
             job.discard()
             return None
         if supply is not None:
@@ -69,13 +74,24 @@ def _execute(prepared: Prepared, options: Options, reporter: runs.Reporter) -> r
         return runs.run(job, budget, reporter, stop, supply)
     finally:
         job.close()
-        seal_kernels()
+
+
+class _Reading:
+    """Says once that files are read because their times have changed, when that takes a while."""
+
+    def __init__(self, reporter: runs.Reporter) -> None:
+        self._reporter, self._bytes = reporter, 0
+
+    def __call__(self, n_bytes: int) -> None:
+        before, self._bytes = self._bytes, self._bytes + n_bytes
+        if before < _LONG_BYTES <= self._bytes:
+            self._reporter.message("note: times of files have changed since the output was made; comparing contents")
 
 
 def _open_job(prepared: Prepared, options: Options, reporter: runs.Reporter) -> jobs.Job:
     """The job folder, begun anew where what was made came from bytes that proved wrong later."""
     try:
-        return jobs.Job.open(prepared.plan, force=options.force or options.update, verify=options.verify)
+        return jobs.Job.open(prepared.plan, force=options.force, update=options.update, verify=options.verify)
     except InputChanged:
         if prepared.supply is None or not prepared.supply.was_amended():
             raise
@@ -93,7 +109,7 @@ def _warm_up(prepared: Prepared, reporter: runs.Reporter) -> None:
         (f"{e.type.name}{' with imatrix' if e.has_weights else ''}", f"{cache.__package__}.{e.type.module}")
         for e in kinds.values() if e.needs_kernel
     }  # fmt: skip
-    decoders = [d for d in (dequant.decoder_of(i.rows) for i in prepared.items) if d is not None]
+    decoders = [d for i in prepared.items for d in dequant.decoders_of(i.rows)]
     modules = sorted({name for d in decoders for name in d.kernels})
     wanted |= {(d.encoding.split(" ")[0], f"{load.__module__}.{name}") for d in decoders for name in d.kernels}
     new = sorted(pair for pair in wanted if not cache.knows(*pair))
@@ -101,22 +117,8 @@ def _warm_up(prepared: Prepared, reporter: runs.Reporter) -> None:
         names = ", ".join(dict.fromkeys(what for what, _ in new))
         reporter.message(f"compiling kernels for {names} (once per machine)")
     for warm_up in (*(e.warm_up for e in kinds.values()), *(load(name).warm_up for name in modules)):
-        try:
-            warm_up()
-        except OSError as e:  # the cache folder is full or went away: compile in memory
-            reporter.message(f"note: compiled kernels cannot be kept ({e})")
-            cache.give_up()
-            warm_up()
+        warm_up()
     for pair in new:
         cache.learn(*pair)
-    seal_kernels()
-
-
-def seal_kernels() -> None:
-    """Vouch for the compiled kernels as they are; others than ours may be among them, such as those of a merge."""
-    from ..quant import cache
-
-    path, text = cache.seal()
-    if not path.is_file() or path.read_text() != text:
-        with suppress(StreamconvError):  # a cache that cannot be sealed is only compiled again next time
-            files.write_atomically(path, text)
+    if new and cache.not_kept():
+        reporter.message(f"note: compiled kernels serve this run only ({cache.not_kept()})")

@@ -40,6 +40,8 @@ class Options:
     evict : give the space of fetched bytes back as soon as what was made of them is durable
     offline : never ask the network
     refresh : ask the hub where a branch is now, instead of remembering what it was first
+    report : a file for type, hash and error of every tensor
+    reads : further files that the command reads, which nothing may be written over
     """
 
     type: str = "auto"
@@ -79,6 +81,8 @@ class Options:
     evict: bool = False
     offline: bool = False
     refresh: bool = False
+    report: Path | None = None
+    reads: tuple[Path, ...] = ()
 
     @property
     def types(self) -> tuple[str, ...]:

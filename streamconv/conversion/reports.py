@@ -5,13 +5,16 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from ..engine import files
 from ..engine import job as jobs
 from ..engine import run as runs
-from ..errors import StreamconvError
+from ..engine.existing import look
+from ..errors import CannotCreate, NoPermission, StreamconvError, UsageError, raise_exhausted
 from ..rows import Quality, merge_of
 from . import estimate
 from .execution import budget_of
@@ -67,9 +70,9 @@ def _merge(tensor: OutputTensor) -> dict[str, Any]:
 def _obstacles(prepared: Prepared, options: Options) -> list[str]:
     """What a conversion would be refused for as things are now, though the plan is sound."""
     try:
-        if not jobs.is_finished(prepared.plan) or options.force:
-            if not (options.force or options.update):
-                jobs.refuse_foreign_output(prepared.plan)
+        found = look(prepared.plan, thorough=False)
+        if not found.complete or options.force:
+            found.refuse(force=options.force, update=options.update)
             jobs.preflight(prepared.plan)
     except StreamconvError as e:
         return [f"convert will refuse this: {e.message}"]
@@ -90,6 +93,44 @@ def _fetching(prepared: Prepared) -> dict[str, Any] | None:
         "left_out": [f.path for f in left],
         "left_out_bytes": sum(f.size for f in left),
     }
+
+
+def check_report(path: Path, outputs: list[Path], force: bool) -> None:
+    """Refuse a report that could not be written in the end, or whose place something else has.
+
+    Raises
+    ------
+    UsageError : it is the output
+    CannotCreate : its folder is not there, or the file is no report and not ``force``
+    NoPermission : its folder may not be written
+    """
+    folder = path.absolute().parent
+    if not folder.is_dir():
+        raise CannotCreate(f"{path}: the folder of the report is not there", f"Create it first: mkdir -p {folder}")
+    if os.path.realpath(path) in {os.path.realpath(output) for output in outputs}:
+        raise UsageError(f"the report cannot be the output {path} itself", "Choose another name for --report.")
+    if os.path.lexists(path):
+        if path.is_symlink() or not path.is_file():
+            raise CannotCreate(
+                f"{path} is not a regular file, so no report can be written there", "Choose another name."
+            )
+        if not force and not _is_report(path):
+            raise CannotCreate(f"{path} is already there and is not a report", "Choose another name, or use --force.")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise NoPermission(f"{path}: the folder of the report may not be written")
+    with suppress(FileNotFoundError):
+        os.lstat(f"{path}.{'0' * 8}.tmp")  # written first, under a name of this length
+
+
+def _is_report(path: Path) -> bool:
+    """Whether the file is empty, or begins as ``write_report`` does."""
+    try:
+        with path.open("rb") as file:
+            start = file.readline(1 << 16)
+            return not start or {"name", "type", "sha256", "nonfinite", "rmse"} <= json.loads(start).keys()
+    except (OSError, ValueError, AttributeError) as e:
+        raise_exhausted(e)
+        return False
 
 
 def write_report(prepared: Prepared, outcome: runs.Outcome | None, path: Path) -> None:

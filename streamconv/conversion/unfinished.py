@@ -8,16 +8,17 @@ import os
 from pathlib import Path
 from typing import Any
 
+from ..engine import files
 from ..engine.journal import read_progress
 from ..engine.plan import job_folder
 from ..errors import InputMissing, UsageError
 
 
 def check_name(output: str | os.PathLike[str]) -> Path:
-    """The path of an output; UsageError where none can have it, as nothing could be put beside it: "", ".", "/"."""
+    """The path of an output; UsageError where none can have it, as nothing could be put beside it: "", ".", "..", "/"."""
     if not os.fspath(output):
         raise UsageError("a name of a file is empty")
-    if not Path(output).name:
+    if Path(output).name in ("", ".."):
         raise UsageError(
             f"{os.fspath(output)} is no name for an output", "Name a file, or a folder that is not there yet."
         )
@@ -27,8 +28,8 @@ def check_name(output: str | os.PathLike[str]) -> Path:
 def recorded_plan(output: Path) -> dict[str, Any]:
     """The ``plan.json`` of the unfinished job for ``output``; {} where there is none or it is damaged."""
     try:
-        record = json.loads((job_folder(output) / "plan.json").read_text())
-    except (OSError, ValueError):
+        record = json.loads(files.read_own(job_folder(output) / "plan.json") or b"{}")
+    except ValueError:
         return {}
     return record if isinstance(record, dict) else {}
 

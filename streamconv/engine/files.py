@@ -22,13 +22,17 @@ import contextlib
 import ctypes
 import errno
 import fcntl
+import hashlib
 import os
 import shutil
+import stat
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from ..errors import CannotCreate, NoPermission, StreamconvError, WriteFailed, exhausted
+from ..errors import CannotCreate, NoPermission, StreamconvError, WriteFailed, exhausted, raise_exhausted
+from ..ownership import folder_fault, open_regular
+from .renames import EXCHANGE, NO_REPLACE, is_mount_point, rename_with
 
 _ZEROS_LIMIT = 1 << 30
 _DARWIN = sys.platform == "darwin"
@@ -52,7 +56,7 @@ def _fail(e: OSError, path: Path, what: str, needed_bytes: int = 0, is_open: boo
         return WriteFailed(f"{path}: {what}: {reason}{need}", "Free some space and run the same command again.")
     if e.errno in (errno.ENOENT, errno.EEXIST, errno.ENOTEMPTY):
         return NameInTheWay(f"{path}: {what}: {reason}")
-    if e.errno in (errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG):
+    if e.errno in (errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.EXDEV, errno.EBUSY):
         return CannotCreate(f"{path}: {what}: {reason}")
     return WriteFailed(f"{path}: {what}: {reason}", "Check the device, then run the same command again.")
 
@@ -72,6 +76,38 @@ def make_dir(path: Path, mode: int = 0o700) -> None:
         sync_dir(path.parent)
 
 
+def own_dir(path: Path, mode: int = 0o700) -> None:
+    """Create the folder ``path``, for this user only, or make sure that the one that is there is ours.
+
+    Raises
+    ------
+    NoPermission : it is a link, belongs to somebody else, or others can write to it
+    """
+    make_dir(path, mode)
+    with contextlib.suppress(FileNotFoundError):  # it has just gone, as whoever opens a file in it will see
+        require_own_dir(path)
+
+
+def require_own_dir(path: Path) -> None:
+    """NoPermission unless the folder ``path``, which is there, is ours; see ``own_dir``."""
+    fault = ""
+    with _guard(path, "cannot look at the folder"), contextlib.suppress(FileNotFoundError):
+        fault = folder_fault(path)
+        if fault:  # on a filesystem without owners and modes, ours would look so too
+            probe = path.with_name(f".{path.name[:200]}.{os.urandom(4).hex()}")
+            with contextlib.suppress(PermissionError):
+                os.mkdir(probe, 0o700)
+                try:
+                    fault = folder_fault(path, os.lstat(probe))
+                finally:
+                    os.rmdir(probe)
+    if fault:
+        raise NoPermission(
+            f"{path} {fault}",
+            "Somebody else may have put it there: look at it, and remove it or choose another output.",
+        )
+
+
 def make_dirs(path: Path) -> None:
     """Create the folder ``path`` and those above it that are missing; readable by others as the umask has it."""
     for folder in reversed([path, *path.parents]):
@@ -79,17 +115,22 @@ def make_dirs(path: Path) -> None:
             make_dir(folder, 0o777)
 
 
-def open_for_writing(path: Path, *, create: bool) -> int:
-    """A file descriptor for reading and writing; with ``create`` the file must not exist yet."""
-    flags = os.O_RDWR | os.O_CLOEXEC | (os.O_CREAT | os.O_EXCL if create else 0)
+def open_for_writing(path: Path, *, create: bool, mode: int = 0o666, links: int = 1) -> int:
+    """A file descriptor for reading and writing; with ``create`` the file must not exist yet.
+
+    ``mode`` is that of a new file, less what the umask takes; ``links`` is how many names it may have.
+
+    Errors: NoPermission where what is there is not a regular file of ours with one name; see ``ownership``.
+    """
+    flags = os.O_RDWR | (os.O_CREAT | os.O_EXCL if create else 0)
     with _guard(path, "cannot create" if create else "cannot open"):
-        return os.open(path, flags, 0o666)
+        return open_regular(path, flags, mode, links=links)
 
 
 def open_or_create(path: Path) -> int:
-    """A file descriptor for reading and writing, of the file that is there or of a new empty one."""
+    """A file descriptor for reading and writing, of the file that is there (see ``open_for_writing``) or of a new empty one."""
     with _guard(path, "cannot open"):
-        return os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_CREAT, 0o666)
+        return open_regular(path, os.O_RDWR | os.O_CREAT)
 
 
 def allocate(fd: int, size: int, path: Path) -> None:
@@ -185,29 +226,71 @@ def drop_cache(fd: int, offset: int = 0, length: int = 0) -> None:
 
 
 def publish(part: Path, final: Path) -> None:
-    """Give the finished ``part`` its ``final`` name, durably."""
+    """Give the finished ``part`` its ``final`` name, durably; whatever file has that name loses it."""
     with _guard(final, "cannot give the finished file its name"):
         os.rename(part, final)
     sync_dir(final.parent)
 
 
 def publish_new(part: Path, final: Path) -> None:
-    """As ``publish``, but ``final`` must not be there yet, as far as the filesystem has hard links.
+    """As ``publish``, for a file or a folder, but ``final`` must not be there yet, as far as the filesystem can tell.
+
+    Errors: NameInTheWay where it is, and ``part`` keeps its name.
+    """
+    with _guard(final, "cannot give the finished file its name"):
+        if not rename_with(NO_REPLACE, part, final):
+            if part.is_dir():
+                if os.path.lexists(final):
+                    raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
+                os.rename(part, final)
+            else:
+                _link_or_rename(part, final)
+    sync_dir(final.parent)
+
+
+def _link_or_rename(part: Path, final: Path) -> None:
+    try:
+        os.link(part, final)
+    except OSError as e:
+        # FAT and some network filesystems have none.
+        if e.errno not in (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK):
+            raise
+        os.rename(part, final)
+    else:
+        os.unlink(part)
+
+
+def publish_over(part: Path, final: Path, expected: os.stat_result, aside: Path) -> None:
+    """Give ``part``, a file or a folder, the name ``final``; what had it, which must be what ``expected`` says, gets ``aside``.
+
+    One step where the system can exchange names, so that ``final`` is there at every moment; else two.
+
+    Parameters
+    ----------
+    aside : a name in the folder of ``part`` that is not there
 
     Raises
     ------
-    NameInTheWay : it is there; ``part`` keeps its name
+    CannotCreate : something else has the name; it keeps it, and ``part`` its own
     """
     with _guard(final, "cannot give the finished file its name"):
-        try:
-            os.link(part, final)
-        except OSError as e:
-            # FAT and some network filesystems have none.
-            if e.errno not in (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK):
-                raise
-            os.rename(part, final)
-        else:
-            os.unlink(part)
+        exchanged = rename_with(EXCHANGE, part, final)
+        if not exchanged:
+            os.rename(final, aside)
+        old = part if exchanged else aside
+        found = os.lstat(old)
+        same = os.path.samestat(found, expected) and (
+            stat.S_ISDIR(found.st_mode)
+            or (found.st_size, found.st_mtime_ns) == (expected.st_size, expected.st_mtime_ns)
+        )
+        if not same:
+            rename_with(EXCHANGE, part, final) if exchanged else os.rename(aside, final)
+            raise CannotCreate(
+                f"{final} was replaced by something else just now, which stays as it is",
+                "Look at it; then choose another name, or run the same command again.",
+            )
+        os.rename(part, aside if exchanged else final)
+    sync_dir(part.parent)
     sync_dir(final.parent)
 
 
@@ -221,7 +304,8 @@ def link(target: Path, path: Path) -> None:
     with _guard(path, "cannot create the link"):
         if path.is_symlink() and os.readlink(path) == value:
             return
-        temporary = path.with_name(path.name + ".tmp")
+        # Of a name's own, lest that of another file is taken; the same one each time, lest killed runs leave many.
+        temporary = path.with_name(f".{hashlib.blake2b(os.fsencode(path.name), digest_size=8).hexdigest()}.tmp")
         with contextlib.suppress(FileNotFoundError):
             os.unlink(temporary)
         os.symlink(value, temporary)
@@ -242,13 +326,13 @@ def punch(fd: int, offset: int, length: int) -> bool:
     return int(fallocate(fd, keep_size | punch_hole, offset, length)) == 0
 
 
-def write_atomically(path: Path, text: str) -> None:
+def write_atomically(path: Path, text: str, mode: int = 0o666) -> None:
     """Replace the small text file ``path``: temporary file in the same folder, sync, rename, sync of the folder.
 
     Several processes may do so at once (caches are shared): each has a temporary file of its own.
     """
     temporary = path.with_name(f"{path.name}.{os.urandom(4).hex()}.tmp")
-    fd = open_for_writing(temporary, create=True)
+    fd = open_for_writing(temporary, create=True, mode=mode)
     try:
         try:
             pwrite_all(fd, text.encode(), 0, temporary)
@@ -297,9 +381,58 @@ def listed(folder: Path, besides: Path) -> list[Path]:
             return []
 
 
+def read_own(path: Path, limit: int = 256 << 20) -> bytes | None:
+    """The bytes of the small file ``path``; None when it is not there, is larger, cannot be read, or is not ours alone."""
+    try:
+        fd = open_regular(path, os.O_RDONLY)
+    except (OSError, NoPermission) as e:
+        raise_exhausted(e)
+        return None
+    try:
+        found = pread_exactly(fd, limit + 1, 0, path)
+        return found if len(found) <= limit else None
+    except WriteFailed:
+        return None
+    finally:
+        os.close(fd)
+
+
 def nearest_folder(path: Path) -> Path:
     """``path``, or the nearest folder above it that is there."""
     return next(p for p in (path, *path.parents) if p.is_dir())
+
+
+def rename_fault(inside: Path, final: Path) -> str:
+    """Why what is in the job folder ``inside`` cannot be renamed to ``final``, "" as far as can be told without doing it.
+
+    Raises
+    ------
+    WriteFailed, NoPermission, CannotCreate : trying failed in another way
+    """
+    if os.stat(inside).st_dev != os.stat(final.parent).st_dev:
+        return f"{inside} is on another filesystem than {final.parent}"
+    for place in (inside, final):
+        if is_mount_point(place):
+            return f"{place} is a mount point, which cannot be renamed"
+    with _guard(final, "cannot try whether it can be replaced"):
+        probe = inside / f"probe.{os.urandom(4).hex()}"
+        os.mkdir(probe, 0o700)
+        try:
+            os.mkdir(probe / "full", 0o700)
+            for folder in (inside / "out", final):
+                # No folder takes the name of one that holds something: any other answer of the system is the reason why
+                # this one cannot be renamed at all, as those of a lower layer of overlayfs cannot.
+                if folder.is_dir() and not folder.is_symlink():
+                    try:
+                        os.rename(folder, probe)
+                    except OSError as e:
+                        if e.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                            return f"{folder} cannot be renamed: {os.strerror(e.errno or 0)}"
+        finally:
+            for folder in (probe / "full", probe):
+                with contextlib.suppress(FileNotFoundError):
+                    os.rmdir(folder)
+    return ""
 
 
 def allocated_bytes(path: Path) -> int:

@@ -1,11 +1,12 @@
 """The job folder: what a run finds there, what it may trust, and how the result gets its final name.
 
-OUT.streamconv/     0700, beside OUT, gone when OUT is complete
+OUT.streamconv/     0700, beside OUT, gone when OUT is complete; not used if it is not ours alone
     lock            advisory lock and its holder
     plan.json       the plan for people, and the identity of the inputs
     index.wal       the write-ahead index
     data-N.part     output file number N, bytes at their final offsets; starts with "SCVP" until the header is written
     out/            instead of these, when OUT is a folder: its files by their names
+    and while names are given, what ``publishing`` keeps there
 """
 
 from __future__ import annotations
@@ -19,58 +20,19 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-import xxhash
-
-from ..errors import CannotCreate, InputChanged, Locked, PlanDiffers, WriteFailed, raise_exhausted
-from . import files
-from .journal import CLEAN, PUBLISHED, PUBLISHING, Journal, Stamp, read_progress
+from ..errors import CannotCreate, InputChanged, Locked, PlanDiffers, WriteFailed
+from . import files, publishing
+from .existing import Existing, look
+from .journal import CLEAN, PUBLISHING, Journal, Stamp, read_progress
 from .lock import JobLock
 from .plan import Chunk, Plan
+from .verify import changed_sources, digest_of
 
 #: room that must stay on the disk beyond the output: for the index, logs and whatever else writes there meanwhile
 _RESERVE_BYTES = 64 << 20
 _PART_MAGIC = b"SCVP"
-_READ_BYTES = 4 << 20
 #: seconds to wait, about, before the folder is looked at again in which another process was met
 _PAUSES = (0.05, 0.1, 0.2, 0.4, 0.8)
-
-
-def is_published(plan: Plan, index: int) -> bool:
-    """Whether output file ``index`` of ``plan`` is complete under its final name.
-
-    The header holds the plan's fingerprint, so equal header bytes and length mean: made by this very plan.
-    """
-    f = plan.files[index]
-    try:
-        with open(f.path, "rb", buffering=0) as got:
-            header = files.pread_exactly(got.fileno(), len(f.header), 0, f.path)
-            return header == f.header and os.fstat(got.fileno()).st_size == f.size
-    except (OSError, WriteFailed) as e:
-        raise_exhausted(e)
-        return False
-
-
-def is_finished(plan: Plan) -> bool:
-    """Whether the whole output is there, made by this plan from inputs that have not been touched since."""
-    if not all(is_published(plan, i) for i in range(len(plan.files))):
-        return False
-    oldest = min(f.path.stat().st_mtime_ns for f in plan.files)
-    return all(i["mtime_ns"] <= oldest for i in plan.inputs)
-
-
-def refuse_foreign_output(plan: Plan) -> None:
-    """Raise CannotCreate when something this plan did not make is in the output's place."""
-    if plan.folder is not None:
-        if plan.folder.exists() and not (plan.folder.is_dir() and not any(plan.folder.iterdir())):
-            raise CannotCreate(
-                f"{plan.folder} is already there and was not made by this plan",
-                "Choose another name, or replace it with --force.",
-            )
-        return
-    for index, f in enumerate(plan.files):
-        if f.path.exists() and not is_published(plan, index):
-            what = "is a folder" if f.path.is_dir() else "is already there and was not made by this plan"
-            raise CannotCreate(f"{f.path} {what}", "Choose another name, or replace it with --force.")
 
 
 def preflight(plan: Plan) -> None:
@@ -78,7 +40,7 @@ def preflight(plan: Plan) -> None:
 
     Raises
     ------
-    CannotCreate : the folder is missing
+    CannotCreate : the folder is missing, or the output could never get its name
     NoPermission : it is not writable
     WriteFailed : the disk is too small
     """
@@ -108,7 +70,7 @@ class Job:
     ----------
     done : stamps of the chunks that are finished and trusted
     notes : what was unusual about the folder's state
-    replaces : whether something that this plan did not make may lose its name to the output
+    force, update : which of what is in the output's place may lose its name to it; see ``existing``
     """
 
     plan: Plan
@@ -116,7 +78,8 @@ class Job:
     part_fds: list[int]
     done: dict[int, Stamp]
     notes: list[str]
-    replaces: bool
+    force: bool
+    update: bool
     _resources: ExitStack
     _discarded: bool = False
 
@@ -126,6 +89,7 @@ class Job:
         plan: Plan,
         *,
         force: bool = False,
+        update: bool = False,
         anew: bool = False,
         verify: str = "all",
         progress: Callable[[int], None] | None = None,
@@ -134,7 +98,7 @@ class Job:
 
         Parameters
         ----------
-        force : discard an unfinished job of another plan, or of inputs that were changed since
+        force, update : discard an unfinished job of another plan, and what was made of inputs that were changed since
         anew : discard any unfinished job
         verify : which finished chunks to read back before they are trusted: ``all``, ``recent`` (those since the last
             orderly stop) or ``none``
@@ -142,17 +106,19 @@ class Job:
 
         Raises
         ------
-        Locked, PlanDiffers, InputChanged, CannotCreate, WriteFailed, NoPermission
+        Locked, PlanDiffers, InputChanged, CannotCreate, WriteFailed
+        NoPermission : the folder, or a file in it, is not ours alone
         """
-        if not (force or anew):
+        if not (force or update or anew):
             read_progress(plan.job_dir / "index.wal")  # raises what would be raised below, before the lock is written
         with ExitStack() as stack:
-            files.make_dir(plan.job_dir)
+            files.own_dir(plan.job_dir)
             lock = JobLock(plan.job_dir / "lock")
             stack.callback(lock.close)
+            _refuse_what_no_rename_reaches(plan)
             for pause in [*_PAUSES, None]:
                 try:
-                    job = cls._enter(plan, force, anew, verify, progress)
+                    job = cls._enter(plan, force, update, anew, verify, progress)
                     break
                 except files.NameInTheWay as e:  # where locks do nothing, others may be setting up the same folder
                     if pause is None:
@@ -163,36 +129,39 @@ class Job:
             return job
 
     @classmethod
-    def _enter(cls, plan: Plan, force: bool, anew: bool, verify: str, progress: Callable[[int], None] | None) -> Job:
+    def _enter(
+        cls, plan: Plan, force: bool, update: bool, anew: bool, verify: str, progress: Callable[[int], None] | None
+    ) -> Job:
         """Set up the locked job folder, or take over what is there."""
         with ExitStack() as stack:
             notes: list[str] = []
-            journal = _unfinished(plan, force or anew, notes)
+            publishing.settle(plan.job_dir)  # an earlier run may have been killed just before the end
+            journal = _unfinished(plan, force or update or anew, notes)
             if journal is not None and anew:
                 journal.close()
                 journal = None
             fresh = journal is None
             if journal is None:
-                for path in [plan.job_dir / "index.wal", *plan.job_dir.glob("data-*.part")]:
-                    files.remove_file(path)
-                if plan.staging.exists():
-                    files.remove_tree(plan.staging)
+                _empty(plan.job_dir, besides=plan.job_dir / "lock")
                 _write_plan(plan)
             else:
                 stack.callback(journal.close)
             # Only a job that had begun to publish may find its own files under their final names.
-            publishing = journal is not None and journal.header.state == PUBLISHING and _may_be_published(plan)
-            parts = [_open_part(plan, i, publishing, stack, notes) for i in range(len(plan.files))]
+            placed = journal is not None and journal.header.state == PUBLISHING
+            parts = [_open_part(plan, i, placed, stack, notes) for i in range(len(plan.files))]
             chunks = plan.chunks()
             if journal is None:
                 journal = Journal.create(plan.job_dir / "index.wal", len(chunks), plan.fingerprint, plan.inputs_digest)
                 stack.callback(journal.close)
             elif not (plan.job_dir / "plan.json").exists():
                 _write_plan(plan)
-            job = cls(plan, journal, parts, {}, notes, force, stack)
+            job = cls(plan, journal, parts, {}, notes, force, update, stack)
             if not fresh:
                 job._trust(chunks, verify if not notes else "all", progress)
-            journal.take_over()
+                if journal.header.inputs not in (plan.inputs_digest, bytes(16)):
+                    job._compare_inputs(chunks)
+                    _write_plan(plan)
+            journal.take_over(plan.inputs_digest)
             job._resources = stack.pop_all()
             return job
 
@@ -255,55 +224,73 @@ class Job:
         """Digest of the range as it is on disk now."""
         fd, path = self.part_fds[stamp.file], self.plan.part_path(stamp.file)
         files.drop_cache(fd, stamp.offset, stamp.length)
-        digest = xxhash.xxh3_128()
-        for at in range(stamp.offset, stamp.offset + stamp.length, _READ_BYTES):
-            size = min(_READ_BYTES, stamp.offset + stamp.length - at)
-            digest.update(files.pread_exactly(fd, size, at, path))
+        digest = digest_of(fd, stamp.offset, stamp.length, path)
         files.drop_cache(fd, stamp.offset, stamp.length)
-        return digest.digest()
+        return digest
+
+    def _compare_inputs(self, chunks: list[Chunk]) -> None:
+        """Inputs were moved, copied, touched or written since the job was planned: their contents decide what is kept.
+
+        Raises
+        ------
+        InputChanged : some are others, and the run is not to begin anew with them
+        """
+        known = {n: s.source for n, s in self.done.items() if any(s.source)}
+        changed = [c.number for c in changed_sources(chunks, known)] + [n for n in self.done if n not in known]
+        if not changed:
+            self.notes.append("inputs have other times or places than before, and the same contents")
+            return
+        first = chunks[min(changed)]
+        if not (self.force or self.update):
+            where = next((str(file.path) for file, _, _ in first.item.spans(first.start, first.stop)), "an input")
+            raise InputChanged(
+                f"{where} was changed after the unfinished job {self.plan.job_dir} was planned (tensor {first.item.name})",
+                "Put the old file back to go on, or let what was made of it be made again with --update.",
+            )
+        lost = sum(self.done.pop(n).length for n in changed)
+        self.journal.forget(changed)
+        self.notes.append(
+            f"inputs were changed since the unfinished job was planned: {lost:,} bytes are made again"
+            f" ({first.item.name}{', …' if len(changed) > 1 else ''}), the rest is of the same contents"
+        )
 
     def publish(self) -> None:
         """Write the headers, check what is on disk, and give every file its final name; the first file comes last.
 
-        A folder gets its name as a whole.
+        A folder gets its name as a whole. See ``publishing``.
 
         Raises
         ------
-        WriteFailed, CannotCreate
+        WriteFailed, CannotCreate, Locked, InputChanged
         """
-        moved = self.plan.folder is not None and not self.plan.staging.exists()  # by an earlier run, just before a kill
-        if not self.replaces and not moved:
-            refuse_foreign_output(self.plan)  # it may have come since the run began, hours ago
+        existing = Existing() if all(fd < 0 for fd in self.part_fds) else look(self.plan)
+        existing.refuse(force=self.force, update=self.update)  # it may have come since the run began, hours ago
         self.journal.mark(PUBLISHING)
         for index, f in enumerate(self.plan.files):
             fd, path = self.part_fds[index], self.plan.part_path(index)
             if fd < 0:
-                continue  # published by an earlier run that was killed between two renames
+                continue  # has its name from an earlier run that was killed between two renames
             files.pwrite_all(fd, f.header, 0, path)
             files.sync_data(fd, path)
             files.drop_cache(fd)
             if os.fstat(fd).st_size != f.size or files.pread_exactly(fd, len(f.header), 0, path) != f.header:
                 raise WriteFailed(f"{path} does not hold what was written to it", "Check the disk; then run again.")
-        if not moved:
-            self.confirm()  # names are about to be given: they must be to these files
-        if self.plan.folder is not None:
-            self._publish_folder(self.plan.folder)
-        else:
-            for index in reversed(range(len(self.plan.files))):
-                if self.part_fds[index] >= 0:
-                    files.publish(self.plan.part_path(index), self.plan.files[index].path)
-        self.journal.mark(PUBLISHED)
+        publishing.write_records(self.plan, self.part_fds, self.plan.chunks(), self.journal.stamps())
+        publishing.place(self.plan, self.part_fds, existing, self.confirm)
+        publishing.settle(self.plan.job_dir)
         self.discard()
 
-    def _publish_folder(self, folder: Path) -> None:
-        if not self.plan.staging.exists():
-            return  # an earlier run was killed just after it
-        if folder.exists():  # to be replaced; an empty one could stay, but not on every system
-            old = self.plan.job_dir / "old"
-            if old.exists():
-                files.remove_tree(old)
-            files.publish(folder, old)
-        files.publish(self.plan.staging, folder)
+    def check_contents(self) -> None:
+        """Make sure that the inputs still have the contents that everything was made from; reads them.
+
+        Raises
+        ------
+        InputChanged : they have not
+        """
+        known = {s.chunk: s.source for s in self.journal.stamps() if any(s.source)}
+        changed = changed_sources(self.plan.chunks(), known)
+        if changed:
+            raise InputChanged(f"the input of tensor {changed[0].item.name} changed while it was being read")
 
     def discard(self) -> None:
         """Remove what is in the job folder; ``close`` removes the folder."""
@@ -330,68 +317,80 @@ def leftover(plan: Plan) -> None:
         return
     if not plan.job_dir.is_dir() or (found is not None and found[0].fingerprint != plan.fingerprint):
         return
+    files.own_dir(plan.job_dir)
     lock = JobLock(plan.job_dir / "lock")
     try:
+        publishing.settle(plan.job_dir)
         _empty(plan.job_dir)
     finally:
         lock.close()
     files.remove_if_empty(plan.job_dir)
 
 
-def _empty(folder: Path) -> None:
-    """Remove what is in a job folder, the lock at last: while it is there, nobody else begins in the same folder."""
-    lock = folder / "lock"
-    for path in [*files.listed(folder, besides=lock), lock]:
-        if path.is_dir() and not path.is_symlink():
-            files.remove_tree(path)
-        else:
-            files.remove_file(path)
+#: what a job folder may hold, as patterns; nothing else in it is ours to remove
+_OURS = ("index.wal", "plan.json", "*.tmp", "data-*.part", "old-*", "records/*", "replaced.json")
+_OUR_FOLDERS = ("records", "probe.*/full", "probe.*", "old")
 
 
-def _unfinished(plan: Plan, force: bool, notes: list[str]) -> Journal | None:
+def _empty(folder: Path, besides: Path | None = None) -> None:
+    """Remove what is in a job folder, the lock last: while it is there, nobody else begins in the same folder."""
+    for path in [p for pattern in _OURS for p in sorted(folder.glob(pattern))]:
+        files.remove_file(path)
+    if (folder / "out").is_dir():
+        files.remove_tree(folder / "out")
+    for path in [p for pattern in _OUR_FOLDERS for p in folder.glob(pattern)]:
+        files.remove_if_empty(path)
+    if besides is None:
+        files.remove_file(folder / "lock")
+
+
+def _refuse_what_no_rename_reaches(plan: Plan) -> None:
+    """CannotCreate where the result could not get its name in the end, before any work is done for it."""
+    for path in [plan.folder] if plan.folder is not None else [f.path for f in plan.files]:
+        fault = files.rename_fault(plan.job_dir, path)
+        if fault:
+            raise CannotCreate(
+                f"{path} could not be given to the finished output: {fault}", "Choose another name or folder."
+            )
+
+
+def _unfinished(plan: Plan, discard: bool, notes: list[str]) -> Journal | None:
     """The index of an unfinished job that ``plan`` may go on with; None when there is none, or none that can be trusted.
 
     Raises
     ------
-    PlanDiffers, InputChanged : it belongs to another plan or to other inputs, and not ``force``
+    PlanDiffers, InputChanged : it belongs to another plan or to other inputs, and is not to be discarded
     """
     path, journal = plan.job_dir / "index.wal", None
     try:
         journal = Journal.open(path)
         if journal is None:
-            if path.exists() and not force:
+            if path.exists() and not discard:
                 notes.append("the unfinished job's index was unusable; starting over")
             return None
-        # The fingerprint knows a sample of each input only: where one was written, equal ones do not make the chunks ours.
+        if journal.header.fingerprint == plan.fingerprint:
+            return journal
         if journal.header.inputs != plan.inputs_digest:
             _refuse_changed_inputs(plan)
-        if journal.header.fingerprint != plan.fingerprint:
-            raise PlanDiffers(
-                f"{plan.job_dir} holds an unfinished job that was planned differently{_difference(plan)}",
-                "Repeat that command to finish it, or start over with --force.",
-            )
-        if journal.header.inputs in (plan.inputs_digest, bytes(16)):
-            return journal
-        notes.append("an input was written since the unfinished job was planned; starting over")
-    except (PlanDiffers, InputChanged):
-        if not force:
-            if journal is not None:
-                journal.close()
+        raise PlanDiffers(
+            f"{plan.job_dir} holds an unfinished job that was planned differently{_difference(plan)}",
+            "Repeat that command to finish it, or start over with --force.",
+        )
+    except (PlanDiffers, InputChanged) as e:
+        if journal is not None:
+            kept = sum(s.length for s in journal.stamps())
+            journal.close()
+        if not discard:
             raise
-    if journal is not None:
-        journal.close()
+        if journal is not None and kept:
+            notes.append(f"{e.message}; the {kept:,} bytes that it had made are discarded")
     return None
 
 
-def _may_be_published(plan: Plan) -> bool:
-    """Whether files may have their final names already: those of a folder all have them, or none."""
-    return plan.folder is None or all(is_published(plan, i) for i in range(len(plan.files)))
-
-
-def _open_part(plan: Plan, index: int, publishing: bool, stack: ExitStack, notes: list[str]) -> int:
-    """The part file ``index``, of full length; -1 when its file is published already."""
+def _open_part(plan: Plan, index: int, placed: bool, stack: ExitStack, notes: list[str]) -> int:
+    """The part file ``index``, of full length; -1 when its file has its name already, as it may where names were being given."""
     path, size = plan.part_path(index), plan.files[index].size
-    if publishing and not path.exists() and is_published(plan, index):
+    if placed and publishing.is_placed(plan, index):
         return -1
     fresh = not path.exists()
     if fresh and plan.folder is not None:
@@ -418,9 +417,9 @@ def _write_plan(plan: Plan) -> None:
 
 def _recorded(plan: Plan) -> dict[str, object]:
     try:
-        record = json.loads((plan.job_dir / "plan.json").read_text())
+        record = json.loads(files.read_own(plan.job_dir / "plan.json") or b"{}")
         return record if isinstance(record, dict) else {}
-    except (OSError, ValueError):
+    except ValueError:
         return {}  # derived data: a damaged plan.json costs only the comparison
 
 

@@ -26,20 +26,22 @@ import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from glob import escape
 from pathlib import Path
 
-from ..errors import PlanDiffers, StreamconvError, WriteFailed
+from ..errors import NoPermission, PlanDiffers, StreamconvError, WriteFailed
+from ..ownership import open_regular
 from . import files
 
 _PAGE = 4096
 _SLOT = 128
 _SLOTS_AT_ONCE = 8192
 _HEADER = struct.Struct("<4sIQBxxxxxxxQQQQ32sd16s")
-_STAMP = struct.Struct("<4sBxxxIIQQQQQd16sdfIQ")
+_STAMP = struct.Struct("<4sBxxxIIQQQQQd16sdfIQ16s")
 _CRC = struct.Struct("<I")
 _HEADER_MAGIC, _SLOT_MAGIC, _VERSION = b"SCVJ", b"SLOT", 1
 
-RUNNING, CLEAN, PUBLISHING, PUBLISHED = 1, 2, 3, 4
+RUNNING, CLEAN, PUBLISHING = 1, 2, 3
 _DONE = 1
 
 
@@ -50,7 +52,7 @@ class Header:
     Attributes
     ----------
     generation : rises with every header written; page ``generation % 2``
-    state : RUNNING, CLEAN (stopped in order), PUBLISHING or PUBLISHED
+    state : RUNNING, CLEAN (stopped in order) or PUBLISHING
     n_slots : number of chunks
     salt : random number of this job; slots of another job are not valid here
     nonce : random number of the run that wrote it; a run that meets another nonce has lost the job and stops
@@ -83,6 +85,7 @@ class Stamp:
     sum_squared_error, max_error : decoded values against the source, 0 unless measured
     nonfinite : NaN and Inf among the source's values
     generation : header generation it was stamped under
+    source : 16 bytes, digest of what the range was made from; zeros where nobody recorded it
     """
 
     chunk: int
@@ -95,6 +98,7 @@ class Stamp:
     max_error: float = 0.0
     nonfinite: int = 0
     generation: int = 0
+    source: bytes = bytes(16)
 
 
 def _sealed(payload: bytes, size: int) -> bytes:
@@ -154,10 +158,13 @@ class Journal:
         ------
         PlanDiffers : it has the format of another version of streamconv
         """
-        if not path.exists():
+        if not os.path.lexists(path):
             return None
-        fd = files.open_for_writing(path, create=False)
+        fd = files.open_for_writing(path, create=False, links=2)
         try:
+            twin = _twin(fd, path)
+            if twin is not None:
+                files.remove_file(twin)
             header = cls._newest_header(fd, path)
             if header is not None and os.fstat(fd).st_size == 2 * _PAGE + header.n_slots * _SLOT:
                 journal = cls(path, fd, header)
@@ -189,11 +196,11 @@ class Journal:
                 found = Header(generation, state, n_slots, salt, nonce, clean, fingerprint, inputs)
         return found
 
-    def take_over(self) -> None:
-        """Begin a run: a new nonce; state RUNNING, unless the job had begun to publish."""
+    def take_over(self, inputs: bytes | None = None) -> None:
+        """Begin a run: a new nonce; state RUNNING, unless the job had begun to publish; what is known of the ``inputs`` now."""
         nonce = int.from_bytes(os.urandom(8), "little") | 1
         state = PUBLISHING if self.header.state == PUBLISHING else RUNNING
-        self._write_header(replace(self._next(), state=state, nonce=nonce))
+        self._write_header(replace(self._next(), state=state, nonce=nonce, inputs=inputs or self.header.inputs))
 
     def mark(self, state: int) -> None:
         """Record durably that the job is in ``state``."""
@@ -229,7 +236,7 @@ class Journal:
         for s in stamps:
             payload = _STAMP.pack(
                 _SLOT_MAGIC, _DONE, s.chunk, s.file, s.offset, s.length, s.rows, self.header.salt, self.header.nonce,
-                now, s.digest, s.sum_squared_error, s.max_error, s.nonfinite, self.header.generation,
+                now, s.digest, s.sum_squared_error, s.max_error, s.nonfinite, self.header.generation, s.source,
             )  # fmt: skip
             files.pwrite_all(self._fd, _sealed(payload, _SLOT), 2 * _PAGE + s.chunk * _SLOT, self.path)
         files.sync_data(self._fd, self.path)
@@ -278,10 +285,11 @@ class Journal:
             worst,
             bad,
             generation,
+            source,
         ) = _STAMP.unpack_from(block)
         if magic != _SLOT_MAGIC or state != _DONE or number != chunk or salt != self.header.salt:
             return None
-        return Stamp(chunk, file, offset, length, rows, digest, sse, worst, bad, generation)
+        return Stamp(chunk, file, offset, length, rows, digest, sse, worst, bad, generation, source)
 
     def forget(self, chunks: Iterable[int]) -> None:
         """Make ``chunks`` pending again, durably."""
@@ -296,18 +304,42 @@ class Journal:
             self._fd = -1
 
 
+def _twin(fd: int, path: Path) -> Path | None:
+    """The temporary name that the index still has where a run was killed just when it gave it its own; see ``create``.
+
+    Raises
+    ------
+    NoPermission : it has another second name, which is none of ours
+    """
+    status = os.fstat(fd)
+    if status.st_nlink < 2:
+        return None
+    for other in path.parent.glob(f"{escape(path.name)}.*.tmp"):
+        with suppress(FileNotFoundError):  # whoever made it is just at it
+            if os.path.samestat(os.lstat(other), status):
+                return other
+    if os.fstat(fd).st_nlink < 2:
+        return None
+    raise NoPermission(
+        f"{path} has {status.st_nlink} names: a hard link to it lies somewhere else",
+        "Somebody else may have put it there: look at it, and remove it or choose another name.",
+    )
+
+
 def read_progress(path: Path) -> tuple[Header, list[Stamp]] | None:
     """Header and valid slots of the index at ``path`` without taking it over; None when it cannot be read.
 
     Raises
     ------
     PlanDiffers : it has the format of another version of streamconv
+    NoPermission : it is a link, a pipe, or belongs to somebody else
     """
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        fd = open_regular(path, os.O_RDONLY, links=2)
     except OSError:
         return None
     try:
+        _twin(fd, path)
         header = Journal._newest_header(fd, path)
         if header is None or os.fstat(fd).st_size != 2 * _PAGE + header.n_slots * _SLOT:
             return None

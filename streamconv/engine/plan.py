@@ -11,13 +11,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
 from typing import Any, Protocol
 
-from ..rows import Bytes, Floats, Quality
+from ..rows import Bytes, File, Floats, Json, Quality, Span
 
 #: A chunk holds at most this many output bytes and weights; both bound the work a kill can cost.
 CHUNK_BYTES = 16 << 20
@@ -58,6 +58,23 @@ class Item(Protocol):
         Quality : of every part
         """
 
+    @property
+    def whole(self) -> bool:
+        """Whether any row depends on ``everything``, not only on its ``spans``."""
+
+    def spans(self, start: int, stop: int) -> Iterator[Span]:
+        """Every range of every input that rows ``start..stop`` are made of, row by row."""
+
+    def everything(self) -> Iterator[Span]:
+        """Every range of every input that any of the rows depends on."""
+
+    @property
+    def files(self) -> Sequence[File]:
+        """The inputs that ``identity`` speaks of, in its order and as often."""
+
+    def identity(self) -> Json:
+        """What decides the bytes of all parts besides the bytes of the inputs."""
+
     def prefetch(self, start: int, stop: int) -> None:
         """These rows will be made soon."""
 
@@ -68,6 +85,28 @@ class Item(Protocol):
 def job_folder(output: Path) -> Path:
     """Where the unfinished job for ``output`` is, if there is one."""
     return output.with_name(output.name + ".streamconv")
+
+
+class Provenance(Protocol):
+    """What the formats of outputs tell of who made a file."""
+
+    def job_of(self, path: Path) -> str:
+        """The fingerprint that the file names as that of its job; "" where it names none or is no such file."""
+
+    def names_of(self, output: Path) -> list[Path]:
+        """Files that are there under names which the output may have had before: as one file, or as shards."""
+
+
+class Unknown:
+    """Provenance where files say nothing."""
+
+    def job_of(self, path: Path) -> str:
+        """See ``Provenance``."""
+        return ""
+
+    def names_of(self, output: Path) -> list[Path]:
+        """See ``Provenance``."""
+        return []
 
 
 @dataclass(frozen=True)
@@ -122,9 +161,12 @@ class Plan:
         fingerprint: who is refused may go on with it, and who goes on without it meets them again
     folder : when the output is a folder, the one all files lie in; it gets its name in one step
     fingerprint : SHA-256 over everything that decides the output's bytes
-    inputs : identity of every file read, JSON-able: ``name``, ``size``, ``mtime_ns``
-    verify_inputs : raises InputChanged when an input is no longer what it was when the plan was made
+    inputs : identity of every file read, JSON-able: ``name``, ``size``, ``mtime_ns``, ``ctime_ns``, ``inode``, ``device``
+    verify_inputs : raises InputChanged when an input is no longer what it was when the plan was made; True when something
+        happened to one, so that its contents are to be looked at before the output gets its name
     description : for people and ``plan.json``
+    parts : the names that a user knows -> numbers of their files, where there are several; see ``outputs``
+    provenance : tells who made what is in the output's place
     """
 
     output: Path
@@ -132,11 +174,18 @@ class Plan:
     placements: Sequence[Placement]
     fingerprint: bytes
     inputs: Sequence[dict[str, Any]]
-    verify_inputs: Callable[[], None]
+    verify_inputs: Callable[[], bool]
     description: dict[str, Any] = field(default_factory=dict)
     chunk_bytes: int = CHUNK_BYTES
     folder: Path | None = None
     admits_nonfinite: bool = True
+    parts: Mapping[Path, Sequence[int]] = field(default_factory=dict)
+    provenance: Provenance = field(default_factory=Unknown)
+
+    @property
+    def outputs(self) -> Mapping[Path, Sequence[int]]:
+        """The names that a user knows the outputs by, with the numbers of their files."""
+        return self.parts or {self.output: range(len(self.files))}
 
     @property
     def job_dir(self) -> Path:

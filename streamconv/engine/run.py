@@ -34,6 +34,7 @@ from .budget import Budget
 from .job import Job
 from .journal import Stamp
 from .plan import Chunk, Plan, bundles
+from .verify import source_digest
 
 _COMMIT_SECONDS = 2.0
 #: between two looks at threads that may have died without a word
@@ -155,12 +156,12 @@ class _Sink:
         self._at += len(data)
         self._quality.add(quality)
 
-    def stamp(self) -> Stamp:
-        """What the index is to say of the finished chunk."""
+    def stamp(self, source: bytes) -> Stamp:
+        """What the index is to say of the finished chunk, made from bytes with the digest ``source``."""
         c, q = self._chunk, self._quality
         return Stamp(
             c.number, c.file, c.offset, c.length, c.stop - c.start, self._digest.digest(),
-            q.sum_squared_error, q.max_error, min(q.nonfinite, 0xFFFFFFFF),
+            q.sum_squared_error, q.max_error, min(q.nonfinite, 0xFFFFFFFF), source=source,
         )  # fmt: skip
 
 
@@ -245,6 +246,7 @@ class _Run:
         """Make the chunks of ``bundle`` in their part files; None when asked to stop before they were complete."""
         item, first, last = bundle[0].item, bundle[0].start, bundle[0].stop
         sinks = [_Sink(c, self.job) for c in bundle]
+        source = source_digest(item, first, last)
         row_bytes = sum(-(-item.row_bytes[c.part] // _ALIGNMENT) * _ALIGNMENT for c in bundle)
         step = max(1, min(len(buffer) // row_bytes, last - first))
         outs: list[Bytes | None] = [None] * len(item.row_bytes)
@@ -262,7 +264,7 @@ class _Run:
                 out = outs[c.part]
                 assert out is not None
                 sink.put(out, qualities[c.part])
-        return [sink.stamp() for sink in sinks]
+        return [sink.stamp(source) for sink in sinks]
 
     def commit(self) -> None:
         """Body of the committer thread: runs until the workers are gone and everything finished is durable."""
@@ -398,7 +400,8 @@ def run(job: Job, budget: Budget, reporter: Reporter, stop: StopRequest, supply:
                     raise stop.error(job)
                 if supply.settle(0.2):
                     break
-        plan.verify_inputs()
+        if plan.verify_inputs():  # something happened to an input: its contents decide
+            job.check_contents()
         job.confirm()
         job.publish()
         outcome.made_bytes = plan.total_bytes - outcome.resumed_bytes

@@ -20,7 +20,7 @@ from math import sqrt
 from typing import Any
 
 from ..errors import BadInput
-from ..rows import RowSource
+from ..rows import Rows
 from ..sources.checkpoint import Checkpoint
 
 CONFIG = "adapter_config.json"
@@ -62,9 +62,9 @@ class Change:
     """
 
     module: str
-    parts: dict[str, tuple[str, RowSource]] = field(default_factory=dict)
-    bias: tuple[str, RowSource] | None = None
-    tokens: tuple[str, RowSource] | None = None
+    parts: dict[str, tuple[str, Rows]] = field(default_factory=dict)
+    bias: tuple[str, Rows] | None = None
+    tokens: tuple[str, Rows] | None = None
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ class Adapter:
     where: str
     config: Mapping[str, Any]
     changes: Mapping[str, Change]
-    saved: Mapping[str, tuple[str, RowSource]]
+    saved: Mapping[str, tuple[str, Rows]]
     warnings: list[str]
 
     @property
@@ -159,7 +159,7 @@ def read_adapter(checkpoint: Checkpoint) -> Adapter:
     warnings: list[str] = []
     _check_config(where, config, warnings)
     changes: dict[str, Change] = {}
-    saved: dict[str, tuple[str, RowSource]] = {}
+    saved: dict[str, tuple[str, Rows]] = {}
     adapters: set[str] = set()
     for name, rows in checkpoint.tensors.items():
         if _FOREIGN.search(name):

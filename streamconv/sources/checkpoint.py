@@ -11,7 +11,7 @@ from typing import Any
 
 from ..errors import BadInput, InputChanged, InputMissing, NoPermission
 from ..metadata import Metadata
-from ..rows import RowSource
+from ..rows import Rows
 from .hostile_json import MAX_JSON_BYTES, NotJson, parse_json, texts
 
 #: endings of files that hold weights, and of their indexes
@@ -28,6 +28,27 @@ def is_weights(name: str) -> bool:
     return _WEIGHTS.search(name) is not None
 
 
+#: the key under which our outputs name the job that made them
+JOB_KEY = "streamconv.job"
+
+
+def refuse_mixture(jobs: Mapping[Path, str]) -> None:
+    """BadInput where files of one set name different jobs that made them: parts of two models under the names of one.
+
+    Parameters
+    ----------
+    jobs : what each file says, "" where it says nothing, as of other programs
+    """
+    named = {path: job for path, job in jobs.items() if job}
+    first = next(iter(named), None)
+    other = next((path for path, job in named.items() if first is not None and job != named[first]), None)
+    if other is not None:
+        raise BadInput(
+            f"{first} and {other} were made by different conversions: together they are no model",
+            "Run the conversion that was interrupted again, or make both anew.",
+        )
+
+
 #: how JSON can spell what has no UTF-8 form
 _HALF_PAIR = re.compile(rb"\\u[dD][89a-fA-F]")
 
@@ -42,7 +63,7 @@ class InputFile:
     size : bytes
     digest : hex digest over the header and a sample of pages spread over the data; tells two checkpoints of the
         same shapes apart without reading them whole
-    device, inode, mtime_ns : the file's identity on this machine; a change during or between runs is refused
+    device, inode, mtime_ns, ctime_ns : the file's identity on this machine; zeros where a digest of all of it is known
     """
 
     name: str
@@ -52,9 +73,14 @@ class InputFile:
     device: int
     inode: int
     mtime_ns: int
+    ctime_ns: int = 0
 
-    def verify_unchanged(self) -> None:
-        """InputChanged when the path no longer leads to the file that was opened, as it was opened."""
+    def verify_unchanged(self) -> bool:
+        """InputChanged when the path no longer leads to the file that was opened, as it was opened.
+
+        True when something happened to the file that need not be a change of its contents: a link, a mode, or a time that was
+        put back.
+        """
         try:
             now = os.stat(self.path)
         except OSError as e:
@@ -64,6 +90,7 @@ class InputFile:
         changed = [f"{key} {was[key]} -> {is_[key]}" for key in was if was[key] != is_[key]]
         if changed:
             raise InputChanged(f"{self.path} changed while it was being read: {', '.join(changed)}")
+        return now.st_ctime_ns != self.ctime_ns
 
 
 @dataclass(frozen=True)
@@ -82,7 +109,7 @@ class Checkpoint:
     """
 
     path: Path
-    tensors: Mapping[str, RowSource]
+    tensors: Mapping[str, Rows]
     config: Mapping[str, Any]
     inputs: tuple[InputFile, ...]
     metadata: Metadata | None = None
@@ -90,10 +117,9 @@ class Checkpoint:
     side: Mapping[str, Path | bytes] | None = None
     name: str = ""
 
-    def verify_unchanged(self) -> None:
-        """InputChanged when any of the files is not what it was when it was opened."""
-        for file in self.inputs:
-            file.verify_unchanged()
+    def verify_unchanged(self) -> bool:
+        """InputChanged when any of the files is not what it was when it was opened; True when one may not be."""
+        return any([file.verify_unchanged() for file in self.inputs])
 
     @property
     def folder(self) -> Path:

@@ -20,7 +20,7 @@ import numpy as np
 import xxhash
 
 from ..errors import BadInput, InputChanged, NoResources, exhausted, raise_exhausted, unreadable
-from ..rows import Bytes
+from ..rows import Bytes, File
 from .checkpoint import InputFile
 
 IoMode = Literal["mmap", "pread"]
@@ -32,7 +32,7 @@ _SAMPLES = 18
 _PREFETCH_BYTES = 512 << 10
 
 
-class MappedFile:
+class MappedFile(File):
     """A regular file opened for reading.
 
     Parameters
@@ -139,7 +139,7 @@ class MappedFile:
 
     def describe(self, data_start: int) -> InputFile:
         """The file's identity, with a digest of its header (all bytes before ``data_start``) and a sample of its data."""
-        device, inode, size, mtime_ns = self._identity
+        device, inode, size, mtime_ns, ctime_ns = self._identity
         return InputFile(
             name=self.path.name,
             path=self.path,
@@ -148,6 +148,7 @@ class MappedFile:
             device=device,
             inode=inode,
             mtime_ns=mtime_ns,
+            ctime_ns=ctime_ns,
         )
 
     def _digest(self, data_start: int) -> str:
@@ -175,5 +176,5 @@ def _open(path: Path) -> int:
         raise unreadable(path, e) from None
 
 
-def _identity(status: os.stat_result) -> tuple[int, int, int, int]:
-    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
+def _identity(status: os.stat_result) -> tuple[int, int, int, int, int]:
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns

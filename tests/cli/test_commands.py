@@ -15,7 +15,7 @@ import pytest
 
 import streamconv
 
-COMMANDS = ["convert", "merge", "extract-lora", "plan", "fetch", "status", "inspect", "check"]
+COMMANDS = ["convert", "merge", "extract-lora", "plan", "fetch", "status", "verify", "inspect", "check"]
 DOCS = Path(__file__).resolve().parents[2] / "docs" / "cli.md"
 
 
@@ -72,7 +72,7 @@ def test_convert_says_what_it_made_and_then_that_it_is_made(here: Any, small: Pa
     assert first.code == 0
     assert f"{out}: llama, F16" in first.out
     assert "bits per weight" in first.out
-    assert os.listdir(tmp_path) == ["x.gguf"], "no job folder is left"
+    assert sorted(os.listdir(tmp_path)) == [".x.gguf.streamconv", "x.gguf"], "no job folder is left"
     before = out.stat()
     again = here("convert", small, out, "--type", "f16")
     assert again.code == 0

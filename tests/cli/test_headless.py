@@ -139,12 +139,17 @@ class TestUpdate:
         streamconv.convert(source, tmp_path / "y.gguf", type="q8_0")
         assert (tmp_path / "x.gguf").read_bytes() == (tmp_path / "y.gguf").read_bytes()
 
-    def test_an_input_was_written_again(self, source: Path, tmp_path: Path) -> None:
+    @pytest.mark.parametrize("written", [False, True])
+    def test_an_input_was_touched_or_written_again(self, source: Path, tmp_path: Path, written: bool) -> None:
         streamconv.convert(source, tmp_path / "x.gguf", type="f16", update=True)
-        before = (tmp_path / "x.gguf").stat()
-        os.utime(source / "model.safetensors")
+        before, weights = (tmp_path / "x.gguf").stat(), source / "model.safetensors"
+        if written:
+            data = bytearray(weights.read_bytes())
+            data[len(data) // 3] ^= 1
+            weights.write_bytes(data)
+        os.utime(weights)
         streamconv.convert(source, tmp_path / "x.gguf", type="f16", update=True)
-        assert (tmp_path / "x.gguf").stat().st_ino != before.st_ino
+        assert ((tmp_path / "x.gguf").stat().st_ino != before.st_ino) == written
 
     def test_an_unfinished_job_of_other_options_makes_room(self, unfinished: Path, tiny_model: Path) -> None:
         streamconv.convert(tiny_model, unfinished, type="f16", update=True)

@@ -39,7 +39,7 @@ def test_nothing_but_arguments_and_errors_is_loaded_to_answer_at_once(code: str)
     assert not loaded & {*HEAVY, "numpy", "yaml"}
     assert {name for name in loaded if name.startswith("streamconv.")} <= {
         "streamconv.errors",
-        "streamconv.room",
+        "streamconv.limits",
         "streamconv.cli",
     }
 

@@ -18,7 +18,7 @@ from streamconv.cli import make_parser
 def test_types_named_twice_are_made_once(here: Any, small: Path, tmp_path: Path) -> None:
     result = here("convert", small, tmp_path / "x-{type}.gguf", "--type", "F16, f16,BF16")
     assert result.code == 0, result.err
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["x-BF16.gguf", "x-F16.gguf"]
+    assert sorted(p.name for p in tmp_path.glob("x*")) == ["x-BF16.gguf", "x-F16.gguf"]
     assert result.out.count("llama, F16,") == 1
     one = here("convert", small, tmp_path / "one.gguf", "--type", "F16,f16", "--json")
     assert (one.code, one.events[-1]["files"]) == (0, [str(tmp_path / "one.gguf")])
@@ -103,7 +103,7 @@ def test_no_output_of_several_may_be_the_input(here: Any, small: Path, tmp_path:
     result = here("convert", tmp_path / "m-F16.gguf", tmp_path / "m-{type}.gguf", *flags)
     assert result.code == 64
     assert "is the input itself" in result.err
-    assert [p.name for p in tmp_path.iterdir()] == ["m-F16.gguf"]
+    assert [p.name for p in tmp_path.glob("m*")] == ["m-F16.gguf"]
     assert (tmp_path / "m-F16.gguf").read_bytes() == before
 
 

@@ -11,10 +11,12 @@ from pathlib import Path
 
 import pytest
 from test_journal import of_version
-from toy_jobs import Toy, go, interrupted, make_plan, parted, toys
+from toy_jobs import Source, Toy, go, interrupted, make_plan, parted, toys
 
 from streamconv.engine import files, job, run
 from streamconv.engine.budget import share
+from streamconv.engine.journal import Journal, read_progress
+from streamconv.engine.plan import Plan
 from streamconv.errors import CannotCreate, InputChanged, PlanDiffers, Stopped, StreamconvError, WriteFailed
 from streamconv.progress import Silent
 from streamconv.rows import Bytes, Floats, Quality
@@ -121,22 +123,75 @@ def test_a_job_of_a_later_version_is_left_as_it_is_until_forced(tmp_path: Path, 
     assert (tmp_path / "out.bin").read_bytes() == expected
 
 
-def test_a_touched_input_is_refused_and_the_job_stays(tmp_path: Path) -> None:
-    interrupted(make_plan(tmp_path, toys()), 50)
-    with pytest.raises(InputChanged, match=r"in\.bin was changed") as caught:
-        go(make_plan(tmp_path, toys(), mtime_ns=2))
+def _made_of(path: Path, mtime_ns: int, content: bytes | None = None, whole: bool = False) -> Plan:
+    """A plan of which row r of every toy is made from byte r of ``in.bin``, which was looked at when it had this time."""
+    source = path / "in.bin"
+    if content is not None:
+        source.write_bytes(content)
+    found = [Toy("a"), Toy("b", 7), Toy("c", 33, 100)]
+    for toy in found:
+        toy.source, toy.whole = Source(source), whole
+    return make_plan(path, found, mtime_ns=mtime_ns)
+
+
+_BEFORE = bytes(range(40))
+
+
+def test_an_input_that_was_only_touched_costs_nothing(tmp_path: Path, expected: bytes) -> None:
+    interrupted(_made_of(tmp_path, 1, _BEFORE), 50)
+    outcome = go(_made_of(tmp_path, 2))
+    assert outcome.resumed_bytes > 0
+    assert outcome.notes == ["inputs have other times or places than before, and the same contents"]
+    assert (tmp_path / "out.bin").read_bytes() == expected
+
+
+def test_contents_are_compared_once_and_then_known_under_the_new_times(tmp_path: Path) -> None:
+    interrupted(_made_of(tmp_path, 1, _BEFORE), 50)
+    job.Job.open(_made_of(tmp_path, 2)).close()
+    assert '"mtime_ns": 2' in (tmp_path / "out.bin.streamconv" / "plan.json").read_text()
+    assert go(_made_of(tmp_path, 2)).notes == []
+
+
+@pytest.mark.parametrize("lost_plan", [False, True])
+def test_a_changed_input_is_refused_and_the_job_stays(tmp_path: Path, lost_plan: bool) -> None:
+    plan = _made_of(tmp_path, 1, _BEFORE)
+    interrupted(plan, 50)
+    if lost_plan:
+        (plan.job_dir / "plan.json").unlink()
+    stamps = read_progress(plan.job_dir / "index.wal")
+    with pytest.raises(InputChanged, match=r"in\.bin was changed after .* \(tensor a\)") as caught:
+        go(_made_of(tmp_path, 2, b"x" + _BEFORE[1:]))
     assert caught.value.exit_code == 65
-    go(make_plan(tmp_path, toys()))
+    assert read_progress(plan.job_dir / "index.wal")[1] == stamps[1]  # type: ignore[index]
+    go(_made_of(tmp_path, 3, _BEFORE))
 
 
-def test_a_lost_plan_does_not_hide_that_an_input_was_touched(tmp_path: Path, expected: bytes) -> None:
+def test_an_update_keeps_what_was_made_of_bytes_that_did_not_change(tmp_path: Path, expected: bytes) -> None:
+    interrupted(_made_of(tmp_path, 1, _BEFORE), 60)
+    outcome = go(_made_of(tmp_path, 2, _BEFORE[:39] + b"x"), update=True)
+    assert outcome.resumed_bytes > 0
+    assert any("were changed since" in note and "(a)" in note for note in outcome.notes)
+    assert (tmp_path / "out.bin").read_bytes() == expected
+
+
+def test_rows_that_depend_on_the_whole_tensor_are_kept_only_where_all_of_it_is_the_same(tmp_path: Path) -> None:
+    interrupted(_made_of(tmp_path, 1, _BEFORE, whole=True), 60)  # tensor c is not finished
+    plan = _made_of(tmp_path, 2, whole=True)
+    go(plan, update=True)
+    made = {p.item.name: len(p.item.made) for p in plan.placements}  # type: ignore[attr-defined]
+    assert made == {"a": 0, "b": 0, "c": 33}
+
+
+def test_what_an_older_version_stamped_tells_nothing_of_its_source(tmp_path: Path) -> None:
     plan = make_plan(tmp_path, toys())
     interrupted(plan, 50)
-    (plan.job_dir / "plan.json").unlink()
-    outcome = go(make_plan(tmp_path, toys(), mtime_ns=2))
-    assert outcome.resumed_bytes == 0
-    assert outcome.notes == ["an input was written since the unfinished job was planned; starting over"]
-    assert (tmp_path / "out.bin").read_bytes() == expected
+    index = Journal.open(plan.job_dir / "index.wal")
+    assert index is not None
+    index.stamp([replace(s, source=bytes(16)) for s in index.stamps()])
+    index.close()
+    with pytest.raises(InputChanged, match="was changed after"):
+        go(make_plan(tmp_path, toys(), mtime_ns=2))
+    assert go(make_plan(tmp_path, toys(), mtime_ns=2), update=True).resumed_bytes == 0
 
 
 def test_a_plan_that_rotted_accuses_no_input(tmp_path: Path) -> None:
@@ -147,9 +202,20 @@ def test_a_plan_that_rotted_accuses_no_input(tmp_path: Path) -> None:
     assert go(plan).resumed_bytes > 0
 
 
-def test_force_over_a_touched_input_keeps_nothing_that_was_made_of_the_old_one(tmp_path: Path) -> None:
-    interrupted(make_plan(tmp_path, toys()), 50)
-    assert go(make_plan(tmp_path, toys(), mtime_ns=2), force=True).resumed_bytes == 0
+def test_an_input_whose_contents_changed_under_the_same_times_is_met_before_the_output_gets_its_name(
+    tmp_path: Path,
+) -> None:
+    plan = _made_of(tmp_path, 1, _BEFORE)
+    object.__setattr__(plan, "verify_inputs", lambda: (tmp_path / "in.bin").read_bytes() != _BEFORE)
+    opened = job.Job.open(plan)
+    (tmp_path / "in.bin").write_bytes(_BEFORE)
+    last = plan.placements[-1].item
+    assert isinstance(last, Toy)
+    last.hook = lambda row: (tmp_path / "in.bin").write_bytes(b"x" + _BEFORE[1:]) and None if row == 32 else None
+    with pytest.raises(InputChanged, match="tensor a changed while"):
+        run.run(opened, share(1 << 24, 1, 64, 128), Silent(), run.StopRequest())
+    opened.close()
+    assert not plan.output.exists()
 
 
 def test_force_goes_on_with_an_unfinished_job_of_the_same_plan_and_inputs(tmp_path: Path) -> None:

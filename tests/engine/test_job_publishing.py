@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from toy_jobs import folder_plan, go, interrupted, listing, make_plan, toys
 
-from streamconv.engine import files, job, run
+from streamconv.engine import files, job, publishing, run
 from streamconv.engine.budget import share
-from streamconv.engine.journal import PUBLISHED, Journal
-from streamconv.errors import CannotCreate, InputChanged, StreamconvError
+from streamconv.engine.existing import look
+from streamconv.engine.plan import Plan
+from streamconv.engine.record import record_path
+from streamconv.errors import CannotCreate, InputChanged, Locked
 from streamconv.progress import Silent
 
 
@@ -36,20 +39,22 @@ def test_a_finished_output_does_not_cost_the_unfinished_job_of_another_plan(tmp_
     go(done)
     other = make_plan(tmp_path, toys(), tag="other")
     interrupted(other, 50)
-    assert job.is_finished(done)
+    assert look(done).complete
     job.leftover(done)
     assert go(other, force=True).resumed_bytes > 0
 
 
 def test_a_finished_output_is_recognised_and_a_foreign_one_is_not_replaced(tmp_path: Path) -> None:
     plan = make_plan(tmp_path, toys())
-    assert not job.is_finished(plan)
+    assert not look(plan).complete
     go(plan)
-    assert job.is_finished(plan)
-    job.refuse_foreign_output(plan)
+    assert look(plan).complete
+    look(plan).refuse()
+    other = make_plan(tmp_path, toys(), tag="other")
     with pytest.raises(CannotCreate, match="was not made by this plan") as caught:
-        job.refuse_foreign_output(make_plan(tmp_path, toys(), tag="other"))
+        look(other).refuse()
     assert caught.value.exit_code == 73
+    look(other).refuse(update=True)  # a plan of ours made it
 
 
 @pytest.mark.parametrize("is_folder", [False, True])
@@ -60,19 +65,26 @@ def test_what_appears_in_the_outputs_place_during_the_run_is_not_replaced(tmp_pa
         plan.output.mkdir()
     mine = plan.output / "mine" if is_folder else plan.output
     mine.write_text("keep me")
-    with pytest.raises(CannotCreate, match="was not made by this plan"):
+    with pytest.raises(CannotCreate, match="holds mine" if is_folder else "was not made by this plan"):
         run.run(opened, share(1 << 24, 1, 64, 128), Silent(), run.StopRequest())
     opened.close()
     assert mine.read_text() == "keep me"
+    if is_folder:
+        with pytest.raises(CannotCreate, match="holds mine"):
+            go(plan, force=True)
+        assert mine.read_text() == "keep me"
+        mine.unlink()
     assert go(plan, force=True).made_bytes == sum(len(f.header) for f in plan.files)
-    assert job.is_finished(plan)
+    assert look(plan).complete
 
 
-def test_an_output_older_than_its_input_is_not_finished(tmp_path: Path) -> None:
+def test_without_a_record_an_output_older_than_its_input_is_not_finished(tmp_path: Path) -> None:
     plan = make_plan(tmp_path, toys())
     go(plan)
+    record_path(plan.output).unlink()
+    assert look(plan).complete
     newer = make_plan(tmp_path, toys(), mtime_ns=(tmp_path / "out.bin").stat().st_mtime_ns + 1)
-    assert not job.is_finished(newer)
+    assert not look(newer).complete
     assert go(newer).made_bytes > 0
 
 
@@ -82,26 +94,123 @@ def test_force_over_a_finished_output_makes_it_again(tmp_path: Path, expected: b
     assert outcome.made_bytes == len(expected)
 
 
+class Killed(BaseException):
+    """Stands for a kill: nothing catches it."""
+
+
+def _killed_after(monkeypatch: pytest.MonkeyPatch, n_renames: int) -> list[Path]:
+    """Let nothing happen after so many files of the job folder have got other names; the names that were given."""
+    given: list[Path] = []
+
+    def counted(real: Callable[..., None]) -> Callable[..., None]:
+        def publish(part: Path, final: Path, *more: object) -> None:
+            if part.suffix == ".part" or part.name == "out":
+                if len(given) == n_renames:
+                    raise Killed
+                given.append(final)
+            real(part, final, *more)
+
+        return publish
+
+    for name in ("publish_new", "publish_over"):
+        monkeypatch.setattr(files, name, counted(getattr(files, name)))
+    return given
+
+
+def _made(plan: Plan) -> list[list[int]]:
+    return [p.item.made for p in plan.placements]  # type: ignore[attr-defined]
+
+
 def test_a_kill_between_the_renames_of_two_files_is_healed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     plan = make_plan(tmp_path, toys(), n_files=2)
-    real, seen = files.publish, []
+    with monkeypatch.context() as patch:
+        _killed_after(patch, 1)
+        with pytest.raises(Killed):
+            go(plan)
+    assert [f.path.exists() for f in plan.files] == [False, True]  # the first file comes last
+    for made in _made(plan):
+        made.clear()
+    go(plan)
+    assert _made(plan) == [[], [], []]
+    assert look(plan).complete
 
-    def publish(part: Path, final: Path) -> None:
-        if part.suffix == ".part" and seen:
-            raise StreamconvError("killed")
-        seen.extend([final] if part.suffix == ".part" else [])
+
+@pytest.mark.parametrize("n_renames", [0, 1, 2])
+def test_no_mixture_of_two_sets_of_files_has_a_first_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, n_renames: int
+) -> None:
+    go(make_plan(tmp_path, toys(), "old", n_files=3))
+    old = {p.name: p.read_bytes() for p in tmp_path.glob("out*.bin")}
+    plan = make_plan(tmp_path, toys(), "new", n_files=3)
+    with monkeypatch.context() as patch:
+        _killed_after(patch, n_renames)
+        with pytest.raises(Killed):
+            go(plan, update=True)
+    now = {p.name: p.read_bytes() for p in tmp_path.glob("out*.bin")}
+    assert "out0.bin" not in now or now == old
+    assert sum(now[name] != old[name] for name in now) == n_renames
+    go(plan, update=True)
+    assert look(plan).complete
+    assert not plan.job_dir.exists()
+
+
+def test_files_that_the_new_set_has_not_are_removed(tmp_path: Path) -> None:
+    go(make_plan(tmp_path, toys(), "old", n_files=3))
+    (tmp_path / "out7.bin").write_text("mine")
+    plan = make_plan(tmp_path, toys(), "new", n_files=2)
+    with pytest.raises(CannotCreate, match="was not made by this plan"):
+        look(plan).refuse()
+    go(plan, update=True)
+    assert sorted(p.name for p in tmp_path.glob("out*")) == ["out0.bin", "out1.bin", "out7.bin"]
+
+
+def test_a_part_that_is_another_runs_gets_no_final_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plan, real = make_plan(tmp_path, toys()), files.publish_new
+    theirs = b"another run's unfinished part"
+
+    def publish_new(part: Path, final: Path) -> None:
+        if part.suffix == ".part":  # between the last look and the rename
+            part.rename(part.with_name("stolen"))
+            part.write_bytes(theirs)
         real(part, final)
 
-    monkeypatch.setattr(files, "publish", publish)
-    with pytest.raises(StreamconvError, match="killed"):
+    monkeypatch.setattr(files, "publish_new", publish_new)
+    with pytest.raises(Locked):
         go(plan)
-    assert [f.path.exists() for f in plan.files] == [False, True]  # the first file comes last
-    monkeypatch.setattr(files, "publish", real)
-    for p in plan.placements:
-        p.item.made.clear()  # type: ignore[attr-defined]
-    go(plan)
-    assert [p.item.made for p in plan.placements] == [[], [], []]  # type: ignore[attr-defined]
-    assert job.is_finished(plan)
+    assert not plan.output.exists()
+    assert plan.part_path(0).read_bytes() == theirs
+
+
+def test_what_takes_the_outputs_place_between_the_last_look_and_the_rename_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    go(make_plan(tmp_path, toys(), "old"))
+    plan, real = make_plan(tmp_path, toys(), "new"), files.publish_over
+
+    def publish_over(part: Path, final: Path, *more: object) -> None:
+        final.unlink()
+        final.write_text("mine")
+        real(part, final, *more)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(files, "publish_over", publish_over)
+    with pytest.raises(CannotCreate, match="was replaced by something else just now"):
+        go(plan, update=True)
+    assert plan.output.read_text() == "mine"
+
+
+@pytest.mark.parametrize("exchanges", [True, False])
+def test_an_output_is_replaced_with_and_without_a_rename_that_exchanges(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, exchanges: bool
+) -> None:
+    if not exchanges:
+        monkeypatch.setattr(files, "rename_with", lambda flag, old, new: False)
+    for plans in ([make_plan(tmp_path, toys(), tag) for tag in "ab"], [folder_plan(tmp_path, tag) for tag in "ab"]):
+        for plan in plans:
+            go(plan, update=True)
+            assert look(plan).complete
+            assert sorted(p.name for p in tmp_path.iterdir() if "streamconv" in p.name) == sorted(
+                record_path(o).name for o in (tmp_path / "out.bin", tmp_path / "out") if o.exists()
+            )
 
 
 def test_a_folder_appears_whole_or_not_at_all(tmp_path: Path) -> None:
@@ -109,11 +218,11 @@ def test_a_folder_appears_whole_or_not_at_all(tmp_path: Path) -> None:
     interrupted(plan, 50)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["out.streamconv"]
     go(plan)
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["out"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == [".out.streamconv", "out"]
     assert list(listing(plan.output)) == ["config.json", "more/x.txt", "out0.bin", "out1.bin"]
     assert plan.output.stat().st_mode & 0o777 == 0o777 & ~_umask()
-    assert job.is_finished(plan)
-    job.refuse_foreign_output(folder_plan(tmp_path / "elsewhere"))
+    assert look(plan).complete
+    look(folder_plan(tmp_path / "elsewhere")).refuse()
 
 
 def _umask() -> int:
@@ -122,58 +231,98 @@ def _umask() -> int:
     return now
 
 
-def test_a_folder_that_is_there_is_replaced_only_when_forced(tmp_path: Path) -> None:
+def test_a_folder_is_replaced_only_if_it_holds_nothing_else(tmp_path: Path) -> None:
     plan = folder_plan(tmp_path)
     plan.output.mkdir()
-    job.refuse_foreign_output(plan)  # an empty one may be used
+    look(plan).refuse()  # an empty one may be used
     (plan.output / "mine.txt").write_text("keep me")
-    with pytest.raises(CannotCreate, match="was not made by this plan"):
-        job.refuse_foreign_output(plan)
+    for flags in ({}, {"update": True}, {"force": True}):
+        with pytest.raises(CannotCreate, match=r"holds mine\.txt, which no plan of streamconv made"):
+            look(plan).refuse(**flags)
+        with pytest.raises(CannotCreate):
+            go(plan, **flags)
+    assert listing(plan.output) == {"mine.txt": b"keep me"}
+
+
+@pytest.mark.parametrize("inside", ["mine.txt", "more/mine.txt", "sub/"])
+def test_what_the_user_put_into_a_finished_folder_is_never_removed(tmp_path: Path, inside: str) -> None:
+    go(folder_plan(tmp_path, "old"))
+    path = tmp_path / "out" / inside
+    path.mkdir() if inside.endswith("/") else path.write_text("keep me")
+    with pytest.raises(CannotCreate, match="which no plan of streamconv made"):
+        look(folder_plan(tmp_path, "new")).refuse(force=True)
+    assert look(folder_plan(tmp_path, "old")).complete
+
+
+def test_a_file_of_the_output_that_the_user_edited_is_replaced_only_when_forced(tmp_path: Path) -> None:
+    go(folder_plan(tmp_path, "old"))
+    (tmp_path / "out" / "config.json").write_text("[]")
+    plan = folder_plan(tmp_path, "new")
+    with pytest.raises(CannotCreate, match=r"config\.json was changed since it was made"):
+        look(plan).refuse(update=True)
     go(plan, force=True)
-    assert "mine.txt" not in listing(plan.output)
-    assert len(listing(plan.output)) == 4
+    assert look(plan).complete
 
 
-@pytest.mark.parametrize("moves", [0, 1])
+def test_what_came_into_a_folder_while_it_was_replaced_moves_to_the_new_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    go(folder_plan(tmp_path, "old"))
+    plan, real = folder_plan(tmp_path, "new"), files.publish_over
+
+    def publish_over(part: Path, final: Path, *more: object) -> None:
+        (tmp_path / "out" / "more" / "mine.txt").write_text("keep me")
+        real(part, final, *more)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(files, "publish_over", publish_over)
+    go(plan, update=True)
+    assert (tmp_path / "out" / "more" / "mine.txt").read_text() == "keep me"
+    assert not plan.job_dir.exists()
+
+
+def _first_time_only() -> Callable[[Path], bool]:
+    """For ``settle``: nothing to settle when the job is opened, and a kill in the place of the call after the renames."""
+    calls: list[Path] = []
+
+    def settle(folder: Path) -> bool:
+        calls.append(folder)
+        if len(calls) > 1:
+            raise Killed
+        return False
+
+    return settle
+
+
+@pytest.mark.parametrize("n_renames", [0, 1])
+@pytest.mark.parametrize("what", ["nothing", "an empty folder", "an older output"])
 def test_a_kill_while_a_folder_is_published_is_healed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moves: int
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, n_renames: int, what: str
 ) -> None:
     plan = folder_plan(tmp_path)
-    plan.output.mkdir()
-    real, seen = files.publish, []
-
-    def publish(part: Path, final: Path) -> None:
-        if part.is_dir():
-            if len(seen) == moves:
-                raise StreamconvError("killed")
-            seen.append(final)
-        real(part, final)
-
-    monkeypatch.setattr(files, "publish", publish)
-    with pytest.raises(StreamconvError, match="killed"):
-        go(plan)
-    monkeypatch.setattr(files, "publish", real)
-    for p in plan.placements:
-        p.item.made.clear()  # type: ignore[attr-defined]
-    go(plan)
-    assert [p.item.made for p in plan.placements] == [[], [], []]  # type: ignore[attr-defined]
+    if what == "an empty folder":
+        plan.output.mkdir()
+    elif what == "an older output":
+        go(folder_plan(tmp_path, "old"))
+    with monkeypatch.context() as patch:
+        _killed_after(patch, 0) if not n_renames else patch.setattr(publishing, "settle", _first_time_only())
+        with pytest.raises(Killed):
+            go(plan, update=True)
+    for made in _made(plan):
+        made.clear()
+    go(plan, update=True)
+    assert _made(plan) == [[], [], []]
     assert len(listing(plan.output)) == 4
-    assert job.is_finished(plan)
+    assert look(plan).complete
+    assert not plan.job_dir.exists()
 
 
 def test_a_folder_that_was_written_to_between_its_renaming_and_a_forced_run_is_made_whole_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plan, real = folder_plan(tmp_path), Journal.mark
-
-    def killed(self: Journal, state: int) -> None:
-        if state == PUBLISHED:
-            raise StreamconvError("killed")
-        real(self, state)
-
+    plan = folder_plan(tmp_path)
     with monkeypatch.context() as patch:
-        patch.setattr(Journal, "mark", killed)
-        with pytest.raises(StreamconvError, match="killed"):
+        patch.setattr(job.Job, "discard", lambda self: (_ for _ in ()).throw(Killed))
+        with pytest.raises(Killed):
             go(plan)
     right = listing(plan.output)
     (plan.output / "config.json").write_text("[]")

@@ -11,6 +11,7 @@ from toy_jobs import go, make_plan, toys
 
 from streamconv.engine import files, job, run
 from streamconv.engine.budget import share
+from streamconv.engine.existing import look
 from streamconv.engine.lock import JobLock
 from streamconv.errors import Locked
 from streamconv.progress import Silent
@@ -83,7 +84,7 @@ def test_whoever_comes_while_a_finished_job_is_removed_does_not_make_it_fail(
 
     monkeypatch.setattr(files, "remove_file", remove_file)
     go(plan)
-    assert job.is_finished(plan)
+    assert look(plan).complete
     assert [p.name for p in plan.job_dir.iterdir()] == ["lock"]  # the newcomer's
     came[0].close()  # type: ignore[attr-defined]
     monkeypatch.undo()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,8 +18,24 @@ from streamconv.progress import Silent
 from streamconv.rows import Bytes, Floats, Quality
 
 
+class Source:
+    """A file that toys say they are made from."""
+
+    pin = b""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def view(self, offset: int, length: int) -> Bytes:
+        return np.frombuffer(self.path.read_bytes()[offset : offset + length], np.uint8)
+
+
 class Toy:
     """Rows whose bytes follow from name and row number; counts what it made."""
+
+    whole = False
+    #: byte r of it is what row r is made from; none: nothing
+    source: Source | None = None
 
     def __init__(self, name: str, n_rows: int = 40, *row_bytes: int) -> None:
         self.name, self.n_rows, self.row_bytes = name, n_rows, row_bytes or (64,)
@@ -37,6 +53,10 @@ class Toy:
                     seed = int.from_bytes(hashlib.sha256(f"{self.name}/{r}/{part}".encode()).digest()[:4], "little")
                     out[r - start] = np.random.default_rng(seed).integers(0, 256, self.row_bytes[part], np.uint8)
         return [Quality() for _ in outs]
+
+    def spans(self, start: int, stop: int) -> Iterator[tuple[Source, int, int]]:
+        if self.source is not None:
+            yield self.source, start, stop - start
 
     def prefetch(self, start: int, stop: int) -> None: ...
 
@@ -59,7 +79,7 @@ def make_plan(folder: Path, toys: list[Toy], tag: object = 0, n_files: int = 1, 
         placements=placements,
         fingerprint=fingerprint(tag),
         inputs=[{"name": "in.bin", "size": 10, "mtime_ns": mtime_ns}],
-        verify_inputs=lambda: None,
+        verify_inputs=lambda: False,
         description={"tag": tag},
         chunk_bytes=256,
     )
@@ -81,8 +101,8 @@ def folder_plan(parent: Path, tag: object = 0) -> Plan:
     return replace(plan, output=folder, files=listed, folder=folder)
 
 
-def go(plan: Plan, *, threads: int = 2, verify: str = "all", force: bool = False) -> run.Outcome:
-    opened = job.Job.open(plan, verify=verify, force=force)
+def go(plan: Plan, *, threads: int = 2, verify: str = "all", force: bool = False, update: bool = False) -> run.Outcome:
+    opened = job.Job.open(plan, verify=verify, force=force, update=update)
     try:
         return run.run(opened, share(1 << 24, threads, 64, 128), Silent(), run.StopRequest())
     finally:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from streamconv import cli
-from streamconv.engine import files
+from streamconv.engine import files, renames
 
 CALLS = frozenset(
     [
@@ -58,6 +58,10 @@ class FaultyOs:
     def __getattr__(self, name: str) -> Any:
         real = getattr(os, name)
         return (lambda *a, **k: self._call(name, real, *a, **k)) if name in CALLS else real
+
+    def rename_with(self, flag: int, old: Path, new: Path) -> bool:
+        """Stands in for ``engine.renames``."""
+        return bool(self._call("renameat2", renames.rename_with, flag, old, new))
 
     def _call(self, name: str, real: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         self.count += 1
@@ -117,6 +121,7 @@ def run(argv: list[str], log: Path, fault: Fault = Fault(), planted: Callable[[]
 
     def before() -> None:
         files.os = faulty  # type: ignore[assignment]
+        files.rename_with = faulty.rename_with
         if planted:
             planted()
 

@@ -139,12 +139,13 @@ def _options(words: list[str]) -> conversion.Options:
 
 
 def contents(folder: Path) -> dict[str, str]:
-    """Digest of every file below ``folder``, by its name; empty folders count as well."""
+    """Digest of every file below ``folder``, by its name; empty folders count as well, records (which hold times) do not."""
     return {
         path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
         if path.is_file()
         else "folder"
         for path in sorted(folder.rglob("*"))
+        if not (path.name.startswith(".") and path.name.endswith(".streamconv"))
         if path.is_file() or not any(path.iterdir())
     }
 

@@ -28,7 +28,8 @@ from typing import Any
 
 import pytest
 
-from streamconv.engine import files
+from streamconv import ownership
+from streamconv.engine import files, renames
 
 SECTOR = 512
 #: name of a method of ``Disk`` and its arguments
@@ -171,6 +172,10 @@ class Disk:
         (a, name_a), (b, name_b) = self._place(old), self._place(new)
         self._change((a, name_a, None), (b, name_b, a.now[name_a]))
 
+    def exchange(self, old: Path, new: Path) -> None:
+        (a, name_a), (b, name_b) = self._place(old), self._place(new)
+        self._change((a, name_a, b.now[name_b]), (b, name_b, a.now[name_a]))
+
     def link(self, old: Path, new: Path) -> None:
         folder, name = self._place(old)
         self._change((*self._place(new), folder.now[name]))
@@ -285,6 +290,15 @@ class _Recorder:
             if self._below(old) is not None:
                 self.calls.append(("rename", self._below(old), self._below(new)))
 
+    def rename_with(self, flag: int, old: Path, new: Path) -> bool:
+        with self._lock:
+            if not renames.rename_with(flag, old, new):
+                return False
+            if self._below(old) is not None:
+                name = "exchange" if flag == renames.EXCHANGE else "rename"
+                self.calls.append((name, self._below(old), self._below(new)))
+            return True
+
     def link(self, old: Path, new: Path) -> None:
         with self._lock:
             os.link(old, new)
@@ -340,6 +354,8 @@ def recording(root: Path) -> Iterator[list[Call]]:
     recorder = _Recorder(root)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(files, "os", recorder)
+        patch.setattr(ownership, "os", recorder)
         patch.setattr(files, "shutil", recorder)
+        patch.setattr(files, "rename_with", recorder.rename_with)
         patch.setattr(files, "punch", recorder.punch)
         yield recorder.calls

@@ -63,8 +63,11 @@ def test_an_input_that_was_written_is_noticed_though_the_plan_is_lost(models: Pa
         file.write(b"\x11")
     assert _samples(weights.parent) == sampled, "what is sampled has not changed"
     again = run(command, tmp_path / "log")
+    assert again.code == 65, again.stderr
+    assert f"{weights} was changed after" in again.stderr
+    again = run([*command, "--update"], tmp_path / "log")
     assert again.code == 0, again.stderr
-    assert "an input was written" in again.stderr
+    assert "inputs were changed since" in again.stderr
     made = out.read_bytes()
     out.unlink()
     assert run(command, tmp_path / "log").code == 0

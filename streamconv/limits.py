@@ -1,9 +1,14 @@
-"""Whether there is memory for libraries that end the process, rather than raise, where there is none: OpenBLAS, LLVM."""
+"""What the system grants this process, before it is needed: files, and memory and threads for libraries.
+
+OpenBLAS and LLVM end the process, rather than raise, where they do not get what they ask for.
+"""
 
 from __future__ import annotations
 
 import mmap
+import os
 import sys
+from contextlib import suppress
 
 _MIB = 1 << 20
 #: addresses that loading numpy and what else every command needs takes, measured with margin (numpy 2: 110)
@@ -12,6 +17,31 @@ _NUMPY_BYTES = 128 * _MIB
 _COMPILER_BYTES = 256 * _MIB
 #: memory that compiling the kernels of one module takes, measured with margin (Q4_K, the largest: 75)
 _COMPILING_BYTES = 128 * _MIB
+
+
+def allow_many_files() -> None:
+    """Raise the limit on open files as far as this user may: every shard of every model is open while it is read."""
+    with suppress(ImportError):
+        import resource
+
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        for most in (hard, 1 << 20, 10240):  # the last ones where "unlimited" is more than the system takes
+            if soft != resource.RLIM_INFINITY and (most > soft or most == resource.RLIM_INFINITY):
+                with suppress(OSError, ValueError):
+                    resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+                    return
+
+
+def use_no_threads_of_libraries() -> None:
+    """Let numpy's and the tokenizers' libraries start none: they end the process where the system grants too few.
+
+    Nothing is lost: the work is done by kernels and threads of our own.
+    """
+    if "numpy" in sys.modules:
+        return  # it has started them, and what is called from there is not our business
+    for name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"):
+        os.environ[name] = "1"
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
 
 def require_room_for_numpy() -> None:

@@ -1,0 +1,297 @@
+"""What is in the place of an output already: whose it is, whether it is the result itself, and whether it may be replaced.
+
+Only what a plan of ours made is ever replaced or removed. Who made a file is told by the output's record, and where there is
+none by the fingerprint in the file's own header. A folder may hold nothing but files of its record; it is then replaced file
+by file. ``--update`` replaces what is ours, ``--force`` also a single file that is not; neither touches a file in a folder that
+nobody planned, a link, a folder in the place of a file, or anything else that is no regular file.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import NamedTuple
+
+from ..errors import CannotCreate, raise_exhausted
+from . import files
+from .plan import Plan
+from .record import FileRecord, Record, load, record_path, status
+from .verify import changed_sources, first_damage
+
+#: Without a record: what such a plan wrote got its time when the header of the shards was written, all within this many seconds.
+_TOGETHER_NS = 120 * 10**9
+#: Names that a folder of a model may have beside its weights, for folders without a record.
+_SIDE = (
+    "config.json", "generation_config.json", "tokenizer.json", "tokenizer.model", "tokenizer_config.json",
+    "special_tokens_map.json", "added_tokens.json", "vocab.json", "vocab.txt", "merges.txt", "chat_template.jinja",
+    "chat_template.json", "preprocessor_config.json", "processor_config.json", "video_preprocessor_config.json",
+    "adapter_config.json", "mergekit_config.yml", "README.md", "LICENSE", "NOTICE", "model.safetensors.index.json",
+)  # fmt: skip
+
+
+class Obstacle(NamedTuple):
+    """Something in the way: ``needs`` is the flag that lets it be replaced, "" where none does."""
+
+    path: Path
+    what: str
+    needs: str
+    hint: str = ""
+
+
+@dataclass
+class Existing:
+    """What ``look`` found.
+
+    Attributes
+    ----------
+    complete : the whole output is there, made by this plan, from inputs with these contents
+    obstacles : what is in the way if it is to be made (again)
+    there : files, or the folder, that have a planned name now
+    ours : files made by plans of ours, that lose their names to the output or are left over from an earlier one
+    renewed : records whose inputs have the same contents under new times; to be written by whoever may
+    """
+
+    complete: bool = True
+    obstacles: list[Obstacle] = field(default_factory=list)
+    there: dict[Path, os.stat_result] = field(default_factory=dict)
+    ours: dict[Path, os.stat_result] = field(default_factory=dict)
+    renewed: list[tuple[Path, Record]] = field(default_factory=list)
+
+    def refuse(self, *, force: bool = False, update: bool = False) -> None:
+        """Raise CannotCreate for the first obstacle that the flags do not remove."""
+        for path, what, needs, hint in self.obstacles:
+            if not needs or not (force or (update and needs == "--update")):
+                raise CannotCreate(f"{path} {what}", hint or f"Choose another name, or replace it with {needs}.")
+
+
+def is_published(plan: Plan, index: int) -> bool:
+    """Whether output file ``index`` of ``plan`` is complete under its final name.
+
+    The header holds the plan's fingerprint, so equal header bytes and length mean: made by this very plan.
+    """
+    f = plan.files[index]
+    found = status(f.path)
+    if found is None or not stat.S_ISREG(found.st_mode) or found.st_size != f.size:
+        return False
+    try:
+        with open(f.path, "rb", buffering=0, opener=_without_waiting) as got:
+            return os.pread(got.fileno(), len(f.header), 0) == f.header
+    except OSError as e:
+        raise_exhausted(e)
+        return False
+
+
+def _without_waiting(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NONBLOCK | os.O_NOFOLLOW)
+
+
+def look(plan: Plan, *, thorough: bool = True, progress: Callable[[int], None] | None = None) -> Existing:
+    """See what is in the place of ``plan``'s outputs.
+
+    Parameters
+    ----------
+    thorough : where times differ from those on record, let contents decide, which reads outputs or inputs; else they count as
+        changed
+    progress : told of the bytes read so
+    """
+    found = Existing()
+    for output, numbers in plan.outputs.items():
+        record = load(record_path(output))
+        if record is not None and record.output != output.name:
+            record = None
+        one = _Look(plan, output, numbers, record, thorough, progress, found)
+        one.folder() if plan.folder is not None else one.files()
+    return found
+
+
+@dataclass
+class _Look:
+    """One output of ``look``."""
+
+    plan: Plan
+    output: Path
+    numbers: Sequence[int]
+    record: Record | None
+    thorough: bool
+    progress: Callable[[int], None] | None
+    found: Existing
+
+    @property
+    def planned(self) -> dict[Path, int]:
+        return {self.plan.files[i].path: i for i in self.numbers}
+
+    @property
+    def inputs(self) -> set[tuple[int, int]]:
+        return {(i.get("device", 0), i.get("inode", 0)) for i in self.plan.inputs}
+
+    @property
+    def recorded(self) -> dict[Path, FileRecord]:
+        return dict(self.record.paths(self.output.parent)) if self.record else {}
+
+    def files(self) -> None:
+        """A file, or shards of one."""
+        planned, recorded = self.planned, self.recorded
+        candidates = dict.fromkeys([*planned, *recorded, *self.plan.provenance.names_of(self.output)])
+        changed = False
+        for path in candidates:
+            there = status(path)
+            if there is None or (path not in planned and (there.st_dev, there.st_ino) in self.inputs):
+                continue
+            if not stat.S_ISREG(there.st_mode):
+                if path in planned:
+                    self._in_the_way(path, _kind(path, there), "", "Choose another name.")
+                continue
+            published = path in planned and is_published(self.plan, planned[path])
+            what = "is already there and was not made by this plan"
+            if path in recorded:
+                mine = self._as_recorded(path, recorded[path]) or self._is_newer(path, published)
+                changed |= not mine
+                what = what if mine else "was changed since it was made"
+            else:
+                mine = published or bool(self.plan.provenance.job_of(path))
+            if mine:
+                self.found.ours[path] = there
+            if path in planned:
+                self.found.there[path] = there
+                self._check_sticky(path, there)
+            if (mine or path in planned) and not (mine and published):
+                self._in_the_way(path, what, "--update" if mine else "--force", self._hint(path, mine))
+        self._judge(changed)
+
+    def folder(self) -> None:
+        """A folder."""
+        folder = self.output
+        there = status(folder)
+        if there is None:
+            self.found.complete = False
+            return
+        if not stat.S_ISDIR(there.st_mode):
+            self._in_the_way(folder, _kind(folder, there), "", "Choose another name.")
+            return
+        self.found.there[folder] = there
+        entries = list(walk(folder))
+        known: Mapping[Path, FileRecord | None] = self.recorded or older_files(self.plan, folder)
+        changed = False
+        for path, status_ in entries:
+            name = path.relative_to(folder)
+            if path not in known or not stat.S_ISREG(status_.st_mode):
+                if not (stat.S_ISDIR(status_.st_mode) and any(path in k.parents for k in known)):
+                    self._in_the_way(
+                        folder, f"holds {name}, which no plan of streamconv made", "",
+                        "Move it somewhere else, or choose another name; it is never removed.",
+                    )  # fmt: skip
+                continue
+            recorded = known[path]
+            if recorded is None or self._as_recorded(path, recorded):
+                self.found.ours[path] = status_
+            else:
+                changed = True
+                self.found.there[path] = status_
+                self._in_the_way(path, "was changed since it was made", "--force", self._hint(path, False))
+        if entries and not all(is_published(self.plan, i) for i in self.numbers):
+            self._in_the_way(folder, "is already there and was not made by this plan", "--update")
+        self._judge(changed)
+
+    def _judge(self, changed: bool) -> None:
+        """Is it the output itself? ``changed``: a file of it is not what it was."""
+        if changed or not all(is_published(self.plan, i) for i in self.numbers):
+            self.found.complete = False
+            return
+        record, plan = self.record, self.plan
+        if record is None or record.fingerprint != plan.fingerprint.hex():
+            times = [status(plan.files[i].path) for i in self.numbers]
+            oldest = min(t.st_mtime_ns for t in times if t is not None)
+            if any(max(i["mtime_ns"], i.get("ctime_ns", 0)) > oldest for i in plan.inputs):
+                self.found.complete = False  # ours, but perhaps of inputs as they were before
+            return
+        if list(record.inputs) == list(plan.inputs):
+            return
+        name = self._changed_input(record) if self.thorough else "the inputs"
+        if name:
+            self.found.complete = False
+            first = plan.folder or plan.files[self.numbers[0]].path
+            self._in_the_way(first, f"was made from other contents of {name}", "--update")
+        else:
+            self.found.renewed.append((self.output, replace(record, inputs=list(plan.inputs))))
+
+    def _changed_input(self, record: Record) -> str:
+        """The tensor, and the input, that are not what the output was made from; "" where all are."""
+        paths = {str(self.output.parent / f.name): f for f in record.files}
+        sources = {
+            (i, r.offset): bytes.fromhex(r.source)
+            for i in self.numbers
+            if (f := paths.get(str(self.plan.files[i].path))) is not None
+            for r in f.ranges
+        }
+        chunks = [c for c in self.plan.chunks() if c.file in self.numbers]
+        known = {c.number: found for c in chunks if (found := sources.get((c.file, c.offset)))}
+        if len(known) < len(chunks):
+            return "its inputs, as far as its record tells"
+        changed = changed_sources(chunks, known, self.progress)
+        return f"tensor {changed[0].item.name}" if changed else ""
+
+    def _as_recorded(self, path: Path, record: FileRecord) -> bool:
+        return record.looks_like(path) or (self.thorough and first_damage(path, record) is None)
+
+    def _is_newer(self, path: Path, published: bool) -> bool:
+        """Whether the file was made after the record, by a run that was killed before it could replace that."""
+        assert self.record is not None
+        return (published and self.record.fingerprint != self.plan.fingerprint.hex()) or (
+            self.plan.provenance.job_of(path) not in ("", self.record.fingerprint)
+        )
+
+    def _check_sticky(self, path: Path, there: os.stat_result) -> None:
+        """In a sticky folder only its owner may replace a file."""
+        parent, me = os.stat(path.parent), os.geteuid()
+        if parent.st_mode & stat.S_ISVTX and me not in (0, there.st_uid, parent.st_uid):
+            self._in_the_way(path, f"belongs to user {there.st_uid}, in a sticky folder", "", "Choose another folder.")
+
+    def _hint(self, path: Path, mine: bool) -> str:
+        if mine or path not in self.recorded:
+            return ""
+        return "streamconv verify tells what differs. Choose another name, or replace it with --force."
+
+    def _in_the_way(self, path: Path, what: str, needs: str, hint: str = "") -> None:
+        self.found.obstacles.append(Obstacle(path, what, needs, hint))
+        if not needs:
+            self.found.complete &= path == self.output and stat.S_ISDIR(os.lstat(path).st_mode)
+
+
+def _kind(path: Path, there: os.stat_result) -> str:
+    """What has a name that a file should get."""
+    if stat.S_ISLNK(there.st_mode):
+        return f"is a symbolic link to {os.readlink(path)}; name the file itself"
+    return "is a folder" if stat.S_ISDIR(there.st_mode) else "is not a regular file"
+
+
+def walk(folder: Path) -> Iterator[tuple[Path, os.stat_result]]:
+    """Everything below ``folder``, folders before what is in them; links are not followed."""
+    for entry in sorted(os.scandir(folder), key=lambda e: e.name):
+        there = entry.stat(follow_symlinks=False)
+        yield Path(entry.path), there
+        if stat.S_ISDIR(there.st_mode):
+            yield from walk(Path(entry.path))
+
+
+def older_files(plan: Plan, folder: Path) -> dict[Path, FileRecord | None]:
+    """The files of an output folder without a record that such a plan wrote: shards that name their job, and what lies beside."""
+    shards = [p for p in folder.glob("*.safetensors") if plan.provenance.job_of(p)]
+    times = [t.st_mtime_ns for p in shards if (t := status(p)) is not None]
+    found: dict[Path, FileRecord | None] = dict.fromkeys(shards)
+    names = {*(folder / name for name in _SIDE), *(f.path for f in plan.files)}
+    for path in names if times else ():
+        there = status(path)
+        if there is None or not stat.S_ISREG(there.st_mode) or path in found:
+            continue
+        if min(times) - _TOGETHER_NS <= there.st_mtime_ns <= max(times) + _TOGETHER_NS:
+            found[path] = None
+    return found
+
+
+def write_renewed(existing: Existing) -> None:
+    """Remember that inputs have the same contents under new times."""
+    for output, record in existing.renewed:
+        files.write_atomically(record_path(output), record.text())

@@ -1,0 +1,207 @@
+"""From the job folder to the final names, such that a kill at any moment leaves what the next run can finish.
+
+    records/.NAME.streamconv   what the record of each output will be; tells a later run which files have their names already
+    replaced.json              files of earlier outputs that may go: name -> size, mtime, inode
+    old-N, old                 what lost its name to the output, until all is in place
+
+1. Headers are written and synced, then the two records above.
+2. Of shards that replace others of the same names, the first loses its name first and gets it back last, so that no mixture of
+   two models ever loads. A folder changes places with the old one as a whole.
+3. Every name is given to the file that this process has open, or the run ends.
+4. What the output replaces is removed, by size, time and inode; a file that came into an old folder meanwhile moves to the new.
+5. The record gets its name.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from ..errors import CannotCreate, Locked
+from . import files
+from .existing import Existing, walk
+from .journal import Stamp
+from .plan import Chunk, Plan
+from .record import FileRecord, Range, Record, load, record_path, status
+from .verify import digest_of
+
+_RECORDS, _REPLACED = "records", "replaced.json"
+
+
+def write_records(plan: Plan, fds: Sequence[int], chunks: Sequence[Chunk], stamps: Iterable[Stamp]) -> None:
+    """Put on record, durably, what is about to get its name; ``fds`` are the synced files, -1 for those that have it."""
+    ranges: dict[int, list[Range]] = {}
+    for s in sorted(stamps, key=lambda s: s.offset):
+        source = s.source.hex() if any(s.source) else ""
+        ranges.setdefault(s.file, []).append(
+            Range(s.offset, s.length, s.digest.hex(), source, chunks[s.chunk].item.name)
+        )
+    folder = plan.job_dir / _RECORDS
+    files.make_dir(folder)
+    for output, numbers in plan.outputs.items():
+        if any(fds[i] < 0 for i in numbers):
+            continue  # written by the run that gave the first of them its name
+        listed = []
+        for i in numbers:
+            f, found = plan.files[i], os.fstat(fds[i])
+            header = digest_of(fds[i], 0, len(f.header), plan.part_path(i)).hex()
+            name = f.path.relative_to(output.parent).as_posix()
+            listed.append(
+                FileRecord(
+                    name, f.size, found.st_mtime_ns, found.st_ino, len(f.header), header, tuple(ranges.get(i, ()))
+                )
+            )
+        record = Record(output.name, plan.fingerprint.hex(), list(plan.inputs), listed)
+        files.write_atomically(folder / record_path(output).name, record.text())
+
+
+def is_placed(plan: Plan, index: int) -> bool:
+    """Whether output file ``index`` got its name from a run that was killed later; those of a folder all have, or none."""
+    output = next(output for output, numbers in plan.outputs.items() if index in numbers)
+    final = record_path(output)
+    for record in (load(plan.job_dir / _RECORDS / final.name), load(final)):
+        if record is not None and record.fingerprint == plan.fingerprint.hex():
+            listed = dict(record.paths(output.parent))
+            wanted = list(listed) if plan.folder is not None else [plan.files[index].path]
+            return all(path in listed and listed[path].is_at(path) for path in wanted)
+    return False
+
+
+def place(plan: Plan, fds: list[int], existing: Existing, confirm: Callable[[], None]) -> None:
+    """Give every file its final name; steps 2 and 3.
+
+    Parameters
+    ----------
+    fds : the files as they are open, -1 for those that have their names, as all have in the end
+    existing : what may be replaced
+    confirm : raises when the job is no longer ours
+
+    Raises
+    ------
+    CannotCreate, WriteFailed, Locked : something came in between; what is there under final names was not harmed
+    """
+    planned = {f.path for f in plan.files}
+    replaced = {
+        os.path.relpath(path, plan.output.parent): [there.st_size, there.st_mtime_ns, there.st_ino]
+        for path, there in {**existing.there, **existing.ours}.items()
+        if path != plan.folder and (plan.folder is not None or path not in planned)
+    }
+    files.write_atomically(plan.job_dir / _REPLACED, json.dumps(replaced) + "\n")
+    if plan.folder is not None:
+        if any(fd >= 0 for fd in fds):
+            confirm()
+            _give(plan.staging, plan.folder, existing, plan.job_dir / "old")
+            folder = plan.folder
+            _check(plan, range(len(fds)), fds, lambda: _undo(plan.staging, folder, plan.job_dir / "old"))
+        return
+    for numbers in plan.outputs.values():
+        first = numbers[0]
+        if fds[first] >= 0 and any(os.path.lexists(plan.files[i].path) for i in numbers[1:]):
+            _take_away(plan.files[first].path, existing, plan.job_dir / f"old-{first + 1}.first")
+        for i in reversed(numbers):
+            if fds[i] >= 0:
+                confirm()
+                part, final, aside = plan.part_path(i), plan.files[i].path, plan.job_dir / f"old-{i + 1}"
+                _give(part, final, existing, aside)
+                _check(plan, [i], fds, lambda part=part, final=final, aside=aside: _undo(part, final, aside))  # type: ignore[misc]
+
+
+def _give(part: Path, final: Path, existing: Existing, aside: Path) -> None:
+    expected = existing.there.get(final)
+    if expected is None or status(final) is None:
+        try:
+            files.publish_new(part, final)
+        except files.NameInTheWay:
+            raise CannotCreate(
+                f"{final} is already there and was not made by this plan: it has just come",
+                "Look at it; then choose another name, or replace it with --force.",
+            ) from None
+    else:
+        files.publish_over(part, final, expected, aside)
+
+
+def _take_away(first: Path, existing: Existing, aside: Path) -> None:
+    """The name of the first shard goes before others change, as loaders begin there."""
+    expected, found = existing.there.get(first), status(first)
+    if found is None:
+        return
+    if expected is None or not os.path.samestat(found, expected):
+        raise CannotCreate(f"{first} has just come and was not made by this plan", "Look at it, then run again.")
+    files.publish(first, aside)
+
+
+def _check(plan: Plan, numbers: Iterable[int], fds: list[int], undo: Callable[[], None]) -> None:
+    """The file that is open must be what has the name now: where locks fail, another run may have taken its part's name."""
+    for i in numbers:
+        if fds[i] >= 0 and not files.is_at(fds[i], plan.files[i].path):
+            undo()
+            raise Locked(f"another process works on {plan.files[i].path}", "Let that one finish.")
+        fds[i] = -1
+
+
+def _undo(part: Path, final: Path, aside: Path) -> None:
+    with suppress(CannotCreate):
+        files.publish_new(final, part)
+        if os.path.lexists(aside):
+            files.publish_new(aside, final)
+
+
+def settle(job_dir: Path) -> bool:
+    """Steps 4 and 5 for every output in the job folder whose files all have their names; whether there was one.
+
+    Raises
+    ------
+    CannotCreate : a file that is nobody's output lies in an old folder and its name in the new one is taken; names it
+    """
+    parent, settled = job_dir.parent, False
+    folder = job_dir / _RECORDS
+    for path in sorted(folder.glob(".*.streamconv")) if folder.is_dir() else ():
+        record = load(path)
+        if record is None or not all(f.is_at(p) for p, f in record.paths(parent)):
+            continue
+        replaced = _replaced(job_dir)
+        new = {f.name for f in record.files}
+        for name, facts in replaced.items():
+            inner = Path(name).parts[1:]
+            places = [job_dir / old / Path(*inner) for old in ("old", "out")] if inner else [parent / name]
+            for place in places:
+                there = status(place)
+                found = [there.st_size, there.st_mtime_ns, there.st_ino] if there is not None else []
+                if found == facts and (inner or name not in new):
+                    files.remove_file(place)
+        for old in ("old", "out"):
+            if (job_dir / old).is_dir():
+                _empty_folder(job_dir / old, parent / record.output)
+        files.publish(path, parent / path.name)
+        settled = True
+    return settled
+
+
+def _replaced(job_dir: Path) -> Mapping[str, list[int]]:
+    data = files.read_own(job_dir / _REPLACED)
+    try:
+        found = json.loads(data or b"{}")
+    except ValueError:
+        found = {}
+    return found if isinstance(found, dict) else {}
+
+
+def _empty_folder(old: Path, new: Path) -> None:
+    """Remove the folder ``old``; files in it that were not to be replaced came in meanwhile and move to ``new``."""
+    for path, _ in reversed(list(walk(old))):
+        if path.is_dir() and not path.is_symlink():
+            files.remove_if_empty(path)
+            continue
+        target = new / path.relative_to(old)
+        files.make_dirs(target.parent)
+        try:
+            files.publish_new(path, target)
+        except files.NameInTheWay:
+            raise CannotCreate(
+                f"{path} was put into {new} while that was replaced, where another file has its name now",
+                "Move it to a place of your own; then run the same command again.",
+            ) from None
+    files.remove_if_empty(old)

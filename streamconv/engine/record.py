@@ -1,0 +1,149 @@
+"""The record of a finished output: which plan made it, from which inputs, and the digest of every range of its bytes.
+
+``.NAME.streamconv`` is a hidden JSON file beside the output NAME, never in it, so that the same plan gives the same bytes. It
+tells which files may be replaced by a later run, whether inputs have changed since, and what ``verify`` compares with.
+An output without a record is known by the fingerprint in its own header.
+
+    {"format": 1, "output": NAME, "fingerprint": hex,
+     "inputs": [{"name", "size", "mtime_ns", "ctime_ns", "inode", "device"}, …],
+     "files":  [{"name", "size", "mtime_ns", "inode", "header": [bytes, digest],
+                 "ranges": [[offset, length, digest, digest of the source's bytes, tensor], …]}, …]}
+
+Digests are xxh3-128, hex. Names of files are relative to the folder in which the output lies.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any, NamedTuple
+
+from . import files
+
+_FORMAT = 1
+_MAX_NAME_BYTES = 255
+
+
+class Range(NamedTuple):
+    """Bytes of a finished file that were made together; ``source`` is the digest of what they were made from, "" if unknown."""
+
+    offset: int
+    length: int
+    digest: str
+    source: str
+    tensor: str
+
+
+@dataclass(frozen=True)
+class FileRecord:
+    """One file of an output.
+
+    Attributes
+    ----------
+    name : relative to the folder of the output
+    size, mtime_ns, inode : of the file when it was finished
+    header_bytes, header_digest : what lies before all ranges; all of a file without any
+    ranges : in the order of their offsets
+    """
+
+    name: str
+    size: int
+    mtime_ns: int
+    inode: int
+    header_bytes: int
+    header_digest: str
+    ranges: tuple[Range, ...]
+
+    def is_at(self, path: Path) -> bool:
+        """Whether the very file that was finished has this name, untouched."""
+        found = status(path)
+        return found is not None and (found.st_size, found.st_mtime_ns, found.st_ino) == (
+            self.size, self.mtime_ns, self.inode,
+        )  # fmt: skip
+
+    def looks_like(self, path: Path) -> bool:
+        """Whether the file there has the size and the time of the finished one, be it a copy."""
+        found = status(path)
+        return found is not None and (found.st_size, found.st_mtime_ns) == (self.size, self.mtime_ns)
+
+
+@dataclass(frozen=True)
+class Record:
+    """See the head of this module."""
+
+    output: str
+    fingerprint: str
+    inputs: Sequence[dict[str, Any]]
+    files: Sequence[FileRecord]
+
+    def text(self) -> str:
+        """As JSON."""
+        listed = [
+            {
+                "name": f.name, "size": f.size, "mtime_ns": f.mtime_ns, "inode": f.inode,
+                "header": [f.header_bytes, f.header_digest], "ranges": f.ranges,
+            }
+            for f in self.files
+        ]  # fmt: skip
+        facts = {
+            "format": _FORMAT, "output": self.output, "fingerprint": self.fingerprint, "inputs": list(self.inputs),
+            "files": listed,
+        }  # fmt: skip
+        return json.dumps(facts, separators=(",", ":")) + "\n"
+
+    def paths(self, folder: Path) -> Iterator[tuple[Path, FileRecord]]:
+        """Where the files are when the output lies in ``folder``."""
+        return ((folder / f.name, f) for f in self.files)
+
+
+def status(path: Path) -> os.stat_result | None:
+    """``lstat`` of what has this name; None when nothing has, or it may not be looked at."""
+    try:
+        return os.lstat(path)
+    except OSError:
+        return None
+
+
+def record_path(output: Path) -> Path:
+    """Where the record of ``output`` is; a name too long for that is cut and told apart by its digest."""
+    name = f".{output.name}.streamconv"
+    if len(os.fsencode(name)) > _MAX_NAME_BYTES:
+        from .plan import fingerprint
+
+        kept = os.fsencode(output.name)[:180].decode(errors="ignore")
+        name = f".{kept}.{fingerprint(output.name).hex()[:16]}.streamconv"
+    return output.with_name(name)
+
+
+def load(path: Path) -> Record | None:
+    """The record in the file ``path``; None when there is none, or it is damaged, of a later format, or not ours."""
+    data = files.read_own(path)
+    if data is None:
+        return None
+    try:
+        facts = json.loads(data)
+        if facts["format"] != _FORMAT:
+            return None
+        found = [
+            FileRecord(
+                _inside(f["name"], facts["output"]), int(f["size"]), int(f["mtime_ns"]), int(f["inode"]),
+                int(f["header"][0]), str(f["header"][1]),
+                tuple(Range(int(o), int(n), str(d), str(s), str(t)) for o, n, d, s, t in f["ranges"]),
+            )
+            for f in facts["files"]
+        ]  # fmt: skip
+        inputs = [dict(i) for i in facts["inputs"]]
+        return Record(str(facts["output"]), str(facts["fingerprint"]), inputs, found)
+    except (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError):
+        return None
+
+
+def _inside(name: str, output: str) -> str:
+    """``name`` if it is that of a file in the output's place or in the output's folder; files are removed by it."""
+    parts = PurePosixPath(name).parts
+    if not parts or ".." in parts or "/" in output or parts[0] == "/" or (len(parts) > 1 and parts[0] != output):
+        raise ValueError(name)
+    return name

@@ -1,0 +1,138 @@
+"""Are the bytes still those that were made? A finished file against its record, and inputs against what was made of them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import NamedTuple
+
+import xxhash
+
+from ..errors import NoPermission, StreamconvError, raise_exhausted
+from ..ownership import open_regular
+from . import files
+from .plan import Chunk, Item
+from .record import FileRecord
+
+_READ_BYTES = 4 << 20
+
+#: told of the bytes read so far; raises to stop
+Progress = Callable[[int], None]
+
+
+class Damage(NamedTuple):
+    """A range that is not as it was made; ``what`` is wrong with it, ``tensor`` "" outside of tensors."""
+
+    path: Path
+    offset: int
+    length: int
+    tensor: str
+    what: str
+
+    def __str__(self) -> str:
+        place = f"bytes {self.offset:,} to {self.offset + self.length:,}" if self.length else "the file"
+        return f"{self.path}: {self.what}: {place}{f', tensor {self.tensor}' if self.tensor else ''}"
+
+
+def digest_of(fd: int, offset: int, length: int, path: Path, progress: Progress | None = None) -> bytes:
+    """xxh3-128 of a range of an open file, a few MiB at a time; what the file lacks is left out."""
+    digest = xxhash.xxh3_128()
+    for at in range(offset, offset + length, _READ_BYTES):
+        data = files.pread_exactly(fd, min(_READ_BYTES, offset + length - at), at, path)
+        digest.update(data)
+        if progress:
+            progress(len(data))
+    return digest.digest()
+
+
+def damages(path: Path, record: FileRecord, progress: Progress | None = None) -> Iterator[Damage]:
+    """Everything of the file that is not what ``record`` says; reads all of it.
+
+    Raises
+    ------
+    WriteFailed : it cannot be read
+    """
+    try:
+        fd = open_regular(path, os.O_RDONLY, links=1 << 30, owned=False)
+    except (OSError, NoPermission) as e:
+        raise_exhausted(e)
+        yield Damage(path, 0, 0, "", e.strerror or str(e) if isinstance(e, OSError) else "is not a regular file")
+        return
+    try:
+        size = os.fstat(fd).st_size
+        if size != record.size:
+            yield Damage(path, 0, 0, "", f"has {size:,} bytes, had {record.size:,}")
+            return
+        ranges = [(0, record.header_bytes, record.header_digest, "", "the header differs")]
+        ranges += [(r.offset, r.length, r.digest, r.tensor, "differs from what was written") for r in record.ranges]
+        end = 0
+        for offset, length, digest, tensor, what in ranges:
+            yield from _gap(fd, path, end, offset)
+            if digest_of(fd, offset, length, path, progress).hex() != digest:
+                yield Damage(path, offset, length, tensor, what)
+            files.drop_cache(fd, offset, length)
+            end = offset + length
+        yield from _gap(fd, path, end, size)
+    finally:
+        os.close(fd)
+
+
+def _gap(fd: int, path: Path, start: int, stop: int) -> Iterator[Damage]:
+    """What aligns tensors is zero."""
+    for at in range(start, stop, _READ_BYTES):
+        data = files.pread_exactly(fd, min(_READ_BYTES, stop - at), at, path)
+        if any(data):
+            yield Damage(path, at, len(data), "", "what aligns tensors is not zero")
+
+
+def source_digest(item: Item, start: int, stop: int) -> bytes:
+    """xxh3-128 of all bytes of local files that rows ``start..stop`` are made from.
+
+    For files whose whole content is pinned, as that of the hub's is by a digest of its own, what pins it stands for the bytes.
+    """
+    digest = xxhash.xxh3_128()
+    for file, offset, length in item.spans(start, stop):
+        if file.pin:
+            digest.update(file.pin)
+        else:
+            for at in range(offset, offset + length, _READ_BYTES):
+                digest.update(file.view(at, min(_READ_BYTES, offset + length - at)).data)
+    return digest.digest()
+
+
+def changed_sources(
+    chunks: Iterable[Chunk], recorded: Mapping[int, bytes], progress: Progress | None = None
+) -> list[Chunk]:
+    """Those of ``chunks`` whose inputs are not what ``recorded``, by chunk number, says they were made from; reads them.
+
+    Rows that depend on a whole tensor count as changed where not every chunk of the tensor is recorded and unchanged.
+    """
+    listed = list(chunks)
+    changed: set[int] = set()
+    incomplete: set[int] = set()
+    known: tuple[object, int, bytes] = (None, -1, b"")
+    for chunk in listed:
+        item = chunk.item
+        if chunk.number in recorded:
+            if known[0] is not item or known[1] != chunk.start:
+                known = (item, chunk.start, source_digest(item, chunk.start, chunk.stop))
+                item.release(chunk.start, chunk.stop)
+            if progress:
+                progress(chunk.length)
+            if recorded[chunk.number] == known[2]:
+                continue
+            changed.add(chunk.number)
+        incomplete.add(id(item))
+    return [
+        c for c in listed
+        if c.number in changed or (c.number in recorded and c.item.whole and id(c.item) in incomplete)
+    ]  # fmt: skip
+
+
+def first_damage(path: Path, record: FileRecord) -> Damage | None:
+    """The first of ``damages``, None where the file is as it was made."""
+    with suppress(StreamconvError):
+        return next(damages(path, record), None)
+    return Damage(path, 0, 0, "", "cannot be read")

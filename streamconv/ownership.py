@@ -1,0 +1,156 @@
+"""Whether what has a name may be used: ours, no link, of the expected kind, and not writable by others.
+
+Whoever can write a job folder, a store or a cache decides what is believed and where bytes go. In a folder that several users
+share, somebody else may have taken our names first: a folder, a link to a file of ours, a FIFO. So every file with a name that
+others can guess is opened here, without following a link and without waiting, and looked at before it is used.
+
+Trusted owners are this user and root; for root also the owner of the parent folder, so that root may go on with a user's job.
+Not protected against: the owner of a parent folder, who may rename what lies in it.
+"""
+
+from __future__ import annotations
+
+import errno
+import grp
+import os
+import pwd
+import stat
+from pathlib import Path
+
+from .errors import NoPermission
+
+_OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
+
+
+def folder_fault(path: Path, like: os.stat_result | None = None) -> str:
+    """Why the folder ``path`` must not be used, "" where it may be.
+
+    Parameters
+    ----------
+    like : status of a folder that this process has just made at the same place with mode 0700. Filesystems without owners and
+        modes (FAT, some network shares) show the same ones for everything; what looks as our own does is ours then
+
+    Raises
+    ------
+    OSError : it is not there, or may not be looked at
+    """
+    found = os.lstat(path)
+    if stat.S_ISLNK(found.st_mode):
+        return f"is a symbolic link to {os.readlink(path)}"
+    if not stat.S_ISDIR(found.st_mode):
+        return "is not a folder"
+    if like is not None and (found.st_uid, found.st_mode & _OTHERS_WRITE) == (
+        like.st_uid,
+        like.st_mode & _OTHERS_WRITE,
+    ):
+        return ""
+    if found.st_uid not in _trusted(path.parent):
+        return f"belongs to user {found.st_uid}, not to {os.geteuid()}"
+    if found.st_mode & _OTHERS_WRITE:
+        return f"can be written by others (mode {stat.S_IMODE(found.st_mode):04o})"
+    return ""
+
+
+def path_fault(path: Path, *, shared: bool = False) -> str:
+    """Why others could exchange what is in the folder ``path``, "" where nobody can: it and all above it are ours or root's.
+
+    Stricter than ``folder_fault``, for what decides which code runs: root trusts nobody else. A link is followed where nobody
+    could have put it there; whoever goes on uses ``os.path.realpath``. A sticky folder such as /tmp may hold the folder, as
+    others cannot rename what lies there, and so may one that is writable for a group of this user alone.
+
+    Parameters
+    ----------
+    shared : ``path`` is only to hold another folder, so it, too, may be sticky
+
+    Raises
+    ------
+    OSError : it is not there, or may not be looked at
+    """
+    path, real = path.absolute(), Path(os.path.realpath(path))
+    # From the root on: what is in a folder only stays as it was looked at if the folder stays.
+    for folder in dict.fromkeys((*reversed(path.parents), path, *reversed(real.parents), real)):
+        found = os.lstat(folder)
+        if found.st_uid not in {os.geteuid(), 0}:
+            return f"{folder} belongs to user {found.st_uid}, not to {os.geteuid()}"
+        if stat.S_ISLNK(found.st_mode):
+            continue
+        if not stat.S_ISDIR(found.st_mode):
+            return f"{folder} is not a folder"
+        sticky = found.st_mode & stat.S_ISVTX and (shared or folder != real)
+        if _others_write(found) and not sticky:
+            return f"{folder} can be written by others (mode {stat.S_IMODE(found.st_mode):04o})"
+    return ""
+
+
+def _others_write(found: os.stat_result) -> bool:
+    """Whether others can write it: a group that many systems make for each user, and with nobody else in it, is no others."""
+    if not found.st_mode & _OTHERS_WRITE or found.st_mode & stat.S_IWOTH:
+        return bool(found.st_mode & stat.S_IWOTH)
+    try:
+        user, group = pwd.getpwuid(os.geteuid()), grp.getgrgid(found.st_gid)
+    except KeyError:
+        return True
+    return (user.pw_gid, user.pw_name) != (found.st_gid, group.gr_name) or not set(group.gr_mem) <= {user.pw_name}
+
+
+def _trusted(parent: Path) -> set[int]:
+    me = os.geteuid()
+    return {me, 0, os.stat(parent).st_uid} if me == 0 else {me, 0}
+
+
+def open_regular(path: Path, flags: int, mode: int = 0o666, *, links: int = 1, owned: bool = True) -> int:
+    """``os.open`` of a regular file that is ours, in a folder that is: no link is followed, no FIFO waited for.
+
+    Parameters
+    ----------
+    links : most names it may have
+    owned : False where it may belong to anybody, as it is only read
+
+    Raises
+    ------
+    NoPermission : it is something else; names it
+    OSError : as ``os.open``
+    """
+    try:
+        fd = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, mode)
+    except OSError as e:
+        if e.errno in (errno.ELOOP, errno.EMLINK) and path.is_symlink():
+            raise _not_ours(path, f"is a symbolic link to {os.readlink(path)}") from None
+        if e.errno == errno.ENXIO:  # a socket, or a FIFO that nobody reads
+            raise _not_ours(path, "is not a regular file") from None
+        raise
+    try:
+        _require_ours(path, os.fstat(fd), links, owned)
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
+
+
+def status_of_regular(path: Path, *, links: int = 1) -> os.stat_result:
+    """``os.lstat`` of a file that ``open_regular`` would open.
+
+    Raises
+    ------
+    NoPermission, OSError : as ``open_regular``
+    """
+    found = os.lstat(path)
+    if stat.S_ISLNK(found.st_mode):
+        raise _not_ours(path, f"is a symbolic link to {os.readlink(path)}")
+    _require_ours(path, found, links)
+    return found
+
+
+def _require_ours(path: Path, found: os.stat_result, links: int, owned: bool = True) -> None:
+    if not stat.S_ISREG(found.st_mode):
+        raise _not_ours(path, "is not a regular file")
+    if owned and found.st_uid not in {os.geteuid(), 0, os.stat(path.parent).st_uid}:
+        raise _not_ours(path, f"belongs to user {found.st_uid}, not to {os.geteuid()}")
+    if found.st_nlink > links:
+        raise _not_ours(path, f"has {found.st_nlink} names: a hard link to it lies somewhere else")
+
+
+def _not_ours(path: Path, fault: str) -> NoPermission:
+    return NoPermission(
+        f"{path} {fault}", "Somebody else may have put it there: look at it, and remove it or choose another name."
+    )
