@@ -15,7 +15,7 @@ from test_deaths import _refuse, _stillborn
 
 from streamconv import threads
 from streamconv.engine.transfer import Settings, Transfer, transfer
-from streamconv.engine.transfer.part import Hash
+from streamconv.engine.transfer.remote import Hash
 from streamconv.errors import Locked, NoResources
 
 DATA = bytes(range(256)) * 16
