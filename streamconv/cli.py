@@ -7,7 +7,6 @@ import difflib
 import errno
 import faulthandler
 import io
-import json
 import os
 import re
 import signal
@@ -17,6 +16,7 @@ from contextlib import suppress
 from typing import Any, NoReturn
 
 from .errors import Interrupted, Stopped, StreamconvError, UsageError, WriteFailed
+from .terminal import say, say_json, show_traceback
 
 #: a full disk, a spent quota, a limit of the shell
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -276,10 +276,10 @@ def _report_error(error: StreamconvError, as_json: bool, silent: bool = False) -
             "next": error.hint,
         }  # fmt: skip
         with suppress(OSError):
-            print(json.dumps(record), flush=True)
+            say_json(record)
     if not silent:
         with suppress(OSError):
-            print(f"streamconv: {error}", file=sys.stderr, flush=True)
+            say(f"streamconv: {error.message}", *([f"  {error.hint}"] if error.hint else []), stream=sys.stderr)
 
 
 def _let_go_of_standard_streams() -> None:
@@ -302,6 +302,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _main(argv: Sequence[str] | None) -> int:
     _ensure_standard_streams()
     _print_anything()
+    sys.excepthook = show_traceback
     with suppress(Exception):  # stderr may be something without a descriptor
         faulthandler.enable()
     with suppress(OSError, ValueError, AttributeError):  # SIGXFSZ arrives as EFBIG then, which is reported
@@ -313,7 +314,7 @@ def _main(argv: Sequence[str] | None) -> int:
         if options.version:
             from importlib.metadata import version
 
-            print(version("streamconv"))
+            say(version("streamconv"))
             return 0
         if options.command is None:
             make_parser().print_help()

@@ -87,7 +87,7 @@ def describe(checkpoint: Checkpoint) -> dict[str, Any]:
 
 def render(facts: dict[str, Any]) -> str:
     """The result of ``describe`` for people: totals, keys, tokenizer, and an aligned table of tensors."""
-    return "\n".join(_lines(facts))
+    return "\n".join(lines(facts))
 
 
 def _format(checkpoint: Checkpoint) -> str:
@@ -158,7 +158,8 @@ def _folder_tokenizer(checkpoint: Checkpoint) -> dict[str, Any]:
     }
 
 
-def _lines(facts: dict[str, Any]) -> Iterator[str]:
+def lines(facts: dict[str, Any]) -> Iterator[str]:
+    """The lines of ``render``."""
     totals = facts["totals"]
     yield f"{_plain(facts['path'])}: {facts['format']}, {len(facts['files'])} file(s)"
     yield f"{totals['tensors']} tensors, {totals['parameters']:,} parameters, {_size(totals['bytes'])}"
