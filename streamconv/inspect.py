@@ -78,7 +78,7 @@ def describe(checkpoint: Checkpoint) -> dict[str, Any]:
     }
     if checkpoint.metadata is None:
         facts["config"] = dict(checkpoint.config)
-        facts["tokenizer"] = _folder_tokenizer(checkpoint)
+        facts["tokenizer"] = _folder_tokenizer(checkpoint, warnings)
     else:
         facts["metadata"] = {key: _metadata_value(value) for key, value in checkpoint.metadata.items()}
         facts["tokenizer"] = _gguf_tokenizer(checkpoint.metadata)
@@ -148,9 +148,18 @@ def _gguf_tokenizer(metadata: Metadata) -> dict[str, Any]:
     }
 
 
-def _folder_tokenizer(checkpoint: Checkpoint) -> dict[str, Any]:
-    found = {name: data for name in _SIDE_FILES if (data := checkpoint.side_bytes(name)) is not None}
-    settings = checkpoint.json("tokenizer_config.json") or {}
+def _folder_tokenizer(checkpoint: Checkpoint, warnings: list[str]) -> dict[str, Any]:
+    found: dict[str, bytes] = {}
+    settings: dict[str, Any] = {}
+    for name in _SIDE_FILES:
+        try:
+            data = checkpoint.side_bytes(name)
+            if data is not None:
+                found[name] = data
+            if name == "tokenizer_config.json":
+                settings = checkpoint.json(name) or {}
+        except BadInput as e:
+            warnings.append(e.message)
     return {
         "files": [{"name": name, "bytes": len(data)} for name, data in found.items()],
         "class": settings.get("tokenizer_class"),

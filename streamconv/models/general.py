@@ -12,11 +12,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import yaml
-
 from ..errors import BadInput
 from ..metadata import Metadata
 from ..sources.checkpoint import Checkpoint
+from ..sources.hostile_yaml import NotYaml, parse_documents
 
 #: key -> (GGUF type, spellings in generation_config.json)
 _SAMPLING = {
@@ -286,11 +285,14 @@ def _model_card(checkpoint: Checkpoint, notes: list[str]) -> dict[str, Any]:
         end = lines.index("---", 1) if "---" in lines[1:] else len(lines)
         text = "\n".join(lines[1:end]) + "\n"
         # "no" is Norwegian here, not false; and some cards are indented with tabs
-        card = yaml.safe_load(text.replace("- no\n", '- "no"\n').replace("\t", "  "))
-    except (yaml.YAMLError, ValueError, RecursionError, OSError, BadInput) as e:
-        notes.append(f"README.md's front matter is ignored: {' '.join(str(e).split())}")
+        cards, _ = parse_documents(text.replace("- no\n", '- "no"\n').replace("\t", "  "))
+    except (NotYaml, OSError) as e:
+        notes.append(f"README.md's front matter is ignored: it {e}")
         return {}
-    return card if isinstance(card, dict) else {}
+    except BadInput as e:
+        notes.append(f"README.md's front matter is ignored: {e.message}")
+        return {}
+    return cards[0] if len(cards) == 1 and isinstance(cards[0], dict) else {}
 
 
 def _texts(checkpoint: Checkpoint, card: Mapping[str, Any], n_params: int) -> dict[str, str]:
@@ -318,7 +320,7 @@ def _write_sampling(metadata: Metadata, checkpoint: Checkpoint, given: Mapping[s
     try:
         config = checkpoint.json("generation_config.json") or {}
     except (OSError, BadInput) as e:
-        notes.append(f"generation_config.json is ignored: {e}")
+        notes.append(f"generation_config.json is ignored: {getattr(e, 'message', e)}")
         config = {}
     for key, (type_, spellings) in _SAMPLING.items():
         name = f"general.sampling.{key}"
