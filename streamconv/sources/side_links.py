@@ -70,7 +70,7 @@ def refuse_foreign(folder: Path, name: str) -> None:
 def left_out(folder: Path, names: list[str]) -> list[str]:
     """A note that names the links among ``names`` that are not followed though nothing depends on them."""
     found = {name: foreign_target(folder, name) for name in names if not is_needed(name)}
-    away = [f"{shown(name)} -> {shown(target)}" for name, target in found.items() if target is not None]
+    away = [f"{shown(name, 300)} -> {shown(target, 4096)}" for name, target in found.items() if target is not None]
     if not away:
         return []
     more = f" and {len(away) - 3} more" if len(away) > 3 else ""
