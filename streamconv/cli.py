@@ -302,13 +302,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _main(argv: Sequence[str] | None) -> int:
     _ensure_standard_streams()
     _print_anything()
-    sys.excepthook = show_traceback
     with suppress(Exception):  # stderr may be something without a descriptor
         faulthandler.enable()
     with suppress(OSError, ValueError, AttributeError):  # SIGXFSZ arrives as EFBIG then, which is reported
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     arguments = list(sys.argv[1:] if argv is None else argv)
     debug, as_json = "--debug" in arguments, "--json" in arguments
+    if debug:
+        sys.excepthook = show_traceback
     try:
         options = make_parser().parse_args(arguments)
         if options.version:

@@ -41,4 +41,5 @@ def show_traceback(kind: type[BaseException], error: BaseException, trace: Trace
     """``sys.excepthook`` for ``--debug``: what Python prints, escaped like everything else."""
     with suppress(OSError):
         for part in traceback.format_exception(kind, error, trace):
-            say(*part.rstrip("\n").split("\n"), stream=sys.stderr)
+            is_ours = part.startswith((" ", "\n", "Traceback"))  # else it is what the error says
+            say(*(part.rstrip("\n").split("\n") if is_ours else [part.rstrip("\n")]), stream=sys.stderr)
