@@ -1,4 +1,4 @@
-"""``rank_pattern`` and its like in adapter_config.json: what is said of modules that a pattern matches from a dot on to their end."""
+"""``rank_pattern`` and its like in adapter_config.json: what is said of modules whose path a pattern matches from a dot on."""
 
 from __future__ import annotations
 

@@ -53,7 +53,9 @@ def parse_json(
     if needed > (_MAX_TOKENIZER_MEMORY_BYTES if of_tokenizer else _MAX_MEMORY_BYTES):
         raise NotJson(f"describes more than any model needs: {needed >> 20} MiB of objects")
     try:
-        value = json.loads(text, object_pairs_hook=pairs_hook, parse_int=_whole_number if _has_long_number(text) else None)
+        value = json.loads(
+            text, object_pairs_hook=pairs_hook, parse_int=_whole_number if _has_long_number(text) else None
+        )
     except RecursionError:
         raise NotJson("nests too deep") from None
     except NotJson:

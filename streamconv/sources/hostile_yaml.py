@@ -41,7 +41,7 @@ class Loader(yaml.SafeLoader):
 
     def compose_document(self) -> yaml.Node | None:
         """The next document."""
-        event = self.peek_event()
+        event: Any = self.peek_event()  # type: ignore[no-untyped-call]
         if event.explicit:
             self.starts.append(event.start_mark.index)
         self._weights.clear()
@@ -49,16 +49,17 @@ class Loader(yaml.SafeLoader):
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
         """The next value, and those in it."""
-        event = self.peek_event()
+        event: Any = self.peek_event()  # type: ignore[no-untyped-call]
         self._depth += 1
         self._values += 1
         before = self._expanded
-        if isinstance(event, yaml.AliasEvent):
+        is_alias, is_text = isinstance(event, yaml.AliasEvent), isinstance(event, yaml.ScalarEvent)
+        if is_alias:
             if event.anchor in self.anchors and event.anchor not in self._weights:
                 raise NotYaml(f"has a value that holds itself, at line {event.start_mark.line + 1}")
             self._expanded += self._weights.get(event.anchor, 0)
         else:
-            self._expanded += len(event.value) if isinstance(event, yaml.ScalarEvent) else 0
+            self._expanded += len(event.value) if is_text else 0
         self._expanded += _VALUE
         if self._depth > _MAX_DEPTH:
             raise NotYaml("nests too deep")
@@ -70,7 +71,7 @@ class Loader(yaml.SafeLoader):
         self._depth -= 1
         return node
 
-    def construct_scalar(self, node: yaml.Node) -> Any:
+    def construct_scalar(self, node: yaml.ScalarNode | yaml.MappingNode) -> Any:
         """Text; a number is refused that has more digits than any calculation can take."""
         value = super().construct_scalar(node)
         if node.tag in ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float") and len(value) > _MAX_DIGITS:
@@ -93,7 +94,7 @@ def parse_documents(text: str, loader: type[Loader] = Loader) -> tuple[list[Any]
     try:
         reader = loader(text)
         values = []
-        while reader.check_data():
+        while reader.check_data():  # type: ignore[no-untyped-call]
             values.append(reader.get_data())
         return values, reader.starts
     except (NotYaml, MemoryError):

@@ -58,9 +58,7 @@ def test_plain_text_is_shown_as_it_is(text: str) -> None:
 
 
 def test_every_other_character_is_escaped_so_that_it_can_be_told() -> None:
-    assert terminal.plain(EVIL) == (
-        r"\x1b]0;own\x07\x1b[2J\x9b31m\r\nline\x08\x7f\u202egpj.\u2066\u200b\u2028end"
-    )
+    assert terminal.plain(EVIL) == (r"\x1b]0;own\x07\x1b[2J\x9b31m\r\nline\x08\x7f\u202egpj.\u2066\u200b\u2028end")
     for code in range(sys.maxunicode + 1):
         shown = terminal.plain(chr(code))
         assert not acted_on(shown)

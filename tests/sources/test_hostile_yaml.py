@@ -50,7 +50,8 @@ def test_whatever_is_read_or_refused_takes_little() -> None:
 
 
 def test_a_card_with_the_results_of_a_hundred_benchmarks_is_read() -> None:
-    entry = "  - task:\n      type: Classification\n    dataset:\n      type: a/b\n      name: {}\n    metrics:\n    - type: f\n      value: 1.5\n"
+    entry = "  - task:\n      type: Classification\n    dataset:\n      type: a/b\n      name: {}\n"
+    entry += "    metrics:\n    - type: f\n      value: 1.5\n"
     text = "license: mit\nmodel-index:\n- name: x\n  results:\n" + "".join(entry.format(i) for i in range(1000))
     assert len(text) > 100_000
     ((card,), _) = parse_documents(text)
@@ -74,7 +75,10 @@ def test_what_is_read_is_what_yaml_reads(text: str) -> None:
         assert parse_documents(text)[0] == wanted
 
 
-@pytest.mark.parametrize("name", ["merge keys that double", "an alias in itself", "brackets", "a large file", "a number", "a truth that is none"])
+@pytest.mark.parametrize(
+    "name",
+    ["merge keys that double", "an alias in itself", "brackets", "a large file", "a number", "a truth that is none"],
+)
 def test_a_card_that_is_refused_is_a_note_and_a_recipe_an_error(name: str, tmp_path: Path) -> None:
     text, _ = yaml_cases.REFUSED[name]
     (tmp_path / "README.md").write_text(f"---\n{text}\n---\n")

@@ -9,8 +9,8 @@ from random import Random
 
 import pytest
 
-from streamconv.sources.patterns import NotReadable, Patterns
 from streamconv.dequant.scheme import Scheme
+from streamconv.sources.patterns import NotReadable, Patterns
 
 NAMES = [
     "model.layers.0.mlp.gate_proj",

@@ -19,7 +19,14 @@ from streamconv.sources import open_checkpoint
 SECRET = "-----BEGIN PRIVATE KEY----- 4f1c"
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 #: whoever cannot be without a file is told; other texts are left out
-NEEDED = ["tokenizer.json", "tokenizer_config.json", "generation_config.json", "modeling_x.py", "secret.json", "chat_template.jinja"]
+NEEDED = [
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "generation_config.json",
+    "modeling_x.py",
+    "secret.json",
+    "chat_template.jinja",
+]
 TEXTS = ["NOTICE.txt", "LICENSE", "README.md", "USE_POLICY.md", "notes"]
 
 
@@ -52,7 +59,9 @@ def converted(source: Path, output: Path) -> tuple[dict[str, bytes], list[str]]:
 
 def merged(source: Path, tmp_path: Path) -> tuple[dict[str, bytes], list[str]]:
     recipe = tmp_path / "recipe.yml"
-    recipe.write_text(json.dumps({"merge_method": "linear", "models": [{"model": str(source), "parameters": {"weight": 1}}]}))
+    recipe.write_text(
+        json.dumps({"merge_method": "linear", "models": [{"model": str(source), "parameters": {"weight": 1}}]})
+    )
     return converted(recipe, tmp_path / "merged")
 
 
@@ -104,7 +113,7 @@ def test_a_folder_of_templates_that_is_a_link_to_elsewhere_is_not_copied(
     how: str, model: Path, home: Path, tmp_path: Path
 ) -> None:
     (model / "additional_chat_templates").symlink_to(home / ".ssh")
-    with pytest.raises(BadInput, match="additional_chat_templates/.* is a link to"):
+    with pytest.raises(BadInput, match=r"additional_chat_templates/.* is a link to"):
         merged(model, tmp_path) if how == "merge" else converted(model, tmp_path / "out")
     (home / ".ssh" / "tools.jinja").unlink()
     (home / ".ssh" / "id.json").unlink()
@@ -244,7 +253,9 @@ def test_a_tokenizer_that_is_no_file_is_none(model: Path, tmp_path: Path) -> Non
         converted(model, tmp_path / "out.gguf")
 
 
-@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir, lambda path: os.symlink("/dev/zero", path)], ids=["pipe", "folder", "zero"])
+@pytest.mark.parametrize(
+    "make", [os.mkfifo, os.mkdir, lambda path: os.symlink("/dev/zero", path)], ids=["pipe", "folder", "zero"]
+)
 def test_a_recipe_or_configuration_that_is_no_file_is_refused_at_once(
     make: Callable[[Path], None], model: Path, tmp_path: Path
 ) -> None:

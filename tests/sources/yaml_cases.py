@@ -18,7 +18,10 @@ def chain(n: int, value: str) -> str:
 #: what is refused, with a part of what is said
 REFUSED = {
     "merge keys that double": (chain(200, "{<<: [*@, *@]}"), "more than any recipe"),
-    "merge keys that grow": ("".join(f"k{i}: &a{i}\n  <<: *a{i - 1}\n  y{i}: 1\n" if i else "k: &a0 {}\n" for i in range(4000)), "more than any recipe"),
+    "merge keys that grow": (
+        "".join(f"k{i}: &a{i}\n  <<: *a{i - 1}\n  y{i}: 1\n" if i else "k: &a0 {}\n" for i in range(4000)),
+        "more than any recipe",
+    ),
     "aliases that double": (chain(60, "[*@, *@]"), "more than any recipe"),
     "a long text, often": (f"a: &a {'x' * 1000}\nb: [{'*a, ' * 20_000}]", "more than any recipe"),
     "an alias in itself": ("a: &a [*a]", "holds itself"),

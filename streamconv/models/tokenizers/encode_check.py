@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import json
 import sys
+from contextlib import suppress
 from typing import Any
 
 #: no token stands for more
@@ -74,10 +75,8 @@ def bound(cpu_s: int, memory_bytes: int) -> None:
     for kind, most in ((resource.RLIMIT_CPU, cpu_s), (resource.RLIMIT_AS, memory_bytes)):
         soft, hard = resource.getrlimit(kind)
         known = [limit for limit in (soft, hard, most) if limit != resource.RLIM_INFINITY]
-        try:
+        with suppress(OSError, ValueError):  # a system that knows no such limit
             resource.setrlimit(kind, (min(known), hard))
-        except (OSError, ValueError):
-            pass  # a system that knows no such limit
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
 from ...errors import BadInput, StreamconvError
 
@@ -21,6 +21,8 @@ _CPU_S, _MEMORY_BYTES = 40, 4 << 30
 #: for whoever waits, whatever else the machine does
 _TIMEOUT_S = 300
 _SIGXCPU = 24
+
+Q = TypeVar("Q", bound="Question")
 
 
 class Question:
@@ -47,7 +49,7 @@ class Question:
         except OSError as e:
             raise StreamconvError(f"{sys.executable} cannot be started: {e.strerror}") from None
 
-    def __enter__(self) -> Question:
+    def __enter__(self: Q) -> Q:
         return self
 
     def __exit__(
@@ -75,7 +77,9 @@ class Question:
         except ValueError:
             code = self._process.returncode
             if code == -_SIGXCPU:
-                raise self._bad(f"keeps the tokenizers library busy for more than {_CPU_S} s of processor time") from None
+                raise self._bad(
+                    f"keeps the tokenizers library busy for more than {_CPU_S} s of processor time"
+                ) from None
             raise self._bad(f"crashes the tokenizers library (exit {code})") from None
         if "error" in answer:
             raise self._bad(f"cannot be used: {answer['error']}")
