@@ -16,6 +16,7 @@ from ..errors import BadInput
 from ..metadata import Metadata
 from ..sources.checkpoint import Checkpoint
 from ..sources.hostile_yaml import NotYaml, parse_documents
+from ..sources.naming import shown
 
 #: key -> (GGUF type, spellings in generation_config.json)
 _SAMPLING = {
@@ -32,6 +33,7 @@ _SAMPLING = {
     "mirostat_tau": ("FLOAT32", ("mirostat_tau",)),
     "mirostat_eta": ("FLOAT32", ("mirostat_eta",)),
 }
+_LIMITS = {"INT32": 1 << 31, "FLOAT32": 3.4e38}
 #: key -> spellings in the front matter of README.md, in the order of the file's keys
 _CARD_TEXT: Mapping[str, tuple[str, ...]] = {
     "name": ("name", "model_name"),
@@ -329,8 +331,8 @@ def _write_sampling(metadata: Metadata, checkpoint: Checkpoint, given: Mapping[s
             continue
         if type_ == "STRING":
             metadata.string(name, _text(value))
-        elif isinstance(value, bool) or not isinstance(value, int | float):
-            notes.append(f"{name} is {value!r}, not a number: ignored")
+        elif isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < _LIMITS[type_]:
+            notes.append(f"{name} is {shown(repr(value))}, not a number that can be used: ignored")
         elif type_ == "INT32":
             metadata.i32(name, int(value))
         else:

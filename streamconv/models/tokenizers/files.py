@@ -152,7 +152,7 @@ def _added_token(entry: Any, key: Any, where: str) -> AddedToken:
     text = entry.get("content")
     try:
         index = int(key)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         index = -1
     if index < 0 or isinstance(key, bool | float) or not isinstance(text, str):
         raise BadInput(f"{where}: {dict(entry)!r} (id {key!r}) lacks a valid id or text")
