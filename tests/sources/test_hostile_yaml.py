@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -98,3 +100,16 @@ def test_a_card_of_any_length_without_front_matter_is_nothing_to_note(tmp_path: 
     notes: list[str] = []
     general_metadata(Checkpoint(tmp_path, {}, {}, ()), warnings=notes)
     assert notes == []
+
+
+@pytest.mark.parametrize(
+    "text", ["ab\n" * 1_000_000, "x" * (15 << 20), "\U0001f600" + "\t" * (15 << 20)], ids=["lines", "a line", "tabs"]
+)
+def test_a_card_that_is_nothing_but_front_matter_is_ignored_at_once(text: str, tmp_path: Path) -> None:
+    (tmp_path / "README.md").write_text(f"---\n{text}")
+    notes: list[str] = []
+    began = time.process_time()
+    general_metadata(Checkpoint(tmp_path, {}, {}, ()), warnings=notes)
+    assert time.process_time() - began < 5
+    (note,) = notes
+    assert re.search(r"ignored: it has \d+ bytes, over the limit of 1048576$", note)
