@@ -31,12 +31,14 @@ def test_a_number_that_no_model_has_is_refused_or_used_at_once(
     (model / "config.json").unlink()
     (model / "config.json").write_text(json.dumps({**config, key: value}))
     began = time.process_time()
+    said = None
     try:
         conversion.prepare(model, tmp_path / "x.gguf", Options(type="F16", pre="llama-bpe"))
     except StreamconvError as e:
-        assert e.exit_code == 65
-        assert key in e.message or "tensor" in e.message
-        assert len(e.message) < 500
+        said = e
+    assert said is None or said.exit_code == 65
+    assert said is None or key in said.message or "tensor" in said.message
+    assert said is None or len(said.message) < 500
     assert time.process_time() - began < 5
 
 
