@@ -27,9 +27,8 @@ from ..errors import BadInput, InputMissing, NoPermission
 from ..metadata import VALUE_TYPES
 from ..rows import Bytes, Floats
 
-
 #: outside of the matrices; a model of 60 layers with 384 experts, each with entries of its own, has 600 000
-_MAX_NUMBERS = 2_000_000
+_MAX_NUMBERS = 1_000_000
 _MAX_TEXT_BYTES = 1 << 20
 
 

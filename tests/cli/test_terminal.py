@@ -13,11 +13,12 @@ import subprocess
 import sys
 import termios
 import unicodedata
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-from conftest import Result, Run
 from small_models import write_safetensors
 
 import streamconv
@@ -36,8 +37,8 @@ def acted_on(text: str) -> set[str]:
     return {c for c in text if c != "\n" and unicodedata.category(c) in ("Cc", "Cf", "Cs", "Zl", "Zp")}
 
 
-def is_harmless(result: Result) -> None:
-    for text in (result.out, result.err):
+def is_harmless(*texts: str) -> None:
+    for text in texts:
         assert not acted_on(text), text
         assert not re.search("^line", text, re.MULTILINE), f"a name began a line of its own: {text}"
 
@@ -66,16 +67,16 @@ def test_every_other_character_is_escaped_so_that_it_can_be_told() -> None:
 
 
 @pytest.mark.parametrize("command", ["plan", "convert", "inspect"])
-def test_names_in_a_model_do_nothing_to_the_terminal(command: str, run: Run, tmp_path: Path) -> None:
+def test_names_in_a_model_do_nothing_to_the_terminal(command: str, run: Callable[..., Any], tmp_path: Path) -> None:
     model = evil_model(tmp_path / "models" / f"m{EVIL_FILE}")
     output = [] if command == "inspect" else [tmp_path / f"out{EVIL_FILE}"]
     done = run(command, model, *output)
     assert done.code == 0, done.err
-    is_harmless(done)
+    is_harmless(done.out, done.err)
     assert r"\x1b]0;own" in done.out
     assert r"\u202e" in done.out
     as_json = run(command, model, *output, "--json")
-    is_harmless(as_json)
+    is_harmless(as_json.out, as_json.err)
     assert json.dumps(EVIL_FILE)[1:-1] in as_json.out
 
 
@@ -93,13 +94,13 @@ def test_names_in_a_model_do_nothing_to_the_terminal(command: str, run: Run, tmp
     ids=lambda a: " ".join(a).replace(EVIL, "EVIL"),
 )  # fmt: skip
 def test_no_error_does_anything_to_the_terminal(
-    arguments: list[str], here: Run, small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    arguments: list[str], here: Callable[..., Any], small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     evil = evil_model(tmp_path / "evil")
     done = here(*(str(small) if a == "MODEL" else str(evil) if a == "EVIL" else a for a in arguments))
     assert done.code not in (0, 70)
-    is_harmless(done)
+    is_harmless(done.out, done.err)
 
 
 def test_a_traceback_that_was_asked_for_does_nothing_either(tmp_path: Path) -> None:
@@ -108,7 +109,7 @@ def test_a_traceback_that_was_asked_for_does_nothing_either(tmp_path: Path) -> N
         capture_output=True, text=True, check=False, cwd=tmp_path,
     )  # fmt: skip
     assert "Traceback" in done.stderr
-    is_harmless(Result(done.returncode, done.stdout, done.stderr))
+    is_harmless(done.stdout, done.stderr)
 
 
 def test_the_bar_of_a_terminal_shows_names_and_notes_escaped(tmp_path: Path) -> None:

@@ -82,12 +82,16 @@ def test_the_first_pattern_that_matches_is_the_one_that_peft_takes() -> None:
             assert found.first(module) == wanted, (texts, module)
 
 
-@pytest.mark.parametrize("value", [10**400, float("inf"), float("nan"), "8", True, [8], None], ids=str)
+@pytest.mark.parametrize(
+    "value", [10**400, float("inf"), float("nan"), "8", True, [8], None], ids=lambda v: repr(v)[:9]
+)
 @pytest.mark.parametrize("key", ["r", "lora_alpha", "rank_pattern", "alpha_pattern"])
 def test_a_rank_or_alpha_that_is_no_usable_number_is_refused(key: str, value: Any, tmp_path: Path) -> None:
     base_model(tmp_path / "base")
     adapter(tmp_path / "adapter", factors(), **{key: {".*q_proj": value} if key.endswith("pattern") else value})
-    with pytest.raises(BadInput, match=f"{key} in adapter_config.json .*not a number"):
+    with pytest.raises(
+        BadInput, match=rf"{key} in adapter_config\.json .*not a number|json has a number of 401 digits"
+    ):
         applied(tmp_path)
 
 
