@@ -7,7 +7,6 @@ import difflib
 import errno
 import faulthandler
 import io
-import json
 import os
 import re
 import signal
@@ -17,6 +16,7 @@ from contextlib import suppress
 from typing import Any, NoReturn
 
 from .errors import Interrupted, Stopped, StreamconvError, UsageError, WriteFailed
+from .terminal import say, say_json, show_traceback
 
 #: a full disk, a spent quota, a limit of the shell
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -298,10 +298,10 @@ def _report_error(error: StreamconvError, as_json: bool, silent: bool = False) -
             "next": error.hint,
         }  # fmt: skip
         with suppress(OSError):
-            print(json.dumps(record), flush=True)
+            say_json(record)
     if not silent:
         with suppress(OSError):
-            print(f"streamconv: {error}", file=sys.stderr, flush=True)
+            say(f"streamconv: {error.message}", *([f"  {error.hint}"] if error.hint else []), stream=sys.stderr)
 
 
 def _let_go_of_standard_streams() -> None:
@@ -330,12 +330,14 @@ def _main(argv: Sequence[str] | None) -> int:
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     arguments = list(sys.argv[1:] if argv is None else argv)
     debug, as_json = "--debug" in arguments, "--json" in arguments
+    if debug:
+        sys.excepthook = show_traceback
     try:
         options = make_parser().parse_args(arguments)
         if options.version:
             from importlib.metadata import version
 
-            print(version("streamconv"))
+            say(version("streamconv"))
             return 0
         if options.command is None:
             make_parser().print_help()
