@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from ..engine import plan as plans
+from ..engine.record import record_path
 from ..errors import UsageError
 from ..quant.base import has_codec
 from ..quant.encode import EncodedRows, Encoding
@@ -23,6 +24,7 @@ from .options import Options
 from .overlap import refuse_overlap
 from .planning import input_facts, make_plan, place
 from .prepared import Output, OutputTensor, Prepared
+from .provenance import sign
 from .reports import check_report
 from .requantizing import notes
 from .supply import Supply
@@ -78,12 +80,12 @@ def supplied(output: Path, options: Options, plan: Callable[[Supply], tuple[Chec
     try:
         checkpoint, prepared = plan(supply)
         p = prepared.plan
-        outputs = [f.path for f in p.files]
-        writes = [*outputs, options.report] if options.report else outputs
+        outputs, beside = [f.path for f in p.files], [p.job_dir, *map(record_path, p.outputs)]
+        report = [options.report] if options.report else []
         read = [*(f.path for f in checkpoint.inputs), *options.imatrix, *options.reads]
-        refuse_overlap(writes, p.folder, supply.roots, read)
+        refuse_overlap([*outputs, *beside, *report], p.folder, supply.roots, read)
         if options.report:
-            check_report(options.report, [p.output, *outputs], options.force)
+            check_report(options.report, [p.output, *outputs, *beside], options.force)
     except BaseException:
         supply.close()
         raise
@@ -168,7 +170,7 @@ def _prepare_gguf(checkpoint: Checkpoint, output: Path, options: Options) -> Pre
             i,
             **limits,
             shards=_shards_of_input(checkpoint, m) if options.keep_split else None,
-            job_key=lambda metadata: metadata.string("streamconv.job", fingerprint.hex()),
+            job_key=lambda metadata: sign(metadata, fingerprint),
         )
         for path, m, i in zip(paths, models, infos, strict=True)
     ]

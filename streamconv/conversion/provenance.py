@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import glob
 import re
 from pathlib import Path
 
 from ..errors import StreamconvError
+from ..metadata import Metadata
 from ..sources.gguf import read_gguf
 from ..sources.mapped import MappedFile
 from ..sources.safetensors import read_safetensors
@@ -15,23 +15,27 @@ _KEY = "streamconv.job"
 _FINGERPRINT = re.compile(r"[0-9a-f]{64}")
 
 
+def sign(metadata: Metadata, fingerprint: bytes) -> None:
+    """Name the job that makes a GGUF file as its last key; what the input says of its own job goes."""
+    metadata.values.pop(_KEY, None)
+    metadata.string(_KEY, fingerprint.hex())
+
+
 class OfOutputs:
     """See ``engine.plan.Provenance``."""
 
     def job_of(self, path: Path) -> str:
-        """The fingerprint in the header of a GGUF or safetensors file; "" for every other file."""
+        """The fingerprint in the header of a GGUF or safetensors file; "" for every other file.
+
+        Our key is the last one of a GGUF file. Where others follow, another tool has copied it, as llama-quantize and
+        llama-gguf-split do, and added its own.
+        """
         try:
             if path.suffix == ".safetensors":
                 found = read_safetensors(MappedFile(path)).metadata.get(_KEY, "")
             else:
-                found = read_gguf(path).metadata.get(_KEY, "")
+                metadata = read_gguf(path).metadata
+                found = metadata.get(_KEY, "") if list(metadata.values)[-1:] == [_KEY] else ""
         except StreamconvError:
             return ""
         return found if isinstance(found, str) and _FINGERPRINT.fullmatch(found) else ""
-
-    def names_of(self, output: Path) -> list[Path]:
-        """A GGUF file and its shards, of any number."""
-        if output.suffix != ".gguf":
-            return []
-        pattern = f"{glob.escape(output.stem)}-[0-9][0-9][0-9][0-9][0-9]-of-[0-9][0-9][0-9][0-9][0-9].gguf"
-        return [output, *sorted(output.parent.glob(pattern))]

@@ -34,6 +34,8 @@ from ..ownership import folder_fault, open_regular
 from .renames import EXCHANGE, NO_REPLACE, is_mount_point, rename_with
 
 _ZEROS_LIMIT = 1 << 30
+#: of a name, on most filesystems
+_NAME_BYTES = 255
 _DARWIN = sys.platform == "darwin"
 
 
@@ -273,12 +275,15 @@ def publish_over(part: Path, final: Path, expected: os.stat_result, aside: Path)
             or (found.st_size, found.st_mtime_ns) == (expected.st_size, expected.st_mtime_ns)
         )
         if not same:
-            rename_with(EXCHANGE, part, final) if exchanged else os.rename(aside, final)
+            rename_with(EXCHANGE, part, final) if exchanged else publish_new(aside, final)
             raise CannotCreate(
                 f"{final} was replaced by something else just now, which stays as it is",
                 "Look at it; then choose another name, or run the same command again.",
             )
-        os.rename(part, aside if exchanged else final)
+        if exchanged:
+            os.rename(part, aside)
+    if not exchanged:
+        publish_new(part, final)
     sync_dir(part.parent)
     sync_dir(final.parent)
 
@@ -319,7 +324,8 @@ def write_atomically(path: Path, text: str) -> None:
 
     Several processes may do so at once (caches are shared): each has a temporary file of its own.
     """
-    temporary = path.with_name(f"{path.name}.{os.urandom(4).hex()}.tmp")
+    name = os.fsdecode(os.fsencode(path.name)[: _NAME_BYTES - 13])
+    temporary = path.with_name(f"{name}.{os.urandom(4).hex()}.tmp")
     fd = open_for_writing(temporary, create=True)
     try:
         try:
@@ -332,13 +338,6 @@ def write_atomically(path: Path, text: str) -> None:
         with contextlib.suppress(OSError):
             os.unlink(temporary)
         raise
-
-
-def remove_tree(path: Path) -> None:
-    """Remove the folder ``path`` and what is in it."""
-    with _guard(path, "cannot remove the folder"):
-        shutil.rmtree(path)
-    sync_dir(path.parent)
 
 
 def remove_if_empty(path: Path) -> None:

@@ -98,9 +98,6 @@ class Provenance(Protocol):
     def job_of(self, path: Path) -> str:
         """The fingerprint that the file names as that of its job; "" where it names none or is no such file."""
 
-    def names_of(self, output: Path) -> list[Path]:
-        """Files that are there under names which the output may have had before: as one file, or as shards."""
-
 
 class Unknown:
     """Provenance where files say nothing."""
@@ -108,10 +105,6 @@ class Unknown:
     def job_of(self, path: Path) -> str:
         """See ``Provenance``."""
         return ""
-
-    def names_of(self, output: Path) -> list[Path]:
-        """See ``Provenance``."""
-        return []
 
 
 @dataclass(frozen=True)

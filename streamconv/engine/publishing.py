@@ -25,10 +25,10 @@ from . import files
 from .existing import Existing, walk
 from .journal import Stamp
 from .plan import Chunk, Plan
-from .record import FileRecord, Range, Record, load, record_path, status
+from .record import FileRecord, Range, Record, begins_as_record, load, pending_path, record_path, status
 from .verify import digest_of
 
-_RECORDS, _REPLACED = "records", "replaced.json"
+_REPLACED = "replaced.json"
 
 
 def write_records(plan: Plan, fds: Sequence[int], chunks: Sequence[Chunk], stamps: Iterable[Stamp]) -> None:
@@ -39,8 +39,6 @@ def write_records(plan: Plan, fds: Sequence[int], chunks: Sequence[Chunk], stamp
         ranges.setdefault(s.file, []).append(
             Range(s.offset, s.length, s.digest.hex(), source, chunks[s.chunk].item.name)
         )
-    folder = plan.job_dir / _RECORDS
-    files.make_dir(folder)
     for output, numbers in plan.outputs.items():
         if any(fds[i] < 0 for i in numbers):
             continue  # written by the run that gave the first of them its name
@@ -55,14 +53,15 @@ def write_records(plan: Plan, fds: Sequence[int], chunks: Sequence[Chunk], stamp
                 )
             )
         record = Record(output.name, plan.fingerprint.hex(), list(plan.inputs), listed)
-        files.write_atomically(folder / record_path(output).name, record.text())
+        path = pending_path(plan.job_dir, output)
+        files.make_dir(path.parent)
+        files.write_atomically(path, record.text())
 
 
 def is_placed(plan: Plan, index: int) -> bool:
     """Whether output file ``index`` got its name from a run that was killed later; those of a folder all have, or none."""
     output = next(output for output, numbers in plan.outputs.items() if index in numbers)
-    final = record_path(output)
-    for record in (load(plan.job_dir / _RECORDS / final.name), load(final)):
+    for record in (load(pending_path(plan.job_dir, output)), load(record_path(output))):
         if record is not None and record.fingerprint == plan.fingerprint.hex():
             listed = dict(record.paths(output.parent))
             wanted = list(listed) if plan.folder is not None else [plan.files[index].path]
@@ -85,7 +84,7 @@ def place(plan: Plan, fds: list[int], existing: Existing, confirm: Callable[[], 
     """
     planned = {f.path for f in plan.files}
     replaced = {
-        os.path.relpath(path, plan.output.parent): [there.st_size, there.st_mtime_ns, there.st_ino]
+        os.path.relpath(path, plan.output.parent): _facts(there)
         for path, there in {**existing.there, **existing.ours}.items()
         if path != plan.folder and (plan.folder is not None or path not in planned)
     }
@@ -130,7 +129,24 @@ def _take_away(first: Path, existing: Existing, aside: Path) -> None:
         return
     if expected is None or not os.path.samestat(found, expected):
         raise CannotCreate(f"{first} has just come and was not made by this plan", "Look at it, then run again.")
-    files.publish(first, aside)
+    if not _take(first, _facts(expected), aside):
+        raise CannotCreate(f"{first} was replaced or changed just now", "Look at it, then run again.")
+
+
+def _take(path: Path, facts: list[int], aside: Path) -> bool:
+    """Take the name of the file away if it is what ``facts`` say; looked at again under ``aside``, which nobody else uses."""
+    if _facts(status(path)) != facts:
+        return False
+    files.publish(path, aside)
+    if _facts(status(aside)) != facts:
+        files.publish_new(aside, path)
+        return False
+    return True
+
+
+def _facts(there: os.stat_result | None) -> list[int]:
+    """What tells a file from another, and from what it is after somebody wrote to it."""
+    return [there.st_size, there.st_mtime_ns, there.st_ino] if there is not None else []
 
 
 def _check(plan: Plan, numbers: Iterable[int], fds: list[int], undo: Callable[[], None]) -> None:
@@ -157,27 +173,47 @@ def settle(job_dir: Path) -> bool:
     CannotCreate : a file that is nobody's output lies in an old folder and its name in the new one is taken; names it
     """
     parent, settled = job_dir.parent, False
-    folder = job_dir / _RECORDS
+    folder = job_dir / "records"
     for path in sorted(folder.glob(".*.streamconv")) if folder.is_dir() else ():
         record = load(path)
         if record is None or not all(f.is_at(p) for p, f in record.paths(parent)):
             continue
-        replaced = _replaced(job_dir)
         new = {f.name for f in record.files}
-        for name, facts in replaced.items():
-            inner = Path(name).parts[1:]
-            places = [job_dir / old / Path(*inner) for old in ("old", "out")] if inner else [parent / name]
-            for place in places:
-                there = status(place)
-                found = [there.st_size, there.st_mtime_ns, there.st_ino] if there is not None else []
-                if found == facts and (inner or name not in new):
-                    files.remove_file(place)
+        for name, facts in _replaced(job_dir).items():
+            if len(Path(name).parts) == 1 and name not in new and _take(parent / name, facts, job_dir / "old-0"):
+                files.remove_file(job_dir / "old-0")
         for old in ("old", "out"):
             if (job_dir / old).is_dir():
+                for place in replaced_in(job_dir / old):
+                    files.remove_file(place)
                 _empty_folder(job_dir / old, parent / record.output)
-        files.publish(path, parent / path.name)
+        final = parent / path.name
+        if os.path.lexists(final) and not begins_as_record(final):
+            raise CannotCreate(
+                f"{final} has just come, where the record of the output belongs",
+                "The output is complete. Move that file to a place of your own; then run the same command again.",
+            )
+        files.publish(path, final)
         settled = True
     return settled
+
+
+def withdraw(plan: Plan) -> None:
+    """Remove files that a run of another plan, which is given up, had given their names before it was killed.
+
+    Those that ``plan`` replaces stay until then.
+    """
+    planned = {f.path for f in plan.files}
+    for record in map(load, sorted((plan.job_dir / "records").glob(".*.streamconv"))):
+        for path, file in record.paths(plan.output.parent) if record is not None else ():
+            if path not in planned and file.is_at(path) and plan.folder is None:
+                files.remove_file(path)
+
+
+def replaced_in(folder: Path) -> set[Path]:
+    """The files in ``folder``, an old output folder in the job folder, that are as they were when the output was to replace them."""
+    listed = ((folder.joinpath(*Path(name).parts[1:]), facts) for name, facts in _replaced(folder.parent).items())
+    return {path for path, facts in listed if path != folder and _facts(status(path)) == facts}
 
 
 def _replaced(job_dir: Path) -> Mapping[str, list[int]]:

@@ -1,0 +1,429 @@
+"""Whatever is asked for, nothing is changed or gone that no plan of ours made.
+
+Every command, with every flag, over every kind of thing in its output's place, in a world full of other people's files: the
+exit code is the documented one, and afterwards each of those files is the same one, with the same bytes, mode and time.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from streamconv import cli, conversion
+from streamconv.commands import _options
+from streamconv.engine.job import Job
+
+from .foreign import JOB, Facts, World, forged, special, write_gguf
+
+SLOW = pytest.mark.slow
+FLAGS = ([], ["--update"], ["--force"], ["--update", "--force"])
+#: exit codes by FLAGS
+ALWAYS, NEVER, USAGE = (0, 0, 0, 0), (73, 73, 73, 73), (64, 64, 64, 64)
+UPDATED, FORCED, DENIED = (73, 0, 0, 0), (73, 73, 0, 0), (77, 77, 77, 77)
+
+
+@dataclass(frozen=True)
+class Command:
+    """How an output is made: ``words`` for the command line, ``other`` for what makes another of the same name."""
+
+    name: str
+    words: Callable[[World], list[object]]
+    other: tuple[str, ...]
+    #: the name of the output, and that of its first file
+    output: str
+    first: str
+
+    def line(self, world: World, out: Path, *more: str) -> list[str]:
+        verb, *sources = map(str, self.words(world))
+        return [verb, *sources[: 2 if verb == "extract-lora" else 1], str(out), *sources[2 if verb == "extract-lora" else 1 :], *more]
+
+    @property
+    def is_folder(self) -> bool:
+        return not self.first.endswith(".gguf")
+
+
+_KV = ("--override-kv", "general.name=str:other")
+FILE = Command("a file", lambda w: ["convert", w.base, "--copy"], _KV, "out.gguf", "out.gguf")
+SHARDS = Command(
+    "shards", lambda w: ["convert", w.base, "--copy", "--split-max-tensors", "2"], _KV, "out.gguf", "out-00001-of-00002.gguf"
+)
+TYPES = Command(
+    "types", lambda w: ["convert", w.base, "--type", "F16,BF16"], _KV, "out-{type}.gguf", "out-F16.gguf"
+)
+FOLDER = Command("a folder", lambda w: ["convert", w.model], ("--type", "F16"), "out", "out")
+MERGE = Command("a merge", lambda w: ["merge", w.recipe], ("--type", "BF16"), "out", "out")
+ADAPTER = Command("an adapter", lambda w: ["extract-lora", w.model, w.tuned, "--rank", "2", "--threads", "1"], ("--type", "F16"), "out", "out")
+WITH_FILES = (FILE, SHARDS, TYPES)
+WITH_FOLDERS = (FOLDER, MERGE, ADAPTER)
+
+
+@dataclass
+class Case:
+    """One thing in the output's place; kinds are functions that put it there and tell what is to happen."""
+
+    world: World
+    command: Command
+    #: what stays as it is though the command succeeds
+    foreign: set[Path] = field(default_factory=set)
+
+    @property
+    def out(self) -> Path:
+        return self.world.spot / self.command.output
+
+    @property
+    def first(self) -> Path:
+        return self.world.spot / self.command.first
+
+    def run(self, *more: str) -> int:
+        return main(*self.command.line(self.world, self.out, *more, "--quiet"))
+
+    def make(self, *more: str) -> None:
+        assert self.run(*more) == 0
+
+    def unfinished(self, *more: str) -> None:
+        words = self.command.line(self.world, self.out, *more)
+        a = cli.make_parser().parse_args(words)
+        if words[0] == "extract-lora":
+            pytest.skip("an adapter is prepared in another way")
+        Job.open(conversion.prepare(a.source, a.output, _options(a)).plan).close()
+
+
+def main(*words: object) -> int:
+    return cli.main([str(w) for w in words])
+
+
+Kind = Callable[[Case], tuple[int, int, int, int]]
+
+
+def absent(case: Case) -> tuple[int, int, int, int]:
+    return ALWAYS
+
+
+def finished(case: Case) -> tuple[int, int, int, int]:
+    case.make()
+    return ALWAYS
+
+
+def finished_without_a_record(case: Case) -> tuple[int, int, int, int]:
+    case.make()
+    _drop_records(case)
+    return ALWAYS
+
+
+def of_another_plan(case: Case) -> tuple[int, int, int, int]:
+    case.make(*case.command.other)
+    return UPDATED
+
+
+def of_another_plan_without_a_record(case: Case) -> tuple[int, int, int, int]:
+    case.make(*case.command.other)
+    _drop_records(case)
+    return UPDATED
+
+
+def edited(case: Case) -> tuple[int, int, int, int]:
+    case.make()
+    path = case.first / "config.json" if case.command.is_folder else case.first
+    path = path if path.exists() else case.first / "adapter_config.json"
+    path.write_bytes(path.read_bytes() + b" ")
+    return FORCED
+
+
+def edited_with_its_time_put_back(case: Case) -> tuple[int, int, int, int]:
+    case.make(*case.command.other)
+    path = case.first / "model.safetensors" if case.command.is_folder else case.first
+    path = path if path.exists() else case.first / "adapter_model.safetensors"
+    data, was = path.read_bytes(), path.stat()
+    at = data.find(b"streamconv.job")
+    path.write_bytes(data[:at] + b"S" + data[at + 1 :])
+    os.utime(path, ns=(was.st_atime_ns, was.st_mtime_ns))
+    return FORCED
+
+
+def unfinished(case: Case) -> tuple[int, int, int, int]:
+    case.unfinished()
+    return ALWAYS
+
+
+def unfinished_of_another_plan(case: Case) -> tuple[int, int, int, int]:
+    case.unfinished(*case.command.other)
+    return 78, 0, 0, 0
+
+
+def foreign_file(case: Case) -> tuple[int, int, int, int]:
+    case.first.write_text("mine")
+    return NEVER if case.command.is_folder else FORCED
+
+
+def empty_file(case: Case) -> tuple[int, int, int, int]:
+    case.first.touch()
+    return NEVER if case.command.is_folder else FORCED
+
+
+def foreign_model(case: Case) -> tuple[int, int, int, int]:
+    write_gguf(case.first, 3)
+    return NEVER if case.command.is_folder else FORCED
+
+
+def model_with_our_key_copied_by_another_tool(case: Case) -> tuple[int, int, int, int]:
+    write_gguf(case.first, 3, JOB, "quantized by somebody else")
+    return NEVER if case.command.is_folder else FORCED
+
+
+def foreign_file_with_the_record_of_another(case: Case) -> tuple[int, int, int, int]:
+    case.make(*case.command.other)
+    case.first.unlink()
+    write_gguf(case.first, 3)
+    return FORCED
+
+
+def foreign_file_with_a_forged_record(case: Case) -> tuple[int, int, int, int]:
+    case.first.write_text("mine")
+    record = case.first.with_name(f".{case.first.name if case.command is TYPES else case.out.name}.streamconv")
+    record.write_text(forged(case.out.name, case.first.name, "thesis.tex", "../thesis.tex"))
+    return FORCED
+
+
+def link_to_a_foreign_file(case: Case) -> tuple[int, int, int, int]:
+    case.first.symlink_to(case.world.spot / "thesis.tex")
+    return NEVER
+
+
+def link_to_a_foreign_folder(case: Case) -> tuple[int, int, int, int]:
+    case.first.symlink_to(case.world.spot / "empty")
+    return NEVER
+
+
+def dangling_link(case: Case) -> tuple[int, int, int, int]:
+    case.first.symlink_to(case.world.spot / "nowhere")
+    return NEVER
+
+
+def link_to_the_finished_output(case: Case) -> tuple[int, int, int, int]:
+    case.make()
+    case.first.rename(case.first.with_name("moved"))
+    case.first.symlink_to("moved")
+    return NEVER
+
+
+def link_to_what_is_read(case: Case) -> tuple[int, int, int, int]:
+    case.first.symlink_to(case.world.model if case.command.is_folder else case.world.base)
+    return USAGE
+
+
+def hard_link_to_what_is_read(case: Case) -> tuple[int, int, int, int]:
+    os.link(case.world.model / "model.safetensors" if case.command.is_folder else case.world.base, case.first)
+    return USAGE
+
+
+def fifo(case: Case) -> tuple[int, int, int, int]:
+    special(case.first, "fifo")
+    return NEVER
+
+
+def socket(case: Case) -> tuple[int, int, int, int]:
+    special(case.first, "socket")
+    return NEVER
+
+
+def device(case: Case) -> tuple[int, int, int, int]:
+    if os.geteuid():
+        pytest.skip("only root makes devices")
+    special(case.first, "device")
+    return NEVER
+
+
+def empty_folder(case: Case) -> tuple[int, int, int, int]:
+    case.first.mkdir()
+    return ALWAYS if case.command.is_folder else NEVER
+
+
+def foreign_folder(case: Case) -> tuple[int, int, int, int]:
+    (case.first / "nested").mkdir(parents=True)
+    (case.first / "nested" / "thesis.tex").write_text("the only copy")
+    return NEVER
+
+
+def folder_that_holds_an_empty_one(case: Case) -> tuple[int, int, int, int]:
+    (case.first / "empty").mkdir(parents=True)
+    return NEVER
+
+
+def folder_that_holds_a_link(case: Case) -> tuple[int, int, int, int]:
+    case.first.mkdir()
+    (case.first / "config.json").symlink_to(case.world.model / "config.json")
+    return USAGE if case.command.is_folder else NEVER
+
+
+def finished_with_notes(case: Case) -> tuple[int, int, int, int]:
+    case.make()
+    (case.first / "README.txt").write_text("mine")
+    return 0, 0, 73, 73
+
+
+def of_another_plan_with_notes(case: Case) -> tuple[int, int, int, int]:
+    case.make(*case.command.other)
+    (case.first / ".notes").write_text("mine")
+    return NEVER
+
+
+def of_another_plan_with_a_card_and_without_a_record(case: Case) -> tuple[int, int, int, int]:
+    case.make(*case.command.other)
+    _drop_records(case)
+    (case.first / "README.md").write_text("my model card")
+    return NEVER
+
+
+def of_another_plan_edited_without_a_record(case: Case) -> tuple[int, int, int, int]:
+    case.make(*case.command.other)
+    _drop_records(case)
+    path = case.first / ("adapter_config.json" if case.command is ADAPTER else "config.json")
+    path.write_text("{}")
+    return NEVER
+
+
+def foreign_folder_in_the_jobs_place(case: Case) -> tuple[int, int, int, int]:
+    place = case.world.spot / f"{case.out.name}.streamconv"
+    (place / "out" / "chapters").mkdir(parents=True)
+    for name in ("out/chapters/one.tex", "plan.json", "data-1.part", "mine.tmp", "old-1", "replaced.json"):
+        (place / name).write_text("mine")
+    return NEVER
+
+
+def foreign_lock_in_the_jobs_place(case: Case) -> tuple[int, int, int, int]:
+    place = case.world.spot / f"{case.out.name}.streamconv"
+    place.mkdir()
+    (place / "lock").write_text("the key is under the mat" * 40)
+    return NEVER
+
+
+def finished_beside_a_foreign_folder_in_the_jobs_place(case: Case) -> tuple[int, int, int, int]:
+    case.make()
+    foreign_folder_in_the_jobs_place(case)
+    case.foreign.add(case.world.spot / f"{case.out.name}.streamconv")
+    return 0, 0, 73, 73
+
+
+def foreign_file_in_the_jobs_place(case: Case) -> tuple[int, int, int, int]:
+    (case.world.spot / f"{case.out.name}.streamconv").write_text("mine")
+    return DENIED
+
+
+def foreign_file_in_the_records_place(case: Case) -> tuple[int, int, int, int]:
+    _record(case).write_text("mine")
+    return NEVER
+
+
+def link_in_the_records_place(case: Case) -> tuple[int, int, int, int]:
+    _record(case).symlink_to(case.world.spot / "thesis.tex")
+    return NEVER
+
+
+def folder_in_the_records_place(case: Case) -> tuple[int, int, int, int]:
+    _record(case).mkdir()
+    return NEVER
+
+
+def record_of_another_output(case: Case) -> tuple[int, int, int, int]:
+    _record(case).write_text(forged("another", "another"))
+    return FORCED
+
+
+def _record(case: Case) -> Path:
+    name = case.first.name if case.command is TYPES else case.out.name
+    return case.world.spot / f".{name}.streamconv"
+
+
+def _drop_records(case: Case) -> None:
+    for path in [*case.world.spot.glob(".out*.streamconv")]:
+        path.unlink()
+
+
+ANYWHERE: tuple[Kind, ...] = (
+    absent, finished, of_another_plan, of_another_plan_without_a_record, edited, edited_with_its_time_put_back,
+    unfinished, unfinished_of_another_plan,
+    foreign_file, link_to_a_foreign_file, link_to_a_foreign_folder, dangling_link, link_to_what_is_read, fifo, socket, device,
+    empty_folder, foreign_folder, folder_that_holds_an_empty_one, foreign_folder_in_the_jobs_place, foreign_lock_in_the_jobs_place,
+    finished_beside_a_foreign_folder_in_the_jobs_place, foreign_file_in_the_jobs_place, foreign_file_in_the_records_place,
+    link_in_the_records_place, folder_in_the_records_place, record_of_another_output, link_to_the_finished_output,
+    finished_without_a_record,
+)  # fmt: skip
+OF_FILES: tuple[Kind, ...] = (
+    empty_file, foreign_model, model_with_our_key_copied_by_another_tool, foreign_file_with_the_record_of_another,
+    foreign_file_with_a_forged_record, hard_link_to_what_is_read,
+)  # fmt: skip
+OF_FOLDERS: tuple[Kind, ...] = (
+    finished_with_notes, of_another_plan_with_notes, of_another_plan_with_a_card_and_without_a_record,
+    of_another_plan_edited_without_a_record, folder_that_holds_a_link,
+)  # fmt: skip
+
+def _cases() -> Iterator[object]:
+    for command in (*WITH_FILES, *WITH_FOLDERS):
+        for kind in (*ANYWHERE, *(OF_FOLDERS if command.is_folder else OF_FILES)):
+            marks = () if command in (FILE, FOLDER) else SLOW
+            yield pytest.param(command, kind, id=f"{command.name}: {kind.__name__}", marks=marks)
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> World:
+    top = tmp_path_factory.mktemp("destruction")
+    (top / "outside").mkdir()
+    return World(top / "root")
+
+
+@pytest.fixture
+def place(world: World, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
+    """The world, with nothing of ours in it before and after."""
+    monkeypatch.chdir(world.here)
+    monkeypatch.setenv("STREAMCONV_CACHE", str(world.root / "cache" / "streamconv" / "models"))
+    before = world.facts()
+    yield world
+    for path in world.spot.iterdir():
+        if path not in before:
+            _remove(path)
+    assert touched(before, world.facts()) == []
+
+
+def _remove(path: Path) -> None:
+    shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+
+
+def touched(before: dict[Path, Facts], after: dict[Path, Facts], besides: Iterable[Path] = ()) -> list[Path]:
+    """What was changed, has gone or has come, but for what lies in ``besides``."""
+    changed = {p for p in {*before, *after} if before.get(p) != after.get(p)}
+    return sorted(p for p in changed if not any(p == b or b in p.parents for b in besides))
+
+
+def judge(case: Case, code: int, clean: dict[Path, Facts], *flags: str) -> Iterator[str]:
+    """What is wrong about how the command ends: it may only touch what a plan of ours made, and only when it succeeds."""
+    spot = case.world.spot
+    before = case.world.facts()
+    got = case.run(*flags)
+    after = case.world.facts()
+    if got != code:
+        yield f"{flags}: ended with {got}, not {code}"
+    ours = {p for p in {*before, *after} if p.parent == spot and p not in clean and p not in case.foreign}
+    # A job that is looked at, and not gone on with, has been locked for a moment.
+    locked = {spot / f"{case.out.name}.streamconv"} if got == 78 else set()
+    yield from (f"{flags}: {p} was touched" for p in touched(before, after, ours if got == 0 else locked))
+    if got == 0:
+        left = [p for p in ours & after.keys() if p.suffix == ".streamconv" and p.is_dir()]
+        yield from (f"{flags}: {p} was left" for p in left)
+
+
+@pytest.mark.parametrize(("command", "kind"), list(_cases()))
+def test_nothing_is_touched_that_no_plan_of_ours_made(place: World, command: Command, kind: Kind) -> None:
+    clean = place.facts()
+    wrong = []
+    for number, flags in enumerate(FLAGS):
+        case = Case(place, command)
+        code = kind(case)[number]
+        wrong += judge(case, code, clean, *flags)
+        for path in set(place.spot.iterdir()) - clean.keys():
+            _remove(path)
+    assert wrong == []
