@@ -80,12 +80,12 @@ def supplied(output: Path, options: Options, plan: Callable[[Supply], tuple[Chec
     try:
         checkpoint, prepared = plan(supply)
         p = prepared.plan
-        outputs, beside = [f.path for f in p.files], [p.job_dir, *map(record_path, p.outputs)]
-        report = [options.report] if options.report else []
+        writes = [*(f.path for f in p.files), *map(record_path, p.outputs), *([options.report] if options.report else [])]
+        folders = [p.job_dir, *([p.folder] if p.folder else [])]
         read = [*(f.path for f in checkpoint.inputs), *options.imatrix, *options.reads]
-        refuse_overlap([*outputs, *beside, *report], p.folder, supply.roots, read)
+        refuse_overlap(writes, folders, supply.roots, read, copied=p.folder is not None)
         if options.report:
-            check_report(options.report, [p.output, *outputs, *beside], options.force)
+            check_report(options.report, p, options.force)
     except BaseException:
         supply.close()
         raise

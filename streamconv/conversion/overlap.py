@@ -22,24 +22,26 @@ _FOLDERS = ("additional_chat_templates",)
 _ALONE = (".gguf", ".yml", ".yaml")
 
 
-def refuse_overlap(writes: Iterable[Path], folder: Path | None, roots: Iterable[Path], files: Iterable[Path]) -> None:
+def refuse_overlap(
+    writes: Iterable[Path], folders: Iterable[Path], roots: Iterable[Path], files: Iterable[Path], *, copied: bool
+) -> None:
     """Raise UsageError where writing would harm what is read.
 
     Parameters
     ----------
-    writes : files that will be written, or replaced, and folders that will be written to
-    folder : when the output is one, the folder that becomes the output as a whole
+    writes : files that will be written, or replaced
+    folders : folders that will be written to, or replaced
     roots : what the user named as sources: folders of models, files
     files : further files that are read
+    copied : the output takes over whatever lies beside the weights
     """
     roots = [Path(root) for root in roots]
     homes = [home for root in roots for home in _homes(root)]
-    copied = folder is not None
     read = [*files, *roots, *(path for home in homes for path in _parts(home, copied))]
     known = {found: path for path in read if (found := _identity(path)) is not None}
     above = {found: path for path in [*read, *_here()] for found in _above(path)}
     models = {found: home for home in homes if (found := _identity(home)) is not None}
-    for path in dict.fromkeys([*writes, *([folder] if folder is not None else [])]):
+    for path, is_folder in [*((p, False) for p in writes), *((p, True) for p in folders)]:
         mine = _identity(path)
         if mine in known and not path.is_dir():
             raise UsageError(f"{path} is the input itself: {known[mine]} is read", "Choose another name.")
@@ -49,7 +51,7 @@ def refuse_overlap(writes: Iterable[Path], folder: Path | None, roots: Iterable[
                 "Choose another name.",
             )
         home = models.get(_identity(path.parent) or (0, 0))
-        if home is not None and _would_be_part(path.name, is_folder=path == folder, copied=copied):
+        if home is not None and _would_be_part(path.name, is_folder=is_folder, copied=copied):
             raise UsageError(f"{path} would be taken for a part of the model in {home}", "Choose another name.")
 
 

@@ -13,6 +13,7 @@ from ..engine import files
 from ..engine import job as jobs
 from ..engine import run as runs
 from ..engine.existing import look
+from ..engine.plan import Plan
 from ..engine.record import record_path
 from ..errors import CannotCreate, NoPermission, StreamconvError, UsageError
 from ..rows import Quality, merge_of
@@ -95,16 +96,12 @@ def _fetching(prepared: Prepared) -> dict[str, Any] | None:
     }
 
 
-def check_report(path: Path, outputs: list[Path], force: bool) -> None:
+def check_report(path: Path, plan: Plan, force: bool) -> None:
     """Refuse a report that could not be written in the end, or whose place something else has.
-
-    Parameters
-    ----------
-    outputs : what the job writes: files, folders, and what is kept beside them
 
     Raises
     ------
-    UsageError : it is, or lies in, one of ``outputs``, or no file can have its name
+    UsageError : it is an output or what is kept beside one, or lies in it; or no file can have its name
     CannotCreate : its folder is not there, or the file is no report and not ``force``
     NoPermission : its folder may not be written
     """
@@ -112,6 +109,7 @@ def check_report(path: Path, outputs: list[Path], force: bool) -> None:
         raise UsageError(f"{os.fspath(path)!r} is no name for a report", "Choose another name for --report.")
     folder = path.absolute().parent
     real = Path(os.path.realpath(folder), path.name)
+    outputs = [plan.output, plan.job_dir, *(f.path for f in plan.files), *map(record_path, plan.outputs)]
     places = {p for output in outputs for p in (Path(os.path.realpath(output)), Path(os.path.realpath(output.parent), output.name))}
     if places & {real, *real.parents} or any(_is_same(path, output) for output in outputs):
         raise UsageError(f"the report {path} cannot be the output, or lie in it", "Choose another name for --report.")
@@ -152,8 +150,7 @@ def write_report(prepared: Prepared, outcome: runs.Outcome | None, path: Path, f
 
     Errors: as ``check_report``, since what has the name may have come during the run.
     """
-    plan = prepared.plan
-    check_report(path, [plan.output, *(f.path for f in plan.files), *map(record_path, plan.outputs)], force)
+    check_report(path, prepared.plan, force)
     unknown = Quality(sum_squared_error=math.nan)
     lines = []
     names = [(t, o) for o in prepared.outputs for t in o.tensors]

@@ -34,8 +34,6 @@ from ..ownership import folder_fault, open_regular
 from .renames import EXCHANGE, NO_REPLACE, is_mount_point, rename_with
 
 _ZEROS_LIMIT = 1 << 30
-#: of a name, on most filesystems
-_NAME_BYTES = 255
 _DARWIN = sys.platform == "darwin"
 
 
@@ -254,7 +252,8 @@ def _link_or_rename(part: Path, final: Path) -> None:
 def publish_over(part: Path, final: Path, expected: os.stat_result, aside: Path) -> None:
     """Give ``part``, a file or a folder, the name ``final``; what had it, which must be what ``expected`` says, gets ``aside``.
 
-    One step where the system can exchange names, so that ``final`` is there at every moment; else two.
+    One step where the system can exchange names, so that ``final`` is there at every moment; else two. A folder takes over the
+    mode of the old one.
 
     Parameters
     ----------
@@ -265,6 +264,9 @@ def publish_over(part: Path, final: Path, expected: os.stat_result, aside: Path)
     CannotCreate : something else has the name; it keeps it, and ``part`` its own
     """
     with _guard(final, "cannot give the finished file its name"):
+        if stat.S_ISDIR(expected.st_mode):
+            with contextlib.suppress(OSError):  # where there are no modes
+                os.chmod(part, stat.S_IMODE(expected.st_mode))
         exchanged = rename_with(EXCHANGE, part, final)
         if not exchanged:
             os.rename(final, aside)
@@ -324,7 +326,7 @@ def write_atomically(path: Path, text: str) -> None:
 
     Several processes may do so at once (caches are shared): each has a temporary file of its own.
     """
-    name = os.fsdecode(os.fsencode(path.name)[: _NAME_BYTES - 13])
+    name = os.fsdecode(os.fsencode(path.name)[:242])  # of 255, with what follows
     temporary = path.with_name(f"{name}.{os.urandom(4).hex()}.tmp")
     fd = open_for_writing(temporary, create=True)
     try:

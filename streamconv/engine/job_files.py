@@ -88,21 +88,21 @@ def _matching(folder: Path, names: re.Pattern[str]) -> list[Path]:
 def _staged(plan: Plan) -> dict[Path, bool]:
     """What lies where the parts of an output folder are, and whether it belongs to this plan or the one on record.
 
-    After a kill while folders changed places it may be the old output's files.
+    The files of the old output lie in ``old``, or still in ``out`` after a kill while the folders changed places.
     """
-    staging = plan.job_dir / "out"
-    if not staging.is_dir() or staging.is_symlink():
+    if plan.folder is None:
         return {}
+    staging, old = plan.job_dir / "out", plan.job_dir / "old"
     names = recorded_plan(plan.job_dir).get("parts")
     own = {staging / name for name in names if isinstance(name, str)} if isinstance(names, list) else set()
-    own |= publishing.replaced_in(staging)
-    if plan.folder is not None:
-        own |= {plan.part_path(i) for i in range(len(plan.files))}
+    own |= {plan.part_path(i) for i in range(len(plan.files))}
+    own |= publishing.replaced_in(staging) | publishing.replaced_in(old)
     folders = {parent for path in own for parent in path.parents}
     return {
         path: path in folders if stat.S_ISDIR(found.st_mode) else _is_regular(path) and (path in own or _is_part(path))
-        for path, found in walk(staging)
-    }
+        for place in (old, staging) if place.is_dir() and not place.is_symlink()
+        for path, found in walk(place)
+    }  # fmt: skip
 
 
 def _is_regular(path: Path) -> bool:
@@ -114,7 +114,8 @@ def _is_part(path: Path) -> bool:
     with suppress(OSError, NoPermission):
         fd = open_regular(path, os.O_RDONLY)
         try:
-            return os.pread(fd, len(PART_MAGIC), 0) == PART_MAGIC
+            found = os.pread(fd, len(PART_MAGIC), 0)
+            return found != b"" and PART_MAGIC.startswith(found)
         finally:
             os.close(fd)
     return False

@@ -183,7 +183,7 @@ def settle(job_dir: Path) -> bool:
             if len(Path(name).parts) == 1 and name not in new and _take(parent / name, facts, job_dir / "old-0"):
                 files.remove_file(job_dir / "old-0")
         for old in ("old", "out"):
-            if (job_dir / old).is_dir():
+            if (job_dir / old).is_dir() and (parent / record.output).is_dir():
                 for place in replaced_in(job_dir / old):
                     files.remove_file(place)
                 _empty_folder(job_dir / old, parent / record.output)

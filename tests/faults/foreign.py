@@ -87,6 +87,10 @@ class World:
         recipe += "    parameters: {weight: 0.5}\n" + f"  - model: {self.tuned}\n    parameters: {{weight: 0.5}}\n"
         self.recipe = _write(root / "recipe.yml", recipe)
         (models / "src" / "hidden").mkdir()
+        (root / "linked").symlink_to(models)
+        os.link(self.base, root / "hard.gguf")
+        self.imatrix_gguf = write_imatrix(root / "im.gguf")
+        _write(write_model(root / "job.streamconv", 3) / "recipe.yml", recipe)
         for place in (models / "src", models / "src" / "hidden", models, root, _folder(self.spot), _folder(self.here)):
             self._clutter(place)
         _folder(root / "cache" / "streamconv" / "models" / "org--model" / "blobs" / "aa")

@@ -16,6 +16,7 @@ import pytest
 
 from streamconv import cli, conversion
 from streamconv.commands import _options
+from streamconv.engine import files
 from streamconv.engine.job import Job
 
 from .foreign import JOB, Facts, World, forged, special, write_gguf
@@ -257,7 +258,7 @@ def folder_that_holds_an_empty_one(case: Case) -> tuple[int, int, int, int]:
 def folder_that_holds_a_link(case: Case) -> tuple[int, int, int, int]:
     case.first.mkdir()
     (case.first / "config.json").symlink_to(case.world.model / "config.json")
-    return USAGE if case.command.is_folder else NEVER
+    return USAGE if case.command in (FOLDER, MERGE) else NEVER
 
 
 def finished_with_notes(case: Case) -> tuple[int, int, int, int]:
@@ -427,3 +428,189 @@ def test_nothing_is_touched_that_no_plan_of_ours_made(place: World, command: Com
         for path in set(place.spot.iterdir()) - clean.keys():
             _remove(path)
     assert wrong == []
+
+
+def _readers(world: World, out: Path) -> list[tuple[list[object], int]]:
+    """Commands that only look, and how each ends where nothing but somebody's file has the name ``out``."""
+    return [
+        (["plan", world.base, out, "--copy"], 0),
+        (["plan", world.recipe, out, "--type", "F16"], 65),  # no family that GGUF knows
+        (["convert", world.base, out, "--copy", "--dry-run", "--force"], 0),
+        (["merge", world.recipe, out.with_suffix(""), "--dry-run", "--update"], 0),
+        (["extract-lora", world.model, world.tuned, out.with_suffix(""), "--rank", "1", "--dry-run"], 0),
+        (["status", out], 0),
+        (["verify", out], 66),
+        (["inspect", out], 65),
+        (["inspect", world.model], 0),
+        (["check", out], 65),
+        (["check", world.base], 65),
+        (["fetch", "org/model", "--offline"], 69),
+        (["convert", "org/model", out, "--offline", "--force"], 69),
+    ]
+
+
+def test_commands_that_only_look_touch_nothing_at_all(place: World, capfd: pytest.CaptureFixture[str]) -> None:
+    out = place.spot / "looked-at.gguf"
+    out.write_text("mine")
+    before, time = place.facts(), place.spot.stat().st_mtime_ns
+    for words, code in _readers(place, out):
+        assert main(*words, *(["--quiet"] if words[0] not in ("status", "verify") else [])) == code, words
+        assert (touched(before, place.facts()), place.spot.stat().st_mtime_ns) == ([], time), words
+
+
+def _overlaps(w: World) -> list[list[object]]:
+    """Commands that would write over, around or into what they read, or the current folder."""
+    models, base = w.base.parent, w.base
+    weights = w.model / "model.safetensors"
+    gguf: list[object] = ["convert", base, w.spot / "out.gguf", "--copy"]
+    return [
+        ["convert", w.model, w.model],
+        ["convert", w.model, models],
+        ["convert", w.model, w.model / ".." / "src"],
+        ["convert", w.model, w.root / "linked" / "src"],
+        ["convert", w.model, w.root / "linked"],
+        ["convert", w.root / "linked" / "src", models],
+        ["convert", base, base, "--copy"],
+        ["convert", base, w.root / "linked" / "base.gguf", "--copy"],
+        ["convert", base, w.root / "hard.gguf", "--copy"],
+        ["convert", w.root / "hard.gguf", base, "--copy"],
+        ["convert", w.model, w.here],
+        ["convert", w.model, w.root],
+        ["convert", w.model, Path("..") / "here"],
+        ["merge", w.recipe, w.root],
+        ["merge", w.recipe, w.model],
+        ["merge", w.recipe, w.tuned],
+        ["merge", w.recipe, w.adapter],
+        ["merge", w.recipe, w.adapter.parent],
+        ["extract-lora", w.model, w.tuned, w.model],
+        ["extract-lora", w.model, w.tuned, w.tuned],
+        ["extract-lora", w.model, w.tuned, models],
+        ["convert", w.model, w.model / "additional_chat_templates"],
+        # what is kept beside an output
+        ["convert", w.root / "job.streamconv", w.root / "job"],
+        ["merge", w.root / "job.streamconv" / "recipe.yml", w.root / "job"],
+        # reports
+        *([*gguf, "--report", path] for path in (
+            base, w.root / "hard.gguf", w.root / "linked" / "base.gguf", w.spot / "out.gguf", w.spot / "x" / ".." / "out.gguf",
+            w.spot / "out.gguf.streamconv", w.spot / "out.gguf.streamconv" / "lock", w.spot / ".out.gguf.streamconv", models, w.here,
+        )),
+        *(["convert", w.model, w.spot / "out", "--report", path] for path in (
+            weights, w.model / "config.json", w.model / "report.jsonl", w.spot / "out", w.spot / "out" / "report", w.spot / ".out.streamconv",
+        )),
+        ["merge", w.recipe, w.spot / "out", "--report", w.recipe],
+        ["merge", w.recipe, w.spot / "out", "--report", w.adapter / "adapter_config.json"],
+        [*gguf[:-1], "--type", "Q8_0", "--imatrix", w.imatrix, "--allow-requantize", "--report", w.imatrix],
+        ["convert", base, w.imatrix_gguf, "--type", "Q8_0", "--imatrix", w.imatrix_gguf, "--allow-requantize"],
+        [*gguf[:-1], "--type", "F16", "--tensor-type-file", w.rules, "--report", w.rules],
+        ["convert", base, w.spot / "out-{type}.gguf", "--type", "F16,BF16", "--report", w.spot / "out-BF16.gguf"],
+        ["convert", base, w.spot / "out-{type}.gguf", "--type", "F16,BF16", "--report", w.spot / ".out-F16.gguf.streamconv"],
+        # names of ours
+        ["convert", w.model, w.spot / "new.streamconv"],
+        ["convert", w.model, w.spot / "notes.streamconv"],
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("flags", FLAGS, ids=str)
+def test_what_is_read_is_never_written_over_around_or_into(place: World, flags: list[str]) -> None:
+    before = place.facts()
+    for words in _overlaps(place):
+        assert main(*words, *flags, "--quiet") == 64, words
+        assert touched(before, place.facts()) == [], words
+
+
+def test_outputs_and_reports_that_nobody_takes_for_parts_of_a_model_may_lie_beside_what_is_read(place: World) -> None:
+    models = place.base.parent
+    made = [place.model / n for n in ("new.gguf", ".new.gguf.streamconv", "new", ".new.streamconv")]
+    made += [models / n for n in ("new.gguf", ".new.gguf.streamconv", "new.json")]
+    made += [place.root / n for n in ("new", ".new.streamconv", "new.json")]
+    before = place.facts()
+    try:
+        assert main("convert", place.base, place.model / "new.gguf", "--copy", "--quiet") == 0
+        assert main("convert", place.model, place.model / "new", "--quiet") == 0
+        assert main("convert", place.base, models / "new.gguf", "--copy", "--quiet", "--report", models / "new.json") == 0
+        assert main("merge", place.recipe, place.root / "new", "--quiet", "--report", place.root / "new.json") == 0
+        folders = [models, place.model, place.root]
+        assert touched(before, place.facts(), made) == sorted(folders), "their times"
+        assert main("convert", place.model, place.spot / "out", "--quiet") == 0
+        assert not list(place.spot.glob("out/new*")), "no reader takes them for parts of the model"
+    finally:
+        for path in filter(os.path.lexists, made):
+            _remove(path)
+        for path in (models, place.model, place.root):
+            os.utime(path, ns=(before[path][4], before[path][4]))
+
+
+class Killed(BaseException):
+    """Stands for a kill: nothing catches it."""
+
+
+def _killed_at(step: int, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Let a run die in the place of its call number ``step`` of those that give, take or remove names; the calls."""
+    calls: list[str] = []
+    for name in ("rename", "link", "unlink", "rmdir", "symlink"):
+
+        def counted(*args: object, real: Callable[..., None] = getattr(os, name), name: str = name, **kwargs: object) -> None:
+            if len(calls) == step:
+                raise Killed
+            calls.append(f"{name} {args}")
+            real(*args, **kwargs)
+
+        monkeypatch.setattr(os, name, counted)
+
+    def rename_with(flag: int, old: Path, new: Path, real: Callable[..., bool] = files.rename_with) -> bool:
+        if len(calls) == step:
+            raise Killed
+        calls.append(f"rename_with {flag} {old} {new}")
+        return real(flag, old, new)
+
+    monkeypatch.setattr(files, "rename_with", rename_with)
+    return calls
+
+
+def _files(folder: Path) -> dict[str, bytes]:
+    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+def _output(case: Case) -> dict[str, bytes]:
+    """The files under final names."""
+    found = _files(case.out) if case.command.is_folder else {p.name: p.read_bytes() for p in case.world.spot.glob("out*.gguf")}
+    return {n: data for n, data in found.items() if n != "out-00002-of-00009.gguf"}
+
+
+@pytest.mark.parametrize("then", ["the same", "another"])
+@pytest.mark.parametrize("command", [
+    FILE, FOLDER, pytest.param(SHARDS, marks=SLOW), pytest.param(TYPES, marks=SLOW), pytest.param(MERGE, marks=SLOW),
+], ids=lambda c: c.name)  # fmt: skip
+def test_a_kill_while_an_output_is_replaced_costs_nothing_of_anybody(
+    place: World, monkeypatch: pytest.MonkeyPatch, command: Command, then: str
+) -> None:
+    case, clean = Case(place, command), place.facts()
+    third = () if then == "the same" else ("--type", "F32") if command in (FOLDER, MERGE) else ("--override-kv", "x.y=bool:true")
+    case.make(*third)
+    last = _output(case)
+    case.make(*command.other, "--force")
+    old = _output(case)
+    case.make("--force")
+    new = _output(case)
+    assert len({str(x) for x in (old, new)}) == 2
+    step, ended = 0, False
+    while not ended:
+        case.make(*command.other, "--force")
+        with monkeypatch.context() as patch:
+            calls = _killed_at(step, patch)
+            try:
+                case.make("--update")
+                ended = True
+            except Killed:
+                step += 1
+        now = _output(case)
+        if command in (FILE, FOLDER, MERGE):
+            assert now in (old, new), f"after {calls[-2:]} the output is neither the old nor the new one"
+        elif command is SHARDS:
+            assert now in (old, new) or command.first not in now, f"after {calls[-2:]} a loader finds a mixture"
+        assert case.run("--update", *third) == 0, f"after {calls[-2:]}"
+        assert _output(case) == (last if third else new)
+        ours = {p for p in place.facts() if p.parent == place.spot and p not in clean}
+        assert touched(clean, place.facts(), ours) == []
+        assert [p for p in ours if p.suffix == ".streamconv" and p.is_dir()] == []
+    assert step > 10
