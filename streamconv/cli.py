@@ -167,8 +167,16 @@ def _running(parser: argparse.ArgumentParser) -> None:
 def _convert_options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument_group("resuming").add_argument
     add("--stop-after", type=_seconds, metavar="TIME", help="stop in order after 90s, 15m, 2h …; exit code 75")
-    add("--force", action="store_true", help="replace OUT, or an unfinished job that was planned differently")
-    add("--update", action="store_true", help="the same, but only when inputs or options have changed; for pipelines")
+    add(
+        "--force",
+        action="store_true",
+        help="replace OUT, a single file whoever made it, or an unfinished job that was planned differently",
+    )
+    add(
+        "--update",
+        action="store_true",
+        help="replace an OUT that streamconv made, or such a job, when inputs or options have changed; for pipelines",
+    )
     add(
         "--verify-on-resume", choices=["all", "recent", "none"], default="all",
         help="finished chunks to read back before they are trusted (default: all)",

@@ -80,7 +80,11 @@ def supplied(output: Path, options: Options, plan: Callable[[Supply], tuple[Chec
     try:
         checkpoint, prepared = plan(supply)
         p = prepared.plan
-        writes = [*(f.path for f in p.files), *map(record_path, p.outputs), *([options.report] if options.report else [])]
+        writes = [
+            *(f.path for f in p.files),
+            *map(record_path, p.outputs),
+            *([options.report] if options.report else []),
+        ]
         folders = [p.job_dir, *([p.folder] if p.folder else [])]
         read = [*(f.path for f in checkpoint.inputs), *options.imatrix, *options.reads]
         refuse_overlap(writes, folders, supply.roots, read, copied=p.folder is not None)
@@ -152,6 +156,11 @@ class _Items:
 def _prepare_gguf(checkpoint: Checkpoint, output: Path, options: Options) -> Prepared:
     models = typed_models(checkpoint, options)
     paths = [output.with_name(output.name.replace(_PLACEHOLDER, m.file_type.name)) for m in models]
+    if len(set(paths)) < len(paths):
+        raise UsageError(
+            f"--type {options.type} names one type twice: two outputs would be {paths[0]}",
+            "auto is one of the others here.",
+        )
     infos = [[TensorInfo(c.name, m.tensors[c.name].shape, c.type) for c in m.choices] for m in models]
     limits = {"max_bytes": options.split_max_bytes, "max_tensors": options.split_max_tensors}
     facts = {

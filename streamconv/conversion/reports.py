@@ -110,7 +110,11 @@ def check_report(path: Path, plan: Plan, force: bool) -> None:
     folder = path.absolute().parent
     real = Path(os.path.realpath(folder), path.name)
     outputs = [plan.output, plan.job_dir, *(f.path for f in plan.files), *map(record_path, plan.outputs)]
-    places = {p for output in outputs for p in (Path(os.path.realpath(output)), Path(os.path.realpath(output.parent), output.name))}
+    places = {
+        p
+        for output in outputs
+        for p in (Path(os.path.realpath(output)), Path(os.path.realpath(output.parent), output.name))
+    }
     if places & {real, *real.parents} or any(_is_same(path, output) for output in outputs):
         raise UsageError(f"the report {path} cannot be the output, or lie in it", "Choose another name for --report.")
     if not folder.is_dir():

@@ -316,7 +316,9 @@ def older_files(plan: Plan, folder: Path) -> dict[Path, FileRecord | None]:
     So where something came into the folder later, as its time tells, or was written later than it got its name, nobody knows
     whose it is.
     """
-    found: dict[Path, FileRecord | None] = dict.fromkeys(p for p in folder.glob("*.safetensors") if plan.provenance.job_of(p))
+    found: dict[Path, FileRecord | None] = dict.fromkeys(
+        p for p in folder.glob("*.safetensors") if plan.provenance.job_of(p)
+    )
     times = [there.st_mtime_ns for p in found if (there := status(p)) is not None]
     whole = status(folder)
     if not times or whole is None or whole.st_mtime_ns > max(times):

@@ -18,7 +18,6 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
-from pathlib import Path
 
 from ..errors import CannotCreate, InputChanged, Locked, PlanDiffers, WriteFailed
 from . import files, publishing
@@ -315,7 +314,11 @@ def leftover(plan: Plan) -> None:
         found = read_progress(plan.job_dir / "index.wal")
     except PlanDiffers:
         return
-    if not plan.job_dir.is_dir() or is_foreign(plan.job_dir) or (found is not None and found[0].fingerprint != plan.fingerprint):
+    if (
+        not plan.job_dir.is_dir()
+        or is_foreign(plan.job_dir)
+        or (found is not None and found[0].fingerprint != plan.fingerprint)
+    ):
         return
     files.own_dir(plan.job_dir)
     lock = JobLock(plan.job_dir / "lock")

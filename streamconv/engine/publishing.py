@@ -211,7 +211,7 @@ def withdraw(plan: Plan) -> None:
 
 
 def replaced_in(folder: Path) -> set[Path]:
-    """The files in ``folder``, an old output folder in the job folder, that are as they were when the output was to replace them."""
+    """The files in ``folder``, which an old output folder became in the job folder, that nobody wrote to since it was looked at."""
     listed = ((folder.joinpath(*Path(name).parts[1:]), facts) for name, facts in _replaced(folder.parent).items())
     return {path for path, facts in listed if path != folder and _facts(status(path)) == facts}
 

@@ -143,7 +143,18 @@ def load(path: Path) -> Record | None:
         ]  # fmt: skip
         inputs = [dict(i) for i in facts["inputs"]]
         return Record(str(facts["output"]), str(facts["fingerprint"]), inputs, found)
-    except (OSError, NoPermission, WriteFailed, ValueError, TypeError, KeyError, IndexError, AttributeError, ArithmeticError, RecursionError):
+    except (
+        OSError,
+        NoPermission,
+        WriteFailed,
+        ValueError,
+        TypeError,
+        KeyError,
+        IndexError,
+        AttributeError,
+        ArithmeticError,
+        RecursionError,
+    ):
         return None
 
 

@@ -8,18 +8,21 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
+from small_models import DATA
 
 from streamconv import cli, conversion
 from streamconv.commands import _options
+from streamconv.conversion.provenance import OfOutputs
 from streamconv.engine import files
 from streamconv.engine.job import Job
 
-from .foreign import JOB, Facts, World, forged, special, write_gguf
+from .foreign import JOB, Facts, World, facts_of, forged, special, write_gguf
 
 SLOW = pytest.mark.slow
 FLAGS = ([], ["--update"], ["--force"], ["--update", "--force"])
@@ -41,7 +44,13 @@ class Command:
 
     def line(self, world: World, out: Path, *more: str) -> list[str]:
         verb, *sources = map(str, self.words(world))
-        return [verb, *sources[: 2 if verb == "extract-lora" else 1], str(out), *sources[2 if verb == "extract-lora" else 1 :], *more]
+        return [
+            verb,
+            *sources[: 2 if verb == "extract-lora" else 1],
+            str(out),
+            *sources[2 if verb == "extract-lora" else 1 :],
+            *more,
+        ]
 
     @property
     def is_folder(self) -> bool:
@@ -51,14 +60,22 @@ class Command:
 _KV = ("--override-kv", "general.name=str:other")
 FILE = Command("a file", lambda w: ["convert", w.base, "--copy"], _KV, "out.gguf", "out.gguf")
 SHARDS = Command(
-    "shards", lambda w: ["convert", w.base, "--copy", "--split-max-tensors", "2"], _KV, "out.gguf", "out-00001-of-00002.gguf"
+    "shards",
+    lambda w: ["convert", w.base, "--copy", "--split-max-tensors", "2"],
+    _KV,
+    "out.gguf",
+    "out-00001-of-00002.gguf",
 )
-TYPES = Command(
-    "types", lambda w: ["convert", w.base, "--type", "F16,BF16"], _KV, "out-{type}.gguf", "out-F16.gguf"
-)
+TYPES = Command("types", lambda w: ["convert", w.base, "--type", "F16,BF16"], _KV, "out-{type}.gguf", "out-F16.gguf")
 FOLDER = Command("a folder", lambda w: ["convert", w.model], ("--type", "F16"), "out", "out")
 MERGE = Command("a merge", lambda w: ["merge", w.recipe], ("--type", "BF16"), "out", "out")
-ADAPTER = Command("an adapter", lambda w: ["extract-lora", w.model, w.tuned, "--rank", "2", "--threads", "1"], ("--type", "F16"), "out", "out")
+ADAPTER = Command(
+    "an adapter",
+    lambda w: ["extract-lora", w.model, w.tuned, "--rank", "2", "--threads", "1"],
+    ("--type", "F16"),
+    "out",
+    "out",
+)
 WITH_FILES = (FILE, SHARDS, TYPES)
 WITH_FOLDERS = (FOLDER, MERGE, ADAPTER)
 
@@ -363,11 +380,24 @@ OF_FOLDERS: tuple[Kind, ...] = (
     of_another_plan_edited_without_a_record, folder_that_holds_a_link,
 )  # fmt: skip
 
-def _cases() -> Iterator[object]:
+
+#: those that took most to get right; the others are tried by `make test-all`
+QUICK: tuple[Kind, ...] = (
+    of_another_plan, edited, foreign_file, model_with_our_key_copied_by_another_tool, link_to_a_foreign_file, dangling_link,
+    hard_link_to_what_is_read, empty_folder, foreign_folder, foreign_folder_in_the_jobs_place, foreign_file_in_the_records_place,
+    of_another_plan_with_notes, of_another_plan_with_a_card_and_without_a_record,
+)  # fmt: skip
+
+
+def _cases() -> list[object]:
+    found = []
     for command in (*WITH_FILES, *WITH_FOLDERS):
         for kind in (*ANYWHERE, *(OF_FOLDERS if command.is_folder else OF_FILES)):
-            marks = () if command in (FILE, FOLDER) else SLOW
-            yield pytest.param(command, kind, id=f"{command.name}: {kind.__name__}", marks=marks)
+            name = f"{command.name}: {kind.__name__}"
+            found.append(pytest.param(command, kind, range(4), id=name, marks=SLOW))
+            if command in (FILE, FOLDER) and kind in QUICK:
+                found.append(pytest.param(command, kind, [1, 2], id=f"{name}, one flag"))
+    return found
 
 
 @pytest.fixture(scope="module")
@@ -417,14 +447,16 @@ def judge(case: Case, code: int, clean: dict[Path, Facts], *flags: str) -> Itera
         yield from (f"{flags}: {p} was left" for p in left)
 
 
-@pytest.mark.parametrize(("command", "kind"), list(_cases()))
-def test_nothing_is_touched_that_no_plan_of_ours_made(place: World, command: Command, kind: Kind) -> None:
+@pytest.mark.parametrize(("command", "kind", "tried"), _cases())
+def test_nothing_is_touched_that_no_plan_of_ours_made(
+    place: World, command: Command, kind: Kind, tried: Sequence[int]
+) -> None:
     clean = place.facts()
     wrong = []
-    for number, flags in enumerate(FLAGS):
+    for number in tried:
         case = Case(place, command)
         code = kind(case)[number]
-        wrong += judge(case, code, clean, *flags)
+        wrong += judge(case, code, clean, *FLAGS[number])
         for path in set(place.spot.iterdir()) - clean.keys():
             _remove(path)
     assert wrong == []
@@ -491,11 +523,13 @@ def _overlaps(w: World) -> list[list[object]]:
         ["merge", w.root / "job.streamconv" / "recipe.yml", w.root / "job"],
         # reports
         *([*gguf, "--report", path] for path in (
-            base, w.root / "hard.gguf", w.root / "linked" / "base.gguf", w.spot / "out.gguf", w.spot / "x" / ".." / "out.gguf",
-            w.spot / "out.gguf.streamconv", w.spot / "out.gguf.streamconv" / "lock", w.spot / ".out.gguf.streamconv", models, w.here,
+            base, w.root / "hard.gguf", w.root / "linked" / "base.gguf", models, w.here,
+            *(w.spot / n for n in ("out.gguf", "x/../out.gguf", "out.gguf.streamconv", ".out.gguf.streamconv")),
+            w.spot / "out.gguf.streamconv" / "lock",
         )),
         *(["convert", w.model, w.spot / "out", "--report", path] for path in (
-            weights, w.model / "config.json", w.model / "report.jsonl", w.spot / "out", w.spot / "out" / "report", w.spot / ".out.streamconv",
+            weights, *(w.model / n for n in ("config.json", "report.jsonl")),
+            *(w.spot / n for n in ("out", "out/report", ".out.streamconv")),
         )),
         ["merge", w.recipe, w.spot / "out", "--report", w.recipe],
         ["merge", w.recipe, w.spot / "out", "--report", w.adapter / "adapter_config.json"],
@@ -510,7 +544,9 @@ def _overlaps(w: World) -> list[list[object]]:
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize("flags", FLAGS, ids=str)
+@pytest.mark.parametrize(
+    "flags", [["--update"], *(pytest.param(f, marks=SLOW) for f in FLAGS if f != ["--update"])], ids=str
+)
 def test_what_is_read_is_never_written_over_around_or_into(place: World, flags: list[str]) -> None:
     before = place.facts()
     for words in _overlaps(place):
@@ -527,7 +563,9 @@ def test_outputs_and_reports_that_nobody_takes_for_parts_of_a_model_may_lie_besi
     try:
         assert main("convert", place.base, place.model / "new.gguf", "--copy", "--quiet") == 0
         assert main("convert", place.model, place.model / "new", "--quiet") == 0
-        assert main("convert", place.base, models / "new.gguf", "--copy", "--quiet", "--report", models / "new.json") == 0
+        assert (
+            main("convert", place.base, models / "new.gguf", "--copy", "--quiet", "--report", models / "new.json") == 0
+        )
         assert main("merge", place.recipe, place.root / "new", "--quiet", "--report", place.root / "new.json") == 0
         folders = [models, place.model, place.root]
         assert touched(before, place.facts(), made) == sorted(folders), "their times"
@@ -547,23 +585,18 @@ class Killed(BaseException):
 def _killed_at(step: int, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Let a run die in the place of its call number ``step`` of those that give, take or remove names; the calls."""
     calls: list[str] = []
-    for name in ("rename", "link", "unlink", "rmdir", "symlink"):
 
-        def counted(*args: object, real: Callable[..., None] = getattr(os, name), name: str = name, **kwargs: object) -> None:
+    def counted(name: str, real: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*args: object, **kwargs: object) -> Any:
             if len(calls) == step:
                 raise Killed
             calls.append(f"{name} {args}")
-            real(*args, **kwargs)
+            return real(*args, **kwargs)
 
-        monkeypatch.setattr(os, name, counted)
+        return call
 
-    def rename_with(flag: int, old: Path, new: Path, real: Callable[..., bool] = files.rename_with) -> bool:
-        if len(calls) == step:
-            raise Killed
-        calls.append(f"rename_with {flag} {old} {new}")
-        return real(flag, old, new)
-
-    monkeypatch.setattr(files, "rename_with", rename_with)
+    for where, name in [*((os, n) for n in ("rename", "link", "unlink", "rmdir", "symlink")), (files, "rename_with")]:
+        monkeypatch.setattr(where, name, counted(name, getattr(where, name)))
     return calls
 
 
@@ -573,19 +606,31 @@ def _files(folder: Path) -> dict[str, bytes]:
 
 def _output(case: Case) -> dict[str, bytes]:
     """The files under final names."""
-    found = _files(case.out) if case.command.is_folder else {p.name: p.read_bytes() for p in case.world.spot.glob("out*.gguf")}
+    found = (
+        _files(case.out)
+        if case.command.is_folder
+        else {p.name: p.read_bytes() for p in case.world.spot.glob("out*.gguf")}
+    )
     return {n: data for n, data in found.items() if n != "out-00002-of-00009.gguf"}
 
 
-@pytest.mark.parametrize("then", ["the same", "another"])
-@pytest.mark.parametrize("command", [
-    FILE, FOLDER, pytest.param(SHARDS, marks=SLOW), pytest.param(TYPES, marks=SLOW), pytest.param(MERGE, marks=SLOW),
-], ids=lambda c: c.name)  # fmt: skip
+@pytest.mark.parametrize(("command", "then"), [
+    (FILE, "the same"), *(
+        pytest.param(command, then, marks=SLOW)
+        for command in (FILE, FOLDER, SHARDS, TYPES, MERGE) for then in ("the same", "another") if (command, then) != (FILE, "the same")
+    ),
+], ids=lambda x: x if isinstance(x, str) else x.name)  # fmt: skip
 def test_a_kill_while_an_output_is_replaced_costs_nothing_of_anybody(
     place: World, monkeypatch: pytest.MonkeyPatch, command: Command, then: str
 ) -> None:
     case, clean = Case(place, command), place.facts()
-    third = () if then == "the same" else ("--type", "F32") if command in (FOLDER, MERGE) else ("--override-kv", "x.y=bool:true")
+    third = (
+        ()
+        if then == "the same"
+        else ("--type", "F32")
+        if command in (FOLDER, MERGE)
+        else ("--override-kv", "x.y=bool:true")
+    )
     case.make(*third)
     last = _output(case)
     case.make(*command.other, "--force")
@@ -614,3 +659,144 @@ def test_a_kill_while_an_output_is_replaced_costs_nothing_of_anybody(
         assert touched(clean, place.facts(), ours) == []
         assert [p for p in ours if p.suffix == ".streamconv" and p.is_dir()] == []
     assert step > 10
+
+
+def _report(report: Path) -> Iterator[tuple[str, Callable[[], object], tuple[int, int, int, int]]]:
+    """Things in the place of a report that is no part of anything."""
+    yield "nothing", lambda: None, ALWAYS
+    yield "a report", lambda: report.write_text('{"name":"","type":"","sha256":"","nonfinite":0,"rmse":0}\n'), ALWAYS
+    yield "an empty file", report.touch, ALWAYS
+    yield "somebody's file", lambda: report.write_text("mine"), FORCED
+    yield "somebody's JSON", lambda: report.write_text('{"name": 1}\n'), FORCED
+    yield "a link", lambda: report.symlink_to("thesis.tex"), NEVER
+    yield "a link to a report", lambda: (report.with_name("r").touch(), report.symlink_to("r")), NEVER
+    yield "a dangling link", lambda: report.symlink_to("nowhere"), NEVER
+    yield "a folder", report.mkdir, NEVER
+    yield "a FIFO", lambda: special(report, "fifo"), NEVER
+    yield "a socket", lambda: special(report, "socket"), NEVER
+
+
+@SLOW
+def test_a_report_replaces_nothing_but_a_report(place: World) -> None:
+    report, clean = place.spot / "report", place.facts()
+    for what, put, codes in _report(report):
+        for flags, code in zip(FLAGS, codes, strict=True):
+            put()
+            before = place.facts()
+            got = main("convert", place.base, place.spot / "out.gguf", "--copy", "--quiet", *flags, "--report", report)
+            assert got == code, (what, flags)
+            made = [report, place.spot / "out.gguf", place.spot / ".out.gguf.streamconv"] if code == 0 else []
+            assert touched(before, place.facts(), made) == [], (what, flags)
+            for path in set(place.spot.iterdir()) - clean.keys():
+                _remove(path)
+
+
+def test_a_report_does_not_replace_what_came_while_it_ran(place: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    report, real = place.spot / "report", conversion.execute
+
+    def execute(*args: Any) -> Any:
+        report.write_text("mine")
+        return real(*args)
+
+    monkeypatch.setattr(conversion, "execute", execute)
+    assert main("convert", place.base, place.spot / "out.gguf", "--copy", "--quiet", "--report", report) == 73
+    assert report.read_text() == "mine"
+
+
+def test_a_report_whose_name_no_temporary_file_could_have_is_written(place: World) -> None:
+    for n in (242, 255, 256):
+        got = main(
+            "convert", place.base, place.spot / "out.gguf", "--copy", "--quiet", "--report", place.spot / ("r" * n)
+        )
+        assert got == (0 if n <= 255 else 73)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [b"new\nline", *(pytest.param(n, marks=SLOW) for n in (
+        b"\xff\xfe", b"-", b"\x1b[2J", b"a b'\"$(x)", b"{}", b"*?[a]", b"x" * 244, b".hidden",
+    ))],
+)  # fmt: skip
+def test_any_name_can_be_made_replaced_and_verified(place: World, name: bytes) -> None:
+    for ending, source, other in (("", place.model, ["--type", "F16"]), (".gguf", place.base, ["--copy", *FILE.other])):
+        out = place.spot / (os.fsdecode(name[: 244 - len(ending)]) + ending)
+        copy = [] if ending == "" else ["--copy"]
+        before = place.facts()
+        assert main("convert", source, out, *copy, "--quiet") == 0
+        assert main("convert", source, out, *other, "--quiet") == 73
+        assert main("convert", source, out, *other, "--update", "--quiet") == 0
+        assert main("convert", source, out, *other, "--quiet") == 0
+        assert main("verify", out, "--quiet") == 0
+        made = set(place.spot.iterdir()) - before.keys()
+        assert len(made) == 2
+        assert touched(before, place.facts(), made) == []
+
+
+def test_shards_that_were_joined_into_one_file_stay_then_and_later(place: World) -> None:
+    out, shards = place.spot / "x.gguf", place.spot / "x-00001-of-00002.gguf"
+    assert main("convert", place.base, out, "--copy", "--split-max-tensors", "2", "--quiet") == 0
+    before = place.facts()
+    assert main("convert", shards, out, "--copy", "--quiet") == 0
+    assert main("convert", shards, out, "--copy", "--update", "--override-kv", "a.b=str:c", "--quiet") == 0
+    assert main("convert", place.base, out, "--copy", "--update", "--quiet") == 0
+    made = [out, place.spot / ".x.gguf.streamconv"]
+    assert touched(before, place.facts(), made) == []
+
+
+def test_a_model_that_another_tool_split_under_our_names_stays(place: World) -> None:
+    out = place.spot / "x.gguf"
+    assert main("convert", place.base, out, "--copy", "--quiet") == 0
+    theirs = write_gguf(place.spot / "x-00001-of-00003.gguf", 0, JOB, "split by somebody else")
+    ours = write_gguf(place.spot / "x-00002-of-00003.gguf", 0, JOB)
+    before = [facts_of(theirs), facts_of(ours)]
+    assert main("convert", place.base, out, "--copy", "--update", *FILE.other, "--quiet") == 0
+    assert main("convert", place.base, out, "--copy", "--force", "--quiet") == 0
+    assert [facts_of(theirs), facts_of(ours)] == before
+
+
+def test_a_set_that_is_cut_differently_replaces_the_old_one_and_nothing_else(place: World) -> None:
+    out = place.spot / "x.gguf"
+    before = place.facts()
+    assert main("convert", place.base, out, "--copy", "--split-max-tensors", "1", "--quiet") == 0
+    assert main("convert", place.base, out, "--copy", "--split-max-tensors", "2", "--quiet") == 73
+    assert main("convert", place.base, out, "--copy", "--split-max-tensors", "2", "--update", "--quiet") == 0
+    assert sorted(p.name for p in place.spot.glob("x*")) == ["x-00001-of-00002.gguf", "x-00002-of-00002.gguf"]
+    assert main("convert", place.base, out, "--copy", "--update", "--quiet") == 0
+    assert sorted(p.name for p in place.spot.glob("x*")) == ["x.gguf"]
+    assert touched(before, place.facts(), set(place.spot.iterdir()) - before.keys()) == []
+
+
+def test_an_output_that_is_signed_again_says_so_last(place: World) -> None:
+    """Else what is made of our own files would be taken for a copy by another tool."""
+    first, out = place.spot / "first.gguf", place.spot / "out.gguf"
+    assert main("convert", place.base, first, "--copy", "--quiet") == 0
+    for more in ([], ["--override-kv", "a.b=str:c"]):
+        assert main("convert", first, out, "--copy", "--quiet", "--update", *more) == 0
+        (place.spot / ".out.gguf.streamconv").unlink()
+        assert len(OfOutputs().job_of(out)) == 64
+
+
+def test_two_outputs_of_one_command_do_not_get_one_name(place: World) -> None:
+    """``auto`` of a model in bfloat16 is BF16."""
+    source, out = DATA / "checkpoints" / "mistral-spm" / "hf", place.spot / "x-{type}.gguf"
+    assert main("convert", source, out, "--type", "BF16,auto", "--quiet") == 64
+    assert list(place.spot.glob("x-*")) == []
+
+
+def test_a_folder_without_a_record_that_holds_a_pipe_keeps_nobody_waiting(place: World) -> None:
+    out = place.spot / "out"
+    assert main("convert", place.model, out, "--type", "F16", "--quiet") == 0
+    (place.spot / ".out.streamconv").unlink()
+    special(out / "model-2.safetensors", "fifo")
+    assert main("convert", place.model, out, "--update", "--quiet") == 73
+    assert (out / "model-2.safetensors").is_fifo()
+
+
+def test_in_a_folder_that_is_gone_everything_with_a_whole_name_works(
+    place: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gone = place.spot / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    assert main("convert", place.base, place.spot / "out.gguf", "--copy", "--quiet") == 0
