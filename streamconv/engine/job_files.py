@@ -18,7 +18,6 @@ from ..errors import CannotCreate, NoPermission
 from ..ownership import open_regular
 from . import files, publishing
 from .existing import walk
-from .journal import is_index
 from .plan import Plan
 
 #: what a part begins with until its header is written
@@ -41,12 +40,15 @@ def recorded_plan(job_dir: Path) -> dict[str, Any]:
 
 
 def is_foreign(folder: Path) -> bool:
-    """Whether the job folder's place is taken by one that no job made: it is not empty, and has neither our lock nor our index."""
+    """Whether the job folder's place is taken by one that no job made: it is not empty, and has neither our lock nor an index.
+
+    The lock comes first and goes last, durably.
+    """
     try:
         names = os.listdir(folder)
     except OSError:
         return False
-    if not names or is_index(folder / "index.wal"):
+    if not names or "index.wal" in names:
         return False
     holder = files.read_own(folder / "lock", 1 << 12)
     if holder is None:  # gone just now, or not ours alone, as whoever takes it will say
@@ -76,6 +78,7 @@ def empty(plan: Plan, *, but_the_lock: bool = False) -> None:
     for path in [p for pattern in _OWN_FOLDERS for p in folder.glob(pattern)]:
         files.remove_if_empty(path)
     if not but_the_lock:
+        files.sync_dir(folder)
         files.remove_file(folder / "lock")
 
 

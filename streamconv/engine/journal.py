@@ -28,7 +28,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ..errors import NoPermission, PlanDiffers, StreamconvError, WriteFailed
+from ..errors import PlanDiffers, StreamconvError, WriteFailed
 from ..ownership import open_regular
 from . import files
 
@@ -298,20 +298,6 @@ class Journal:
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
-
-
-def is_index(path: Path) -> bool:
-    """Whether the file at ``path`` is ours and begins as an index does, be it damaged."""
-    try:
-        fd = open_regular(path, os.O_RDONLY, twin=f"{path.name}.*.tmp")
-    except (OSError, NoPermission):
-        return False
-    try:
-        return any(os.pread(fd, len(_HEADER_MAGIC), page * _PAGE) == _HEADER_MAGIC for page in range(2))
-    except OSError:
-        return False
-    finally:
-        os.close(fd)
 
 
 def read_progress(path: Path) -> tuple[Header, list[Stamp]] | None:
