@@ -20,7 +20,7 @@ from ..errors import CannotCreate
 from ..ownership import folder_fault
 from . import files
 from .plan import Plan
-from .record import FileRecord, Record, begins_as_record, load, pending_path, record_path, status
+from .record import FileRecord, Record, begins_as_record, load, pending_path, record_of, record_path, status
 from .verify import changed_sources, first_damage, has_header
 
 #: Names that a folder of a model may have beside its weights, for folders without a record.
@@ -98,10 +98,7 @@ def look(plan: Plan, *, thorough: bool = True, progress: Callable[[int], None] |
     """
     found = Existing()
     for output, numbers in plan.outputs.items():
-        record = load(record_path(output))
-        if record is not None and record.output != output.name:
-            record = None
-        one = _Look(plan, output, numbers, record, _pending(plan, output), thorough, progress, found)
+        one = _Look(plan, output, numbers, record_of(output), _pending(plan, output), thorough, progress, found)
         one.record_place()
         one.folder() if plan.folder is not None else one.files()
     return found
@@ -271,12 +268,11 @@ class _Look:
 
     def _as_recorded(self, path: Path, record: FileRecord | None) -> bool:
         """Whether the file is the one on record, or the one that a killed run gave its name."""
-        if path in self.pending and self.pending[path].is_at(path):
-            return True
-        return record is not None and (
-            (record.looks_like(path) and has_header(path, record))
-            or (self.thorough and first_damage(path, record) is None)
-        )
+        return any(
+            (known.looks_like(path) and has_header(path, known))
+            or (self.thorough and first_damage(path, known) is None)
+            for known in (self.pending.get(path), record) if known is not None
+        )  # fmt: skip
 
     def _check_sticky(self, path: Path, there: os.stat_result) -> None:
         """In a sticky folder only its owner may replace a file."""

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import json
 import os
+import stat
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -25,8 +26,8 @@ from . import files
 from .existing import Existing, walk
 from .journal import Stamp
 from .plan import Chunk, Plan
-from .record import FileRecord, Range, Record, begins_as_record, load, pending_path, record_path, status
-from .verify import digest_of
+from .record import FileRecord, Range, Record, begins_as_record, load, pending_path, record_of, status
+from .verify import digest_of, first_damage
 
 _REPLACED = "replaced.json"
 
@@ -61,7 +62,7 @@ def write_records(plan: Plan, fds: Sequence[int], chunks: Sequence[Chunk], stamp
 def is_placed(plan: Plan, index: int) -> bool:
     """Whether output file ``index`` got its name from a run that was killed later; those of a folder all have, or none."""
     output = next(output for output, numbers in plan.outputs.items() if index in numbers)
-    for record in (load(pending_path(plan.job_dir, output)), load(record_path(output))):
+    for record in (load(pending_path(plan.job_dir, output)), record_of(output)):
         if record is not None and record.fingerprint == plan.fingerprint.hex():
             listed = dict(record.paths(output.parent))
             wanted = list(listed) if plan.folder is not None else [plan.files[index].path]
@@ -83,6 +84,8 @@ def place(plan: Plan, fds: list[int], existing: Existing, confirm: Callable[[], 
     CannotCreate, WriteFailed, Locked : something came in between; what is there under final names was not harmed
     """
     planned = {f.path for f in plan.files}
+    if plan.folder is not None:
+        _clear(plan.job_dir / "old")
     replaced = {
         os.path.relpath(path, plan.output.parent): _facts(there)
         for path, there in {**existing.there, **existing.ours}.items()
@@ -184,9 +187,8 @@ def settle(job_dir: Path) -> bool:
                 files.remove_file(job_dir / "old-0")
         for old in ("old", "out"):
             if (job_dir / old).is_dir() and (parent / record.output).is_dir():
-                for place in replaced_in(job_dir / old):
-                    files.remove_file(place)
-                _empty_folder(job_dir / old, parent / record.output)
+                _clear(job_dir / old)
+                _rescue(job_dir / old, parent / record.output)
         final = parent / path.name
         if os.path.lexists(final) and not begins_as_record(final):
             raise CannotCreate(
@@ -211,9 +213,20 @@ def withdraw(plan: Plan) -> None:
 
 
 def replaced_in(folder: Path) -> set[Path]:
-    """The files in ``folder``, which an old output folder became in the job folder, that nobody wrote to since it was looked at."""
-    listed = ((folder.joinpath(*Path(name).parts[1:]), facts) for name, facts in _replaced(folder.parent).items())
-    return {path for path, facts in listed if path != folder and _facts(status(path)) == facts}
+    """The files in ``folder``, which an old output folder became in the job folder, that nobody wrote to since it was looked at.
+
+    They are known by size, time and inode then, or by the record of the old output.
+    """
+    job_dir = folder.parent
+    output = job_dir.with_suffix("")
+    listed = {folder.joinpath(*Path(name).parts[1:]): facts for name, facts in _replaced(job_dir).items()}
+    recorded = record.paths(output.parent) if (record := record_of(output)) is not None else ()
+    known = {folder / p.relative_to(output): f for p, f in recorded if p.is_relative_to(output)}
+    return {
+        path for path in {*listed, *known} - {folder}
+        if (there := status(path)) is not None
+        and (_facts(there) == listed.get(path) or (path in known and first_damage(path, known[path]) is None))
+    }  # fmt: skip
 
 
 def _replaced(job_dir: Path) -> Mapping[str, list[int]]:
@@ -225,10 +238,20 @@ def _replaced(job_dir: Path) -> Mapping[str, list[int]]:
     return found if isinstance(found, dict) else {}
 
 
-def _empty_folder(old: Path, new: Path) -> None:
-    """Remove the folder ``old``; files in it that were not to be replaced came in meanwhile and move to ``new``."""
-    for path, _ in reversed(list(walk(old))):
-        if path.is_dir() and not path.is_symlink():
+def _clear(old: Path) -> None:
+    """Remove the files of an old output folder, and what folders of it are empty then."""
+    for path in replaced_in(old):
+        files.remove_file(path)
+    for path, found in reversed(list(walk(old)) if old.is_dir() else []):
+        if stat.S_ISDIR(found.st_mode):
+            files.remove_if_empty(path)
+    files.remove_if_empty(old)
+
+
+def _rescue(old: Path, new: Path) -> None:
+    """Move what is left in an old folder to the new one: it came in while they changed places, and is not ours to remove."""
+    for path, found in reversed(list(walk(old)) if old.is_dir() else []):
+        if stat.S_ISDIR(found.st_mode):
             files.remove_if_empty(path)
             continue
         target = new / path.relative_to(old)

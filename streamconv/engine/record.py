@@ -158,6 +158,12 @@ def load(path: Path) -> Record | None:
         return None
 
 
+def record_of(output: Path) -> Record | None:
+    """The record that lies beside ``output``; None when there is none of it."""
+    found = load(record_path(output))
+    return found if found is not None and found.output == output.name else None
+
+
 def begins_as_record(path: Path) -> bool:
     """Whether the file at ``path`` is ours and begins as a record does, be it damaged or of a later format."""
     try:

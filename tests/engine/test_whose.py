@@ -278,3 +278,17 @@ def test_files_that_a_killed_run_had_given_their_names_go_when_its_job_is_given_
     assert [p.name for p in tmp_path.glob("out*.bin")] == ["out2.bin"]
     go(make_plan(tmp_path, toys(), "one"), update=True)
     assert [p.name for p in tmp_path.glob("out*")] == ["out.bin"]
+
+
+def test_what_an_old_folder_left_in_the_job_folder_is_known_by_its_record_wherever_it_was_moved(tmp_path: Path) -> None:
+    """A job folder that came back from a backup, as a kill between two folders that change places had left it."""
+    go(folder_plan(tmp_path, "old"))
+    plan = folder_plan(tmp_path, "new")
+    interrupted(plan, 50)
+    for name in ("config.json", "out0.bin"):
+        target = plan.job_dir / "old" / name
+        target.parent.mkdir(exist_ok=True)
+        target.write_bytes((plan.output / name).read_bytes())  # another time, another inode
+    go(plan, update=True)
+    assert look(plan).complete
+    assert not plan.job_dir.exists()
