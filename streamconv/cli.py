@@ -170,12 +170,12 @@ def _convert_options(parser: argparse.ArgumentParser) -> None:
     add(
         "--force",
         action="store_true",
-        help="replace OUT, whoever made it, or an unfinished job that was planned differently",
+        help="replace OUT, a single file whoever made it, or an unfinished job that was planned differently",
     )
     add(
         "--update",
         action="store_true",
-        help="replace an OUT of streamconv when inputs or options have changed; for pipelines",
+        help="replace an OUT that streamconv made, or such a job, when inputs or options have changed; for pipelines",
     )
     add(
         "--verify-on-resume", choices=["all", "recent", "none"], default="all",

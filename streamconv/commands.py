@@ -101,7 +101,7 @@ def _run(a: argparse.Namespace, prepared: conversion.Prepared, options: conversi
     with _progress_in_errors(reporter):
         outcome = conversion.execute(prepared, options, reporter)
     if a.report:
-        conversion.write_report(prepared, outcome, Path(a.report))
+        conversion.write_report(prepared, outcome, Path(a.report), options.force)
     if a.json:
         say_json(_final(prepared, outcome))
     elif not a.quiet:
