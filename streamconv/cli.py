@@ -7,7 +7,6 @@ import difflib
 import errno
 import faulthandler
 import io
-import json
 import os
 import re
 import signal
@@ -29,6 +28,7 @@ from .errors import (
     unreadable,
 )
 from .limits import allow_many_files, require_room_for_numpy, use_no_threads_of_libraries
+from .terminal import say, say_json, show_traceback
 
 #: a full disk, a spent quota, a limit of the shell
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -183,12 +183,12 @@ def _convert_options(parser: argparse.ArgumentParser) -> None:
     add(
         "--force",
         action="store_true",
-        help="replace OUT, whoever made it, or an unfinished job that was planned differently",
+        help="replace OUT, a single file whoever made it, or an unfinished job that was planned differently",
     )
     add(
         "--update",
         action="store_true",
-        help="replace an OUT of streamconv when inputs or options have changed; for pipelines",
+        help="replace an OUT that streamconv made, or such a job, when inputs or options have changed; for pipelines",
     )
     add(
         "--verify-on-resume", choices=["all", "recent", "none"], default="all",
@@ -311,10 +311,10 @@ def _report_error(error: StreamconvError, as_json: bool, silent: bool = False) -
             "next": error.hint,
         }  # fmt: skip
         with suppress(OSError):
-            print(json.dumps(record), flush=True)
+            say_json(record)
     if not silent:
         with suppress(OSError):
-            print(f"streamconv: {error}", file=sys.stderr, flush=True)
+            say(f"streamconv: {error.message}", *([f"  {error.hint}"] if error.hint else []), stream=sys.stderr)
 
 
 def _let_go_of_standard_streams() -> None:
@@ -355,6 +355,8 @@ def _main(argv: Sequence[str] | None) -> int:
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     arguments = list(sys.argv[1:] if argv is None else argv)
     debug, as_json = "--debug" in arguments, "--json" in arguments
+    if debug:
+        sys.excepthook = show_traceback
     allow_many_files()
     use_no_threads_of_libraries()
     options = argparse.Namespace()
@@ -363,7 +365,7 @@ def _main(argv: Sequence[str] | None) -> int:
         if options.version:
             from importlib.metadata import version
 
-            print(version("streamconv"))
+            say(version("streamconv"))
             return 0
         if options.command is None:
             make_parser().print_help()

@@ -263,7 +263,8 @@ def _link_or_rename(part: Path, final: Path) -> None:
 def publish_over(part: Path, final: Path, expected: os.stat_result, aside: Path) -> None:
     """Give ``part``, a file or a folder, the name ``final``; what had it, which must be what ``expected`` says, gets ``aside``.
 
-    One step where the system can exchange names, so that ``final`` is there at every moment; else two.
+    One step where the system can exchange names, so that ``final`` is there at every moment; else two. A folder takes over the
+    mode of the old one.
 
     Parameters
     ----------
@@ -274,6 +275,9 @@ def publish_over(part: Path, final: Path, expected: os.stat_result, aside: Path)
     CannotCreate : something else has the name; it keeps it, and ``part`` its own
     """
     with _guard(final, "cannot give the finished file its name"):
+        if stat.S_ISDIR(expected.st_mode):
+            with contextlib.suppress(OSError):  # where there are no modes
+                os.chmod(part, stat.S_IMODE(expected.st_mode))
         exchanged = rename_with(EXCHANGE, part, final)
         if not exchanged:
             os.rename(final, aside)
@@ -284,12 +288,15 @@ def publish_over(part: Path, final: Path, expected: os.stat_result, aside: Path)
             or (found.st_size, found.st_mtime_ns) == (expected.st_size, expected.st_mtime_ns)
         )
         if not same:
-            rename_with(EXCHANGE, part, final) if exchanged else os.rename(aside, final)
+            rename_with(EXCHANGE, part, final) if exchanged else publish_new(aside, final)
             raise CannotCreate(
                 f"{final} was replaced by something else just now, which stays as it is",
                 "Look at it; then choose another name, or run the same command again.",
             )
-        os.rename(part, aside if exchanged else final)
+        if exchanged:
+            os.rename(part, aside)
+    if not exchanged:
+        publish_new(part, final)
     sync_dir(part.parent)
     sync_dir(final.parent)
 
@@ -331,7 +338,8 @@ def write_atomically(path: Path, text: str, mode: int = 0o666) -> None:
 
     Several processes may do so at once (caches are shared): each has a temporary file of its own.
     """
-    temporary = path.with_name(f"{path.name}.{os.urandom(4).hex()}.tmp")
+    name = os.fsdecode(os.fsencode(path.name)[:242])  # of 255, with what follows
+    temporary = path.with_name(f"{name}.{os.urandom(4).hex()}.tmp")
     fd = open_for_writing(temporary, create=True, mode=mode)
     try:
         try:
@@ -344,13 +352,6 @@ def write_atomically(path: Path, text: str, mode: int = 0o666) -> None:
         with contextlib.suppress(OSError):
             os.unlink(temporary)
         raise
-
-
-def remove_tree(path: Path) -> None:
-    """Remove the folder ``path`` and what is in it."""
-    with _guard(path, "cannot remove the folder"):
-        shutil.rmtree(path)
-    sync_dir(path.parent)
 
 
 def remove_if_empty(path: Path) -> None:

@@ -131,6 +131,20 @@ def changed_sources(
     ]  # fmt: skip
 
 
+def has_header(path: Path, record: FileRecord) -> bool:
+    """Whether the file begins as ``record`` says; for a file without ranges, whether it is the one on record."""
+    try:
+        fd = open_regular(path, os.O_RDONLY, links=1 << 30, owned=False)
+    except (OSError, NoPermission):
+        return False
+    try:
+        return digest_of(fd, 0, record.header_bytes, path).hex() == record.header_digest
+    except StreamconvError:
+        return False
+    finally:
+        os.close(fd)
+
+
 def first_damage(path: Path, record: FileRecord) -> Damage | None:
     """The first of ``damages``, None where the file is as it was made."""
     with suppress(StreamconvError):
