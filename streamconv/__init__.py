@@ -7,7 +7,6 @@
 
 from __future__ import annotations
 
-import atexit
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -26,8 +25,6 @@ _HOMES = {"convert": ".api", "open": ".api", "plan": ".api", "quantize": ".quant
 def __getattr__(name: str) -> Any:
     """Import the public functions when they are first used, so that ``import streamconv`` costs nothing."""
     if name in _HOMES:
-        if _HOMES[name] == ".quant.api":
-            atexit.register(_keep_kernels)
         return getattr(import_module(_HOMES[name], __name__), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
@@ -35,8 +32,3 @@ def __getattr__(name: str) -> Any:
 def __dir__() -> list[str]:
     """The public names, loaded or not, and nothing that is here only to load them."""
     return [*__all__, *(name for name in globals() if name.startswith("__"))]
-
-
-def _keep_kernels() -> None:
-    """Vouch for what was compiled, as the end of a conversion does; else it would be compiled again in a while."""
-    import_module(".conversion.execution", __name__).seal_kernels()

@@ -10,7 +10,7 @@ from typing import Any
 from . import conversion, progress
 from .engine.budget import parse_size
 from .engine.run import Reporter
-from .rows import RowSource
+from .rows import Rows
 
 
 def _options(type: str, ram: str | int | None, settings: dict[str, Any]) -> conversion.Options:
@@ -88,7 +88,7 @@ def plan(
     return conversion.describe(conversion.prepare(src, out, options), options)
 
 
-def open(src: str | os.PathLike[str], quantization_config: Mapping[str, Any] | None = None) -> Mapping[str, RowSource]:
+def open(src: str | os.PathLike[str], quantization_config: Mapping[str, Any] | None = None) -> Mapping[str, Rows]:
     """The tensors of ``src`` by name; each has ``shape``, ``dtype`` and ``read(start, stop)`` -> float32 rows.
 
     Weights that are quantized already are decoded, recipes are merged: row by row, as they are read.

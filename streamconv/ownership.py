@@ -13,7 +13,9 @@ Not protected against: the owner of a parent folder, who may rename what lies in
 from __future__ import annotations
 
 import errno
+import grp
 import os
+import pwd
 import stat
 from pathlib import Path
 
@@ -47,22 +49,46 @@ def folder_fault(path: Path, like: os.stat_result | None = None) -> str:
     return ""
 
 
-def path_fault(path: Path) -> str:
-    """Why somebody else could replace what is in the folder ``path``, "" where nobody can: it and every folder above it is ours.
+def path_fault(path: Path, *, shared: bool = False) -> str:
+    """Why others could exchange what is in the folder ``path``, "" where nobody can: it and all above it are ours or root's.
 
-    A sticky folder such as /tmp may hold it, as others cannot rename what lies there.
+    Stricter than ``folder_fault``, for what decides which code runs: root trusts nobody else. A link is followed where nobody
+    could have put it there; whoever goes on uses ``os.path.realpath``. A sticky folder such as /tmp may hold the folder, as
+    others cannot rename what lies there, and so may one that is writable for a group of this user alone.
+
+    Parameters
+    ----------
+    shared : ``path`` is only to hold another folder, so it, too, may be sticky
+
+    Raises
+    ------
+    OSError : it is not there, or may not be looked at
     """
-    real = Path(os.path.realpath(path))
-    fault = folder_fault(real)
-    if fault:
-        return f"{real} {fault}"
-    for folder in real.parents:
-        found = os.stat(folder)
-        if found.st_uid not in _trusted(folder):
+    path, real = path.absolute(), Path(os.path.realpath(path))
+    # From the root on: what is in a folder only stays as it was looked at if the folder stays.
+    for folder in dict.fromkeys((*reversed(path.parents), path, *reversed(real.parents), real)):
+        found = os.lstat(folder)
+        if found.st_uid not in {os.geteuid(), 0}:
             return f"{folder} belongs to user {found.st_uid}, not to {os.geteuid()}"
-        if found.st_mode & _OTHERS_WRITE and not found.st_mode & stat.S_ISVTX:
+        if stat.S_ISLNK(found.st_mode):
+            continue
+        if not stat.S_ISDIR(found.st_mode):
+            return f"{folder} is not a folder"
+        sticky = found.st_mode & stat.S_ISVTX and (shared or folder != real)
+        if _others_write(found) and not sticky:
             return f"{folder} can be written by others (mode {stat.S_IMODE(found.st_mode):04o})"
     return ""
+
+
+def _others_write(found: os.stat_result) -> bool:
+    """Whether others can write it: a group that many systems make for each user, and with nobody else in it, is no others."""
+    if not found.st_mode & _OTHERS_WRITE or found.st_mode & stat.S_IWOTH:
+        return bool(found.st_mode & stat.S_IWOTH)
+    try:
+        user, group = pwd.getpwuid(os.geteuid()), grp.getgrgid(found.st_gid)
+    except KeyError:
+        return True
+    return (user.pw_gid, user.pw_name) != (found.st_gid, group.gr_name) or not set(group.gr_mem) <= {user.pw_name}
 
 
 def _trusted(parent: Path, like: os.stat_result | None = None) -> set[int]:
@@ -82,7 +108,6 @@ def open_regular(
     mode: int = 0o666,
     *,
     links: int = 1,
-    twin: str = "",
     owned: bool = True,
     like: os.stat_result | None = None,
 ) -> int:
@@ -91,7 +116,6 @@ def open_regular(
     Parameters
     ----------
     links : most names it may have
-    twin : pattern of names in the same folder, one of which it may have besides
     owned : False where it may belong to anybody and be written by anybody, as it is only read
     like : status of a file that this process has just made beside it with mode 0600
 
@@ -111,26 +135,38 @@ def open_regular(
     if flags & os.O_EXCL:
         return fd  # we have just made it, whoever it is said to belong to
     try:
-        found = os.fstat(fd)
-        if not stat.S_ISREG(found.st_mode):
-            raise not_ours(path, "is not a regular file")
-        if owned:
-            _require_ours(path, found, like)
-        if twin and found.st_nlink == links + 1:
-            links += any(os.path.samestat(os.lstat(p), found) for p in path.parent.glob(twin))
-        if found.st_nlink > links:
-            raise not_ours(path, f"has {found.st_nlink} names: a hard link to it lies somewhere else")
+        _require_ours(path, os.fstat(fd), links, owned, like)
     except BaseException:
         os.close(fd)
         raise
     return fd
 
 
-def _require_ours(path: Path, found: os.stat_result, like: os.stat_result | None) -> None:
-    if found.st_uid not in _trusted(path.parent, like):
+def status_of_regular(path: Path, *, links: int = 1, like: os.stat_result | None = None) -> os.stat_result:
+    """``os.lstat`` of a file that ``open_regular`` would open.
+
+    Raises
+    ------
+    NoPermission, OSError : as ``open_regular``
+    """
+    found = os.lstat(path)
+    if stat.S_ISLNK(found.st_mode):
+        raise not_ours(path, f"is a symbolic link to {os.readlink(path)}")
+    _require_ours(path, found, links, like=like)
+    return found
+
+
+def _require_ours(
+    path: Path, found: os.stat_result, links: int, owned: bool = True, like: os.stat_result | None = None
+) -> None:
+    if not stat.S_ISREG(found.st_mode):
+        raise not_ours(path, "is not a regular file")
+    if owned and found.st_uid not in _trusted(path.parent, like):
         raise not_ours(path, f"belongs to user {found.st_uid}, not to {os.geteuid()}")
-    if found.st_mode & _OTHERS_WRITE and not _is_modeless(like) and _others_reach(path):
+    if owned and found.st_mode & _OTHERS_WRITE and not _is_modeless(like) and _others_reach(path):
         raise not_ours(path, f"{_WRITABLE} (mode {stat.S_IMODE(found.st_mode):04o})")
+    if found.st_nlink > links:
+        raise not_ours(path, f"has {found.st_nlink} names: a hard link to it lies somewhere else")
 
 
 def _others_reach(path: Path) -> bool:

@@ -1,19 +1,22 @@
-"""What ``streamconv/rows.py`` promises of a row source, as one check that every kind of rows has to pass."""
+"""What ``streamconv/rows.py`` promises of a row source, as checks that every kind of rows has to pass."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import json
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
 
 import numpy as np
 
-from streamconv.rows import Floats, RowSource, matrix_shape
+from streamconv.rows import Floats, Rows, Span, digest_of, matrix_shape
 from streamconv.sources.widen import STORED_TYPES, widen
 
 
-def check_rows(rows: RowSource) -> None:
+def check_rows(rows: Rows) -> None:
     """Assert that any cut of ``rows``, in any thread and wherever it is written, has the bits of the whole."""
-    assert isinstance(rows, RowSource)
+    assert isinstance(rows, Rows)
     n_rows, n_cols = matrix_shape(rows.shape)
     whole = rows.read(0, n_rows)
     assert (whole.shape, whole.dtype) == ((n_rows, n_cols), np.float32)
@@ -31,7 +34,7 @@ def check_rows(rows: RowSource) -> None:
             assert same(part, whole[start:stop]), f"rows {start}..{stop}, after they were released, by another thread"
 
 
-def check_stored(rows: RowSource, start: int, stop: int, expected: Floats) -> None:
+def check_stored(rows: Rows, start: int, stop: int, expected: Floats) -> None:
     """Assert that the bytes of the rows, where there are any, are their values in the type the rows have."""
     stored = rows.stored(start, stop)
     if stored is None:
@@ -42,6 +45,56 @@ def check_stored(rows: RowSource, start: int, stop: int, expected: Floats) -> No
         values = np.empty(expected.shape, np.float32)
         widen(rows.dtype, np.ascontiguousarray(stored), values)
         assert same(values, expected), f"rows {start}..{stop} as they are stored"
+
+
+def check_spans(fresh: Callable[[], Rows], cut: tuple[int, int], folder: Path) -> None:
+    """Assert that rows ``cut`` need no byte but those that they name: all others of weights in ``folder`` are inverted.
+
+    ``fresh`` opens the rows anew, since some keep what they read; their files are changed meanwhile, so they must be copies.
+    """
+    rows = fresh()
+    n_rows = matrix_shape(rows.shape)[0]
+    expected = fresh().read(0, n_rows)
+    spans = [*rows.spans(*cut), *(rows.everything() if rows.whole else ())]
+    assert cut[0] < cut[1] or not list(rows.spans(*cut)), "no rows need no bytes"
+    weights = {path for path in folder.rglob("*") if path.suffix in (".safetensors", ".bin", ".gguf")}
+    assert {span.file.path for span in spans} <= {file.path for file in rows.files} <= weights
+    with inverted_elsewhere(weights, spans):
+        assert same(rows.read(*cut), expected[slice(*cut)]), f"{rows!r}: rows {cut} need more than {spans}"
+        check_stored(rows, *cut, expected[slice(*cut)])
+
+
+@contextmanager
+def inverted_elsewhere(paths: Iterable[Path], spans: Iterable[Span]) -> Iterator[None]:
+    """All bytes of the files inverted but those of ``spans``, until the block ends; mappings of the files see it."""
+    before = {path: path.read_bytes() for path in paths}
+    for path, data in before.items():
+        kept = np.zeros(len(data), bool)
+        for span in (s for s in spans if s.file.path == path):
+            assert 0 <= span.offset < span.offset + span.length <= len(data), f"{span} is not in the file"
+            kept[span.offset : span.offset + span.length] = True
+        now = np.frombuffer(data, np.uint8)
+        _overwrite(path, np.where(kept, now, ~now).tobytes())
+    try:
+        yield
+    finally:
+        for path, data in before.items():
+            _overwrite(path, data)
+
+
+def _overwrite(path: Path, data: bytes) -> None:
+    with path.open("r+b") as file:
+        file.write(data)
+
+
+def check_identity(fresh: Callable[[], Rows]) -> None:
+    """Assert that the identity of rows is JSON, the same whenever they are opened and whatever was read of them."""
+    rows, again = fresh(), fresh()
+    first = json.dumps(rows.identity())
+    rows.read(0, matrix_shape(rows.shape)[0])
+    assert json.dumps(rows.identity()) == json.dumps(again.identity()) == first
+    assert [file.path for file in rows.files] == [file.path for file in again.files]
+    assert len(digest_of(rows.identity())) == 64
 
 
 def cuts(n_rows: int) -> Iterator[tuple[int, int]]:
@@ -60,6 +113,6 @@ def same(a: Floats, b: Floats) -> bool:
     return a.shape == b.shape and np.ascontiguousarray(a).tobytes() == np.ascontiguousarray(b).tobytes()
 
 
-def values_of(rows: RowSource) -> Floats:
+def values_of(rows: Rows) -> Floats:
     """All values, float32 in the rows' own shape."""
     return rows.read(0, matrix_shape(rows.shape)[0]).reshape(rows.shape)

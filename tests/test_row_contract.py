@@ -3,46 +3,160 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
+import shutil
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-from row_contract import check_rows, values_of
+from row_contract import check_identity, check_rows, check_spans, same, values_of
 from small_models import write_safetensors
 
 import streamconv
 from streamconv import dequant, merging, sources
+from streamconv.merging.extraction.factors import (
+    Factors,
+    LeftColumns,
+    LeftRows,
+    RightColumns,
+    RightRows,
+    Settings,
+    Workshop,
+)
+from streamconv.merging.lora_rows import AddedVector, DoraColumns, DoraRows, Kept, LoraRows, LowRank, ReplacedRows
+from streamconv.merging.merged import SameRows
+from streamconv.merging.mixture.gates import GateRows, PromptGate
+from streamconv.merging.mixture.rows import StackedRows
+from streamconv.merging.vocabulary.rows import MEAN, SOME, ZERO, Column, Table, laid_out
 from streamconv.models.transforms import Constant, FirstRows, Interleaved, PlusOne
-from streamconv.rows import RowSource
+from streamconv.rows import Rows, Span, digest_of, matrix_shape
+from streamconv.sources.mapped import MappedFile
 
 DATA = Path(__file__).resolve().parent / "data"
 PLAIN = DATA / "checkpoints" / "mistral-spm" / "hf"
 QUERY, NORM = "model.layers.0.self_attn.q_proj.weight", "model.norm.weight"
-Kind = Callable[[Path], Iterable[RowSource]]
+#: opens rows, anew with every call
+Open = Callable[[], Rows]
+#: prepares files in a folder, copies that may be changed, and opens rows of that kind
+Kind = Callable[[Path], Sequence[Open]]
 
 
-def transformed(tmp_path: Path) -> Iterable[RowSource]:
-    plain = sources.open_checkpoint(PLAIN).tensors
-    yield Interleaved(plain[QUERY], 4)
-    yield Interleaved(Constant(np.arange(64, dtype=np.float32)), 4)
-    yield FirstRows(plain[QUERY], 37)
-    yield PlusOne(plain[NORM])
-    yield PlusOne(Interleaved(plain[QUERY], 2))
+def each(opened: Callable[[], Iterable[Rows]]) -> Sequence[Open]:
+    """The rows that ``opened`` opens, one by one."""
+    return [lambda n=n: next(islice(opened(), n, None)) for n in range(len(list(opened())))]  # type: ignore[misc]
 
 
-def gguf(tmp_path: Path) -> Iterable[RowSource]:
-    files = [streamconv.convert(PLAIN, tmp_path / f"{name}.gguf", type=name)[0] for name in ("Q8_0", "BF16")]
-    return [rows for path in files for rows in sources.open_checkpoint(path).tensors.values()]
+def copied(*names: str) -> Kind:
+    def prepared(folder: Path) -> Sequence[Open]:
+        path = folder / names[-1]
+        source = DATA.joinpath(*names)
+        shutil.copytree(source, path) if source.is_dir() else shutil.copyfile(source, path)
+        return each(lambda: sources.open_checkpoint(path).tensors.values())
+
+    return prepared
 
 
-def decoded(tmp_path: Path) -> Iterable[RowSource]:
-    stored = sources.open_checkpoint(DATA / "dequant" / "encodings.safetensors")
-    for case in json.loads((DATA / "dequant" / "cases.json").read_text()):
-        rows = dequant.decoded(stored, case["quantization_config"], lenient=True).tensors[case["name"]]
+def transformed(folder: Path) -> Sequence[Open]:
+    copied("checkpoints", "mistral-spm", "hf")(folder)
+
+    def opened() -> Iterable[Rows]:
+        plain = sources.open_checkpoint(folder / "hf").tensors
+        yield Interleaved(plain[QUERY], 4)
+        yield Interleaved(Constant(np.arange(64, dtype=np.float32)), 4)
+        yield FirstRows(plain[QUERY], 37)
+        yield PlusOne(plain[NORM])
+        yield PlusOne(Interleaved(plain[QUERY], 2))
+
+    return each(opened)
+
+
+def gguf(folder: Path) -> Sequence[Open]:
+    files = [streamconv.convert(PLAIN, folder / f"{name}.gguf", type=name)[0] for name in ("Q8_0", "BF16")]
+    return each(lambda: [rows for path in files for rows in sources.open_checkpoint(path).tensors.values()])
+
+
+def decoded(folder: Path) -> Sequence[Open]:
+    path = folder / "encodings.safetensors"
+    shutil.copyfile(DATA / "dequant" / "encodings.safetensors", path)
+
+    def opened(case: dict[str, Any]) -> dequant.DecodedRows:
+        stored = sources.open_checkpoint(path)
+        stem = case["name"].split(".")[0] + "." + case["name"].split(".")[1]
+        own = {name: rows for name, rows in stored.tensors.items() if name.startswith(stem)}
+        found = dequant.decoded(replace(stored, tensors=own), case["quantization_config"], lenient=True)
+        rows = found.tensors[case["name"]]
         assert isinstance(rows, dequant.DecodedRows)
-        yield rows
-        yield rows.as_saved()
+        return rows
+
+    found: list[Open] = []
+    for case in json.loads((DATA / "dequant" / "cases.json").read_text()):
+        found.append(lambda case=case: opened(case))  # type: ignore[misc]
+        rows = opened(case)
+        if rows.as_saved() is not rows:
+            found.append(lambda case=case: opened(case).as_saved())  # type: ignore[misc]
+    return found
+
+
+def matrices(folder: Path) -> Callable[[], Mapping[str, Rows]]:
+    """Stored matrices to make others of."""
+    rng = np.random.default_rng(3)
+    shapes = {"base": (50, 40), "tuned": (50, 40), "a": (3, 40), "b": (50, 3), "rows": (50,), "columns": (40,),
+              "a_in": (3, 50), "b_out": (40, 3), "some": (4, 40), "bias": (40,)}  # fmt: skip
+    write_safetensors(
+        folder / "m.safetensors", {n: ("F32", rng.standard_normal(s, np.float32)) for n, s in shapes.items()}
+    )
+    return lambda: sources.open_checkpoint(folder / "m.safetensors").tensors
+
+
+def changed_rows(folder: Path) -> Sequence[Open]:
+    open_matrices = matrices(folder)
+
+    def opened() -> Iterable[Rows]:
+        m = open_matrices()
+        update = LowRank("w", m["a"], m["b"], 0.5, False, Kept())
+        turned = LowRank("w", m["a_in"], m["b_out"], 0.5, True, Kept())
+        yield LoraRows(m["base"], update)
+        yield LoraRows(m["base"], turned)
+        yield DoraRows(m["base"], update, m["rows"])
+        yield DoraColumns(m["base"], turned, m["columns"])
+        yield AddedVector(m["columns"], m["bias"], 0.3)
+        yield ReplacedRows(m["base"], [7, 3, 7, 49], m["some"])
+        yield GateRows(PromptGate(m["base"], [([1, 5], [2]), ([30], [])]), "BF16")
+
+    return each(opened)
+
+
+def laid(folder: Path) -> Sequence[Open]:
+    open_matrices = matrices(folder)
+    which = np.array([0, 0, 0, 1, 1, ZERO, SOME, 0, 1, SOME, 0, 0])
+    row = np.array([4, 5, 6, 49, 0, 0, 0, 9, 9, 0, 48, 1])
+    some = {6: [(0, 3), (1, 44)], 9: [(1, 20)]}
+
+    def opened() -> Iterable[Rows]:
+        m = open_matrices()
+        for places in (which, np.append(which, MEAN)):
+            n = len(places)
+            rows = np.resize(row, n)
+            yield laid_out(Table([m["base"], m["tuned"]], places, rows, some, places >= 0), m["base"], "F32")
+            vectors = [Column(m["columns"]), Column(m["bias"])]
+            yield laid_out(Table(vectors, places, rows % 40, {6: [(0, 3)], 9: [(1, 2)]}, places >= 0), m["bias"], "F32")
+
+    return each(opened)
+
+
+def factors(folder: Path) -> Sequence[Open]:
+    open_matrices = matrices(folder)
+
+    def opened() -> Iterable[Rows]:
+        m = open_matrices()
+        for kind in (RightRows, RightColumns, LeftRows, LeftColumns):
+            yield kind(Factors("w", m["base"], m["tuned"], Settings(4), Workshop()))
+        yield SameRows("w", [m["some"], open_matrices()["some"]], ["a", "b"])
+
+    return each(opened)
 
 
 def models(folder: Path) -> None:
@@ -70,31 +184,33 @@ def models(folder: Path) -> None:
 
 
 def merged(recipe: str) -> Kind:
-    def opened(tmp_path: Path) -> Iterable[RowSource]:
-        models(tmp_path)
-        (tmp_path / "recipe.yml").write_text(recipe)
-        found = merging.open_recipe(
-            tmp_path / "recipe.yml",
-            lambda reference: sources.open_checkpoint(tmp_path / reference),
-            open_adapter=lambda reference: merging.lora.open_adapter(tmp_path / reference),
+    def prepared(folder: Path) -> Sequence[Open]:
+        models(folder)
+        (folder / "recipe.yml").write_text(recipe)
+        return each(
+            lambda: merging.open_recipe(
+                folder / "recipe.yml",
+                lambda reference: sources.open_checkpoint(folder / reference),
+                open_adapter=lambda reference: merging.lora.open_adapter(folder / reference),
+            ).tensors.values()
         )
-        return found.tensors.values()
 
-    return opened
+    return prepared
 
 
 _OTHERS = (
     "models: [{model: b, parameters: {weight: 1, density: 0.4}}, {model: c, parameters: {weight: 0.5, density: 0.7}}]"
 )
 KINDS: dict[str, Kind] = {
-    "safetensors": lambda tmp_path: sources.open_checkpoint(PLAIN).tensors.values(),
-    "torch": lambda tmp_path: sources.open_checkpoint(DATA / "torch" / "zip_views_shared_bf16.bin").tensors.values(),
-    "old torch": lambda tmp_path: sources.open_checkpoint(
-        DATA / "torch" / "legacy_views_shared_bf16.bin"
-    ).tensors.values(),
+    "safetensors": copied("checkpoints", "mistral-spm", "hf"),
+    "torch": copied("torch", "zip_views_shared_bf16.bin"),
+    "old torch": copied("torch", "legacy_views_shared_bf16.bin"),
     "gguf": gguf,
     "transformed": transformed,
     "decoded": decoded,
+    "changed": changed_rows,
+    "laid out": laid,
+    "factors": factors,
     "linear": merged("merge_method: linear\nmodels: [{model: a, parameters: {weight: 1}}, {model: b, parameters: {weight: 2}}]"),
     "ties": merged(f"merge_method: ties\nbase_model: a\n{_OTHERS}\ndtype: bfloat16"),
     "dare": merged(f"merge_method: dare_ties\nbase_model: a\n{_OTHERS}"),
@@ -109,7 +225,85 @@ KINDS: dict[str, Kind] = {
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_any_cut_of_the_rows_has_the_bits_of_the_whole(kind: str, tmp_path: Path) -> None:
-    found = list(KINDS[kind](tmp_path))
+    found = KINDS[kind](tmp_path)
     assert found
-    for rows in found:
-        check_rows(rows)
+    for fresh in found:
+        check_rows(fresh())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_rows_need_no_byte_that_they_do_not_name(kind: str, tmp_path: Path) -> None:
+    for fresh in some(KINDS[kind](tmp_path)):
+        n_rows = matrix_shape(fresh().shape)[0]
+        for cut in {(0, 0), (0, n_rows), (n_rows // 3, n_rows - n_rows // 3), (n_rows // 2, n_rows // 2 + 1)}:
+            check_spans(fresh, cut, tmp_path)
+
+
+def some(found: Sequence[Open]) -> Sequence[Open]:
+    """Of many, those of every kind and a few more."""
+    return [fresh for n, fresh in enumerate(found) if n < 8 or n % 5 == 0] if len(found) < 60 else found[::2]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_rows_say_what_decides_their_values_whenever_they_are_asked(kind: str, tmp_path: Path) -> None:
+    by_identity: dict[str, Rows] = {}
+    for fresh in KINDS[kind](tmp_path):
+        check_identity(fresh)
+        rows = fresh()
+        other = by_identity.setdefault(digest_of(rows.identity()), rows)
+        assert same(values_of(rows), values_of(other)), f"{rows!r} and {other!r} say the same and are not"
+
+
+def test_what_is_given_back_is_all_and_nothing_that_later_rows_need(tmp_path: Path) -> None:
+    for rows in (fresh() for fresh in [*decoded(tmp_path)[::3], *transformed(tmp_path)]):
+        given: set[tuple[Path, int]] = set()
+        record = FileRecorder(given)
+        n_rows = matrix_shape(rows.shape)[0]
+        every = record.bytes_of(rows.spans(0, n_rows))
+        step = max(1, n_rows // 5)
+        for start in range(0, n_rows, step):
+            stop = min(n_rows, start + step)
+            with record:
+                rows.release(start, stop)
+            assert not given & record.bytes_of(rows.spans(stop, n_rows)), f"{rows!r}: {start}..{stop}"
+        assert given == every, f"{rows!r}"
+
+
+class FileRecorder:
+    """Notes which bytes are given back while it is in use."""
+
+    def __init__(self, given: set[tuple[Path, int]]) -> None:
+        self._given = given
+        self._was = MappedFile.release
+
+    def bytes_of(self, spans: Iterable[Span]) -> set[tuple[Path, int]]:
+        return {(s.file.path, at) for s in spans for at in range(s.offset, s.offset + s.length)}
+
+    def __enter__(self) -> None:
+        def release(file: MappedFile, offset: int, length: int) -> None:
+            self._given.update(self.bytes_of([Span(file, offset, length)]))
+
+        MappedFile.release = release  # type: ignore[method-assign]
+
+    def __exit__(self, *error: object) -> None:
+        MappedFile.release = self._was  # type: ignore[method-assign]
+
+
+def test_a_value_that_does_not_say_what_decides_it_is_refused() -> None:
+    class Odd(Rows):
+        def __init__(self, made: object) -> None:
+            self.shape, self.dtype = (1,), "F32"
+
+    with pytest.raises(TypeError, match="identity"):
+        Odd(object()).identity()
+
+
+def test_two_files_of_one_name_are_told_apart(tmp_path: Path) -> None:
+    for folder in "ab":
+        (tmp_path / folder).mkdir()
+        write_safetensors(tmp_path / folder / "m.safetensors", {"w": ("F32", np.ones((2, 4), np.float32))})
+    a, b = (sources.open_checkpoint(tmp_path / f / "m.safetensors").tensors["w"] for f in "ab")
+    first, second = StackedRows([a, a, b], (6, 4)), StackedRows([a, b, b], (6, 4))
+    assert first.identity() == second.identity()
+    assert [f.path.parent.name for f in first.files] == ["a", "a", "b"]
+    assert [f.path.parent.name for f in second.files] == ["a", "b", "b"]

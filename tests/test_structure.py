@@ -15,22 +15,25 @@ _DATA = {"rows", "errors", "metadata"}
 ALLOWED = {
     "errors": set(),
     "rows": {"errors"},
+    "threads": {"errors"},
+    "limits": set(),
     "metadata": set(),
-    "progress": set(),
     "ownership": {"errors"},
-    "quant": {*_DATA, "ownership"},
-    "sources": {*_DATA, "quant"},
+    "quant": {*_DATA, "ownership", "threads", "limits"},
+    "sources": {*_DATA, "quant", "ownership"},
+    "terminal": set(),
+    "progress": {"terminal"},
     "dequant": {"rows", "errors", "sources", "quant"},
-    "merging": {*_DATA, "sources", "quant"},
+    "merging": {*_DATA, "threads", "sources", "quant"},
     "models": {*_DATA, "sources"},
     "targets": {"metadata", "quant"},
-    "engine": {"rows", "errors", "ownership"},
+    "engine": {"rows", "errors", "ownership", "threads"},
     "check": {*_DATA, "sources", "quant"},
     "inspect": {"errors", "metadata", "sources", "dequant"},
     "conversion": {*_DATA, "sources", "dequant", "merging", "models", "quant", "targets", "engine"},
     "api": {"rows", "conversion", "engine", "progress"},
-    "commands": {"errors", "conversion", "engine", "progress", "merging", "inspect", "check"},
-    "cli": {"errors", "engine", "commands"},
+    "commands": {"errors", "conversion", "engine", "progress", "terminal", "merging", "inspect", "check"},
+    "cli": {"errors", "limits", "engine", "commands", "terminal"},
     "__main__": {"cli"},
     "__init__": {"errors", "api", "quant"},
 }
@@ -49,7 +52,7 @@ WRITERS = {
     "write_text",
     "write_bytes",
 }
-#: the one seam for writes, what only tries, and the cache that only deletes what is damaged
+#: the one seam for writes, what only tries, and the cache of kernels, which no job needs
 MAY_WRITE = {"engine/files.py", "engine/trials.py", "quant/cache.py"}
 
 

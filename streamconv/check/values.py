@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..quant.types import TYPES, TensorType
-from ..rows import Bytes, RowSource, matrix_shape
+from ..rows import Bytes, Rows, matrix_shape
 from ..sources.naming import shown
 from .finding import Finding
 from .subject import Subject
@@ -60,7 +60,7 @@ def check(subject: Subject) -> Iterator[Finding]:
                 yield from _scan(name, file.rows(info), info.type)
 
 
-def _scan(name: str, rows: RowSource, type: TensorType) -> Iterator[Finding]:
+def _scan(name: str, rows: Rows, type: TensorType) -> Iterator[Finding]:
     n_rows, n_cols = matrix_shape(rows.shape)
     step = max(1, _WINDOW_BYTES // type.row_bytes(n_cols))
     count, first = 0, (0, 0)

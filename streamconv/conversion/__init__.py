@@ -14,14 +14,17 @@ from .reports import describe, write_report
 from .requantizing import measured
 from .unfinished import status
 from .verifying import verify
+from .verifying_store import VerifiedStore, verify_store
 
 __all__ = [
     "RECIPES",
+    "Damage",
     "Fetched",
     "Options",
     "Output",
     "OutputTensor",
     "Prepared",
+    "VerifiedStore",
     "budget_of",
     "describe",
     "execute",
@@ -34,5 +37,6 @@ __all__ = [
     "prepare_adapter",
     "status",
     "verify",
+    "verify_store",
     "write_report",
 ]

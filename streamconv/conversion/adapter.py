@@ -44,8 +44,8 @@ def prepare_adapter(
 
     def planned(supply: Supply) -> tuple[Checkpoint, Prepared]:
         checkpoint = open_extraction(
-            open_source(base, options, supply),
-            open_source(tuned, options, supply),
+            open_source(base, options, supply, as_saved=True),
+            open_source(tuned, options, supply, as_saved=True),
             extraction,
             base_name=os.fspath(base),
             threads=budget.default_threads() if options.threads is None else options.threads,

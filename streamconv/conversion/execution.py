@@ -7,7 +7,6 @@ from dataclasses import replace
 
 from .. import dequant
 from ..engine import budget as budgets
-from ..engine import files
 from ..engine import job as jobs
 from ..engine import run as runs
 from ..engine.existing import look, write_renewed
@@ -75,7 +74,6 @@ def _execute(prepared: Prepared, options: Options, reporter: runs.Reporter) -> r
         return runs.run(job, budget, reporter, stop, supply)
     finally:
         job.close()
-        seal_kernels()
 
 
 class _Reading:
@@ -111,7 +109,7 @@ def _warm_up(prepared: Prepared, reporter: runs.Reporter) -> None:
         (f"{e.type.name}{' with imatrix' if e.has_weights else ''}", f"{cache.__package__}.{e.type.module}")
         for e in kinds.values() if e.needs_kernel
     }  # fmt: skip
-    decoders = [d for d in (dequant.decoder_of(i.rows) for i in prepared.items) if d is not None]
+    decoders = [d for i in prepared.items for d in dequant.decoders_of(i.rows)]
     modules = sorted({name for d in decoders for name in d.kernels})
     wanted |= {(d.encoding.split(" ")[0], f"{load.__module__}.{name}") for d in decoders for name in d.kernels}
     new = sorted(pair for pair in wanted if not cache.knows(*pair))
@@ -119,22 +117,8 @@ def _warm_up(prepared: Prepared, reporter: runs.Reporter) -> None:
         names = ", ".join(dict.fromkeys(what for what, _ in new))
         reporter.message(f"compiling kernels for {names} (once per machine)")
     for warm_up in (*(e.warm_up for e in kinds.values()), *(load(name).warm_up for name in modules)):
-        try:
-            warm_up()
-        except OSError as e:  # the cache folder is full or went away: compile in memory
-            reporter.message(f"note: compiled kernels cannot be kept ({e})")
-            cache.give_up()
-            warm_up()
+        warm_up()
     for pair in new:
         cache.learn(*pair)
-    seal_kernels()
-
-
-def seal_kernels() -> None:
-    """Vouch for the compiled kernels as they are; others than ours may be among them, such as those of a merge."""
-    from ..quant import cache
-
-    path, text = cache.seal()
-    if not path.is_file() or path.read_text() != text:
-        with suppress(StreamconvError):  # a cache that cannot be sealed is only compiled again next time
-            files.write_atomically(path, text)
+    if new and cache.not_kept():
+        reporter.message(f"note: compiled kernels serve this run only ({cache.not_kept()})")

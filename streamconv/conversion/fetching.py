@@ -38,6 +38,7 @@ def fetch(
     everything: bool = False,
     offline: bool = False,
     refresh: bool = False,
+    verify: bool = False,
     stop_after_s: float | None = None,
 ) -> Fetched:
     """Fetch what a conversion of ``source`` needs; calling it again goes on where it stopped, or does nothing.
@@ -47,11 +48,12 @@ def fetch(
     source : ``org/model[@revision]``, or one file of it
     everything : all files of the commit
     offline, refresh : see ``Options``
+    verify : make the digest of every wanted file that is here again, and fetch those anew that are damaged
 
     Raises
     ------
     NetworkError, InputMissing, NoPermission, Locked, WriteFailed : what is here is kept
-    BadInput : a digest is wrong
+    BadInput : a digest is wrong, and will stay so
     Stopped, Interrupted : asked to stop
     """
     stop = runs.StopRequest(stop_after_s)
@@ -59,16 +61,19 @@ def fetch(
     supply.listen(reporter.message)
     try:
         with stop.on_signals():
-            return _fetch(supply, source, reporter, everything, stop)
+            return _fetch(supply, source, reporter, everything, verify, stop)
     finally:
         supply.close()
 
 
-def _fetch(supply: Supply, source: str, reporter: runs.Reporter, everything: bool, stop: runs.StopRequest) -> Fetched:
+def _fetch(
+    supply: Supply, source: str, reporter: runs.Reporter, everything: bool, verify: bool, stop: runs.StopRequest
+) -> Fetched:
     from ..sources.hub import choosing
 
     ref = require_reference(source)
     model = supply.pin(ref)
+    supply.looked = lambda n, path: _end(model, stop)
     for text in model.warnings:
         reporter.message(f"note: {text}")
     side = supply.arriving(model, [] if ref.file else choosing.side_files(model))
@@ -81,6 +86,8 @@ def _fetch(supply: Supply, source: str, reporter: runs.Reporter, everything: boo
     else:
         chosen = choosing.weight_files(model, supply.named_weights(model, side))
     wanted = {**side, **supply.arriving(model, chosen)}
+    if verify:
+        _verify(supply, list(wanted.values()), reporter, model, stop)
     total = sum(model.files[name].size for name in wanted)
     missing = supply.transfer.missing_bytes(wanted.values())
     reporter.start(total, total - missing)
@@ -96,8 +103,30 @@ def _fetch(supply: Supply, source: str, reporter: runs.Reporter, everything: boo
 def _wait(supply: Supply, wanted: list[Arriving], stop: runs.StopRequest, model: HubModel) -> None:
     """Until ``wanted`` files are whole, or somebody asks to stop."""
     while not supply.transfer.wait(wanted, 0.1):
-        if not stop.wait(0):
-            continue
+        _end(model, stop)
+
+
+def _verify(
+    supply: Supply, wanted: list[Arriving], reporter: runs.Reporter, model: HubModel, stop: runs.StopRequest
+) -> None:
+    """Read what is whole of ``wanted`` again; what is damaged is whole no more."""
+    here = list({id(a.part): a for a in wanted if a.whole}.values())
+
+    def looked(n_bytes: int, path: str) -> None:
+        reporter.advance(n_bytes, path)
+        _end(model, stop)
+
+    reporter.start(sum(a.part.remote.size for a in here), 0)
+    supply.looked = looked
+    try:
+        supply.check(here, every=True)
+    finally:
+        reporter.finish()
+
+
+def _end(model: HubModel, stop: runs.StopRequest) -> None:
+    """Raise when somebody asks to stop."""
+    if stop.is_due():
         where = f"{model} is not complete; what is here is kept"
         if stop.signum:
             raise Interrupted(stop.signum, f"stopped by {signal.Signals(stop.signum).name}: {where}")

@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from .. import dequant
-from ..engine import plan as plans
 from ..errors import BadInput, UsageError
 from ..quant.encode import FLOATS, EncodedRows, Encoding
 from ..quant.types import TYPES, TensorType
-from ..rows import RowSource
+from ..rows import Rows
 from ..sources.checkpoint import Checkpoint
 from ..targets import safetensors
-from ..targets.layout import TensorInfo
+from ..targets.layout import FileLayout, TensorInfo
 from .options import Options
-from .planning import input_facts, make_plan, place
+from .planning import make_plan
 from .prepared import Output, OutputTensor, Prepared
 
 _TYPES = ("auto", "F32", "F16", "BF16")
@@ -39,24 +37,12 @@ def prepare_folder(
     BadInput : a tensor that cannot be written there
     """
     _refuse(checkpoint, output, options)
-    checkpoint = _as_saved(checkpoint)
     (wanted,) = options.types
     chosen = {name: _type(checkpoint, name, rows, wanted) for name, rows in checkpoint.tensors.items()}
     infos = [TensorInfo(name, checkpoint.tensors[name].shape, type_) for name, (type_, _) in chosen.items()]
     side = {n: data for n in checkpoint.side_names() if (data := checkpoint.side_bytes(n)) is not None}
     if checkpoint.config:  # single files merged into one have none, and an empty one would claim to be a model's
         side[kind.config] = _config(checkpoint, kind.config, wanted)
-    facts = {
-        "inputs": input_facts(checkpoint),
-        "folder": [[i.name, list(i.shape), i.type.name] for i in infos],
-        "files": {n: plans.fingerprint(data.hex()).hex() for n, data in side.items()},
-        "max_shard": options.max_shard_bytes,
-        "chunk_bytes": options.chunk_bytes,
-    }
-    fingerprint = plans.fingerprint(facts)
-    files = safetensors.layout(
-        output, infos, side, kind=kind, max_bytes=options.max_shard_bytes, job_key=fingerprint.hex()
-    )  # fmt: skip
     tensors = []
     for name, (type_, reason) in chosen.items():
         rows = checkpoint.tensors[name]
@@ -66,11 +52,14 @@ def prepare_folder(
     arch = str(
         named[0] if isinstance(named, list) and named else checkpoint.config.get("peft_type", "unknown architecture")
     )
-    plan = make_plan(
-        checkpoint, output, files, place(tensors, files, 0), fingerprint, options,
-        {"type": wanted, "architecture": arch}, folder=output,
-    )  # fmt: skip
-    outputs = [Output(output, wanted, tensors, range(len(files)))]
+
+    def lay_out(job: str) -> Sequence[FileLayout]:
+        return safetensors.layout(output, infos, side, kind=kind, max_bytes=options.max_shard_bytes, job_key=job)
+
+    plan, files = make_plan(
+        checkpoint, output, [(tensors, lay_out)], options, {"type": wanted, "architecture": arch}, folder=output
+    )
+    outputs = [Output(output, wanted, tensors, files[0])]
     return Prepared(checkpoint.path, plan, arch, outputs, {}, list(checkpoint.warnings))
 
 
@@ -99,7 +88,7 @@ def _refuse(checkpoint: Checkpoint, output: Path, options: Options) -> None:
             raise UsageError(f"{flag} has no meaning for a safetensors folder", f"Name the output {output}.gguf.")
 
 
-def _type(checkpoint: Checkpoint, name: str, rows: RowSource, wanted: str) -> tuple[TensorType, str]:
+def _type(checkpoint: Checkpoint, name: str, rows: Rows, wanted: str) -> tuple[TensorType, str]:
     """The type of a tensor and why: floats become what was asked for, everything else is copied."""
     is_float = rows.dtype in FLOATS or rows.dtype.startswith("F8_")
     if wanted != "auto" and is_float:
@@ -116,15 +105,6 @@ def _type(checkpoint: Checkpoint, name: str, rows: RowSource, wanted: str) -> tu
             f"{checkpoint.path}: tensor {name!r} of type {rows.dtype} can only be copied, and it has no bytes"
         )
     return found, "as it is"
-
-
-def _as_saved(checkpoint: Checkpoint) -> Checkpoint:
-    """Decoded tensors the way round in which a plain checkpoint has them."""
-    tensors = checkpoint.tensors.items()
-    return replace(
-        checkpoint,
-        tensors={name: rows.as_saved() if isinstance(rows, dequant.DecodedRows) else rows for name, rows in tensors},
-    )
 
 
 def _own_type(checkpoint: Checkpoint) -> str:

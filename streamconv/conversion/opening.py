@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import dequant, sources
-from ..rows import RowSource
+from ..rows import Rows
 from ..sources.checkpoint import Checkpoint
 from ..sources.hub.model import Reference, parse_reference
 from .options import Options
@@ -31,22 +31,28 @@ def hub_reference(source: str | os.PathLike[str]) -> Reference | None:
     return None if is_here or (not ref.file and path.suffix in _FILE_ENDINGS) else ref
 
 
-def open_source(source: str | os.PathLike[str], options: Options, supply: Supply | None = None) -> Checkpoint:
+def open_source(
+    source: str | os.PathLike[str], options: Options, supply: Supply | None = None, as_saved: bool = False
+) -> Checkpoint:
     """The checkpoint ``source`` names, its weights decoded where they are quantized already.
 
     Parameters
     ----------
     supply : where models of the hub come from; None: one of its own, with the usual cache
+    as_saved : decoded tensors lie the way round in which a plain checkpoint has them, which for some is another one
 
     Raises
     ------
     BadInput, InputMissing, NoPermission : see the opener of each kind
     NetworkError, Locked : a model of the hub cannot be had
     """
-    return dequant.decoded(open_stored(source, options, supply))
+    found = dequant.decoded(open_stored(source, options, supply, as_saved))
+    return dequant.as_saved(found) if as_saved else found
 
 
-def open_stored(source: str | os.PathLike[str], options: Options, supply: Supply | None = None) -> Checkpoint:
+def open_stored(
+    source: str | os.PathLike[str], options: Options, supply: Supply | None = None, as_saved: bool = False
+) -> Checkpoint:
     """The same with its tensors as they are stored; those of a merge are made and have nothing to decode."""
     path = Path(source)
     supply = supply or Supply(Path(), offline=options.offline, refresh=options.refresh)
@@ -58,7 +64,7 @@ def open_stored(source: str | os.PathLike[str], options: Options, supply: Supply
 
         return merging.open_recipe(
             path,
-            lambda reference: open_source(reference, options, supply),
+            lambda reference: open_source(reference, options, supply, as_saved),
             open_adapter=lambda reference: _open_adapter(reference, supply),
             lenient=options.lenient,
             seed=options.seed,
@@ -81,7 +87,7 @@ def _open_adapter(reference: str, supply: Supply) -> Checkpoint:
 
 def open_rows(
     source: str | os.PathLike[str], quantization_config: Mapping[str, Any] | None = None
-) -> Mapping[str, RowSource]:
+) -> Mapping[str, Rows]:
     """All tensors of ``source`` by name; each has ``shape``, ``dtype`` and ``read(start, stop)`` -> float32.
 
     ``quantization_config`` stands in for that section of config.json. A tensor whose parts are missing or contradict each other

@@ -7,21 +7,21 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from ..engine import plan as plans
+from ..engine.record import record_path
 from ..errors import UsageError
 from ..quant.base import has_codec
 from ..quant.encode import EncodedRows, Encoding
 from ..quant.types import TensorType
-from ..rows import Floats, RowSource
+from ..rows import Floats, Rows
 from ..sources.checkpoint import Checkpoint
 from ..sources.stored import FileRows
 from ..targets import gguf
-from ..targets.layout import FileLayout, TensorInfo
+from ..targets.layout import TensorInfo
 from .folder import prepare_folder
 from .opening import open_source
 from .options import Options
 from .overlap import refuse_overlap
-from .planning import input_facts, make_plan, place
+from .planning import LayOut, make_plan
 from .prepared import Output, OutputTensor, Prepared
 from .reports import check_report
 from .requantizing import notes
@@ -54,8 +54,9 @@ def prepare(source: str | os.PathLike[str], output: str | os.PathLike[str], opti
         )
 
     def planned(supply: Supply) -> tuple[Checkpoint, Prepared]:
-        checkpoint = open_source(source, options, supply)
-        return checkpoint, (prepare_folder if output.suffix != ".gguf" else _prepare_gguf)(checkpoint, output, options)
+        is_folder = output.suffix != ".gguf"
+        checkpoint = open_source(source, options, supply, as_saved=is_folder)
+        return checkpoint, (prepare_folder if is_folder else _prepare_gguf)(checkpoint, output, options)
 
     return supplied(output, options, planned)
 
@@ -78,12 +79,16 @@ def supplied(output: Path, options: Options, plan: Callable[[Supply], tuple[Chec
     try:
         checkpoint, prepared = plan(supply)
         p = prepared.plan
-        outputs = [f.path for f in p.files]
-        writes = [*outputs, options.report] if options.report else outputs
+        writes = [
+            *(f.path for f in p.files),
+            *map(record_path, p.outputs),
+            *([options.report] if options.report else []),
+        ]
+        folders = [p.job_dir, *([p.folder] if p.folder else [])]
         read = [*(f.path for f in checkpoint.inputs), *options.imatrix, *options.reads]
-        refuse_overlap(writes, p.folder, supply.roots, read)
+        refuse_overlap(writes, folders, supply.roots, read, copied=p.folder is not None)
         if options.report:
-            check_report(options.report, [p.output, *outputs], options.force)
+            check_report(options.report, p, options.force)
     except BaseException:
         supply.close()
         raise
@@ -119,7 +124,7 @@ class _Items:
         self._items: dict[int, EncodedRows] = {}
         self._weights: dict[str, Floats | None] = {}
 
-    def add(self, name: str, rows: RowSource, type_: TensorType, weights: Floats | None) -> tuple[EncodedRows, int]:
+    def add(self, name: str, rows: Rows, type_: TensorType, weights: Floats | None) -> tuple[EncodedRows, int]:
         """The item of ``rows`` and the number of its new part."""
         if type_.name != rows.dtype and not has_codec(type_.name):
             raise UsageError(f"{name}: this version cannot make {type_.name}", "Choose another type.")
@@ -133,11 +138,11 @@ class _Items:
         self._items[id(rows)] = item
         return item, len(parts) - 1
 
-    def of(self, rows: RowSource) -> EncodedRows:
+    def of(self, rows: Rows) -> EncodedRows:
         """The finished item of ``rows``."""
         return self._items[id(rows)]
 
-    def weights(self, model: TypedModel, source: str, rows: RowSource, type_: TensorType) -> Floats | None:
+    def weights(self, model: TypedModel, source: str, rows: Rows, type_: TensorType) -> Floats | None:
         """Importance weights of a tensor, None where it has none or its type does not use them."""
         if model.weights is None or type_.block_size == 1:
             return None
@@ -150,28 +155,11 @@ class _Items:
 def _prepare_gguf(checkpoint: Checkpoint, output: Path, options: Options) -> Prepared:
     models = typed_models(checkpoint, options)
     paths = [output.with_name(output.name.replace(_PLACEHOLDER, m.file_type.name)) for m in models]
-    infos = [[TensorInfo(c.name, m.tensors[c.name].shape, c.type) for c in m.choices] for m in models]
-    limits = {"max_bytes": options.split_max_bytes, "max_tensors": options.split_max_tensors}
-    facts = {
-        "inputs": input_facts(checkpoint),
-        "outputs": [gguf.facts(m.metadata, i) for m, i in zip(models, infos, strict=True)],
-        "weights": models[0].weights.digest if models[0].weights else None,
-        "compat": options.compat,
-        "chunk_bytes": options.chunk_bytes,
-        "limits": {**limits, "keep": options.keep_split},
-    }
-    fingerprint = plans.fingerprint(facts)
-    layouts = [
-        gguf.layout(
-            path,
-            m.metadata,
-            i,
-            **limits,
-            shards=_shards_of_input(checkpoint, m) if options.keep_split else None,
-            job_key=lambda metadata: metadata.string("streamconv.job", fingerprint.hex()),
+    if len(set(paths)) < len(paths):
+        raise UsageError(
+            f"--type {options.type} names one type twice: two outputs would be {paths[0]}",
+            "auto is one of the others here.",
         )
-        for path, m, i in zip(paths, models, infos, strict=True)
-    ]
     items = _Items(options)
     parts = [
         [
@@ -180,22 +168,29 @@ def _prepare_gguf(checkpoint: Checkpoint, output: Path, options: Options) -> Pre
         ]
         for m in models
     ]
-    outputs: list[Output] = []
-    files: list[FileLayout] = []
-    placements: list[plans.Placement] = []
-    for model, path, own_parts, own_files in zip(models, paths, parts, layouts, strict=True):
-        tensors = [
-            OutputTensor(c.name, items.of(model.tensors[c.name]), part, c.reason)
-            for c, part in zip(model.choices, own_parts, strict=True)
+    tensors = [
+        [
+            OutputTensor(c.name, items.of(m.tensors[c.name]), part, c.reason)
+            for c, part in zip(m.choices, own_parts, strict=True)
         ]
-        placements += place(tensors, own_files, len(files))
-        outputs.append(
-            Output(path, model.file_type.name, tensors, range(len(files), len(files) + len(own_files)))
-        )  # fmt: skip
-        files += own_files
-    plan = make_plan(checkpoint, output, files, placements, fingerprint, options, {
+        for m, own_parts in zip(models, parts, strict=True)
+    ]
+    layouts = [_gguf_layout(checkpoint, m, path, options) for m, path in zip(models, paths, strict=True)]
+    plan, files = make_plan(checkpoint, output, list(zip(tensors, layouts, strict=True)), options, {
         "type": ",".join(m.file_type.name for m in models), "architecture": models[0].arch,
-    }, parts={o.path: o.files for o in outputs})  # fmt: skip
+    }, names=paths)  # fmt: skip
+    outputs = [
+        Output(path, m.file_type.name, own_tensors, own_files)
+        for path, m, own_tensors, own_files in zip(paths, models, tensors, files, strict=True)
+    ]
     warnings = list(dict.fromkeys(text for m in models for text in m.warnings))
     warnings += [*idle_rules(models, options), *notes(outputs)]
     return Prepared(checkpoint.path, plan, models[0].arch, outputs, models[0].left_out, warnings)
+
+
+def _gguf_layout(checkpoint: Checkpoint, model: TypedModel, path: Path, options: Options) -> LayOut:
+    """How the files of one output are laid out."""
+    infos = [TensorInfo(c.name, model.tensors[c.name].shape, c.type) for c in model.choices]
+    limits = {"max_bytes": options.split_max_bytes, "max_tensors": options.split_max_tensors}
+    shards = _shards_of_input(checkpoint, model) if options.keep_split else None
+    return lambda job: gguf.layout(path, model.metadata, infos, **limits, shards=shards, job_key=job)

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import glob
 import re
 from pathlib import Path
 
 from ..errors import StreamconvError
+from ..sources.checkpoint import JOB_KEY
 from ..sources.gguf import read_gguf
 from ..sources.mapped import MappedFile
 from ..sources.safetensors import read_safetensors
 
-_KEY = "streamconv.job"
 _FINGERPRINT = re.compile(r"[0-9a-f]{64}")
 
 
@@ -19,19 +18,17 @@ class OfOutputs:
     """See ``engine.plan.Provenance``."""
 
     def job_of(self, path: Path) -> str:
-        """The fingerprint in the header of a GGUF or safetensors file; "" for every other file."""
+        """The fingerprint in the header of a GGUF or safetensors file; "" for every other file.
+
+        Our key is the last one of a GGUF file. Where others follow, another tool has copied it, as llama-quantize and
+        llama-gguf-split do, and added its own.
+        """
         try:
             if path.suffix == ".safetensors":
-                found = read_safetensors(MappedFile(path)).metadata.get(_KEY, "")
+                found = read_safetensors(MappedFile(path)).metadata.get(JOB_KEY, "")
             else:
-                found = read_gguf(path).metadata.get(_KEY, "")
+                metadata = read_gguf(path).metadata
+                found = metadata.get(JOB_KEY, "") if list(metadata.values)[-1:] == [JOB_KEY] else ""
         except StreamconvError:
             return ""
         return found if isinstance(found, str) and _FINGERPRINT.fullmatch(found) else ""
-
-    def names_of(self, output: Path) -> list[Path]:
-        """A GGUF file and its shards, of any number."""
-        if output.suffix != ".gguf":
-            return []
-        pattern = f"{glob.escape(output.stem)}-[0-9][0-9][0-9][0-9][0-9]-of-[0-9][0-9][0-9][0-9][0-9].gguf"
-        return [output, *sorted(output.parent.glob(pattern))]

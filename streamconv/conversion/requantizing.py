@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator
 from .. import dequant
 from ..engine.run import Outcome
 from ..quant.types import TYPES
+from ..rows import Rows, walk
 from .prepared import Output, OutputTensor, Prepared
 
 
@@ -18,11 +19,17 @@ def requantized(outputs: Iterable[Output]) -> Iterator[tuple[OutputTensor, str]]
         for tensor in output.tensors:
             if tensor.encoding.type.block_size == 1 or tensor.encoding.copies:
                 continue
-            decoder, stored = dequant.decoder_of(tensor.item.rows), TYPES.get(tensor.item.rows.dtype)
-            if decoder is not None:
-                yield tensor, decoder.encoding
-            elif stored is not None and stored.block_size > 1:  # of a GGUF file
-                yield tensor, stored.name
+            encoding = next(filter(None, map(_encoding, walk(tensor.item.rows))), None)
+            if encoding is not None:
+                yield tensor, encoding
+
+
+def _encoding(rows: Rows) -> str | None:
+    """What ``rows`` themselves are stored as, None for plain numbers."""
+    if isinstance(rows, dequant.DecodedRows):
+        return rows.encoding
+    stored = TYPES.get(rows.dtype)  # of a GGUF file
+    return stored.name if stored is not None and stored.block_size > 1 else None
 
 
 def notes(outputs: Iterable[Output]) -> list[str]:

@@ -5,7 +5,7 @@
                 committed(chunks)     ─► with --evict, ranges that nobody needs any more give their space back
                 settle()              ─► before the output gets its name: every digest was right
 
-Nothing here knows what a chunk is made of: which bytes it needs is what its row sources are hinted at.
+Nothing here knows what a chunk is made of: which bytes it needs is what its row sources say (``Rows.spans``).
 """
 
 from __future__ import annotations
@@ -19,17 +19,21 @@ from typing import TYPE_CHECKING
 
 from ..engine import files
 from ..engine.plan import Chunk, Plan
-from ..engine.transfer import Arriving, Settings, Transfer
+from ..engine.transfer import Arriving, Elsewhere, Settings, Transfer
 from ..engine.transfer.store import Store, writable_root
 from ..errors import WriteFailed
+from ..rows import Span
 from ..sources import folder, gguf
 from ..sources.checkpoint import Checkpoint, read_object
-from ..sources.hub.model import HubFile, HubModel, Reference
+from ..sources.hub.model import KINDS, HubFile, HubModel, Reference
 from ..sources.mapped import IoMode
 
 if TYPE_CHECKING:
+    from ..sources.hub import files as hub_files
     from ..sources.hub.client import HubClient
-    from ..sources.hub.files import Span
+
+    #: file, offset and length
+    Range = tuple[hub_files.Arriving, int, int]
 
 MIB = 1 << 20
 #: room that must stay on a disk beyond what is planned: for indexes, logs and whatever else writes there meanwhile
@@ -71,10 +75,12 @@ class Supply:
         self._told: list[str] = []
         self._tell: Tell = self._told.append
         self._came: Callable[[int, str], None] = lambda n, path: None
-        self._spans: dict[int, Sequence[Span]] = {}
+        self._spans: dict[int, Sequence[Range]] = {}
         self._weights: list[Arriving] = []
         self._asked: set[HubFile] = set()
         self._is_open = False
+        #: told of bytes of the store that are read again, and the name of the file; may raise to end it
+        self.looked: Callable[[int, str], None] = lambda n, path: None
         #: what was opened, by reference
         self.models: dict[str, HubModel] = {}
         #: files and folders of this machine that were opened
@@ -119,6 +125,7 @@ class Supply:
         model = self.pin(ref)
         wanted = self.arriving(model, [*choosing.side_files(model), *choosing.weight_files(model)])
         self.bring(wanted.values())
+        self.transfer.require_names(wanted.values())
         return self.folder(model)
 
     def pin(self, ref: Reference) -> HubModel:
@@ -151,7 +158,22 @@ class Supply:
         files_wanted = list(wanted)
         self._asked.update(files_wanted)
         commit = f"{model.commit}/{model.name}"
-        return {f.path: self.transfer.add(model.folder_name, commit, f, cached_file(f)) for f in files_wanted}
+        found = {}
+        for f in files_wanted:
+            cached = cached_file(f)
+            where = Elsewhere(cached.path, cached.is_trusted, f.kind in KINDS) if cached else None
+            found[f.path] = self.transfer.add(model.folder_name, commit, f, where)
+        # Before anybody reads them: what is damaged can still be fetched again. In a store that cannot be written nothing can
+        # be put on record either, so there that is left until something is made of them.
+        self.check([a for a in found.values() if self.transfer.can_mend(a)])
+        return found
+
+    def check(self, arriving: Iterable[Arriving], every: bool = False) -> None:
+        """See ``Transfer.check``; what is damaged is fetched again unless the network may not be asked."""
+        from ..sources.hub.resolving import is_offline
+
+        mends = not (self._offline or is_offline())
+        self.transfer.check(arriving, every=every, mends=mends, looked=lambda n, path: self.looked(n, path))
 
     def left_out(self) -> list[HubFile]:
         """What ``models`` hold beside what was asked for: the same weights in other forms, pictures, …; the largest first."""
@@ -225,13 +247,15 @@ class Supply:
         ------
         Locked, WriteFailed
         """
-        from ..sources.hub.files import recorded
-
         todo = list(chunks)
+        looked: set[int] = set()
         for chunk in todo:
-            with recorded() as spans:
-                chunk.item.prefetch(chunk.start, chunk.stop)
-            self._spans[chunk.number] = spans
+            item = chunk.item
+            # No chunk is made before all rows were looked at, so one of them is enough to keep what that takes.
+            looks = item.whole and id(item) not in looked
+            looked.add(id(item))
+            spans = (*item.spans(chunk.start, chunk.stop), *(item.everything() if looks else ()))
+            self._spans[chunk.number] = _arriving(spans)
         for chunk in sorted(todo, key=self.place):
             for arriving, offset, length in self._spans[chunk.number]:
                 arriving.claim(offset, length)
@@ -331,6 +355,14 @@ class Supply:
     def message(self, text: str) -> None:
         """Something a user should know."""
         self._tell(text)
+
+
+def _arriving(spans: Iterable[Span]) -> list[Range]:
+    """Those of ``spans`` that are in files of the hub, each once."""
+    from ..sources.hub.files import ArrivingFile
+
+    found = ((s.file.arriving, s.offset, s.length) for s in spans if isinstance(s.file, ArrivingFile))
+    return list(dict.fromkeys(found))
 
 
 def _paths(side: Mapping[str, Arriving]) -> dict[str, Path | bytes]:

@@ -11,7 +11,7 @@ from ..errors import UsageError
 from ..metadata import Metadata
 from ..quant import converter_types, filetypes, imatrix, mix
 from ..quant.types import TensorType
-from ..rows import RowSource
+from ..rows import Rows
 from ..sources.checkpoint import Checkpoint
 from .options import Options
 
@@ -33,7 +33,7 @@ class TypedModel:
     file_type: filetypes.FileType
     metadata: Metadata
     choices: Sequence[mix.Choice]
-    tensors: Mapping[str, RowSource]
+    tensors: Mapping[str, Rows]
     weights: imatrix.Imatrix | None = None
     left_out: Mapping[str, str] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ..errors import BadInput
-from ..rows import RowSource, wrapped
+from ..rows import Rows, walk
 from ..sources.checkpoint import Checkpoint
 from ..sources.naming import shown
 from .decoded_rows import DecodedRows
@@ -75,14 +75,14 @@ def decoded(
     )
 
 
-class _Tensors(Mapping[str, RowSource]):
+class _Tensors(Mapping[str, Rows]):
     """Tensors by name, some of which are refused when they are asked for."""
 
-    def __init__(self, tensors: Mapping[str, RowSource], broken: Mapping[str, BadInput]) -> None:
+    def __init__(self, tensors: Mapping[str, Rows], broken: Mapping[str, BadInput]) -> None:
         self._tensors = tensors
         self._broken = broken
 
-    def __getitem__(self, name: str) -> RowSource:
+    def __getitem__(self, name: str) -> Rows:
         if name in self._broken:
             raise self._broken[name]
         return self._tensors[name]
@@ -97,9 +97,24 @@ class _Tensors(Mapping[str, RowSource]):
         return len({**self._tensors, **self._broken})
 
 
-def decoder_of(rows: object) -> DecodedRows | None:
-    """The decoder that ``rows`` are, or are made of row by row; None for plain numbers."""
-    return next((found for found in wrapped(rows) if isinstance(found, DecodedRows)), None)
+def as_saved(checkpoint: Checkpoint) -> Checkpoint:
+    """``checkpoint``, its decoded tensors the way round in which a plain one has them."""
+    if not any(isinstance(rows, DecodedRows) for rows in checkpoint.tensors.values()):
+        return checkpoint
+    tensors = checkpoint.tensors.items()
+    return dataclasses.replace(
+        checkpoint, tensors={n: rows.as_saved() if isinstance(rows, DecodedRows) else rows for n, rows in tensors}
+    )
+
+
+def decoders_of(rows: Rows) -> list[DecodedRows]:
+    """The decoders that ``rows`` are or are made of; none for plain numbers."""
+    return [found for found in walk(rows) if isinstance(found, DecodedRows)]
+
+
+def decoder_of(rows: Rows) -> DecodedRows | None:
+    """The first of ``decoders_of``."""
+    return next(iter(decoders_of(rows)), None)
 
 
 def _drop_activations(store: Store) -> None:
@@ -126,7 +141,7 @@ def _refuse_leftovers(store: Store) -> None:
             _refuse_packed(store, name, rows)
 
 
-def _refuse_packed(store: Store, name: str, rows: RowSource) -> None:
+def _refuse_packed(store: Store, name: str, rows: Rows) -> None:
     """A weight of whole numbers is encoded, whatever is missing to decode it."""
     needed = {"U8": "quant_state" if store.scheme.method == "bitsandbytes" else "scale", "I8": "scale", "I32": "scale"}
     if rows.dtype == "I8" and store.scheme.method == "bitsandbytes":

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
-from ..rows import Bytes, Floats, matrix_shape
+from ..rows import Floats, Rows, Span, matrix_shape
 from ..sources.naming import shown
 from .kernels import load
 from .raw import Raw
@@ -16,10 +16,10 @@ TILE = 64 << 10
 _ROUND = {"F16": "round_f16", "BF16": "round_bf16"}
 
 #: a part of the encoding and a range of its bytes
-Span = tuple[Raw, int, int]
+Range = tuple[Raw, int, int]
 
 
-class DecodedRows:
+class DecodedRows(Rows):
     """Rows of a tensor that is stored encoded. A subclass decodes; the values are rounded here, once, to ``dtype``.
 
     Parameters
@@ -58,21 +58,15 @@ class DecodedRows:
         """Name of the file that holds the packed data, None when it lies in no single one."""
         return self.parts[0].file_name
 
-    def read(self, start: int, stop: int, out: Floats | None = None) -> Floats:
-        """See ``RowSource.read``.
+    def _fill(self, start: int, stop: int, out: Floats) -> None:
+        """Write rows ``start..stop`` into ``out``.
 
         Raises
         ------
         BadInput : a part holds what the encoding does not allow
         """
-        if not 0 <= start <= stop <= self.n_rows:
-            raise IndexError(f"{self!r}: rows {start}..{stop} of {self.n_rows}")
-        if out is None:
-            out = np.empty((stop - start, self.n_cols), np.float32)
-        elif out.shape != (stop - start, self.n_cols):
-            raise ValueError(f"{self!r}: out has shape {out.shape} for rows {start}..{stop}")
         if not self.n_cols:
-            return out
+            return
         step = self._step()
         for a in range(start, stop, step):
             b = min(a + step, stop)
@@ -83,29 +77,16 @@ class DecodedRows:
                 dense = np.empty(tile.shape, np.float32)
                 self._make(a, b, dense)
                 tile[...] = dense
-        return out
 
     def as_saved(self) -> DecodedRows:
         """The rows of the tensor that a plain checkpoint has in this place, where that is another one."""
         return self
 
-    def stored(self, start: int, stop: int) -> Bytes | None:
-        """None: the rows are not stored in the encoding ``dtype`` names."""
-        return None
-
-    def prefetch(self, start: int, stop: int) -> None:
-        """See ``RowSource.prefetch``."""
-        spans = list(self._spans(start, stop))
-        for part, a, b in spans:
-            part.prefetch(a, b)
-        for small in self.parts:
-            if all(part is not small for part, _, _ in spans):
-                small.prefetch(0, small.n_bytes)
-
-    def release(self, start: int, stop: int) -> None:
-        """See ``RowSource.release``."""
-        for part, a, b in self._spans(start, stop):
-            part.release(a, b)
+    def spans(self, start: int, stop: int) -> Iterator[Span]:
+        """See ``Rows.spans``."""
+        if stop > start and self.n_cols:
+            for part, a, b in self._ranges(start, stop):
+                yield from part.spans(a, b)
 
     def _make(self, start: int, stop: int, out: Floats) -> None:
         self._decode(start, stop, out)
@@ -123,12 +104,16 @@ class DecodedRows:
         """Fill ``out`` float32[stop - start, n_cols], C order, unrounded."""
         raise NotImplementedError
 
-    def _spans(self, start: int, stop: int) -> Iterable[Span]:
-        """The bytes that rows ``start..stop`` are made of; parts that are not named are small and needed by all rows."""
-        return [share(part, start, stop, self.n_rows) for part in self.parts]
+    def _ranges(self, start: int, stop: int) -> Iterable[Range]:
+        """All bytes that rows ``start..stop`` are made of; here all bytes of all parts."""
+        return map(whole, self.parts)
 
 
-def share(part: Raw, start: int, stop: int, n_rows: int) -> Span:
-    """The bytes of ``part`` that belong to rows ``start..stop`` of ``n_rows``, where it is spread evenly over them."""
-    n = max(1, n_rows)
-    return part, part.n_bytes * start // n, -(-part.n_bytes * stop // n)
+def whole(part: Raw) -> Range:
+    """All of ``part``."""
+    return part, 0, part.n_bytes
+
+
+def numbers(part: Raw, first: int, last: int) -> Range:
+    """Numbers ``first..last`` of ``part``."""
+    return part, first * part.itemsize, last * part.itemsize

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from ..rows import Floats, matrix_shape
 from ..sources.widen import widen
-from .decoded_rows import DecodedRows, Span
+from .decoded_rows import DecodedRows, Range, numbers
 from .kernels import load
 from .raw import Raw, frozen
 
@@ -93,8 +93,10 @@ class GridRows(DecodedRows):
         dtype = self._scale_type if part is self.parts[1] else None
         return part.floats(first, last, dtype).reshape(-1, self._grid.groups(self.n_cols))
 
-    def _spans(self, start: int, stop: int) -> Iterable[Span]:
-        return [(self.parts[0], start * self.n_cols, stop * self.n_cols)]
+    def _ranges(self, start: int, stop: int) -> Iterable[Range]:
+        _, first, last = self._scales(start, stop)
+        yield self.parts[0], start * self.n_cols, stop * self.n_cols
+        yield from (numbers(part, first, last) for part in self.parts[1:])
 
 
 class IntRows(GridRows):

@@ -8,7 +8,7 @@ from functools import cache as once
 import numpy as np
 
 from ..rows import Floats
-from .decoded_rows import DecodedRows, Span, share
+from .decoded_rows import DecodedRows, Range, numbers, whole
 from .kernels import load
 from .raw import Raw, frozen
 
@@ -71,15 +71,21 @@ class NibbleRows(DecodedRows):
 
     def _expand(self, first: int, last: int, out: Floats) -> None:
         """Elements ``first..last`` of the flat tensor, both even."""
-        a, b = first // self._block, -(-last // self._block)
-        n_blocks = -(-self.n_rows * self.n_cols // self._block)
-        scales = self._scales(a, min(b, n_blocks))
+        a, b = self._blocks(first, last)
+        scales = self._scales(a, b)
         packed = self._packed.bytes(first // 2, last // 2)
         load("nibbles").expand(packed, self._pairs, scales, self._block, first - a * self._block, self._precision, out)
+
+    def _blocks(self, first: int, last: int) -> tuple[int, int]:
+        """The blocks that elements ``first..last`` are in, as a range."""
+        return first // self._block, -(-min(last, self.n_rows * self.n_cols) // self._block)
 
     def _scales(self, start: int, stop: int) -> Floats:
         """Scales of blocks ``start..stop``."""
         raise NotImplementedError
 
-    def _spans(self, start: int, stop: int) -> Iterable[Span]:
-        return [share(part, start, stop, self.n_rows) for part in self.parts[:2]]
+    def _ranges(self, start: int, stop: int) -> Iterable[Range]:
+        first, last = start * self.n_cols, stop * self.n_cols
+        yield self.parts[0], first // 2, -(-last // 2)
+        yield numbers(self.parts[1], *self._blocks(first, last))
+        yield from map(whole, self.parts[2:])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from math import prod
 from typing import TypeVar
 
@@ -9,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import BadInput
-from ..rows import Bytes, Floats, RowSource, matrix_shape
+from ..rows import Bytes, Described, Floats, Rows, Span, matrix_shape
 from ..sources.mapped import MappedFile
 from ..sources.naming import shown
 from ..sources.stored import StoredRows
@@ -26,7 +27,7 @@ def frozen(array: NDArray[A]) -> NDArray[A]:
     return array
 
 
-class Raw:
+class Raw(Described):
     """A stored tensor as one run of bytes.
 
     Parameters
@@ -39,7 +40,7 @@ class Raw:
     BadInput : its rows are not bytes in the order of the file
     """
 
-    def __init__(self, rows: RowSource, name: str) -> None:
+    def __init__(self, rows: Rows, name: str) -> None:
         self.rows = rows
         self.name = name
         self.shape = rows.shape
@@ -112,12 +113,9 @@ class Raw:
         assert word is not None
         return np.frombuffer(self.bytes(0, self.n_bytes).tobytes(), word)
 
-    def prefetch(self, start: int, stop: int) -> None:
-        """These bytes will be read soon."""
-        if self._file is not None:
-            self._file.file.prefetch(self._file.offset + start, stop - start)
-
-    def release(self, start: int, stop: int) -> None:
-        """These bytes will not be read again soon."""
-        if self._file is not None:
-            self._file.file.release(self._file.offset + start, stop - start)
+    def spans(self, start: int, stop: int) -> Iterator[Span]:
+        """Where bytes ``start..stop`` lie."""
+        if self._file is None:
+            yield from self.rows.spans(start // self._row_bytes, -(-stop // self._row_bytes)) if stop > start else ()
+        elif stop > start:
+            yield Span(self._file.file, self._file.offset + start, stop - start)

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from ..errors import BadInput
-from ..rows import RowSource
+from ..rows import Rows
 from ..sources.checkpoint import Checkpoint
 from ..sources.naming import shown
 from ..sources.stored import FileRows
@@ -29,7 +29,7 @@ class Store:
     def __init__(self, checkpoint: Checkpoint, scheme: Scheme, lenient: bool = False) -> None:
         self.path = checkpoint.path
         self.scheme = scheme
-        self.tensors: Mapping[str, RowSource] = checkpoint.tensors
+        self.tensors: Mapping[str, Rows] = checkpoint.tensors
         self.warnings: list[str] = []
         self.broken: dict[str, BadInput] = {}
         self._lenient = lenient
@@ -107,9 +107,9 @@ class Store:
         """Leave a tensor out; for what the encoding stores beside the weights, such as scales of activations."""
         self._gone.add(name)
 
-    def result(self) -> dict[str, RowSource]:
+    def result(self) -> dict[str, Rows]:
         """The tensors as they appear to the rest of the program."""
-        found: dict[str, RowSource] = {}
+        found: dict[str, Rows] = {}
         for name, rows in self.tensors.items():
             if name in self._made:
                 found[self._made[name][0]] = self._made[name][1]

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import BadInput
-from ..rows import Bytes, Floats
+from ..rows import Bytes, Described, Floats
 from ..sources.widen import STORED_TYPES, widen
 from .decoded_rows import DecodedRows
 from .kernels import load
@@ -43,7 +43,7 @@ class Packing:
             kernels.unpack(stream, self.bits, self.per_word, first, levels)
 
 
-class Groups:
+class Groups(Described):
     """Which group a column is in.
 
     Parameters
@@ -159,7 +159,7 @@ class TurnedRows(StreamRows):
     """Rows of a matrix that is stored as [inputs, outputs]: GPTQ and AWQ.
 
     ``parts`` begin with the codes, the zero points and the scales [n_groups, outputs]; all of them are read whole slabs of
-    outputs at a time.
+    outputs at a time, a piece of every row that lies in the file, so that any rows need all of what does.
     """
 
     def _slab_rows(self) -> int:
@@ -194,18 +194,6 @@ class TurnedRows(StreamRows):
         scales, size = self.parts[2], self.parts[2].itemsize
         taken = frozen(scales.columns(self.n_rows * size, start * size, stop * size))
         return frozen(widened(taken, scales.dtype).T)
-
-    def prefetch(self, start: int, stop: int) -> None:
-        """The first rows ask for everything: every row is spread over the whole matrix."""
-        if start == 0:
-            for part in self.parts:
-                part.prefetch(0, part.n_bytes)
-
-    def release(self, start: int, stop: int) -> None:
-        """The last rows give everything back."""
-        if stop == self.n_rows:
-            for part in self.parts:
-                part.release(0, part.n_bytes)
 
 
 def widened(data: Bytes, dtype: str) -> Floats:

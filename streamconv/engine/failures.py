@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from ..errors import CannotCreate, NoPermission, StreamconvError, WriteFailed
+from ..errors import CannotCreate, NoPermission, StreamconvError, WriteFailed, exhausted
 
 
 class NameInTheWay(CannotCreate):
@@ -40,6 +40,9 @@ def failure(
     is_open : the file had been opened for writing, so that it is no matter of permission any more
     is_rename : a finished file was to get its name; what the disk does not fail at could not have succeeded
     """
+    ran_out = None if is_open else exhausted(e)  # of a file that is open: a failed write, whatever the reason
+    if ran_out is not None:
+        return ran_out
     reason = os.strerror(e.errno) if e.errno else str(e)
     if is_rename and e.errno == errno.EPERM:
         return CannotCreate(f"{path}: {what}: {reason}", "Another user's file in a sticky folder, or an immutable one?")

@@ -22,14 +22,17 @@ import contextlib
 import ctypes
 import errno
 import fcntl
+import hashlib
 import os
 import shutil
 import stat
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
-from ..errors import CannotCreate, NoPermission, WriteFailed
-from ..ownership import folder_fault, not_ours, open_regular
+from ..errors import CannotCreate, NoPermission, StreamconvError, WriteFailed, raise_exhausted
+from ..ownership import folder_fault, not_ours, open_regular, status_of_regular
 from . import trials
 from .failures import NameInTheWay as NameInTheWay
 from .failures import guard
@@ -37,6 +40,7 @@ from .renames import EXCHANGE, NO_REPLACE, rename_with
 
 #: mode of files that nobody else ever needs to write, whatever the umask
 PRIVATE = 0o644
+_T = TypeVar("_T")
 _ZEROS_LIMIT = 1 << 30
 _NAMING = "cannot give the finished file its name"
 _DARWIN = sys.platform == "darwin"
@@ -92,27 +96,36 @@ def make_dirs(path: Path) -> None:
             make_dir(folder, 0o777)
 
 
-def open_own(path: Path, flags: int, mode: int = PRIVATE, twin: str = "") -> int:
+def open_own(path: Path, flags: int, mode: int = PRIVATE, links: int = 1) -> int:
     """``ownership.open_regular``, also where filesystems have no owners and modes. Raises OSError, NoPermission."""
+    return _also_without_modes(path, lambda like: open_regular(path, flags, mode, links=links, like=like))
+
+
+def status_own(path: Path) -> os.stat_result:
+    """``ownership.status_of_regular``, also where filesystems have no owners and modes. Raises OSError, NoPermission."""
+    return _also_without_modes(path, lambda like: status_of_regular(path, like=like))
+
+
+def _also_without_modes(path: Path, look: Callable[[os.stat_result | None], _T]) -> _T:
     try:
-        return open_regular(path, flags, mode, twin=twin)
+        return look(None)
     except NoPermission:
         like = trials.made_in(path.parent)
         if like is None:
             raise
-        return open_regular(path, flags, mode, twin=twin, like=like)
+        return look(like)
 
 
-def open_for_writing(path: Path, *, create: bool, mode: int = 0o666, twin: str = "") -> int:
-    """A file descriptor for reading and writing; with ``create`` the file must not exist yet, and gets ``mode``.
+def open_for_writing(path: Path, *, create: bool, mode: int = 0o666, links: int = 1) -> int:
+    """A file descriptor for reading and writing; with ``create`` the file must not exist yet.
 
-    ``twin`` is that of ``ownership.open_regular``.
+    ``mode`` is that of a new file, less what the umask takes; ``links`` is how many names it may have.
 
     Errors: NoPermission where what is there is not a regular file of ours with one name; see ``ownership``.
     """
     flags = os.O_RDWR | (os.O_CREAT | os.O_EXCL if create else 0)
     with guard(path, "cannot create" if create else "cannot open"):
-        return open_own(path, flags, mode, twin)
+        return open_own(path, flags, mode, links)
 
 
 def open_or_create(path: Path) -> int:
@@ -252,13 +265,16 @@ def publish_over(part: Path, final: Path, expected: os.stat_result, aside: Path)
     """Give ``part``, a file or a folder, the name ``final``; what had it must be what ``expected`` says.
 
     Where the system can exchange names, that gets the name ``part``, and ``final`` is there at every moment; else it gets
-    ``aside`` first, a name in the folder of ``part`` that is not there.
+    ``aside`` first, a name in the folder of ``part`` that is not there. A folder takes over the mode of the old one.
 
     Raises
     ------
     CannotCreate : something else has the name; it keeps it, and ``part`` its own
     """
     with guard(final, _NAMING, is_rename=True):
+        if stat.S_ISDIR(expected.st_mode):
+            with contextlib.suppress(OSError):  # where there are no modes
+                os.chmod(part, stat.S_IMODE(expected.st_mode))
         exchanged = rename_with(EXCHANGE, part, final)
         if not exchanged:
             os.rename(final, aside)
@@ -267,18 +283,19 @@ def publish_over(part: Path, final: Path, expected: os.stat_result, aside: Path)
             stat.S_ISDIR(found.st_mode)
             or (found.st_size, found.st_mtime_ns) == (expected.st_size, expected.st_mtime_ns)
         )
-        try:
-            if same and not exchanged:
-                os.rename(part, final)
-        except OSError:
-            os.rename(aside, final)
-            raise
         if not same:
-            rename_with(EXCHANGE, part, final) if exchanged else os.rename(aside, final)
+            rename_with(EXCHANGE, part, final) if exchanged else publish_new(aside, final)
             raise CannotCreate(
                 f"{final} was replaced by something else just now, which stays as it is",
                 "Look at it; then choose another name, or run the same command again.",
             )
+    if not exchanged:
+        try:
+            publish_new(part, final)
+        except StreamconvError:
+            with contextlib.suppress(StreamconvError):
+                publish_new(aside, final)
+            raise
     sync_dir(part.parent)
     sync_dir(final.parent)
 
@@ -304,7 +321,8 @@ def link(target: Path, path: Path) -> None:
     with guard(path, "cannot create the link"):
         if path.is_symlink() and os.readlink(path) == value:
             return
-        temporary = path.with_name(path.name + ".tmp")
+        # Of a name's own, lest that of another file is taken; the same one each time, lest killed runs leave many.
+        temporary = path.with_name(f".{hashlib.blake2b(os.fsencode(path.name), digest_size=8).hexdigest()}.tmp")
         with contextlib.suppress(FileNotFoundError):
             os.unlink(temporary)
         os.symlink(value, temporary)
@@ -330,7 +348,8 @@ def write_atomically(path: Path, text: str, mode: int = 0o666) -> None:
 
     Several processes may do so at once (caches are shared): each has a temporary file of its own.
     """
-    temporary = path.with_name(f"{path.name}.{os.urandom(4).hex()}.tmp")
+    name = os.fsdecode(os.fsencode(path.name)[:242])  # of 255, with what follows
+    temporary = path.with_name(f"{name}.{os.urandom(4).hex()}.tmp")
     fd = open_for_writing(temporary, create=True, mode=mode)
     try:
         try:
@@ -343,13 +362,6 @@ def write_atomically(path: Path, text: str, mode: int = 0o666) -> None:
         with contextlib.suppress(OSError):
             os.unlink(temporary)
         raise
-
-
-def remove_tree(path: Path) -> None:
-    """Remove the folder ``path`` and what is in it."""
-    with guard(path, "cannot remove the folder"):
-        shutil.rmtree(path)
-    sync_dir(path.parent)
 
 
 def remove_if_empty(path: Path) -> None:
@@ -384,7 +396,8 @@ def read_own(path: Path, limit: int = 256 << 20) -> bytes | None:
     """The bytes of the small file ``path``; None when it is not there, is larger, cannot be read, or is not ours alone."""
     try:
         fd = open_own(path, os.O_RDONLY)
-    except (OSError, NoPermission):
+    except (OSError, NoPermission) as e:
+        raise_exhausted(e)
         return None
     try:
         found = pread_exactly(fd, limit + 1, 0, path)

@@ -29,7 +29,7 @@ from dataclasses import dataclass, replace
 from glob import escape
 from pathlib import Path
 
-from ..errors import PlanDiffers, StreamconvError, WriteFailed
+from ..errors import NoPermission, PlanDiffers, StreamconvError, WriteFailed
 from . import files
 
 _PAGE = 4096
@@ -159,8 +159,11 @@ class Journal:
         """
         if not os.path.lexists(path):
             return None
-        fd = files.open_for_writing(path, create=False, twin=_twins(path))
+        fd = files.open_for_writing(path, create=False, links=2)
         try:
+            twin = _twin(fd, path)
+            if twin is not None:
+                files.remove_file(twin)
             header = cls._newest_header(fd, path)
             if header is not None and os.fstat(fd).st_size == 2 * _PAGE + header.n_slots * _SLOT:
                 journal = cls(path, fd, header)
@@ -300,9 +303,33 @@ class Journal:
             self._fd = -1
 
 
-def _twins(path: Path) -> str:
-    """Pattern of the names that an index has before it gets its own, and beside it where a run was killed just then."""
-    return f"{escape(path.name)}.*.tmp"
+def _twin(fd: int, path: Path) -> Path | None:
+    """The temporary name that the index still has where a run was killed just when it gave it its own; see ``create``.
+
+    Raises
+    ------
+    NoPermission : it has another second name, which is none of ours
+    """
+    status = os.fstat(fd)
+    if status.st_nlink < 2:
+        return None
+    for other in path.parent.glob(f"{escape(path.name)}.*.tmp"):
+        with suppress(FileNotFoundError):  # whoever made it is just at it
+            if _same(os.lstat(other), status):
+                return other
+    if os.fstat(fd).st_nlink < 2:
+        return None
+    raise NoPermission(
+        f"{path} has {status.st_nlink} names: a hard link to it lies somewhere else",
+        "Somebody else may have put it there: look at it, and remove it or choose another name.",
+    )
+
+
+def _same(a: os.stat_result, b: os.stat_result) -> bool:
+    """Whether two names are of one file; there are filesystems whose inode numbers differ from name to name."""
+    return os.path.samestat(a, b) or (a.st_dev, a.st_nlink, a.st_size, a.st_mtime_ns, a.st_ctime_ns) == (
+        b.st_dev, b.st_nlink, b.st_size, b.st_mtime_ns, b.st_ctime_ns,
+    )  # fmt: skip
 
 
 def read_progress(path: Path) -> tuple[Header, list[Stamp]] | None:
@@ -311,13 +338,14 @@ def read_progress(path: Path) -> tuple[Header, list[Stamp]] | None:
     Raises
     ------
     PlanDiffers : it has the format of another version of streamconv
-    NoPermission : it is not a file of ours
+    NoPermission : it is a link, a pipe, or belongs to somebody else
     """
     try:
-        fd = files.open_own(path, os.O_RDONLY, twin=_twins(path))
+        fd = files.open_own(path, os.O_RDONLY, links=2)
     except OSError:
         return None
     try:
+        _twin(fd, path)
         header = Journal._newest_header(fd, path)
         if header is None or os.fstat(fd).st_size != 2 * _PAGE + header.n_slots * _SLOT:
             return None

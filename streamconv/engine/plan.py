@@ -17,28 +17,13 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any, Protocol
 
-from ..rows import Bytes, Floats, Quality
+from ..rows import Bytes, File, Floats, Json, Quality, Span
 
 #: A chunk holds at most this many output bytes and weights; both bound the work a kill can cost.
 CHUNK_BYTES = 16 << 20
 CHUNK_WEIGHTS = 16 << 20
 #: Raised whenever the same plan would give other bytes than before.
 KERNEL_ABI = 1
-
-
-class ByteSource(Protocol):
-    """A file that rows are made from."""
-
-    @property
-    def path(self) -> Path:
-        """Its name."""
-
-    @property
-    def is_pinned(self) -> bool:
-        """Whether a digest of the whole file decides its content, so that nobody else can change it unnoticed."""
-
-    def view(self, offset: int, length: int) -> Bytes:
-        """``length`` bytes from ``offset`` as uint8."""
 
 
 class Item(Protocol):
@@ -60,13 +45,6 @@ class Item(Protocol):
     def row_bytes(self) -> Sequence[int]:
         """Bytes per row of every part; none is 0."""
 
-    @property
-    def whole(self) -> bool:
-        """Whether a row depends on bytes outside its ``spans``, such as a norm of the whole tensor."""
-
-    def spans(self, start: int, stop: int) -> Iterator[tuple[ByteSource, int, int]]:
-        """Every range of a file (file, offset, length) that rows ``start..stop`` are made from."""
-
     def fill(self, start: int, stop: int, outs: Sequence[Bytes | None], scratch: Floats) -> Sequence[Quality]:
         """Make rows ``start..stop`` of the wanted parts.
 
@@ -79,6 +57,23 @@ class Item(Protocol):
         -------
         Quality : of every part
         """
+
+    @property
+    def whole(self) -> bool:
+        """Whether any row depends on ``everything``, not only on its ``spans``."""
+
+    def spans(self, start: int, stop: int) -> Iterator[Span]:
+        """Every range of every input that rows ``start..stop`` are made of, row by row."""
+
+    def everything(self) -> Iterator[Span]:
+        """Every range of every input that any of the rows depends on."""
+
+    @property
+    def files(self) -> Sequence[File]:
+        """The inputs that ``identity`` speaks of, in its order and as often."""
+
+    def identity(self) -> Json:
+        """What decides the bytes of all parts besides the bytes of the inputs."""
 
     def prefetch(self, start: int, stop: int) -> None:
         """These rows will be made soon."""
@@ -98,9 +93,6 @@ class Provenance(Protocol):
     def job_of(self, path: Path) -> str:
         """The fingerprint that the file names as that of its job; "" where it names none or is no such file."""
 
-    def names_of(self, output: Path) -> list[Path]:
-        """Files that are there under names which the output may have had before: as one file, or as shards."""
-
 
 class Unknown:
     """Provenance where files say nothing."""
@@ -108,10 +100,6 @@ class Unknown:
     def job_of(self, path: Path) -> str:
         """See ``Provenance``."""
         return ""
-
-    def names_of(self, output: Path) -> list[Path]:
-        """See ``Provenance``."""
-        return []
 
 
 @dataclass(frozen=True)

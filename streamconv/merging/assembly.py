@@ -6,11 +6,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
-import xxhash
-
 from ..metadata import Metadata, Value
-from ..rows import RowSource
+from ..rows import Rows
 from ..sources.checkpoint import Checkpoint, InputFile
+from ..sources.mapped import MappedFile
 from . import config_edit, side_files
 from .keys import naming
 from .layout import lay_out
@@ -22,20 +21,7 @@ from .references import parse_reference
 from .vocabulary import differences, plan_vocabulary
 from .vocabulary_plan import VocabularyPlan, VocabularySettings
 
-#: raised whenever the same recipe would give other weights than before
-ARITHMETIC = 2
 _NAMES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
-
-
-class RecipeFile(InputFile):
-    """The recipe as an input: what it says, the seed and the tokenizers decide the weights just as the models do.
-
-    It is read once, so it may change afterwards.
-    """
-
-    def verify_unchanged(self) -> bool:
-        """Nothing to verify."""
-        return False
 
 
 def assemble(recipe: Recipe, opener: Opener, path: Path, text: str) -> Checkpoint:
@@ -68,7 +54,7 @@ def assemble(recipe: Recipe, opener: Opener, path: Path, text: str) -> Checkpoin
         path=path,
         tensors=merge.tensors,
         config=config,
-        inputs=inputs(path, text, opener, {**checkpoints, **named}, plan is not None),
+        inputs=inputs(path, {**checkpoints, **named}),
         metadata=_metadata(donor, merge, path.stem),
         warnings=opener.warnings,
         side=side,
@@ -76,31 +62,14 @@ def assemble(recipe: Recipe, opener: Opener, path: Path, text: str) -> Checkpoin
     )
 
 
-def inputs(
-    path: Path, text: str, opener: Opener, checkpoints: Mapping[str, Checkpoint], has_vocabulary: bool
-) -> tuple[InputFile, ...]:
-    """The recipe and the files of all models, each once.
-
-    Parameters
-    ----------
-    has_vocabulary : the tokenizers of the models decide weights, too
-    """
-    digest = xxhash.xxh3_128(text.encode())
-    digest.update(f"\0{ARITHMETIC}\0{opener.options.seed}\0".encode())
-    if has_vocabulary:
-        for part in side_files.vocabulary_texts(checkpoints.values()):
-            digest.update(part)
-    files: dict[str, InputFile] = {}
-    for file in (file for each in checkpoints.values() for file in each.inputs):
-        if isinstance(file, RecipeFile):  # a stage of this recipe
-            digest.update(file.digest.encode())
-        else:
-            files[str(file.path)] = file
-    own = RecipeFile(path.name, path, len(text.encode()), digest.hexdigest(), 0, 0, 0)
-    return (own, *files.values())
+def inputs(path: Path, checkpoints: Mapping[str, Checkpoint]) -> tuple[InputFile, ...]:
+    """The recipe and the files of all models, each once."""
+    recipe = MappedFile(path)
+    files = (file for each in checkpoints.values() for file in each.inputs)
+    return tuple({file.path: file for file in (recipe.describe(recipe.size), *files)}.values())
 
 
-def state_dtype(config: config_edit.Section, tensors: Iterable[RowSource]) -> None:
+def state_dtype(config: config_edit.Section, tensors: Iterable[Rows]) -> None:
     """Say in ``config`` which type most tensors have."""
     floats = [rows.dtype for rows in tensors if rows.dtype in _NAMES]
     if floats:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..errors import BadInput
-from ..rows import RowSource, matrix_shape
+from ..rows import Rows, matrix_shape
 from .inputs import common_dtype, is_whole
 from .merged import CastRows, MergedRows, SameRows
 from .methods import METHODS, Method, Parameter, Task
@@ -52,7 +52,7 @@ class Input:
     """
 
     model: str
-    rows: RowSource
+    rows: Rows
     name: str
     rules: Rules
     is_base: bool = False
@@ -60,7 +60,7 @@ class Input:
 
 def merged_tensor(
     recipe: Recipe, name: str, inputs: Sequence[Input], shared: Rules, t: float, options: Options
-) -> RowSource | None:
+) -> Rows | None:
     """The rows of output tensor ``name``; None when it is to be left out.
 
     Parameters
@@ -107,10 +107,10 @@ def merged_tensor(
     if method.name == "passthrough" and task.each[0]["scale"] in (None, 1.0):
         return _copy(others[0], dtype, recipe.dtype)
     rows = [i.rows for i in ([base] if base else []) + others]
-    return MergedRows(name, rows, method.bind(task), dtype, recipe.dtype, merged, method.name)
+    return MergedRows(name, rows, method.bound(task), dtype, recipe.dtype, merged)
 
 
-def _copy(source: Input, dtype: str, load: str | None) -> RowSource:
+def _copy(source: Input, dtype: str, load: str | None) -> Rows:
     same = source.rows.dtype == dtype and load in (None, dtype)
     return source.rows if same else CastRows(source.rows, dtype, load)
 

@@ -8,12 +8,12 @@ import numpy as np
 import xxhash
 from numpy.typing import NDArray
 
-from ..rows import Floats
+from ..rows import Described, Floats
 from .kernels import load
 from .scratch import borrow
 
 
-class Chance:
+class Chance(Described):
     """A stream of 32-bit words.
 
     Parameters

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..rows import Floats, RowSource, matrix_shape
+from ..rows import Floats, Rows, matrix_shape
 from .kernels import load
 from .scratch import borrow
 
@@ -61,7 +61,7 @@ class Inputs:
     dtype : values are rounded to it as they are read; None: not
     """
 
-    def __init__(self, rows: Sequence[RowSource], dtype: str | None) -> None:
+    def __init__(self, rows: Sequence[Rows], dtype: str | None) -> None:
         self.rows = rows
         self.count = len(rows)
         self.n_rows, self.n_cols = matrix_shape(rows[0].shape)
@@ -92,22 +92,12 @@ class Inputs:
                 np.copyto(part.view(np.uint8), stored)
             yield tile
 
-    def prefetch(self, start: int, stop: int) -> None:
-        """These rows will be read soon."""
-        for source in self.rows:
-            source.prefetch(start, stop)
 
-    def release(self, start: int, stop: int) -> None:
-        """These rows will not be read again soon."""
-        for source in self.rows:
-            source.release(start, stop)
-
-
-def _is_words(source: RowSource) -> bool:
+def _is_words(source: Rows) -> bool:
     return source.dtype == "BF16" and source.stored(0, 0) is not None
 
 
-def _reader(source: RowSource, dtype: str | None) -> Callable[[int, int, Floats], None]:
+def _reader(source: Rows, dtype: str | None) -> Callable[[int, int, Floats], None]:
     """How to read ``source``."""
     if dtype is not None and not holds(dtype, source.dtype):
 

@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import BadInput, InputMissing
-from ..rows import RowSource
+from ..rows import Rows
 from ..sources import MappedFile, open_checkpoint
 from ..sources.checkpoint import Checkpoint, read_object
+from ..sources.side_links import refuse_foreign
 from .inputs import common_dtype
 from .layout import TEXT_SECTIONS
 from .lora_adapter import CONFIG, Adapter, Change, read_adapter
@@ -57,6 +58,7 @@ def open_adapter(folder: Path, open_tensors: Callable[[Path], Checkpoint] = open
         raise InputMissing(f"{folder} is not there", f"An adapter is a folder with {CONFIG} and {_FILES[0]}.")
     if not (folder / CONFIG).exists():
         raise InputMissing(f"{folder} has no {CONFIG}", "Give the folder that PEFT saved the adapter in.")
+    refuse_foreign(folder, CONFIG)
     config = read_object(folder / CONFIG)
     file = next((folder / name for name in _FILES if (folder / name).exists()), None)
     if file is None:
@@ -104,7 +106,7 @@ class _Application:
         self.base = base
         self.adapter = adapter
         self.kept = Kept()
-        self.tensors: dict[str, RowSource] = dict(base.tensors)
+        self.tensors: dict[str, Rows] = dict(base.tensors)
         self.warnings = [*base.warnings, *adapter.warnings]
         self._loose: dict[str, list[str]] = {}
         for name in base.tensors:
@@ -145,7 +147,7 @@ class _Application:
             f"{self.adapter.config.get('base_model_name_or_path')!r}.",
         )
 
-    def _base_rows(self, name: str) -> RowSource:
+    def _base_rows(self, name: str) -> Rows:
         """The rows of ``name``; a head that is not stored is the embedding."""
         found = self.tensors.get(name)
         if found is not None:
@@ -153,7 +155,7 @@ class _Application:
         assert self.embedding is not None
         return self.base.tensors[self.embedding]
 
-    def _save(self, target: str, tensor: str, rows: RowSource) -> None:
+    def _save(self, target: str, tensor: str, rows: Rows) -> None:
         """Take ``rows`` in place of the base's."""
         name = self._find(target, tensor)
         if name not in self.base.tensors and self.adapter.keeps_tying:
@@ -199,7 +201,7 @@ class _Application:
         if change.bias is not None:
             self._add_bias(change, update.scale)
 
-    def _part(self, change: Change, part: str) -> tuple[str, RowSource]:
+    def _part(self, change: Change, part: str) -> tuple[str, Rows]:
         found = change.parts.get(part)
         if found is None:
             have = ", ".join(sorted(name for name, _ in change.parts.values()))
@@ -208,7 +210,7 @@ class _Application:
             )
         return found
 
-    def _changed(self, change: Change, was: RowSource, update: LowRank, n_out: int) -> RowSource:
+    def _changed(self, change: Change, was: Rows, update: LowRank, n_out: int) -> Rows:
         """The changed rows, with or without lengths."""
         lengths = change.parts.get("lora_magnitude_vector")
         if lengths is None:

@@ -13,8 +13,8 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from itertools import pairwise
 from types import ModuleType
 from typing import Any
@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from ..quant import cache
-from ..rows import Bytes, Floats, RowSource, matrix_shape, stop_if_unwanted
+from ..rows import Floats, Rows, Span, matrix_shape, stop_if_unwanted
 from ..sources.widen import STORED_TYPES, widen
 from .inputs import common_dtype, round_to
 from .scratch import borrow
@@ -79,11 +79,18 @@ class LowRank:
     """
 
     name: str
-    a: RowSource
-    b: RowSource
+    a: Rows
+    b: Rows
     scale: float
     transposed: bool
-    kept: Kept
+    kept: Kept = field(compare=False)
+
+    def spans(self, start: int, stop: int) -> Iterator[Span]:
+        """What ``add`` reads to change rows ``start..stop``: a factor is needed as a whole, of the other at most their part."""
+        right, left = (self.b, self.a) if self.transposed else (self.a, self.b)
+        if stop > start:
+            yield from right.spans(0, right.shape[0])
+            yield from left.spans(0, left.shape[0]) if self.transposed else left.spans(start, stop)
 
     def add(self, start: int, rows: Floats) -> None:
         """Change ``rows`` float32[n, n_cols], C order: those from ``start`` on."""
@@ -121,10 +128,10 @@ class LowRank:
         return np.ascontiguousarray(columns.T)
 
 
-class _Changed:
+class _Changed(Rows):
     """Rows of a base that are changed and rounded to its precision; a subclass says how."""
 
-    def __init__(self, base: RowSource) -> None:
+    def __init__(self, base: Rows) -> None:
         self.base = base
         self.shape = base.shape
         self.dtype = common_dtype([base.dtype])
@@ -134,80 +141,76 @@ class _Changed:
         """Change ``rows`` float32[n, n_cols] in C order: those from ``start`` on."""
         raise NotImplementedError
 
-    def read(self, start: int, stop: int, out: Floats | None = None) -> Floats:
-        """See ``RowSource.read``."""
-        if out is None:
-            out = np.empty((stop - start, self.n_cols), np.float32)
+    def _fill(self, start: int, stop: int, out: Floats) -> None:
         step = max(1, _TILE // max(1, self.n_cols))
         for a in range(start, stop, step):
             tile = out[a - start : min(a + step, stop) - start]
             if tile.flags.c_contiguous:
-                self._fill(a, tile)
+                self._make(a, tile)
                 continue
             with borrow(*tile.shape) as dense:
-                self._fill(a, dense)
+                self._make(a, dense)
                 tile[...] = dense
-        return out
 
-    def _fill(self, start: int, rows: Floats) -> None:
+    def _make(self, start: int, rows: Floats) -> None:
         self.base.read(start, start + len(rows), rows)
         self._change(start, rows)
         round_to(self.dtype, rows)
-
-    def stored(self, start: int, stop: int) -> Bytes | None:
-        """None: the values are made, not stored."""
-        return None
-
-    def prefetch(self, start: int, stop: int) -> None:
-        """Pass the hint on."""
-        self.base.prefetch(start, stop)
-
-    def release(self, start: int, stop: int) -> None:
-        """Pass the hint on."""
-        self.base.release(start, stop)
 
 
 class LoraRows(_Changed):
     """``base`` plus a low-rank change."""
 
-    def __init__(self, base: RowSource, update: LowRank) -> None:
+    def __init__(self, base: Rows, update: LowRank) -> None:
         super().__init__(base)
         self.update = update
+
+    def spans(self, start: int, stop: int) -> Iterator[Span]:
+        """See ``Rows.spans``."""
+        yield from self.base.spans(start, stop)
+        yield from self.update.spans(start, stop)
 
     def _change(self, start: int, rows: Floats) -> None:
         self.update.add(start, rows)
 
 
-class DoraRows(LoraRows):
-    """``base`` plus a low-rank change, every row stretched to a length of its own.
+class _Stretched(LoraRows):
+    """Base of those that have a length for every row or column.
 
     Parameters
     ----------
-    lengths : float[n_rows]
+    lengths : the vector, which is read at once
     """
 
-    def __init__(self, base: RowSource, update: LowRank, lengths: RowSource) -> None:
+    def __init__(self, base: Rows, update: LowRank, lengths: Rows) -> None:
         super().__init__(base, update)
+        self._stored_lengths = lengths
         self._lengths = lengths.read(0, 1)[0]
+
+    def spans(self, start: int, stop: int) -> Iterator[Span]:
+        """See ``Rows.spans``."""
+        yield from super().spans(start, stop)
+        yield from self._stored_lengths.spans(0, 1) if stop > start else ()
+
+
+class DoraRows(_Stretched):
+    """``base`` plus a low-rank change, every row stretched to a length of its own: ``lengths`` are float[n_rows]."""
 
     def _change(self, start: int, rows: Floats) -> None:
         self.update.add(start, rows)
         _kernels().give_rows_length(self._lengths[start : start + len(rows)], rows)
 
 
-class DoraColumns(LoraRows):
-    """``base`` plus a low-rank change, every column stretched to a length of its own.
-
-    Parameters
-    ----------
-    lengths : float[n_cols]
+class DoraColumns(_Stretched):
+    """``base`` plus a low-rank change, every column stretched to a length of its own: ``lengths`` are float[n_cols].
 
     The first ``read`` measures the columns.
     """
 
-    def __init__(self, base: RowSource, update: LowRank, lengths: RowSource) -> None:
-        super().__init__(base, update)
-        self._lengths = lengths.read(0, 1)[0]
+    looks_first = True
+
+    def __init__(self, base: Rows, update: LowRank, lengths: Rows) -> None:
+        super().__init__(base, update, lengths)
         self._factors: Floats | None = None
         self._lock = threading.Lock()
 
@@ -242,7 +245,7 @@ class DoraColumns(LoraRows):
 class AddedVector(_Changed):
     """A vector plus ``scale`` times another of the same length: a bias and the bias of its adapter."""
 
-    def __init__(self, base: RowSource, added: RowSource, scale: float) -> None:
+    def __init__(self, base: Rows, added: Rows, scale: float) -> None:
         super().__init__(base)
         self.added = added
         self.scale = np.float32(scale)
@@ -259,7 +262,7 @@ class ReplacedRows(_Changed):
     indices : which rows, in the order of those of ``rows``; the last of equal ones counts
     """
 
-    def __init__(self, base: RowSource, indices: Sequence[int], rows: RowSource) -> None:
+    def __init__(self, base: Rows, indices: Sequence[int], rows: Rows) -> None:
         super().__init__(base)
         self.rows = rows
         found = {index: k for k, index in enumerate(indices)}
@@ -270,3 +273,10 @@ class ReplacedRows(_Changed):
         first, last = np.searchsorted(self._indices, (start, start + len(rows)))
         for k in range(first, last):
             rows[self._indices[k] - start] = self.rows.read(self._places[k], self._places[k] + 1)[0]
+
+    def spans(self, start: int, stop: int) -> Iterator[Span]:
+        """See ``Rows.spans``."""
+        yield from self.base.spans(start, stop)
+        first, last = np.searchsorted(self._indices, (start, stop))
+        for place in self._places[first:last]:
+            yield from self.rows.spans(place, place + 1)

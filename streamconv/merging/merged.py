@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from math import isnan
 from typing import Any
 
 import numpy as np
 
 from ..errors import BadInput
-from ..rows import Bytes, Floats, Merge, RowSource, matrix_shape, stop_if_unwanted
+from ..rows import Bytes, Floats, Merge, Rows, Span, matrix_shape, stop_if_unwanted
 from .crew import Crew
 from .inputs import Inputs, holds, round_to
 from .kernels import load as load_kernels
-from .method import Operator, Statistic
+from .method import Bound, Statistic
 from .scratch import borrow
 from .stream import Stream
 
@@ -23,34 +23,36 @@ _TILE = 64 << 10
 _WORDS = 256 << 10
 
 
-class MergedRows:
+class MergedRows(Rows):
     """One merged tensor.
 
     Parameters
     ----------
     name : of the output tensor, for messages
     inputs : row sources of one shape, in the order the operator wants
-    operator : the arithmetic
+    method : the arithmetic
     dtype : precision of the result
     load : inputs are rounded to it as they are read; None: not
     merged : what the method yields is rounded to it, and only then to ``dtype``; None: to ``dtype`` at once
-    method : what the arithmetic is called in recipes
 
     ``prepare`` looks at the whole tensor where the method needs that; ``read`` calls it if nobody did.
     """
 
+    scheme = 2
+
     def __init__(
         self,
         name: str,
-        inputs: Sequence[RowSource],
-        operator: Operator,
+        inputs: Sequence[Rows],
+        method: Bound,
         dtype: str,
         load: str | None = None,
         merged: str | None = None,
-        method: str = "",
     ) -> None:
+        operator = method.operator
         self.name = name
-        self.how = Merge(method, len(inputs), operator.needs_statistic)
+        self.looks_first = operator.needs_statistic
+        self.how = Merge(method.method, len(inputs), self.looks_first)
         self.shape = inputs[0].shape
         self.dtype = dtype
         self.operator = operator
@@ -95,15 +97,12 @@ class MergedRows:
                     self._crew = None
                 crew.dismiss(reason)
 
-    def read(self, start: int, stop: int, out: Floats | None = None) -> Floats:
-        """See ``RowSource.read``; values are rounded to ``dtype``."""
+    def _fill(self, start: int, stop: int, out: Floats) -> None:
+        """Write rows ``start..stop`` into ``out``, rounded to ``dtype``."""
         self.prepare()
-        if out is None:
-            out = np.empty((stop - start, self._n_cols), np.float32)
         for a in range(start, stop, self._step):
             b = min(a + self._step, stop)
             self._tile(a, b, out[a - start : b - start])
-        return out
 
     def make(self, start: int, stop: int, out: Bytes) -> float:
         """The rows of a tensor of type BF16 as its bytes, uint8[stop - start, 2 * n_cols]; their largest magnitude or NaN."""
@@ -135,30 +134,18 @@ class MergedRows:
         for dtype in self._steps:
             round_to(dtype, rows)
 
-    def stored(self, start: int, stop: int) -> Bytes | None:
-        """None: the values are made, not stored."""
-        return None
 
-    def prefetch(self, start: int, stop: int) -> None:
-        """Pass the hint on to all inputs."""
-        self.inputs.prefetch(start, stop)
-
-    def release(self, start: int, stop: int) -> None:
-        """Pass the hint on to all inputs."""
-        self.inputs.release(start, stop)
-
-
-class CastRows:
+class CastRows(Rows):
     """A tensor in another precision: rounded to ``load`` and then to ``dtype``."""
 
-    def __init__(self, inner: RowSource, dtype: str, load: str | None = None) -> None:
+    def __init__(self, inner: Rows, dtype: str, load: str | None = None) -> None:
         self.inner = inner
         self.shape = inner.shape
         self.dtype = dtype
         self._steps = [to for to in (load, dtype) if to is not None and not holds(to, inner.dtype)]
 
     def read(self, start: int, stop: int, out: Floats | None = None) -> Floats:
-        """See ``RowSource.read``."""
+        """See ``Rows.read``."""
         rows = self.inner.read(start, stop, out)
         if self._steps:
             dense = np.ascontiguousarray(rows)
@@ -172,28 +159,21 @@ class CastRows:
         """The stored bytes where they are in this precision already."""
         return self.inner.stored(start, stop) if self.inner.dtype == self.dtype and not self._steps else None
 
-    def prefetch(self, start: int, stop: int) -> None:
-        """Pass the hint on."""
-        self.inner.prefetch(start, stop)
 
-    def release(self, start: int, stop: int) -> None:
-        """Pass the hint on."""
-        self.inner.release(start, stop)
-
-
-class SameRows:
+class SameRows(Rows):
     """A tensor of integers, which all inputs must hold alike; it is copied.
 
     ``prepare`` compares the inputs.
     """
 
-    def __init__(self, name: str, inputs: Sequence[RowSource], models: Sequence[str]) -> None:
+    def __init__(self, name: str, inputs: Sequence[Rows], models: Sequence[str]) -> None:
         self.name = name
         self.inputs = inputs
         self.shape = inputs[0].shape
         self.dtype = inputs[0].dtype
         self._models = models
-        self._checked = len(inputs) < 2
+        self.looks_first = len(inputs) > 1
+        self._checked = not self.looks_first
         self._lock = threading.Lock()
 
     def prepare(self) -> None:
@@ -226,7 +206,7 @@ class SameRows:
         return self.inputs[i].read(start, stop) if stored is None else stored
 
     def read(self, start: int, stop: int, out: Floats | None = None) -> Floats:
-        """See ``RowSource.read``."""
+        """See ``Rows.read``."""
         self.prepare()
         return self.inputs[0].read(start, stop, out)
 
@@ -236,10 +216,6 @@ class SameRows:
             self.prepare()
         return self.inputs[0].stored(start, stop)
 
-    def prefetch(self, start: int, stop: int) -> None:
-        """Pass the hint on."""
-        self.inputs[0].prefetch(start, stop)
-
-    def release(self, start: int, stop: int) -> None:
-        """Pass the hint on."""
-        self.inputs[0].release(start, stop)
+    def spans(self, start: int, stop: int) -> Iterator[Span]:
+        """See ``Rows.spans``."""
+        yield from self.inputs[0].spans(start, stop)

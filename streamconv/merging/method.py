@@ -61,7 +61,7 @@ class Task:
     n_rows: int
     n_cols: int
     n_dims: int
-    models: Sequence[str]
+    models: Sequence[str] = field(compare=False)
     has_base: bool
     shared: Mapping[str, Any] = field(default_factory=dict)
     each: Sequence[Mapping[str, Any]] = ()
@@ -119,6 +119,15 @@ class Local:
 
 
 @dataclass(frozen=True)
+class Bound:
+    """A method with the parameters of one tensor, which decide all that its operator does."""
+
+    method: str
+    task: Task
+    operator: Operator = field(compare=False)
+
+
+@dataclass(frozen=True)
 class Method:
     """One merge method.
 
@@ -144,3 +153,7 @@ class Method:
     least: int = 1
     most: int | None = None
     alone: Literal["copy", "base", "merge"] = "merge"
+
+    def bound(self, task: Task) -> Bound:
+        """The method for one tensor; BadInput when its parameters make no sense."""
+        return Bound(self.name, task, self.bind(task))

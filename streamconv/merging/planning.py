@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from ..errors import BadInput, UsageError
-from ..rows import RowSource
+from ..rows import Rows
 from ..sources.checkpoint import Checkpoint
 from .binding import Input, Options, Rules, merged_tensor
 from .keys import naming
@@ -48,7 +48,7 @@ class Merge:
     restacked : the recipe names layers, so their number and order may have changed
     """
 
-    tensors: dict[str, RowSource] = field(default_factory=dict)
+    tensors: dict[str, Rows] = field(default_factory=dict)
     layers: dict[str, list[SourceLayer]] = field(default_factory=dict)
     restacked: bool = False
     warnings: list[str] = field(default_factory=list)

@@ -66,11 +66,6 @@ def has_tokenizer(checkpoint: Checkpoint) -> bool:
     return bool(_matching(checkpoint, _VOCABULARIES))
 
 
-def vocabulary_texts(models: Iterable[Checkpoint]) -> list[bytes]:
-    """All that decides how rows of the vocabularies are matched."""
-    return [m.side_bytes(name) or b"" for m in models for name in _matching(m, _TOKENIZER)]
-
-
 def config_text(config: Mapping[str, Any]) -> bytes:
     """config.json in the usual form, keys in their order."""
     return (json.dumps(config, indent=2, ensure_ascii=False) + "\n").encode()

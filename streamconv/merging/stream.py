@@ -120,4 +120,5 @@ class Stream:
         group, inside = divmod(at, _AHEAD)
         ahead = wanted[(group + 1) * _AHEAD : (group + 2) * _AHEAD] if inside == 0 else ()
         if len(ahead) and ahead[-1] - ahead[0] == len(ahead) - 1:
-            self.inputs.prefetch(ahead[0] * self.tile_rows, min((ahead[-1] + 1) * self.tile_rows, self.n_rows))
+            for source in self.inputs.rows:
+                source.prefetch(ahead[0] * self.tile_rows, min((ahead[-1] + 1) * self.tile_rows, self.n_rows))

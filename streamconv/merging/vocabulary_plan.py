@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from ..rows import RowSource
+from ..rows import Rows
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ class VocabularyPlan(Protocol):
     def warnings(self) -> Sequence[str]:
         """What the user should know."""
 
-    def embed(self, rows: Mapping[str, RowSource], name: str) -> dict[str, RowSource]:
+    def embed(self, rows: Mapping[str, Rows], name: str) -> dict[str, Rows]:
         """The same tensor of every model, laid out for the merged vocabulary.
 
         Called only when ``size`` is not None, for every tensor whose first axis is the vocabulary (embedding, head, and

@@ -12,7 +12,7 @@ from math import prod
 
 from ..errors import BadInput
 from ..metadata import Metadata
-from ..rows import RowSource
+from ..rows import Rows
 from ..sources.checkpoint import Checkpoint
 from .config import Config, normalise
 from .family import Family
@@ -41,7 +41,7 @@ class Model:
 
     arch: str
     metadata: Metadata
-    tensors: Mapping[str, RowSource]
+    tensors: Mapping[str, Rows]
     n_layers: int
     n_heads: int
     n_kv_heads: int
@@ -94,9 +94,9 @@ def build(
     )  # fmt: skip
 
 
-def _named(checkpoint: Checkpoint, family: Family, config: Config, left_out: dict[str, str]) -> dict[str, RowSource]:
+def _named(checkpoint: Checkpoint, family: Family, config: Config, left_out: dict[str, str]) -> dict[str, Rows]:
     """GGUF name -> transformed rows, made tensors first, then in source order."""
-    found: dict[str, RowSource] = {}
+    found: dict[str, Rows] = {}
     for name, values in family.extra_tensors(config).items():
         found[name] = Constant(values)
     for source_name, rows in checkpoint.tensors.items():
@@ -123,7 +123,7 @@ def _named(checkpoint: Checkpoint, family: Family, config: Config, left_out: dic
 
 
 def _check_shape(
-    checkpoint: Checkpoint, source_name: str, rows: RowSource, name: str, family: Family, config: Config
+    checkpoint: Checkpoint, source_name: str, rows: Rows, name: str, family: Family, config: Config
 ) -> None:
     expected = family.shapes.get(stem_of(name))
     if expected is None:
@@ -147,7 +147,7 @@ def _check_shape(
         )
 
 
-def _check_complete(checkpoint: Checkpoint, family: Family, found: Mapping[str, RowSource], config: Config) -> None:
+def _check_complete(checkpoint: Checkpoint, family: Family, found: Mapping[str, Rows], config: Config) -> None:
     missing = [name for name in family.needed_weights(config.n_layers) if name not in found]
     if missing:
         more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
@@ -160,7 +160,7 @@ def _check_complete(checkpoint: Checkpoint, family: Family, found: Mapping[str, 
         raise BadInput(f"{checkpoint.path}: {beyond[0]} lies beyond the {config.n_layers} layers of config.json")
 
 
-def _fit_vocabulary(tensors: dict[str, RowSource], n_tokens: int, n_rows: int, family: Family) -> None:
+def _fit_vocabulary(tensors: dict[str, Rows], n_tokens: int, n_rows: int, family: Family) -> None:
     """Make embedding and token list agree, since loaders refuse a difference."""
     if n_rows < n_tokens:
         raise BadInput(

@@ -12,14 +12,14 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Any
 
-from ..rows import Floats, RowSource
+from ..rows import Floats, Rows
 from .config import Config
 from .keys import BASE, Key
 from .names import LLAMA_NAMES, stem_of
 from .tokenizers import TokenizerRule
 
 #: (stored rows, configuration) -> rows of the output
-Transform = Callable[[RowSource, Config], RowSource]
+Transform = Callable[[Rows, Config], Rows]
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from typing import Any
 
 from ..errors import BadInput, InputMissing
 from ..metadata import Metadata
-from ..rows import RowSource, matrix_shape
+from ..rows import Rows, matrix_shape
 from ..sources.checkpoint import Checkpoint
 from .build import Model
 from .config import Config, architecture, text_section
@@ -64,7 +64,7 @@ def build_projector(checkpoint: Checkpoint, *, model_name: str | None = None) ->
     if name != "Gemma3ForConditionalGeneration" or not isinstance(vision_config, Mapping):
         raise BadInput(f"{checkpoint.folder / 'config.json'}: {name!r} has no vision projector that can be written")
     vision = Config({**_VISION_DEFAULTS, **vision_config}, {}, {})
-    tensors: dict[str, RowSource] = {}
+    tensors: dict[str, Rows] = {}
     left_out: dict[str, str] = {}
     for source_name, rows in checkpoint.tensors.items():
         plain = _plain(source_name)
@@ -110,6 +110,8 @@ def _keys(m: Metadata, vision: Config, checkpoint: Checkpoint) -> None:
     m.string("clip.projector_type", "gemma3")
     m.f32("clip.vision.attention.layer_norm_epsilon", vision.real("layer_norm_eps"))
     m.boolean("clip.use_gelu", True)
+    if not vision.integer("patch_size"):
+        raise BadInput(f"{checkpoint.folder / 'config.json'}: the vision tower's patch_size is 0")
     side = vision.integer("image_size") // vision.integer("patch_size")
     tokens = checkpoint.config.get("mm_tokens_per_image", 256)
     scale = side // math.isqrt(tokens) if isinstance(tokens, int) and tokens > 0 else 4

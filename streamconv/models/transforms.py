@@ -2,27 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 
-from ..rows import Bytes, Floats, Made, RowSource, matrix_shape
+from ..rows import Bytes, Floats, Rows, Span, matrix_shape
 
 
-class Wrapped:
+class Wrapped(Rows):
     """Base of transforms that keep row boundaries; rows pass through unchanged unless overridden."""
 
-    def __init__(self, inner: RowSource, shape: tuple[int, ...] | None = None) -> None:
+    def __init__(self, inner: Rows, shape: tuple[int, ...] | None = None) -> None:
         self.inner = inner
-        self._shape = inner.shape if shape is None else shape
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Logical shape."""
-        return self._shape
-
-    @property
-    def dtype(self) -> str:
-        """Precision of the values."""
-        return self.inner.dtype
+        self.shape = inner.shape if shape is None else shape
+        self.dtype = inner.dtype
 
     def read(self, start: int, stop: int, out: Floats | None = None) -> Floats:
         """Rows ``start..stop`` as float32."""
@@ -32,19 +25,11 @@ class Wrapped:
         """The stored bytes of the rows, where they are unchanged."""
         return self.inner.stored(start, stop)
 
-    def prefetch(self, start: int, stop: int) -> None:
-        """Pass the hint on."""
-        self.inner.prefetch(start, stop)
-
-    def release(self, start: int, stop: int) -> None:
-        """Pass the hint on."""
-        self.inner.release(start, stop)
-
 
 class FirstRows(Wrapped):
     """The first ``n_rows`` rows of a matrix."""
 
-    def __init__(self, inner: RowSource, n_rows: int) -> None:
+    def __init__(self, inner: Rows, n_rows: int) -> None:
         super().__init__(inner, (n_rows, *inner.shape[1:]))
 
 
@@ -76,7 +61,7 @@ class Interleaved(Wrapped):
     Source: the weight permutation of the Llama conversion in transformers, undone; GGUF rope type NORM.
     """
 
-    def __init__(self, inner: RowSource, n_heads: int) -> None:
+    def __init__(self, inner: Rows, n_heads: int) -> None:
         super().__init__(inner)
         n_rows, n_cols = matrix_shape(inner.shape)
         self._vector = len(inner.shape) == 1
@@ -90,15 +75,17 @@ class Interleaved(Wrapped):
         head, inside = np.divmod(np.arange(start, stop), self._head)
         return np.asarray(head * self._head + inside % 2 * (self._head // 2) + inside // 2)
 
-    def read(self, start: int, stop: int, out: Floats | None = None) -> Floats:
-        """Rows ``start..stop`` in the new order."""
-        n_cols = matrix_shape(self.shape)[1]
-        if out is None:
-            out = np.empty((stop - start, n_cols), np.float32)
+    read = Rows.read
+
+    def _fill(self, start: int, stop: int, out: Floats) -> None:
         if self._vector:
-            out[...] = self.inner.read(start, stop)[:, self._order(0, n_cols)]
-            return out
-        # Within a head the even outputs are one run of source rows and the odd ones another.
+            out[...] = self.inner.read(start, stop)[:, self._order(0, out.shape[1])]
+            return
+        for source, count, first, end in self._runs(start, stop):
+            self.inner.read(source, source + count, out[first - start : end - start : 2])
+
+    def _runs(self, start: int, stop: int) -> Iterator[tuple[int, int, int, int]]:
+        """Runs of source rows, and every other row of which range they become: in a head the even ones, and the odd ones."""
         at = start
         while at < stop:
             base = at - at % self._head
@@ -106,39 +93,30 @@ class Interleaved(Wrapped):
             for parity in (0, 1):
                 first = at + (at - base + parity) % 2
                 if first < end:
-                    source = base + parity * (self._head // 2) + (first - base) // 2
-                    count = (end - first + 1) // 2
-                    self.inner.read(source, source + count, out[first - start : end - start : 2])
+                    yield base + parity * (self._head // 2) + (first - base) // 2, (end - first + 1) // 2, first, end
             at = end
-        return out
 
     def stored(self, start: int, stop: int) -> Bytes | None:
         """The stored bytes of the rows in the new order."""
         if self._vector:
             return None
-        span = self._span(start, stop)
-        raw = self.inner.stored(*span)
-        return None if raw is None else raw[self._order(start, stop) - span[0]]
+        first = start - start % self._head  # whole heads
+        raw = self.inner.stored(first, -(-stop // self._head) * self._head)
+        return None if raw is None else raw[self._order(start, stop) - first]
 
-    def _span(self, start: int, stop: int) -> tuple[int, int]:
-        """Whole heads that hold the sources of rows ``start..stop``."""
+    def spans(self, start: int, stop: int) -> Iterator[Span]:
+        """See ``Rows.spans``: whole heads as they lie, and of others the runs."""
         if self._vector:
-            return start, stop
-        return start - start % self._head, -(-stop // self._head) * self._head
-
-    def prefetch(self, start: int, stop: int) -> None:
-        """Pass the hint on for the whole heads."""
-        self.inner.prefetch(*self._span(start, stop))
-
-    def release(self, start: int, stop: int) -> None:
-        """Pass the hint on for the whole heads that end before ``stop``."""
-        first, last = self._span(start, stop)
-        if not self._vector:
-            last = max(first, stop - stop % self._head)
-        self.inner.release(first, last)
+            yield from self.inner.spans(start, stop)
+            return
+        first = min(stop, -(-start // self._head) * self._head)
+        last = max(first, stop - stop % self._head)
+        ranges = [(source, source + n) for a, b in ((start, first), (last, stop)) for source, n, *_ in self._runs(a, b)]
+        for a, b in [*ranges, (first, last)]:
+            yield from self.inner.spans(a, b)
 
 
-class Constant(Made):
+class Constant(Rows):
     """A small tensor made while planning; ``values`` is float32 of any shape."""
 
     def __init__(self, values: Floats) -> None:
@@ -146,12 +124,8 @@ class Constant(Made):
         self.shape: tuple[int, ...] = values.shape
         self.dtype = "F32"
 
-    def read(self, start: int, stop: int, out: Floats | None = None) -> Floats:
-        """Rows ``start..stop``."""
-        if out is None:
-            return np.array(self._rows[start:stop])
+    def _fill(self, start: int, stop: int, out: Floats) -> None:
         out[...] = self._rows[start:stop]
-        return out
 
     def stored(self, start: int, stop: int) -> Bytes | None:
         """The rows' bytes."""

@@ -1,72 +1,96 @@
-"""Where compiled kernels are kept, and why a damaged one is never run.
+"""Where compiled kernels are kept, and why neither a damaged one nor somebody else's is ever run.
 
-numba's own cache trusts what it finds: a file cut by a power failure or a flipped bit becomes a crash or, worse, wrong bytes.
-So the folder is ours (one per version, so that upgrades do not share it) and carries a seal: a list of digests, written
-after kernels were compiled. A file that does not match is deleted before numba looks, and compiled again. And numba
-compares only the file of a kernel with what was compiled, but helpers of other files disappear into it: ``cache_stamp``
-compares them all.
+A kept kernel is code, so whoever can write the folder decides what we run. Nothing is read from or written to a folder that
+others can write or exchange, nor one with a relative name, which would mean another folder wherever we are started: without a
+folder of our own, kernels are compiled for this process alone. The folder is one per version, below what the user names:
+nothing beside it is looked at, and of what is in it only what ``save`` made is read. Nothing is ever deleted; ``save`` replaces
+what it wrote under the same name, which tells source trees and processors apart.
 
-Where the folder cannot be written, a private temporary one serves this process.
+A file cut by a power failure or a flipped bit becomes a crash or, worse, wrong bytes. So each begins with a digest of its
+contents and of all that they were made from; a file that does not match is compiled again and replaced.
 """
 
 from __future__ import annotations
 
-import atexit
-import json
 import os
 import platform
-import shutil
 import sys
-import tempfile
-import time
 from contextlib import suppress
 from functools import cache as once
 from importlib import import_module
+from importlib.abc import MetaPathFinder
+from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
-from types import ModuleType
+from types import CodeType, ModuleType
 
 import xxhash
 
-#: A file that was written after the seal, and less than this ago, may belong to a process that is compiling right now.
-_GRACE_S = 600
-_SEAL = "seal.json"
+from ..errors import NoPermission
+from ..limits import require_room_for_kernels
+from ..ownership import open_regular, path_fault
 
-_folder: Path | None = None
+#: changes with what is in the files and with their names
+_FORMAT = b"streamconv kernel 1\n"
+_HEAD = len(_FORMAT) + 16
+
 #: what was compiled for, and from which sources; see ``knows``
-_known: dict[str, str] = {}
-
-
-def folder() -> Path:
-    """The cache folder of this process, checked and announced to numba on the first call (before numba is imported)."""
-    global _folder
-    if _folder is None:
-        _folder = _choose()
-        _drop_damaged(_folder)
-        os.environ["NUMBA_CACHE_DIR"] = str(_folder)
-        os.environ["NUMBA_CACHE_LOCATOR_CLASSES"] = f"{__package__}.cache_stamp.Locator"
-    return _folder
+_known: set[tuple[str, str, str]] = set()
+#: why the first file that could not be written was not
+_failure = ""
 
 
 @once
 def compiled(module: str) -> ModuleType:
-    """The module of kernels of that full name. The first one brings numba along, whose cache is then in its place."""
-    folder()
+    """The module of kernels of that full name. The first one brings numba along.
+
+    MemoryError where there is not enough memory to compile it.
+    """
+    require_room_for_kernels()
+    if "numba" not in sys.modules:
+        sys.meta_path.insert(0, _NumbaSettings())
     return import_module(module)
 
 
-def _choose() -> Path:
+def folder() -> Path | None:
+    """Where this process keeps kernels; made on the first call. None where no folder can be trusted, see ``not_kept``."""
+    return _place()[0]
+
+
+def not_kept() -> str:
+    """Why what is compiled now is not there for later processes, "" if it is."""
+    return _place()[1] or _failure
+
+
+@once
+def _place() -> tuple[Path | None, str]:
     given = os.environ.get("NUMBA_CACHE_DIR")
-    base = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
-    wanted = Path(given) if given else Path(base) / "streamconv" / f"kernels-{_version()}"
-    with suppress(OSError):
-        wanted.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=wanted):
-            return wanted
-    private = Path(tempfile.mkdtemp(prefix="streamconv-kernels-"))
-    atexit.register(shutil.rmtree, private, ignore_errors=True)
-    return private
+    base = Path(given or os.path.join(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "streamconv"))
+    wanted = base / f"kernels-{_version()}"
+    try:
+        fault = _fault(wanted)
+    except OSError as e:
+        fault = f"{e.filename or wanted}: {e.strerror or e}"
+    return (None, fault) if fault else (Path(os.path.realpath(wanted)), "")
+
+
+def _fault(wanted: Path) -> str:
+    """Why ``wanted`` cannot be used, "" if it can; it is then there. Nothing is made where others could exchange it."""
+    if not wanted.is_absolute():
+        return f"{wanted} is not an absolute path"
+    missing = []
+    for there in (wanted, *wanted.parents):
+        if os.path.lexists(there):
+            break
+        missing.append(there)
+    fault = path_fault(there, shared=bool(missing))
+    if fault:
+        return fault
+    for path in reversed(missing):
+        with suppress(FileExistsError):  # another process has just made it
+            os.mkdir(path, 0o755)
+    return f"{wanted} is a symbolic link" if wanted.is_symlink() else path_fault(wanted)
 
 
 def _version() -> str:
@@ -77,71 +101,93 @@ def _version() -> str:
     return f"{own}-{platform.machine()}-py{platform.python_version()}-numba{version('numba')}"
 
 
-def _files(where: Path) -> list[Path]:
-    return [p for p in where.rglob("*.nb?") if p.is_file()]
+def name_of(label: str, *facts: object) -> str:
+    """The name of the file for what has these ``facts``; ``label`` is for people who look into the folder."""
+    return f"{label[:100]}-{xxhash.xxh3_128_hexdigest(repr(facts).encode())}.kernel"
 
 
-def _digest(path: Path) -> str:
-    facts = path.stat()
-    return _digest_of(path, facts.st_mtime_ns, facts.st_size)
-
-
-@once
-def _digest_of(path: Path, mtime_ns: int, size: int) -> str:
-    return str(xxhash.xxh3_128_hexdigest(path.read_bytes()))
-
-
-def _drop_damaged(where: Path) -> None:
-    """Delete files that differ from the seal, and old ones that were never sealed; take over what the seal knows."""
+def load(name: str, made_from: str) -> bytes | None:
+    """What ``save`` kept as ``name``; None if it is not there, damaged, or was made from something else."""
+    where = folder()
+    if where is None:
+        return None
     try:
-        sealed = json.loads((where / _SEAL).read_text())
-        digests, known = dict(sealed["digests"]), dict(sealed["known"])
-        sealed_at = (where / _SEAL).stat().st_mtime
-    except (OSError, ValueError, TypeError, KeyError):
-        digests, known, sealed_at = {}, {}, 0.0
-    with suppress(OSError):
-        for path in _files(where):
-            written = path.stat().st_mtime
-            fresh = written > sealed_at and time.time() - written < _GRACE_S
-            if not fresh and _digest(path) != digests.get(str(path.relative_to(where))):
-                path.unlink()
-                known = {}
-    _known.update(known)
+        with open(open_regular(where / name, os.O_RDONLY), "rb") as file:
+            data = b"" if os.fstat(file.fileno()).st_mode & 0o022 else file.read()
+    except (OSError, NoPermission):
+        return None
+    content = data[_HEAD:]
+    return content if data[:_HEAD] == _head(content, made_from) else None
 
 
-def _stamp(module: str) -> str:
-    from .cache_stamp import stamp
+def save(name: str, made_from: str, content: bytes) -> None:
+    """Keep ``content`` as ``name`` for later processes, if that is possible; replaces what is there, as a whole."""
+    global _failure
+    where = folder()
+    if where is None or _failure:
+        return
+    temporary = where / f".{os.urandom(8).hex()}.tmp"
+    try:
+        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+        try:
+            with open(fd, "wb") as file:
+                file.write(_head(content, made_from) + content)
+            os.replace(temporary, where / name)
+        except BaseException:
+            with suppress(OSError):
+                os.unlink(temporary)
+            raise
+    except OSError as e:  # it only costs compiling again
+        _failure = f"{where}: {e.strerror or e}"
 
-    origin = find_spec(module)
-    return stamp(Path(origin.origin)) if origin is not None and origin.origin else ""
+
+def _head(content: bytes, made_from: str) -> bytes:
+    digest = xxhash.xxh3_128(f"{len(made_from)} {made_from}".encode())
+    digest.update(content)
+    return _FORMAT + digest.digest()
 
 
 def knows(what: str, module: str) -> bool:
     """Whether the kernels of ``module`` (its full name) were compiled for ``what`` from the sources as they are."""
-    folder()
-    return _known.get(f"{what}: {module}") == _stamp(module)
+    source, stamp = _source(module)
+    return (what, source, stamp) in _known or load(name_of(what, source), stamp) is not None
 
 
 def learn(what: str, module: str) -> None:
-    """From now on ``knows`` it; ``seal`` keeps that for other processes."""
-    _known[f"{what}: {module}"] = _stamp(module)
+    """From now on ``knows`` it, in later processes, too."""
+    source, stamp = _source(module)
+    _known.add((what, source, stamp))
+    save(name_of(what, source), stamp, b"")
 
 
-def give_up() -> None:
-    """Keep nothing on disk from here on; for a folder that turned out to be unusable while compiling."""
-    for name, module in list(sys.modules.items()):
-        if name.partition(".")[0] == __package__.partition(".")[0]:
-            for value in list(vars(module).values()):
-                kept = getattr(value, "_cache", None)
-                if kept is not None and hasattr(kept, "disable"):
-                    kept.disable()
+def _source(module: str) -> tuple[str, str]:
+    from .cache_stamp import stamp
+
+    origin = find_spec(module)
+    return (origin.origin, stamp(Path(origin.origin))) if origin is not None and origin.origin else (module, "")
 
 
-def seal() -> tuple[Path, str]:
-    """The seal file and the text it should hold now; whoever may write files writes it."""
-    where = folder()
-    digests = {}
-    for path in _files(where):
-        with suppress(OSError):  # another process replaced it between listing and reading
-            digests[str(path.relative_to(where))] = _digest(path)
-    return where / _SEAL, json.dumps({"digests": digests, "known": _known}, indent=0, sort_keys=True)
+class _NumbaSettings(MetaPathFinder):
+    """Lets numba's settings come from the environment alone.
+
+    numba also takes them from a file in the working folder, which may have come with a model; one of the settings names a file
+    that numba writes.
+    """
+
+    def find_spec(self, name: str, path: object, target: ModuleType | None = None) -> ModuleSpec | None:
+        """The spec of ``numba.core.config`` as it is found without us, but for the name of that file."""
+        if name != "numba.core.config":
+            return None
+        sys.meta_path.remove(self)
+        spec = PathFinder.find_spec(name, path, target)  # type: ignore[arg-type]
+        if spec is not None and isinstance(spec.loader, SourceFileLoader):
+            spec.loader = _WithoutFile(name, spec.loader.path)
+        return spec
+
+
+class _WithoutFile(SourceFileLoader):
+    def get_code(self, fullname: str) -> CodeType | None:
+        code = super().get_code(fullname)
+        if code is None:
+            return None
+        return code.replace(co_consts=tuple("" if c == ".numba_config.yaml" else c for c in code.co_consts))

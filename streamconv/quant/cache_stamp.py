@@ -1,7 +1,4 @@
-"""What a compiled kernel was made from: its own file and every file of this package that it imports, directly or not.
-
-numba takes the class by its name from ``NUMBA_CACHE_LOCATOR_CLASSES``, see ``cache.folder``.
-"""
+"""What a compiled kernel was made from: its own file and every file of this package that it imports, directly or not."""
 
 from __future__ import annotations
 
@@ -11,15 +8,9 @@ from functools import cache
 from pathlib import Path
 
 import xxhash
-from numba.core.caching import UserProvidedCacheLocator
 
-
-class Locator(UserProvidedCacheLocator):
-    """Keeps kernels in ``NUMBA_CACHE_DIR`` and lets go of those whose sources have changed."""
-
-    def get_source_stamp(self) -> str:
-        """A digest of all sources that may be part of the kernel."""
-        return stamp(Path(self._py_file))
+#: what keeps the kernels is no part of them
+_KEEPER = Path(__file__).resolve().with_name("disk_cache.py")
 
 
 @cache
@@ -48,5 +39,5 @@ def _relative_imports(path: Path) -> Iterator[Path]:
         if isinstance(node, ast.ImportFrom) and node.level:
             base = path.parents[node.level - 1].joinpath(*(node.module or "").split("."))
             for candidate in (base.with_suffix(".py"), *(base / f"{n.name}.py" for n in node.names)):
-                if candidate.is_file():
+                if candidate.is_file() and candidate != _KEEPER:
                     yield candidate

@@ -8,14 +8,14 @@ wanted encoding already are copied as they lie.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache, partial
 from types import ModuleType
 
 import numpy as np
 
 from ..errors import BadInput
-from ..rows import Bytes, Floats, Quality, RowSource, matrix_shape
+from ..rows import Bytes, File, Floats, Json, Quality, Rows, Span, digest_of, identity_of, matrix_shape
 from . import cache
 from .base import Codec, QuantizeBf16, Words, codec
 from .overflow import TooLarge, first_overflow, may_overflow
@@ -40,7 +40,7 @@ class Encoding:
 
     def __init__(
         self,
-        rows: RowSource,
+        rows: Rows,
         tensor_type: TensorType,
         *,
         weights: Floats | None = None,
@@ -81,6 +81,10 @@ class Encoding:
     def needs_kernel(self) -> bool:
         """Whether compiled code takes part; plain copies and float32 need none."""
         return not self.copies and self.type.name != "F32"
+
+    def identity(self) -> Json:
+        """What decides its bytes beside the rows: whatever else it was given decides what is refused or measured."""
+        return [identity_of(self.type), identity_of(self._weights), self._compat]
 
     def warm_up(self) -> None:
         """Load and compile what ``encode`` needs, so that worker threads do not wait for each other."""
@@ -174,7 +178,7 @@ class EncodedRows:
     allow_nonfinite : count NaN and Inf instead of refusing them
     """
 
-    def __init__(self, name: str, rows: RowSource, parts: Sequence[Encoding], allow_nonfinite: bool = False) -> None:
+    def __init__(self, name: str, rows: Rows, parts: Sequence[Encoding], allow_nonfinite: bool = False) -> None:
         self.name = name
         self.rows = rows
         self.parts = parts
@@ -188,10 +192,25 @@ class EncodedRows:
 
     @property
     def whole(self) -> bool:
-        return False
+        """See ``Rows.whole``."""
+        return self.rows.whole
 
-    def spans(self, start: int, stop: int):  # type: ignore
-        return iter(())
+    def spans(self, start: int, stop: int) -> Iterator[Span]:
+        """See ``Rows.spans``."""
+        return self.rows.spans(start, stop)
+
+    def everything(self) -> Iterator[Span]:
+        """See ``Rows.everything``."""
+        return self.rows.everything()
+
+    @property
+    def files(self) -> list[File]:
+        """See ``Rows.files``."""
+        return self.rows.files
+
+    def identity(self) -> str:
+        """What decides its bytes besides the bytes of files, as a digest: rows and encodings."""
+        return digest_of([self.rows.identity(), [part.identity() for part in self.parts]])
 
     def prefetch(self, start: int, stop: int) -> None:
         """Pass the hint on."""
@@ -289,7 +308,7 @@ class EncodedRows:
         return int(x.size - np.count_nonzero(np.isfinite(x)))
 
 
-def _stored(rows: RowSource, tensor_type: TensorType) -> Callable[[int, int], Bytes | None] | None:
+def _stored(rows: Rows, tensor_type: TensorType) -> Callable[[int, int], Bytes | None] | None:
     """How rows are had in the wanted encoding without decoding them, None when they are not stored so.
 
     A source may offer ``blocks(type_name, start, stop)`` beside ``stored``: the same values and scales in ggml's order.

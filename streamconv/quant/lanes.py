@@ -12,18 +12,27 @@ All float constants are ``np.float32``: one Python float would turn an expressio
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from numba import njit
 
+from .disk_cache import DiskCache
+
 _OPTIONS: dict[str, Any] = {"nogil": True, "fastmath": False, "boundscheck": False, "error_model": "numpy"}
-#: an outer kernel: compiled at first use, kept on disk
-kernel = njit(cache=True, **_OPTIONS)
 #: a helper that disappears into the kernel that calls it
 inline = njit(forceinline=True, **_OPTIONS)
 
 LANES = 32
+
+
+def kernel(function: Callable[..., Any]) -> Any:
+    """An outer kernel: compiled at first use, kept on disk."""
+    dispatcher = njit(**_OPTIONS)(function)
+    dispatcher._cache = DiskCache(function)
+    return dispatcher
+
 
 ZERO = np.float32(0.0)
 ONE = np.float32(1.0)

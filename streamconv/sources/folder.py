@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from ..errors import BadInput, InputMissing
-from ..rows import RowSource
-from .checkpoint import Checkpoint, InputFile, read_object
+from ..rows import Rows
+from .checkpoint import JOB_KEY, Checkpoint, InputFile, is_weights, read_object, refuse_mixture
 from .mapped import IoMode, MappedFile
 from .naming import shown, shown_list
 from .safetensors import read_safetensors
+from .side_links import refuse_foreign
 from .torch import read_torch
 
 INDEX = "model.safetensors.index.json"
@@ -33,18 +34,20 @@ class Shard:
     ----------
     tensors : name -> rows, sorted by name
     input : the file's identity
+    job : what it says of the job that made it, "" where nothing
     """
 
     path: Path
-    tensors: Mapping[str, RowSource]
+    tensors: Mapping[str, Rows]
     input: InputFile
     warnings: list[str]
+    job: str = ""
 
 
 def safetensors_shard(file: MappedFile) -> Shard:
     """See ``read_safetensors``."""
     found = read_safetensors(file)
-    return Shard(file.path, found.tensors, file.describe(found.data_start), [])
+    return Shard(file.path, found.tensors, file.describe(found.data_start), [], found.metadata.get(JOB_KEY, ""))
 
 
 def torch_shard(file: MappedFile) -> Shard:
@@ -98,7 +101,9 @@ class LocalFiles:
         return {p.name for p in self.path.iterdir() if p.exists()}
 
     def read_object(self, name: str) -> dict[str, Any]:
-        """See ``Files``."""
+        """See ``Files``; an index may lie elsewhere with its weights, a configuration goes into outputs."""
+        if not is_weights(name) and (self.path / name).exists():
+            refuse_foreign(self.path, name)
         return read_object(self.path / name)
 
     def open(self, name: str) -> MappedFile:
@@ -183,6 +188,7 @@ def _open_shards(
     folder = files.path
     _check_present(folder, present, names)
     shards = [container.read(files.open(name)) for name in names]
+    refuse_mixture({shard.path: shard.job for shard in shards})
     warnings = [warning for shard in shards for warning in shard.warnings]
     tensors = _join(shards, index, warnings)
     if index:
@@ -231,9 +237,9 @@ def _check_present(folder: Path, present: Collection[str], names: list[str]) -> 
         )
 
 
-def _join(shards: list[Shard], index: dict[str, str], warnings: list[str]) -> dict[str, RowSource]:
+def _join(shards: list[Shard], index: dict[str, str], warnings: list[str]) -> dict[str, Rows]:
     """All tensors of all shards. Where two shards hold a name, the index decides; without its word it is an error."""
-    tensors: dict[str, RowSource] = {}
+    tensors: dict[str, Rows] = {}
     holder: dict[str, str] = {}
     for shard in shards:
         file = shard.path.name
@@ -250,7 +256,7 @@ def _join(shards: list[Shard], index: dict[str, str], warnings: list[str]) -> di
     return tensors
 
 
-def _check_index(path: Path, index: dict[str, str], tensors: dict[str, RowSource], warnings: list[str]) -> None:
+def _check_index(path: Path, index: dict[str, str], tensors: dict[str, Rows], warnings: list[str]) -> None:
     """Every promised tensor is there; one that was not promised is only odd."""
     lost = index.keys() - tensors.keys()
     if lost:

@@ -19,8 +19,8 @@ import numpy as np
 from ..errors import BadInput, InputMissing
 from ..metadata import Metadata
 from ..quant.types import TYPES, TensorType
-from ..rows import Bytes, Floats, RowSource
-from .checkpoint import Checkpoint, InputFile
+from ..rows import Bytes, Floats, Rows
+from .checkpoint import JOB_KEY, Checkpoint, InputFile, refuse_mixture
 from .gguf_header import Header, TensorInfo, parse_header
 from .mapped import IoMode, MappedFile
 from .naming import shown
@@ -55,7 +55,7 @@ class GgufFile:
         """Tensor infos by name, in file order."""
         return self.header.tensors
 
-    def rows(self, info: TensorInfo) -> RowSource:
+    def rows(self, info: TensorInfo) -> Rows:
         """The row source of one tensor."""
         offset = self.header.data_start + info.offset
         if info.type.name in STORED_TYPES:
@@ -69,7 +69,7 @@ class GgufRows(FileRows):
     def __init__(self, file: MappedFile, offset: int, name: str, shape: tuple[int, ...], type: TensorType) -> None:
         super().__init__(file, offset, name, shape, type.name, type.row_bytes(shape[-1]))
 
-    def _fill(self, data: Bytes, out: Floats) -> None:
+    def _decode(self, data: Bytes, out: Floats) -> None:
         # Only here numba is needed; whoever looks at a file does not pay for it.
         from ..quant.base import codec
 
@@ -124,6 +124,7 @@ def read_splits(path: Path, io: IoMode = "mmap", open_file: OpenFile = MappedFil
             if name in seen:
                 raise BadInput(f"{each.file.path}: duplicate tensor {shown(name)}, an earlier split holds it too")
             seen.add(name)
+    refuse_mixture({each.file.path: str(each.metadata.get(JOB_KEY, "")) for each in files})
     total = first.metadata.get("split.tensors.count", len(seen))
     if len(files) > 1 and total != len(seen):
         raise BadInput(f"{path}: split.tensors.count promises {total} tensors, the {len(files)} files hold {len(seen)}")

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from math import prod
 
-import numpy as np
-
 from ..errors import BadInput
-from ..rows import Bytes, Floats, matrix_shape
+from ..rows import Bytes, Floats, Rows, Span, matrix_shape
 from .mapped import MappedFile
 from .naming import shown
 from .widen import STORED_TYPES, widen
 
 
-class FileRows:
+class FileRows(Rows):
     """Rows that lie one after the other in a file; a subclass says what their bytes mean.
 
     Parameters
@@ -44,33 +43,24 @@ class FileRows:
         """Size of the whole tensor in the file."""
         return self.n_rows * self.row_bytes
 
-    def read(self, start: int, stop: int, out: Floats | None = None) -> Floats:
-        """See ``RowSource.read``."""
+    def _fill(self, start: int, stop: int, out: Floats) -> None:
         offset, length = self._range(start, stop)
-        if out is None:
-            out = np.empty((stop - start, self.n_cols), np.float32)
-        elif out.shape != (stop - start, self.n_cols):
-            raise ValueError(f"{self!r}: out has shape {out.shape} for rows {start}..{stop}")
         if length:
-            self._fill(self.file.view(offset, length).reshape(stop - start, self.row_bytes), out)
-        return out
+            self._decode(self.file.view(offset, length).reshape(stop - start, self.row_bytes), out)
 
     def stored(self, start: int, stop: int) -> Bytes | None:
-        """See ``RowSource.stored``; None when rows do not end on whole bytes."""
+        """See ``Rows.stored``; None when rows do not end on whole bytes."""
         offset, length = self._range(start, stop)
         if not self.row_bytes and self.n_cols:
             return None
         return self.file.view(offset, length).reshape(stop - start, self.row_bytes)
 
-    def prefetch(self, start: int, stop: int) -> None:
-        """See ``RowSource.prefetch``."""
-        self.file.prefetch(*self._range(start, stop))
+    def spans(self, start: int, stop: int) -> Iterator[Span]:
+        """See ``Rows.spans``."""
+        if stop > start:
+            yield Span(self.file, *self._range(start, stop))
 
-    def release(self, start: int, stop: int) -> None:
-        """See ``RowSource.release``."""
-        self.file.release(*self._range(start, stop))
-
-    def _fill(self, data: Bytes, out: Floats) -> None:
+    def _decode(self, data: Bytes, out: Floats) -> None:
         """Decode ``data`` uint8[n, row_bytes] into ``out`` float32[n, n_cols], any row stride."""
         raise NotImplementedError
 
@@ -95,13 +85,12 @@ class StoredRows(FileRows):
         """Size of the whole tensor in the file, also where rows end inside a byte."""
         return prod(self.shape) * STORED_TYPES[self.dtype].bits // 8
 
-    def read(self, start: int, stop: int, out: Floats | None = None) -> Floats:
-        """See ``RowSource.read``."""
+    def _fill(self, start: int, stop: int, out: Floats) -> None:
         if STORED_TYPES[self.dtype].widen is None:
             raise BadInput(
                 f"{self.file.path}: tensor {shown(self.name)} is stored as {self.dtype}, which has no float form"
             )
-        return super().read(start, stop, out)
+        super()._fill(start, stop, out)
 
-    def _fill(self, data: Bytes, out: Floats) -> None:
+    def _decode(self, data: Bytes, out: Floats) -> None:
         widen(self.dtype, data, out)

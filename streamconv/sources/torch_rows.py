@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import BadInput
-from ..rows import Bytes, Floats, matrix_shape
+from ..rows import Bytes, Floats, Span, matrix_shape
 from .mapped import MappedFile
 from .naming import shown
 from .stored import FileRows, StoredRows
@@ -102,13 +102,7 @@ class StridedRows(FileRows):
         self._column_stride = strides[-1]
         self._dimensions = _merged(shape[:-1], strides[:-1])
 
-    def read(self, start: int, stop: int, out: Floats | None = None) -> Floats:
-        """See ``RowSource.read``."""
-        self._range(start, stop)
-        if out is None:
-            out = np.empty((stop - start, self.n_cols), np.float32)
-        elif out.shape != (stop - start, self.n_cols):
-            raise ValueError(f"{self!r}: out has shape {out.shape} for rows {start}..{stop}")
+    def _fill(self, start: int, stop: int, out: Floats) -> None:
         widen = STORED_TYPES[self.dtype].widen
         if widen is None:
             raise BadInput(
@@ -116,34 +110,27 @@ class StridedRows(FileRows):
             )
         for row, column, words in self._pieces(start, stop):
             widen(words, out[row : row + words.shape[0], column : column + words.shape[1]])
-        return out
 
     def stored(self, start: int, stop: int) -> Bytes | None:
-        """See ``RowSource.stored``; a copy."""
+        """See ``Rows.stored``; a copy."""
         self._range(start, stop)
         out = np.empty((stop - start, self.n_cols), self._word)
         for row, column, words in self._pieces(start, stop):
             out[row : row + words.shape[0], column : column + words.shape[1]] = words
         return out.view(np.uint8)
 
-    def prefetch(self, start: int, stop: int) -> None:
-        """See ``RowSource.prefetch``."""
-        self.file.prefetch(*self._cover(start, stop))
-
-    def release(self, start: int, stop: int) -> None:
-        """See ``RowSource.release``."""
-        self.file.release(*self._cover(start, stop))
-
-    def _cover(self, start: int, stop: int) -> tuple[int, int]:
-        """Offset and length of the bytes that only these rows are in; nothing where rows lie interleaved."""
+    def spans(self, start: int, stop: int) -> Iterator[Span]:
+        """See ``Rows.spans``; one range from the first number to the last, with whatever lies between them."""
         self._range(start, stop)
+        if start == stop or not self.n_cols:
+            return
         row_span = (self.n_cols - 1) * self._column_stride + self._word.itemsize
-        if len(self._dimensions) > 1 or start == stop:
-            return self.offset, 0
-        row_stride = self._dimensions[0][1] if self._dimensions else row_span
-        if row_stride < row_span:
-            return self.offset, 0
-        return self.offset + start * row_stride, (stop - start - 1) * row_stride + row_span
+        if len(self._dimensions) > 1:
+            first, last = 0, sum((size - 1) * stride for size, stride in self._dimensions)
+        else:
+            row_stride = self._dimensions[0][1] if self._dimensions else 0
+            first, last = start * row_stride, (stop - 1) * row_stride
+        yield Span(self.file, self.offset + first, last - first + row_span)
 
     def _pieces(self, start: int, stop: int) -> Iterator[tuple[int, int, NDArray[Any]]]:
         """Parts of the rows ``start..stop``: first row (from ``start``) and column, and the words, a view of the file."""

@@ -8,11 +8,9 @@ Not checked here: that the tensors are what a loader wants.
 
 from __future__ import annotations
 
-import hashlib
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -75,7 +73,7 @@ def layout(
     max_bytes: int = 0,
     max_tensors: int = 0,
     shards: Sequence[Sequence[int]] | None = None,
-    job_key: Callable[[Metadata], None] | None = None,
+    job_key: str = "",
 ) -> list[FileLayout]:
     """Lay out the file(s) of a model.
 
@@ -84,7 +82,7 @@ def layout(
     path : final name; shards are called ``<stem>-00001-of-0000N.gguf``
     max_bytes, max_tensors : limits of a shard, 0 = one file
     shards : numbers of the tensors of every shard, instead of limits
-    job_key : adds the key that identifies the job to the metadata of every file
+    job_key : identifies the job, in the metadata of every file; empty: not there
     """
     if shards is None:
         shards = split(tensors, max_bytes, max_tensors)
@@ -97,17 +95,10 @@ def layout(
             own.u16("split.count", len(shards))
             own.i32("split.tensors.count", len(tensors))
             name = path.with_name(f"{path.stem}-{index + 1:05d}-of-{len(shards):05d}.gguf")
-        if job_key is not None:
-            job_key(own)
+        if job_key:  # the last key, which it is no more where another program has copied keys and added its own
+            own.values.pop("streamconv.job", None)
+            own.string("streamconv.job", job_key)
         header, offsets, data_bytes = _header(own, [tensors[n] for n in numbers])
         placed = [(n, len(header) + at) for n, at in zip(numbers, offsets, strict=True)]
         files.append(FileLayout(name, header, len(header) + data_bytes, placed))
     return files
-
-
-def facts(metadata: Metadata, tensors: Sequence[TensorInfo]) -> list[Any]:
-    """What decides the header's bytes, JSON-able: for the plan's fingerprint."""
-    digest = hashlib.sha256()
-    for key, value in metadata.items():
-        digest.update(_string(key) + encode_value(value))
-    return [digest.hexdigest(), [[t.name, list(t.shape), t.type.name] for t in tensors]]

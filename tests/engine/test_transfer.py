@@ -15,7 +15,8 @@ import pytest
 from streamconv.engine import files
 from streamconv.engine.journal import read_progress
 from streamconv.engine.transfer.keeper import Keeper
-from streamconv.engine.transfer.part import CLAIMED, PENDING, READY, Filling, Hash, Part
+from streamconv.engine.transfer.part import CLAIMED, PENDING, READY, Filling, Part
+from streamconv.engine.transfer.remote import Hash
 from streamconv.engine.transfer.shared import Settings, Shared
 from streamconv.errors import Locked, WriteFailed
 

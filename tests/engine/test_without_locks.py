@@ -141,12 +141,12 @@ def test_looking_at_a_folder_again_leaves_no_file_open(
     job.Job.open(plan).close()
     before = len(os.listdir("/dev/fd"))
 
-    def gone(_path: Path, *, create: bool, twin: str = "") -> int:
+    def gone(_path: Path, *, create: bool, links: int = 1) -> int:
         raise files.NameInTheWay("gone")
 
     real = files.open_for_writing
     monkeypatch.setattr(
-        files, "open_for_writing", lambda p, create, twin="": (gone if p.suffix == ".part" else real)(p, create=create)
+        files, "open_for_writing", lambda p, create, links=1: (gone if p.suffix == ".part" else real)(p, create=create)
     )
     with pytest.raises(Locked, match="another process is at work"):
         job.Job.open(plan)

@@ -21,7 +21,7 @@ from streamconv.rows import Bytes, Floats, Quality
 class Source:
     """A file that toys say they are made from."""
 
-    is_pinned = False
+    pin = b""
 
     def __init__(self, path: Path) -> None:
         self.path = path

@@ -34,10 +34,9 @@ def models(folder: Path) -> Path:
 
 @pytest.fixture(scope="module", autouse=True)
 def _often() -> Iterator[None]:
-    """Let small jobs commit many times, and not look through the kernels that are compiled, which takes longest of all."""
+    """Let small jobs commit many times."""
     real = execution.budget_of
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(execution, "seal_kernels", lambda: None)
         patch.setattr(execution, "budget_of", lambda *args: replace(real(*args), window_bytes=jobs.WINDOW))
         yield
 

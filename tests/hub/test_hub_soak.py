@@ -107,7 +107,6 @@ def small(hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, here: Run) 
     monkeypatch.setattr(supply, "_EVICTING", replace(SMALL, span_bytes=32 << 10, ahead_bytes=96 << 10))
     real = execution.budget_of
     monkeypatch.setattr(execution, "budget_of", lambda *args: replace(real(*args), window_bytes=16 << 10))
-    monkeypatch.setattr(execution, "seal_kernels", lambda: None)
     return tmp_path
 
 

@@ -13,7 +13,7 @@ import yaml
 from small_models import write_safetensors
 
 from streamconv import merging, sources
-from streamconv.rows import RowSource, matrix_shape
+from streamconv.rows import Rows, matrix_shape
 from streamconv.sources.checkpoint import Checkpoint
 
 DATA = Path(__file__).resolve().parents[1] / "data" / "merging"
@@ -83,7 +83,7 @@ def open_text(folder: Path, recipe: str | Mapping[str, Any], **settings: Any) ->
     )
 
 
-def values_of(rows: RowSource, step: int | None = None) -> np.ndarray:
+def values_of(rows: Rows, step: int | None = None) -> np.ndarray:
     """All values, read ``step`` rows at a time."""
     n_rows, n_cols = matrix_shape(rows.shape)
     step = step or max(1, n_rows)

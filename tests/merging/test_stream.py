@@ -19,7 +19,7 @@ from streamconv.errors import Stopped
 from streamconv.merging.crew import Crew
 from streamconv.merging.inputs import Inputs, Numbers
 from streamconv.merging.merged import MergedRows
-from streamconv.merging.method import Task
+from streamconv.merging.method import Bound, Task
 from streamconv.merging.methods import METHODS
 from streamconv.merging.stream import Stream
 from streamconv.rows import Floats, read_while
@@ -90,7 +90,8 @@ def test_a_pass_that_fails_ends_at_once_and_for_all_who_wait() -> None:
 
         def merge(self, x: Numbers, start: int, statistic: None, out: Floats) -> None: ...
 
-    rows = MergedRows("w", [Rows(np.zeros((TILES, 64 << 10), np.float32))], Failing(), "F32")
+    failing = Bound("failing", Task("w", TILES, 64 << 10, 2, "a", False), Failing())
+    rows = MergedRows("w", [Rows(np.zeros((TILES, 64 << 10), np.float32))], failing, "F32")
     with ThreadPoolExecutor(3) as pool:
         for failed in [pool.submit(rows.read, 0, 1) for _ in range(3)]:
             assert isinstance(failed.exception(10), OSError)
@@ -105,7 +106,7 @@ def test_weights_of_columns_take_no_memory_for_every_tile() -> None:
         task = Task("w", n_rows, n_cols, 2, "ab", False, settings, [{"weight": 1.0}, {"weight": 2.0}])
         rows = Rows(np.ones((n_rows, n_cols), np.float32))
         tracemalloc.reset_peak()
-        MergedRows("w", [rows, rows], METHODS["nuslerp"].bind(task), "F32").prepare()
+        MergedRows("w", [rows, rows], METHODS["nuslerp"].bound(task), "F32").prepare()
 
     prepare(1, 2048)  # compiles
     tracemalloc.start()

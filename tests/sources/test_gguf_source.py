@@ -14,7 +14,7 @@ from container_files import gguf_bytes, tensor_info, text, value
 
 from streamconv.errors import BadInput, InputMissing
 from streamconv.quant.types import TYPES
-from streamconv.rows import RowSource
+from streamconv.rows import Rows
 from streamconv.sources import open_checkpoint, read_gguf
 from streamconv.sources.gguf_header import StringArray
 
@@ -130,7 +130,7 @@ def test_tensors_come_in_file_order_as_row_sources(tmp_path: Path, io: str, vers
     checkpoint = open_checkpoint(tmp_path / "x.gguf", io)  # type: ignore[arg-type]
     assert list(checkpoint.tensors) == ["w", "v"]
     for rows, want in zip(checkpoint.tensors.values(), values, strict=True):
-        assert isinstance(rows, RowSource)
+        assert isinstance(rows, Rows)
         assert rows.shape == (2, 4)
         assert rows.dtype == "F32"
         assert np.array_equal(rows.read(0, 2), want)

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from streamconv.errors import BadInput
-from streamconv.rows import RowSource
+from streamconv.rows import Rows
 from streamconv.sources import open_checkpoint
 from streamconv.sources.widen import STORED_TYPES, widen
 
@@ -65,7 +65,7 @@ def same_bits(a: np.ndarray, b: np.ndarray) -> bool:
 
 
 @pytest.fixture(scope="module")
-def stored(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, RowSource]]:
+def stored(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Rows]]:
     # One byte in front of everything, so that all data are unaligned.
     path = tmp_path_factory.mktemp("rows") / "x.safetensors"
     tensors = {"!": ("U8", np.zeros(1, "u1")), **{name: (name, words) for name, words in WORDS.items()}}
@@ -75,9 +75,9 @@ def stored(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, RowS
 
 @pytest.mark.parametrize("dtype", WORDS)
 @pytest.mark.parametrize("io", ["mmap", "pread"])
-def test_every_type_widens_to_its_value(stored: dict[str, dict[str, RowSource]], dtype: str, io: str) -> None:
+def test_every_type_widens_to_its_value(stored: dict[str, dict[str, Rows]], dtype: str, io: str) -> None:
     rows, want = stored[io][dtype], expected(dtype, WORDS[dtype])
-    assert isinstance(rows, RowSource)
+    assert isinstance(rows, Rows)
     assert rows.dtype == dtype
     assert same_bits(rows.read(0, 7), want)
     strided = np.full((6, 5), 9, np.float32)
@@ -109,7 +109,7 @@ def test_float8_without_specials_takes_the_fast_way_to_the_same_values(dtype: st
 
 
 @given(st.integers(0, 7), st.integers(0, 7), st.sampled_from(sorted(WORDS)))
-def test_chunking_does_not_change_bits(stored: dict[str, dict[str, RowSource]], a: int, b: int, dtype: str) -> None:
+def test_chunking_does_not_change_bits(stored: dict[str, dict[str, Rows]], a: int, b: int, dtype: str) -> None:
     rows = stored["mmap"][dtype]
     start, stop = sorted((a, b))
     whole = rows.read(0, 7)
@@ -118,13 +118,13 @@ def test_chunking_does_not_change_bits(stored: dict[str, dict[str, RowSource]], 
 
 @pytest.mark.parametrize("span", [(-1, 2), (3, 2), (0, 8)])
 def test_rows_out_of_range_are_a_mistake_of_the_caller(
-    stored: dict[str, dict[str, RowSource]], span: tuple[int, int]
+    stored: dict[str, dict[str, Rows]], span: tuple[int, int]
 ) -> None:
     with pytest.raises(IndexError, match="of 7"):
         stored["mmap"]["F32"].read(*span)
 
 
-def test_an_output_of_the_wrong_shape_is_a_mistake_of_the_caller(stored: dict[str, dict[str, RowSource]]) -> None:
+def test_an_output_of_the_wrong_shape_is_a_mistake_of_the_caller(stored: dict[str, dict[str, Rows]]) -> None:
     with pytest.raises(ValueError, match="out has shape"):
         stored["mmap"]["F32"].read(0, 2, np.empty((2, 4), np.float32))
 

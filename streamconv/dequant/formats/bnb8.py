@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from math import prod
 
 import numpy as np
@@ -9,7 +10,7 @@ import numpy as np
 from ...errors import BadInput
 from ...rows import Floats
 from ...sources.naming import shown
-from ..decoded_rows import DecodedRows
+from ..decoded_rows import DecodedRows, Range, numbers, whole
 from ..format import Format
 from ..grid_rows import Grid, IntRows
 from ..kernels import load
@@ -40,14 +41,22 @@ class BlockwiseRows(DecodedRows):
         self._block = block
 
     def _decode(self, start: int, stop: int, out: Floats) -> None:
-        first, last = start * self.n_cols, stop * self.n_cols
-        a, b = first // self._block, -(-last // self._block)
+        first, last, a, b = self._where(start, stop)
         codes, scales, table = (
             self.parts[0].bytes(first, last),
             self.parts[1].floats(a, b),
             self.parts[2].floats(0, 256),
         )
         load("levels").looked_up_flat(codes, table, scales, self._block, first - a * self._block, out.reshape(-1))
+
+    def _where(self, start: int, stop: int) -> tuple[int, int, int, int]:
+        """The codes of rows ``start..stop`` and their blocks, each from and to."""
+        first, last = start * self.n_cols, stop * self.n_cols
+        return first, last, first // self._block, -(-last // self._block)
+
+    def _ranges(self, start: int, stop: int) -> Iterable[Range]:
+        first, last, a, b = self._where(start, stop)
+        return [(self.parts[0], first, last), numbers(self.parts[1], a, b), whole(self.parts[2])]
 
 
 def find(store: Store) -> None:

@@ -14,7 +14,7 @@ import numpy as np
 from ...errors import BadInput
 from ...rows import Bytes, Floats
 from ...sources.naming import shown
-from ..decoded_rows import Span, share
+from ..decoded_rows import Range, whole
 from ..format import LOST, Format
 from ..grid_rows import IntRows, grid_for
 from ..raw import Raw, frozen
@@ -73,8 +73,11 @@ class PackedRows(StreamRows):
         self._zero_packing.unpack(stream, levels, start - first * unit)
         return frozen(levels.T.astype(np.float32))
 
-    def _spans(self, start: int, stop: int) -> Iterable[Span]:
-        return [share(part, start, stop, self.n_rows) for part in self.parts[:2]]
+    def _ranges(self, start: int, stop: int) -> Iterable[Range]:
+        for part in self.parts[:2]:  # a run for each row
+            row_bytes = part.n_bytes // self.n_rows
+            yield part, start * row_bytes, stop * row_bytes
+        yield from map(whole, self.parts[2:])
 
 
 def find(store: Store) -> None:

@@ -16,7 +16,7 @@ import numpy as np
 from ...errors import BadInput
 from ...rows import Bytes, Floats
 from ...sources.naming import shown
-from ..decoded_rows import DecodedRows, Span, share
+from ..decoded_rows import DecodedRows, Range
 from ..format import LOST, Format
 from ..kernels import load
 from ..nibble_rows import E2M1, PRECISION, NibbleRows, pairs
@@ -96,17 +96,12 @@ class TurnedExpertRows(DecodedRows):
             out[at - start : end - start] = column[:, row % _MX : row % _MX + end - at].T
             at = end
 
-    def _spans(self, start: int, stop: int) -> Iterable[Span]:
-        """Whole experts; those of the last row may be needed again."""
-        n = self.shape[-2]
-        return [share(part, start // n, -(-stop // n), self.n_rows // n) for part in self.parts]
-
-    def release(self, start: int, stop: int) -> None:
-        """Give back the experts that end here."""
+    def _ranges(self, start: int, stop: int) -> Iterable[Range]:
+        """Whole experts."""
         n = self.shape[-2]
         for part in self.parts:
-            _, a, b = share(part, start // n, max(start // n, stop // n), self.n_rows // n)
-            part.release(a, b)
+            expert_bytes = part.n_bytes // (self.n_rows // n)
+            yield part, start // n * expert_bytes, -(-stop // n) * expert_bytes
 
 
 class Nvfp4Rows(NibbleRows):

@@ -17,7 +17,7 @@ import numpy as np
 from ...errors import BadInput
 from ...rows import Floats
 from ...sources.naming import shown
-from ..decoded_rows import DecodedRows, Span
+from ..decoded_rows import DecodedRows, Range, numbers
 from ..format import Format
 from ..kernels import load
 from ..raw import Raw
@@ -81,34 +81,37 @@ class HqqRows(DecodedRows):
         kernels, facts, flat = load("parts"), self._facts, out.reshape(-1)
         count, step = _PARTS[facts.bits]
         begin = start * self.n_cols
-        part = facts.part_rows * facts.width
         for a, b, number in self._runs(begin, stop * self.n_cols):
             x = flat[a - begin : b - begin]
-            at = (a - number * part) * self._itemsize
-            words = self.parts[0].bytes(at, at + (b - a) * self._itemsize)
+            words = self.parts[0].bytes(*self._words(a, b, number))
             kernels.codes(
                 np.array(words.view("<i4")) if facts.bits == 3 else words,
                 (count - 1 - number) * step,
                 (1 << step) - 1,
                 x,
             )
-            block, first = (facts.group, a // facts.group) if facts.axis else (1, a % facts.width)
-            n = -(-b // facts.group) - first if facts.axis else b - a
-            phase = a - first * facts.group if facts.axis else 0
-            kernels.minus_blocks(x, self.parts[2].floats(first, first + n), block, phase)
+            first, last = self._group_range(a, b)
+            block, phase = (facts.group, a - first * facts.group) if facts.axis else (1, 0)
+            kernels.minus_blocks(x, self.parts[2].floats(first, last), block, phase)
             self._round(x)
-            kernels.times_blocks(x, self.parts[1].floats(first, first + n), block, phase)
+            kernels.times_blocks(x, self.parts[1].floats(first, last), block, phase)
 
-    def _spans(self, start: int, stop: int) -> Iterable[Span]:
-        part = self._facts.part_rows * self._facts.width
-        return (
-            [
-                (self.parts[0], (a - number * part) * self._itemsize, (b - number * part) * self._itemsize)
-                for a, b, number in self._runs(start * self.n_cols, stop * self.n_cols)
-            ]
-            if self._facts.axis
-            else []
-        )
+    def _words(self, first: int, last: int, number: int) -> tuple[int, int]:
+        """The bytes of the words of ``first..last`` of the flat matrix, which are in part ``number``."""
+        begin = number * self._facts.part_rows * self._facts.width
+        return (first - begin) * self._itemsize, (last - begin) * self._itemsize
+
+    def _group_range(self, first: int, last: int) -> tuple[int, int]:
+        """The groups of a run of the flat matrix, as a range."""
+        facts = self._facts
+        if facts.axis:
+            return first // facts.group, -(-last // facts.group)
+        return first % facts.width, first % facts.width + last - first
+
+    def _ranges(self, start: int, stop: int) -> Iterable[Range]:
+        for a, b, number in self._runs(start * self.n_cols, stop * self.n_cols):
+            yield self.parts[0], *self._words(a, b, number)
+            yield from (numbers(part, *self._group_range(a, b)) for part in self.parts[1:])
 
 
 def find(store: Store) -> None:

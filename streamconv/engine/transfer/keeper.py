@@ -18,7 +18,8 @@ from dataclasses import dataclass, field
 import xxhash
 
 from ...errors import BadInput
-from .part import CLAIMED, PENDING, READY, STAMPED, Hash, Part
+from .part import CLAIMED, PENDING, READY, STAMPED, Part
+from .remote import Hash
 from .shared import Shared
 
 

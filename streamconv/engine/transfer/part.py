@@ -5,6 +5,8 @@ Layout in the folder of blobs, where ``KEY`` is the digest the remote side lists
     KEY.part       the bytes that came so far, at their final offsets; sparse
     KEY.wal        the index (see ``journal``): one slot per range, with the digest of the range
     KEY            the complete file, after its digest was checked; the two others are gone then
+    KEY.checked    what the system knew of the complete file (size, times, inode) when its digest was right; see ``Part.doubted``
+    KEY.damaged    a complete file whose digest was wrong later; kept aside
     KEY.amended    time of the last change to a range that had been committed before; see ``Part.amend``
 
 A slot implies the same here as in a job: the bytes of its range are durable and hash to its digest. Slots of earlier runs
@@ -13,98 +15,27 @@ are believed after the range was read back, each at its first use.
 
 from __future__ import annotations
 
+import json
 import os
 import threading
 import time
 import weakref
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 import xxhash
 
-from ...errors import Locked, WriteFailed
+from ...errors import CannotCreate, Locked, StreamconvError, WriteFailed
 from .. import files
 from ..journal import Journal, Stamp, read_progress
 from ..plan import fingerprint
+from . import owned
+from .remote import Cut, Elsewhere, Remote
 
 #: What is known of a range. STAMPED: an earlier run says it is here.
 PENDING, CLAIMED, STAMPED, READY = range(4)
 _READ_BYTES = 2 << 20
-
-
-class Hash(Protocol):
-    """A running digest, as ``hashlib`` has them."""
-
-    def update(self, data: bytes, /) -> object:
-        """Take in ``data``."""
-
-    def hexdigest(self) -> str:
-        """The digest of everything taken in."""
-
-    def copy(self) -> Hash:
-        """One that goes on from here by itself."""
-
-
-class Remote(Protocol):
-    """A file as the remote side lists it; ``key`` identifies its bytes wherever they come from."""
-
-    @property
-    def path(self) -> str:
-        """Name within the model, with slashes."""
-
-    @property
-    def size(self) -> int:
-        """Bytes."""
-
-    @property
-    def key(self) -> str:
-        """Hexadecimal digest of the content; letters and digits only."""
-
-    @property
-    def digest(self) -> str:
-        """The kind of digest and ``key``, for messages."""
-
-    def new_hash(self) -> Hash:
-        """A running digest whose end must equal ``key``."""
-
-
-@dataclass(frozen=True)
-class Cut:
-    """How ``size`` bytes are cut into ranges: a short first one, which holds most headers, and equal ones behind it.
-
-    >>> cut = Cut(100, 10, 40)
-    >>> [cut.span(i) for i in range(cut.n_ranges)], list(cut.touched(9, 2)), cut.index_of(50)
-    ([(0, 10), (10, 50), (50, 100)], [0, 1], 2)
-    """
-
-    size: int
-    head: int
-    step: int
-
-    @property
-    def n_ranges(self) -> int:
-        """Number of ranges; the last one takes up to half a step more."""
-        if self.size <= self.head + self.step // 2:
-            return min(self.size, 1)
-        return 1 + max(1, (self.size - self.head + self.step // 2 - 1) // self.step)
-
-    def span(self, index: int) -> tuple[int, int]:
-        """First byte of range ``index`` and the one after its last."""
-        start = self.head + (index - 1) * self.step if index else 0
-        stop = self.head + index * self.step
-        return start, self.size if index == self.n_ranges - 1 else stop
-
-    def index_of(self, offset: int) -> int:
-        """The range that holds byte ``offset``."""
-        index = 0 if offset < self.head else 1 + (offset - self.head) // self.step
-        return min(index, self.n_ranges - 1)
-
-    def touched(self, offset: int, length: int) -> range:
-        """The ranges that hold ``length`` bytes from ``offset``."""
-        return range(self.index_of(offset), self.index_of(offset + length - 1) + 1) if length > 0 else range(0)
 
 
 class Filling:
@@ -146,7 +77,7 @@ class Part:
     ----------
     home : the folder of the model
     head, step : see ``Cut``
-    present : where the file lies complete elsewhere, to be read only
+    present : where else the file lies complete
 
     Attributes
     ----------
@@ -155,11 +86,12 @@ class Part:
     digests : xxh3_128 of the ranges that are STAMPED or READY
     path : where the bytes are now
     whole : whether the file is complete, with its digest checked
+    doubted : whether that was seen of another file than the one that is here now, going by size, times and inode
     amended_ns : time of the last change to a committed range, 0 when there was none
     notes : what was unusual
     """
 
-    def __init__(self, home: Path, remote: Remote, head: int, step: int, present: Path | None = None) -> None:
+    def __init__(self, home: Path, remote: Remote, head: int, step: int, present: Elsewhere | None = None) -> None:
         self.home, self.remote = home, remote
         self.links: list[Path] = []
         self.cut = Cut(remote.size, head, step)
@@ -167,8 +99,10 @@ class Part:
         self.digests: dict[int, bytes] = {}
         self.notes: list[str] = []
         self.amended_ns = 0
-        self.whole = present is not None
-        self.path = present or self._name("part")
+        self.whole = self.doubted = False
+        self.path = self._name("part")
+        self._present = present
+        self._digested: dict[str, int] = {}
         self._rotten: set[int] = set()
         self._journal: Journal | None = None
         self._fd = -1
@@ -183,13 +117,9 @@ class Part:
 
     def look(self) -> None:
         """Take in what is on disk, without changing anything."""
-        with suppress(OSError, ValueError):
-            self.amended_ns = int(self._name("amended").read_text())
-        if self.whole:
-            return
-        final = self._name()
-        if final.is_file() and final.stat().st_size == self.remote.size:
-            self.path, self.whole = final, True
+        with suppress(ValueError):
+            self.amended_ns = int(owned.read_small(self._name("amended"), 64) or b"0")
+        if self.whole or self._is_here():
             return
         progress = read_progress(self._name("wal")) if self._has_part() else None
         if progress is None or progress[0].fingerprint != self._facts:
@@ -199,11 +129,93 @@ class Part:
                 self.states[stamp.chunk] = STAMPED
                 self.digests[stamp.chunk] = stamp.digest
 
-    def _has_part(self) -> bool:
+    def _is_here(self) -> bool:
+        """Whether the complete file is, in the store or elsewhere."""
+        final, seen = owned.status(self._name()), self._record()
+        if final is not None and final.st_size == self.remote.size:
+            self.path, self.whole, self.doubted = self._name(), True, seen != _identity(final)
+        elif self._present is not None:
+            self.path, self.whole = self._present.path, True
+            # The size alone is believed of what only this user can write, for as long as nothing else says otherwise.
+            expected = seen is not None or not self._present.is_trusted
+            self.doubted = self._present.has_digest and expected and seen != _identity(os.stat(self.path))
+        elif final is not None:
+            self.notes.append(
+                f"{self._name()} has {final.st_size} bytes instead of {self.remote.size}; fetching it again"
+            )
+        return self.whole
+
+    def _record(self) -> dict[str, int] | None:
+        """What the system knew of the complete file when its digest was right."""
         try:
-            return self._name("part").stat().st_size == self.remote.size
-        except OSError:
-            return False
+            found = json.loads(owned.read_small(self._name("checked"), 4096) or b"null")
+        except (ValueError, RecursionError):
+            return None
+        return found if isinstance(found, dict) else None
+
+    def _keep_record(self, status: os.stat_result) -> None:
+        with suppress(StreamconvError):  # without one the digest is made again
+            owned.make(self.home.parent, self.home / "blobs")
+            files.write_atomically(self._name("checked"), json.dumps(_identity(status)), owned.FILE_MODE)
+
+    @property
+    def has_digest(self) -> bool:
+        """Whether the whole file can be checked."""
+        return self._present is None or self._present.has_digest
+
+    def digest(self, looked: Callable[[int, str], None]) -> str:
+        """The digest of the whole file as it is on disk now; where it is right, that is put on record.
+
+        Parameters
+        ----------
+        looked : told of bytes that were read, and the name of the file; may raise to end it
+        """
+        is_ours = self.path == self._name()
+        fd = owned.open_file(self.path) if is_ours else os.open(self.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        if fd is None:
+            raise WriteFailed(f"{self.path} is gone", "Run the same command again.")
+        try:
+            files.drop_cache(fd)  # what memory holds says nothing about the disk
+            before, found = os.fstat(fd), self.remote.new_hash()
+            self._digested = _identity(before)
+            for at in range(0, before.st_size, _READ_BYTES):
+                data = files.pread_exactly(fd, min(_READ_BYTES, before.st_size - at), at, self.path)
+                found.update(data)
+                looked(len(data), self.remote.path)
+            if found.hexdigest() == self.remote.key and _identity(os.fstat(fd)) == _identity(before):
+                self.doubted = False
+                if self._record() != _identity(before):
+                    self._keep_record(before)
+            return found.hexdigest()
+        finally:
+            os.close(fd)
+
+    def set_aside(self) -> Path | None:
+        """Use the file no more whose digest was wrong; where it is now, None if that is where it was. Needs the lock.
+
+        One that lies outside of the store stays there, as does one that another process has put in its place by now.
+        """
+        aside: Path | None = self._name("damaged")
+        found = owned.status(self.path) if self.path == self._name() else None
+        if aside is not None and found is not None and _identity(found) == self._digested:
+            files.publish(self.path, aside)
+        else:
+            aside = None
+        if self.path != self._name():
+            self._present = None
+        self.forget_record()
+        self.whole, self.doubted, self.path = False, False, self._name("part")
+        self._journal, self._fd = None, -1
+        self.look()
+        return aside
+
+    def forget_record(self) -> None:
+        """Have the digest of the complete file made again before it is used."""
+        files.remove_file(self._name("checked"))
+
+    def _has_part(self) -> bool:
+        found = owned.status(self._name("part"))
+        return found is not None and found.st_size == self.remote.size
 
     def allocated_bytes(self) -> int:
         """Disk space that the file takes already."""
@@ -227,7 +239,7 @@ class Part:
             if journal is None:
                 self._set_aside()
                 journal = Journal.create(self._name("wal"), self.cut.n_ranges, self._facts)
-                fd = files.open_for_writing(self._name("part"), create=True)
+                fd = files.open_for_writing(self._name("part"), create=True, mode=owned.FILE_MODE)
                 if self.remote.size:  # gives the file its length, not its disk space
                     files.pwrite_all(fd, b"\0", self.remote.size - 1, self._name("part"))
                 files.sync_data(fd, self._name("part"))
@@ -315,11 +327,13 @@ class Part:
         with self._begin:  # or this would take the place of what ``begin`` opens, and nothing could be written
             if self._fd >= 0:
                 return
-            try:
-                self._fd = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
-            except FileNotFoundError:  # another process has just completed it
-                self._fd = os.open(self._name(), os.O_RDONLY | os.O_CLOEXEC)
-            self._close_later(self._fd)
+            fd = owned.open_file(self.path)
+            if fd is None:  # another process has just completed it
+                fd = owned.open_file(self._name())
+            if fd is None:
+                raise WriteFailed(f"{self.path} is gone", "Run the same command again.")
+            self._close_later(fd)
+            self._fd = fd
 
     def holds(self, index: int) -> bool:
         """Whether the bytes on disk are those the index vouches for; remembers when they are not."""
@@ -360,7 +374,7 @@ class Part:
         """Forget committed ranges whose bytes proved wrong, after putting on record that readers may have seen them."""
         assert self._journal is not None
         self.amended_ns = time.time_ns()
-        files.write_atomically(self._name("amended"), str(self.amended_ns))
+        files.write_atomically(self._name("amended"), str(self.amended_ns), owned.FILE_MODE)
         self._journal.forget(indexes)
 
     def publish(self) -> None:
@@ -378,12 +392,33 @@ class Part:
             raise WriteFailed(f"{self.path} has changed its length", "Check the disk; then run again.")
         files.publish(self.path, self._name())
         self.path, self.whole = self._name(), True
+        self._keep_record(os.fstat(self._fd))  # after the renaming, which changes one of the times
         self.tidy()
 
     def tidy(self) -> None:
         """Give a whole file its names, and remove what it does not need any more."""
+        self.look_at_names()
         for link in self.links:
-            if not link.exists():
-                files.make_dirs(link.parent)
-                files.link(self.path, link)
+            owned.make(self.home, link.parent)
+            files.link(self.path, link)
         files.remove_file(self._name("wal"))
+
+    def look_at_names(self) -> None:
+        """NoPermission or CannotCreate when what has one of the names was not put there by a fetch."""
+        for link in self.links:
+            is_there = owned.look(self.home, link.parent) and os.path.lexists(link)
+            if is_there and not link.is_symlink():
+                raise CannotCreate(f"{link} is no link to {self.path}", "It was not fetched: look at it and remove it.")
+
+    def require_names(self) -> None:
+        """CannotCreate unless all names of the whole file lead to it, and not to what somebody else has put there."""
+        for link in self.links:
+            if not link.exists() or not os.path.samefile(link, self.path):
+                raise CannotCreate(f"{link} does not lead to {self.path}", "Look at it and remove it.")
+
+
+def _identity(status: os.stat_result) -> dict[str, int]:
+    """What changes with a file's content, unless somebody sees to it that it does not."""
+    return {
+        "size": status.st_size, "mtime_ns": status.st_mtime_ns, "ctime_ns": status.st_ctime_ns, "inode": status.st_ino,
+    }  # fmt: skip

@@ -19,20 +19,34 @@ Layout below the root, one folder per model; several commits share blobs:
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Iterable, Iterator, Sequence
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from ...errors import CannotCreate, Locked, NoPermission, WriteFailed
+from ...errors import BadInput, CannotCreate, Locked, NoPermission, WriteFailed
+from ...threads import Thread
 from .. import files
 from ..lock import JobLock
+from . import owned
 from .crew import Crew
 from .keeper import Keeper
-from .part import CLAIMED, PENDING, READY, STAMPED, Part, Remote
+from .part import CLAIMED, PENDING, READY, STAMPED, Part
+from .remote import Elsewhere, Remote
 from .shared import Observer, Origin, Settings, Shared
 
 _RESERVE_BYTES = 64 << 20
+#: reading more than this for a second time is told
+_TELL_BYTES = 256 << 20
+#: between two looks at threads that may have died without a word
+_LOOK_SECONDS = 1.0
+#: how long all threads together may take to end; a request to the network that hangs takes less
+_PATIENCE_SECONDS = 20.0
+
+
+def _ignore(n_bytes: int, path: str) -> None:
+    """Nobody wants to know."""
 
 
 class Transfer(Shared):
@@ -51,16 +65,22 @@ class Transfer(Shared):
         self.crew = Crew(self, self.keeper)
         self._root = root
         self._locks: dict[Path, JobLock] = {}
-        self._threads: list[threading.Thread] = []
+        self._threads: list[Thread] = []
+        self._patient_until = 0.0
 
-    def add(self, model: str, commit: str, remote: Remote, present: Path | None = None) -> Arriving:
+    def add(self, model: str, commit: str, remote: Remote, present: Elsewhere | None = None) -> Arriving:
         """One more file, of a commit of a model; looks at what is here of it and changes nothing.
 
         Parameters
         ----------
-        present : where the file lies complete elsewhere on this machine, to be read only
+        present : where else the file lies complete on this machine
+
+        Raises
+        ------
+        NoPermission : what is here is not ours
         """
         home = self._root / model
+        owned.look(self._root, home / "blobs")
         with self.changed:
             same = [p for p in self.parts if p.home == home and p.remote.key == remote.key]
             part = same[0] if same else Part(home, remote, self.settings.head_bytes, self.settings.range_bytes, present)
@@ -78,19 +98,73 @@ class Transfer(Shared):
                 total += sum(stop - start for start, stop in spans)
         return total
 
+    def can_mend(self, arriving: Arriving) -> bool:
+        """Whether a damaged file can be set aside, to fetch it again."""
+        return os.access(files.nearest_folder(arriving.part.home / "blobs"), os.W_OK | os.X_OK)
+
+    def check(
+        self,
+        arriving: Iterable[Arriving] | None = None,
+        *,
+        every: bool = False,
+        mends: bool = False,
+        looked: Callable[[int, str], None] = _ignore,
+    ) -> None:
+        """Make the digests again of those of these files (default: all) that are whole, but doubted; of ``every`` whole one.
+
+        Parameters
+        ----------
+        mends : set aside what is damaged, so that it is fetched again; nobody may be reading it
+        looked : told of bytes that were read, and the name of the file; may raise to end it
+
+        Raises
+        ------
+        BadInput : a file is damaged, and not to be fetched again
+        Locked : another process is fetching
+        """
+        self._check(self._parts(arriving), every, mends, looked)
+
+    def _check(self, parts: Sequence[Part], every: bool, mends: bool, looked: Callable[[int, str], None]) -> None:
+        parts = [p for p in parts if p.whole and p.has_digest and (every or p.doubted)]
+        total = sum(p.remote.size for p in parts)
+        if total > _TELL_BYTES and not every:
+            self.observer.message(f"checking {total:,} bytes again that were copied or changed since they were fetched")
+        for part in parts:
+            found = part.digest(looked)
+            if found == part.remote.key:
+                continue
+            what = f"{part.path} is damaged: its digest is {found}, the hub lists {part.remote.digest}"
+            if not mends:
+                hint = f"Fetch it again: streamconv fetch --verify {part.home.name.replace('--', '/')}"
+                raise BadInput(f"{part.remote.path}: {what}", hint)
+            with self.changed:
+                self._lock(part)
+                aside = part.set_aside()
+            self.observer.message(
+                f"{part.remote.path}: {what}; fetching it again" + (f", kept as {aside}" if aside else "")
+            )
+
+    def require_names(self, arriving: Iterable[Arriving]) -> None:
+        """CannotCreate unless each name of these whole files leads to it."""
+        for part in self._parts(arriving):
+            part.require_names()
+
     def fetch(self, arriving: Iterable[Arriving] | None = None) -> None:
         """Begin to fetch these files whole (default: all), in this order; returns at once.
 
         Raises
         ------
+        BadInput : a file that is here is damaged; see ``check``
         Locked : another process is fetching
         WriteFailed : the disk is too small
         """
+        parts = self._parts(arriving)
+        self._check(parts, False, False, _ignore)
         with self.changed:
-            parts = self._parts(arriving)
             for part in parts:
                 self.own(part)
                 if part.whole:
+                    part.look_at_names()
                     # Names are for people; a cache that is only read has some.
                     with suppress(NoPermission, CannotCreate):
                         part.tidy()
@@ -106,6 +180,7 @@ class Transfer(Shared):
         if self.settings.keep:
             self.fetch()
             return
+        self.check()
         with self.changed:
             for part in self.parts:
                 self.own(part)
@@ -137,22 +212,30 @@ class Transfer(Shared):
         NetworkError : and whatever else ended the transfer
         """
         parts = self._parts(arriving)
+        until = None if seconds is None else time.monotonic() + seconds
         with self.changed:
-            self.changed.wait_for(lambda: self.is_over() or self.keeper.settled(parts), seconds)
+            while not (self.is_over() or self.keeper.settled(parts)):
+                left = _LOOK_SECONDS if until is None else min(until - time.monotonic(), _LOOK_SECONDS)
+                if left <= 0:
+                    break
+                self.changed.wait(left)
             if self.keeper.settled(parts):
                 return True
             self.raise_error()
             return False
 
     def close(self) -> None:
-        """End all threads and give the locks back. What is durable stays; readers that wait get Stopped."""
+        """End all threads and give the locks back. What is durable stays; readers that wait get Stopped.
+
+        A thread that does not end keeps the locks until the process does: it may still write.
+        """
         with self.changed:
             self.closing = True
             self.changed.notify_all()
         self.origin.abort()
-        for thread in self._threads:
-            if thread is not threading.current_thread():
-                thread.join(10)
+        self._patient_until = self._patient_until or time.monotonic() + _PATIENCE_SECONDS
+        if not all([t.join(self._patient_until - time.monotonic()) for t in self._threads]):
+            return
         with self.changed:
             for lock in self._locks.values():
                 lock.close()
@@ -169,9 +252,13 @@ class Transfer(Shared):
 
     def own(self, part: Part) -> None:
         """Take the lock of its folder, and see what others brought until now."""
-        if self.owns(part):
+        if not self.owns(part):
+            self._lock(part)
+
+    def _lock(self, part: Part) -> None:
+        if part.home in self._locks:
             return
-        files.make_dirs(part.home / "blobs")
+        owned.make(self._root, part.home / "blobs")
         try:
             self._locks[part.home] = JobLock(part.home / "lock")
         except Locked as e:
@@ -185,13 +272,25 @@ class Transfer(Shared):
         """Bring the threads up, or wake them."""
         if not self._threads and not self.closing:
             bodies = [self.crew.run] * self.settings.connections + [self.keeper.run]
-            names = [f"fetch-{i}" for i in range(self.settings.connections)] + ["keeper"]
-            self._threads = [
-                threading.Thread(target=b, name=n, daemon=True) for b, n in zip(bodies, names, strict=True)
-            ]
-            for thread in self._threads:
-                thread.start()
+            self._threads = [Thread(body) for body in bodies]
+            try:
+                for thread in self._threads:
+                    thread.start()
+            except BaseException as e:
+                self.error = self.error or e
+                raise
         self.changed.notify_all()
+
+    def is_over(self) -> bool:
+        """Whether nothing more will come; also when a thread has died without a word."""
+        for thread in self._threads if self.error is None and not self.closing else ():
+            self.error = self.error or thread.failure
+        return super().is_over()
+
+    def raise_error(self) -> None:
+        """Raise what ended the transfer, if something did."""
+        self.is_over()
+        super().raise_error()
 
     def _give_back(self, part: Part) -> None:
         """Let other processes have the folder of ``part`` once nothing is missing in it any more."""

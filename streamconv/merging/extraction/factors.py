@@ -15,8 +15,8 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from itertools import pairwise
 from types import ModuleType
 
 import numpy as np
@@ -24,7 +24,8 @@ from numpy.typing import NDArray
 
 from ...errors import BadInput
 from ...quant import cache
-from ...rows import Bytes, Floats, RowSource, matrix_shape, stop_if_unwanted
+from ...rows import Described, Floats, Rows, Span, matrix_shape, stop_if_unwanted
+from ...threads import spread
 from ..chance import Chance
 
 #: sides up to this length are done exactly
@@ -67,9 +68,9 @@ class Workshop:
     threads : never changes a value
     """
 
-    threads: int = 1
-    lock: threading.RLock = field(default_factory=threading.RLock)
-    _done: deque[Factors] = field(default_factory=deque)
+    threads: int = field(default=1, compare=False)
+    lock: threading.RLock = field(default_factory=threading.RLock, compare=False)
+    _done: deque[Factors] = field(default_factory=deque, compare=False)
 
     def finished(self, factors: Factors) -> None:
         """Hold the newest, let the oldest go."""
@@ -81,11 +82,7 @@ class Workshop:
         """``work(first, last)`` for shares of ``range(n)``, one a thread."""
         shares = min(self.threads, max(1, n))
         bounds = [n * k // shares for k in range(shares + 1)]
-        if shares == 1:
-            work(0, n)
-            return
-        with ThreadPoolExecutor(shares) as pool:
-            list(pool.map(work, bounds, bounds[1:]))
+        spread(lambda share: work(*share), list(pairwise(bounds)), shares)
 
 
 @dataclass(frozen=True)
@@ -104,7 +101,7 @@ class Settings:
     epsilon: float = 0.0
 
 
-class Factors:
+class Factors(Described):
     """The factors of one matrix.
 
     Parameters
@@ -117,8 +114,8 @@ class Factors:
     def __init__(
         self,
         name: str,
-        base: RowSource,
-        tuned: RowSource,
+        base: Rows,
+        tuned: Rows,
         settings: Settings,
         workshop: Workshop,
         transposed: bool = False,
@@ -282,8 +279,10 @@ def _eigenvectors(matrix: Doubles) -> tuple[Doubles, Doubles]:
     return values[order] * size, vectors[order]
 
 
-class RightRows:
+class RightRows(Rows):
     """The factor of the columns, rank by rank: float[rank, n_cols]."""
+
+    looks_first = True
 
     def __init__(self, factors: Factors) -> None:
         self.factors = factors
@@ -293,23 +292,13 @@ class RightRows:
     def _rows(self, start: int, stop: int) -> Floats:
         return self.factors.right()[0][start:stop]
 
-    def read(self, start: int, stop: int, out: Floats | None = None) -> Floats:
-        """See ``RowSource.read``."""
-        if out is None:
-            out = np.empty((stop - start, self.shape[1]), np.float32)
+    def _fill(self, start: int, stop: int, out: Floats) -> None:
         if stop > start:
             out[...] = self._rows(start, stop)
-        return out
 
-    def stored(self, start: int, stop: int) -> Bytes | None:
-        """None: they are made."""
-        return None
-
-    def prefetch(self, start: int, stop: int) -> None:
-        """Nothing: all of both matrices is read."""
-
-    def release(self, start: int, stop: int) -> None:
-        """Nothing: the other factor reads the matrices once more."""
+    def spans(self, start: int, stop: int) -> Iterator[Span]:
+        """None: any row needs all of both matrices, and the rows of the other factor read theirs once more."""
+        return iter(())
 
 
 class RightColumns(RightRows):
@@ -334,15 +323,10 @@ class LeftRows(RightRows):
     def _rows(self, start: int, stop: int) -> Floats:
         return self.factors.left(start, stop)
 
-    def prefetch(self, start: int, stop: int) -> None:
-        """Pass the hint on."""
-        self.factors.base.prefetch(start, stop)
-        self.factors.tuned.prefetch(start, stop)
-
-    def release(self, start: int, stop: int) -> None:
-        """Pass the hint on."""
-        self.factors.base.release(start, stop)
-        self.factors.tuned.release(start, stop)
+    def spans(self, start: int, stop: int) -> Iterator[Span]:
+        """See ``Rows.spans``."""
+        yield from self.factors.base.spans(start, stop)
+        yield from self.factors.tuned.spans(start, stop)
 
 
 class LeftColumns(RightRows):

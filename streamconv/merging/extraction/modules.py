@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ...errors import BadInput, UsageError
-from ...rows import RowSource, matrix_shape
+from ...rows import Rows, matrix_shape
 from ...sources.checkpoint import Checkpoint
 from ..config_edit import text_section
 from ..inputs import is_whole
@@ -53,8 +53,8 @@ class Pair:
 
     name: str
     place: Place
-    base: RowSource
-    tuned: RowSource
+    base: Rows
+    tuned: Rows
 
     @property
     def module(self) -> str:

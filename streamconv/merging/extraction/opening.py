@@ -7,18 +7,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import xxhash
-
 from ...errors import BadInput, UsageError
-from ...rows import RowSource, matrix_shape
+from ...rows import Rows, matrix_shape
 from ...sources.checkpoint import Checkpoint
 from .. import side_files
-from ..assembly import RecipeFile
 from .factors import Factors, LeftColumns, LeftRows, RightColumns, RightRows, Settings, Workshop, working_bytes
 from .modules import Choice, Pair, describe, pairs_of, select
 
-#: raised whenever the same command would give other factors than before
-ARITHMETIC = 1
 CONFIG = "adapter_config.json"
 
 
@@ -65,7 +60,7 @@ def open_extraction(
     selection = select(base, pairs_of(base, tuned), choice)
     workshop = Workshop(threads)
     settings = Settings(choice.rank, extraction.distribute, extraction.epsilon)
-    tensors: dict[str, RowSource] = {}
+    tensors: dict[str, Rows] = {}
     for pair in selection.decomposed:
         _check_memory(pair, choice, ram_bytes)
         tensors |= _factors(pair, settings, workshop, pair.module in selection.conv1d)
@@ -83,7 +78,7 @@ def open_extraction(
         path=tuned.path,
         tensors=tensors,
         config=config,
-        inputs=(_own_input(tuned.path, extraction), *base.inputs, *tuned.inputs),
+        inputs=(*base.inputs, *tuned.inputs),
         warnings=[*base.warnings, *tuned.warnings, *_resized(selection.saved)],
         side=_side(base, tuned, config),
         name=f"{tuned.path.name} as an adapter",
@@ -101,7 +96,7 @@ def _resized(saved: Sequence[Pair]) -> list[str]:
     ]
 
 
-def _factors(pair: Pair, settings: Settings, workshop: Workshop, conv1d: bool) -> dict[str, RowSource]:
+def _factors(pair: Pair, settings: Settings, workshop: Workshop, conv1d: bool) -> dict[str, Rows]:
     """The two factors of a matrix, by name. Of a layer stored as [n_out, n_in] A belongs to the columns, else to the rows."""
     prefix = f"base_model.model.{pair.module}"
     factors = Factors(pair.name, pair.base, pair.tuned, settings, workshop)
@@ -124,12 +119,6 @@ def _check_memory(pair: Pair, choice: Choice, ram_bytes: int | None) -> None:
             f"the budget is {ram_bytes >> 20} MiB",
             "Give a larger --ram or a smaller --rank.",
         )
-
-
-def _own_input(path: Path, extraction: Extraction) -> RecipeFile:
-    """The settings as an input, for they decide values that no shape shows."""
-    digest = xxhash.xxh3_128(repr((ARITHMETIC, extraction)).encode()).hexdigest()
-    return RecipeFile("settings", path, 0, digest, 0, 0, 0)
 
 
 def _side(base: Checkpoint, tuned: Checkpoint, config: dict[str, object]) -> dict[str, Path | bytes]:

@@ -6,13 +6,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ...errors import BadInput
-from ...rows import RowSource
+from ...rows import Rows, matrix_shape
 from ...sources.checkpoint import Checkpoint
 from .. import assembly, config_edit, side_files
 from ..chance import Chance
 from ..inputs import common_dtype, is_whole
 from ..merged import CastRows, MergedRows
-from ..methods.linear import WeightedSum
+from ..method import Task
+from ..methods import METHODS
 from ..opener import Opener
 from ..planning import Model, open_layouts
 from .gates import GateRows, PromptGate, expert_ids
@@ -50,7 +51,7 @@ def assemble_mixture(mixture: Mixture, opener: Opener, path: Path, text: str) ->
         path=path,
         tensors=tensors,
         config=config,
-        inputs=assembly.inputs(path, text, opener, checkpoints, mixture.gate == "cheap_embed"),
+        inputs=assembly.inputs(path, checkpoints),
         warnings=opener.warnings,
         side=side,
         name=path.stem,
@@ -111,9 +112,9 @@ class _Builder:
             self._gate = PromptGate(embedding, ids[: len(mixture.experts)])
             self._shared_gate = PromptGate(embedding, ids[len(mixture.experts) :])
 
-    def tensors(self) -> dict[str, RowSource]:
+    def tensors(self) -> dict[str, Rows]:
         """All of them in the order of the base."""
-        found: dict[str, RowSource] = {}
+        found: dict[str, Rows] = {}
         done = set()
         for place, name in self._base.layout.names.items():
             if place.layer is None or not place.key.startswith("mlp."):
@@ -128,19 +129,19 @@ class _Builder:
                 found |= self._layer(name[: -len(place.key)] + "mlp.")
         return found
 
-    def _cast(self, rows: RowSource) -> RowSource:
+    def _cast(self, rows: Rows) -> Rows:
         wanted = self._mixture.dtype
         if is_whole(rows.dtype) or rows.dtype == (wanted or common_dtype([rows.dtype])):
             return rows
         return CastRows(rows, wanted or common_dtype([rows.dtype]))
 
-    def _layer(self, prefix: str) -> dict[str, RowSource]:
+    def _layer(self, prefix: str) -> dict[str, Rows]:
         """One layer's gate and experts; ``prefix`` is what all their names begin with."""
         mixture, target = self._mixture, self._target
         numbers = range(len(mixture.experts))
         parts = {part: [self._weights(prefix, part, k, mixture.experts[k]) for k in numbers] for part in _PROJECTIONS}
         dtype, (ffn, hidden) = parts[_GATE][0].dtype, parts[_GATE][0].shape
-        found: dict[str, RowSource] = {}
+        found: dict[str, Rows] = {}
         found[f"{prefix}gate.weight"] = self._gate_rows(
             self._gate, f"{prefix}gate.weight", len(mixture.experts), hidden, dtype
         )
@@ -159,7 +160,7 @@ class _Builder:
                 found[name] = self._gate_rows(self._shared_gate, name, 1, hidden, dtype)
         return found
 
-    def _weights(self, prefix: str, part: str, number: int, expert: Expert) -> RowSource:
+    def _weights(self, prefix: str, part: str, number: int, expert: Expert) -> Rows:
         """One matrix of one expert, with its noise and scale."""
         model, own = self._models[str(expert.model)], f"{prefix}{part}.weight"
         name = model.layout.names.get(self._places[own])
@@ -177,17 +178,26 @@ class _Builder:
             chance = Chance(self._options.seed, self._mixture.name or "", own, number)
             rows = NoisyRows(rows, expert.noise, chance)
         if part == _DOWN and expert.residual != 1:
-            rows = MergedRows(own, [rows], WeightedSum([expert.residual]), rows.dtype, method="residual scale")
+            rows = _scaled(own, rows, expert.residual)
         return rows
 
-    def _gate_rows(self, gate: PromptGate | None, name: str, n: int, hidden: int, dtype: str) -> RowSource:
+    def _gate_rows(self, gate: PromptGate | None, name: str, n: int, hidden: int, dtype: str) -> Rows:
         if gate is not None:
             return GateRows(gate, dtype)
         chance = Chance(self._options.seed, self._mixture.name or "", name)
         return RandomRows((n, hidden), dtype, self._mixture.gate == "random", chance)
 
 
-def _stacked(parts: Sequence[RowSource], shape: tuple[int, ...]) -> StackedRows:
+def _scaled(name: str, rows: Rows, scale: float) -> Rows:
+    """The rows times a number."""
+    n_rows, n_cols = matrix_shape(rows.shape)
+    task = Task(
+        name, n_rows, n_cols, len(rows.shape), [name], False, shared={"normalize": False}, each=[{"weight": scale}]
+    )
+    return MergedRows(name, [rows], METHODS["linear"].bound(task), rows.dtype)
+
+
+def _stacked(parts: Sequence[Rows], shape: tuple[int, ...]) -> StackedRows:
     """The parts in their common precision."""
     dtype = common_dtype([part.dtype for part in parts])
     return StackedRows([part if part.dtype == dtype else CastRows(part, dtype) for part in parts], shape)

@@ -7,14 +7,14 @@ same of the negative prompts, normalised again. It is the same in every layer.
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import BadInput, InputMissing
-from ...rows import Floats, Made, RowSource
+from ...rows import Described, Floats, Rows, Span
 from ...sources.checkpoint import Checkpoint
 from ..inputs import round_to
 from . import prompts
@@ -55,7 +55,7 @@ def expert_ids(where: str, base: Checkpoint, experts: Sequence[Expert], n_tokens
     ]
 
 
-class PromptGate:
+class PromptGate(Described):
     """The rows of a gate by ``cheap_embed``; the embedding is read when the first row is.
 
     Parameters
@@ -64,7 +64,7 @@ class PromptGate:
     ids : for every expert
     """
 
-    def __init__(self, embedding: RowSource, ids: Sequence[Ids]) -> None:
+    def __init__(self, embedding: Rows, ids: Sequence[Ids]) -> None:
         self._embedding = embedding
         self._ids = ids
         self._lock = threading.Lock()
@@ -89,6 +89,11 @@ class PromptGate:
             row[:] = direction
         return found
 
+    def spans(self, start: int, stop: int) -> Iterator[Span]:
+        """What rows ``start..stop`` are made of: the embeddings of the tokens."""
+        for index in sorted({i for pair in self._ids[start:stop] for ids in pair for i in ids}):
+            yield from self._embedding.spans(index, index + 1)
+
     def _direction(self, ids: Sequence[int]) -> Vector:
         total = np.zeros(self.shape[1], np.float64)
         for index in ids:
@@ -96,7 +101,7 @@ class PromptGate:
         return _normalised(total)
 
 
-class GateRows(Made):
+class GateRows(Rows):
     """A gate as a tensor."""
 
     def __init__(self, gate: PromptGate, dtype: str) -> None:
@@ -104,14 +109,14 @@ class GateRows(Made):
         self.shape = gate.shape
         self.dtype = dtype
 
-    def read(self, start: int, stop: int, out: Floats | None = None) -> Floats:
-        """See ``RowSource.read``."""
+    def _fill(self, start: int, stop: int, out: Floats) -> None:
         rows: Floats = self.gate.rows()[start:stop].copy()
         round_to(self.dtype, rows)
-        if out is None:
-            return rows
         out[...] = rows
-        return out
+
+    def spans(self, start: int, stop: int) -> Iterator[Span]:
+        """See ``Rows.spans``."""
+        yield from self.gate.spans(start, stop)
 
 
 def _normalised(v: Vector) -> Vector:

@@ -8,7 +8,7 @@ from itertools import accumulate
 
 import numpy as np
 
-from ...rows import Bytes, Floats, Made, RowSource, matrix_shape
+from ...rows import Bytes, Floats, Rows, Span, matrix_shape
 from ..chance import Chance
 from ..inputs import round_to
 from ..scratch import borrow
@@ -17,7 +17,7 @@ from ..scratch import borrow
 _TILE = 64 << 10
 
 
-class StackedRows:
+class StackedRows(Rows):
     """The rows of several sources of one type, one source after the other.
 
     Parameters
@@ -25,14 +25,13 @@ class StackedRows:
     shape : of the whole, with as many rows as the parts have together
     """
 
-    def __init__(self, parts: Sequence[RowSource], shape: tuple[int, ...]) -> None:
+    def __init__(self, parts: Sequence[Rows], shape: tuple[int, ...]) -> None:
         self.parts = parts
         self.shape = shape
         self.dtype = parts[0].dtype
-        self._n_cols = matrix_shape(shape)[1]
         self._starts = [0, *accumulate(matrix_shape(part.shape)[0] for part in parts)]
 
-    def _ranges(self, start: int, stop: int) -> Iterator[tuple[RowSource, int, int, int]]:
+    def _ranges(self, start: int, stop: int) -> Iterator[tuple[Rows, int, int, int]]:
         """The parts behind rows ``start..stop``: source, its rows from and to, and where they begin in the whole."""
         at = bisect_right(self._starts, start) - 1
         while start < stop:
@@ -41,13 +40,9 @@ class StackedRows:
                 yield self.parts[at], start - first, last - first, start
             start, at = last, at + 1
 
-    def read(self, start: int, stop: int, out: Floats | None = None) -> Floats:
-        """See ``RowSource.read``."""
-        if out is None:
-            out = np.empty((stop - start, self._n_cols), np.float32)
+    def _fill(self, start: int, stop: int, out: Floats) -> None:
         for part, a, b, at in self._ranges(start, stop):
             part.read(a, b, out[at - start : at - start + b - a])
-        return out
 
     def stored(self, start: int, stop: int) -> Bytes | None:
         """The stored rows where all parts have them."""
@@ -60,18 +55,13 @@ class StackedRows:
             return None
         return known[0] if len(known) == 1 else np.concatenate(known)
 
-    def prefetch(self, start: int, stop: int) -> None:
-        """Pass the hint on."""
+    def spans(self, start: int, stop: int) -> Iterator[Span]:
+        """See ``Rows.spans``."""
         for part, a, b, _ in self._ranges(start, stop):
-            part.prefetch(a, b)
-
-    def release(self, start: int, stop: int) -> None:
-        """Pass the hint on."""
-        for part, a, b, _ in self._ranges(start, stop):
-            part.release(a, b)
+            yield from part.spans(a, b)
 
 
-class NoisyRows:
+class NoisyRows(Rows):
     """A tensor plus normally distributed numbers; rounded to its type.
 
     Parameters
@@ -80,7 +70,7 @@ class NoisyRows:
     chance : where they come from
     """
 
-    def __init__(self, inner: RowSource, scale: float, chance: Chance) -> None:
+    def __init__(self, inner: Rows, scale: float, chance: Chance) -> None:
         self.inner = inner
         self.shape = inner.shape
         self.dtype = inner.dtype
@@ -88,10 +78,7 @@ class NoisyRows:
         self._scale = np.float32(scale)
         self._chance = chance
 
-    def read(self, start: int, stop: int, out: Floats | None = None) -> Floats:
-        """See ``RowSource.read``."""
-        if out is None:
-            out = np.empty((stop - start, self._n_cols), np.float32)
+    def _fill(self, start: int, stop: int, out: Floats) -> None:
         step = max(1, _TILE // max(1, self._n_cols))
         for a in range(start, stop, step):
             b = min(a + step, stop)
@@ -101,22 +88,9 @@ class NoisyRows:
                 rows += self._scale * noise
                 round_to(self.dtype, rows)
                 out[a - start : b - start] = rows
-        return out
-
-    def stored(self, start: int, stop: int) -> Bytes | None:
-        """None: the values are made, not stored."""
-        return None
-
-    def prefetch(self, start: int, stop: int) -> None:
-        """Pass the hint on."""
-        self.inner.prefetch(start, stop)
-
-    def release(self, start: int, stop: int) -> None:
-        """Pass the hint on."""
-        self.inner.release(start, stop)
 
 
-class RandomRows(Made):
+class RandomRows(Rows):
     """Random numbers.
 
     Parameters
@@ -130,8 +104,7 @@ class RandomRows(Made):
         self._normal = normal
         self._chance = chance
 
-    def read(self, start: int, stop: int, out: Floats | None = None) -> Floats:
-        """See ``RowSource.read``."""
+    def _fill(self, start: int, stop: int, out: Floats) -> None:
         n_cols = self.shape[1]
         rows = np.empty((stop - start, n_cols), np.float32)
         if self._normal:
@@ -141,7 +114,4 @@ class RandomRows(Made):
             limit = np.float32(1 / np.sqrt(n_cols))
             rows[...] = limit * (rows.view(np.uint32).astype(np.float64) * 2.0**-31 - 1.0).astype(np.float32)
         round_to(self.dtype, rows)
-        if out is None:
-            return rows
         out[...] = rows
-        return out

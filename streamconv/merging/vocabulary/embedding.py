@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import BadInput
-from ...rows import RowSource
+from ...rows import Rows
 from ..inputs import common_dtype
 from ..vocabulary_plan import TokenRule
 from .rows import MEAN, SOME, ZERO, Column, Places, Table, laid_out
@@ -48,7 +48,7 @@ class Embedder:
         rules: Mapping[str, TokenRule],
         base: str | None,
         first: str,
-        tensor: Callable[[str, str], RowSource | None],
+        tensor: Callable[[str, str], Rows | None],
         fallbacks: Sequence[str],
     ) -> None:
         self.size = size
@@ -84,7 +84,7 @@ class Embedder:
         found[taken] = False
         return found
 
-    def embed(self, rows: Mapping[str, RowSource], name: str) -> dict[str, RowSource]:
+    def embed(self, rows: Mapping[str, Rows], name: str) -> dict[str, Rows]:
         """See ``VocabularyPlan.embed``."""
         shared = _Shared(self, rows, name)
         return {model: shared.laid(model) for model in rows}
@@ -93,12 +93,12 @@ class Embedder:
 class _Shared:
     """One tensor: its sources, and the default rows, which all models share."""
 
-    def __init__(self, embedder: Embedder, rows: Mapping[str, RowSource], name: str) -> None:
+    def __init__(self, embedder: Embedder, rows: Mapping[str, Rows], name: str) -> None:
         self.all = embedder
         self.rows = rows
         self.name = name
         self.models = list(rows)
-        self.sources: list[RowSource] = list(rows.values())
+        self.sources: list[Rows] = list(rows.values())
         self.own = {model: self._own(model, source.shape[0]) for model, source in rows.items()}
         self.which: Places = np.full(embedder.size, ZERO, np.int64)
         self.row: Places = np.zeros(embedder.size, np.int64)
@@ -150,14 +150,14 @@ class _Shared:
         self.which[where] = number
         self.row[where] = own[where]
 
-    def _number(self, source: RowSource) -> int:
+    def _number(self, source: Rows) -> int:
         for number, known in enumerate(self.sources):
             if known is source:
                 return number
         self.sources.append(source)
         return len(self.sources) - 1
 
-    def _matching(self, model: str) -> RowSource | None:
+    def _matching(self, model: str) -> Rows | None:
         """The tensor of a model that takes no part, if it fits."""
         found = self.all._tensor(model, self.name)
         return found if found is not None and found.shape[1:] == self.sources[0].shape[1:] else None
@@ -195,7 +195,7 @@ class _Shared:
             )
         return self._number(source), index
 
-    def laid(self, model: str) -> RowSource:
+    def laid(self, model: str) -> Rows:
         """The tensor of one model."""
         own = self.own[model].copy()
         own[self.forced] = -1

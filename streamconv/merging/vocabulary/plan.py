@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import BadInput, UsageError
-from ...rows import RowSource
+from ...rows import Rows
 from ...sources.checkpoint import Checkpoint
 from .. import side_files
 from ..config_edit import text_section
@@ -74,7 +74,7 @@ class Plan:
         """What was found so far."""
         return [*self._warnings, *(self._embedder.warnings if self._embedder else ())]
 
-    def embed(self, rows: Mapping[str, RowSource], name: str) -> dict[str, RowSource]:
+    def embed(self, rows: Mapping[str, Rows], name: str) -> dict[str, Rows]:
         """The tensors of all models, laid out for the merged vocabulary."""
         assert self._embedder is not None
         return self._embedder.embed(rows, name)
@@ -173,7 +173,7 @@ class _Planned:
             if part < _RELATED
         ]
 
-    def _tensor(self, model: str, name: str) -> RowSource | None:
+    def _tensor(self, model: str, name: str) -> Rows | None:
         """The tensor of ``model`` that stands where ``name`` does; a head that is not stored is the embedding."""
         tensors, layout = self.models[model].tensors, self.layouts[model]
         if name in tensors:

@@ -11,12 +11,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ...rows import Bytes, Floats, RowSource, matrix_shape, stop_if_unwanted
+from ...rows import Floats, Rows, Span, matrix_shape, stop_if_unwanted
 from ..inputs import holds, round_to
 
 #: rows that no source has: zeros; the mean of all rows that have a source; the mean of some rows
 ZERO, MEAN, SOME = -1, -2, -3
 _TILE = 64 << 10
+#: rows of a source that so many others lie between are named one by one
+_NEAR = 64
 
 Places = NDArray[np.int64]
 
@@ -34,7 +36,7 @@ class Table:
     tokens : rows that belong to tokens, of which ``MEAN`` is the mean
     """
 
-    sources: Sequence[RowSource]
+    sources: Sequence[Rows]
     which: Places
     row: Places
     some: Mapping[int, Sequence[tuple[int, int]]]
@@ -50,7 +52,7 @@ class Table:
                 yield start + a, start + b, int(which[a]), int(row[a])
 
 
-class LaidRows:
+class LaidRows(Rows):
     """A matrix whose rows are rows of others.
 
     Parameters
@@ -64,6 +66,7 @@ class LaidRows:
         self.table = table
         self.dtype = dtype
         self.shape = (len(table.which), *table.sources[0].shape[1:])
+        self.looks_first = bool((table.which == MEAN).any())
         self._mean: Floats | None = None
         self._n_cols = matrix_shape(self.shape)[1]
         self._lock = threading.Lock()
@@ -81,10 +84,7 @@ class LaidRows:
         round_to(self.dtype, mean)
         return mean
 
-    def read(self, start: int, stop: int, out: Floats | None = None) -> Floats:
-        """See ``RowSource.read``."""
-        if out is None:
-            out = np.empty((stop - start, self._n_cols), np.float32)
+    def _fill(self, start: int, stop: int, out: Floats) -> None:
         self._rows(start, stop, out)
         padding = self.table.which[start:stop] == MEAN
         if padding.any():
@@ -92,7 +92,6 @@ class LaidRows:
                 if self._mean is None:
                     self._mean = self._find_mean()
             out[padding] = self._mean
-        return out
 
     def _rows(self, start: int, stop: int, out: Floats) -> Floats:
         """Rows ``start..stop``; those that are the mean of all stay zero."""
@@ -109,53 +108,36 @@ class LaidRows:
                 part[...] = 0
         return out
 
-    def stored(self, start: int, stop: int) -> Bytes | None:
-        """None: the rows lie in several places."""
-        return None
-
-    def prefetch(self, start: int, stop: int) -> None:
-        """Pass the hint on for rows that lie together."""
-        for a, b, source, row in self.table.runs(start, stop):
-            if source >= 0 and b - a > 1:
-                self.table.sources[source].prefetch(row, row + b - a)
-
-    def release(self, start: int, stop: int) -> None:
-        """Pass the hint on for rows that lie together."""
-        for a, b, source, row in self.table.runs(start, stop):
-            if source >= 0 and b - a > 1:
-                self.table.sources[source].release(row, row + b - a)
+    def spans(self, start: int, stop: int) -> Iterator[Span]:
+        """See ``Rows.spans``; rows of a source that lie near each other together, with those between them."""
+        which, row = self.table.which[start:stop], self.table.row[start:stop]
+        pairs = [pair for at in (np.flatnonzero(which == SOME) + start).tolist() for pair in self.table.some[at]]
+        for number, source in enumerate(self.table.sources):
+            rows = np.unique(np.append(row[which == number], [r for k, r in pairs if k == number])).astype(np.int64)
+            for near in np.split(rows, np.flatnonzero(np.diff(rows) > _NEAR) + 1) if len(rows) else ():
+                yield from source.spans(int(near[0]), int(near[-1]) + 1)
 
 
-class Column:
+class Column(Rows):
     """A vector as a matrix of one column, so that its elements are rows; it is read whole, once."""
 
-    def __init__(self, vector: RowSource) -> None:
+    def __init__(self, vector: Rows) -> None:
         self.vector = vector
         self.shape = (vector.shape[0], 1)
         self.dtype = vector.dtype
         self._values: Any = None
 
-    def read(self, start: int, stop: int, out: Floats | None = None) -> Floats:
-        """See ``RowSource.read``."""
+    def _fill(self, start: int, stop: int, out: Floats) -> None:
         if self._values is None:
             self._values = self.vector.read(0, 1)[0]
-        if out is None:
-            out = np.empty((stop - start, 1), np.float32)
         out[:, 0] = self._values[start:stop]
-        return out
 
-    def stored(self, start: int, stop: int) -> Bytes | None:
-        """None: they are not stored so."""
-        return None
-
-    def prefetch(self, start: int, stop: int) -> None:
-        """Nothing: a vector is small."""
-
-    def release(self, start: int, stop: int) -> None:
-        """Nothing: a vector is small."""
+    def spans(self, start: int, stop: int) -> Iterator[Span]:
+        """See ``Rows.spans``; a vector is small."""
+        yield from self.vector.spans(0, 1) if stop > start else ()
 
 
-class Vector:
+class Vector(Rows):
     """A matrix of one column as a vector."""
 
     def __init__(self, column: LaidRows) -> None:
@@ -163,26 +145,16 @@ class Vector:
         self.shape = (column.shape[0],)
         self.dtype = column.dtype
 
-    def read(self, start: int, stop: int, out: Floats | None = None) -> Floats:
-        """See ``RowSource.read``."""
-        if out is None:
-            out = np.empty((stop - start, self.shape[0]), np.float32)
+    def _fill(self, start: int, stop: int, out: Floats) -> None:
         if stop > start:
             out[0] = self.column.read(0, self.shape[0])[:, 0]
-        return out
 
-    def stored(self, start: int, stop: int) -> Bytes | None:
-        """None: it is put together."""
-        return None
-
-    def prefetch(self, start: int, stop: int) -> None:
-        """Nothing: a vector is small."""
-
-    def release(self, start: int, stop: int) -> None:
-        """Nothing: a vector is small."""
+    def spans(self, start: int, stop: int) -> Iterator[Span]:
+        """See ``Rows.spans``."""
+        yield from self.column.spans(0, self.shape[0]) if stop > start else ()
 
 
-def laid_out(table: Table, own: RowSource, dtype: str) -> RowSource:
+def laid_out(table: Table, own: Rows, dtype: str) -> Rows:
     """The rows of ``table`` as a row source of the same number of dimensions as ``own``; ``own`` itself where it is just that.
 
     Parameters

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ...rows import RowSource
+from ...rows import Rows
 from ..config import Config
 from ..family import Family
 from ..keys import (
@@ -21,7 +21,7 @@ from ..tokenizers import GEMMA1
 from ..transforms import PlusOne
 
 
-def plus_one(rows: RowSource, _config: Config) -> RowSource:
+def plus_one(rows: Rows, _config: Config) -> Rows:
     """Norm weights as the runtime multiplies by them."""
     return PlusOne(rows)
 

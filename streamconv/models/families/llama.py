@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from ...errors import BadInput
-from ...rows import Floats, RowSource
+from ...rows import Floats, Rows
 from ..config import Config
 from ..family import Family
 from ..keys import BASE, rope_dimension_count, vocab_size
@@ -13,12 +15,12 @@ from ..tokenizers import LLAMA
 from ..transforms import Interleaved
 
 
-def interleave_q(rows: RowSource, config: Config) -> RowSource:
+def interleave_q(rows: Rows, config: Config) -> Rows:
     """Query rows with adjacent rotary pairs."""
     return Interleaved(rows, config.n_heads)
 
 
-def interleave_k(rows: RowSource, config: Config) -> RowSource:
+def interleave_k(rows: Rows, config: Config) -> Rows:
     """Key rows with adjacent rotary pairs."""
     return Interleaved(rows, config.n_kv_heads)
 
@@ -28,7 +30,8 @@ def rope_factors(config: Config) -> dict[str, Floats]:
 
     Long wavelengths are stretched by ``factor``, short ones left alone, those between interpolated.
     Source: ``_compute_llama3_parameters`` of transformers' modeling_rope_utils; all in float32, quotients of a number and an
-    array as product with the reciprocal, as torch computes them.
+    array as product with the reciprocal, as torch computes them. Every step is correctly rounded, so that no processor's
+    arithmetic shows: the power, for which numpy's float32 depends on the instruction set, comes from float64.
     """
     rope = config.rope
     if str(rope.get("rope_type", "")).lower() != "llama3":
@@ -41,13 +44,15 @@ def rope_factors(config: Config) -> dict[str, Floats]:
     }
     given = {k: default if rope.get(k) is None else rope[k] for k, default in defaults.items()}
     factor, low, high, original = given.values()
-    if not all(isinstance(v, (int, float)) and v > 0 for v in given.values()) or low == high:
-        raise BadInput(f"config.json: llama3 RoPE scaling with {given} makes no sense")
+    theta = rope.get("rope_theta")
+    theta = 10000.0 if theta is None else theta
+    if not all(isinstance(v, (int, float)) and 0 < v < 1e38 for v in (*given.values(), theta)) or low == high:
+        raise BadInput(f"config.json: llama3 RoPE scaling with {given} and rope_theta {theta} makes no sense")
     f32 = np.float32
     dim = config.head_dim
-    theta = rope.get("rope_theta")
     exponents = np.arange(0, dim, 2, dtype=np.float32) / f32(dim)
-    frequencies = f32(1) / np.power(f32(10000.0 if theta is None else theta), exponents)
+    powers = [math.pow(f32(theta), exponent) for exponent in exponents]
+    frequencies = f32(1) / np.array(powers, np.float64).astype(np.float32)
     wavelengths = (f32(1) / frequencies) * f32(2 * np.pi)
     share = ((f32(1) / wavelengths) * f32(original) - f32(low)) / f32(high - low)
     between = f32(1) / ((f32(1) - share) / f32(factor) + share)

@@ -14,32 +14,29 @@ the interpreter's lock, which a conversion running beside needs (3.0 against 0.5
 from __future__ import annotations
 
 import re
-import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from urllib.parse import urljoin, urlsplit
-from urllib.request import getproxies, proxy_bypass
+from urllib.parse import quote
 
 import urllib3
 from urllib3.exceptions import HTTPError
 
 from ...errors import BadInput, NetworkError, Stopped, StreamconvError
-from .errors import refusal
+from .api import TRANSIENT
+from .errors import one_line, refusal
+from .line import MAX_REDIRECTS, REDIRECTS, Line, followed, host_of
 from .model import HubFile
 from .patience import PATIENT, Patience, Tries, asked_pause
-from .resolving import TRANSIENT, default_endpoint, headers_for, is_offline
+from .resolving import is_offline
 
 #: bytes handed on at a time; what a cut connection costs is less than this
 _BLOCK_BYTES = 128 << 10
-#: the hub needs two; more than these go in a circle
-_MAX_REDIRECTS = 10
 #: an answer that brought this much was progress
 _PROGRESS_BYTES = 64 << 10
-_REDIRECTS = (301, 302, 303, 307, 308)
-_CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
+_CONTENT_RANGE = re.compile(r"bytes (\d{1,19})-(\d{1,19})/(\d{1,19}|\*)")
 _DIGEST = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 
 
@@ -78,14 +75,11 @@ class HubClient:
         connections: int = 8,
         offline: bool = False,
     ) -> None:
-        self._patience, self._connections = patience, connections
-        self._endpoint = (endpoint or default_endpoint()).rstrip("/")
-        self._token = token
+        self._patience = patience
+        self._line = Line(token, endpoint, patience, connections)
         self._offline = offline
         self._stop = threading.Event()
         self._guard = threading.Lock()
-        self._headers: dict[str, str] | None = None
-        self._pools: dict[str, urllib3.PoolManager] = {}
         self._places: dict[HubFile, str] = {}
         self._etags: dict[HubFile, str] = {}
         self._open: set[urllib3.BaseHTTPResponse] = set()
@@ -170,16 +164,18 @@ class HubClient:
         """A checked answer that begins at ``at`` or, from a server that ignores ranges, at 0."""
         place = self._places.get(file)
         url = place or self._url(file)
-        for _ in range(_MAX_REDIRECTS):
+        for _ in range(MAX_REDIRECTS):
             response = self._send(url, {"Range": f"bytes={at}-{stop - 1}"})
             target = response.headers.get("Location")
-            if self._is_hub(url):
+            if self._line.is_hub(url):
                 self._check_hub(file, response)
-            if response.status in _REDIRECTS and target:
-                url = urljoin(url, target)
-                if not self._is_hub(url):
-                    self._places[file] = url
+            if response.status in REDIRECTS and target:
                 response.close()
+                url = followed(url, target)
+                if not url:
+                    raise _Failed(f"{file.path}: sent on to an address that is none of the web's")
+                if not self._line.is_hub(url):
+                    self._places[file] = url
                 continue
             if response.status in (200, 206) and self._is_same(file, response, fresh=url != place):
                 return self._checked(file, response, at)
@@ -189,20 +185,20 @@ class HubClient:
                 place, url = None, self._url(file)
                 continue
             self._refuse(file, response, url, at)
-        raise _Failed(f"{file.path}: more than {_MAX_REDIRECTS} redirections")
+        raise _Failed(f"{file.path}: more than {MAX_REDIRECTS} redirections")
 
     def _refuse(self, file: HubFile, response: urllib3.BaseHTTPResponse, url: str, at: int) -> None:
         """Raise what an answer with an unwanted status means."""
-        status, headers, host = response.status, response.headers, urlsplit(url).netloc
+        status, headers, host = response.status, response.headers, host_of(url)
         response.close()
         self._places.pop(file, None)
         if status == 416:
             text = f"{file.path}: {host} says the file ends before byte {at}, the hub lists {file.size} bytes"
             raise _Failed(text, error=lambda: BadInput(text, "Try again later, or tell the model's owner."))
-        if status in TRANSIENT or not self._is_hub(url):
+        if status in TRANSIENT or not self._line.is_hub(url):
             raise _Failed(f"{file.path}: {host} answered {status}", asked_pause(headers))
         name = f"{file.repo}/{file.path}@{file.commit[:12]}"
-        raise refusal(status, headers, name, self._endpoint, "authorization" in self._hub_headers())
+        raise refusal(status, headers, name, self._line.endpoint, self._line.has_token)
 
     def _is_same(self, file: HubFile, response: urllib3.BaseHTTPResponse, fresh: bool) -> bool:
         """Whether the storage host still means the same object; after a new word from the hub it may be another copy."""
@@ -216,15 +212,15 @@ class HubClient:
         """The answer, if it says what it must."""
         first, size, wrong = 0, response.headers.get("Content-Length", str(file.size)), ""
         if response.headers.get("Content-Encoding", "identity") != "identity":
-            wrong = f"sends it encoded ({response.headers['Content-Encoding']})"
+            wrong = f"sends it encoded ({one_line(response.headers['Content-Encoding'], 40)})"
         if response.status == 206:
             found = _CONTENT_RANGE.fullmatch(response.headers.get("Content-Range", ""))
             if found is None or int(found[1]) != at:
-                wrong = f"answers byte {at} with Content-Range {response.headers.get('Content-Range')!r}"
+                wrong = f"answers byte {at} with Content-Range {one_line(response.headers.get('Content-Range', 'of nothing'), 80)}"
             else:
                 first, size = at, str(file.size) if found[3] == "*" else found[3]
         if size != str(file.size):
-            wrong = f"has {size} bytes of it, the hub lists {file.size}"
+            wrong = f"has {one_line(size, 40)} bytes of it, the hub lists {file.size}"
         if wrong:
             response.close()
             self._places.pop(file, None)
@@ -240,14 +236,14 @@ class HubClient:
             return
         headers = response.headers
         digest = _plain(
-            headers.get("X-Linked-Etag", "") or ("" if response.status in _REDIRECTS else headers.get("ETag", ""))
+            headers.get("X-Linked-Etag", "") or ("" if response.status in REDIRECTS else headers.get("ETag", ""))
         )
         said = [
             ("digest", file.key, digest if _DIGEST.fullmatch(digest) and len(digest) == len(file.key) else ""),
             ("size", str(file.size), headers.get("X-Linked-Size", "")),
             ("commit", file.commit, headers.get("X-Repo-Commit", "")),
         ]
-        wrong = [f"{what} {now} instead of {was}" for what, was, now in said if now and now != was]
+        wrong = [f"{what} {one_line(now, 80)} instead of {was}" for what, was, now in said if now and now != was]
         if wrong:
             response.close()
             text = f"{file.path}: the hub says {', '.join(wrong)}"
@@ -258,73 +254,14 @@ class HubClient:
     def _send(self, url: str, headers: Mapping[str, str]) -> urllib3.BaseHTTPResponse:
         if self._stop.is_set():
             raise Stopped("the transfer was stopped", "Run the same command again to go on.")
-        everybody = {k: v for k, v in self._hub_headers().items() if k.lower() != "authorization"}
-        own = self._hub_headers() if self._is_hub(url) else everybody
-        return self._pool(url).urlopen(
-            "GET",
-            url,
-            headers={**own, "Accept-Encoding": "identity", **headers},
-            redirect=False,
-            retries=False,
-            preload_content=False,
-            decode_content=False,
-            timeout=urllib3.Timeout(connect=self._patience.connect_s, read=self._patience.read_s),
-        )
-
-    def _hub_headers(self) -> dict[str, str]:
-        if self._headers is None:
-            self._headers = headers_for(self._token)
-        return self._headers
+        return self._line.send(url, headers)
 
     def _url(self, file: HubFile) -> str:
-        from huggingface_hub import hf_hub_url
-
-        return hf_hub_url(file.repo, file.path, revision=file.commit, endpoint=self._endpoint)
+        return f"{self._line.endpoint}/{file.repo}/resolve/{file.commit}/{quote(file.path)}"
 
     def _where(self, file: HubFile) -> str:
-        return urlsplit(self._places.get(file, self._endpoint)).netloc
-
-    def _is_hub(self, url: str) -> bool:
-        return _origin(url) == _origin(self._endpoint)
-
-    def _pool(self, url: str) -> urllib3.PoolManager:
-        """Connections to the host of ``url``, through the proxy that the environment names for it."""
-        parts = urlsplit(url)
-        proxies = getproxies()
-        proxy = proxies.get(parts.scheme) or proxies.get("all") or ""
-        if proxy and proxy_bypass(parts.hostname or ""):
-            proxy = ""
-        with self._guard:
-            if proxy not in self._pools:
-                settings = {"maxsize": self._connections, "ssl_context": _trust()}
-                if proxy:
-                    user = urlsplit(proxy if "//" in proxy else f"//{proxy}")
-                    auth = f"{user.username}:{user.password or ''}" if user.username else None
-                    self._pools[proxy] = urllib3.ProxyManager(
-                        proxy if "//" in proxy else f"http://{proxy}",
-                        proxy_headers=urllib3.make_headers(proxy_basic_auth=auth) if auth else None,
-                        **settings,  # type: ignore[arg-type]
-                    )
-                else:
-                    self._pools[proxy] = urllib3.PoolManager(**settings)  # type: ignore[arg-type]
-            return self._pools[proxy]
-
-
-def _trust() -> ssl.SSLContext:
-    """The system's certificates, those of SSL_CERT_FILE and SSL_CERT_DIR, and, where it is installed, certifi's."""
-    context = ssl.create_default_context()
-    with suppress(ImportError, OSError):  # slim images have no certificates of their own
-        import certifi
-
-        context.load_verify_locations(certifi.where())
-    return context
+        return host_of(self._places.get(file, self._line.endpoint))
 
 
 def _plain(etag: str) -> str:
     return etag.removeprefix("W/").strip('"')
-
-
-def _origin(url: str) -> tuple[str, str, int]:
-    """Scheme, host and port: what a token is meant for."""
-    parts = urlsplit(url)
-    return parts.scheme, (parts.hostname or "").lower(), parts.port or {"http": 80, "https": 443}.get(parts.scheme, 0)

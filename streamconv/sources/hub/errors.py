@@ -9,10 +9,21 @@ from ...errors import InputMissing, NetworkError, NoPermission, StreamconvError
 _LOG_IN = "Set HF_TOKEN, or log in once with `hf auth login`."
 
 
+def one_line(text: str, limit: int) -> str:
+    """``text`` of an answer on one line of at most about ``limit`` characters, control characters escaped.
+
+    >>> one_line("no\\r\\n  access\\x1b[2J", 300), one_line("x" * 50, 10)
+    ('no access\\\\x1b[2J', 'xxxxxxxxxx…')
+    """
+    words = " ".join(text[: 4 * limit].split())
+    plain = "".join(c if c.isprintable() else repr(c)[1:-1] for c in words)
+    return plain if len(plain) <= limit else f"{plain[:limit]}…"
+
+
 def refusal(status: int, headers: Mapping[str, str], what: str, endpoint: str, has_token: bool) -> StreamconvError:
     """The error for a final answer ``status`` of the hub about ``what`` (``org/model`` and perhaps a file)."""
     code = headers.get("X-Error-Code", "")
-    said = headers.get("X-Error-Message", "")
+    said = one_line(headers.get("X-Error-Message", ""), 300)
     reason = f" ({said})" if said else ""
     repo = "/".join(what.split("/")[:2]).split("@")[0]
     if code == "GatedRepo":

@@ -6,9 +6,9 @@ it touches and for no others.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
-from contextvars import ContextVar
+import os
+from collections.abc import Collection, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -60,33 +60,27 @@ class Arriving(Protocol):
         """What was made of them is durable."""
 
 
-#: file, offset and length
-Span = tuple[Arriving, int, int]
-_recording: ContextVar[list[Span] | None] = ContextVar("recording", default=None)
-
-
-@contextmanager
-def recorded() -> Iterator[list[Span]]:
-    """What ``ArrivingFile.prefetch`` is called for within the block; nothing is fetched for it.
-
-    That a row source passes its hints on tells which bytes of which files a chunk needs, without knowing what it is made of.
-    """
-    spans: list[Span] = []
-    token = _recording.set(spans)
-    try:
-        yield spans
-    finally:
-        _recording.reset(token)
-
-
 @dataclass(frozen=True)
 class HubInput(InputFile):
-    """A file of the hub as an input: its digest is the one the hub lists, its time that of the last correction."""
+    """A file of the hub as an input: its digest is the one the hub lists, its time that of the last correction.
+
+    Attributes
+    ----------
+    opened : what the system knew of the file when it was opened, where it was whole then
+    """
 
     arriving: Arriving = field(kw_only=True)
+    opened: os.stat_result | None = field(default=None, kw_only=True)
 
     def verify_unchanged(self) -> bool:
-        """InputChanged when bytes that were read already had to be replaced."""
+        """InputChanged when bytes that were read already had to be replaced, or a file that was whole is not what it was."""
+        if self.opened is not None:
+            try:
+                is_same = _facts(os.stat(self.arriving.path)) == _facts(self.opened)
+            except OSError as e:
+                raise InputChanged(f"{self.arriving.path} is gone: {e.strerror}") from None
+            if not is_same:
+                raise InputChanged(f"{self.arriving.path} changed while it was being read")
         if self.arriving.amended_ns != self.mtime_ns:
             raise InputChanged(
                 f"{self.path}: bytes that were read before had come wrong and were replaced",
@@ -103,62 +97,72 @@ class ArrivingFile(MappedFile):
     path : what messages call it
     file : as the hub lists it
 
+    Attributes
+    ----------
+    arriving : what brings its bytes
+
     Errors: BadInput for an empty file, and whatever ends the transfer.
     """
-
-    is_pinned = True
 
     def __init__(self, path: Path, file: HubFile, arriving: Arriving, io: IoMode = "mmap") -> None:
         if not file.size:
             raise BadInput(f"{path} is truncated: the hub lists it with 0 bytes")
         arriving.ensure(0, 1)
-        super().__init__(arriving.path, io)
+        where = arriving.path
+        super().__init__(where, io)
         self.path = path
         if self.size != file.size:
             raise BadInput(f"{arriving.path} has {self.size} bytes, the hub lists {file.size}", "Remove it.")
-        self._file, self._arriving = file, arriving
+        self._file, self.arriving = file, arriving
+        self._opened = os.fstat(self._fd) if arriving.whole and arriving.path == where else None
+
+    @property
+    def pin(self) -> bytes:
+        """The digest that the hub lists, and when bytes that readers may have seen were last replaced."""
+        return f"{self._file.digest} {self.arriving.amended_ns}".encode()
 
     def view(self, offset: int, length: int) -> Bytes:
         """See ``MappedFile.view``; a copy where the bytes may be given up."""
-        if self._arriving.moves and not self._arriving.whole:
+        if self.arriving.moves and not self.arriving.whole:
             out = np.empty(length, np.uint8)
             self.read_into(offset, out)
             out.flags.writeable = False
             return out
         self._check(offset, length)
-        self._arriving.ensure(offset, length)
+        self.arriving.ensure(offset, length)
         return super().view(offset, length)
 
     def read_into(self, offset: int, out: Bytes) -> None:
         """See ``MappedFile.read_into``."""
         self._check(offset, out.nbytes)
-        with self._arriving.held(offset, out.nbytes):
+        with self.arriving.held(offset, out.nbytes):
             super().read_into(offset, out)
 
     def prefetch(self, offset: int, length: int) -> None:
         """Fetch these bytes before others, or read them into the page cache where they are here."""
-        spans = _recording.get()
-        if spans is not None:
-            spans.append((self._arriving, offset, length))
-        elif self._arriving.whole:
+        if self.arriving.whole:
             super().prefetch(offset, length)
         else:
-            self._arriving.prefetch(offset, length)
+            self.arriving.prefetch(offset, length)
 
     def release(self, offset: int, length: int) -> None:
         """See ``MappedFile.release``; what has not gone into the file's digest yet stays cached, or it would be read from disk."""
-        self._release(offset, length, cached=not self._arriving.is_summed(offset, length))
+        self._release(offset, length, cached=not self.arriving.is_summed(offset, length))
 
     def describe(self, data_start: int) -> InputFile:
         """The file's identity; the digest is of the whole content, so nothing needs to be read.
 
         The header stays here, so that the same command finds it again.
         """
-        self._arriving.claim(0, data_start)
+        self.arriving.claim(0, data_start)
         return HubInput(
             name=self.path.name, path=self.path, size=self.size, digest=self._file.digest, device=0, inode=0,
-            mtime_ns=self._arriving.amended_ns, arriving=self._arriving,
+            mtime_ns=self.arriving.amended_ns, arriving=self.arriving, opened=self._opened,
         )  # fmt: skip
+
+
+def _facts(status: os.stat_result) -> tuple[int, ...]:
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
 
 
 class HubFiles:

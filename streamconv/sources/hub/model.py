@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any, Protocol
@@ -18,7 +18,8 @@ _REFERENCE = re.compile(
     rf"(?:hf://|https://(?:huggingface\.co|hf\.co)/)?(?P<repo>{_NAME}/{_NAME})(?P<path>(?:/[^/@\\]+)*)(?:@(?P<revision>[^@\s]+))?"
 )
 _COMMIT = re.compile(r"[0-9a-f]{40}")
-_KEY = {"sha256": re.compile(r"[0-9a-f]{64}"), "git-sha1": re.compile(r"[0-9a-f]{40}")}
+#: kinds of digests that the hub lists
+KINDS = {"sha256": re.compile(r"[0-9a-f]{64}"), "git-sha1": re.compile(r"[0-9a-f]{40}")}
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,9 @@ def parse_reference(text: str) -> Reference | None:
     (None, None, None)
     """
     found = _REFERENCE.fullmatch(text)
-    if found is None or ".." in found["repo"] or "--" in found["repo"] or not _is_inside(found["path"][1:] or "x"):
+    if found is None or ".." in found["repo"] or "--" in found["repo"]:
+        return None
+    if fault_of_path(found["path"][1:] or "x") or fault_of_path(found["revision"] or "x"):
         return None
     return Reference(found["repo"], found["revision"] or "main", found["path"][1:])
 
@@ -65,6 +68,13 @@ def parse_reference(text: str) -> Reference | None:
 def is_commit(revision: str) -> bool:
     """Whether ``revision`` is a whole commit id, which never moves."""
     return _COMMIT.fullmatch(revision) is not None
+
+
+#: what Linux allows, with room for the folders above
+_MAX_NAME_BYTES, _MAX_PATH_BYTES = 255, 2048
+#: the hub takes 500 GB
+_MAX_FILE_BYTES = 1 << 44
+_TELL = "Tell the model's owner."
 
 
 class Hash(Protocol):
@@ -163,6 +173,7 @@ class HubModel:
         try:
             repo, commit = str(record["repo"]), str(record["commit"])
             files = [hub_file(repo, commit, f["path"], f["size"], f["kind"], f["key"]) for f in record["files"]]
+            require_distinct([f.path for f in files], repo)
             return cls(repo, revision, commit, {f.path: f for f in files})
         except (KeyError, TypeError, BadInput):
             return None
@@ -173,27 +184,41 @@ def hub_file(repo: str, commit: str, path: Any, size: Any, kind: Any, key: Any) 
 
     Raises
     ------
-    BadInput : a path that leads out of its folder, a negative size, something that is no digest
+    BadInput : a path that leads out of its folder, a size that none has, something that is no digest
     """
-    if not isinstance(path, str) or not _is_inside(path):
-        raise BadInput(f"the hub lists a file {shown(str(path))} that would lie outside of its folder")
-    if type(size) is not int or size < 0:
-        raise BadInput(f"the hub lists {shown(path)} with the size {shown(str(size))}")
-    if kind not in _KEY or not isinstance(key, str) or not _KEY[kind].fullmatch(key):
-        raise BadInput(f"the hub lists {shown(path)} with {shown(str(key))}, which is no {kind} digest")
+    fault = fault_of_path(path) if isinstance(path, str) else "is no name"
+    if fault:
+        raise BadInput(f"{repo}@{commit[:12]}: the hub lists a file {shown(str(path))}, which {fault}", _TELL)
+    if type(size) is not int or not 0 <= size <= _MAX_FILE_BYTES:
+        raise BadInput(f"{repo}@{commit[:12]}: the hub lists {shown(path)} with the size {shown(str(size))}", _TELL)
+    if kind not in KINDS or not isinstance(key, str) or not KINDS[kind].fullmatch(key):
+        what = f"{shown(path)} with {shown(str(key))}, which is no {shown(str(kind))} digest"
+        raise BadInput(f"{repo}@{commit[:12]}: the hub lists {what}", _TELL)
     return HubFile(repo, commit, path, size, kind, key)
 
 
-def _is_inside(path: str) -> bool:
-    """Whether ``path`` stays below the folder it is taken from, and names something visible in it."""
+def fault_of_path(path: str) -> str:
+    """Why no file here may be called ``path``, "" where one may: it would not lie below its folder, or not be shown as it is."""
     pure = PurePosixPath(path)
-    return (
-        bool(path)
-        and str(pure) == path
-        and not pure.is_absolute()
-        and ".." not in pure.parts
-        and not any(c in path for c in "\\\0:\n")
-    )
+    if not path or str(pure) != path or pure.is_absolute() or ".." in pure.parts or "\\" in path or ":" in path:
+        return "would lie outside of its folder"
+    try:
+        encoded = path.encode()
+    except UnicodeEncodeError:
+        return "has no UTF-8 form"
+    if any(ord(c) < 32 or 127 <= ord(c) < 160 for c in path):
+        return "has control characters"
+    if len(encoded) > _MAX_PATH_BYTES or any(len(name) > _MAX_NAME_BYTES for name in encoded.split(b"/")):
+        return "is longer than file systems allow"
+    return ""
+
+
+def require_distinct(paths: Collection[str], model: str) -> None:
+    """BadInput when one of ``paths`` is a folder of another one."""
+    folders = {str(folder) for path in paths for folder in PurePosixPath(path).parents}
+    for path in paths:
+        if path in folders:
+            raise BadInput(f"{model}: the hub lists {shown(path)} as a file and as a folder", _TELL)
 
 
 def require_reference(text: str) -> Reference:

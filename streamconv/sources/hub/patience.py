@@ -96,12 +96,12 @@ def asked_pause(headers: Mapping[str, str]) -> float | None:
     (7.0, 55.0, None)
     """
     after = headers.get("Retry-After", "").strip()
-    if after.isdigit():
+    if after.isdecimal():
         return float(after)
     if after:
         try:
             return max(0.0, email.utils.parsedate_to_datetime(after).timestamp() - time.time())
-        except (ValueError, TypeError):
+        except (ValueError, TypeError, OverflowError, OSError):
             pass
     limit = _RATE_LIMIT.search(headers.get("RateLimit", ""))
     return float(limit[2]) if limit and limit[1] == "0" else None

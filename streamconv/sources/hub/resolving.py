@@ -11,20 +11,16 @@ import time
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 from urllib.parse import quote
 
-from ...errors import BadInput, CannotCreate, NetworkError, NoPermission, StreamconvError
-from .errors import refusal, unreachable
+from ...errors import CannotCreate, NetworkError, NoPermission, UsageError
+from .api import Api
+from .line import Line
 from .local import cached_model
-from .model import HubFile, HubModel, Reference, hub_file, is_commit, require_reference
-from .patience import PATIENT, Patience, Tries, asked_pause
+from .model import HubModel, Reference, is_commit, require_reference
+from .patience import PATIENT, Patience, Tries
 
-if TYPE_CHECKING:
-    from huggingface_hub import HfApi
-
-#: worth another try: nothing wrong with the request
-TRANSIENT = (408, 425, 429, 500, 502, 503, 504)
 #: failures in a row before a name counts as out of reach
 _FIRST_TRIES = 5
 
@@ -76,12 +72,12 @@ def resolve(
             "Allow the network: without --offline, HF_HUB_OFFLINE=0.",
         )
     try:
-        model = _ask(ref, token, endpoint or default_endpoint(), patience)
+        model = _ask(ref, Line(token, endpoint, patience), patience)
     except NetworkError as e:
         if refresh or not (known := cached_model(ref)):
             raise
         warning = f"the hub was not asked ({e.message}); {known.commit[:12]} is what huggingface_hub's cache has"
-        return HubModel(known.repo, known.revision, known.commit, known.files, known.folder, (warning,))
+        return replace(known, warnings=(warning, *known.warnings))
     with suppress(NoPermission, CannotCreate):  # a cache that cannot be written: asked again next time
         records.save(model.to_json(), ref.folder, "listings", f"{model.commit}.json")
         if ref.revision != model.commit:
@@ -101,93 +97,24 @@ def _remembered(ref: Reference, records: Records) -> HubModel | None:
     if not isinstance(commit, str) or not is_commit(commit):
         return None
     listing = records.load(ref.folder, "listings", f"{commit}.json")
-    return HubModel.from_json(listing, ref.revision) if listing else None
+    known = HubModel.from_json(listing, ref.revision) if listing else None
+    return known if known is not None and (known.repo, known.commit) == (ref.repo, commit) else None
 
 
 def is_offline() -> bool:
     """Whether huggingface_hub was told not to use the network."""
-    from huggingface_hub import constants
-
+    try:
+        from huggingface_hub import constants
+    except ValueError:  # not told, as it may hold a password
+        raise UsageError(
+            "huggingface_hub does not take what the environment says",
+            "Look at HF_ENDPOINT and the others that begin with HF_.",
+        ) from None
     return bool(constants.HF_HUB_OFFLINE)
 
 
-def default_endpoint() -> str:
-    """Where the hub is: HF_ENDPOINT or the public one."""
-    from huggingface_hub import constants
-
-    return constants.ENDPOINT
-
-
-def headers_for(token: str | None) -> dict[str, str]:
-    """User agent and, where there is a token, authorization, as huggingface_hub sends them."""
-    from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined,unused-ignore]
-
-    return dict(build_hf_headers(token=_usable(token), library_name="streamconv"))
-
-
-def _usable(token: str | None) -> str | bool | None:
-    """``token``; False, which means none, where huggingface_hub would stumble over a home that is no folder."""
-    from huggingface_hub import get_token
-
-    try:
-        get_token()
-    except OSError:
-        return token or False
-    return token
-
-
-def _ask(ref: Reference, token: str | None, endpoint: str, patience: Patience) -> HubModel:
-    from huggingface_hub import HfApi
-
-    api = HfApi(endpoint=endpoint, token=_usable(token), library_name="streamconv")
-    has_token = "authorization" in headers_for(token)
+def _ask(ref: Reference, line: Line, patience: Patience) -> HubModel:
     # Nothing has come yet and nobody sees a bar: a misspelt host or a missing network is told soon.
-    tries = Tries(replace(patience, tries=min(patience.tries, _FIRST_TRIES)))
-    while True:
-        try:
-            commit = api.model_info(ref.repo, revision=ref.revision, timeout=patience.read_s).sha
-            if not commit or not is_commit(commit):
-                raise BadInput(f"{endpoint} gives {ref} the commit {commit!r}, which is none")
-            return HubModel(ref.repo, ref.revision, commit, _list(api, ref.repo, commit))
-        except StreamconvError:
-            raise
-        except Exception as e:
-            _judge(e, ref, endpoint, has_token, tries)
-
-
-def _list(api: HfApi, repo: str, commit: str) -> dict[str, HubFile]:
-    from huggingface_hub.hf_api import RepoFile
-
-    found = {}
-    for entry in api.list_repo_tree(repo, recursive=True, revision=commit):
-        if isinstance(entry, RepoFile):
-            if entry.lfs is not None:
-                file = hub_file(repo, commit, entry.path, entry.lfs.size, "sha256", entry.lfs.sha256)
-            else:
-                file = hub_file(repo, commit, entry.path, entry.size, "git-sha1", entry.blob_id)
-            found[file.path] = file
-    return found
-
-
-def _judge(e: Exception, ref: Reference, endpoint: str, has_token: bool, tries: Tries) -> None:
-    """Pause before another try, or raise what is final.
-
-    huggingface_hub uses one HTTP library or the other, depending on its version; their errors have no common base, so they
-    are told apart by what they carry.
-    """
-    from huggingface_hub.errors import HFValidationError, OfflineModeIsEnabled
-
-    if isinstance(e, OfflineModeIsEnabled):
-        raise NetworkError(f"{ref} has not been fetched, and offline mode is on", "Set HF_HUB_OFFLINE=0.") from None
-    if isinstance(e, HFValidationError):
-        raise BadInput(f"{ref}: {e}") from None
-    response = getattr(e, "response", None)
-    status = getattr(response, "status_code", 0)
-    if response is not None and status not in TRANSIENT:
-        raise refusal(status, response.headers, str(ref), endpoint, has_token) from None
-    if response is not None:
-        tries.failed(f"{ref}: {endpoint} answered {status}", asked_pause(response.headers))
-    elif isinstance(e, OSError) or type(e).__module__.partition(".")[0] in ("httpx", "httpx2", "requests"):
-        tries.failed(unreachable(str(ref), endpoint, e).message)
-    else:
-        raise BadInput(f"{ref}: {endpoint} answered something that cannot be understood: {e!r}") from None
+    api = Api(line, ref, patience, Tries(replace(patience, tries=min(patience.tries, _FIRST_TRIES))))
+    commit = api.commit()
+    return HubModel(ref.repo, ref.revision, commit, api.files(commit))
