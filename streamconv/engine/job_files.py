@@ -106,7 +106,8 @@ def empty(plan: Plan, lock: JobLock, *, but_the_lock: bool = False) -> None:
             files.remove_if_empty(path)
     if not but_the_lock and lock.is_held():
         files.sync_dir(folder)
-        files.remove_file(folder / "lock")
+        if lock.is_held():
+            files.remove_file(folder / "lock")
 
 
 def _matching(folder: Path, names: re.Pattern[str]) -> list[Path]:
