@@ -5,9 +5,10 @@ tells which files may be replaced by a later run, whether inputs have changed si
 An output without a record is known by the fingerprint in its own header.
 
     {"format": 1, "output": NAME, "fingerprint": hex,
-     "inputs": [{"name", "size", "mtime_ns", "ctime_ns", "inode", "device"}, …],
+     "inputs": [{"name", "size", "mtime_ns", "ctime_ns", "inode", "device", "digest"}, …],
      "files":  [{"name", "size", "mtime_ns", "inode", "header": [bytes, digest],
                  "ranges": [[offset, length, digest, digest of the source's bytes, tensor], …]}, …]}
+    "digest of the line above"
 
 Digests are xxh3-128, hex. Names of files are relative to the folder in which the output lies.
 """
@@ -17,9 +18,11 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
+
+import xxhash
 
 from . import files
 
@@ -69,6 +72,11 @@ class FileRecord:
         found = status(path)
         return found is not None and (found.st_size, found.st_mtime_ns) == (self.size, self.mtime_ns)
 
+    def as_at(self, path: Path) -> FileRecord:
+        """The same of a copy that is at ``path``."""
+        found = status(path)
+        return self if found is None else replace(self, mtime_ns=found.st_mtime_ns, inode=found.st_ino)
+
 
 @dataclass(frozen=True)
 class Record:
@@ -80,7 +88,7 @@ class Record:
     files: Sequence[FileRecord]
 
     def text(self) -> str:
-        """As JSON."""
+        """As JSON, with what tells whether it is damaged."""
         listed = [
             {
                 "name": f.name, "size": f.size, "mtime_ns": f.mtime_ns, "inode": f.inode,
@@ -92,7 +100,8 @@ class Record:
             "format": _FORMAT, "output": self.output, "fingerprint": self.fingerprint, "inputs": list(self.inputs),
             "files": listed,
         }  # fmt: skip
-        return json.dumps(facts, separators=(",", ":")) + "\n"
+        line = json.dumps(facts, separators=(",", ":"))
+        return f'{line}\n"{xxhash.xxh3_128_hexdigest(line.encode())}"\n'
 
     def paths(self, folder: Path) -> Iterator[tuple[Path, FileRecord]]:
         """Where the files are when the output lies in ``folder``."""
@@ -124,7 +133,10 @@ def load(path: Path) -> Record | None:
     if data is None:
         return None
     try:
-        facts = json.loads(data)
+        line, _, seal = data.rstrip(b"\n").rpartition(b"\n")
+        if json.loads(seal) != xxhash.xxh3_128_hexdigest(line):
+            return None
+        facts = json.loads(line)
         if facts["format"] != _FORMAT:
             return None
         found = [
@@ -139,6 +151,23 @@ def load(path: Path) -> Record | None:
         return Record(str(facts["output"]), str(facts["fingerprint"]), inputs, found)
     except (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError):
         return None
+
+
+def pending_path(job_dir: Path, output: Path) -> Path:
+    """Where the record of ``output`` is while files get their names."""
+    return job_dir / "records" / record_path(output).name
+
+
+def current_record(job_dir: Path, output: Path) -> Record | None:
+    """The record of what has the names of ``output`` now: of a run that was killed when all files had theirs, or the last one."""
+    for path in (pending_path(job_dir, output), record_path(output)):
+        found = load(path)
+        is_final = path.parent == output.parent
+        if found is None or found.output != output.name:
+            continue
+        if is_final or all(file.is_at(place) for place, file in found.paths(output.parent)):
+            return found
+    return None
 
 
 def _inside(name: str, output: str) -> str:
