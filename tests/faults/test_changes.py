@@ -17,6 +17,7 @@ import pytest
 from streamconv.sources import mapped
 
 from .changing import KINDS, STATES, Subject, change, half
+from .jobs import SOAK
 
 SLOW = pytest.mark.slow
 Tell = Callable[[str], None]
@@ -86,7 +87,7 @@ def one(subject: Subject, state: str, mtime: bool, inode: bool, size: bool, plac
         wrong.append(f"{where}: refused with {result.code}: {result.said}")
     if flag:
         pass
-    elif after != before and result.code == 0:
+    elif after != before and result.code == 0 and "unfinished" not in state:  # there the changed rows were not made yet
         wrong.append(f"{where}: other contents, and no word")
     elif same and state in KNOWN and result.code:
         wrong.append(f"{where}: the same contents are refused: {result.said}")
@@ -108,7 +109,7 @@ def _refused_as(state: str) -> str:
 
 @pytest.mark.parametrize(
     ("kind", "n"),
-    [("plain", 4), ("ties", 2), ("shards", 2), *(pytest.param(kind, 42, marks=SLOW) for kind in KINDS)],
+    [("plain", 4), ("ties", 2), ("shards", 2), *(pytest.param(kind, SOAK // 10 or 16, marks=SLOW) for kind in KINDS)],
 )
 def test_what_changed_is_noticed_and_what_did_not_is_kept(
     kind: str, n: int, subject_of: Callable[[str], Subject], seed: int, tell: Tell
@@ -119,4 +120,4 @@ def test_what_changed_is_noticed_and_what_did_not_is_kept(
             wrong += one(subject, state, *combination)
             count += 1
     tell(f"{count} changes of an input of {kind}: {len(wrong)} wrong, seed {seed}")
-    assert wrong == []
+    assert not wrong, "\n".join(wrong)
