@@ -38,8 +38,7 @@ from .failures import NameInTheWay as NameInTheWay
 from .failures import guard
 from .renames import EXCHANGE, NO_REPLACE, rename_with
 
-#: mode of files that nobody else ever needs to write, whatever the umask
-PRIVATE = 0o644
+PRIVATE = 0o644  # of files that nobody else ever needs to write, whatever the umask
 _T = TypeVar("_T")
 _ZEROS_LIMIT = 1 << 30
 _NAMING = "cannot give the finished file its name"

@@ -11,7 +11,6 @@ OUT.streamconv/     0700, beside OUT, gone when OUT is complete; not used if it 
 
 from __future__ import annotations
 
-import json
 import os
 import random
 import time
@@ -30,6 +29,7 @@ from .job_files import (
     refuse_foreign_folder,
     refuse_foreign_parts,
     refuse_what_no_rename_reaches,
+    write_plan,
 )
 from .journal import CLEAN, PUBLISHING, Journal, Stamp, read_progress
 from .lock import JobLock
@@ -168,7 +168,7 @@ class Job:
             if journal is None:
                 publishing.withdraw(plan)
                 empty(plan, lock, but_the_lock=True)
-                _write_plan(plan)
+                write_plan(plan)
             else:
                 stack.callback(journal.close)
             # Only a job that had begun to publish may find its own files under their final names.
@@ -179,7 +179,7 @@ class Job:
                 journal = Journal.create(plan.job_dir / "index.wal", len(chunks), plan.fingerprint, plan.inputs_digest)
                 stack.callback(journal.close)
             elif not (plan.job_dir / "plan.json").exists():
-                _write_plan(plan)
+                write_plan(plan)
             job = cls(plan, lock, journal, parts, {}, notes, force, update, stack)
             if not fresh:
                 # Where names were being given, a part's may have been exchanged for that of an older output.
@@ -191,7 +191,7 @@ class Job:
                         job = cls._enter(plan, lock, force, update, True, verify, progress)
                         job.notes[:0] = notes
                         return job
-                    _write_plan(plan)
+                    write_plan(plan)
             journal.take_over(plan.inputs_digest)
             job._resources = stack.pop_all()
             return job
@@ -390,11 +390,3 @@ def _open_part(plan: Plan, index: int, placed: bool, stack: ExitStack, notes: li
         files.sync_data(fd, path)
         files.sync_dir(path.parent)
     return fd
-
-
-def _write_plan(plan: Plan) -> None:
-    record = {**plan.description, "fingerprint": plan.fingerprint.hex(), "inputs": list(plan.inputs)}
-    if plan.folder is not None:
-        record["parts"] = [f.path.relative_to(plan.folder).as_posix() for f in plan.files]
-    text = json.dumps(record, indent=1, sort_keys=True) + "\n"
-    files.write_atomically(plan.job_dir / "plan.json", text, files.PRIVATE)

@@ -40,6 +40,22 @@ def recorded_plan(job_dir: Path) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
+def write_plan(plan: Plan) -> None:
+    """Write ``plan.json``."""
+    record = {**plan.description, "fingerprint": plan.fingerprint.hex(), "inputs": list(plan.inputs)}
+    if plan.folder is not None:
+        record["parts"] = [f.path.relative_to(plan.folder).as_posix() for f in plan.files]
+    text = json.dumps(record, indent=1, sort_keys=True) + "\n"
+    files.write_atomically(plan.job_dir / "plan.json", text, files.PRIVATE)
+
+
+def difference(plan: Plan) -> str:
+    """In words, what an unfinished job has that ``plan`` has not."""
+    old = recorded_plan(plan.job_dir)
+    differing = [k for k in sorted(plan.description) if k in old and old[k] != plan.description[k]]
+    return "".join(f"; {k}: {old[k]} there, {plan.description[k]} now" for k in differing[:3])
+
+
 def is_foreign(folder: Path) -> bool:
     """Whether the job folder's place is taken by one that no job made: it is not empty, and has neither our lock nor an index.
 
@@ -106,7 +122,8 @@ def empty(plan: Plan, lock: JobLock, *, but_the_lock: bool = False) -> None:
             files.remove_if_empty(path)
     if not but_the_lock and lock.is_held():
         files.sync_dir(folder)
-        files.remove_file(folder / "lock")
+        if lock.is_held():
+            files.remove_file(folder / "lock")
 
 
 def _matching(folder: Path, names: re.Pattern[str]) -> list[Path]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from ..errors import InputChanged, PlanDiffers
-from .job_files import recorded_plan
+from .job_files import difference, recorded_plan
 from .journal import Journal
 from .plan import Plan
 
@@ -29,7 +29,7 @@ def unfinished(plan: Plan, discard: bool, notes: list[str]) -> Journal | None:
         if journal.header.inputs != plan.inputs_digest:
             _refuse_changed_inputs(plan)
         raise PlanDiffers(
-            f"{plan.job_dir} holds an unfinished job that was planned differently{_difference(plan)}",
+            f"{plan.job_dir} holds an unfinished job that was planned differently{difference(plan)}",
             "Repeat that command to finish it, or start over with --force.",
         )
     except (PlanDiffers, InputChanged) as e:
@@ -41,13 +41,6 @@ def unfinished(plan: Plan, discard: bool, notes: list[str]) -> Journal | None:
         if journal is not None and kept:
             notes.append(f"{e.message}; the {kept:,} bytes that it had made are discarded")
     return None
-
-
-def _difference(plan: Plan) -> str:
-    """In words, what an unfinished job has that ``plan`` has not."""
-    old = recorded_plan(plan.job_dir)
-    differing = [k for k in sorted(plan.description) if k in old and old[k] != plan.description[k]]
-    return "".join(f"; {k}: {old[k]} there, {plan.description[k]} now" for k in differing[:3])
 
 
 def _refuse_changed_inputs(plan: Plan) -> None:
