@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from math import prod
 
 from ..errors import BadInput
+from ..kit import Constant, cut
 from ..metadata import Metadata
 from ..rows import Rows
 from ..sources.checkpoint import Checkpoint
@@ -19,7 +20,6 @@ from .family import Family
 from .general import general_metadata
 from .names import gguf_name, is_buffer, is_other_module, plain_name, stem_of
 from .tokenizers import tokenizer_metadata
-from .transforms import Constant, FirstRows
 
 _BLOCK = re.compile(r"blk\.(\d+)\.")
 
@@ -170,6 +170,6 @@ def _fit_vocabulary(tensors: dict[str, Rows], n_tokens: int, n_rows: int, family
     if n_rows > n_tokens and family.cut_vocabulary:
         for name in ("token_embd.weight", "output.weight"):
             if name in tensors:
-                tensors[name] = FirstRows(tensors[name], n_tokens)
+                tensors[name] = cut(tensors[name], 0, n_tokens)
     elif n_rows > n_tokens:
         raise BadInput(f"the embedding has {n_rows} rows, the tokenizer {n_tokens} tokens")

@@ -16,9 +16,9 @@ from ..rows import Rows, matrix_shape
 from ..sources.checkpoint import Checkpoint
 from .build import Model
 from .config import Config, architecture, text_section
+from .families.gemma import plus_one
 from .general import general_metadata
 from .names import gguf_name
-from .transforms import PlusOne
 
 _NAMES: Mapping[str, str] = {
     "vision_tower.vision_model.embeddings.patch_embedding": "v.patch_embd",
@@ -74,7 +74,7 @@ def build_projector(checkpoint: Checkpoint, *, model_name: str | None = None) ->
         found = gguf_name(plain, _NAMES)
         if found is None:
             raise BadInput(f"{checkpoint.path}: tensor {source_name!r} has no place in a projector file")
-        tensors[found] = PlusOne(rows) if found == "mm.soft_emb_norm.weight" else rows
+        tensors[found] = plus_one(rows, vision) if found == "mm.soft_emb_norm.weight" else rows
     missing = [n for n in (*_FORCED, "mm.soft_emb_norm.weight", "v.post_ln.weight") if n not in tensors]
     if missing:
         raise BadInput(f"{checkpoint.path}: no tensor for {', '.join(missing)}", "Is this the whole checkpoint?")

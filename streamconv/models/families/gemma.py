@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from ...rows import Rows
+import numpy as np
+
+from ...kit import Function, Mapped
+from ...rows import Floats, Rows
 from ..config import Config
 from ..family import Family
 from ..keys import (
@@ -18,12 +21,19 @@ from ..keys import (
     rms_epsilon,
 )
 from ..tokenizers import GEMMA1
-from ..transforms import PlusOne
+
+
+def _add_one(rows: Floats) -> Floats:
+    rows += np.float32(1)
+    return rows
+
+
+PLUS_ONE = Function("plus one", 1, _add_one)
 
 
 def plus_one(rows: Rows, _config: Config) -> Rows:
     """Norm weights as the runtime multiplies by them."""
-    return PlusOne(rows)
+    return Mapped(rows, PLUS_ONE)
 
 
 GEMMA_KEYS: tuple[Key, ...] = (

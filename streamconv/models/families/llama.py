@@ -7,22 +7,22 @@ import math
 import numpy as np
 
 from ...errors import BadInput
+from ...kit import interleaved, take
 from ...rows import Floats, Rows
 from ..config import Config
 from ..family import Family
 from ..keys import BASE, rope_dimension_count, vocab_size
 from ..tokenizers import LLAMA
-from ..transforms import Interleaved
 
 
 def interleave_q(rows: Rows, config: Config) -> Rows:
     """Query rows with adjacent rotary pairs."""
-    return Interleaved(rows, config.n_heads)
+    return take(rows, interleaved(rows.shape[0], config.n_heads))
 
 
 def interleave_k(rows: Rows, config: Config) -> Rows:
     """Key rows with adjacent rotary pairs."""
-    return Interleaved(rows, config.n_kv_heads)
+    return take(rows, interleaved(rows.shape[0], config.n_kv_heads))
 
 
 def rope_factors(config: Config) -> dict[str, Floats]:
