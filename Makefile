@@ -13,16 +13,19 @@ PEERS   ?= $(CACHE)/peers
 MERGEKIT ?= $(CACHE)/mergekit-peer
 
 BIN := $(VENV)/bin
+# one word for the shell, whatever is in it
+quoted = '$(subst ','\'',$1)'
 STREAMCONV := $(BIN)/streamconv
 
 .PHONY: convert test test-all soak coverage bench lint peers clean
 .DELETE_ON_ERROR:
 
 convert: $(VENV)/.installed
-	@mkdir -p $(dir $(OUT))
-	$(STREAMCONV) convert "$(MODEL)" "$(OUT)" --type $(TYPE) --update $(if $(RAM),--ram $(RAM)) $(if $(THREADS),--threads $(THREADS))
-	@$(STREAMCONV) check "$(OUT)"
-	@echo "run it: llama-cli -m $(OUT) -p 'def main():'"
+	@mkdir -p -- "$$(dirname -- $(call quoted,$(OUT)))"
+	$(STREAMCONV) convert $(call quoted,$(MODEL)) $(call quoted,$(OUT)) --type $(call quoted,$(TYPE)) --update \
+		$(if $(RAM),--ram $(call quoted,$(RAM))) $(if $(THREADS),--threads $(call quoted,$(THREADS)))
+	@$(STREAMCONV) check $(call quoted,$(OUT))
+	@echo "run it: llama-cli -m "$(call quoted,$(OUT))" -p 'def main():'"
 
 $(VENV)/.installed: pyproject.toml
 	@echo "setting up $(VENV) (once)"
@@ -95,6 +98,7 @@ $(MERGEKIT)/.installed:
 bench: $(VENV)/.dev peers $(MERGEKIT)/.installed
 	$(BIN)/python bench/run.py --peers $(PEERS) --mergekit $(MERGEKIT) $(if $(ONLY),--only $(ONLY))
 
+# Models in out/ stay: they may have taken hours, or be somebody's.
 clean:
-	rm -rf out build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info
+	rm -rf build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info
 	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +

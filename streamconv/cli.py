@@ -7,7 +7,6 @@ import difflib
 import errno
 import faulthandler
 import io
-import json
 import os
 import re
 import signal
@@ -16,13 +15,27 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any, NoReturn
 
-from .errors import Interrupted, Stopped, StreamconvError, UsageError, WriteFailed
+from .errors import (
+    CannotCreate,
+    Interrupted,
+    NoResources,
+    Stopped,
+    StreamconvError,
+    TryAgain,
+    UsageError,
+    WriteFailed,
+    exhausted,
+    unreadable,
+)
+from .limits import allow_many_files, require_room_for_numpy, use_no_threads_of_libraries
+from .terminal import say, say_json, show_traceback
 
 #: a full disk, a spent quota, a limit of the shell
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _EPILOG = """\
 exit codes: 0 done, 64 usage, 65 bad input data, 66 input missing, 69 network, 70 our bug, 73 cannot create output,
-74 I/O error or disk full, 75 try again (locked, --stop-after reached), 77 permission, 78 plan differs from the unfinished job
+74 I/O error, disk full, or no memory, threads or open files left, 75 try again (locked, --stop-after reached), 77 permission,
+78 plan differs from the unfinished job
 
 Running the same command again goes on where it stopped; when it is done it says so and exits 0 at once.
 """
@@ -170,12 +183,12 @@ def _convert_options(parser: argparse.ArgumentParser) -> None:
     add(
         "--force",
         action="store_true",
-        help="replace OUT, whoever made it, or an unfinished job that was planned differently",
+        help="replace OUT, a single file whoever made it, or an unfinished job that was planned differently",
     )
     add(
         "--update",
         action="store_true",
-        help="replace an OUT of streamconv when inputs or options have changed; for pipelines",
+        help="replace an OUT that streamconv made, or such a job, when inputs or options have changed; for pipelines",
     )
     add(
         "--verify-on-resume", choices=["all", "recent", "none"], default="all",
@@ -298,10 +311,10 @@ def _report_error(error: StreamconvError, as_json: bool, silent: bool = False) -
             "next": error.hint,
         }  # fmt: skip
         with suppress(OSError):
-            print(json.dumps(record), flush=True)
+            say_json(record)
     if not silent:
         with suppress(OSError):
-            print(f"streamconv: {error}", file=sys.stderr, flush=True)
+            say(f"streamconv: {error.message}", *([f"  {error.hint}"] if error.hint else []), stream=sys.stderr)
 
 
 def _let_go_of_standard_streams() -> None:
@@ -316,9 +329,21 @@ def _let_go_of_standard_streams() -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code."""
     try:
-        return _main(argv)
-    finally:
-        _let_go_of_standard_streams()
+        try:
+            return _main(argv)
+        finally:
+            _let_go_of_standard_streams()
+    except MemoryError:  # even for telling what ran out
+        return _without_memory()
+
+
+def _without_memory() -> int:
+    """Say so in a way that needs none; the exit code."""
+    try:
+        os.write(2, b"streamconv: there is not enough memory, not even to say for what\n")
+    except (OSError, MemoryError):
+        return NoResources.exit_code
+    return NoResources.exit_code
 
 
 def _main(argv: Sequence[str] | None) -> int:
@@ -330,12 +355,17 @@ def _main(argv: Sequence[str] | None) -> int:
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     arguments = list(sys.argv[1:] if argv is None else argv)
     debug, as_json = "--debug" in arguments, "--json" in arguments
+    if debug:
+        sys.excepthook = show_traceback
+    allow_many_files()
+    use_no_threads_of_libraries()
+    options = argparse.Namespace()
     try:
         options = make_parser().parse_args(arguments)
         if options.version:
             from importlib.metadata import version
 
-            print(version("streamconv"))
+            say(version("streamconv"))
             return 0
         if options.command is None:
             make_parser().print_help()
@@ -344,6 +374,7 @@ def _main(argv: Sequence[str] | None) -> int:
             from .engine.nice import be_nice
 
             be_nice()
+        require_room_for_numpy()
         from . import commands
 
         code = int(getattr(commands, options.command.replace("-", "_"))(options))
@@ -355,6 +386,8 @@ def _main(argv: Sequence[str] | None) -> int:
     except StreamconvError as e:
         if debug:
             raise
+        if not isinstance(e, TryAgain):  # whatever was met when something ran out
+            e = _with_progress(exhausted(e), e)
         asked_for = isinstance(e, Stopped) and "--quiet" in arguments  # no error: cron would mail it every night
         _report_error(e, as_json, silent=asked_for)
         return e.exit_code
@@ -365,15 +398,42 @@ def _main(argv: Sequence[str] | None) -> int:
     except Exception as e:
         if debug:
             raise
-        if isinstance(e, OSError) and e.errno in _NO_ROOM and e.filename is None:  # files have errors of their own
-            full = WriteFailed(f"the result cannot be printed: {e.strerror}", "Free some space, or print it elsewhere.")
-            _report_error(full, as_json)
-            return full.exit_code
-        bug = StreamconvError(
-            f"unexpected {type(e).__name__}: {e}", "This is a bug of streamconv; run again with --debug and report it."
-        )
-        _report_error(bug, as_json)
-        return bug.exit_code
+        error = exhausted(e) or _error_of_system(e, options) or _bug(e)
+        _report_error(error, as_json)
+        return error.exit_code
+
+
+def _with_progress(error: StreamconvError | None, other: StreamconvError) -> StreamconvError:
+    """``error`` in place of ``other``, if there is one."""
+    if error is None:
+        return other
+    error.progress = other.progress
+    return error
+
+
+def _error_of_system(e: Exception, options: argparse.Namespace) -> StreamconvError | None:
+    """The error of a failed system call that nobody knew how to tell."""
+    if not isinstance(e, OSError):
+        return None
+    if e.errno in _NO_ROOM and e.filename is None:  # files have errors of their own
+        return WriteFailed(f"the result cannot be printed: {e.strerror}", "Free some space, or print it elsewhere.")
+    if e.errno == errno.ENAMETOOLONG:
+        written = (getattr(options, name, None) for name in ("output", "report"))
+        if any(_is_about(path, os.path.abspath(str(e.filename))) for path in written if path):
+            return CannotCreate(f"{e.filename}: no file can have so long a name", "Choose a shorter one.")
+        return unreadable(e.filename, e)
+    return None
+
+
+def _is_about(output: str, path: str) -> bool:
+    """Whether ``path`` is ``output``, a folder above it, or what lies in or beside it under a name that begins with its."""
+    begins = os.path.abspath(output).partition("{type}")[0].removesuffix(".gguf")
+    return path.startswith(begins) or begins.startswith(path)
+
+
+def _bug(e: Exception) -> StreamconvError:
+    hint = "This is a bug of streamconv; run again with --debug and report it."
+    return StreamconvError(f"unexpected {type(e).__name__}: {e}", hint)
 
 
 def _die_of(signum: int) -> int:

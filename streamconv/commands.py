@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -13,8 +12,9 @@ from typing import Any
 
 from . import conversion, progress
 from .engine.run import Outcome
-from .errors import BadInput, InputMissing, NoPermission, StreamconvError, UsageError
+from .errors import BadInput, StreamconvError, UsageError, unreadable
 from .progress import count, duration, size
+from .terminal import say, say_json
 
 
 def _options(a: argparse.Namespace) -> conversion.Options:
@@ -75,11 +75,13 @@ def _rules(path: str | None) -> list[str]:
     if path is None:
         return []
     try:
+        if (
+            Path(path).exists() and not Path(path).is_file()
+        ):  # a device without end, or a pipe that would keep us waiting
+            raise BadInput(f"{path} is not a regular file")
         return Path(path).read_text(encoding="utf-8").split()
-    except PermissionError:
-        raise NoPermission(f"{path} may not be read") from None
     except OSError as e:
-        raise InputMissing(f"{path} cannot be read: {e.strerror}") from None
+        raise unreadable(path, e) from None
     except UnicodeDecodeError as e:
         raise BadInput(f"{path} is not UTF-8 (byte {e.start})") from None
 
@@ -101,11 +103,11 @@ def _run(a: argparse.Namespace, prepared: conversion.Prepared, options: conversi
     with _progress_in_errors(reporter):
         outcome = conversion.execute(prepared, options, reporter)
     if a.report:
-        conversion.write_report(prepared, outcome, Path(a.report))
+        conversion.write_report(prepared, outcome, Path(a.report), options.force)
     if a.json:
-        print(json.dumps(_final(prepared, outcome)), flush=True)
+        say_json(_final(prepared, outcome))
     elif not a.quiet:
-        print(_summary(prepared, outcome, reporter, time.monotonic() - began), flush=True)
+        say(*_summary(prepared, outcome, reporter, time.monotonic() - began))
     return 0
 
 
@@ -161,13 +163,15 @@ def _file_names(prepared: conversion.Prepared, output: conversion.Output) -> str
     return ", ".join(names[:3]) + (f", … ({len(names)} files)" if len(names) > 3 else "")
 
 
-def _summary(prepared: conversion.Prepared, outcome: Outcome | None, reporter: progress.Silent, seconds: float) -> str:
+def _summary(
+    prepared: conversion.Prepared, outcome: Outcome | None, reporter: progress.Silent, seconds: float
+) -> list[str]:
     """What was made, in a few lines."""
     p = prepared.plan
     names = ", ".join(_file_names(prepared, o) for o in prepared.outputs)
     if outcome is None:
         types = ", ".join(o.type for o in prepared.outputs)
-        return f"{names} is complete already ({size(p.total_bytes)}, {types}); nothing to do"
+        return [f"{names} is complete already ({size(p.total_bytes)}, {types}); nothing to do"]
     read = sum(i["size"] for i in p.inputs)
     lines = [
         f"{_file_names(prepared, o)}: {prepared.arch}, {o.type}, {count(o.n_params)} weights in {len(o.tensors)} tensors,"
@@ -183,7 +187,7 @@ def _summary(prepared: conversion.Prepared, outcome: Outcome | None, reporter: p
     nonfinite = {name: q.nonfinite for (name, _), q in outcome.quality.items() if q.nonfinite}
     lines += [f"  note: {text}" for text in (*outcome.notes, *conversion.measured(prepared, outcome))]
     lines += [f"  note: {n} NaN or Inf values in {name}" for name, n in nonfinite.items()]
-    return "\n".join(lines)
+    return lines
 
 
 def plan(a: argparse.Namespace) -> int:
@@ -200,9 +204,9 @@ def _show(a: argparse.Namespace, prepared: conversion.Prepared, options: convers
         if prepared.supply is not None:
             prepared.supply.close()
     if a.json:
-        print(json.dumps(facts, indent=1), flush=True)
+        say_json(facts, indent=1)
     elif not a.quiet:
-        print("\n".join([*_tensor_lines(facts), *_plan_lines(facts)]))
+        say(*_tensor_lines(facts), *_plan_lines(facts))
     return 0
 
 
@@ -270,10 +274,10 @@ def fetch(a: argparse.Namespace) -> int:
             "bytes": found.came_bytes, "model": name, "folder": str(found.folder), "files": found.n_files,
             "already": not found.came_bytes, "next": "",
         }  # fmt: skip
-        print(json.dumps(facts), flush=True)
+        say_json(facts)
     elif not a.quiet:
         came = f"{size(found.came_bytes)} fetched" if found.came_bytes else "complete already; nothing to do"
-        print(f"{name}: {found.n_files} files, {size(found.total_bytes)}, {came}\n  {found.folder}", flush=True)
+        say(f"{name}: {found.n_files} files, {size(found.total_bytes)}, {came}", f"  {found.folder}")
     return 0
 
 
@@ -281,15 +285,15 @@ def status(a: argparse.Namespace) -> int:
     """``streamconv status``."""
     facts = conversion.status(a.output)
     if a.json:
-        print(json.dumps(facts))
+        say_json(facts)
     elif facts["status"] == "done":
-        print(f"{a.output} is complete")
+        say(f"{a.output} is complete")
     else:
         share = f"{100 * facts['done'] / facts['total']:.0f} %" if facts["total"] else "unknown share"
-        print(
+        say(
             f"{a.output} is unfinished: {share} ({size(facts['done'])} of {size(facts['total'])},"
-            f" {facts['chunks_done']} of {facts['chunks']} chunks)\n"
-            f"  {facts['type']} from {facts['source']}; run the same convert command again to go on"
+            f" {facts['chunks_done']} of {facts['chunks']} chunks)",
+            f"  {facts['type']} from {facts['source']}; run the same convert command again to go on",
         )
     return 0
 
@@ -313,12 +317,11 @@ def verify(a: argparse.Namespace) -> int:
             "event": "done", "status": "damaged" if damages else "intact", "files": n_files, "bytes": n_bytes,
             "damages": [dict(zip(keys, (str(d[0]), *d[1:5]), strict=True)) for d in damages], "notes": notes,
         }  # fmt: skip
-        print(json.dumps(facts), flush=True)
+        say_json(facts)
     elif not a.quiet:
-        for text in [*(d[5] for d in damages), *(f"note: {text}" for text in notes)]:
-            print(text)
         verdict = f"{len(damages)} ranges are not as they were" if damages else "as they were"
-        print(f"{name}: {n_files} files, {size(n_bytes)}: {verdict}", flush=True)
+        told = [*(d[5] for d in damages), *(f"note: {text}" for text in notes)]
+        say(*told, f"{name}: {n_files} files, {size(n_bytes)}: {verdict}")
     return 65 if damages else 0
 
 
@@ -329,7 +332,10 @@ def inspect(a: argparse.Namespace) -> int:
     facts = inspection.describe(
         conversion.open_stored(a.source, conversion.Options(offline=a.offline, refresh=a.refresh))
     )
-    print(json.dumps(facts, indent=1) if a.json else inspection.render(facts))
+    if a.json:
+        say_json(facts, indent=1)
+    else:
+        say(*inspection.lines(facts))
     return 0
 
 
@@ -340,13 +346,11 @@ def check(a: argparse.Namespace) -> int:
     findings = check_gguf(Path(a.source), scan=not a.no_scan)
     errors = [f for f in findings if f.severity == "error"]
     if a.json:
-        print(json.dumps([vars(f) for f in findings], indent=1))
+        say_json([vars(f) for f in findings], indent=1)
     elif not a.quiet:
-        for f in findings:
-            print(f"{f.severity}: {f.message}")
         plural = "s" if len(errors) > 1 else ""
         verdict = (
             f"{len(errors)} error{plural}: a loader will refuse it" if errors else "no errors: loaders should take it"
         )
-        print(f"{a.source}: {verdict}")
+        say(*(f"{f.severity}: {f.message}" for f in findings), f"{a.source}: {verdict}")
     return 65 if errors else 0

@@ -8,6 +8,7 @@
     ├── NetworkError          69  the network or the remote side does not answer
     ├── CannotCreate          73  the output cannot be created, or something else is in its place
     ├── WriteFailed           74  an I/O error or a full disk; the job can be resumed
+    ├── NoResources           74  memory, threads or open files have run out; the job can be resumed
     ├── TryAgain              75  nothing is wrong, run the same command again
     │   ├── Locked            75  another process works on this output
     │   ├── Stopped           75  ``--stop-after`` was reached
@@ -19,6 +20,13 @@ A message says what is wrong, where (file, tensor, byte) and, in ``hint``, what 
 """
 
 from __future__ import annotations
+
+import errno
+import re
+from collections.abc import Iterator
+
+#: how the loader of shared libraries tells that it got no memory
+_NO_ROOM_FOR_LIBRARY = ".*(?:failed to map segment|[Cc]annot allocate memory).*"
 
 
 class StreamconvError(Exception):
@@ -95,6 +103,13 @@ class WriteFailed(StreamconvError):
     resumable = True
 
 
+class NoResources(StreamconvError):
+    """Memory, threads or open files have run out; what is committed is kept."""
+
+    exit_code = 74
+    resumable = True
+
+
 class TryAgain(StreamconvError):
     """Nothing is wrong; run the same command again."""
 
@@ -134,3 +149,96 @@ class PlanDiffers(StreamconvError):
 
     exit_code = 78
     resumable = True
+
+
+def exhausted(error: BaseException) -> NoResources | None:
+    """What ran out, where ``error`` is the system's or Python's way to say so, or was raised while such a one was handled.
+
+    >>> print(exhausted(MemoryError()))
+    there is not enough memory
+      Use fewer --threads or less --ram, or allow more memory (ulimit -v, a container's limit).
+    >>> exhausted(ValueError()) is None
+    True
+    """
+    for e in _chain(error):
+        found = _ran_out(e)
+        if found is not None:
+            if found is not e:
+                found.__cause__ = error
+            return found
+    return None
+
+
+def raise_exhausted(error: BaseException) -> None:
+    """Raise what ran out, if something did: then ``error`` tells nothing of the file that it was met at."""
+    found = exhausted(error)
+    if found is not None:
+        raise found from None
+
+
+def _ran_out(e: BaseException) -> NoResources | None:
+    if isinstance(e, NoResources):
+        return e
+    number = e.errno if isinstance(e, OSError) else None
+    where = f"{e.filename}: " if isinstance(e, OSError) and isinstance(e.filename, str) else ""
+    if number in (errno.EMFILE, errno.ENFILE):
+        return _no_files(where, whole_system=number == errno.ENFILE)
+    unloaded = re.search(_NO_ROOM_FOR_LIBRARY, str(e)) if isinstance(e, ImportError | OSError) else None
+    if isinstance(e, MemoryError) or number == errno.ENOMEM or unloaded:
+        text = unloaded[0] if unloaded else str(e) if isinstance(e, MemoryError) else ""
+        what = f" ({text})" if text else ""
+        return NoResources(
+            f"{where}there is not enough memory{what}",
+            "Use fewer --threads or less --ram, or allow more memory (ulimit -v, a container's limit).",
+        )
+    if isinstance(e, RuntimeError) and re.search(r"can't (start new|allocate) (thread|lock)", str(e)):
+        return NoResources(
+            f"no more threads can be started ({e})",
+            "Use fewer: --threads 1, or allow more threads (ulimit -u, a container's limit) or more memory (ulimit -v).",
+        )
+    return None
+
+
+def unreadable(path: object, error: OSError | ValueError) -> StreamconvError:
+    """The error of an input ``path`` that cannot be opened or read because of ``error``.
+
+    >>> unreadable("model.gguf", FileNotFoundError(2, "No such file or directory"))
+    InputMissing('model.gguf is not there')
+    """
+    ran_out = exhausted(error)
+    if ran_out is not None:
+        return ran_out
+    if isinstance(error, FileNotFoundError):
+        return InputMissing(f"{path} is not there")
+    if isinstance(error, PermissionError):
+        return NoPermission(f"{path} may not be read")
+    if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
+        return InputMissing(f"{path}: no file can have so long a name")
+    return BadInput(f"{path} cannot be read: {(error.strerror if isinstance(error, OSError) else '') or error}")
+
+
+def _no_files(where: str, whole_system: bool) -> NoResources:
+    if whole_system:
+        return NoResources(
+            f"{where}too many files are open in the whole system", "Wait, or raise its limit (sysctl fs.file-max)."
+        )
+    try:
+        import resource
+
+        most = f"; this process may have {resource.getrlimit(resource.RLIMIT_NOFILE)[0]:,}"
+    except (ImportError, OSError):
+        most = ""
+    return NoResources(
+        f"{where}too many files are open{most}",
+        "Raise the hard limit (ulimit -Hn, LimitNOFILE= of systemd, docker --ulimit nofile=), or use fewer shards.",
+    )
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    """``error``, what it was raised from or while handling, and so on."""
+    seen: set[int] = set()
+    e: BaseException | None = error
+    while e is not None and id(e) not in seen:
+        seen.add(id(e))
+        yield e
+        e = e.__cause__ or e.__context__

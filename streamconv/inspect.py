@@ -78,7 +78,7 @@ def describe(checkpoint: Checkpoint) -> dict[str, Any]:
     }
     if checkpoint.metadata is None:
         facts["config"] = dict(checkpoint.config)
-        facts["tokenizer"] = _folder_tokenizer(checkpoint)
+        facts["tokenizer"] = _folder_tokenizer(checkpoint, warnings)
     else:
         facts["metadata"] = {key: _metadata_value(value) for key, value in checkpoint.metadata.items()}
         facts["tokenizer"] = _gguf_tokenizer(checkpoint.metadata)
@@ -87,7 +87,7 @@ def describe(checkpoint: Checkpoint) -> dict[str, Any]:
 
 def render(facts: dict[str, Any]) -> str:
     """The result of ``describe`` for people: totals, keys, tokenizer, and an aligned table of tensors."""
-    return "\n".join(_lines(facts))
+    return "\n".join(lines(facts))
 
 
 def _format(checkpoint: Checkpoint) -> str:
@@ -148,9 +148,18 @@ def _gguf_tokenizer(metadata: Metadata) -> dict[str, Any]:
     }
 
 
-def _folder_tokenizer(checkpoint: Checkpoint) -> dict[str, Any]:
-    found = {name: data for name in _SIDE_FILES if (data := checkpoint.side_bytes(name)) is not None}
-    settings = checkpoint.json("tokenizer_config.json") or {}
+def _folder_tokenizer(checkpoint: Checkpoint, warnings: list[str]) -> dict[str, Any]:
+    found: dict[str, bytes] = {}
+    settings: dict[str, Any] = {}
+    for name in _SIDE_FILES:
+        try:
+            data = checkpoint.side_bytes(name)
+            if data is not None:
+                found[name] = data
+            if name == "tokenizer_config.json":
+                settings = checkpoint.json(name) or {}
+        except BadInput as e:
+            warnings.append(e.message)
     return {
         "files": [{"name": name, "bytes": len(data)} for name, data in found.items()],
         "class": settings.get("tokenizer_class"),
@@ -158,7 +167,8 @@ def _folder_tokenizer(checkpoint: Checkpoint) -> dict[str, Any]:
     }
 
 
-def _lines(facts: dict[str, Any]) -> Iterator[str]:
+def lines(facts: dict[str, Any]) -> Iterator[str]:
+    """The lines of ``render``."""
     totals = facts["totals"]
     yield f"{_plain(facts['path'])}: {facts['format']}, {len(facts['files'])} file(s)"
     yield f"{totals['tensors']} tensors, {totals['parameters']:,} parameters, {_size(totals['bytes'])}"

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import threading
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, TextIO
 
 import psutil
+
+from .terminal import plain, say, say_json
 
 _LINE_EVERY_S = 30.0
 _EVENT_EVERY_S = 1.0
@@ -56,10 +58,10 @@ def duration(seconds: float) -> str:
     return f"{int(seconds) // 3600} h {int(seconds) % 3600 // 60:02d} min"
 
 
-def _tell(stream: TextIO, text: str) -> None:
+def _tell(stream: TextIO, value: Any, how: Callable[..., None] = say) -> None:
     """One line; that nobody reads the log any more, or that its disk is full, is no reason to stop working."""
     with suppress(OSError):
-        print(text, file=stream, flush=True)
+        how(value, stream=stream)
 
 
 def anonymous_memory() -> int:
@@ -125,7 +127,7 @@ class Bar(Silent):
         """A line above the bar."""
         if self._bar is not None:
             with suppress(OSError):  # the terminal has gone; the bar itself notices
-                self._bar.write(text, file=self._stream)
+                self._bar.write(plain(text), file=self._stream)
         else:
             _tell(self._stream, text)
 
@@ -133,14 +135,16 @@ class Bar(Silent):
         """Draw the bar."""
         from tqdm import tqdm
 
+        # Without tqdm's own thread, which watches that the bar moves: starting one may fail, or never return.
+        unwatched: Any = type("Bar", (tqdm,), {"monitor_interval": 0})
         super().start(total_bytes, done_bytes)
-        self._bar = tqdm(
+        self._bar = unwatched(
             total=total_bytes, initial=done_bytes, unit="B", unit_scale=True, unit_divisor=1024, file=self._stream,
             dynamic_ncols=True, mininterval=0.2,
         )  # fmt: skip
 
     def _show(self, n_bytes: int, name: str) -> None:
-        self._bar.set_postfix_str(f"{name}, {size(self.peak_memory)} RAM", refresh=False)
+        self._bar.set_postfix_str(f"{plain(name)}, {size(self.peak_memory)} RAM", refresh=False)
         self._bar.update(n_bytes)
 
     def finish(self) -> None:
@@ -186,7 +190,7 @@ class Events(Silent):
 
     def emit(self, event: str, **values: Any) -> None:
         """Write one event."""
-        _tell(self._stream, json.dumps({"event": event, **values}))
+        _tell(self._stream, {"event": event, **values}, say_json)
 
     def message(self, text: str) -> None:
         """A ``message`` event."""

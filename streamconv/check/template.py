@@ -17,6 +17,8 @@ _CLOSE = {"{{": "}}", "{%": "%}", "{#": "#}"}
 _STRING = re.compile(r"'(?:\\.|[^'\\])*'|\"(?:\\.|[^\"\\])*\"", re.DOTALL)
 _WORD = re.compile(r"[-+]?\s*(\w+)")
 _ENDRAW = re.compile(r"\{%[-+]?\s*endraw\s*[-+]?%\}")
+#: the longest known has 30 000
+_MAX_CHARACTERS = 1 << 20
 #: tags that need an end; ``set`` does when it has no ``=``
 _BLOCKS = frozenset(
     ["if", "for", "macro", "call", "filter", "block", "generation", "raw", "autoescape", "with", "trans"]
@@ -33,6 +35,8 @@ def check(subject: Subject) -> Iterator[Finding]:
         yield Finding("note", f"{_KEY} is absent: right for a base model; chat programs will guess a format", _KEY)
     elif not isinstance(template, str):
         yield Finding("error", f"{_KEY} is not a text", _KEY)
+    elif len(template) > _MAX_CHARACTERS:
+        yield Finding("warning", f"{_KEY} has {len(template)} characters: it was not looked at", _KEY)
     else:
         fault = imbalance(template)
         if fault:
@@ -45,10 +49,11 @@ def imbalance(template: str) -> str:
     >>> imbalance("{% if a %}{{ a }}{% endif %}"), imbalance("{% if a %}{{ a }}")
     ('', "'if' of line 1 is never ended")
     """
-    at = 0
+    at, line, counted = 0, 1, 0
     blocks: list[tuple[str, int]] = []
     while found := _OPEN.search(template, at):
-        kind, line = found[0], template.count("\n", 0, found.start()) + 1
+        kind = found[0]
+        line, counted = line + template.count("\n", counted, found.start()), found.start()
         end = _end_of_tag(template, found.end(), _CLOSE[kind], strings=kind != "{#")
         if end < 0:
             return f"'{kind}' of line {line} is never closed"

@@ -126,7 +126,7 @@ def _verify(
 
 def _end(model: HubModel, stop: runs.StopRequest) -> None:
     """Raise when somebody asks to stop."""
-    if stop.wait(0):
+    if stop.is_due():
         where = f"{model} is not complete; what is here is kept"
         if stop.signum:
             raise Interrupted(stop.signum, f"stopped by {signal.Signals(stop.signum).name}: {where}")

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+from ..engine.record import record_path
 from ..errors import UsageError
 from ..quant.base import has_codec
 from ..quant.encode import EncodedRows, Encoding
@@ -78,12 +79,16 @@ def supplied(output: Path, options: Options, plan: Callable[[Supply], tuple[Chec
     try:
         checkpoint, prepared = plan(supply)
         p = prepared.plan
-        outputs = [f.path for f in p.files]
-        writes = [*outputs, options.report] if options.report else outputs
+        writes = [
+            *(f.path for f in p.files),
+            *map(record_path, p.outputs),
+            *([options.report] if options.report else []),
+        ]
+        folders = [p.job_dir, *([p.folder] if p.folder else [])]
         read = [*(f.path for f in checkpoint.inputs), *options.imatrix, *options.reads]
-        refuse_overlap(writes, p.folder, supply.roots, read)
+        refuse_overlap(writes, folders, supply.roots, read, copied=p.folder is not None)
         if options.report:
-            check_report(options.report, [p.output, *outputs], options.force)
+            check_report(options.report, p, options.force)
     except BaseException:
         supply.close()
         raise
@@ -150,6 +155,11 @@ class _Items:
 def _prepare_gguf(checkpoint: Checkpoint, output: Path, options: Options) -> Prepared:
     models = typed_models(checkpoint, options)
     paths = [output.with_name(output.name.replace(_PLACEHOLDER, m.file_type.name)) for m in models]
+    if len(set(paths)) < len(paths):
+        raise UsageError(
+            f"--type {options.type} names one type twice: two outputs would be {paths[0]}",
+            "auto is one of the others here.",
+        )
     items = _Items(options)
     parts = [
         [

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from ..errors import UsageError
+from ..errors import UsageError, raise_exhausted
 from ..sources.checkpoint import is_weights
 
 Identity = tuple[int, int]
@@ -18,35 +18,41 @@ _WEIGHTS = ("model*.safetensors", "pytorch_model*.bin", "*.index.json", "adapter
 _SIDE = (".json", ".model", ".txt", ".jinja", ".md", ".yml", ".tiktoken", ".vocab")
 #: subfolders of a model that are part of it
 _FOLDERS = ("additional_chat_templates",)
+#: endings of sources that are files of their own: nothing beside them is read
+_ALONE = (".gguf", ".yml", ".yaml")
 
 
-def refuse_overlap(writes: Iterable[Path], folder: Path | None, roots: Iterable[Path], files: Iterable[Path]) -> None:
+def refuse_overlap(
+    writes: Iterable[Path], folders: Iterable[Path], roots: Iterable[Path], files: Iterable[Path], *, copied: bool
+) -> None:
     """Raise UsageError where writing would harm what is read.
 
     Parameters
     ----------
     writes : files that will be written, or replaced
-    folder : when the output is one, the folder that becomes the output as a whole
+    folders : folders that will be written to, or replaced
     roots : what the user named as sources: folders of models, files
     files : further files that are read
+    copied : the output takes over whatever lies beside the weights
     """
     roots = [Path(root) for root in roots]
-    read = [*files, *roots, *(path for root in roots for path in _parts(root))]
+    homes = [home for root in roots for home in _homes(root)]
+    read = [*files, *roots, *(path for home in homes for path in _parts(home, copied))]
     known = {found: path for path in read if (found := _identity(path)) is not None}
-    above = {found: path for path in [*read, Path.cwd()] for found in _above(path)}
-    homes = {found: root for root in roots if (found := _identity(root if root.is_dir() else root.parent))}
-    for path in dict.fromkeys([*writes, *([folder] if folder is not None else [])]):
+    above = {found: path for path in [*read, *_here()] for found in _above(path)}
+    models = {found: home for home in homes if (found := _identity(home)) is not None}
+    for path, is_folder in [*((p, False) for p in writes), *((p, True) for p in folders)]:
         mine = _identity(path)
-        if mine in known and not (path.is_dir() and path != folder):
+        if mine in known and not path.is_dir():
             raise UsageError(f"{path} is the input itself: {known[mine]} is read", "Choose another name.")
         if mine in above:
             raise UsageError(
-                f"{path} would be replaced, and holds {above[mine]}, which is read or is the current folder",
+                f"{path} would be written to, and is or holds {above[mine]}, which is read or is the current folder",
                 "Choose another name.",
             )
-        root = homes.get(_identity(path.parent) or (0, 0))
-        if root is not None and _would_be_part(path.name, is_folder=path == folder, copied=folder is not None):
-            raise UsageError(f"{path} would be taken for a part of the model in {path.parent}", "Choose another name.")
+        home = models.get(_identity(path.parent) or (0, 0))
+        if home is not None and _would_be_part(path.name, is_folder=is_folder, copied=copied):
+            raise UsageError(f"{path} would be taken for a part of the model in {home}", "Choose another name.")
 
 
 def _would_be_part(name: str, *, is_folder: bool, copied: bool) -> bool:
@@ -60,20 +66,30 @@ def _would_be_part(name: str, *, is_folder: bool, copied: bool) -> bool:
     return copied or Path(name).suffix in _SIDE
 
 
-def _parts(root: Path) -> Iterator[Path]:
-    """The files of the model in a folder, or beside a file of weights."""
+def _homes(root: Path) -> list[Path]:
+    """The folder of the model that is, or lies in, ``root``, and those of its subfolders that are part of it."""
+    if root.suffix in _ALONE and not root.is_dir():
+        return []
     home = root if root.is_dir() else root.parent
+    return [home, *(home / name for name in _FOLDERS if (home / name).is_dir())]
+
+
+def _parts(home: Path, copied: bool) -> Iterator[Path]:
+    """The files of the model in a folder."""
     try:
         names = sorted(os.listdir(home))
+    except OSError as e:
+        raise_exhausted(e)
+        return
+    yield from (home / n for n in names if _would_be_part(n, is_folder=(home / n).is_dir(), copied=copied))
+
+
+def _here() -> Iterator[Path]:
+    """The current folder, which may be gone."""
+    try:
+        yield Path.cwd()
     except OSError:
         return
-    for name in names:
-        if (home / name).is_dir():
-            if name in _FOLDERS:
-                yield home / name
-                yield from sorted((home / name).iterdir())
-        elif _would_be_part(name, is_folder=False, copied=root.is_dir()):
-            yield home / name
 
 
 def _identity(path: Path) -> Identity | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import glob
 import re
 from pathlib import Path
 
@@ -19,19 +18,17 @@ class OfOutputs:
     """See ``engine.plan.Provenance``."""
 
     def job_of(self, path: Path) -> str:
-        """The fingerprint in the header of a GGUF or safetensors file; "" for every other file."""
+        """The fingerprint in the header of a GGUF or safetensors file; "" for every other file.
+
+        Our key is the last one of a GGUF file. Where others follow, another tool has copied it, as llama-quantize and
+        llama-gguf-split do, and added its own.
+        """
         try:
             if path.suffix == ".safetensors":
                 found = read_safetensors(MappedFile(path)).metadata.get(JOB_KEY, "")
             else:
-                found = read_gguf(path).metadata.get(JOB_KEY, "")
+                metadata = read_gguf(path).metadata
+                found = metadata.get(JOB_KEY, "") if list(metadata.values)[-1:] == [JOB_KEY] else ""
         except StreamconvError:
             return ""
         return found if isinstance(found, str) and _FINGERPRINT.fullmatch(found) else ""
-
-    def names_of(self, output: Path) -> list[Path]:
-        """A GGUF file and its shards, of any number."""
-        if output.suffix != ".gguf":
-            return []
-        pattern = f"{glob.escape(output.stem)}-[0-9][0-9][0-9][0-9][0-9]-of-[0-9][0-9][0-9][0-9][0-9].gguf"
-        return [output, *sorted(output.parent.glob(pattern))]

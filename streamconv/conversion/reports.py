@@ -6,6 +6,7 @@ import hashlib
 import json
 import math
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,9 @@ from ..engine import files
 from ..engine import job as jobs
 from ..engine import run as runs
 from ..engine.existing import look
-from ..errors import CannotCreate, NoPermission, StreamconvError, UsageError
+from ..engine.plan import Plan
+from ..engine.record import record_path
+from ..errors import CannotCreate, NoPermission, StreamconvError, UsageError, raise_exhausted
 from ..rows import Quality, merge_of
 from . import estimate
 from .execution import budget_of
@@ -94,20 +97,31 @@ def _fetching(prepared: Prepared) -> dict[str, Any] | None:
     }
 
 
-def check_report(path: Path, outputs: list[Path], force: bool) -> None:
+def check_report(path: Path, plan: Plan, force: bool) -> None:
     """Refuse a report that could not be written in the end, or whose place something else has.
 
     Raises
     ------
-    UsageError : it is the output
+    UsageError : it is an output or what is kept beside one, or lies in it; or no file can have its name
     CannotCreate : its folder is not there, or the file is no report and not ``force``
     NoPermission : its folder may not be written
     """
+    if path.name in ("", "..") or "\0" in os.fspath(path):
+        raise UsageError(f"{os.fspath(path)!r} is no name for a report", "Choose another name for --report.")
     folder = path.absolute().parent
+    real = Path(os.path.realpath(folder), path.name)
+    outputs = [plan.output, plan.job_dir, *(f.path for f in plan.files), *map(record_path, plan.outputs)]
+    places = {
+        p
+        for output in outputs
+        for p in (Path(os.path.realpath(output)), Path(os.path.realpath(output.parent), output.name))
+    }
+    if places & {real, *real.parents} or any(_is_same(path, output) for output in outputs):
+        raise UsageError(f"the report {path} cannot be the output, or lie in it", "Choose another name for --report.")
     if not folder.is_dir():
         raise CannotCreate(f"{path}: the folder of the report is not there", f"Create it first: mkdir -p {folder}")
-    if os.path.realpath(path) in {os.path.realpath(output) for output in outputs}:
-        raise UsageError(f"the report cannot be the output {path} itself", "Choose another name for --report.")
+    if len(os.fsencode(path.name)) > os.pathconf(folder, "PC_NAME_MAX"):
+        raise CannotCreate(f"{path}: the name of the report is too long", "Choose another name for --report.")
     if os.path.lexists(path):
         if path.is_symlink() or not path.is_file():
             raise CannotCreate(
@@ -117,6 +131,15 @@ def check_report(path: Path, outputs: list[Path], force: bool) -> None:
             raise CannotCreate(f"{path} is already there and is not a report", "Choose another name, or use --force.")
     if not os.access(folder, os.W_OK | os.X_OK):
         raise NoPermission(f"{path}: the folder of the report may not be written")
+    with suppress(FileNotFoundError):
+        os.lstat(f"{path}.{'0' * 8}.tmp")  # written first, under a name of this length
+
+
+def _is_same(path: Path, other: Path) -> bool:
+    try:
+        return os.path.samefile(path, other)
+    except OSError:
+        return False
 
 
 def _is_report(path: Path) -> bool:
@@ -125,12 +148,17 @@ def _is_report(path: Path) -> bool:
         with path.open("rb") as file:
             start = file.readline(1 << 16)
             return not start or {"name", "type", "sha256", "nonfinite", "rmse"} <= json.loads(start).keys()
-    except (OSError, ValueError, AttributeError):
+    except (OSError, ValueError, AttributeError) as e:
+        raise_exhausted(e)
         return False
 
 
-def write_report(prepared: Prepared, outcome: runs.Outcome | None, path: Path) -> None:
-    """Type, hash and error (null where unmeasured) of every tensor as JSON lines, read back from the finished output."""
+def write_report(prepared: Prepared, outcome: runs.Outcome | None, path: Path, force: bool = False) -> None:
+    """Type, hash and error (null where unmeasured) of every tensor as JSON lines, read back from the finished output.
+
+    Errors: as ``check_report``, since what has the name may have come during the run.
+    """
+    check_report(path, prepared.plan, force)
     unknown = Quality(sum_squared_error=math.nan)
     lines = []
     names = [(t, o) for o in prepared.outputs for t in o.tensors]

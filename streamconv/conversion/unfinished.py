@@ -3,21 +3,32 @@
 from __future__ import annotations
 
 import glob
-import json
 import os
 from pathlib import Path
 from typing import Any
 
-from ..engine import files
+from ..engine import job_files
 from ..engine.journal import read_progress
 from ..engine.plan import job_folder
 from ..errors import InputMissing, UsageError
 
 
 def check_name(output: str | os.PathLike[str]) -> Path:
-    """The path of an output; UsageError where none can have it, as nothing could be put beside it: "", ".", "..", "/"."""
+    """The path of an output.
+
+    Raises
+    ------
+    UsageError : none can have it: nothing could be put beside it ("", ".", "..", "/"), or it is that of a job or a record
+    """
     if not os.fspath(output):
         raise UsageError("a name of a file is empty")
+    if "\0" in os.fspath(output):
+        raise UsageError(f"{os.fspath(output)!r} is no name for a file")
+    if Path(output).suffix == ".streamconv":
+        raise UsageError(
+            f"{os.fspath(output)}: names that end in .streamconv are those of unfinished jobs and of records",
+            f"The output is {Path(output).with_suffix('')}.",
+        )
     if Path(output).name in ("", ".."):
         raise UsageError(
             f"{os.fspath(output)} is no name for an output", "Name a file, or a folder that is not there yet."
@@ -27,11 +38,7 @@ def check_name(output: str | os.PathLike[str]) -> Path:
 
 def recorded_plan(output: Path) -> dict[str, Any]:
     """The ``plan.json`` of the unfinished job for ``output``; {} where there is none or it is damaged."""
-    try:
-        record = json.loads(files.read_own(job_folder(output) / "plan.json") or b"{}")
-    except ValueError:
-        return {}
-    return record if isinstance(record, dict) else {}
+    return job_files.recorded_plan(job_folder(output))
 
 
 def status(output: str | os.PathLike[str]) -> dict[str, Any]:
@@ -52,7 +59,7 @@ def status(output: str | os.PathLike[str]) -> dict[str, Any]:
     """
     output = check_name(output)
     folder = job_folder(output)
-    if not folder.is_dir():
+    if not folder.is_dir() or job_files.is_foreign(folder):
         if not _is_there(output):
             raise InputMissing(f"{output}: neither finished nor begun", "Give the name that convert was given.")
         return {"status": "done", "resumable": False}

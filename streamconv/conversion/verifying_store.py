@@ -87,7 +87,7 @@ def verify_store(
 
     def looked(n_bytes: int, name: str) -> None:
         reporter.advance(n_bytes, name)
-        if stop.wait(0):
+        if stop.is_due():
             where = f"{len(damaged)} damaged files were found until now"
             if stop.signum:
                 raise Interrupted(stop.signum, f"stopped by {signal.Signals(stop.signum).name}: {where}")

@@ -13,7 +13,7 @@ from typing import Any, cast
 from ..errors import BadInput
 from ..sources.checkpoint import Checkpoint
 from ..sources.naming import shown
-from .patterns import NotReadable, Patterns
+from ..sources.patterns import NotReadable, Patterns
 
 KEYS = ("quantization_config", "compression_config")
 _SECTIONS = ("text_config", "llm_config", "lm_config", "language_config", "thinker_config", "vision_config")

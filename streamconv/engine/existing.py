@@ -1,9 +1,10 @@
 """What is in the place of an output already: whose it is, whether it is the result itself, and whether it may be replaced.
 
 Only what a plan of ours made is ever replaced or removed. Who made a file is told by the output's record, and where there is
-none by the fingerprint in the file's own header. A folder may hold nothing but files of its record; it is then replaced file
-by file. ``--update`` replaces what is ours, ``--force`` also a single file that is not; neither touches a file in a folder that
-nobody planned, a link, a folder in the place of a file, or anything else that is no regular file.
+none by the fingerprint in the file's own header; what is removed without being replaced must be on record. A folder may hold
+nothing but files of its record. ``--update`` replaces what is ours, ``--force`` also a single file that is not; neither touches
+a file in a folder that nobody planned, a link, a folder in the place of a file, anything else that is no regular file, or what
+is no record in the record's place.
 """
 
 from __future__ import annotations
@@ -15,14 +16,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
 
-from ..errors import CannotCreate
+from ..errors import CannotCreate, raise_exhausted
+from ..ownership import folder_fault
 from . import files
 from .plan import Plan
-from .record import FileRecord, Record, load, record_path, status
-from .verify import changed_sources, first_damage
+from .record import FileRecord, Record, begins_as_record, load, pending_path, record_of, record_path, status
+from .verify import changed_sources, first_damage, has_header
 
-#: Without a record: what such a plan wrote got its time when the header of the shards was written, all within this many seconds.
-_TOGETHER_NS = 120 * 10**9
 #: Names that a folder of a model may have beside its weights, for folders without a record.
 _SIDE = (
     "config.json", "generation_config.json", "tokenizer.json", "tokenizer.model", "tokenizer_config.json",
@@ -79,7 +79,8 @@ def is_published(plan: Plan, index: int) -> bool:
     try:
         with open(f.path, "rb", buffering=0, opener=_without_waiting) as got:
             return os.pread(got.fileno(), len(f.header), 0) == f.header
-    except OSError:
+    except OSError as e:
+        raise_exhausted(e)
         return False
 
 
@@ -98,12 +99,20 @@ def look(plan: Plan, *, thorough: bool = True, progress: Callable[[int], None] |
     """
     found = Existing()
     for output, numbers in plan.outputs.items():
-        record = load(record_path(output))
-        if record is not None and record.output != output.name:
-            record = None
-        one = _Look(plan, output, numbers, record, thorough, progress, found)
+        one = _Look(plan, output, numbers, record_of(output), _pending(plan, output), thorough, progress, found)
+        one.record_place()
         one.folder() if plan.folder is not None else one.files()
     return found
+
+
+def _pending(plan: Plan, output: Path) -> Mapping[Path, FileRecord]:
+    """The files that a run gave their names, or was about to, before it was killed."""
+    try:
+        fault = folder_fault(plan.job_dir)
+    except OSError:
+        return {}
+    record = None if fault else load(pending_path(plan.job_dir, output))
+    return dict(record.paths(output.parent)) if record is not None and record.output == output.name else {}
 
 
 @dataclass
@@ -114,6 +123,7 @@ class _Look:
     output: Path
     numbers: Sequence[int]
     record: Record | None
+    pending: Mapping[Path, FileRecord]
     thorough: bool
     progress: Callable[[int], None] | None
     found: Existing
@@ -130,12 +140,27 @@ class _Look:
     def recorded(self) -> dict[Path, FileRecord]:
         return dict(self.record.paths(self.output.parent)) if self.record else {}
 
+    def record_place(self) -> None:
+        """The record has a place of its own, which something else may have taken."""
+        path, twin = record_path(self.output), load(self.plan.job_dir)
+        there = status(path)
+        if twin is not None:
+            self._in_the_way(self.plan.job_dir, f"is the record of {twin.output}", "", "Choose another name.")
+        if there is None or self.record is not None:
+            return
+        if not stat.S_ISREG(there.st_mode) or not begins_as_record(path):
+            self._in_the_way(
+                path, "is where the record of the output belongs, and is none", "",
+                "Move it somewhere else, or choose another name for the output; it is never removed.",
+            )  # fmt: skip
+        else:
+            self._in_the_way(path, "is damaged, of a later version, or the record of another output", "--force")
+
     def files(self) -> None:
         """A file, or shards of one."""
         planned, recorded = self.planned, self.recorded
-        candidates = dict.fromkeys([*planned, *recorded, *self.plan.provenance.names_of(self.output)])
         changed = False
-        for path in candidates:
+        for path in dict.fromkeys([*planned, *recorded, *self.pending]):
             there = status(path)
             if there is None or (path not in planned and (there.st_dev, there.st_ino) in self.inputs):
                 continue
@@ -144,21 +169,29 @@ class _Look:
                     self._in_the_way(path, _kind(path, there), "", "Choose another name.")
                 continue
             published = path in planned and is_published(self.plan, planned[path])
-            what = "is already there and was not made by this plan"
-            if path in recorded:
-                mine = self._as_recorded(path, recorded[path]) or self._is_newer(path, published)
-                changed |= not mine
-                what = what if mine else "was changed since it was made"
-            else:
-                mine = published or bool(self.plan.provenance.job_of(path))
+            mine = self._is_mine(path, published)
             if mine:
                 self.found.ours[path] = there
             if path in planned:
                 self.found.there[path] = there
                 self._check_sticky(path, there)
+                changed |= path in recorded and not mine
             if (mine or path in planned) and not (mine and published):
+                edited = path in recorded and not mine
+                what = "was changed since it was made" if edited else "is already there and was not made by this plan"
                 self._in_the_way(path, what, "--update" if mine else "--force", self._hint(path, mine))
         self._judge(changed)
+
+    def _is_mine(self, path: Path, published: bool) -> bool:
+        """Whether a plan of ours made the file, and nobody wrote to it since; as far as its header tells if it is not on record."""
+        recorded = self.recorded.get(path)
+        if self._as_recorded(path, recorded):
+            return True
+        if path not in self.planned:
+            return False
+        job = self.plan.fingerprint.hex() if published else self.plan.provenance.job_of(path)
+        # Another job than that on record: made by a later run, which was killed before it could write its own.
+        return job not in ("", self.record.fingerprint if self.record and recorded else "")
 
     def folder(self) -> None:
         """A folder."""
@@ -169,10 +202,12 @@ class _Look:
             return
         if not stat.S_ISDIR(there.st_mode):
             self._in_the_way(folder, _kind(folder, there), "", "Choose another name.")
+            self.found.complete = False
             return
         self.found.there[folder] = there
+        self._check_sticky(folder, there)
         entries = list(walk(folder))
-        known: Mapping[Path, FileRecord | None] = self.recorded or older_files(self.plan, folder)
+        known: Mapping[Path, FileRecord | None] = {**self.pending, **self.recorded} or older_files(self.plan, folder)
         changed = False
         for path, status_ in entries:
             name = path.relative_to(folder)
@@ -232,15 +267,13 @@ class _Look:
         changed = changed_sources(chunks, known, self.progress)
         return f"tensor {changed[0].item.name}" if changed else ""
 
-    def _as_recorded(self, path: Path, record: FileRecord) -> bool:
-        return record.looks_like(path) or (self.thorough and first_damage(path, record) is None)
-
-    def _is_newer(self, path: Path, published: bool) -> bool:
-        """Whether the file was made after the record, by a run that was killed before it could replace that."""
-        assert self.record is not None
-        return (published and self.record.fingerprint != self.plan.fingerprint.hex()) or (
-            self.plan.provenance.job_of(path) not in ("", self.record.fingerprint)
-        )
+    def _as_recorded(self, path: Path, record: FileRecord | None) -> bool:
+        """Whether the file is the one on record, or the one that a killed run gave its name."""
+        return any(
+            (known.looks_like(path) and has_header(path, known))
+            or (self.thorough and first_damage(path, known) is None)
+            for known in (self.pending.get(path), record) if known is not None
+        )  # fmt: skip
 
     def _check_sticky(self, path: Path, there: os.stat_result) -> None:
         """In a sticky folder only its owner may replace a file."""
@@ -255,8 +288,6 @@ class _Look:
 
     def _in_the_way(self, path: Path, what: str, needs: str, hint: str = "") -> None:
         self.found.obstacles.append(Obstacle(path, what, needs, hint))
-        if not needs:
-            self.found.complete &= path == self.output and stat.S_ISDIR(os.lstat(path).st_mode)
 
 
 def _kind(path: Path, there: os.stat_result) -> str:
@@ -276,16 +307,22 @@ def walk(folder: Path) -> Iterator[tuple[Path, os.stat_result]]:
 
 
 def older_files(plan: Plan, folder: Path) -> dict[Path, FileRecord | None]:
-    """The files of an output folder without a record that such a plan wrote: shards that name their job, and what lies beside."""
-    shards = [p for p in folder.glob("*.safetensors") if plan.provenance.job_of(p)]
-    times = [t.st_mtime_ns for p in shards if (t := status(p)) is not None]
-    found: dict[Path, FileRecord | None] = dict.fromkeys(shards)
-    names = {*(folder / name for name in _SIDE), *(f.path for f in plan.files)}
-    for path in names if times else ():
+    """The files of an output folder without a record that such a plan wrote: shards that name their job, and what lies beside.
+
+    All files were made before the headers of the shards were written, the shards' first, and the folder got its name after that.
+    So where something came into the folder later, as its time tells, or was written later than it got its name, nobody knows
+    whose it is.
+    """
+    found: dict[Path, FileRecord | None] = dict.fromkeys(
+        p for p in folder.glob("*.safetensors") if plan.provenance.job_of(p)
+    )
+    times = [there.st_mtime_ns for p in found if (there := status(p)) is not None]
+    whole = status(folder)
+    if not times or whole is None or whole.st_mtime_ns > max(times):
+        return found
+    for path in {*(folder / name for name in _SIDE), *(f.path for f in plan.files)}:
         there = status(path)
-        if there is None or not stat.S_ISREG(there.st_mode) or path in found:
-            continue
-        if min(times) - _TOGETHER_NS <= there.st_mtime_ns <= max(times) + _TOGETHER_NS:
+        if there is not None and stat.S_ISREG(there.st_mode) and min(times) <= there.st_mtime_ns <= whole.st_ctime_ns:
             found[path] = None
     return found
 

@@ -30,7 +30,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from ..errors import CannotCreate, NoPermission, StreamconvError, WriteFailed
+from ..errors import CannotCreate, NoPermission, StreamconvError, WriteFailed, exhausted, raise_exhausted
 from ..ownership import folder_fault, open_regular
 from .renames import EXCHANGE, NO_REPLACE, is_mount_point, rename_with
 
@@ -44,6 +44,9 @@ class NameInTheWay(CannotCreate):
 
 def _fail(e: OSError, path: Path, what: str, needed_bytes: int = 0, is_open: bool = False) -> StreamconvError:
     """The user's error for a failed system call on ``path``."""
+    ran_out = None if is_open else exhausted(e)  # of a file that is open: a failed write, whatever the reason
+    if ran_out is not None:
+        return ran_out
     reason = os.strerror(e.errno) if e.errno else str(e)
     # To a file that could be opened for writing, EROFS means that the kernel gave up on a failing disk.
     if not is_open and e.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
@@ -260,7 +263,8 @@ def _link_or_rename(part: Path, final: Path) -> None:
 def publish_over(part: Path, final: Path, expected: os.stat_result, aside: Path) -> None:
     """Give ``part``, a file or a folder, the name ``final``; what had it, which must be what ``expected`` says, gets ``aside``.
 
-    One step where the system can exchange names, so that ``final`` is there at every moment; else two.
+    One step where the system can exchange names, so that ``final`` is there at every moment; else two. A folder takes over the
+    mode of the old one.
 
     Parameters
     ----------
@@ -271,6 +275,9 @@ def publish_over(part: Path, final: Path, expected: os.stat_result, aside: Path)
     CannotCreate : something else has the name; it keeps it, and ``part`` its own
     """
     with _guard(final, "cannot give the finished file its name"):
+        if stat.S_ISDIR(expected.st_mode):
+            with contextlib.suppress(OSError):  # where there are no modes
+                os.chmod(part, stat.S_IMODE(expected.st_mode))
         exchanged = rename_with(EXCHANGE, part, final)
         if not exchanged:
             os.rename(final, aside)
@@ -281,12 +288,15 @@ def publish_over(part: Path, final: Path, expected: os.stat_result, aside: Path)
             or (found.st_size, found.st_mtime_ns) == (expected.st_size, expected.st_mtime_ns)
         )
         if not same:
-            rename_with(EXCHANGE, part, final) if exchanged else os.rename(aside, final)
+            rename_with(EXCHANGE, part, final) if exchanged else publish_new(aside, final)
             raise CannotCreate(
                 f"{final} was replaced by something else just now, which stays as it is",
                 "Look at it; then choose another name, or run the same command again.",
             )
-        os.rename(part, aside if exchanged else final)
+        if exchanged:
+            os.rename(part, aside)
+    if not exchanged:
+        publish_new(part, final)
     sync_dir(part.parent)
     sync_dir(final.parent)
 
@@ -328,7 +338,8 @@ def write_atomically(path: Path, text: str, mode: int = 0o666) -> None:
 
     Several processes may do so at once (caches are shared): each has a temporary file of its own.
     """
-    temporary = path.with_name(f"{path.name}.{os.urandom(4).hex()}.tmp")
+    name = os.fsdecode(os.fsencode(path.name)[:242])  # of 255, with what follows
+    temporary = path.with_name(f"{name}.{os.urandom(4).hex()}.tmp")
     fd = open_for_writing(temporary, create=True, mode=mode)
     try:
         try:
@@ -341,13 +352,6 @@ def write_atomically(path: Path, text: str, mode: int = 0o666) -> None:
         with contextlib.suppress(OSError):
             os.unlink(temporary)
         raise
-
-
-def remove_tree(path: Path) -> None:
-    """Remove the folder ``path`` and what is in it."""
-    with _guard(path, "cannot remove the folder"):
-        shutil.rmtree(path)
-    sync_dir(path.parent)
 
 
 def remove_if_empty(path: Path) -> None:
@@ -382,7 +386,8 @@ def read_own(path: Path, limit: int = 256 << 20) -> bytes | None:
     """The bytes of the small file ``path``; None when it is not there, is larger, cannot be read, or is not ours alone."""
     try:
         fd = open_regular(path, os.O_RDONLY)
-    except (OSError, NoPermission):
+    except (OSError, NoPermission) as e:
+        raise_exhausted(e)
         return None
     try:
         found = pread_exactly(fd, limit + 1, 0, path)

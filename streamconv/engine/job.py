@@ -18,11 +18,11 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
-from pathlib import Path
 
 from ..errors import CannotCreate, InputChanged, Locked, PlanDiffers, WriteFailed
 from . import files, publishing
 from .existing import Existing, look
+from .job_files import PART_MAGIC, empty, is_foreign, recorded_plan, refuse_foreign_folder, refuse_foreign_parts
 from .journal import CLEAN, PUBLISHING, Journal, Stamp, read_progress
 from .lock import JobLock
 from .plan import Chunk, Plan
@@ -30,7 +30,6 @@ from .verify import changed_sources, digest_of
 
 #: room that must stay on the disk beyond the output: for the index, logs and whatever else writes there meanwhile
 _RESERVE_BYTES = 64 << 20
-_PART_MAGIC = b"SCVP"
 #: seconds to wait, about, before the folder is looked at again in which another process was met
 _PAUSES = (0.05, 0.1, 0.2, 0.4, 0.8)
 
@@ -113,6 +112,7 @@ class Job:
             read_progress(plan.job_dir / "index.wal")  # raises what would be raised below, before the lock is written
         with ExitStack() as stack:
             files.own_dir(plan.job_dir)
+            refuse_foreign_folder(plan.job_dir)
             lock = JobLock(plan.job_dir / "lock")
             stack.callback(lock.close)
             _refuse_what_no_rename_reaches(plan)
@@ -141,8 +141,10 @@ class Job:
                 journal.close()
                 journal = None
             fresh = journal is None
+            refuse_foreign_parts(plan)
             if journal is None:
-                _empty(plan.job_dir, besides=plan.job_dir / "lock")
+                publishing.withdraw(plan)
+                empty(plan, but_the_lock=True)
                 _write_plan(plan)
             else:
                 stack.callback(journal.close)
@@ -265,6 +267,7 @@ class Job:
         """
         existing = Existing() if all(fd < 0 for fd in self.part_fds) else look(self.plan)
         existing.refuse(force=self.force, update=self.update)  # it may have come since the run began, hours ago
+        refuse_foreign_parts(self.plan)
         self.journal.mark(PUBLISHING)
         for index, f in enumerate(self.plan.files):
             fd, path = self.part_fds[index], self.plan.part_path(index)
@@ -295,8 +298,12 @@ class Job:
     def discard(self) -> None:
         """Remove what is in the job folder; ``close`` removes the folder."""
         with suppress(files.NameInTheWay):  # where locks do nothing, others may be setting up the folder again
-            _empty(self.plan.job_dir)
+            empty(self.plan)
         self._discarded = True
+
+    def abandon(self) -> None:
+        """Leave everything open and locked until the process ends: threads that do not end may write to these files."""
+        self._resources.pop_all()
 
     def close(self) -> None:
         """Release everything; the job stays as it is."""
@@ -311,33 +318,20 @@ def leftover(plan: Plan) -> None:
         found = read_progress(plan.job_dir / "index.wal")
     except PlanDiffers:
         return
-    if not plan.job_dir.is_dir() or (found is not None and found[0].fingerprint != plan.fingerprint):
+    if (
+        not plan.job_dir.is_dir()
+        or is_foreign(plan.job_dir)
+        or (found is not None and found[0].fingerprint != plan.fingerprint)
+    ):
         return
     files.own_dir(plan.job_dir)
     lock = JobLock(plan.job_dir / "lock")
     try:
         publishing.settle(plan.job_dir)
-        _empty(plan.job_dir)
+        empty(plan)
     finally:
         lock.close()
     files.remove_if_empty(plan.job_dir)
-
-
-#: what a job folder may hold, as patterns; nothing else in it is ours to remove
-_OURS = ("index.wal", "plan.json", "*.tmp", "data-*.part", "old-*", "records/*", "replaced.json")
-_OUR_FOLDERS = ("records", "probe.*/full", "probe.*", "old")
-
-
-def _empty(folder: Path, besides: Path | None = None) -> None:
-    """Remove what is in a job folder, the lock last: while it is there, nobody else begins in the same folder."""
-    for path in [p for pattern in _OURS for p in sorted(folder.glob(pattern))]:
-        files.remove_file(path)
-    if (folder / "out").is_dir():
-        files.remove_tree(folder / "out")
-    for path in [p for pattern in _OUR_FOLDERS for p in folder.glob(pattern)]:
-        files.remove_if_empty(path)
-    if besides is None:
-        files.remove_file(folder / "lock")
 
 
 def _refuse_what_no_rename_reaches(plan: Plan) -> None:
@@ -400,7 +394,7 @@ def _open_part(plan: Plan, index: int, placed: bool, stack: ExitStack, notes: li
         notes.append(f"{path.name} was gone; its chunks are made again")
     if fresh or os.fstat(fd).st_size != size:
         files.allocate(fd, size, path)
-        files.pwrite_all(fd, _PART_MAGIC[:size], 0, path)
+        files.pwrite_all(fd, PART_MAGIC[:size], 0, path)
         files.sync_data(fd, path)
         files.sync_dir(path.parent)
     return fd
@@ -408,20 +402,14 @@ def _open_part(plan: Plan, index: int, placed: bool, stack: ExitStack, notes: li
 
 def _write_plan(plan: Plan) -> None:
     record = {**plan.description, "fingerprint": plan.fingerprint.hex(), "inputs": list(plan.inputs)}
+    if plan.folder is not None:
+        record["parts"] = [f.path.relative_to(plan.folder).as_posix() for f in plan.files]
     files.write_atomically(plan.job_dir / "plan.json", json.dumps(record, indent=1, sort_keys=True) + "\n")
-
-
-def _recorded(plan: Plan) -> dict[str, object]:
-    try:
-        record = json.loads(files.read_own(plan.job_dir / "plan.json") or b"{}")
-        return record if isinstance(record, dict) else {}
-    except ValueError:
-        return {}  # derived data: a damaged plan.json costs only the comparison
 
 
 def _difference(plan: Plan) -> str:
     """In words, what an unfinished job has that ``plan`` has not."""
-    old = _recorded(plan)
+    old = recorded_plan(plan.job_dir)
     differing = [k for k in sorted(plan.description) if k in old and old[k] != plan.description[k]]
     return "".join(f"; {k}: {old[k]} there, {plan.description[k]} now" for k in differing[:3])
 
@@ -429,7 +417,7 @@ def _difference(plan: Plan) -> str:
 def _refuse_changed_inputs(plan: Plan) -> None:
     """Raise InputChanged, and name the file, when an input was written since the job was planned, as far as plan.json tells."""
     old = {}
-    recorded = _recorded(plan).get("inputs")
+    recorded = recorded_plan(plan.job_dir).get("inputs")
     for entry in recorded if isinstance(recorded, list) else []:
         if isinstance(entry, dict):
             old[entry.get("name")] = entry

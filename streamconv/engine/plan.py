@@ -93,9 +93,6 @@ class Provenance(Protocol):
     def job_of(self, path: Path) -> str:
         """The fingerprint that the file names as that of its job; "" where it names none or is no such file."""
 
-    def names_of(self, output: Path) -> list[Path]:
-        """Files that are there under names which the output may have had before: as one file, or as shards."""
-
 
 class Unknown:
     """Provenance where files say nothing."""
@@ -103,10 +100,6 @@ class Unknown:
     def job_of(self, path: Path) -> str:
         """See ``Provenance``."""
         return ""
-
-    def names_of(self, output: Path) -> list[Path]:
-        """See ``Provenance``."""
-        return []
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import json
 import os
+import stat
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -25,10 +26,10 @@ from . import files
 from .existing import Existing, walk
 from .journal import Stamp
 from .plan import Chunk, Plan
-from .record import FileRecord, Range, Record, load, record_path, status
-from .verify import digest_of
+from .record import FileRecord, Range, Record, begins_as_record, load, pending_path, record_of, status
+from .verify import digest_of, first_damage
 
-_RECORDS, _REPLACED = "records", "replaced.json"
+_REPLACED = "replaced.json"
 
 
 def write_records(plan: Plan, fds: Sequence[int], chunks: Sequence[Chunk], stamps: Iterable[Stamp]) -> None:
@@ -39,8 +40,6 @@ def write_records(plan: Plan, fds: Sequence[int], chunks: Sequence[Chunk], stamp
         ranges.setdefault(s.file, []).append(
             Range(s.offset, s.length, s.digest.hex(), source, chunks[s.chunk].item.name)
         )
-    folder = plan.job_dir / _RECORDS
-    files.make_dir(folder)
     for output, numbers in plan.outputs.items():
         if any(fds[i] < 0 for i in numbers):
             continue  # written by the run that gave the first of them its name
@@ -55,14 +54,15 @@ def write_records(plan: Plan, fds: Sequence[int], chunks: Sequence[Chunk], stamp
                 )
             )
         record = Record(output.name, plan.fingerprint.hex(), list(plan.inputs), listed)
-        files.write_atomically(folder / record_path(output).name, record.text())
+        path = pending_path(plan.job_dir, output)
+        files.make_dir(path.parent)
+        files.write_atomically(path, record.text())
 
 
 def is_placed(plan: Plan, index: int) -> bool:
     """Whether output file ``index`` got its name from a run that was killed later; those of a folder all have, or none."""
     output = next(output for output, numbers in plan.outputs.items() if index in numbers)
-    final = record_path(output)
-    for record in (load(plan.job_dir / _RECORDS / final.name), load(final)):
+    for record in (load(pending_path(plan.job_dir, output)), record_of(output)):
         if record is not None and record.fingerprint == plan.fingerprint.hex():
             listed = dict(record.paths(output.parent))
             wanted = list(listed) if plan.folder is not None else [plan.files[index].path]
@@ -84,8 +84,10 @@ def place(plan: Plan, fds: list[int], existing: Existing, confirm: Callable[[], 
     CannotCreate, WriteFailed, Locked : something came in between; what is there under final names was not harmed
     """
     planned = {f.path for f in plan.files}
+    if plan.folder is not None:
+        _clear(plan.job_dir / "old")
     replaced = {
-        os.path.relpath(path, plan.output.parent): [there.st_size, there.st_mtime_ns, there.st_ino]
+        os.path.relpath(path, plan.output.parent): _facts(there)
         for path, there in {**existing.there, **existing.ours}.items()
         if path != plan.folder and (plan.folder is not None or path not in planned)
     }
@@ -130,7 +132,24 @@ def _take_away(first: Path, existing: Existing, aside: Path) -> None:
         return
     if expected is None or not os.path.samestat(found, expected):
         raise CannotCreate(f"{first} has just come and was not made by this plan", "Look at it, then run again.")
-    files.publish(first, aside)
+    if not _take(first, _facts(expected), aside):
+        raise CannotCreate(f"{first} was replaced or changed just now", "Look at it, then run again.")
+
+
+def _take(path: Path, facts: list[int], aside: Path) -> bool:
+    """Take the name of the file away if it is what ``facts`` say; looked at again under ``aside``, which nobody else uses."""
+    if _facts(status(path)) != facts:
+        return False
+    files.publish(path, aside)
+    if _facts(status(aside)) != facts:
+        files.publish_new(aside, path)
+        return False
+    return True
+
+
+def _facts(there: os.stat_result | None) -> list[int]:
+    """What tells a file from another, and from what it is after somebody wrote to it."""
+    return [there.st_size, there.st_mtime_ns, there.st_ino] if there is not None else []
 
 
 def _check(plan: Plan, numbers: Iterable[int], fds: list[int], undo: Callable[[], None]) -> None:
@@ -157,27 +176,57 @@ def settle(job_dir: Path) -> bool:
     CannotCreate : a file that is nobody's output lies in an old folder and its name in the new one is taken; names it
     """
     parent, settled = job_dir.parent, False
-    folder = job_dir / _RECORDS
+    folder = job_dir / "records"
     for path in sorted(folder.glob(".*.streamconv")) if folder.is_dir() else ():
         record = load(path)
         if record is None or not all(f.is_at(p) for p, f in record.paths(parent)):
             continue
-        replaced = _replaced(job_dir)
         new = {f.name for f in record.files}
-        for name, facts in replaced.items():
-            inner = Path(name).parts[1:]
-            places = [job_dir / old / Path(*inner) for old in ("old", "out")] if inner else [parent / name]
-            for place in places:
-                there = status(place)
-                found = [there.st_size, there.st_mtime_ns, there.st_ino] if there is not None else []
-                if found == facts and (inner or name not in new):
-                    files.remove_file(place)
+        for name, facts in _replaced(job_dir).items():
+            if len(Path(name).parts) == 1 and name not in new and _take(parent / name, facts, job_dir / "old-0"):
+                files.remove_file(job_dir / "old-0")
         for old in ("old", "out"):
-            if (job_dir / old).is_dir():
-                _empty_folder(job_dir / old, parent / record.output)
-        files.publish(path, parent / path.name)
+            if (job_dir / old).is_dir() and (parent / record.output).is_dir():
+                _clear(job_dir / old)
+                _rescue(job_dir / old, parent / record.output)
+        final = parent / path.name
+        if os.path.lexists(final) and not begins_as_record(final):
+            raise CannotCreate(
+                f"{final} has just come, where the record of the output belongs",
+                "The output is complete. Move that file to a place of your own; then run the same command again.",
+            )
+        files.publish(path, final)
         settled = True
     return settled
+
+
+def withdraw(plan: Plan) -> None:
+    """Remove files that a run of another plan, which is given up, had given their names before it was killed.
+
+    Those that ``plan`` replaces stay until then.
+    """
+    planned = {f.path for f in plan.files}
+    for record in map(load, sorted((plan.job_dir / "records").glob(".*.streamconv"))):
+        for path, file in record.paths(plan.output.parent) if record is not None else ():
+            if path not in planned and file.is_at(path) and plan.folder is None:
+                files.remove_file(path)
+
+
+def replaced_in(folder: Path) -> set[Path]:
+    """The files in ``folder``, which an old output folder became in the job folder, that nobody wrote to since it was looked at.
+
+    They are known by size, time and inode then, or by the record of the old output.
+    """
+    job_dir = folder.parent
+    output = job_dir.with_suffix("")
+    listed = {folder.joinpath(*Path(name).parts[1:]): facts for name, facts in _replaced(job_dir).items()}
+    recorded = record.paths(output.parent) if (record := record_of(output)) is not None else ()
+    known = {folder / p.relative_to(output): f for p, f in recorded if p.is_relative_to(output)}
+    return {
+        path for path in {*listed, *known} - {folder}
+        if (there := status(path)) is not None
+        and (_facts(there) == listed.get(path) or (path in known and first_damage(path, known[path]) is None))
+    }  # fmt: skip
 
 
 def _replaced(job_dir: Path) -> Mapping[str, list[int]]:
@@ -189,10 +238,20 @@ def _replaced(job_dir: Path) -> Mapping[str, list[int]]:
     return found if isinstance(found, dict) else {}
 
 
-def _empty_folder(old: Path, new: Path) -> None:
-    """Remove the folder ``old``; files in it that were not to be replaced came in meanwhile and move to ``new``."""
-    for path, _ in reversed(list(walk(old))):
-        if path.is_dir() and not path.is_symlink():
+def _clear(old: Path) -> None:
+    """Remove the files of an old output folder, and what folders of it are empty then."""
+    for path in replaced_in(old):
+        files.remove_file(path)
+    for path, found in reversed(list(walk(old)) if old.is_dir() else []):
+        if stat.S_ISDIR(found.st_mode):
+            files.remove_if_empty(path)
+    files.remove_if_empty(old)
+
+
+def _rescue(old: Path, new: Path) -> None:
+    """Move what is left in an old folder to the new one: it came in while they changed places, and is not ours to remove."""
+    for path, found in reversed(list(walk(old)) if old.is_dir() else []):
+        if stat.S_ISDIR(found.st_mode):
             files.remove_if_empty(path)
             continue
         target = new / path.relative_to(old)

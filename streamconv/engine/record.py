@@ -21,10 +21,15 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
+from ..errors import NoPermission, WriteFailed
+from ..ownership import open_regular
 from . import files
 
+_MAX_BYTES = 256 << 20
 _FORMAT = 1
-_MAX_NAME_BYTES = 255
+_BEGINS = b'{"format":'
+#: of a name, with room for what a temporary file beside it adds
+_MAX_NAME_BYTES = 240
 
 
 class Range(NamedTuple):
@@ -118,27 +123,62 @@ def record_path(output: Path) -> Path:
     return output.with_name(name)
 
 
+def pending_path(job_dir: Path, output: Path) -> Path:
+    """Where the record of ``output`` is while files get their names."""
+    return job_dir / "records" / record_path(output).name
+
+
 def load(path: Path) -> Record | None:
     """The record in the file ``path``; None when there is none, or it is damaged, of a later format, or not ours."""
-    data = files.read_own(path)
-    if data is None:
-        return None
     try:
-        facts = json.loads(data)
+        facts = json.loads(_read(path, _MAX_BYTES))
         if facts["format"] != _FORMAT:
             return None
         found = [
             FileRecord(
                 _inside(f["name"], facts["output"]), int(f["size"]), int(f["mtime_ns"]), int(f["inode"]),
-                int(f["header"][0]), str(f["header"][1]),
-                tuple(Range(int(o), int(n), str(d), str(s), str(t)) for o, n, d, s, t in f["ranges"]),
+                int(f["header"][0]), str(f["header"][1]), tuple(_ranges(f)),
             )
             for f in facts["files"]
         ]  # fmt: skip
         inputs = [dict(i) for i in facts["inputs"]]
         return Record(str(facts["output"]), str(facts["fingerprint"]), inputs, found)
-    except (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError):
+    except (
+        OSError,
+        NoPermission,
+        WriteFailed,
+        ValueError,
+        TypeError,
+        KeyError,
+        IndexError,
+        AttributeError,
+        ArithmeticError,
+        RecursionError,
+    ):
         return None
+
+
+def record_of(output: Path) -> Record | None:
+    """The record that lies beside ``output``; None when there is none of it."""
+    found = load(record_path(output))
+    return found if found is not None and found.output == output.name else None
+
+
+def begins_as_record(path: Path) -> bool:
+    """Whether the file at ``path`` is ours and begins as a record does, be it damaged or of a later format."""
+    try:
+        return _read(path, len(_BEGINS)) == _BEGINS
+    except (OSError, NoPermission, WriteFailed):
+        return False
+
+
+def _read(path: Path, limit: int) -> bytes:
+    """The first bytes of a file of ours; backups may be further names of it, as it is only ever replaced."""
+    fd = open_regular(path, os.O_RDONLY, links=1 << 30)
+    try:
+        return files.pread_exactly(fd, limit, 0, path)
+    finally:
+        os.close(fd)
 
 
 def _inside(name: str, output: str) -> str:
@@ -146,4 +186,19 @@ def _inside(name: str, output: str) -> str:
     parts = PurePosixPath(name).parts
     if not parts or ".." in parts or "/" in output or parts[0] == "/" or (len(parts) > 1 and parts[0] != output):
         raise ValueError(name)
+    if "\0" in name or not os.fsencode(name):
+        raise ValueError(name)
     return name
+
+
+def _ranges(f: Any) -> Iterator[Range]:
+    """The ranges of one file on record, if they lie behind each other and in the file; readers go through all of it."""
+    end = int(f["header"][0])
+    for offset, length, digest, source, tensor in f["ranges"]:
+        found = Range(int(offset), int(length), str(digest), str(source), str(tensor))
+        if found.length < 0 or not 0 <= end <= found.offset <= int(f["size"]) - found.length:
+            raise ValueError(found)
+        end = found.offset + found.length
+        yield found
+    if not 0 <= end <= int(f["size"]) < 1 << 63:
+        raise ValueError(end)

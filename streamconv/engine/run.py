@@ -7,6 +7,9 @@ Data flow of one chunk
     committer   gather a window → data barrier → still ours? inputs unchanged? → stamp slots → index barrier
 
 A chunk counts only once its slot is stamped; until then a kill costs that chunk again and nothing else.
+
+The main thread watches the others. One that died, for whatever reason and at whatever line, ends the run with an error; one
+that does not end although the run is over is left behind, with the files that it uses open and locked until the process ends.
 """
 
 from __future__ import annotations
@@ -23,8 +26,9 @@ from typing import Protocol
 import numpy as np
 import xxhash
 
-from ..errors import Interrupted, Locked, Stopped, TryAgain, WriteFailed
+from ..errors import Interrupted, Locked, NoResources, Stopped, WriteFailed, exhausted
 from ..rows import Bytes, Floats, Quality, read_while
+from ..threads import Flag, Monitor, Thread
 from . import files
 from .budget import Budget
 from .job import Job
@@ -33,6 +37,10 @@ from .plan import Chunk, Plan, bundles
 from .verify import source_digest
 
 _COMMIT_SECONDS = 2.0
+#: between two looks at threads that may have died without a word
+_LOOK_SECONDS = 0.5
+#: how long threads may take to end once the run has failed or a signal came; longer than any step that is not stuck
+_PATIENCE_SECONDS = 60.0
 #: parts of a buffer begin at multiples of this many bytes, so that kernels see aligned arrays
 _ALIGNMENT = 64
 
@@ -91,18 +99,16 @@ class StopRequest:
     """Why and when the run should stop early: a signal or a deadline."""
 
     def __init__(self, stop_after_s: float | None = None) -> None:
-        self.event = threading.Event()
+        #: set at the first look after it became due, see ``is_due``
+        self.event = Flag()
         self.signum = 0
         self._deadline = None if stop_after_s is None else time.monotonic() + stop_after_s
 
-    def wait(self, seconds: float) -> bool:
-        """Sleep until asked to stop, the deadline, or for ``seconds``; True when the run should stop."""
-        if self._deadline is not None:
-            left = self._deadline - time.monotonic()
-            if left <= 0:
-                self.event.set()
-            seconds = min(seconds, left)
-        return self.event.is_set() or self.event.wait(max(seconds, 0))
+    def is_due(self) -> bool:
+        """Whether the run should stop: somebody asked for it, or the deadline is over."""
+        if self.signum or (self._deadline is not None and time.monotonic() >= self._deadline):
+            self.event.set()
+        return self.event.is_set()
 
     @contextmanager
     def on_signals(self) -> Iterator[None]:
@@ -113,7 +119,6 @@ class StopRequest:
 
         def handler(signum: int, _frame: FrameType | None) -> None:
             self.signum = signum
-            self.event.set()
             for s in caught:
                 signal.signal(s, signal.SIG_DFL)
 
@@ -173,10 +178,13 @@ class _Run:
         if supply is not None:
             self.pending.sort(key=lambda bundle: supply.place(bundle[0]))
         self._next = 0
-        self._changed = threading.Condition()
+        self._changed = Monitor()
         self._finished: list[Stamp] = []
         self._finished_bytes = 0
-        self._working = 0
+        self._workers = [Thread(self.work, self._notify) for _ in range(min(budget.threads, max(1, len(self.pending))))]
+        self._committer = Thread(self.commit, self._notify)
+        self._is_committing = False
+        self._asked_at: float | None = None
         self.error: BaseException | None = None
         self.stamps: list[Stamp] = []
 
@@ -187,6 +195,14 @@ class _Run:
                 self.error = error  # a failed write decides what may still be committed, whatever came before it
             self.stop.set()
             self._changed.notify_all()
+
+    def _notify(self) -> None:
+        with self._changed:
+            self._changed.notify_all()
+
+    def _is_wanted(self) -> bool:
+        # Not for a deadline: a run that is given little time again and again would never come past a long first row.
+        return self.error is None and not self._request.signum
 
     def _take(self) -> tuple[list[Chunk], Chunk | None] | None:
         """The next chunks to make and one of those that will be taken after those being made."""
@@ -203,11 +219,10 @@ class _Run:
 
     def work(self) -> None:
         """Body of a worker thread."""
-        # Not for a deadline: a run that is given little time again and again would never come past a long first row.
-        read_while(lambda: self.error is None and not self._request.signum)
-        buffer = np.empty(self.budget.buffer_bytes, np.uint8)
-        scratch = np.empty(self.budget.scratch_floats, np.float32)
         try:
+            read_while(self._is_wanted)
+            buffer = np.empty(self.budget.buffer_bytes, np.uint8)
+            scratch = np.empty(self.budget.scratch_floats, np.float32)
             while (taken := self._take()) is not None:
                 bundle, ahead = taken
                 if ahead is not None:
@@ -223,13 +238,9 @@ class _Run:
                     if self._finished_bytes >= self.budget.window_bytes:
                         self._changed.notify_all()
                 self.reporter.advance(n_bytes, bundle[0].item.name)
-                self._request.wait(0)  # the deadline is looked at here: however short, every run brings the job forward
+                self._request.is_due()  # the deadline is looked at here: however short, every run brings the job forward
         except BaseException as e:
             self.fail(e)
-        finally:
-            with self._changed:
-                self._working -= 1
-                self._changed.notify_all()
 
     def _make(self, bundle: list[Chunk], buffer: Bytes, scratch: Floats) -> list[Stamp] | None:
         """Make the chunks of ``bundle`` in their part files; None when asked to stop before they were complete."""
@@ -261,22 +272,27 @@ class _Run:
             while True:
                 with self._changed:
                     due = time.monotonic() + _COMMIT_SECONDS
-                    while self._working and self._finished_bytes < self.budget.window_bytes:
+                    while self._is_working() and self._finished_bytes < self.budget.window_bytes:
                         left = due - time.monotonic()
                         if left <= 0 and self._finished:
                             break
-                        self._changed.wait(max(left, 0.05))
+                        self._changed.wait(min(max(left, 0.05), _LOOK_SECONDS))
+                    over = not self._is_working()
                     group, self._finished, self._finished_bytes = self._finished, [], 0
-                    over = not self._working
                     self._changed.notify_all()
                 if isinstance(self.error, WriteFailed):
                     return  # never commit after a failed write
                 if group:
+                    self._is_committing = True
                     self._commit(group)
+                    self._is_committing = False
                 if over:
                     return
         except BaseException as e:
             self.fail(e)
+
+    def _is_working(self) -> bool:
+        return any(t.is_alive() for t in self._workers)
 
     def _commit(self, group: list[Stamp]) -> None:
         job = self.job
@@ -291,30 +307,62 @@ class _Run:
         if self._supply is not None:
             self._supply.committed([self._chunks[s.chunk] for s in group])
 
-    def go(self) -> None:
-        """Run all threads to the end; returns when every one is gone."""
-        threads = [
-            threading.Thread(target=self.work, name=f"worker-{i}", daemon=True)
-            for i in range(min(self.budget.threads, max(1, len(self.pending))))
-        ]
-        self._working = len(threads)
-        committer = threading.Thread(target=self.commit, name="committer", daemon=True)
-        started: list[threading.Thread] = []
+    def go(self) -> bool:
+        """Run all threads to the end; whether every one is gone. Those that are not may still use the files of the job."""
+        threads = [*self._workers, self._committer]
         try:
-            for t in [committer, *threads]:
+            self._start(threads)
+        except BaseException as e:  # those that run use files that would be closed under them, so no leaving yet
+            self._give_up(e)
+        while True:
+            try:
+                alive = [t for t in threads if t.is_alive()]
+                if not alive:
+                    break
+                alive[-1].join(0.05)  # the committer, which outlives the others; signals are handled between
+                self._look_after(threads)
+                if self._is_stuck():
+                    return False
+            except BaseException as e:  # no memory even for that
+                self._give_up(e)
+        self._note_deaths(threads)
+        return True
+
+    def _is_stuck(self) -> bool:
+        """Whether threads have been asked to end for so long that they never will."""
+        if self._is_wanted() or (self._is_committing and self._committer.is_alive()):
+            self._asked_at = None
+            return False
+        if self._asked_at is None:
+            self._asked_at = time.monotonic()
+        return time.monotonic() >= self._asked_at + _PATIENCE_SECONDS
+
+    def _start(self, threads: Sequence[Thread]) -> None:
+        for n, t in enumerate(threads):
+            try:
                 t.start()
-                started.append(t)
-        except RuntimeError as e:  # those that run use files that would be closed under them, so no leaving yet
-            with self._changed:
-                self._working -= len(threads) + 1 - max(1, len(started))
-            self.fail(TryAgain(f"the system grants only {len(started)} threads: {e}", "Use fewer: --threads 1."))
-        while committer.is_alive():  # it outlives the workers
-            committer.join(0.05)  # not for ever: signals are handled between
-            # Workers that wait for an input look at no deadline, but what is fetched meanwhile brings the job forward too.
-            if self._supply is not None and self._request.wait(0):
-                self._supply.close()
-        for t in started:
-            t.join()
+            except NoResources as e:
+                what = f"the system grants only {n} of {len(threads)} threads: {e.message}"
+                raise NoResources(what, e.hint) from None
+
+    def _look_after(self, threads: Sequence[Thread]) -> None:
+        """See to what none of the threads can see to."""
+        self._note_deaths(threads)
+        if not self._is_wanted():  # whoever failed may not have come to saying so
+            self.stop.set()
+        # Workers that wait for an input look at no deadline, but what is fetched meanwhile brings the job forward too.
+        if self._supply is not None and self._request.is_due():
+            self._supply.close()
+
+    def _note_deaths(self, threads: Sequence[Thread]) -> None:
+        for t in threads:
+            if self.error is None and t.failure is not None:
+                self._give_up(t.failure)
+
+    def _give_up(self, error: BaseException) -> None:
+        """``fail`` of the main thread, which takes neither memory nor a lock that a thread may have died with."""
+        self.error = self.error or error
+        self.stop.set()
 
 
 def run(job: Job, budget: Budget, reporter: Reporter, stop: StopRequest, supply: Supply | None = None) -> Outcome:
@@ -336,16 +384,18 @@ def run(job: Job, budget: Budget, reporter: Reporter, stop: StopRequest, supply:
     state = _Run(job, budget, reporter, stop, supply)
     try:
         with stop.on_signals():
-            state.go()
+            if not state.go():
+                job.abandon()
+                raise _told(state.error) if state.error is not None else stop.error(job)
             if state.error is not None and not isinstance(state.error, Stopped):
                 if not isinstance(state.error, (WriteFailed, Locked)):
                     job.rest()
-                raise state.error
+                raise _told(state.error)
             if len(state.stamps) < sum(map(len, state.pending)):
                 job.rest()
                 raise stop.error(job)
             while supply is not None:
-                if stop.wait(0):
+                if stop.is_due():
                     job.rest()
                     raise stop.error(job)
                 if supply.settle(0.2):
@@ -361,6 +411,11 @@ def run(job: Job, budget: Budget, reporter: Reporter, stop: StopRequest, supply:
         reporter.finish()
     outcome.quality = collect_quality(plan, [*job.done.values(), *state.stamps])
     return outcome
+
+
+def _told(error: BaseException) -> BaseException:
+    """What to tell of ``error``."""
+    return exhausted(error) or error
 
 
 def collect_quality(plan: Plan, stamps: list[Stamp]) -> dict[tuple[str, int], Quality]:

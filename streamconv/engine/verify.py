@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import xxhash
 
-from ..errors import NoPermission, StreamconvError
+from ..errors import NoPermission, StreamconvError, raise_exhausted
 from ..ownership import open_regular
 from . import files
 from .plan import Chunk, Item
@@ -57,6 +57,7 @@ def damages(path: Path, record: FileRecord, progress: Progress | None = None) ->
     try:
         fd = open_regular(path, os.O_RDONLY, links=1 << 30, owned=False)
     except (OSError, NoPermission) as e:
+        raise_exhausted(e)
         yield Damage(path, 0, 0, "", e.strerror or str(e) if isinstance(e, OSError) else "is not a regular file")
         return
     try:
@@ -128,6 +129,20 @@ def changed_sources(
         c for c in listed
         if c.number in changed or (c.number in recorded and c.item.whole and id(c.item) in incomplete)
     ]  # fmt: skip
+
+
+def has_header(path: Path, record: FileRecord) -> bool:
+    """Whether the file begins as ``record`` says; for a file without ranges, whether it is the one on record."""
+    try:
+        fd = open_regular(path, os.O_RDONLY, links=1 << 30, owned=False)
+    except (OSError, NoPermission):
+        return False
+    try:
+        return digest_of(fd, 0, record.header_bytes, path).hex() == record.header_digest
+    except StreamconvError:
+        return False
+    finally:
+        os.close(fd)
 
 
 def first_damage(path: Path, record: FileRecord) -> Damage | None:

@@ -74,8 +74,8 @@ class Order:
     def _cut(self) -> tuple[list[tuple[int, int]], int, int, list[int]]:
         """How it falls into runs.
 
-        Runs are made of one digit: the last, or one that counts neighbours, where few lie behind it. Here are ``(size, step)`` of the
-        digits before it, the last of them first; its own size and step; and where the digits behind it lead.
+        Runs are made of one digit: the last, or one that counts neighbours, where few lie behind it. Here are ``(size, step)``
+        of the digits before it, the last of them first; its own size and step; and where the digits behind it lead.
         """
         sizes, steps = self._shortest
         near = [a for a, step in enumerate(steps) if step == 1 and prod(sizes[a + 1 :]) <= _FEW]

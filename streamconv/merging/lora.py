@@ -17,6 +17,7 @@ from ..errors import BadInput, InputMissing
 from ..rows import Rows
 from ..sources import MappedFile, open_checkpoint
 from ..sources.checkpoint import Checkpoint, read_object
+from ..sources.side_links import refuse_foreign
 from .inputs import common_dtype
 from .layout import TEXT_SECTIONS
 from .lora_adapter import CONFIG, Adapter, Change, read_adapter
@@ -57,6 +58,7 @@ def open_adapter(folder: Path, open_tensors: Callable[[Path], Checkpoint] = open
         raise InputMissing(f"{folder} is not there", f"An adapter is a folder with {CONFIG} and {_FILES[0]}.")
     if not (folder / CONFIG).exists():
         raise InputMissing(f"{folder} has no {CONFIG}", "Give the folder that PEFT saved the adapter in.")
+    refuse_foreign(folder, CONFIG)
     config = read_object(folder / CONFIG)
     file = next((folder / name for name in _FILES if (folder / name).exists()), None)
     if file is None:

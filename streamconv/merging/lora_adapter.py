@@ -16,12 +16,15 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from math import sqrt
+from math import isfinite, sqrt
 from typing import Any
 
 from ..errors import BadInput
 from ..rows import Rows
 from ..sources.checkpoint import Checkpoint
+from ..sources.naming import shown
+from ..sources.patterns import NotReadable, Patterns
+from .module_patterns import ModulePatterns
 
 CONFIG = "adapter_config.json"
 _PREFIX = re.compile(r"^base_model\.model\.")
@@ -83,6 +86,8 @@ class Adapter:
     changes: Mapping[str, Change]
     saved: Mapping[str, tuple[str, Rows]]
     warnings: list[str]
+    _engine: Patterns = field(default_factory=Patterns, compare=False)
+    _patterns: dict[str, ModulePatterns] = field(default_factory=dict, compare=False)
 
     @property
     def fan_in_fan_out(self) -> bool:
@@ -101,6 +106,8 @@ class Adapter:
         ------
         BadInput : the configuration gives the module another rank than its tensors have
         """
+        if rank < 1:
+            raise BadInput(f"{self.where}: lora_A of {module!r} has no rows")
         stated = self._pattern("rank_pattern", module, self._number("r", rank))
         if stated != rank:
             raise BadInput(
@@ -126,26 +133,31 @@ class Adapter:
         return found
 
     def _number(self, key: str, default: float) -> float:
-        value = self.config.get(key, default)
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            raise BadInput(f"{self.where}: {key} in {CONFIG} is {value!r}, not a number")
-        return value
+        return self._checked(key, f"is {shown(repr(self.config.get(key)))}", self.config.get(key, default))
+
+    def _checked(self, key: str, says: str, value: Any) -> float:
+        """``value``, which the configuration gives in the way that ``says`` tells."""
+        try:
+            if not isinstance(value, bool) and isinstance(value, int | float) and isfinite(value):
+                return value
+        except OverflowError:  # of a whole number
+            pass
+        raise BadInput(f"{self.where}: {key} in {CONFIG} {says}, not a number that can be used")
 
     def _pattern(self, key: str, module: str, default: float) -> float:
         """The first entry of the pattern ``key`` that matches the end of ``module`` from a dot on."""
-        pattern = self.config.get(key) or {}
-        if not isinstance(pattern, Mapping):
+        entries = self.config.get(key) or {}
+        if not isinstance(entries, Mapping):
             raise BadInput(f"{self.where}: {key} in {CONFIG} is not an object")
-        for text, value in pattern.items():
-            try:
-                matches = re.match(rf"(.*\.)?({text})$", module)
-            except re.error as e:
-                raise BadInput(f"{self.where}: {key} in {CONFIG} has the pattern {text!r}: {e}") from None
-            if matches:
-                if isinstance(value, bool) or not isinstance(value, int | float):
-                    raise BadInput(f"{self.where}: {key} in {CONFIG} gives {text!r} {value!r}, not a number")
-                return value
-        return default
+        if key not in self._patterns:
+            self._patterns[key] = ModulePatterns(entries, self.changes, self._engine)
+        try:
+            text = self._patterns[key].first(module)
+        except NotReadable as e:
+            raise BadInput(f"{self.where}: {key} in {CONFIG}: {e}") from None
+        if text is None:
+            return default
+        return self._checked(key, f"gives {shown(text)} {shown(repr(entries[text]))}", entries[text])
 
 
 def read_adapter(checkpoint: Checkpoint) -> Adapter:

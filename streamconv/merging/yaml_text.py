@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import io
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from ..errors import BadInput, InputMissing, NoPermission
+from ..errors import BadInput
+from ..sources.hostile_yaml import MAX_YAML_BYTES, Loader, NotYaml, parse_documents
+from ..sources.small_files import read_small
 
 
-class _Loader(yaml.SafeLoader):
+class _Loader(Loader):
     """Refuses what plain YAML readers let pass: of two equal keys they keep the last without a word."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
@@ -35,29 +36,17 @@ def read_documents(path: Path) -> list[tuple[Any, str]]:
     Raises
     ------
     InputMissing, NoPermission : the file
-    BadInput : it is not UTF-8, not YAML (names line and column), or holds no document
+    BadInput : it is not a regular file in UTF-8, not YAML (names line and column), or holds no document
     """
-    try:
-        raw = path.read_bytes()
-    except FileNotFoundError:
-        raise InputMissing(f"{path} is not there") from None
-    except PermissionError:
-        raise NoPermission(f"{path} may not be read") from None
-    except OSError as e:
-        raise BadInput(f"{path} cannot be read: {e.strerror}") from None
+    raw = read_small(path, MAX_YAML_BYTES)
     try:
         text = raw.decode("utf-8-sig")
     except UnicodeDecodeError as e:
         raise BadInput(f"{path} is not UTF-8 (byte {e.start})") from None
     try:
-        starts = [token.start_mark.index for token in yaml.scan(text) if isinstance(token, yaml.DocumentStartToken)]
-        values = list(yaml.load_all(io.StringIO(text), Loader=_Loader))
-    except RecursionError:
-        raise BadInput(f"{path}: nests too deep") from None
-    except (yaml.YAMLError, ValueError) as e:
-        mark = getattr(e, "problem_mark", None) or getattr(e, "context_mark", None)
-        at = f" at line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-        raise BadInput(f"{path} is not valid YAML{at}: {getattr(e, 'problem', None) or e}") from None
+        values, starts = parse_documents(text, _Loader)
+    except NotYaml as e:
+        raise BadInput(f"{path} {e}") from None
     texts = _texts(text, starts, len(values)) if values else []
     documents = [(value, part) for value, part in zip(values, texts, strict=True) if value is not None]
     if not documents:

@@ -6,13 +6,18 @@ spellings of the RoPE parameters are folded into one dictionary. The class defau
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from ..errors import BadInput
+from ..sources.naming import shown
 
 _TEXT_SECTIONS = ("text_config", "llm_config", "lm_config", "language_config")
+#: far more than any model has; what is planned grows with them
+_MAX_LAYERS, _MAX_HEAD_DIM = 10_000, 1 << 16
+_MAX_REAL = 3.4e38
 
 
 def text_section(raw: Mapping[str, Any]) -> dict[str, Any]:
@@ -62,26 +67,30 @@ class Config:
                 return self.values[name]
         return None
 
-    def integer(self, *names: str) -> int:
-        """The first of ``names``, which must be there and a whole number (BadInput otherwise)."""
+    def integer(self, *names: str, most: int = (1 << 31) - 1) -> int:
+        """The first of ``names``, which must be there and a whole number up to ``most`` (BadInput otherwise)."""
         value = self.get(*names)
         if value is None:
             raise BadInput(f"config.json: {names[0]!r} is missing")
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or value != int(value) or value < 0:
-            raise BadInput(f"config.json: {names[0]!r} is {value!r}, not a whole number")
+        is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        if not is_number or not 0 <= value < math.inf or value != int(value):
+            raise BadInput(f"config.json: {names[0]!r} is {shown(repr(value))}, not a whole number")
+        if value > most:
+            raise BadInput(f"config.json: {names[0]!r} is {shown(repr(value))}, more than any model has")
         return int(value)
 
     def real(self, *names: str) -> float:
         """The first of ``names``, which must be there and a number (BadInput otherwise)."""
         value = self.get(*names)
-        if isinstance(value, bool) or not isinstance(value, (int, float)):
-            raise BadInput(f"config.json: {names[0]!r} is {'missing' if value is None else repr(value)}, not a number")
+        if not _is_real(value):
+            what = "missing" if value is None else shown(repr(value))
+            raise BadInput(f"config.json: {names[0]!r} is {what}, not a number that can be used")
         return float(value)
 
     @property
     def n_layers(self) -> int:
         """Number of blocks."""
-        return self.integer("num_hidden_layers", "n_layers", "n_layer", "num_layers")
+        return self.integer("num_hidden_layers", "n_layers", "n_layer", "num_layers", most=_MAX_LAYERS)
 
     @property
     def hidden(self) -> int:
@@ -101,7 +110,14 @@ class Config:
     @property
     def head_dim(self) -> int:
         """Width of one head, stated or derived."""
-        return self.integer("head_dim") if self.get("head_dim") is not None else self.hidden // self.n_heads
+        if self.get("head_dim") is not None:
+            return self.integer("head_dim", most=_MAX_HEAD_DIM)
+        return self.hidden // max(self.n_heads, 1)
+
+
+def _is_real(value: Any) -> bool:
+    """Whether ``value`` is a number, and one that a 32-bit float can hold."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= _MAX_REAL
 
 
 def normalise(raw: Mapping[str, Any], defaults: Mapping[str, Any], derive_head_dim: bool = False) -> Config:
@@ -152,4 +168,9 @@ def _rope(values: Mapping[str, Any], defaults: Mapping[str, Any]) -> tuple[dict[
         if local.get("rope_theta") is None:
             theta = values.get("rope_local_base_freq")
             local["rope_theta"] = theta if theta is not None else defaults["sliding_attention"]["rope_theta"]
+    for key, value in (*full.items(), *local.items()):
+        if isinstance(value, (int, float)) and not (isinstance(value, bool) or _is_real(value)):
+            raise BadInput(f"config.json: {key!r} of RoPE is {shown(repr(value))}, not a number that can be used")
+        if key == "rope_theta" and value is not None and not (_is_real(value) and value > 0):
+            raise BadInput(f"config.json: 'rope_theta' is {shown(repr(value))}, not a number above 0")
     return full, local

@@ -12,11 +12,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import yaml
-
-from ..errors import BadInput
+from ..errors import BadInput, raise_exhausted
 from ..metadata import Metadata
 from ..sources.checkpoint import Checkpoint
+from ..sources.hostile_yaml import NotYaml, parse_documents
+from ..sources.naming import shown
 
 #: key -> (GGUF type, spellings in generation_config.json)
 _SAMPLING = {
@@ -33,6 +33,7 @@ _SAMPLING = {
     "mirostat_tau": ("FLOAT32", ("mirostat_tau",)),
     "mirostat_eta": ("FLOAT32", ("mirostat_eta",)),
 }
+_LIMITS = {"INT32": 1 << 31, "FLOAT32": 3.4e38}
 #: key -> spellings in the front matter of README.md, in the order of the file's keys
 _CARD_TEXT: Mapping[str, tuple[str, ...]] = {
     "name": ("name", "model_name"),
@@ -286,11 +287,16 @@ def _model_card(checkpoint: Checkpoint, notes: list[str]) -> dict[str, Any]:
         end = lines.index("---", 1) if "---" in lines[1:] else len(lines)
         text = "\n".join(lines[1:end]) + "\n"
         # "no" is Norwegian here, not false; and some cards are indented with tabs
-        card = yaml.safe_load(text.replace("- no\n", '- "no"\n').replace("\t", "  "))
-    except (yaml.YAMLError, ValueError, RecursionError, OSError, BadInput) as e:
-        notes.append(f"README.md's front matter is ignored: {' '.join(str(e).split())}")
+        cards, _ = parse_documents(text.replace("- no\n", '- "no"\n').replace("\t", "  "))
+    except (NotYaml, OSError) as e:
+        raise_exhausted(e)
+        notes.append(f"README.md's front matter is ignored: it {e}")
         return {}
-    return card if isinstance(card, dict) else {}
+    except BadInput as e:
+        raise_exhausted(e)
+        notes.append(f"README.md's front matter is ignored: {e.message}")
+        return {}
+    return cards[0] if len(cards) == 1 and isinstance(cards[0], dict) else {}
 
 
 def _texts(checkpoint: Checkpoint, card: Mapping[str, Any], n_params: int) -> dict[str, str]:
@@ -318,7 +324,8 @@ def _write_sampling(metadata: Metadata, checkpoint: Checkpoint, given: Mapping[s
     try:
         config = checkpoint.json("generation_config.json") or {}
     except (OSError, BadInput) as e:
-        notes.append(f"generation_config.json is ignored: {e}")
+        raise_exhausted(e)
+        notes.append(f"generation_config.json is ignored: {getattr(e, 'message', e)}")
         config = {}
     for key, (type_, spellings) in _SAMPLING.items():
         name = f"general.sampling.{key}"
@@ -327,8 +334,8 @@ def _write_sampling(metadata: Metadata, checkpoint: Checkpoint, given: Mapping[s
             continue
         if type_ == "STRING":
             metadata.string(name, _text(value))
-        elif isinstance(value, bool) or not isinstance(value, int | float):
-            notes.append(f"{name} is {value!r}, not a number: ignored")
+        elif isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < _LIMITS[type_]:
+            notes.append(f"{name} is {shown(repr(value))}, not a number that can be used: ignored")
         elif type_ == "INT32":
             metadata.i32(name, int(value))
         else:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ..errors import BadInput, UsageError
 from ..rows import Bytes, Floats
+from ..threads import spread
 from .base import Codec, codec
 from .overflow import TooLarge, first_overflow, may_overflow
 from .types import TYPES
@@ -144,10 +144,7 @@ def dequantize(data: ArrayLike, type: str, cols: int, threads: int | None = None
 def _spread(work: Callable[[int], None], starts: range, threads: int | None) -> None:
     """Call ``work`` for each start, on several threads where that can help."""
     n = min(threads or os.cpu_count() or 1, len(starts))
-    if n <= 1:
-        for start in starts:
-            work(start)
-        return
-    work(starts[0])  # compiles in one thread
-    with ThreadPoolExecutor(n) as pool:
-        list(pool.map(work, starts[1:]))
+    if n > 1:
+        work(starts[0])  # compiles in one thread
+        starts = starts[1:]
+    spread(work, starts, n)

@@ -28,6 +28,7 @@ from types import CodeType, ModuleType
 import xxhash
 
 from ..errors import NoPermission
+from ..limits import require_room_for_kernels
 from ..ownership import open_regular, path_fault
 
 #: changes with what is in the files and with their names
@@ -42,7 +43,11 @@ _failure = ""
 
 @once
 def compiled(module: str) -> ModuleType:
-    """The module of kernels of that full name. The first one brings numba along."""
+    """The module of kernels of that full name. The first one brings numba along.
+
+    MemoryError where there is not enough memory to compile it.
+    """
+    require_room_for_kernels()
     if "numba" not in sys.modules:
         sys.meta_path.insert(0, _NumbaSettings())
     return import_module(module)

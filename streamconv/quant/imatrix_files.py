@@ -23,9 +23,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import BadInput, InputMissing, NoPermission
+from ..errors import BadInput, InputMissing, unreadable
 from ..metadata import VALUE_TYPES
 from ..rows import Bytes, Floats
+
+#: outside of the matrices; a model of 60 layers with 384 experts, each with entries of its own, has 600 000
+_MAX_NUMBERS = 1_000_000
+_MAX_TEXT_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -76,15 +80,14 @@ class _Cursor:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.at = 0
+        self._left = _MAX_NUMBERS
         try:
             size = path.stat().st_size
             self.data: Bytes = np.asarray(np.memmap(path, np.uint8, "r")) if size else np.empty(0, np.uint8)
         except FileNotFoundError:
             raise InputMissing(f"there is no importance matrix {path}") from None
-        except PermissionError:
-            raise NoPermission(f"{path} cannot be read") from None
         except OSError as e:
-            raise BadInput(f"{path} cannot be read as an importance matrix: {e.strerror}") from None
+            raise unreadable(path, e) from None
 
     def bad(self, what: str, at: int | None = None) -> BadInput:
         return BadInput(f"{self.path} is damaged at byte {self.at if at is None else at}: {what}")
@@ -96,10 +99,15 @@ class _Cursor:
         return self.data[self.at - n : self.at]
 
     def number(self, code: str, what: str) -> Any:
+        self._left -= 1
+        if self._left < 0:
+            raise self.bad("it describes more than any importance matrix does")
         return struct.unpack("<" + code, bytes(self.take(struct.calcsize("<" + code), what)))[0]
 
     def text(self, length: int, what: str) -> str:
         start = self.at
+        if length > _MAX_TEXT_BYTES:
+            raise self.bad(f"{what} has {length} bytes")
         try:
             return bytes(self.take(length, what)).decode()
         except UnicodeDecodeError:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from ..errors import BadInput, InputMissing, NoPermission
-from .checkpoint import Checkpoint, InputFile, read_object
-from .folder import Shard, open_folder, open_index, refuse_meta, safetensors_shard, torch_shard
+from ..errors import BadInput, InputMissing, unreadable
+from .checkpoint import Checkpoint, InputFile
+from .folder import LocalFiles, Shard, open_folder, open_index, refuse_meta, safetensors_shard, torch_shard
 from .gguf import GgufFile, open_gguf, read_gguf, read_splits
 from .mapped import IoMode, MappedFile
 from .torch import ENDINGS
@@ -42,14 +42,19 @@ def open_checkpoint(path: str | os.PathLike[str], io: IoMode = "mmap", weights: 
     path = Path(path)
     try:
         is_folder, exists = path.is_dir(), path.exists()
-    except PermissionError:
-        raise NoPermission(f"{path} may not be read") from None
-    except (OSError, ValueError) as e:
+    except OSError as e:
+        raise unreadable(path, e) from None
+    except ValueError as e:
         raise BadInput(f"{str(path)!r} cannot be a path: {e}") from None
     if not exists:
         raise InputMissing(f"{path} is not there", _HINT)
-    if is_folder:
-        return open_folder(path, io, weights)
+    found = open_folder(path, io, weights) if is_folder else _open_file(path, io)
+    if found.metadata is None:
+        found.note_links()
+    return found
+
+
+def _open_file(path: Path, io: IoMode) -> Checkpoint:
     if path.name.endswith(".index.json"):
         return open_index(path, io)
     if path.suffix == ".safetensors":
@@ -64,11 +69,11 @@ def open_checkpoint(path: str | os.PathLike[str], io: IoMode = "mmap", weights: 
 
 def _single(shard: Shard) -> Checkpoint:
     """One file of weights, with the config.json beside it if there is one."""
-    config = shard.path.parent / "config.json"
+    beside = LocalFiles(shard.path.parent, "mmap")
     return Checkpoint(
         path=shard.path,
         tensors=dict(shard.tensors),
-        config=read_object(config) if config.exists() else {},
+        config=beside.read_object("config.json") if (beside.path / "config.json").exists() else {},
         inputs=(shard.input,),
         warnings=shard.warnings,
     )

@@ -9,10 +9,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..errors import BadInput, InputChanged, InputMissing, NoPermission
+from ..errors import BadInput, InputChanged
 from ..metadata import Metadata
 from ..rows import Rows
 from .hostile_json import MAX_JSON_BYTES, NotJson, parse_json, texts
+from .side_links import foreign_target, is_needed, left_out, listed, refuse_foreign
+from .small_files import read_small
 
 #: endings of files that hold weights, and of their indexes
 _WEIGHTS = re.compile(
@@ -21,6 +23,8 @@ _WEIGHTS = re.compile(
 
 #: no configuration and no tokenizer is larger (those of 256,000 tokens have 35 MB); weights of other programs are
 MAX_SIDE_BYTES = 256 << 20
+#: merges of 256 000 tokens have 5 MB, a model card with all its results 1 MB
+MAX_TEXT_BYTES, _MAX_LINES = 16 << 20, 1 << 20
 
 
 def is_weights(name: str) -> bool:
@@ -127,37 +131,48 @@ class Checkpoint:
         return self.path.parent if self.path.is_file() else self.path
 
     def side_names(self) -> list[str]:
-        """Names of all side files, sorted: what is neither a weight file nor its index, nor hidden.
+        """Names of all side files, sorted: what is neither a weight file nor its index, nor hidden, nor a link to elsewhere.
 
         Those in subfolders have names such as ``additional_chat_templates/tools.jinja``.
         """
         if self.side is not None:
             return sorted(self.side)
-        paths = [p for p in (*self.folder.glob("*"), *self.folder.glob("additional_chat_templates/*")) if p.is_file()]
-        names = [p.relative_to(self.folder).as_posix() for p in paths]
-        return sorted(n for n in names if not n.startswith(".") and not is_weights(n))
+        return [n for n in self._beside() if is_needed(n) or foreign_target(self.folder, n) is None]
+
+    def _beside(self) -> list[str]:
+        names = (n for n in listed(self.folder) if not n.startswith(".") and not is_weights(n))
+        return sorted(names)
+
+    def note_links(self) -> None:
+        """Add to ``warnings`` which links beside the weights are left out, if there are any."""
+        if self.side is None:
+            self.warnings.extend(left_out(self.folder, self._beside()))
 
     def side_file(self, name: str) -> Path | bytes | None:
-        """The side file ``name``: its path, or its bytes where it exists in memory only; None when there is none."""
+        """The side file ``name``: its path, or its bytes where it exists in memory only; None when there is none.
+
+        BadInput when it is a link that leads away from the model.
+        """
         if self.side is not None:
             return self.side.get(name)
         path = self.folder / name
-        return path if path.is_file() else None
+        if not path.is_file():
+            return None
+        refuse_foreign(self.folder, name)
+        return path
 
     def side_bytes(self, name: str) -> bytes | None:
         """The bytes of the side file ``name``, or None when there is none; BadInput when it is far too large for one."""
         found = self.side_file(name)
         if not isinstance(found, Path):
             return found
-        with found.open("rb") as file:
-            data = file.read(MAX_SIDE_BYTES + 1)
-        if len(data) > MAX_SIDE_BYTES:
-            raise BadInput(f"{found} is larger than {MAX_SIDE_BYTES} bytes, which no file beside the weights is")
-        return data
+        return read_small(found, MAX_SIDE_BYTES)
 
     def text(self, name: str) -> str | None:
-        """The side file ``name`` as UTF-8 text, or None when there is none."""
+        """The side file ``name`` as UTF-8 text, or None when there is none; BadInput when it is far too long for one."""
         found = self.side_bytes(name)
+        if found is not None and (len(found) > MAX_TEXT_BYTES or found.count(b"\n") > _MAX_LINES):
+            raise BadInput(f"{self.folder / name} is longer than any text beside weights: {len(found)} bytes")
         try:
             return None if found is None else found.decode("utf-8")
         except UnicodeDecodeError as e:
@@ -185,15 +200,7 @@ def read_object(path: Path) -> dict[str, Any]:
 
     Errors: InputMissing, NoPermission, or BadInput for what is not a JSON object in UTF-8, or far too large for one.
     """
-    try:
-        if path.exists() and not path.is_file():  # a pipe would keep us waiting
-            raise BadInput(f"{path} is not a regular file")
-        with path.open("rb") as file:
-            data = file.read(MAX_JSON_BYTES + 1)
-    except FileNotFoundError:
-        raise InputMissing(f"{path} is not there") from None
-    except PermissionError:
-        raise NoPermission(f"{path} may not be read") from None
+    data = read_small(path, MAX_JSON_BYTES)
     value = _object(data, path)
     if _HALF_PAIR.search(data):  # rarely, and then mostly whole pairs
         try:

@@ -14,10 +14,11 @@ from typing import Any, Protocol
 
 from ..errors import BadInput, InputMissing
 from ..rows import Rows
-from .checkpoint import JOB_KEY, Checkpoint, InputFile, read_object, refuse_mixture
+from .checkpoint import JOB_KEY, Checkpoint, InputFile, is_weights, read_object, refuse_mixture
 from .mapped import IoMode, MappedFile
 from .naming import shown, shown_list
 from .safetensors import read_safetensors
+from .side_links import refuse_foreign
 from .torch import read_torch
 
 INDEX = "model.safetensors.index.json"
@@ -100,7 +101,9 @@ class LocalFiles:
         return {p.name for p in self.path.iterdir() if p.exists()}
 
     def read_object(self, name: str) -> dict[str, Any]:
-        """See ``Files``."""
+        """See ``Files``; an index may lie elsewhere with its weights, a configuration goes into outputs."""
+        if not is_weights(name) and (self.path / name).exists():
+            refuse_foreign(self.path, name)
         return read_object(self.path / name)
 
     def open(self, name: str) -> MappedFile:

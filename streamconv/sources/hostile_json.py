@@ -8,6 +8,7 @@ is allowed.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -19,6 +20,10 @@ MAX_TOKENIZER_BYTES = 128 << 20
 _MAX_TOKENIZER_MEMORY_BYTES = 768 << 20
 #: bytes that an object, an array, another value and a named value take, each with its share of the container it is in
 _COSTS = {"{": 128, "[": 72, ",": 48, ":": 150}
+#: configurations nest six deep; whoever walks through a value does it by calling itself
+_MAX_DEPTH = 100
+_MAX_DIGITS = 300
+_LONG = re.compile(rf"[0-9]{{{_MAX_DIGITS}}}")
 
 
 class NotJson(ValueError):
@@ -48,11 +53,42 @@ def parse_json(
     if needed > (_MAX_TOKENIZER_MEMORY_BYTES if of_tokenizer else _MAX_MEMORY_BYTES):
         raise NotJson(f"describes more than any model needs: {needed >> 20} MiB of objects")
     try:
-        return json.loads(text, object_pairs_hook=pairs_hook)
+        value = json.loads(
+            text, object_pairs_hook=pairs_hook, parse_int=_whole_number if _has_long_number(text) else None
+        )
     except RecursionError:
         raise NotJson("nests too deep") from None
+    except NotJson:
+        raise
     except ValueError as e:
         raise NotJson(f"is not valid JSON: {e}") from None
+    if text.count("{") + text.count("[") > _MAX_DEPTH and _nests_deeper(value, _MAX_DEPTH):
+        raise NotJson("nests too deep")
+    return value
+
+
+def _has_long_number(text: str) -> bool:
+    """Whether there are so many digits in a row that they may be too many; only every so many characters need a look."""
+    step = _MAX_DIGITS
+    places = (i * step for i, c in enumerate(text[::step]) if c in "0123456789")
+    return any(_LONG.search(text, max(0, at - step), at + step + 1) for at in places)
+
+
+def _whole_number(digits: str) -> int:
+    if len(digits) > _MAX_DIGITS:  # more than fit into a float
+        raise NotJson(f"has a number of {len(digits)} digits")
+    return int(digits)
+
+
+def _nests_deeper(value: Any, depth: int) -> bool:
+    """Whether containers in ``value`` lie deeper than ``depth``."""
+    level = [value]
+    for _ in range(depth):
+        parts = [each.values() if isinstance(each, dict) else each for each in level if isinstance(each, (dict, list))]
+        level = [each for part in parts for each in part if isinstance(each, (dict, list))]
+        if not level:
+            return False
+    return True
 
 
 def texts(value: Any) -> Iterator[str]:

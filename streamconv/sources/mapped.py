@@ -7,6 +7,7 @@ instead; then they are errors with a file and an offset.
 
 from __future__ import annotations
 
+import errno
 import mmap
 import os
 import stat
@@ -18,7 +19,7 @@ from typing import Literal
 import numpy as np
 import xxhash
 
-from ..errors import BadInput, InputChanged, InputMissing, NoPermission
+from ..errors import BadInput, InputChanged, NoResources, exhausted, raise_exhausted, unreadable
 from ..rows import Bytes, File
 from .checkpoint import InputFile
 
@@ -39,7 +40,7 @@ class MappedFile(File):
     path : the file; symbolic links are followed
     io : ``mmap`` hands out views of the page cache, ``pread`` copies
 
-    Errors: InputMissing, NoPermission, or BadInput for what is not a regular file.
+    Errors: InputMissing, NoPermission, NoResources, or BadInput for what is not a regular file.
     All methods may be called from several threads. The descriptor closes with the last reference; views keep the mapping.
     """
 
@@ -59,6 +60,11 @@ class MappedFile(File):
             try:
                 self._map = mmap.mmap(self._fd, self.size, access=mmap.ACCESS_READ)
             except OSError as e:
+                if e.errno == errno.ENOMEM:
+                    what = f"{path} cannot be mapped: there are not enough addresses for its {self.size:,} bytes"
+                    raise NoResources(what, "Read it with --io=pread, or allow more memory (ulimit -v).") from None
+                e.filename = str(path)
+                raise_exhausted(e)
                 raise BadInput(f"{path} cannot be mapped: {e.strerror}", "Read it with --io=pread.") from None
             self._bytes = np.frombuffer(self._map, np.uint8)
 
@@ -87,7 +93,9 @@ class MappedFile(File):
             try:
                 n = os.preadv(self._fd, [buffer[done:]], offset + done)
             except OSError as e:
-                raise BadInput(f"{self.path} cannot be read at byte {offset + done}: {e.strerror}") from None
+                raise exhausted(e) or BadInput(
+                    f"{self.path} cannot be read at byte {offset + done}: {e.strerror}"
+                ) from None
             if not n:
                 raise InputChanged(f"{self.path} now ends at byte {offset + done}, it had {self.size} bytes")
             done += n
@@ -164,12 +172,8 @@ def _open(path: Path) -> int:
     try:
         # O_NONBLOCK: a pipe in place of a file must not hang us before we can refuse it.
         return os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-    except FileNotFoundError:
-        raise InputMissing(f"{path} is not there") from None
-    except PermissionError:
-        raise NoPermission(f"{path} may not be read") from None
     except (OSError, ValueError) as e:
-        raise BadInput(f"{path} cannot be opened: {e}") from None
+        raise unreadable(path, e) from None
 
 
 def _identity(status: os.stat_result) -> tuple[int, int, int, int, int]:

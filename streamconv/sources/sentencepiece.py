@@ -16,6 +16,8 @@ from ..errors import BadInput
 
 #: SentencePiece.Type
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = range(1, 7)
+#: models of 262 000 pieces have 5 MB, and each piece has three fields
+_MAX_BYTES, _MAX_FIELDS, _MAX_PIECE_BYTES = 32 << 20, 3 << 20, 1 << 16
 
 
 def read_pieces(data: bytes, path: Path) -> tuple[list[str], array[float], array[int]]:
@@ -27,14 +29,21 @@ def read_pieces(data: bytes, path: Path) -> tuple[list[str], array[float], array
     """
     if data.startswith(b"version https://git-lfs"):
         raise BadInput(f"{path} is a git-lfs pointer, not the file itself", "Run: git lfs pull")
+    if len(data) > _MAX_BYTES:
+        raise BadInput(f"{path} has {len(data)} bytes, over the limit of {_MAX_BYTES}")
     texts: list[str] = []
+    left = _MAX_FIELDS
     scores, types = array("f"), array("i")
     try:
         for field, start, stop in _fields(data, 0, len(data)):
+            left -= 1
+            if left < 0 or (field == 1 and stop - start > _MAX_PIECE_BYTES):
+                raise BadInput(f"{path} describes more than any SentencePiece model does")
             if field != 1:
                 continue
             text, score, kind = "", 0.0, NORMAL
             for inner, a, b in _fields(data, start, stop):
+                left -= 1
                 if inner == 1:
                     text = data[a:b].decode("utf-8")
                 elif inner == 2:

@@ -95,7 +95,8 @@ def layout(
             own.u16("split.count", len(shards))
             own.i32("split.tensors.count", len(tensors))
             name = path.with_name(f"{path.stem}-{index + 1:05d}-of-{len(shards):05d}.gguf")
-        if job_key:
+        if job_key:  # the last key, which it is no more where another program has copied keys and added its own
+            own.values.pop("streamconv.job", None)
             own.string("streamconv.job", job_key)
         header, offsets, data_bytes = _header(own, [tensors[n] for n in numbers])
         placed = [(n, len(header) + at) for n, at in zip(numbers, offsets, strict=True)]

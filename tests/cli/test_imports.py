@@ -37,7 +37,12 @@ def run(*arguments: str) -> str:
 def test_nothing_but_arguments_and_errors_is_loaded_to_answer_at_once(code: str) -> None:
     loaded = loaded_by(code)
     assert not loaded & {*HEAVY, "numpy", "yaml"}
-    assert {name for name in loaded if name.startswith("streamconv.")} <= {"streamconv.errors", "streamconv.cli"}
+    assert {name for name in loaded if name.startswith("streamconv.")} <= {
+        "streamconv.errors",
+        "streamconv.limits",
+        "streamconv.terminal",
+        "streamconv.cli",
+    }
 
 
 def test_a_plan_needs_neither_compiler_nor_recipes_nor_network(tiny_model: Path, tmp_path: Path) -> None:

@@ -15,10 +15,9 @@ from toy_jobs import Source, Toy, go, interrupted, make_plan, parted, toys
 
 from streamconv.engine import files, job, run
 from streamconv.engine.budget import share
-from streamconv.engine.existing import look
 from streamconv.engine.journal import Journal, read_progress
 from streamconv.engine.plan import Plan
-from streamconv.errors import CannotCreate, InputChanged, PlanDiffers, Stopped, StreamconvError, TryAgain, WriteFailed
+from streamconv.errors import CannotCreate, InputChanged, PlanDiffers, Stopped, StreamconvError, WriteFailed
 from streamconv.progress import Silent
 from streamconv.rows import Bytes, Floats, Quality
 
@@ -236,27 +235,6 @@ def test_an_input_that_changes_while_it_runs_leaves_nothing_stamped(tmp_path: Pa
     assert not (tmp_path / "out.bin").exists()
     object.__setattr__(plan, "verify_inputs", lambda: None)
     assert go(plan).resumed_bytes == 0
-
-
-@pytest.mark.parametrize("granted", [0, 1, 2])
-def test_a_system_that_grants_too_few_threads_is_an_error_that_leaves_none_behind(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, granted: int
-) -> None:
-    plan, real, begun = make_plan(tmp_path, toys()), threading.Thread.start, []
-
-    def start(self: threading.Thread) -> None:
-        if len(begun) == granted:
-            raise RuntimeError("can't start new thread")
-        begun.append(self)
-        real(self)
-
-    monkeypatch.setattr(threading.Thread, "start", start)
-    with pytest.raises(TryAgain, match="grants only"):
-        go(plan, threads=3)
-    assert not any(t.is_alive() for t in begun)
-    monkeypatch.undo()
-    go(plan)
-    assert look(plan).complete
 
 
 def test_a_failed_sync_is_fatal_and_stamps_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 import pytest
 
+from streamconv.errors import Stopped
 from streamconv.merging.crew import Crew
+from streamconv.rows import read_while
 
 
 @contextmanager
@@ -57,3 +59,33 @@ def test_what_fails_in_the_leader_leaves_no_helper_waiting() -> None:
         with pytest.raises(ValueError):
             crew.all(work)
         assert len(crew.all(lambda: 1)) >= 1
+
+
+def _while_wanted(body: Callable[[], object], wanted: threading.Event) -> BaseException | None:
+    """What ``body`` raises in a thread whose rows are wanted until the event is set; fails the test when it does not end."""
+    found: list[BaseException | None] = []
+
+    def run() -> None:
+        read_while(lambda: not wanted.is_set())
+        try:
+            body()
+            found.append(None)
+        except BaseException as e:
+            found.append(e)
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    wanted.set()
+    thread.join(10)
+    assert found, "it hangs"
+    return found[0]
+
+
+def test_a_leader_that_died_without_a_word_keeps_no_helper_once_nobody_wants_the_result() -> None:
+    assert isinstance(_while_wanted(Crew().help, threading.Event()), Stopped)
+
+
+def test_a_helper_that_died_without_a_word_keeps_no_leader_once_nobody_wants_the_result() -> None:
+    crew = Crew()
+    crew._busy = 1  # as one leaves it that has no memory to say that it goes
+    assert isinstance(_while_wanted(lambda: crew.all(lambda: 1), threading.Event()), Stopped)

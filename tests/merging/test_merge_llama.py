@@ -12,6 +12,13 @@ import streamconv
 
 _ASK = """
 import json, sys, llama_cpp
+from llama_cpp import llama_cpp as low
+low.default = low.llama_model_default_params
+def plain():
+    params = low.default()
+    params.use_extra_bufts = False  # of processors with AMX: this build of ggml dies there, on its own files, too
+    return params
+low.llama_model_default_params = llama_cpp.llama_model_default_params = plain
 model = llama_cpp.Llama(sys.argv[1], n_ctx=256, n_threads=1, verbose=False)
 (end,) = model.tokenize(b"<end_of_turn>", add_bos=False, special=True)
 asked = {"messages": [{"role": "user", "content": "What is Python?"}], "max_tokens": 24, "temperature": 0}

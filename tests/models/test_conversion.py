@@ -118,7 +118,8 @@ def test_a_shard_may_be_as_large_as_the_limit(mistral: Path, tmp_path: Path, bey
 
 def test_shards_together_hold_what_one_file_holds(mistral: Path, tmp_path: Path) -> None:
     whole = convert(mistral, tmp_path / "x.gguf", type="q8_0")
-    paths = streamconv.convert(mistral, tmp_path / "x.gguf", type="q8_0", split_max_tensors=7)
+    paths = streamconv.convert(mistral, tmp_path / "x.gguf", type="q8_0", split_max_tensors=7, update=True)
+    assert not (tmp_path / "x.gguf").exists()  # it was the same output in another form
     assert [p.name for p in paths] == [f"x-{i:05d}-of-00003.gguf" for i in (1, 2, 3)]
     shards = [gguf_reader.read(p) for p in paths]
     joined = {name: t.data for s in shards for name, t in s.tensors.items()}

@@ -19,7 +19,7 @@ from streamconv.errors import BadInput
 from streamconv.metadata import Metadata
 from streamconv.models.tokenizers import BPE, LLAMA, SPM, PackedStrings, pretokenizer
 from streamconv.models.tokenizers.chat_template import chat_templates, write_chat_templates
-from streamconv.models.tokenizers.encode_check import encode
+from streamconv.models.tokenizers.encode_check import answer
 from streamconv.models.tokenizers.files import TokenizerFiles
 from streamconv.models.tokenizers.pretokenizer import candidates, check_name, known_names, name_of_ids
 from streamconv.models.tokenizers.special import SpecialTokens, lowercases
@@ -339,9 +339,9 @@ def test_the_id_list_of_a_known_vocabulary_gives_its_name(reference: Path) -> No
 
 def test_the_child_answers_with_ids_or_an_error(data: Path, tmp_path: Path) -> None:
     folder = data / "tokenizers" / "llama3-bpe"
-    answer = encode({"file": str(folder / "tokenizer.json"), "text": "a b"})
-    assert answer["ids"] == [500, *answer["plain"]]  # the template puts <|begin_of_text|> in front
-    assert "error" in encode({"file": str(tmp_path / "absent.json"), "text": ""})
+    found = answer({"file": str(folder / "tokenizer.json"), "text": "a b"})
+    assert found["ids"] == [500, *found["plain"]]  # the template puts <|begin_of_text|> in front
+    assert "error" in answer({"file": str(tmp_path / "absent.json"), "text": ""})
 
 
 def test_names_and_hints() -> None:
@@ -358,6 +358,6 @@ def test_a_template_of_other_special_tokens_does_not_hide_a_known_model(
 ) -> None:
     digest = hashlib.sha256(str(known).encode()).hexdigest()
     monkeypatch.setattr(pretokenizer, "_table", lambda: {"hashes": {digest: "its-name"}, "names": []})
-    monkeypatch.setattr(pretokenizer.Detection, "_answer", lambda self: {"ids": [3, 7, 8, 3], "plain": [7, 8]})
+    monkeypatch.setattr(pretokenizer.Detection, "answer", lambda self: {"ids": [3, 7, 8, 3], "plain": [7, 8]})
     detection = object.__new__(pretokenizer.Detection)
     assert detection.name(bos=1, eos=2) == "its-name"

@@ -24,6 +24,7 @@ import numpy as np
 def open_model(path: str) -> Any:
     p = llama.llama_model_default_params()
     p.n_gpu_layers = 0
+    p.use_extra_bufts = False  # of processors with AMX: this build of ggml dies there, on its own files, too
     return llama.llama_model_load_from_file(path.encode(), p)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import struct
+import time
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -300,3 +301,18 @@ def test_damage_is_named(tmp_path: Path, blob: bytes, words: str) -> None:
 def test_other_tensors_in_the_file_are_passed_over(tmp_path: Path) -> None:
     blob = gguf_bytes({"a": (SUMS, [1, 2])}, extra=(("a.in_sum", np.ones((2, 3), "<f4")),))
     assert list(load_imatrix(write(tmp_path / "i.gguf", blob))) == ["a"]
+
+
+@pytest.mark.parametrize("what", ["elements", "keys", "text"])
+def test_a_header_that_takes_too_much_is_refused(what: str, tmp_path: Path) -> None:
+    array = {
+        "elements": (1, _s("a") + struct.pack("<IIQ", 9, 0, 30_000_000) + bytes(30_000_000)),
+        "keys": (1 << 60, (_s("a") + struct.pack("<IB", 0, 0)) * 2_000_000),
+        "text": (1, _s("a") + struct.pack("<I", 8) + _s("x" * (2 << 20))),
+    }
+    n_keys, body = array[what]
+    path = write(tmp_path / "i.gguf", b"GGUF" + struct.pack("<IQQ", 3, 0, n_keys) + body)
+    began = time.process_time()
+    with pytest.raises(BadInput, match=r"i\.gguf is damaged at byte \d+: (it describes more|a has 2097152 bytes)"):
+        load_imatrix([path])
+    assert time.process_time() - began < 8  # below 2 on a machine of 2024

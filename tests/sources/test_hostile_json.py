@@ -24,7 +24,10 @@ from streamconv.sources.hostile_json import MAX_JSON_BYTES, MAX_TOKENIZER_BYTES,
         (b" " * (MAX_JSON_BYTES + 1), "over the limit"),
         (b"[" * 100_000, "nests too deep"),
         (b"[1,", "is not valid JSON"),
-        (b"7" * 5000, "is not valid JSON"),
+        (b"[" * 101 + b"]" * 101, "nests too deep"),
+        (b'{"a":' * 101 + b"1" + b"}" * 101, "nests too deep"),
+        (b"7" * 5000, "has a number of 5000 digits"),
+        (b'{"a": [1, -' + b"7" * 301 + b"]}", "has a number of 302 digits"),
         (b"\xff", "is not UTF-8 at byte 0"),
     ],
 )
@@ -53,7 +56,7 @@ def test_tokenizers_may_be_larger_and_yet_have_a_limit(tmp_path: Path) -> None:
     found = checkpoint.json("tokenizer.json")
     assert found is not None
     assert len(found["model"]["vocab"]) == 1100
-    for size, message in ((MAX_TOKENIZER_BYTES + 1, "over the limit"), (1 << 40, "no file beside the weights")):
+    for size, message in ((MAX_TOKENIZER_BYTES + 1, "over the limit"), (1 << 40, "has 1099511627776 bytes")):
         with path.open("wb") as file:
             file.truncate(size)  # sparse
         with pytest.raises(BadInput, match=rf"tokenizer\.json .*{message}"):

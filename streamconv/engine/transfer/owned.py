@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from ...errors import NoPermission
+from ...errors import NoPermission, raise_exhausted
 from ...ownership import open_regular, status_of_regular
 from .. import files
 
@@ -59,7 +59,8 @@ def open_file(path: Path) -> int | None:
             return open_regular(path, os.O_RDONLY)
     except PermissionError:
         raise NoPermission(f"{path} may not be read", HINT) from None
-    except OSError:
+    except OSError as e:
+        raise_exhausted(e)
         return None
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from ...errors import Stopped
+from ...threads import Monitor
 from .part import Part
 
 
@@ -71,7 +71,7 @@ class Shared:
         self.settings = settings
         self.origin, self.observer = origin, observer
         self.parts: list[Part] = []
-        self.changed = threading.Condition()
+        self.changed = Monitor()
         self.closing = False
         self.error: BaseException | None = None
 

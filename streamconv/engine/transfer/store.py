@@ -15,7 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ...errors import CannotCreate, NoPermission
+from ...errors import CannotCreate, NoPermission, raise_exhausted
 from .. import files
 from . import owned
 from .shared import Observer, Origin, Settings
@@ -53,8 +53,8 @@ def writable_root(beside: Path) -> tuple[Path, str]:
         why = fault or why
         if not fault and os.access(root, os.W_OK | os.X_OK):
             return root, ""
-    except (CannotCreate, NoPermission, OSError):
-        pass
+    except (CannotCreate, NoPermission, OSError) as e:
+        raise_exhausted(e)
     other = beside.absolute() / ".streamconv-models"
     return other, f"{why}: what is fetched is kept in {other}"
 

@@ -20,12 +20,13 @@ Layout below the root, one folder per model; several commits share blobs:
 from __future__ import annotations
 
 import os
-import threading
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from ...errors import BadInput, CannotCreate, Locked, NoPermission, WriteFailed
+from ...threads import Thread
 from .. import files
 from ..lock import JobLock
 from . import owned
@@ -38,6 +39,10 @@ from .shared import Observer, Origin, Settings, Shared
 _RESERVE_BYTES = 64 << 20
 #: reading more than this for a second time is told
 _TELL_BYTES = 256 << 20
+#: between two looks at threads that may have died without a word
+_LOOK_SECONDS = 1.0
+#: how long all threads together may take to end; a request to the network that hangs takes less
+_PATIENCE_SECONDS = 20.0
 
 
 def _ignore(n_bytes: int, path: str) -> None:
@@ -60,7 +65,8 @@ class Transfer(Shared):
         self.crew = Crew(self, self.keeper)
         self._root = root
         self._locks: dict[Path, JobLock] = {}
-        self._threads: list[threading.Thread] = []
+        self._threads: list[Thread] = []
+        self._patient_until = 0.0
 
     def add(self, model: str, commit: str, remote: Remote, present: Elsewhere | None = None) -> Arriving:
         """One more file, of a commit of a model; looks at what is here of it and changes nothing.
@@ -206,22 +212,30 @@ class Transfer(Shared):
         NetworkError : and whatever else ended the transfer
         """
         parts = self._parts(arriving)
+        until = None if seconds is None else time.monotonic() + seconds
         with self.changed:
-            self.changed.wait_for(lambda: self.is_over() or self.keeper.settled(parts), seconds)
+            while not (self.is_over() or self.keeper.settled(parts)):
+                left = _LOOK_SECONDS if until is None else min(until - time.monotonic(), _LOOK_SECONDS)
+                if left <= 0:
+                    break
+                self.changed.wait(left)
             if self.keeper.settled(parts):
                 return True
             self.raise_error()
             return False
 
     def close(self) -> None:
-        """End all threads and give the locks back. What is durable stays; readers that wait get Stopped."""
+        """End all threads and give the locks back. What is durable stays; readers that wait get Stopped.
+
+        A thread that does not end keeps the locks until the process does: it may still write.
+        """
         with self.changed:
             self.closing = True
             self.changed.notify_all()
         self.origin.abort()
-        for thread in self._threads:
-            if thread is not threading.current_thread():
-                thread.join(10)
+        self._patient_until = self._patient_until or time.monotonic() + _PATIENCE_SECONDS
+        if not all([t.join(self._patient_until - time.monotonic()) for t in self._threads]):
+            return
         with self.changed:
             for lock in self._locks.values():
                 lock.close()
@@ -258,13 +272,25 @@ class Transfer(Shared):
         """Bring the threads up, or wake them."""
         if not self._threads and not self.closing:
             bodies = [self.crew.run] * self.settings.connections + [self.keeper.run]
-            names = [f"fetch-{i}" for i in range(self.settings.connections)] + ["keeper"]
-            self._threads = [
-                threading.Thread(target=b, name=n, daemon=True) for b, n in zip(bodies, names, strict=True)
-            ]
-            for thread in self._threads:
-                thread.start()
+            self._threads = [Thread(body) for body in bodies]
+            try:
+                for thread in self._threads:
+                    thread.start()
+            except BaseException as e:
+                self.error = self.error or e
+                raise
         self.changed.notify_all()
+
+    def is_over(self) -> bool:
+        """Whether nothing more will come; also when a thread has died without a word."""
+        for thread in self._threads if self.error is None and not self.closing else ():
+            self.error = self.error or thread.failure
+        return super().is_over()
+
+    def raise_error(self) -> None:
+        """Raise what ended the transfer, if something did."""
+        self.is_over()
+        super().raise_error()
 
     def _give_back(self, part: Part) -> None:
         """Let other processes have the folder of ``part`` once nothing is missing in it any more."""

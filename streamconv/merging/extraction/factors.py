@@ -15,8 +15,8 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from itertools import pairwise
 from types import ModuleType
 
 import numpy as np
@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from ...errors import BadInput
 from ...quant import cache
 from ...rows import Described, Floats, Rows, Span, matrix_shape, stop_if_unwanted
+from ...threads import spread
 from ..chance import Chance
 
 #: sides up to this length are done exactly
@@ -81,11 +82,7 @@ class Workshop:
         """``work(first, last)`` for shares of ``range(n)``, one a thread."""
         shares = min(self.threads, max(1, n))
         bounds = [n * k // shares for k in range(shares + 1)]
-        if shares == 1:
-            work(0, n)
-            return
-        with ThreadPoolExecutor(shares) as pool:
-            list(pool.map(work, bounds, bounds[1:]))
+        spread(lambda share: work(*share), list(pairwise(bounds)), shares)
 
 
 @dataclass(frozen=True)

@@ -12,10 +12,12 @@ import json
 import subprocess
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 #: a damaged tokenizer can keep the library busy for ever; whole ones take a second
 _TIMEOUT_S = 300
+_CPU_S, _MEMORY_BYTES = 60, 4 << 30
 
 
 def token_ids(tokenizer: str, texts: Sequence[str]) -> list[list[int]] | str:
@@ -51,5 +53,17 @@ def _encode(request: dict[str, Any]) -> Any:
         return {"error": str(e) or type(e).__name__}
 
 
+def _bound() -> None:
+    """Take no more processor time and memory than any tokenizer needs."""
+    with suppress(ImportError, OSError, ValueError):
+        import resource
+
+        for kind, most in ((resource.RLIMIT_CPU, _CPU_S), (resource.RLIMIT_AS, _MEMORY_BYTES)):
+            soft, hard = resource.getrlimit(kind)
+            known = [limit for limit in (soft, hard, most) if limit != resource.RLIM_INFINITY]
+            resource.setrlimit(kind, (min(known), hard))
+
+
 if __name__ == "__main__":
+    _bound()
     json.dump(_encode(json.load(sys.stdin)), sys.stdout)

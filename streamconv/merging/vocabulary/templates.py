@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import UsageError
-from ...sources.checkpoint import Checkpoint
+from ...sources.checkpoint import MAX_SIDE_BYTES, Checkpoint
+from ...sources.hostile_json import parse_json
+from ...sources.small_files import read_small
 from .tokens import CONFIG
 
 FILE = "chat_template.jinja"
@@ -137,7 +139,7 @@ def with_template(side: Mapping[str, Path | bytes], text: str) -> dict[str, Path
     kept = {name: f for name, f in side.items() if name not in (FILE, _OLD_FILE) and not name.startswith(_MORE)}
     found = kept.get(CONFIG)
     if found is not None:
-        config = json.loads(found if isinstance(found, bytes) else found.read_bytes())
+        config = parse_json(found if isinstance(found, bytes) else read_small(found, MAX_SIDE_BYTES), of_tokenizer=True)
         if config.pop("chat_template", None) is not None:
             kept[CONFIG] = (json.dumps(config, indent=2, ensure_ascii=False) + "\n").encode()
     kept[FILE] = text.encode()

@@ -98,7 +98,7 @@ def _declared(checkpoint: Checkpoint) -> list[Mapping[str, Any]]:
     if not isinstance(found, Mapping):
         raise BadInput(f"{path}: added_tokens_decoder is not an object")
     return [
-        {**_entry(entry, path), "id": int(key) if isinstance(key, str) and key.isdigit() else key}
+        {**_entry(entry, path), "id": int(key) if isinstance(key, str) and key.isdecimal() and len(key) < 20 else key}
         for key, entry in found.items()
     ]
 

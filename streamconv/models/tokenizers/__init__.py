@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ...errors import BadInput, InputMissing, NoPermission
+from ...errors import BadInput, InputMissing, unreadable
 from ...metadata import Metadata
 from ...sources.checkpoint import Checkpoint
 from .bpe import read_bpe, read_wordpiece
@@ -88,10 +88,8 @@ def tokenizer_metadata(
         check_name(pre)
     try:
         return _tokenizer(TokenizerFiles(checkpoint), config, rule, vocab_size, pre)
-    except PermissionError as e:
-        raise NoPermission(f"{e.filename} may not be read") from None
     except OSError as e:
-        raise BadInput(f"{e.filename} cannot be read: {e.strerror}") from None
+        raise unreadable(e.filename, e) from None
 
 
 def _tokenizer(

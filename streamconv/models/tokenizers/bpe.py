@@ -9,6 +9,7 @@ from typing import Any
 
 from ...errors import BadInput
 from .files import AddedToken, TokenizerFiles, token_text
+from .library import Question
 from .packed import PackedStrings
 from .pretokenizer import Detection
 from .vocabulary import SPACE, TokenType, Vocabulary, added_token, check_room, token_count
@@ -91,12 +92,13 @@ def _parse(
         if vocabulary.texts[index] is not None:
             raise BadInput(f"{path}: id {index} is both {vocabulary.texts[index]!r} and {text!r}")
         vocabulary.put(index, text, TokenType.NORMAL)
-    decode = decoder(files.tokenizer_head.get("decoder"), path)
+    stored = (token.text for token in added.values() if not token.normalized)
+    plain = decoded(files.tokenizer_head.get("decoder"), stored, path)
     for index, token in added.items():
         known = vocabulary.texts[index]
         if known is not None and known != token.text:
             raise BadInput(f"{path}: id {index} is both {known!r} and {token.text!r}")
-        text = token.text if token.normalized else decode(token.text)
+        text = token.text if token.normalized else plain[token.text]
         vocabulary.put(index, *added_token(text, token.special))
     return vocabulary, merges
 
@@ -174,39 +176,24 @@ def _added_tokens(files: TokenizerFiles, ids: Mapping[str, int], limit: int) -> 
     return added, warnings
 
 
-def decoder(entry: Any, path: Path) -> Any:
-    """A function from a token's stored text to the text it stands for, by tokenizer.json's ``decoder``.
+def decoded(entry: Any, texts: Iterable[str], path: Path) -> dict[str, str]:
+    """Stored texts of tokens -> the texts they stand for, by tokenizer.json's ``decoder``.
 
     Loaders match added tokens against plain text, so those that are not normalised are stored decoded. Byte-level
     decoding of printable ASCII, which nearly all of them are, changes nothing and needs no library.
+
+    Raises
+    ------
+    BadInput : the library does not take the decoder
     """
-    if entry is None:
-        return lambda text: text
-    native: Any = None
-    byte_level = isinstance(entry, Mapping) and entry.get("type") == "ByteLevel"
-
-    def decode(text: str) -> str:
-        nonlocal native
-        if byte_level and all("!" <= c <= "~" for c in text):
-            return text
-        if native is None:
-            native = _native_decoder(entry, path)
-        decoded: str = native.decode([text])
-        return decoded
-
-    return decode
-
-
-def _native_decoder(entry: Any, path: Path) -> Any:
-    try:
-        from tokenizers import Tokenizer
-    except ImportError as e:
-        raise BadInput(f"{path} needs the Python package tokenizers ({e})", "Run: pip install tokenizers") from None
-    empty = {"type": "BPE", "vocab": {}, "merges": []}
-    try:
-        return Tokenizer.from_str(json.dumps({"version": "1.0", "decoder": entry, "model": empty})).decoder
-    except Exception as e:  # the library raises plain Exception
-        raise BadInput(f"{path}: its decoder cannot be used: {e}") from None
+    plain = {text: text for text in texts}
+    is_byte_level = isinstance(entry, Mapping) and entry.get("type") == "ByteLevel"
+    left = [t for t in plain if not (is_byte_level and all("!" <= c <= "~" for c in t))] if entry is not None else []
+    if left:
+        request = json.dumps({"decoder": entry, "texts": left}).encode()
+        with Question(path, {}, request, "Its decoder is what makes plain text of added tokens.") as question:
+            plain |= zip(left, question.answer()["texts"], strict=True)
+    return plain
 
 
 def _merges(merges: Any, path: Path) -> PackedStrings | None:

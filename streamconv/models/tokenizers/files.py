@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import mmap
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -12,9 +11,13 @@ from typing import Any
 
 from ...errors import BadInput
 from ...sources.checkpoint import Checkpoint
+from ...sources.hostile_json import NotJson, parse_json
+from ...sources.small_files import open_regular
 
 #: what every reader of special tokens needs; they precede the vocabulary in files written by ``tokenizers``
 _HEAD_KEYS = frozenset(("added_tokens", "post_processor"))
+#: added tokens take 200 bytes each
+_HEADS, _MAX_HEAD_BYTES = 8, 8 << 20
 
 
 @dataclass(frozen=True)
@@ -149,7 +152,7 @@ def _added_token(entry: Any, key: Any, where: str) -> AddedToken:
     text = entry.get("content")
     try:
         index = int(key)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         index = -1
     if index < 0 or isinstance(key, bool | float) or not isinstance(text, str):
         raise BadInput(f"{where}: {dict(entry)!r} (id {key!r}) lacks a valid id or text")
@@ -161,18 +164,22 @@ def _json_before_model(path: Path) -> dict[str, Any] | None:
     """The top-level keys of ``path`` that precede ``model``; None if that does not hold all of ``_HEAD_KEYS``.
 
     A quoted ``"model"`` cannot stand inside a JSON string, and closing the text before it with a brace is valid JSON
-    only at the top level, so the first such place that parses is the right one.
+    only at the top level, so the first such place that parses is the right one. The first few are tried; then the file is
+    parsed whole.
     """
     try:
-        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        with open(open_regular(path), "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
             if data[-64:].rstrip()[-1:] != b"}":
                 raise BadInput(f"{path} is not valid JSON: it ends early", "Fetch it again.")
-            at = data.find(b'"model"')
-            while at >= 0:
+            at = 0
+            for _ in range(_HEADS):
+                at = data.find(b'"model"', at, _MAX_HEAD_BYTES)
+                if at < 0:
+                    break
                 try:
-                    head = json.loads(data[:at].rstrip().removesuffix(b",") + b"}")
-                except (ValueError, RecursionError):
-                    at = data.find(b'"model"', at + 1)
+                    head = parse_json(data[:at].rstrip().removesuffix(b",") + b"}")
+                except NotJson:
+                    at += 1
                     continue
                 return head if isinstance(head, dict) and head.keys() >= _HEAD_KEYS else None
     except ValueError:  # an empty file cannot be mapped

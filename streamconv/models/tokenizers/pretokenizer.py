@@ -10,21 +10,17 @@ from __future__ import annotations
 import difflib
 import hashlib
 import json
-import subprocess
-import sys
 from collections.abc import Iterator, Sequence
 from functools import cache
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
-from ...errors import BadInput, StreamconvError, UsageError
+from ...errors import BadInput, UsageError
+from ...sources.hostile_json import MAX_TOKENIZER_BYTES
 from .files import TokenizerFiles
+from .library import Question
 
 _DATA = Path(__file__).parent.parent / "data" / "pretokenizers.json"
-_SCRIPT = Path(__file__).with_name("encode_check.py")
-#: a damaged tokenizer can keep the library busy for ever; whole ones take seconds
-_TIMEOUT_S = 300
 
 #: what a split pattern contains -> names whose rules contain it too; a hint for people, never a decision
 _TRAITS = (
@@ -72,45 +68,28 @@ def name_of_ids(ids: Sequence[int]) -> tuple[str | None, str]:
     return _table()["hashes"].get(digest), digest
 
 
-class Detection:
+class Detection(Question):
     """A running encoding of the check text; start it, do something else, ask for ``name``.
 
     Parameters
     ----------
     files : has tokenizer.json, or vocab.json and merges.txt
+
+    Errors: BadInput when one of them is far too large.
     """
 
     def __init__(self, files: TokenizerFiles) -> None:
-        place = files.place("tokenizer.json")
-        self._file = files.folder / ("vocab.json" if place is None else "tokenizer.json")
-        self._text = place if isinstance(place, bytes) else None
-        request = {"text": _table()["check_text"]}
-        if place is None:
-            request |= {"vocab": str(self._file), "merges": str(files.folder / "merges.txt")}
-        elif isinstance(place, Path):
-            request["file"] = str(place)
-        try:
-            self._process = subprocess.Popen(
-                [sys.executable, str(_SCRIPT), json.dumps(request)],
-                stdin=subprocess.DEVNULL if self._text is None else subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL,
-            )
-        except OSError as e:
-            raise StreamconvError(f"{sys.executable} cannot be started: {e.strerror}") from None
-
-    def __enter__(self) -> Detection:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._process.poll() is None:
-            self._process.kill()
-            self._process.wait()
-        for pipe in (self._process.stdin, self._process.stdout):
-            if pipe is not None:
-                pipe.close()
+        names = ["tokenizer.json"] if files.has("tokenizer.json") else ["vocab.json", "merges.txt"]
+        places = [files.place(name) for name in names]
+        for place in places:
+            if isinstance(place, Path) and place.stat().st_size > MAX_TOKENIZER_BYTES:
+                raise BadInput(f"{place} has {place.stat().st_size} bytes, over the limit of {MAX_TOKENIZER_BYTES}")
+        request: dict[str, Any] = {"text": _table()["check_text"]}
+        text = places[0] if isinstance(places[0], bytes) else None
+        if text is None:
+            keys = ["file"] if len(names) == 1 else ["vocab", "merges"]
+            request |= {key: str(place) for key, place in zip(keys, places, strict=True)}
+        super().__init__(files.folder / names[0], request, text, "Name its pre-tokenizer: --pre NAME")
 
     def name(self, pre_tokenizer: Any = None, bos: int | None = None, eos: int | None = None) -> str:
         """The pre-tokenizer's name.
@@ -125,7 +104,7 @@ class Detection:
         ------
         BadInput : the hash is unknown, or the file cannot be used
         """
-        answer = self._answer()
+        answer = self.answer()
         plain: list[int] = answer["plain"]
         _, digest = name_of_ids(answer["ids"])
         for ids in (answer["ids"], plain, *_framed(plain, bos, eos)):
@@ -139,23 +118,6 @@ class Detection:
             f"Name the pre-tokenizer of the model it was derived from: --pre NAME. {like}"
             f"All names: {', '.join(known_names())}",
         )
-
-    def _answer(self) -> dict[str, Any]:
-        try:
-            output, _ = self._process.communicate(self._text, timeout=_TIMEOUT_S)
-            answer: dict[str, Any] = json.loads(output)
-        except subprocess.TimeoutExpired:
-            raise BadInput(
-                f"{self._file}: encoding one line took more than {_TIMEOUT_S} s", "Name its pre-tokenizer: --pre NAME"
-            ) from None
-        except ValueError:
-            code = self._process.returncode
-            raise BadInput(
-                f"{self._file} crashes the tokenizers library (exit {code})", "Name its pre-tokenizer: --pre NAME"
-            ) from None
-        if "error" in answer:
-            raise BadInput(f"{self._file} cannot be used: {answer['error']}", "Name its pre-tokenizer: --pre NAME")
-        return answer
 
 
 def _framed(plain: list[int], bos: int | None, eos: int | None) -> Iterator[list[int]]:

@@ -1,4 +1,4 @@
-"""Regular expressions of config.json, which say what modules they are about.
+"""Regular expressions from files (config.json, adapter_config.json), which say what modules they are about.
 
 Python's own engine tries one way after the other, and a pattern can be written for which it never ends. This one goes through the
 name once with all ways at the same time: the places reached so far are the bits of one number, a step shifts them, and a
@@ -15,7 +15,7 @@ import re
 import warnings
 from collections.abc import Callable
 
-from ..sources.naming import shown
+from .naming import shown
 
 #: far more than patterns of models have
 _MAX_CHARACTERS, _MAX_DEPTH, _MAX_REPEATS = 1000, 20, 1000

@@ -1,4 +1,4 @@
-"""Patterns of config.json: they say what Python's engine says, and none of them takes long."""
+"""Patterns from files: they say what Python's engine says, and none of them takes long."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from random import Random
 
 import pytest
 
-from streamconv.dequant.patterns import NotReadable, Patterns
 from streamconv.dequant.scheme import Scheme
+from streamconv.sources.patterns import NotReadable, Patterns
 
 NAMES = [
     "model.layers.0.mlp.gate_proj",
@@ -97,7 +97,7 @@ def test_patterns_for_each_layer_of_a_mixture_of_experts_are_within_the_limit() 
 def test_what_takes_long_counts_as_it_takes(
     make: Callable[[int], str], name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("streamconv.dequant.patterns._MAX_STEPS", 400_000)  # a tenth, which is enough to tell
+    monkeypatch.setattr("streamconv.sources.patterns._MAX_STEPS", 400_000)  # a tenth, which is enough to tell
     patterns = Patterns()
 
     def forever() -> None:

@@ -1,0 +1,124 @@
+"""Which files in a job folder are the job's own: only those are ever used or removed.
+
+A user may have a folder of that name, or put something into one of ours. What is not recognised here stays, and where it would
+become a part of the output, or lose its place to it, the job is refused.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import stat
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from ..errors import CannotCreate, NoPermission
+from ..ownership import open_regular
+from . import files, publishing
+from .existing import walk
+from .plan import Plan
+
+#: what a part begins with until its header is written
+PART_MAGIC = b"SCVP"
+_TEMPORARY = r"(\.[0-9a-f]{8,16}\.tmp)?"
+_OWN = re.compile(rf"(index\.wal|plan\.json|replaced\.json){_TEMPORARY}|data-\d+\.part|old-\d+(\.first)?")
+_OWN_RECORD = re.compile(rf"\..*\.streamconv{_TEMPORARY}", re.DOTALL)
+_OWN_FOLDERS = ("out", "old", "records", "probe.*/full", "probe.*")
+_LOCK_BEGINS = b'{"pid"'
+_MOVE_IT = "Move it somewhere else, or choose another name for the output; it is never removed."
+
+
+def recorded_plan(job_dir: Path) -> dict[str, Any]:
+    """What ``plan.json`` of a job folder says; {} where there is none or it is damaged, as nothing rests on it."""
+    try:
+        found = json.loads(files.read_own(job_dir / "plan.json") or b"{}")
+    except (ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def is_foreign(folder: Path) -> bool:
+    """Whether the job folder's place is taken by one that no job made: it is not empty, and has neither our lock nor an index.
+
+    The lock comes first and goes last, durably.
+    """
+    try:
+        names = os.listdir(folder)
+    except OSError:
+        return False
+    if not names or "index.wal" in names:
+        return False
+    holder = files.read_own(folder / "lock", 1 << 12)
+    if holder is None:  # gone just now, or not ours alone, as whoever takes it will say
+        return "lock" not in names
+    return bool(holder.strip(b"\0")) and not holder.startswith(_LOCK_BEGINS)
+
+
+def refuse_foreign_folder(folder: Path) -> None:
+    """CannotCreate where ``is_foreign``."""
+    if is_foreign(folder):
+        raise CannotCreate(f"{folder} is there, and is not the folder of a job", _MOVE_IT)
+
+
+def refuse_foreign_parts(plan: Plan) -> None:
+    """CannotCreate where something that no job made lies among the parts of an output folder, and would get into it."""
+    for path, is_own in _staged(plan).items():
+        if not is_own:
+            raise CannotCreate(f"{path} lies in the folder of an unfinished job, and no job made it", _MOVE_IT)
+
+
+def empty(plan: Plan, *, but_the_lock: bool = False) -> None:
+    """Remove what is the job's own in its folder, the lock last: while it is there, nobody else begins in the same folder."""
+    folder = plan.job_dir
+    staged = [path for path, is_own in _staged(plan).items() if is_own]
+    for path in [*_matching(folder, _OWN), *_matching(folder / "records", _OWN_RECORD), *reversed(staged)]:
+        files.remove_if_empty(path) if path.is_dir() else files.remove_file(path)
+    for path in [p for pattern in _OWN_FOLDERS for p in folder.glob(pattern)]:
+        files.remove_if_empty(path)
+    if not but_the_lock:
+        files.sync_dir(folder)
+        files.remove_file(folder / "lock")
+
+
+def _matching(folder: Path, names: re.Pattern[str]) -> list[Path]:
+    """Regular files in ``folder`` of such names."""
+    found = files.listed(folder, folder) if folder.is_dir() and not folder.is_symlink() else []
+    return sorted(p for p in found if names.fullmatch(p.name) and _is_regular(p))
+
+
+def _staged(plan: Plan) -> dict[Path, bool]:
+    """What lies where the parts of an output folder are, and whether it belongs to this plan or the one on record.
+
+    The files of the old output lie in ``old``, or still in ``out`` after a kill while the folders changed places.
+    """
+    if plan.folder is None:
+        return {}
+    staging, old = plan.job_dir / "out", plan.job_dir / "old"
+    names = recorded_plan(plan.job_dir).get("parts")
+    own = {staging / name for name in names if isinstance(name, str)} if isinstance(names, list) else set()
+    own |= {plan.part_path(i) for i in range(len(plan.files))}
+    own |= publishing.replaced_in(staging) | publishing.replaced_in(old)
+    folders = {parent for path in own for parent in path.parents}
+    return {
+        path: path in folders if stat.S_ISDIR(found.st_mode) else _is_regular(path) and (path in own or _is_part(path))
+        for place in (old, staging) if place.is_dir() and not place.is_symlink()
+        for path, found in walk(place)
+    }  # fmt: skip
+
+
+def _is_regular(path: Path) -> bool:
+    return path.is_file() and not path.is_symlink()
+
+
+def _is_part(path: Path) -> bool:
+    """Whether the file begins as a part whose header is not written yet."""
+    with suppress(OSError, NoPermission):
+        fd = open_regular(path, os.O_RDONLY)
+        try:
+            found = os.pread(fd, len(PART_MAGIC), 0)
+            return found != b"" and PART_MAGIC.startswith(found)
+        finally:
+            os.close(fd)
+    return False
