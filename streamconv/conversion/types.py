@@ -51,13 +51,10 @@ def typed_models(checkpoint: Checkpoint, options: Options) -> list[TypedModel]:
         raise UsageError(
             "--copy, --prune-layers, --override-kv and --keep-split work on a GGUF file", "Convert to GGUF first."
         )
-    if options.mmproj:
-        model = models.build_projector(checkpoint, model_name=options.model_name)
-    else:
-        family = models.family_of(checkpoint)
-        model = models.build(
-            checkpoint, family, pre=options.pre, vocab_only=options.vocab_only, model_name=options.model_name
-        )
+    family = models.projector_of(checkpoint) if options.mmproj else models.family_of(checkpoint)
+    model = models.build(
+        checkpoint, family, pre=options.pre, vocab_only=options.vocab_only, model_name=options.model_name
+    )
     return [_converted(model, options, file_type, weights) for file_type in file_types]
 
 
@@ -88,7 +85,7 @@ def _converted(
         kept = {c.name: c.type.name for c in choices}
         choices = mix.assign_types(
             [mix.TensorFacts(f.name, f.shape, kept[f.name]) for f in facts],
-            mix.ModelFacts(model.arch, model.n_layers, model.n_heads, model.n_kv_heads, model.n_experts),
+            mix.ModelFacts.from_metadata(model.metadata),
             file_type,
             _mix_options(options),
             weights,

@@ -3,26 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
 
 import numpy as np
 
-from ..rows import Bytes, Floats, Rows, matrix_shape
+from ..rows import Bytes, Floats, Json, Rows, matrix_shape
 
 
-@dataclass(frozen=True)
 class Function:
     """A function of each number by itself.
 
-    Attributes
+    Parameters
     ----------
     name, version : what tells it from others; another version for the least change of a result
     call : float32 of any shape -> the same shape, which may be the argument, changed
     """
 
-    name: str
-    version: int
-    call: Callable[[Floats], Floats] = field(compare=False)
+    def __init__(self, name: str, version: int, call: Callable[[Floats], Floats]) -> None:
+        self.name = name
+        self.version = version
+        self.call = call
+
+    def identity(self) -> Json:
+        """What tells it from others."""
+        return ["Function", self.name, self.version]
 
 
 class Mapped(Rows):

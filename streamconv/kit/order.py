@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import cached_property
 from math import prod
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+
+from ..rows import Described
 
 #: of two sensible ways to cut an order into runs, the one that leaves out fewer neighbours is taken up to this many
 _FEW = 4
@@ -29,11 +30,10 @@ class Run(NamedTuple):
         return self.source + (self.length - 1) * self.step + 1
 
 
-@dataclass(frozen=True)
-class Order:
+class Order(Described):
     """Indexes ``first + Σ digit · step``; the digits count up like those of a number, the last one fastest.
 
-    Attributes
+    Parameters
     ----------
     sizes : of each digit
     steps : of each digit, positive
@@ -43,9 +43,10 @@ class Order:
     ([0, 1, 2, 10, 11, 12], [0, 3, 1, 4, 2, 5])
     """
 
-    sizes: tuple[int, ...]
-    steps: tuple[int, ...]
-    first: int = 0
+    def __init__(self, sizes: tuple[int, ...], steps: tuple[int, ...], first: int = 0) -> None:
+        self.sizes = sizes
+        self.steps = steps
+        self.first = first
 
     @property
     def length(self) -> int:

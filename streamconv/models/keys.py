@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from ..errors import BadInput
 from ..metadata import Metadata
-from .config import Config
+from .config import EXPERTS, HEADS, Config
 
 #: (metadata to fill, GGUF architecture, configuration)
 Key = Callable[[Metadata, str, Config], None]
@@ -35,17 +35,21 @@ def embedding_length(m: Metadata, a: str, c: Config) -> None:
 
 def feed_forward_length(m: Metadata, a: str, c: Config) -> None:
     """Width of the feed-forward network."""
-    m.u32(f"{a}.feed_forward_length", c.integer("intermediate_size", "n_inner", "hidden_dim"))
+    names = "intermediate_size", "n_inner", "hidden_dim"
+    if c.get(*names) is not None:
+        m.u32(f"{a}.feed_forward_length", c.integer(*names))
 
 
 def head_count(m: Metadata, a: str, c: Config) -> None:
     """Attention heads."""
-    m.u32(f"{a}.attention.head_count", c.n_heads)
+    if c.get(*HEADS) is not None:
+        m.u32(f"{a}.attention.head_count", c.n_heads)
 
 
 def head_count_kv(m: Metadata, a: str, c: Config) -> None:
     """Key/value heads."""
-    m.u32(f"{a}.attention.head_count_kv", c.n_kv_heads)
+    if c.get(*HEADS) is not None:
+        m.u32(f"{a}.attention.head_count_kv", c.n_kv_heads)
 
 
 def causal(m: Metadata, a: str, c: Config) -> None:
@@ -123,8 +127,8 @@ def layer_norm_epsilon(m: Metadata, a: str, c: Config) -> None:
 
 def expert_counts(m: Metadata, a: str, c: Config) -> None:
     """Experts, and how many a token uses."""
-    if c.get("num_local_experts", "num_experts", "n_routed_experts") is not None:
-        m.u32(f"{a}.expert_count", c.integer("num_local_experts", "num_experts", "n_routed_experts"))
+    if c.get(*EXPERTS) is not None:
+        m.u32(f"{a}.expert_count", c.n_experts)
     if c.get("num_experts_per_tok", "num_experts_per_token", "top_k_experts") is not None:
         m.u32(f"{a}.expert_used_count", c.integer("num_experts_per_tok", "num_experts_per_token", "top_k_experts"))
 

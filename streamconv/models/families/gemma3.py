@@ -7,7 +7,6 @@ from ...metadata import Metadata
 from ..config import Config
 from ..family import Family
 from ..keys import BASE, final_soft_cap, sliding_window
-from ..names import LLAMA_NAMES, QK_NORM_NAMES, SANDWICH_NORM_NAMES
 from ..tokenizers import GEMMA3
 from .gemma import plus_one
 
@@ -53,7 +52,6 @@ FAMILY = Family(
         "pad_token_id": 0,
     },
     keys=(*BASE, caps, window, local_freq_base),
-    names={**LLAMA_NAMES, **QK_NORM_NAMES, **SANDWICH_NORM_NAMES},
     transforms={"*norm": plus_one},
     cut_vocabulary=True,
     tokenizer=GEMMA3,
