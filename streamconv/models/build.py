@@ -167,7 +167,7 @@ def _size(term: str, config: Config) -> int:
 
 def _check_complete(checkpoint: Checkpoint, family: Family, found: Mapping[str, Rows], config: Config) -> None:
     n_layers = config.n_layers if family.needed or any(map(_BLOCK.match, found)) else 0
-    missing = [name for name in family.needed_weights(n_layers) if name not in found]
+    missing = family.missing(found, n_layers)
     if missing:
         more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
         raise BadInput(

@@ -15,8 +15,10 @@ from ..errors import BadInput
 from ..sources.checkpoint import Checkpoint
 from ..sources.naming import shown
 
-#: spellings of the number of attention heads, and of experts
+#: spellings of the numbers of attention heads, of layers and of experts, and of the width of the residual stream
 HEADS = "num_attention_heads", "n_head", "n_heads"
+LAYERS = "num_hidden_layers", "n_layers", "n_layer", "num_layers"
+HIDDEN = "hidden_size", "n_embd", "dim"
 EXPERTS = "num_local_experts", "num_experts", "n_routed_experts"
 _TEXT_SECTIONS = ("text_config", "llm_config", "lm_config", "language_config")
 #: far more than any model has; what is planned grows with them
@@ -110,12 +112,12 @@ class Config:
     @property
     def n_layers(self) -> int:
         """Number of blocks."""
-        return self.integer("num_hidden_layers", "n_layers", "n_layer", "num_layers", most=_MAX_LAYERS)
+        return self.integer(*LAYERS, most=_MAX_LAYERS)
 
     @property
     def hidden(self) -> int:
         """Width of the residual stream."""
-        return self.integer("hidden_size", "n_embd", "dim")
+        return self.integer(*HIDDEN)
 
     @property
     def n_heads(self) -> int:
@@ -159,6 +161,9 @@ def normalise(
     derive_head_dim : the class states ``head_dim`` as hidden_size / heads when the file lacks it
     checkpoint : whose they are
     """
+    for names in (HEADS, EXPERTS, LAYERS, HIDDEN):  # what is stated in one spelling has no default in another
+        if any(values.get(name) is not None for name in names):
+            defaults = {k: v for k, v in defaults.items() if k not in names}
     # An explicit null counts as absent where the class computes or defaults the value; that of sliding_window means none.
     merged = {**defaults, **{k: v for k, v in values.items() if v is not None or defaults.get(k) is None}}
     if "sliding_window" in values:

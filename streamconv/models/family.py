@@ -6,7 +6,7 @@ GGUF name without the block's number and without ``.weight`` or ``.bias``, such 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from functools import cached_property
@@ -47,7 +47,7 @@ class Family:
     types : pattern of GGUF names -> type that runtimes expect, whatever the file type is
     shapes : stem -> expected shape of the weight, whose first size is that of a bias; a size is a sum such as ``q + kv + kv``
         of hidden, head_dim, q, kv and ffn, or ``vocabulary``, which is not checked here
-    needed : the weights without which no runtime can work, ``{bid}`` standing for every block
+    needed : the weights without which no runtime can work, ``{bid}`` standing for every block; one of several: ``a | b``
     cut_vocabulary : embedding rows beyond the tokenizer's tokens are dropped
     """
 
@@ -87,9 +87,11 @@ class Family:
         """The type that runtimes expect of the tensor of GGUF name ``name``; None: that of the file."""
         return _first(self.types, name)
 
-    def needed_weights(self, n_layers: int) -> list[str]:
-        """The GGUF names of ``needed`` in a model of ``n_layers`` blocks."""
-        return list(dict.fromkeys(f"{name.format(bid=b)}.weight" for b in range(n_layers) for name in self.needed))
+    def missing(self, found: Collection[str], n_layers: int) -> list[str]:
+        """The GGUF names of ``needed`` that are not ``found`` in ``n_layers`` blocks, the first of those that would do."""
+        names = dict.fromkeys(names.format(bid=b) for b in range(n_layers) for names in self.needed)
+        choices = [[f"{name}.weight" for name in alike.split(" | ")] for alike in names]
+        return [names[0] for names in choices if not any(name in found for name in names)]
 
 
 def _first(patterns: Mapping[str, T], name: str) -> T | None:
@@ -122,7 +124,7 @@ NEEDED_ATTENTION: tuple[str, ...] = (
 )  # fmt: skip
 #: Weights that every decoder of the Llama layout has.
 NEEDED: tuple[str, ...] = (*NEEDED_ATTENTION, "blk.{bid}.ffn_up", "blk.{bid}.ffn_down")
-#: Weights that every mixture of that layout has.
+#: Weights that every mixture of that layout has; some of its blocks may be dense.
 NEEDED_MIXTURE: tuple[str, ...] = (
-    *NEEDED_ATTENTION, "blk.{bid}.ffn_gate_inp", "blk.{bid}.ffn_gate_exps", "blk.{bid}.ffn_up_exps", "blk.{bid}.ffn_down_exps",
+    *NEEDED_ATTENTION, "blk.{bid}.ffn_up_exps | blk.{bid}.ffn_up", "blk.{bid}.ffn_down_exps | blk.{bid}.ffn_down",
 )  # fmt: skip

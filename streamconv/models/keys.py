@@ -133,6 +133,16 @@ def expert_counts(m: Metadata, a: str, c: Config) -> None:
         m.u32(f"{a}.expert_used_count", c.integer("num_experts_per_tok", "num_experts_per_token", "top_k_experts"))
 
 
+def expert_feed_forward_length(m: Metadata, a: str, c: Config) -> None:
+    """Width of the feed-forward network of an expert, and of those that every token uses."""
+    for key, name in (
+        ("expert_feed_forward_length", "moe_intermediate_size"),
+        ("expert_shared_feed_forward_length", "shared_expert_intermediate_size"),
+    ):
+        if c.get(name) is not None:
+            m.u32(f"{a}.{key}", c.integer(name))
+
+
 def key_value_length(m: Metadata, a: str, c: Config) -> None:
     """Width of a head, for classes that state it."""
     if c.get("head_dim") is not None:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from ..errors import BadInput
-from ..kit import Stacked
+from ..kit import Stacked, split
 from ..rows import Rows
 from .config import Config
 from .gguf_names import known_names
@@ -53,19 +53,30 @@ def rename(source: str, target: str) -> Rule:
     return Rule((target,), (source,))
 
 
-def experts(source: str, *names: str) -> Rule:
-    """The experts ``source.{x}.NAME.weight`` stacked, for the names of down, gate and up, which is the order of the targets."""
+def experts(source: str, **names: str) -> Rule:
+    """The experts ``source.{x}.NAME.weight`` stacked; the names of ``down``, ``gate`` and ``up`` in the order of the output."""
 
     def make(rows: Sequence[Rows], config: Config) -> Sequence[Rows]:
-        if len(wrong := {r.shape[0] for r in rows} - {config.n_experts}):
+        if wrong := {r.shape[0] for r in rows} - {config.n_experts}:
             raise BadInput(f"the checkpoint has {wrong.pop()} experts in {source}, config.json says {config.n_experts}")
         return rows
 
     return Rule(
-        tuple(f"blk.{{bid}}.ffn_{target}_exps.weight" for target in ("down", "gate", "up")),
-        tuple(f"{source}.{{x}}.{name}.weight" for name in names),
+        tuple(f"blk.{{bid}}.ffn_{target}_exps.weight" for target in names),
+        tuple(f"{source}.{{x}}.{name}.weight" for name in names.values()),
         make,
     )
+
+
+def packed_experts(source: str) -> tuple[Rule, ...]:
+    """Experts that are stacked already: ``source.down_proj``, and ``source.gate_up_proj`` with rows of gate before those of up."""
+
+    def halves(rows: Sequence[Rows], _config: Config) -> Sequence[Rows]:
+        return split(rows[0], [rows[0].shape[1] // 2] * 2, axis=1)
+
+    gate_up = tuple(f"blk.{{bid}}.ffn_{target}_exps.weight" for target in ("gate", "up"))
+    down = rename(f"{source}.down_proj", "blk.{bid}.ffn_down_exps.weight")
+    return down, Rule(gate_up, (f"{source}.gate_up_proj",), halves)
 
 
 class _Job(NamedTuple):

@@ -37,7 +37,9 @@ def bound(
 
 def test_experts_are_stacked_in_numeric_order_where_the_last_of_them_is() -> None:
     parts = [f"h.0.experts.{x}.w{n}.weight" for x in sorted(range(11), key=str) for n in (1, 2, 3)]
-    found = bound([*parts, "norm.weight"], experts("h.{bid}.experts", "w1", "w2", "w3"), more={"norm": "output_norm"})
+    found = bound(
+        [*parts, "norm.weight"], experts("h.{bid}.experts", down="w1", gate="w2", up="w3"), more={"norm": "output_norm"}
+    )
     assert list(found) == [f"blk.0.ffn_{x}_exps.weight" for x in ("down", "gate", "up")] + ["output_norm.weight"]
     up = found["blk.0.ffn_up_exps.weight"]
     assert up.shape == (11, 4, 3)
@@ -47,10 +49,10 @@ def test_experts_are_stacked_in_numeric_order_where_the_last_of_them_is() -> Non
 def test_a_missing_expert_is_named() -> None:
     parts = [f"h.1.experts.{x}.{n}.weight" for x in range(11) for n in "abc" if (x, n) != (4, "b")]
     with pytest.raises(BadInput, match=r"no tensor 'h\.1\.experts\.4\.b\.weight'"):
-        bound(parts, experts("h.{bid}.experts", *"abc"))
+        bound(parts, experts("h.{bid}.experts", down="a", gate="b", up="c"))
     with pytest.raises(BadInput, match=r"has 5 experts .* says 11"):
         bound([f"h.0.experts.{x}.{n}.weight" for x in range(5) for n in "abc"],
-              experts("h.{bid}.experts", *"abc"))  # fmt: skip
+              experts("h.{bid}.experts", down="a", gate="b", up="c"))  # fmt: skip
 
 
 def test_a_source_that_is_not_there_is_named() -> None:
