@@ -45,14 +45,13 @@ class Job:
     options: Options = field(default_factory=Options)
 
 
-def bytes_of(prepared: Prepared) -> list[bytes]:
-    """The bytes of all outputs, without the fingerprint that stands in them."""
+def bytes_of(prepared: Prepared, unsigned: bool = True) -> list[bytes]:
+    """The bytes of all outputs; ``unsigned``: without the fingerprint that stands in them."""
     plan = prepared.plan
     found = [bytearray(f.size) for f in plan.files]
     for data, file in zip(found, plan.files, strict=True):
-        data[: len(file.header)] = file.header.replace(plan.fingerprint.hex().encode(), b"")[: len(file.header)].ljust(
-            len(file.header)
-        )
+        header = file.header.replace(plan.fingerprint.hex().encode(), b"") if unsigned else file.header
+        data[: len(file.header)] = header.ljust(len(file.header))
     for item, places in plan.items:
         outs = [np.empty((item.n_rows, n), np.uint8) for n in item.row_bytes]
         item.fill(0, item.n_rows, outs, np.empty(max(1 << 16, 2 * item.n_cols), np.float32))

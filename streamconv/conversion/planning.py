@@ -117,7 +117,7 @@ def _identities(checkpoint: Checkpoint) -> list[dict[str, Any]]:
     return [
         {
             "name": str(f.path) if names.count(f.name) > 1 else f.name, "size": f.size, "mtime_ns": f.mtime_ns,
-            "ctime_ns": f.ctime_ns, "inode": f.inode, "device": f.device,
+            "ctime_ns": f.ctime_ns, "inode": f.inode, "device": f.device, "digest": f.digest,
         }
         for f in checkpoint.inputs
     ]  # fmt: skip

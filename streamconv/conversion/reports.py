@@ -6,7 +6,6 @@ import hashlib
 import json
 import math
 import os
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -131,8 +130,6 @@ def check_report(path: Path, plan: Plan, force: bool) -> None:
             raise CannotCreate(f"{path} is already there and is not a report", "Choose another name, or use --force.")
     if not os.access(folder, os.W_OK | os.X_OK):
         raise NoPermission(f"{path}: the folder of the report may not be written")
-    with suppress(FileNotFoundError):
-        os.lstat(f"{path}.{'0' * 8}.tmp")  # written first, under a name of this length
 
 
 def _is_same(path: Path, other: Path) -> bool:

@@ -51,7 +51,7 @@ class Existing:
     obstacles : what is in the way if it is to be made (again)
     there : files, or the folder, that have a planned name now
     ours : files made by plans of ours, that lose their names to the output or are left over from an earlier one
-    renewed : records whose inputs have the same contents under new times; to be written by whoever may
+    renewed : records of which inputs or files have the same contents under new times; to be written by whoever may
     """
 
     complete: bool = True
@@ -153,8 +153,10 @@ class _Look:
                 path, "is where the record of the output belongs, and is none", "",
                 "Move it somewhere else, or choose another name for the output; it is never removed.",
             )  # fmt: skip
+        elif (other := load(path)) is not None:
+            self._in_the_way(path, f"is the record of {other.output}, not of {self.output.name}", "--force")
         else:
-            self._in_the_way(path, "is damaged, of a later version, or the record of another output", "--force")
+            self._in_the_way(path, "is a record that is damaged or of a later version", "--update")
 
     def files(self) -> None:
         """A file, or shards of one."""
@@ -239,17 +241,22 @@ class _Look:
             times = [status(plan.files[i].path) for i in self.numbers]
             oldest = min(t.st_mtime_ns for t in times if t is not None)
             if any(max(i["mtime_ns"], i.get("ctime_ns", 0)) > oldest for i in plan.inputs):
-                self.found.complete = False  # ours, but perhaps of inputs as they were before
+                self._doubt("has no record of the contents it was made from, and inputs have later times")
             return
-        if list(record.inputs) == list(plan.inputs):
-            return
-        name = self._changed_input(record) if self.thorough else "the inputs"
+        name = ""
+        if list(record.inputs) != list(plan.inputs):
+            name = self._changed_input(record) if self.thorough else "the inputs"
         if name:
-            self.found.complete = False
-            first = plan.folder or plan.files[self.numbers[0]].path
-            self._in_the_way(first, f"was made from other contents of {name}", "--update")
-        else:
-            self.found.renewed.append((self.output, replace(record, inputs=list(plan.inputs))))
+            self._doubt(f"was made from other contents of {name}")
+            return
+        now = replace(record, inputs=list(plan.inputs), files=[f.as_at(p) for p, f in self.recorded.items()])
+        if now != record:
+            self.found.renewed.append((self.output, now))
+
+    def _doubt(self, what: str) -> None:
+        """It is ours, but not what the inputs give now."""
+        self.found.complete = False
+        self._in_the_way(self.plan.folder or self.plan.files[self.numbers[0]].path, what, "--update")
 
     def _changed_input(self, record: Record) -> str:
         """The tensor, and the input, that are not what the output was made from; "" where all are."""
@@ -328,6 +335,6 @@ def older_files(plan: Plan, folder: Path) -> dict[Path, FileRecord | None]:
 
 
 def write_renewed(existing: Existing) -> None:
-    """Remember that inputs have the same contents under new times."""
+    """Remember that inputs and files have the same contents under new times."""
     for output, record in existing.renewed:
         files.write_atomically(record_path(output), record.text())

@@ -159,9 +159,15 @@ class Job:
                 _write_plan(plan)
             job = cls(plan, journal, parts, {}, notes, force, update, stack)
             if not fresh:
-                job._trust(chunks, verify if not notes else "all", progress)
+                # Where names were being given, a part's may have been exchanged for that of an older output.
+                doubt = bool(notes) or journal.header.state == PUBLISHING
+                job._trust(chunks, "all" if doubt else verify, progress)
                 if journal.header.inputs not in (plan.inputs_digest, bytes(16)):
-                    job._compare_inputs(chunks)
+                    if not job._compare_inputs(chunks):
+                        stack.close()
+                        job = cls._enter(plan, force, update, True, verify, progress)
+                        job.notes[:0] = notes
+                        return job
                     _write_plan(plan)
             journal.take_over(plan.inputs_digest)
             job._resources = stack.pop_all()
@@ -230,8 +236,10 @@ class Job:
         files.drop_cache(fd, stamp.offset, stamp.length)
         return digest
 
-    def _compare_inputs(self, chunks: list[Chunk]) -> None:
+    def _compare_inputs(self, chunks: list[Chunk]) -> bool:
         """Inputs were moved, copied, touched or written since the job was planned: their contents decide what is kept.
+
+        False where all is to be made again, for a file that has its final name already was made from other contents.
 
         Raises
         ------
@@ -241,7 +249,7 @@ class Job:
         changed = [c.number for c in changed_sources(chunks, known)] + [n for n in self.done if n not in known]
         if not changed:
             self.notes.append("inputs have other times or places than before, and the same contents")
-            return
+            return True
         first = chunks[min(changed)]
         if not (self.force or self.update):
             where = next((str(file.path) for file, _, _ in first.item.spans(first.start, first.stop)), "an input")
@@ -249,12 +257,16 @@ class Job:
                 f"{where} was changed after the unfinished job {self.plan.job_dir} was planned (tensor {first.item.name})",
                 "Put the old file back to go on, or let what was made of it be made again with --update.",
             )
+        if any(self.part_fds[chunks[n].file] < 0 for n in changed):
+            self.notes.append("inputs were changed while the output got its name; all of it is made again")
+            return False
         lost = sum(self.done.pop(n).length for n in changed)
         self.journal.forget(changed)
         self.notes.append(
             f"inputs were changed since the unfinished job was planned: {lost:,} bytes are made again"
             f" ({first.item.name}{', …' if len(changed) > 1 else ''}), the rest is of the same contents"
         )
+        return True
 
     def publish(self) -> None:
         """Write the headers, check what is on disk, and give every file its final name; the first file comes last.
@@ -415,18 +427,19 @@ def _difference(plan: Plan) -> str:
 
 
 def _refuse_changed_inputs(plan: Plan) -> None:
-    """Raise InputChanged, and name the file, when an input was written since the job was planned, as far as plan.json tells."""
-    old = {}
-    recorded = recorded_plan(plan.job_dir).get("inputs")
-    for entry in recorded if isinstance(recorded, list) else []:
-        if isinstance(entry, dict):
-            old[entry.get("name")] = entry
+    """Raise InputChanged, and name the file, when an input has other contents than when the job was planned.
+
+    As far as plan.json tells: of the same model, by the size and the digest of what is sampled.
+    """
+    record = recorded_plan(plan.job_dir)
+    inputs = record.get("inputs")
+    old = {e.get("name"): e for e in inputs if isinstance(e, dict)} if isinstance(inputs, list) else {}
+    if record.get("source") != plan.description.get("source"):
+        return
     for now in plan.inputs:
-        before = old.get(now["name"])
-        if before is None or before.get("size") != now["size"]:
-            continue  # another input altogether: the fingerprints differ
-        if before.get("mtime_ns") != now["mtime_ns"]:
+        before = old.get(now["name"], now)
+        if any(key in before and before[key] != now.get(key) for key in ("size", "digest")):
             raise InputChanged(
                 f"{now['name']} was changed after the unfinished job {plan.job_dir} was planned",
-                "Put the old file back to go on, or start over with --force.",
+                "Put the old file back to go on, or start over with --update.",
             )

@@ -154,7 +154,8 @@ class Plan:
         fingerprint: who is refused may go on with it, and who goes on without it meets them again
     folder : when the output is a folder, the one all files lie in; it gets its name in one step
     fingerprint : SHA-256 over everything that decides the output's bytes
-    inputs : identity of every file read, JSON-able: ``name``, ``size``, ``mtime_ns``, ``ctime_ns``, ``inode``, ``device``
+    inputs : identity of every file read, JSON-able: ``name``, ``size``, ``mtime_ns``, ``ctime_ns``, ``inode``, ``device``, and
+        a ``digest`` of what is read of it while planning
     verify_inputs : raises InputChanged when an input is no longer what it was when the plan was made; True when something
         happened to one, so that its contents are to be looked at before the output gets its name
     description : for people and ``plan.json``

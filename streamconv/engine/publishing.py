@@ -21,19 +21,26 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
+import xxhash
+
 from ..errors import CannotCreate, Locked
 from . import files
 from .existing import Existing, walk
 from .journal import Stamp
 from .plan import Chunk, Plan
 from .record import FileRecord, Range, Record, begins_as_record, load, pending_path, record_of, status
-from .verify import digest_of, first_damage
+from .verify import first_damage
 
 _REPLACED = "replaced.json"
 
 
 def write_records(plan: Plan, fds: Sequence[int], chunks: Sequence[Chunk], stamps: Iterable[Stamp]) -> None:
-    """Put on record, durably, what is about to get its name; ``fds`` are the synced files, -1 for those that have it."""
+    """Put on record, durably, what is about to get its name.
+
+    Parameters
+    ----------
+    fds : the files, which begin with their headers and are synced; -1 for those that have their names from an earlier run
+    """
     ranges: dict[int, list[Range]] = {}
     for s in sorted(stamps, key=lambda s: s.offset):
         source = s.source.hex() if any(s.source) else ""
@@ -41,13 +48,10 @@ def write_records(plan: Plan, fds: Sequence[int], chunks: Sequence[Chunk], stamp
             Range(s.offset, s.length, s.digest.hex(), source, chunks[s.chunk].item.name)
         )
     for output, numbers in plan.outputs.items():
-        if any(fds[i] < 0 for i in numbers):
-            continue  # written by the run that gave the first of them its name
         listed = []
         for i in numbers:
-            f, found = plan.files[i], os.fstat(fds[i])
-            header = digest_of(fds[i], 0, len(f.header), plan.part_path(i)).hex()
-            name = f.path.relative_to(output.parent).as_posix()
+            f, found = plan.files[i], os.fstat(fds[i]) if fds[i] >= 0 else os.stat(plan.files[i].path)
+            name, header = f.path.relative_to(output.parent).as_posix(), xxhash.xxh3_128_hexdigest(f.header)
             listed.append(
                 FileRecord(
                     name, f.size, found.st_mtime_ns, found.st_ino, len(f.header), header, tuple(ranges.get(i, ()))

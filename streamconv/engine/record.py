@@ -5,9 +5,10 @@ tells which files may be replaced by a later run, whether inputs have changed si
 An output without a record is known by the fingerprint in its own header.
 
     {"format": 1, "output": NAME, "fingerprint": hex,
-     "inputs": [{"name", "size", "mtime_ns", "ctime_ns", "inode", "device"}, …],
+     "inputs": [{"name", "size", "mtime_ns", "ctime_ns", "inode", "device", "digest"}, …],
      "files":  [{"name", "size", "mtime_ns", "inode", "header": [bytes, digest],
                  "ranges": [[offset, length, digest, digest of the source's bytes, tensor], …]}, …]}
+    "digest of the line above"
 
 Digests are xxh3-128, hex. Names of files are relative to the folder in which the output lies.
 """
@@ -16,10 +17,12 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
+
+import xxhash
 
 from ..errors import NoPermission, WriteFailed
 from ..ownership import open_regular
@@ -74,6 +77,11 @@ class FileRecord:
         found = status(path)
         return found is not None and (found.st_size, found.st_mtime_ns) == (self.size, self.mtime_ns)
 
+    def as_at(self, path: Path) -> FileRecord:
+        """The same of a copy that is at ``path``."""
+        found = status(path)
+        return self if found is None else replace(self, mtime_ns=found.st_mtime_ns, inode=found.st_ino)
+
 
 @dataclass(frozen=True)
 class Record:
@@ -85,7 +93,7 @@ class Record:
     files: Sequence[FileRecord]
 
     def text(self) -> str:
-        """As JSON."""
+        """As JSON, with what tells whether it is damaged."""
         listed = [
             {
                 "name": f.name, "size": f.size, "mtime_ns": f.mtime_ns, "inode": f.inode,
@@ -97,11 +105,17 @@ class Record:
             "format": _FORMAT, "output": self.output, "fingerprint": self.fingerprint, "inputs": list(self.inputs),
             "files": listed,
         }  # fmt: skip
-        return json.dumps(facts, separators=(",", ":")) + "\n"
+        return sealed(facts)
 
     def paths(self, folder: Path) -> Iterator[tuple[Path, FileRecord]]:
         """Where the files are when the output lies in ``folder``."""
         return ((folder / f.name, f) for f in self.files)
+
+
+def sealed(facts: Mapping[str, Any]) -> str:
+    """A line of JSON, and one with its digest."""
+    line = json.dumps(facts, separators=(",", ":"))
+    return f'{line}\n"{xxhash.xxh3_128_hexdigest(line.encode())}"\n'
 
 
 def status(path: Path) -> os.stat_result | None:
@@ -131,7 +145,10 @@ def pending_path(job_dir: Path, output: Path) -> Path:
 def load(path: Path) -> Record | None:
     """The record in the file ``path``; None when there is none, or it is damaged, of a later format, or not ours."""
     try:
-        facts = json.loads(_read(path, _MAX_BYTES))
+        line, _, seal = _read(path, _MAX_BYTES).rstrip(b"\n").rpartition(b"\n")
+        if json.loads(seal) != xxhash.xxh3_128_hexdigest(line):
+            return None
+        facts = json.loads(line)
         if facts["format"] != _FORMAT:
             return None
         found = [

@@ -34,7 +34,7 @@ from .budget import Budget
 from .job import Job
 from .journal import Stamp
 from .plan import Chunk, Plan, bundles
-from .verify import source_digest
+from .verify import SourceDigests
 
 _COMMIT_SECONDS = 2.0
 #: between two looks at threads that may have died without a word
@@ -173,6 +173,7 @@ class _Run:
     ) -> None:
         self.job, self.budget, self.reporter, self.stop, self._request = job, budget, reporter, stop.event, stop
         self._supply = supply
+        self._sources = SourceDigests()
         self._chunks = job.plan.chunks()
         self.pending = bundles(c for c in self._chunks if c.number not in job.done)
         if supply is not None:
@@ -246,7 +247,7 @@ class _Run:
         """Make the chunks of ``bundle`` in their part files; None when asked to stop before they were complete."""
         item, first, last = bundle[0].item, bundle[0].start, bundle[0].stop
         sinks = [_Sink(c, self.job) for c in bundle]
-        source = source_digest(item, first, last)
+        source = self._sources.of(item, first, last)
         row_bytes = sum(-(-item.row_bytes[c.part] // _ALIGNMENT) * _ALIGNMENT for c in bundle)
         step = max(1, min(len(buffer) // row_bytes, last - first))
         outs: list[Bytes | None] = [None] * len(item.row_bytes)

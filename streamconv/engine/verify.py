@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -12,8 +13,9 @@ import xxhash
 
 from ..errors import NoPermission, StreamconvError, raise_exhausted
 from ..ownership import open_regular
+from ..rows import Span, stop_if_unwanted
 from . import files
-from .plan import Chunk, Item
+from .plan import Chunk, Item, bundles
 from .record import FileRecord
 
 _READ_BYTES = 4 << 20
@@ -87,48 +89,58 @@ def _gap(fd: int, path: Path, start: int, stop: int) -> Iterator[Damage]:
             yield Damage(path, at, len(data), "", "what aligns tensors is not zero")
 
 
-def source_digest(item: Item, start: int, stop: int) -> bytes:
-    """xxh3-128 of all bytes of local files that rows ``start..stop`` are made from.
+class SourceDigests:
+    """Digests of what rows are made from; safe to ask from several threads.
 
-    For files whose whole content is pinned, as that of the hub's is by a digest of its own, what pins it stands for the bytes.
+    The digest of a range is xxh3-128 of all bytes of local files that its rows are made from, in the order of their spans. Rows
+    that depend on a look at everything have that of everything in common, which is made once. For files whose whole content is
+    pinned, as that of the hub's is by a digest of its own, what pins it stands for the bytes.
     """
+
+    def __init__(self) -> None:
+        self._common: dict[int, bytes] = {}
+        self._locks: dict[int, threading.Lock] = {}
+
+    def of(self, item: Item, start: int, stop: int) -> bytes:
+        """16 bytes for rows ``start..stop``; reads what they are made from.
+
+        Raises
+        ------
+        Stopped : nobody waits for them any more
+        """
+        if not item.whole:
+            return _digest_of_spans(item.spans(start, stop))
+        with self._locks.setdefault(id(item), threading.Lock()):
+            if id(item) not in self._common:
+                self._common[id(item)] = _digest_of_spans(item.everything())
+            return self._common[id(item)]
+
+
+def _digest_of_spans(spans: Iterable[Span]) -> bytes:
     digest = xxhash.xxh3_128()
-    for file, offset, length in item.spans(start, stop):
+    for file, offset, length in spans:
         if file.pin:
             digest.update(file.pin)
-        else:
-            for at in range(offset, offset + length, _READ_BYTES):
-                digest.update(file.view(at, min(_READ_BYTES, offset + length - at)).data)
+            continue
+        for at in range(offset, offset + length, _READ_BYTES):
+            stop_if_unwanted()
+            digest.update(file.view(at, min(_READ_BYTES, offset + length - at)).data)
     return digest.digest()
 
 
 def changed_sources(
     chunks: Iterable[Chunk], recorded: Mapping[int, bytes], progress: Progress | None = None
 ) -> list[Chunk]:
-    """Those of ``chunks`` whose inputs are not what ``recorded``, by chunk number, says they were made from; reads them.
-
-    Rows that depend on a whole tensor count as changed where not every chunk of the tensor is recorded and unchanged.
-    """
-    listed = list(chunks)
-    changed: set[int] = set()
-    incomplete: set[int] = set()
-    known: tuple[object, int, bytes] = (None, -1, b"")
-    for chunk in listed:
-        item = chunk.item
-        if chunk.number in recorded:
-            if known[0] is not item or known[1] != chunk.start:
-                known = (item, chunk.start, source_digest(item, chunk.start, chunk.stop))
-                item.release(chunk.start, chunk.stop)
-            if progress:
-                progress(chunk.length)
-            if recorded[chunk.number] == known[2]:
-                continue
-            changed.add(chunk.number)
-        incomplete.add(id(item))
-    return [
-        c for c in listed
-        if c.number in changed or (c.number in recorded and c.item.whole and id(c.item) in incomplete)
-    ]  # fmt: skip
+    """Those of ``chunks`` whose inputs are not what ``recorded``, by chunk number, says they were made from; reads them."""
+    digests, changed = SourceDigests(), []
+    for bundle in bundles(c for c in chunks if c.number in recorded):
+        first = bundle[0]
+        found = digests.of(first.item, first.start, first.stop)
+        first.item.release(first.start, first.stop)
+        changed += [c for c in bundle if recorded[c.number] != found]
+        if progress:
+            progress(sum(c.length for c in bundle))
+    return changed
 
 
 def has_header(path: Path, record: FileRecord) -> bool:

@@ -174,12 +174,16 @@ def test_an_update_keeps_what_was_made_of_bytes_that_did_not_change(tmp_path: Pa
     assert (tmp_path / "out.bin").read_bytes() == expected
 
 
-def test_rows_that_depend_on_the_whole_tensor_are_kept_only_where_all_of_it_is_the_same(tmp_path: Path) -> None:
-    interrupted(_made_of(tmp_path, 1, _BEFORE, whole=True), 60)  # tensor c is not finished
-    plan = _made_of(tmp_path, 2, whole=True)
+@pytest.mark.parametrize("changed", [False, True])
+def test_rows_that_depend_on_a_whole_tensor_are_kept_only_where_all_of_it_is_the_same(
+    tmp_path: Path, changed: bool
+) -> None:
+    interrupted(_made_of(tmp_path, 1, _BEFORE, whole=True), 60)
+    after = _BEFORE[:39] + b"x" if changed else _BEFORE  # row 39 of tensor a, which decides all of it
+    plan = _made_of(tmp_path, 2, after, whole=True)
     go(plan, update=True)
     made = {p.item.name: len(p.item.made) for p in plan.placements}  # type: ignore[attr-defined]
-    assert made == {"a": 0, "b": 0, "c": 33}
+    assert made == {"a": 40 if changed else 0, "b": 0, "c": 21}, "c has not so many rows"
 
 
 def test_what_an_older_version_stamped_tells_nothing_of_its_source(tmp_path: Path) -> None:

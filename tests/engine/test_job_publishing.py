@@ -78,14 +78,17 @@ def test_what_appears_in_the_outputs_place_during_the_run_is_not_replaced(tmp_pa
     assert look(plan).complete
 
 
-def test_without_a_record_an_output_older_than_its_input_is_not_finished(tmp_path: Path) -> None:
+def test_without_a_record_an_output_older_than_its_input_is_made_again_only_when_asked(tmp_path: Path) -> None:
     plan = make_plan(tmp_path, toys())
     go(plan)
     record_path(plan.output).unlink()
     assert look(plan).complete
     newer = make_plan(tmp_path, toys(), mtime_ns=(tmp_path / "out.bin").stat().st_mtime_ns + 1)
     assert not look(newer).complete
-    assert go(newer).made_bytes > 0
+    with pytest.raises(CannotCreate, match="has no record of the contents it was made from"):
+        look(newer).refuse()
+    assert go(newer, update=True).made_bytes > 0
+    assert look(newer).complete
 
 
 def test_force_over_a_finished_output_makes_it_again(tmp_path: Path, expected: bytes) -> None:

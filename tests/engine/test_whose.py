@@ -13,14 +13,14 @@ from toy_jobs import folder_plan, go, interrupted, listing, make_plan, toys
 
 from streamconv.engine import files, job, publishing
 from streamconv.engine.existing import look
-from streamconv.engine.record import load, pending_path, record_path
+from streamconv.engine.record import load, pending_path, record_path, sealed
 from streamconv.errors import CannotCreate
 
 
 def _record(tmp_path: Path) -> tuple[Path, dict[str, Any]]:
     go(make_plan(tmp_path, toys()))
     path = record_path(tmp_path / "out.bin")
-    return path, json.loads(path.read_text())
+    return path, json.loads(path.read_text().splitlines()[0])
 
 
 @pytest.mark.parametrize(
@@ -29,7 +29,7 @@ def _record(tmp_path: Path) -> tuple[Path, dict[str, Any]]:
 def test_a_record_that_names_files_of_others_is_none(tmp_path: Path, name: str) -> None:
     path, facts = _record(tmp_path)
     facts["files"][0]["name"] = name
-    path.write_text(json.dumps(facts))
+    path.write_text(sealed(facts))
     assert load(path) is None
 
 
@@ -42,7 +42,7 @@ def test_a_record_whose_ranges_do_not_lie_in_the_file_is_none(tmp_path: Path, ke
     """Else whoever compares the file with it would read for years."""
     path, facts = _record(tmp_path)
     facts["files"][0][key] = value
-    path.write_text(json.dumps(facts))
+    path.write_text(sealed(facts))
     assert load(path) is None
     assert look(make_plan(tmp_path, toys())).complete
 

@@ -58,6 +58,9 @@ class Toy:
         if self.source is not None:
             yield self.source, start, stop - start
 
+    def everything(self) -> Iterator[tuple[Source, int, int]]:
+        return self.spans(0, self.n_rows)
+
     def prefetch(self, start: int, stop: int) -> None: ...
 
     def release(self, start: int, stop: int) -> None: ...
