@@ -39,6 +39,10 @@ class TypedModel:
     warnings: list[str] = field(default_factory=list)
 
 
+#: the number of files that keep the blocks of a checkpoint and have floats besides
+_MXFP4_MOE = 38
+
+
 def typed_models(checkpoint: Checkpoint, options: Options) -> list[TypedModel]:
     """The model behind ``checkpoint`` once for every type of ``options.types``; a GGUF file keeps names and metadata."""
     weights = None
@@ -92,7 +96,8 @@ def _converted(
         )
     metadata = Metadata(dict(model.metadata.values))
     if "general.file_type" in metadata and file_type.number is not None:
-        metadata.u32("general.file_type", file_type.number)
+        keeps = file_type.name in ("F32", "F16", "BF16") and any(c.type.name == "MXFP4" for c in choices)
+        metadata.u32("general.file_type", _MXFP4_MOE if keeps else file_type.number)
     return TypedModel(
         model.arch, file_type, metadata, choices, model.tensors, weights, model.left_out, list(model.warnings)
     )

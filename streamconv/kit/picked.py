@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from itertools import accumulate, pairwise
 from math import prod
 
@@ -50,12 +51,20 @@ class Selected(Rows):
 
     def stored(self, start: int, stop: int) -> Bytes | None:
         """The stored bytes of the rows in their order."""
+        return self._copied(self.inner.stored, start, stop)
+
+    def blocks(self, type_name: str, start: int, stop: int) -> Bytes | None:
+        """The blocks of the rows in their order."""
+        return self._copied(partial(self.inner.blocks, type_name), start, stop)
+
+    def _copied(self, read: Callable[[int, int], Bytes | None], start: int, stop: int) -> Bytes | None:
+        """The bytes of the rows in their order, as ``read`` has them of the inner."""
         runs = self.order.runs(start, stop)
         if not runs:
-            return self.inner.stored(0, 0)
+            return read(0, 0)
         out: Bytes | None = None
         for source, count, step, at, stride in runs:
-            found = self.inner.stored(source, source + (count - 1) * step + 1)
+            found = read(source, source + (count - 1) * step + 1)
             if found is None or (len(runs) == 1 and step == 1):
                 return found
             if out is None:

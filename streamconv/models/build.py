@@ -92,8 +92,8 @@ def build(
         key(metadata, family.arch, config)
     metadata.u32("general.quantization_version", 2)
     metadata.update(vocabulary)
-    forced = {name: found for name in tensors if (found := family.forced_type(name)) is not None}
-    return Model(family.arch, metadata, tensors, left_out, warnings, forced)
+    forced = {name: family.kept_type(rows) or family.forced_type(name) for name, rows in tensors.items()}
+    return Model(family.arch, metadata, tensors, left_out, warnings, {n: t for n, t in forced.items() if t})
 
 
 def _sizes(tensors: Mapping[str, Rows]) -> tuple[int, int, int, int]:
@@ -111,11 +111,12 @@ def _named(checkpoint: Checkpoint, family: Family, config: Config, left_out: dic
     spelled: dict[str, Rows] = {}
     source_names: dict[str, str] = {}
     for source_name, rows in checkpoint.tensors.items():
-        name = family.spelled(source_name)
+        name, kept = family.spelled(source_name), family.kept_type(rows)
         why = family.why_not(source_name) or family.why_dropped(name)
         if why is not None:
             left_out[source_name] = why
             continue
+        name = f"{name}:{kept}" if kept else name
         if name in spelled:
             raise BadInput(f"{checkpoint.path}: tensor {source_name!r} is there twice, as {source_names[name]!r} too")
         spelled[name], source_names[name] = rows, source_name

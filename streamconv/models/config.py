@@ -186,6 +186,8 @@ def _rope(values: Mapping[str, Any], defaults: Mapping[str, Any]) -> tuple[dict[
     else:
         scaling = values.get("rope_scaling")
         full = {**(dict(scaling) if isinstance(scaling, Mapping) else {}), **stated}
+        if not full and "rope_scaling" not in values and "full_attention" not in defaults:
+            full = {k: v for k, v in defaults.items() if k != "rope_theta"}
         local = {}
     two_kinds = "full_attention" in defaults
     full_default = defaults["full_attention"] if two_kinds else defaults

@@ -45,6 +45,7 @@ class Family:
     names : names that the ``gguf`` package does not know for ``arch`` or gives to others, without suffix -> GGUF name
     transforms : stem, or a pattern of stems such as ``*norm`` -> what to do with the rows
     types : pattern of GGUF names -> type that runtimes expect, whatever the file type is
+    kept : block types that are copied from where they lie; a source of such rows is spelled with the type, ``NAME:MXFP4``
     shapes : stem -> expected shape of the weight, whose first size is that of a bias; a size is a sum such as ``q + kv + kv``
         of hidden, head_dim, q, kv and ffn, or ``vocabulary``, which is not checked here
     needed : the weights without which no runtime can work, ``{bid}`` standing for every block; one of several: ``a | b``
@@ -66,6 +67,7 @@ class Family:
     names: Mapping[str, str] = field(default_factory=dict)
     transforms: Mapping[str, Transform] = field(default_factory=dict)
     types: Mapping[str, str] = field(default_factory=dict)
+    kept: tuple[str, ...] = ()
     shapes: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: SHAPES)
     needed: tuple[str, ...] = field(default_factory=lambda: NEEDED)
     cut_vocabulary: bool = False
@@ -86,6 +88,10 @@ class Family:
     def forced_type(self, name: str) -> str | None:
         """The type that runtimes expect of the tensor of GGUF name ``name``; None: that of the file."""
         return _first(self.types, name)
+
+    def kept_type(self, rows: Rows) -> str | None:
+        """The block type that the rows are copied in; None: they are encoded like others."""
+        return next((kind for kind in self.kept if rows.blocks(kind, 0, 0) is not None), None)
 
     def missing(self, found: Collection[str], n_layers: int) -> list[str]:
         """The GGUF names of ``needed`` that are not ``found`` in ``n_layers`` blocks, the first of those that would do."""

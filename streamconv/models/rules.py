@@ -148,7 +148,8 @@ def bind(
             if found is None:
                 raise unknown(name)
             jobs[name] = _Job(rename(name, found[0]), None, [{0: rows}])
-    for job in jobs.values():
+    # rows that are copied as blocks come first: the reference writes them before it looks at others
+    for job in sorted(jobs.values(), key=lambda job: ":" not in job.rule.sources[0]):
         yield from _finished(job, config)
 
 
