@@ -13,6 +13,7 @@ from typing import Any
 
 from ..errors import BadInput
 from ..sources.checkpoint import Checkpoint
+from ..sources.hostile_json import NotJson, parse_json
 from ..sources.naming import shown
 
 #: spellings of the numbers of attention heads, of layers and of experts, and of the width of the residual stream
@@ -81,6 +82,17 @@ class Config:
     def side(self, name: str) -> Any:
         """What is in another JSON file of the checkpoint, None where it has none of that name."""
         return self.checkpoint.json(name) if self.checkpoint is not None else None
+
+    def side_list(self, name: str) -> list[Any]:
+        """What is in another JSON file of the checkpoint that is a list; empty where it has none of that name."""
+        text = self.checkpoint.text(name) if self.checkpoint is not None else None
+        try:
+            found = [] if text is None else parse_json(text.encode())
+        except NotJson as e:
+            raise BadInput(f"{self.folder}/{name} {e}") from None
+        if not isinstance(found, list):
+            raise BadInput(f"{self.folder}/{name} is not a JSON list")
+        return found
 
     def get(self, *names: str) -> Any:
         """The first of ``names`` that is present and not null, else None."""

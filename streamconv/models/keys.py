@@ -6,9 +6,10 @@ exception. ``BASE`` is the reference converter's common set in its order.
 
 from __future__ import annotations
 
+import posixpath
 from collections.abc import Callable
 
-from ..errors import BadInput
+from ..errors import BadInput, InputMissing
 from ..metadata import Metadata
 from .config import EXPERTS, HEADS, Config
 
@@ -141,6 +142,28 @@ def expert_feed_forward_length(m: Metadata, a: str, c: Config) -> None:
     ):
         if c.get(name) is not None:
             m.u32(f"{a}.{key}", c.integer(name))
+
+
+_POOLING = {"mean": 1, "cls": 2, "lasttoken": 3}
+
+
+def pooling_type(m: Metadata, a: str, c: Config) -> None:
+    """How the tokens of a text become one vector, where the files of sentence-transformers say it."""
+    kinds = [module for module in c.side_list("modules.json") if isinstance(module, dict)]
+    path = next((str(k.get("path", "")) for k in kinds if str(k.get("type", "")).endswith("Pooling")), None)
+    if path is None:
+        return
+    name = posixpath.normpath(posixpath.join(path, "config.json"))
+    if name.startswith(("../", "/")):
+        raise BadInput(f"{c.folder}/modules.json: the path {path!r} leads out of the checkpoint")
+    stated = c.raw if name == "config.json" else c.side(name)
+    if stated is None:
+        raise InputMissing(f"{c.folder} has no {name}, which modules.json names", "Copy it from the model's page.")
+    modes = {"mean": "pooling_mode_mean_tokens", "cls": "pooling_mode_cls_token", "lasttoken": "pooling_mode_lasttoken"}
+    mode = next((mode for mode, key in modes.items() if stated.get(key)), stated.get("pooling_mode"))
+    if mode not in _POOLING:
+        raise BadInput(f"{c.folder}/{name}: runtimes pool by mean, first token or last token, not by {mode!r}")
+    m.u32(f"{a}.pooling_type", _POOLING[mode])
 
 
 def key_value_length(m: Metadata, a: str, c: Config) -> None:
