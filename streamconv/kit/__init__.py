@@ -6,6 +6,7 @@ Each keeps ``stored`` where bytes can be copied as they lie, and names exactly t
 from __future__ import annotations
 
 from .made import Constant, Function, Mapped
+from .numbers import NEGATIVE_EXP, squeezed
 from .order import Order, interleaved
 from .picked import Columns, Selected, cut, every, split, take
 from .reshaped import Reshaped
@@ -13,6 +14,7 @@ from .stacked import Stacked, join
 from .transposed import Transposed
 
 __all__ = [
+    "NEGATIVE_EXP",
     "Columns",
     "Constant",
     "Function",
@@ -27,5 +29,6 @@ __all__ = [
     "interleaved",
     "join",
     "split",
+    "squeezed",
     "take",
 ]

@@ -74,7 +74,8 @@ def build(
     warnings = list(checkpoint.warnings)
     vocabulary = Metadata()
     if family.tokenizer is not None:
-        tokenizer = tokenizer_metadata(checkpoint, config.values, family.tokenizer, pre=pre)
+        n_tokens = family.n_tokens(config)
+        tokenizer = tokenizer_metadata(checkpoint, config.values, family.tokenizer, vocab_size=n_tokens, pre=pre)
         warnings += tokenizer.warnings
         vocabulary = tokenizer.metadata
         if "token_embd.weight" in tensors:

@@ -19,7 +19,7 @@ from ..sources.naming import shown
 #: spellings of the numbers of attention heads, of layers and of experts, and of the width of the residual stream
 HEADS = "num_attention_heads", "n_head", "n_heads"
 LAYERS = "num_hidden_layers", "n_layers", "n_layer", "num_layers"
-HIDDEN = "hidden_size", "n_embd", "dim"
+HIDDEN = "hidden_size", "n_embd", "dim", "d_model"
 EXPERTS = "num_local_experts", "num_experts", "n_routed_experts"
 _TEXT_SECTIONS = ("text_config", "llm_config", "lm_config", "language_config")
 #: far more than any model has; what is planned grows with them

@@ -34,6 +34,7 @@ class Family:
     architectures : Hugging Face ``architectures[0]`` spellings
     tokenizer : which tokenizer readers to try, and the family's peculiarities; None for a projector
     defaults : class defaults of config keys, used where config.json lacks them
+    n_tokens : how many tokens there are to be, where that is not the configuration's ``vocab_size``
     kind : ``model`` or ``mmproj``
     section : config.json -> the keys that are meant
     derive_head_dim : the configuration class states head_dim as hidden_size / heads when it is absent
@@ -56,6 +57,7 @@ class Family:
     architectures: tuple[str, ...]
     tokenizer: TokenizerRule | None
     defaults: Mapping[str, Any] = field(default_factory=dict)
+    n_tokens: Callable[[Config], int | None] = lambda _config: None
     kind: str = "model"
     section: Callable[[Mapping[str, Any]], Mapping[str, Any]] = text_section
     derive_head_dim: bool = False
