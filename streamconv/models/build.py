@@ -69,6 +69,7 @@ def build(
     InputMissing : no tokenizer
     """
     config = normalise(family.section(checkpoint.config), family.defaults, family.derive_head_dim, checkpoint)
+    family = family.variant(family, config)
     left_out: dict[str, str] = {}
     tensors = {} if vocab_only else _named(checkpoint, family, config, left_out)
     warnings = list(checkpoint.warnings)
@@ -112,7 +113,7 @@ def _named(checkpoint: Checkpoint, family: Family, config: Config, left_out: dic
     spelled: dict[str, Rows] = {}
     source_names: dict[str, str] = {}
     for source_name, rows in checkpoint.tensors.items():
-        name, kept = family.spelled(source_name), family.kept_type(rows)
+        name, kept = family.spelled(source_name, config), family.kept_type(rows)
         why = family.why_not(source_name) or family.why_dropped(name)
         if why is not None:
             left_out[source_name] = why
@@ -168,7 +169,7 @@ def _size(term: str, config: Config) -> int:
 
 
 def _check_complete(checkpoint: Checkpoint, family: Family, found: Mapping[str, Rows], config: Config) -> None:
-    n_layers = config.n_layers if family.needed or any(map(_BLOCK.match, found)) else 0
+    n_layers = family.n_blocks(config) if family.needed or any(map(_BLOCK.match, found)) else 0
     missing = family.missing(found, n_layers)
     if missing:
         more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""

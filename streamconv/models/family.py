@@ -38,9 +38,11 @@ class Family:
     kind : ``model`` or ``mmproj``
     section : config.json -> the keys that are meant
     derive_head_dim : the configuration class states head_dim as hidden_size / heads when it is absent
+    variant : (itself, configuration) -> the family that is meant, where one name stands for several
     keys : hyper-parameter keys in file order
     why_not : why a tensor of the checkpoint is of another module, None where it is of this one
     spelled : name in the checkpoint -> name as rules and tables spell it
+    n_blocks : how many blocks there are, those included that predict further tokens
     drops : pattern of names, so spelled -> why they are left out
     rules : tensors that are not just renamed
     names : names that the ``gguf`` package does not know for ``arch`` or gives to others, without suffix -> GGUF name
@@ -61,9 +63,11 @@ class Family:
     kind: str = "model"
     section: Callable[[Mapping[str, Any]], Mapping[str, Any]] = text_section
     derive_head_dim: bool = False
+    variant: Callable[[Family, Config], Family] = lambda family, _config: family
     keys: tuple[Key, ...] = BASE
     why_not: Callable[[str], str | None] = why_not_of_text
-    spelled: Callable[[str], str] = plain_name
+    spelled: Callable[[str, Config], str] = lambda name, _config: plain_name(name)
+    n_blocks: Callable[[Config], int] = lambda config: config.n_layers
     drops: Mapping[str, str] = field(default_factory=dict)
     rules: tuple[Rule, ...] = ()
     names: Mapping[str, str] = field(default_factory=dict)

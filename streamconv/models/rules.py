@@ -26,6 +26,12 @@ def as_they_are(rows: Sequence[Rows], _config: Config) -> Sequence[Rows]:
     return rows
 
 
+def halves(rows: Sequence[Rows], _config: Config) -> Sequence[Rows]:
+    """Two matrices, or stacks of them, out of one whose rows are theirs one behind the other."""
+    axis = len(rows[0].shape) - 2
+    return split(rows[0], [rows[0].shape[axis] // 2] * 2, axis)
+
+
 def always(_config: Config, _block: int) -> bool:
     """In every block, whatever the configuration."""
     return True
@@ -70,9 +76,6 @@ def experts(source: str, **names: str) -> Rule:
 
 def packed_experts(source: str) -> tuple[Rule, ...]:
     """Experts that are stacked already: ``source.down_proj``, and ``source.gate_up_proj`` with rows of gate before those of up."""
-
-    def halves(rows: Sequence[Rows], _config: Config) -> Sequence[Rows]:
-        return split(rows[0], [rows[0].shape[1] // 2] * 2, axis=1)
 
     gate_up = tuple(f"blk.{{bid}}.ffn_{target}_exps.weight" for target in ("gate", "up"))
     down = rename(f"{source}.down_proj", "blk.{bid}.ffn_down_exps.weight")

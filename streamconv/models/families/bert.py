@@ -38,7 +38,7 @@ def output_labels(m: Metadata, a: str, c: Config) -> None:
     m.array(f"{a}.classifier.output_labels", "STRING", labels(c))
 
 
-def spelled(name: str) -> str:
+def spelled(name: str, _config: Config) -> str:
     """``name`` as the bare model spells it; old checkpoints call the parts of norms gamma and beta."""
     name = name.removeprefix("bert.")
     for old, new in ((".gamma", ".weight"), (".beta", ".bias")):

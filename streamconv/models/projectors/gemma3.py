@@ -17,7 +17,7 @@ from ..keys import file_type
 from ._vision import image_statistics, sizes, vision_section
 
 
-def spelled(name: str) -> str:
+def spelled(name: str, _config: Config) -> str:
     """``name`` as the table has it; newer checkpoints nest it in ``model.`` and leave ``vision_model.`` out."""
     name = re.sub(r"^vision_tower\.(?!vision_model\.)", "vision_tower.vision_model.", name.removeprefix("model."))
     return name.replace("_projection_weight", "_projection.weight")
