@@ -23,6 +23,7 @@ from .pretokenizer import check_name
 from .rules import BERT, BPE, GEMMA, GEMMA1, GEMMA3, LLAMA, QWEN, SPM, TokenizerRule
 from .special import SpecialTokens, lowercases
 from .spm import read_spm
+from .vocab_txt import with_tokenizer_json, without_what_loaders_assume
 from .vocabulary import Vocabulary
 
 __all__ = [
@@ -87,7 +88,11 @@ def tokenizer_metadata(
     if pre is not None:
         check_name(pre)
     try:
-        return _tokenizer(TokenizerFiles(checkpoint), config, rule, vocab_size, pre)
+        whole = with_tokenizer_json(checkpoint) if "wordpiece" in rule.kinds else checkpoint
+        tokenizer = _tokenizer(TokenizerFiles(whole), config, rule, vocab_size, pre)
+        if whole is not checkpoint:
+            tokenizer.warnings.extend(without_what_loaders_assume(tokenizer.metadata))
+        return tokenizer
     except OSError as e:
         raise unreadable(e.filename, e) from None
 
