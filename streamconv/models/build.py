@@ -70,9 +70,10 @@ def build(
     """
     config = normalise(family.section(checkpoint.config), family.defaults, family.derive_head_dim, checkpoint)
     family = family.variant(family, config)
+    told = _judged(checkpoint, family, config)
     left_out: dict[str, str] = {}
     tensors = {} if vocab_only else _named(checkpoint, family, config, left_out)
-    warnings = list(checkpoint.warnings)
+    warnings = [*checkpoint.warnings, *told]
     vocabulary = Metadata()
     if family.tokenizer is not None:
         n_tokens = family.n_tokens(config)
@@ -96,6 +97,23 @@ def build(
     metadata.update(vocabulary)
     forced = {name: family.kept_type(rows) or family.forced_type(name) for name, rows in tensors.items()}
     return Model(family.arch, metadata, tensors, left_out, warnings, {n: t for n, t in forced.items() if t})
+
+
+def _judged(checkpoint: Checkpoint, family: Family, config: Config) -> list[str]:
+    """What config.json says otherwise than runtimes compute, where that may be told; BadInput where it may not."""
+    told = []
+    for key, assumed in family.assumes.items():
+        stated = config.rope.get(key) if config.get(key) is None else config.get(key)
+        if stated is None or stated in assumed.values:
+            continue
+        if not assumed.otherwise:
+            known = " or ".join(map(repr, assumed.values))
+            raise BadInput(
+                f"{checkpoint.folder / 'config.json'}: {key!r} is {stated!r}, runtimes compute {family.arch!r} with {known}",
+                "No key of a GGUF file says so, so the output would be another model.",
+            )
+        told.append(f"config.json: {key!r} is {stated!r}, but {assumed.otherwise}")
+    return told
 
 
 def _sizes(tensors: Mapping[str, Rows]) -> tuple[int, int, int, int]:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from functools import cached_property
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from ..rows import Rows
 from .config import Config, text_section
@@ -22,6 +22,26 @@ from .tokenizers import TokenizerRule
 T = TypeVar("T")
 #: (stored rows, configuration) -> rows of the output
 Transform = Callable[[Rows, Config], Rows]
+
+
+class Assumed(NamedTuple):
+    """What runtimes take a key of the configuration to be; one that is absent or null is that.
+
+    Attributes
+    ----------
+    values : with which they compute as the configuration says
+    otherwise : what they do where it says another; empty: such a model is refused, as all it says would be wrong
+    """
+
+    values: tuple[Any, ...]
+    otherwise: str = ""
+
+
+#: What runtimes compute in decoders of the Llama layout.
+GATED_SILU: Mapping[str, Assumed] = {
+    "hidden_act": Assumed(("silu", "swish")),
+    "partial_rotary_factor": Assumed((1,)),
+}
 
 
 @dataclass(frozen=True)
@@ -39,6 +59,7 @@ class Family:
     section : config.json -> the keys that are meant
     derive_head_dim : the configuration class states head_dim as hidden_size / heads when it is absent
     variant : (itself, configuration) -> the family that is meant, where one name stands for several
+    assumes : key of the configuration -> the values that runtimes compute with, as no key of the output can say another
     keys : hyper-parameter keys in file order
     why_not : why a tensor of the checkpoint is of another module, None where it is of this one
     spelled : name in the checkpoint -> name as rules and tables spell it
@@ -64,6 +85,7 @@ class Family:
     section: Callable[[Mapping[str, Any]], Mapping[str, Any]] = text_section
     derive_head_dim: bool = False
     variant: Callable[[Family, Config], Family] = lambda family, _config: family
+    assumes: Mapping[str, Assumed] = field(default_factory=lambda: GATED_SILU)
     keys: tuple[Key, ...] = BASE
     why_not: Callable[[str], str | None] = why_not_of_text
     spelled: Callable[[str, Config], str] = lambda name, _config: plain_name(name)

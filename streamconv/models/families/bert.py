@@ -6,7 +6,7 @@ from typing import Any
 
 from ...metadata import Metadata
 from ..config import Config
-from ..family import Family
+from ..family import Assumed, Family
 from ..keys import BASE, causal, head_count_kv, pooling_type
 from ..rules import Rule
 from ..tokenizers import BERT
@@ -61,6 +61,7 @@ FAMILY = Family(
         "pad_token_id": 0,
         "type_vocab_size": 2,
     },
+    assumes={"hidden_act": Assumed(("gelu",)), "position_embedding_type": Assumed(("absolute",))},
     keys=(
         *(key for key in BASE if key not in (causal, head_count_kv)), looks_both_ways, pooling_type, output_labels,
     ),

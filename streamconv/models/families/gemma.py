@@ -7,7 +7,7 @@ import numpy as np
 from ...kit import Function, Mapped
 from ...rows import Floats, Rows
 from ..config import Config
-from ..family import Family
+from ..family import Assumed, Family
 from ..keys import (
     Key,
     block_count,
@@ -29,6 +29,8 @@ def _add_one(rows: Floats) -> Floats:
 
 
 PLUS_ONE = Function("plus one", 1, _add_one)
+#: the activation, whatever an old "hidden_act" says
+GELU_TANH = {"hidden_activation": Assumed(("gelu_pytorch_tanh",)), "attention_bias": Assumed((False,))}
 #: no runtime reads an output head
 UNTIED = {"lm_head.weight": "the runtime uses the embedding as output"}
 
@@ -61,6 +63,7 @@ FAMILY = Family(
         "eos_token_id": 1,
         "pad_token_id": 0,
     },
+    assumes=GELU_TANH,
     keys=GEMMA_KEYS,
     transforms={"*norm": plus_one},
     drops=UNTIED,

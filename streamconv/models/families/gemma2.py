@@ -5,7 +5,7 @@ from __future__ import annotations
 from ..family import Family
 from ..keys import sliding_window, soft_caps
 from ..tokenizers import GEMMA
-from .gemma import GEMMA_KEYS, UNTIED, plus_one
+from .gemma import GELU_TANH, GEMMA_KEYS, UNTIED, plus_one
 
 FAMILY = Family(
     arch="gemma2",
@@ -28,6 +28,7 @@ FAMILY = Family(
         "eos_token_id": 1,
         "pad_token_id": 0,
     },
+    assumes=GELU_TANH,
     keys=(*GEMMA_KEYS, soft_caps, sliding_window),
     transforms={"*norm": plus_one},
     drops=UNTIED,

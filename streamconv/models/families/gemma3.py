@@ -8,7 +8,7 @@ from ..config import Config
 from ..family import Family
 from ..keys import BASE, final_soft_cap, sliding_window
 from ..tokenizers import GEMMA3
-from .gemma import plus_one
+from .gemma import GELU_TANH, plus_one
 
 
 def window(m: Metadata, a: str, c: Config) -> None:
@@ -51,6 +51,7 @@ FAMILY = Family(
         "eos_token_id": 1,
         "pad_token_id": 0,
     },
+    assumes=GELU_TANH,
     keys=(*BASE, caps, window, local_freq_base),
     transforms={"*norm": plus_one},
     cut_vocabulary=True,

@@ -9,6 +9,7 @@ from ...kit import NEGATIVE_EXP, Mapped, Order, join, squeezed, take
 from ...metadata import Metadata
 from ...rows import Rows
 from ..config import Config
+from ..family import GATED_SILU
 from ..names import plain_name
 from ..rules import Rule
 from . import qwen2moe
@@ -81,14 +82,12 @@ FAMILY = replace(
         "linear_num_value_heads": 32, "full_attention_interval": 4, "partial_rotary_factor": 0.25,
         "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0},
     },
+    assumes={"hidden_act": GATED_SILU["hidden_act"]},
     keys=(*qwen2moe.FAMILY.keys, keys),
     spelled=spelled,
     n_blocks=lambda c: c.n_layers + n_further(c),
     names={f"model.layers.{{bid}}.{name}": f"blk.{{bid}}.nextn.{target}" for name, target in _PREDICTS.items()},
-    rules=(
-        *qwen2moe.FAMILY.rules,
-        Rule(("blk.{bid}.attn_qkv.weight", "blk.{bid}.attn_gate.weight"), (_QKVZ,), separate),
-    ),
+    rules=(*qwen2moe.FAMILY.rules, Rule(("blk.{bid}.attn_qkv.weight", "blk.{bid}.attn_gate.weight"), (_QKVZ,), separate)),
     transforms={
         "ssm_norm": lambda rows, _: rows, "*norm": plus_one, "ssm_a": lambda rows, _: Mapped(rows, NEGATIVE_EXP),
         "ssm_conv1d": lambda rows, _: squeezed(rows),

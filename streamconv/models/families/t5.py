@@ -60,6 +60,7 @@ FAMILY = Family(
         "pad_token_id": 0,
         "eos_token_id": 1,
     },
+    assumes={},
     keys=(sizes, attention, file_type),
     spelled=spelled,
     drops={"copy.*": "the same table of tokens again"},

@@ -12,7 +12,7 @@ from ...errors import BadInput
 from ...metadata import Metadata
 from ..config import Config, text_section
 from ..families.gemma import plus_one
-from ..family import Family
+from ..family import Assumed, Family
 from ..keys import file_type
 from ._vision import image_statistics, sizes, vision_section
 
@@ -59,6 +59,7 @@ FAMILY = Family(
         "hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12, "num_attention_heads": 12, "image_size": 224,
         "patch_size": 16, "layer_norm_eps": 1e-6,
     },
+    assumes={"hidden_act": Assumed(("gelu_pytorch_tanh",))},
     keys=(file_type, keys),
     why_not=why_not,
     spelled=spelled,
