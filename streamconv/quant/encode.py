@@ -309,16 +309,10 @@ class EncodedRows:
 
 
 def _stored(rows: Rows, tensor_type: TensorType) -> Callable[[int, int], Bytes | None] | None:
-    """How rows are had in the wanted encoding without decoding them, None when they are not stored so.
-
-    A source may offer ``blocks(type_name, start, stop)`` beside ``stored``: the same values and scales in ggml's order.
-    """
-    if rows.dtype == tensor_type.name and rows.stored(0, 0) is not None:
-        return rows.stored
-    blocks = getattr(rows, "blocks", None)
-    if blocks is None or blocks(tensor_type.name, 0, 0) is None:
+    """How rows are had in the wanted encoding without decoding them, None when they are not stored so."""
+    if rows.blocks(tensor_type.name, 0, 0) is None:
         return None
-    return partial(blocks, tensor_type.name)
+    return partial(rows.blocks, tensor_type.name)
 
 
 @lru_cache(maxsize=1)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from ...rows import Rows
+import numpy as np
+
+from ...kit import Function, Mapped
+from ...rows import Floats, Rows
 from ..config import Config
-from ..family import Family
+from ..family import Assumed, Family
 from ..keys import (
     Key,
     block_count,
@@ -18,12 +21,23 @@ from ..keys import (
     rms_epsilon,
 )
 from ..tokenizers import GEMMA1
-from ..transforms import PlusOne
+
+
+def _add_one(rows: Floats) -> Floats:
+    rows += np.float32(1)
+    return rows
+
+
+PLUS_ONE = Function("plus one", 1, _add_one)
+#: the activation, whatever an old "hidden_act" says
+GELU_TANH = {"hidden_activation": Assumed(("gelu_pytorch_tanh",)), "attention_bias": Assumed((False,))}
+#: no runtime reads an output head
+UNTIED = {"lm_head.weight": "the runtime uses the embedding as output"}
 
 
 def plus_one(rows: Rows, _config: Config) -> Rows:
     """Norm weights as the runtime multiplies by them."""
-    return PlusOne(rows)
+    return Mapped(rows, PLUS_ONE)
 
 
 GEMMA_KEYS: tuple[Key, ...] = (
@@ -49,8 +63,9 @@ FAMILY = Family(
         "eos_token_id": 1,
         "pad_token_id": 0,
     },
+    assumes=GELU_TANH,
     keys=GEMMA_KEYS,
     transforms={"*norm": plus_one},
-    drops_output=True,
+    drops=UNTIED,
     tokenizer=GEMMA1,
 )

@@ -3,30 +3,42 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 
 from ...errors import BadInput
+from ...kit import Constant, interleaved, take
 from ...rows import Floats, Rows
 from ..config import Config
 from ..family import Family
 from ..keys import BASE, rope_dimension_count, vocab_size
+from ..rules import Rule
 from ..tokenizers import LLAMA
-from ..transforms import Interleaved
 
 
 def interleave_q(rows: Rows, config: Config) -> Rows:
     """Query rows with adjacent rotary pairs."""
-    return Interleaved(rows, config.n_heads)
+    return take(rows, interleaved(rows.shape[0], config.n_heads))
 
 
 def interleave_k(rows: Rows, config: Config) -> Rows:
     """Key rows with adjacent rotary pairs."""
-    return Interleaved(rows, config.n_kv_heads)
+    return take(rows, interleaved(rows.shape[0], config.n_kv_heads))
 
 
-def rope_factors(config: Config) -> dict[str, Floats]:
-    """``rope_freqs`` of llama3 scaling: float32[head_dim / 2] divisors of the rotary frequencies, {} without it.
+def is_llama3(config: Config, _block: int) -> bool:
+    """Whether rotary frequencies are scaled as those of Llama 3.1."""
+    return str(config.rope.get("rope_type", "")).lower() == "llama3"
+
+
+def rope_freqs(_sources: Sequence[Rows], config: Config) -> list[Rows]:
+    """The tensor ``rope_freqs`` of llama3 scaling."""
+    return [Constant(rope_factors(config))]
+
+
+def rope_factors(config: Config) -> Floats:
+    """Divisors of the rotary frequencies in llama3 scaling, float32[head_dim / 2].
 
     Long wavelengths are stretched by ``factor``, short ones left alone, those between interpolated.
     Source: ``_compute_llama3_parameters`` of transformers' modeling_rope_utils; all in float32, quotients of a number and an
@@ -34,8 +46,6 @@ def rope_factors(config: Config) -> dict[str, Floats]:
     arithmetic shows: the power, for which numpy's float32 depends on the instruction set, comes from float64.
     """
     rope = config.rope
-    if str(rope.get("rope_type", "")).lower() != "llama3":
-        return {}
     defaults = {
         "factor": 8.0,
         "low_freq_factor": 1.0,
@@ -58,7 +68,7 @@ def rope_factors(config: Config) -> dict[str, Floats]:
     between = f32(1) / ((f32(1) - share) / f32(factor) + share)
     stretched = np.where(wavelengths > f32(original / low), f32(factor), between)
     factors: Floats = np.where(wavelengths < f32(original / high), f32(1), stretched)
-    return {"rope_freqs.weight": factors.astype(np.float32)}
+    return factors.astype(np.float32)
 
 
 FAMILY = Family(
@@ -79,6 +89,6 @@ FAMILY = Family(
     derive_head_dim=True,
     keys=(*BASE, vocab_size, rope_dimension_count),
     transforms={"attn_q": interleave_q, "attn_k": interleave_k},
-    extra_tensors=rope_factors,
+    rules=(Rule(("rope_freqs.weight",), make=rope_freqs, when=is_llama3),),
     tokenizer=LLAMA,
 )

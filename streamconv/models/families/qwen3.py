@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from ..family import Family
-from ..names import LLAMA_NAMES, QK_NORM_NAMES
 from ..tokenizers import QWEN
-from .qwen2 import QWEN_DEFAULTS
+from .qwen2 import QWEN_ASSUMED, QWEN_DEFAULTS
 
 FAMILY = Family(
     arch="qwen3",
     architectures=("Qwen3ForCausalLM", "Qwen3Model"),
     defaults={**QWEN_DEFAULTS, "head_dim": 128},
-    names={**LLAMA_NAMES, **QK_NORM_NAMES},
+    assumes=QWEN_ASSUMED,
     tokenizer=QWEN,
 )
