@@ -18,8 +18,8 @@ from typing import NamedTuple
 from ..errors import CannotCreate
 from . import files
 from .plan import Plan
-from .record import FileRecord, Record, current_record, record_path, status
-from .verify import changed_sources, first_damage
+from .record import FileRecord, Record, current_record, load, pending_path, record_path, status
+from .verify import Made, changed_sources, first_damage
 
 #: Without a record: what such a plan wrote got its time when the header of the shards was written, all within this many seconds.
 _TOGETHER_NS = 120 * 10**9
@@ -51,6 +51,7 @@ class Existing:
     obstacles : what is in the way if it is to be made (again)
     there : files, or the folder, that have a planned name now
     ours : files made by plans of ours, that lose their names to the output or are left over from an earlier one
+    doubts : what only contents can tell, where they were not to be read; it does not count as ``complete`` then
     renewed : records of which inputs or files have the same contents under new times; to be written by whoever may
     """
 
@@ -58,6 +59,7 @@ class Existing:
     obstacles: list[Obstacle] = field(default_factory=list)
     there: dict[Path, os.stat_result] = field(default_factory=dict)
     ours: dict[Path, os.stat_result] = field(default_factory=dict)
+    doubts: list[str] = field(default_factory=list)
     renewed: list[tuple[Path, Record]] = field(default_factory=list)
 
     def refuse(self, *, force: bool = False, update: bool = False) -> None:
@@ -92,15 +94,21 @@ def look(plan: Plan, *, thorough: bool = True, progress: Callable[[int], None] |
 
     Parameters
     ----------
-    thorough : where times differ from those on record, let contents decide, which reads outputs or inputs; else they count as
-        changed
+    thorough : where times differ from those on record, let contents decide, which reads outputs or inputs; else it stays in
+        doubt
     progress : told of the bytes read so
     """
     found = Existing()
+
+    def has(file: FileRecord, path: Path) -> bool:
+        return file.is_at(path) or (thorough and first_damage(path, file) is None)  # or a copy of it
+
     for output, numbers in plan.outputs.items():
-        record = current_record(plan.job_dir, output)
-        one = _Look(plan, output, numbers, record, thorough, progress, found)
+        record, pending = current_record(plan.job_dir, output, has), load(pending_path(plan.job_dir, output))
+        given = {} if pending is None else {p: f for p, f in pending.paths(output.parent) if has(f, p)}
+        one = _Look(plan, output, numbers, record, given, thorough, progress, found)
         one.folder() if plan.folder is not None else one.files()
+    found.complete &= not found.doubts
     return found
 
 
@@ -112,6 +120,7 @@ class _Look:
     output: Path
     numbers: Sequence[int]
     record: Record | None
+    given: Mapping[Path, FileRecord]  # what a run gave its name before it was killed
     thorough: bool
     progress: Callable[[int], None] | None
     found: Existing
@@ -206,7 +215,10 @@ class _Look:
             return
         name = ""
         if list(record.inputs) != list(plan.inputs):
-            name = self._changed_input(record) if self.thorough else "the inputs"
+            if not self.thorough:
+                self.found.doubts.append(f"inputs of {self.output} have other times or places than on record")
+                return
+            name = self._changed_input(record)
         if name:
             self._doubt(f"was made from other contents of {name}")
             return
@@ -222,21 +234,26 @@ class _Look:
     def _changed_input(self, record: Record) -> str:
         """The tensor, and the input, that are not what the output was made from; "" where all are."""
         paths = {str(self.output.parent / f.name): f for f in record.files}
-        sources = {
-            (i, r.offset): bytes.fromhex(r.source)
+        on_record = {
+            (i, r.offset): Made(bytes.fromhex(r.digest), bytes.fromhex(r.source) or bytes(16))
             for i in self.numbers
             if (f := paths.get(str(self.plan.files[i].path))) is not None
             for r in f.ranges
         }
         chunks = [c for c in self.plan.chunks() if c.file in self.numbers]
-        known = {c.number: found for c in chunks if (found := sources.get((c.file, c.offset)))}
-        if len(known) < len(chunks):
+        made = {c.number: found for c in chunks if (found := on_record.get((c.file, c.offset)))}
+        if len(made) < len(chunks):
             return "its inputs, as far as its record tells"
-        changed = changed_sources(chunks, known, self.progress)
+        changed = changed_sources(chunks, made, self.progress)
         return f"tensor {changed[0].item.name}" if changed else ""
 
     def _as_recorded(self, path: Path, record: FileRecord) -> bool:
-        return record.looks_like(path) or (self.thorough and first_damage(path, record) is None)
+        if path in self.given or record.looks_like(path):
+            return True
+        if self.thorough:
+            return first_damage(path, record) is None
+        self.found.doubts.append(f"{path} has another time or size than on record")
+        return True
 
     def _is_newer(self, path: Path, published: bool) -> bool:
         """Whether the file was made after the record, by a run that was killed before it could replace that."""

@@ -22,11 +22,12 @@ from pathlib import Path
 
 from ..errors import CannotCreate, InputChanged, Locked, PlanDiffers, WriteFailed
 from . import files, publishing
+from .another import refuse, refuse_another
 from .existing import Existing, look
 from .journal import CLEAN, PUBLISHING, Journal, Stamp, read_progress
 from .lock import JobLock
 from .plan import Chunk, Plan
-from .verify import changed_sources, digest_of
+from .verify import Made, changed_sources, digest_of
 
 #: room that must stay on the disk beyond the output: for the index, logs and whatever else writes there meanwhile
 _RESERVE_BYTES = 64 << 20
@@ -110,7 +111,7 @@ class Job:
         NoPermission : the folder, or a file in it, is not ours alone
         """
         if not (force or update or anew):
-            read_progress(plan.job_dir / "index.wal")  # raises what would be raised below, before the lock is written
+            refuse_another(plan)  # as below, but before the lock is written
         with ExitStack() as stack:
             files.own_dir(plan.job_dir)
             lock = JobLock(plan.job_dir / "lock")
@@ -147,8 +148,11 @@ class Job:
             else:
                 stack.callback(journal.close)
             # Only a job that had begun to publish may find its own files under their final names.
-            placed = journal is not None and journal.header.state == PUBLISHING
-            parts = [_open_part(plan, i, placed, stack, notes) for i in range(len(plan.files))]
+            placed = set[int]()
+            if journal is not None and journal.header.state == PUBLISHING:
+                stamps = list(journal.stamps())
+                placed = {i for i in range(len(plan.files)) if publishing.is_placed(plan, i, stamps)}
+            parts = [-1 if i in placed else _open_part(plan, i, stack, notes) for i in range(len(plan.files))]
             chunks = plan.chunks()
             if journal is None:
                 journal = Journal.create(plan.job_dir / "index.wal", len(chunks), plan.fingerprint, plan.inputs_digest)
@@ -243,8 +247,8 @@ class Job:
         ------
         InputChanged : some are others, and the run is not to begin anew with them
         """
-        known = {n: s.source for n, s in self.done.items() if any(s.source)}
-        changed = [c.number for c in changed_sources(chunks, known)] + [n for n in self.done if n not in known]
+        made = {n: Made(s.digest, s.source) for n, s in self.done.items()}
+        changed = [c.number for c in changed_sources(chunks, made)]
         if not changed:
             self.notes.append("inputs have other times or places than before, and the same contents")
             return True
@@ -299,8 +303,8 @@ class Job:
         ------
         InputChanged : they have not
         """
-        known = {s.chunk: s.source for s in self.journal.stamps() if any(s.source)}
-        changed = changed_sources(self.plan.chunks(), known)
+        made = {s.chunk: Made(s.digest, s.source) for s in self.journal.stamps()}
+        changed = changed_sources(self.plan.chunks(), made)
         if changed:
             raise InputChanged(f"the input of tensor {changed[0].item.name} changed while it was being read")
 
@@ -378,12 +382,7 @@ def _unfinished(plan: Plan, discard: bool, notes: list[str]) -> Journal | None:
             return None
         if journal.header.fingerprint == plan.fingerprint:
             return journal
-        if journal.header.inputs != plan.inputs_digest:
-            _refuse_changed_inputs(plan)
-        raise PlanDiffers(
-            f"{plan.job_dir} holds an unfinished job that was planned differently{_difference(plan)}",
-            "Repeat that command to finish it, or start over with --force.",
-        )
+        refuse(plan, journal.header)
     except (PlanDiffers, InputChanged) as e:
         if journal is not None:
             kept = sum(s.length for s in journal.stamps())
@@ -395,11 +394,9 @@ def _unfinished(plan: Plan, discard: bool, notes: list[str]) -> Journal | None:
     return None
 
 
-def _open_part(plan: Plan, index: int, placed: bool, stack: ExitStack, notes: list[str]) -> int:
-    """The part file ``index``, of full length; -1 when its file has its name already, as it may where names were being given."""
+def _open_part(plan: Plan, index: int, stack: ExitStack, notes: list[str]) -> int:
+    """The part file ``index``, of full length."""
     path, size = plan.part_path(index), plan.files[index].size
-    if placed and publishing.is_placed(plan, index):
-        return -1
     fresh = not path.exists()
     if fresh and plan.folder is not None:
         for folder in reversed([p for p in path.parents if p.is_relative_to(plan.staging)]):
@@ -421,37 +418,3 @@ def _open_part(plan: Plan, index: int, placed: bool, stack: ExitStack, notes: li
 def _write_plan(plan: Plan) -> None:
     record = {**plan.description, "fingerprint": plan.fingerprint.hex(), "inputs": list(plan.inputs)}
     files.write_atomically(plan.job_dir / "plan.json", json.dumps(record, indent=1, sort_keys=True) + "\n")
-
-
-def _recorded(plan: Plan) -> dict[str, object]:
-    try:
-        record = json.loads(files.read_own(plan.job_dir / "plan.json") or b"{}")
-        return record if isinstance(record, dict) else {}
-    except ValueError:
-        return {}  # derived data: a damaged plan.json costs only the comparison
-
-
-def _difference(plan: Plan) -> str:
-    """In words, what an unfinished job has that ``plan`` has not."""
-    old = _recorded(plan)
-    differing = [k for k in sorted(plan.description) if k in old and old[k] != plan.description[k]]
-    return "".join(f"; {k}: {old[k]} there, {plan.description[k]} now" for k in differing[:3])
-
-
-def _refuse_changed_inputs(plan: Plan) -> None:
-    """Raise InputChanged, and name the file, when an input has other contents than when the job was planned.
-
-    As far as plan.json tells: of the same model, by the size and the digest of what is sampled.
-    """
-    record = _recorded(plan)
-    inputs = record.get("inputs")
-    old = {e.get("name"): e for e in inputs if isinstance(e, dict)} if isinstance(inputs, list) else {}
-    if record.get("source") != plan.description.get("source"):
-        return
-    for now in plan.inputs:
-        before = old.get(now["name"], now)
-        if any(key in before and before[key] != now.get(key) for key in ("size", "digest")):
-            raise InputChanged(
-                f"{now['name']} was changed after the unfinished job {plan.job_dir} was planned",
-                "Put the old file back to go on, or start over with --update.",
-            )

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
@@ -158,16 +158,21 @@ def pending_path(job_dir: Path, output: Path) -> Path:
     return job_dir / "records" / record_path(output).name
 
 
-def current_record(job_dir: Path, output: Path) -> Record | None:
-    """The record of what has the names of ``output`` now: of a run that was killed when all files had theirs, or the last one."""
-    for path in (pending_path(job_dir, output), record_path(output)):
-        found = load(path)
-        is_final = path.parent == output.parent
-        if found is None or found.output != output.name:
-            continue
-        if is_final or all(file.is_at(place) for place, file in found.paths(output.parent)):
-            return found
-    return None
+def current_record(
+    job_dir: Path, output: Path, has: Callable[[FileRecord, Path], bool] = FileRecord.is_at
+) -> Record | None:
+    """The record of what has the names of ``output`` now: of a run that was killed when all files had theirs, or the last one.
+
+    ``has`` tells whether a file that was about to get a name has it now.
+    """
+    pending, final = load(pending_path(job_dir, output)), load(record_path(output))
+    if (
+        pending is not None
+        and pending.output == output.name
+        and all(has(f, p) for p, f in pending.paths(output.parent))
+    ):
+        return pending
+    return final if final is not None and final.output == output.name else None
 
 
 def _inside(name: str, output: str) -> str:
