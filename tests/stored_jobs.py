@@ -103,6 +103,13 @@ def unpack(version: str, folder: Path) -> None:
     for job in folder.glob("*.streamconv"):
         if job.is_dir():
             job.chmod(0o700)
+    # As it was left: what lies beside the weights was written after them, and then the folder got its name.
+    made = folder / "finished-folder"
+    latest = max(p.stat().st_mtime_ns for p in made.iterdir())
+    for path in made.iterdir():
+        os.utime(path, ns=(latest, latest))
+    made.rename(folder / "renamed")
+    (folder / "renamed").rename(made)
 
 
 if __name__ == "__main__":
