@@ -5,6 +5,8 @@ share, somebody else may have taken our names first: a folder, a link to a file 
 others can guess is opened here, without following a link and without waiting, and looked at before it is used.
 
 Trusted owners are this user and root; for root also the owner of the parent folder, so that root may go on with a user's job.
+Filesystems without owners and modes (FAT, many network shares) show the same ones for everything. What looks there as a file
+does that this process has just made (``like``) is ours as far as anybody can tell.
 Not protected against: the owner of a parent folder, who may rename what lies in it.
 """
 
@@ -20,6 +22,8 @@ from pathlib import Path
 from .errors import NoPermission
 
 _OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
+_OTHERS_ENTER = stat.S_IXGRP | stat.S_IXOTH
+_WRITABLE = "can be written by others"
 
 
 def folder_fault(path: Path, like: os.stat_result | None = None) -> str:
@@ -27,8 +31,7 @@ def folder_fault(path: Path, like: os.stat_result | None = None) -> str:
 
     Parameters
     ----------
-    like : status of a folder that this process has just made at the same place with mode 0700. Filesystems without owners and
-        modes (FAT, some network shares) show the same ones for everything; what looks as our own does is ours then
+    like : status of a file that this process has just made beside it with mode 0600
 
     Raises
     ------
@@ -39,15 +42,10 @@ def folder_fault(path: Path, like: os.stat_result | None = None) -> str:
         return f"is a symbolic link to {os.readlink(path)}"
     if not stat.S_ISDIR(found.st_mode):
         return "is not a folder"
-    if like is not None and (found.st_uid, found.st_mode & _OTHERS_WRITE) == (
-        like.st_uid,
-        like.st_mode & _OTHERS_WRITE,
-    ):
-        return ""
-    if found.st_uid not in _trusted(path.parent):
+    if found.st_uid not in _trusted(path.parent, like):
         return f"belongs to user {found.st_uid}, not to {os.geteuid()}"
-    if found.st_mode & _OTHERS_WRITE:
-        return f"can be written by others (mode {stat.S_IMODE(found.st_mode):04o})"
+    if found.st_mode & _OTHERS_WRITE and not _is_modeless(like):
+        return f"{_WRITABLE} (mode {stat.S_IMODE(found.st_mode):04o})"
     return ""
 
 
@@ -93,18 +91,33 @@ def _others_write(found: os.stat_result) -> bool:
     return (user.pw_gid, user.pw_name) != (found.st_gid, group.gr_name) or not set(group.gr_mem) <= {user.pw_name}
 
 
-def _trusted(parent: Path) -> set[int]:
+def _trusted(parent: Path, like: os.stat_result | None = None) -> set[int]:
     me = os.geteuid()
-    return {me, 0, os.stat(parent).st_uid} if me == 0 else {me, 0}
+    trusted = {me, 0} if like is None else {me, 0, like.st_uid}
+    return {*trusted, os.stat(parent).st_uid} if me == 0 else trusted
 
 
-def open_regular(path: Path, flags: int, mode: int = 0o666, *, links: int = 1, owned: bool = True) -> int:
+def _is_modeless(like: os.stat_result | None) -> bool:
+    """Whether the filesystem shows other modes than those that were asked for."""
+    return like is not None and stat.S_IMODE(like.st_mode) & ~0o600 != 0
+
+
+def open_regular(
+    path: Path,
+    flags: int,
+    mode: int = 0o666,
+    *,
+    links: int = 1,
+    owned: bool = True,
+    like: os.stat_result | None = None,
+) -> int:
     """``os.open`` of a regular file that is ours, in a folder that is: no link is followed, no FIFO waited for.
 
     Parameters
     ----------
     links : most names it may have
-    owned : False where it may belong to anybody, as it is only read
+    owned : False where it may belong to anybody and be written by anybody, as it is only read
+    like : status of a file that this process has just made beside it with mode 0600
 
     Raises
     ------
@@ -115,19 +128,21 @@ def open_regular(path: Path, flags: int, mode: int = 0o666, *, links: int = 1, o
         fd = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, mode)
     except OSError as e:
         if e.errno in (errno.ELOOP, errno.EMLINK) and path.is_symlink():
-            raise _not_ours(path, f"is a symbolic link to {os.readlink(path)}") from None
+            raise not_ours(path, f"is a symbolic link to {os.readlink(path)}") from None
         if e.errno == errno.ENXIO:  # a socket, or a FIFO that nobody reads
-            raise _not_ours(path, "is not a regular file") from None
+            raise not_ours(path, "is not a regular file") from None
         raise
+    if flags & os.O_EXCL:
+        return fd  # we have just made it, whoever it is said to belong to
     try:
-        _require_ours(path, os.fstat(fd), links, owned)
+        _require_ours(path, os.fstat(fd), links, owned, like)
     except BaseException:
         os.close(fd)
         raise
     return fd
 
 
-def status_of_regular(path: Path, *, links: int = 1) -> os.stat_result:
+def status_of_regular(path: Path, *, links: int = 1, like: os.stat_result | None = None) -> os.stat_result:
     """``os.lstat`` of a file that ``open_regular`` would open.
 
     Raises
@@ -136,21 +151,31 @@ def status_of_regular(path: Path, *, links: int = 1) -> os.stat_result:
     """
     found = os.lstat(path)
     if stat.S_ISLNK(found.st_mode):
-        raise _not_ours(path, f"is a symbolic link to {os.readlink(path)}")
-    _require_ours(path, found, links)
+        raise not_ours(path, f"is a symbolic link to {os.readlink(path)}")
+    _require_ours(path, found, links, like=like)
     return found
 
 
-def _require_ours(path: Path, found: os.stat_result, links: int, owned: bool = True) -> None:
+def _require_ours(
+    path: Path, found: os.stat_result, links: int, owned: bool = True, like: os.stat_result | None = None
+) -> None:
     if not stat.S_ISREG(found.st_mode):
-        raise _not_ours(path, "is not a regular file")
-    if owned and found.st_uid not in {os.geteuid(), 0, os.stat(path.parent).st_uid}:
-        raise _not_ours(path, f"belongs to user {found.st_uid}, not to {os.geteuid()}")
+        raise not_ours(path, "is not a regular file")
+    if owned and found.st_uid not in _trusted(path.parent, like):
+        raise not_ours(path, f"belongs to user {found.st_uid}, not to {os.geteuid()}")
+    if owned and found.st_mode & _OTHERS_WRITE and not _is_modeless(like) and _others_reach(path):
+        raise not_ours(path, f"{_WRITABLE} (mode {stat.S_IMODE(found.st_mode):04o})")
     if found.st_nlink > links:
-        raise _not_ours(path, f"has {found.st_nlink} names: a hard link to it lies somewhere else")
+        raise not_ours(path, f"has {found.st_nlink} names: a hard link to it lies somewhere else")
 
 
-def _not_ours(path: Path, fault: str) -> NoPermission:
-    return NoPermission(
-        f"{path} {fault}", "Somebody else may have put it there: look at it, and remove it or choose another name."
-    )
+def _others_reach(path: Path) -> bool:
+    return all(os.stat(folder).st_mode & _OTHERS_ENTER for folder in path.absolute().parents)
+
+
+def not_ours(path: Path, fault: str) -> NoPermission:
+    """The error that names ``path``, its ``fault``, and what to do."""
+    what = "Somebody else may have put it there: look at it, and remove it or choose another name."
+    if fault.startswith(_WRITABLE):
+        what = f"If nobody else has written to it, `chmod -R go-w {path}`; else remove it, or choose another name."
+    return NoPermission(f"{path} {fault}", what)

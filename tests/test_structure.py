@@ -53,8 +53,8 @@ WRITERS = {
     "write_text",
     "write_bytes",
 }
-#: the one seam for writes, and the cache of kernels, which no job needs
-MAY_WRITE = {"engine/files.py", "quant/cache.py"}
+#: the one seam for writes, what only tries, and the cache of kernels, which no job needs
+MAY_WRITE = {"engine/files.py", "engine/trials.py", "quant/cache.py"}
 
 
 def modules() -> dict[str, Path]:

@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from ..engine import job_files
+from ..engine import files, job_files
 from ..engine.journal import read_progress
 from ..engine.plan import job_folder
 from ..errors import InputMissing, UsageError
@@ -37,8 +37,14 @@ def check_name(output: str | os.PathLike[str]) -> Path:
 
 
 def recorded_plan(output: Path) -> dict[str, Any]:
-    """The ``plan.json`` of the unfinished job for ``output``; {} where there is none or it is damaged."""
-    return job_files.recorded_plan(job_folder(output))
+    """The ``plan.json`` of the unfinished job for ``output``; {} where there is none or it is damaged.
+
+    Errors: NoPermission where the job folder is not ours.
+    """
+    folder = job_folder(output)
+    if os.path.lexists(folder):
+        files.require_own_dir(folder)
+    return job_files.recorded_plan(folder)
 
 
 def status(output: str | os.PathLike[str]) -> dict[str, Any]:
@@ -52,6 +58,7 @@ def status(output: str | os.PathLike[str]) -> dict[str, Any]:
     ------
     UsageError : no output can have this name
     InputMissing : there is neither such an output nor a job for it
+    NoPermission : the job belongs to somebody else
 
     Notes
     -----

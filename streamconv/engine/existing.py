@@ -16,8 +16,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
 
-from ..errors import CannotCreate, raise_exhausted
-from ..ownership import folder_fault
+from ..errors import CannotCreate, NoPermission, raise_exhausted
 from . import files
 from .plan import Plan
 from .record import FileRecord, Record, begins_as_record, load, pending_path, record_of, record_path, status
@@ -108,10 +107,10 @@ def look(plan: Plan, *, thorough: bool = True, progress: Callable[[int], None] |
 def _pending(plan: Plan, output: Path) -> Mapping[Path, FileRecord]:
     """The files that a run gave their names, or was about to, before it was killed."""
     try:
-        fault = folder_fault(plan.job_dir)
-    except OSError:
+        files.require_own_dir(plan.job_dir)
+    except (NoPermission, CannotCreate):
         return {}
-    record = None if fault else load(pending_path(plan.job_dir, output))
+    record = load(pending_path(plan.job_dir, output))
     return dict(record.paths(output.parent)) if record is not None and record.output == output.name else {}
 
 
@@ -176,8 +175,9 @@ class _Look:
                 self.found.ours[path] = there
             if path in planned:
                 self.found.there[path] = there
-                self._check_sticky(path, there)
                 changed |= path in recorded and not mine
+            if path in planned or mine:
+                self._check_sticky(path, there)
             if (mine or path in planned) and not (mine and published):
                 edited = path in recorded and not mine
                 what = "was changed since it was made" if edited else "is already there and was not made by this plan"
@@ -337,4 +337,4 @@ def older_files(plan: Plan, folder: Path) -> dict[Path, FileRecord | None]:
 def write_renewed(existing: Existing) -> None:
     """Remember that inputs and files have the same contents under new times."""
     for output, record in existing.renewed:
-        files.write_atomically(record_path(output), record.text())
+        files.write_atomically(record_path(output), record.text(), files.PRIVATE)

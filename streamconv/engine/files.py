@@ -27,53 +27,44 @@ import os
 import shutil
 import stat
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
-from ..errors import CannotCreate, NoPermission, StreamconvError, WriteFailed, exhausted, raise_exhausted
-from ..ownership import folder_fault, open_regular
-from .renames import EXCHANGE, NO_REPLACE, is_mount_point, rename_with
+from ..errors import CannotCreate, NoPermission, StreamconvError, WriteFailed, raise_exhausted
+from ..ownership import folder_fault, not_ours, open_regular, status_of_regular
+from . import trials
+from .failures import NameInTheWay as NameInTheWay
+from .failures import guard
+from .renames import EXCHANGE, NO_REPLACE, rename_with
 
+PRIVATE = 0o644  # of files that nobody else ever needs to write, whatever the umask
+_T = TypeVar("_T")
 _ZEROS_LIMIT = 1 << 30
+_NAMING = "cannot give the finished file its name"
 _DARWIN = sys.platform == "darwin"
 
 
-class NameInTheWay(CannotCreate):
-    """A name is there that should be new, or gone that was there: perhaps another process is at work in the same folder."""
-
-
-def _fail(e: OSError, path: Path, what: str, needed_bytes: int = 0, is_open: bool = False) -> StreamconvError:
-    """The user's error for a failed system call on ``path``."""
-    ran_out = None if is_open else exhausted(e)  # of a file that is open: a failed write, whatever the reason
-    if ran_out is not None:
-        return ran_out
-    reason = os.strerror(e.errno) if e.errno else str(e)
-    # To a file that could be opened for writing, EROFS means that the kernel gave up on a failing disk.
-    if not is_open and e.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-        return NoPermission(f"{path}: {what}: {reason}", "Choose an output folder you may write to.")
-    if e.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        need = f" ({needed_bytes:,} bytes are needed)" if needed_bytes else ""
-        return WriteFailed(f"{path}: {what}: {reason}{need}", "Free some space and run the same command again.")
-    if e.errno in (errno.ENOENT, errno.EEXIST, errno.ENOTEMPTY):
-        return NameInTheWay(f"{path}: {what}: {reason}")
-    if e.errno in (errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.EXDEV, errno.EBUSY):
-        return CannotCreate(f"{path}: {what}: {reason}")
-    return WriteFailed(f"{path}: {what}: {reason}", "Check the device, then run the same command again.")
-
-
-@contextlib.contextmanager
-def _guard(path: Path, what: str, needed_bytes: int = 0, is_open: bool = False) -> Iterator[None]:
-    try:
-        yield
-    except OSError as e:
-        raise _fail(e, path, what, needed_bytes, is_open) from e
-
-
 def make_dir(path: Path, mode: int = 0o700) -> None:
-    """Create the folder ``path`` if it is not there; its parent must exist."""
-    with _guard(path, "cannot create the folder"), contextlib.suppress(FileExistsError):
-        os.mkdir(path, mode)
-        sync_dir(path.parent)
+    """Create the folder ``path`` if it is not there; its parent must exist.
+
+    Raises
+    ------
+    NoPermission : something else has the name, such as a link to a folder
+    """
+    with guard(path, "cannot create the folder"):
+        try:
+            os.mkdir(path, mode)
+        except FileExistsError:
+            if not is_folder(path) and os.path.lexists(path):
+                raise not_ours(path, folder_fault(path)) from None
+        else:
+            sync_dir(path.parent)
+
+
+def is_folder(path: Path) -> bool:
+    """Whether ``path`` is a folder, and no link to one."""
+    return path.is_dir() and not path.is_symlink()
 
 
 def own_dir(path: Path, mode: int = 0o700) -> None:
@@ -84,28 +75,17 @@ def own_dir(path: Path, mode: int = 0o700) -> None:
     NoPermission : it is a link, belongs to somebody else, or others can write to it
     """
     make_dir(path, mode)
-    with contextlib.suppress(FileNotFoundError):  # it has just gone, as whoever opens a file in it will see
-        require_own_dir(path)
+    require_own_dir(path)
 
 
 def require_own_dir(path: Path) -> None:
-    """NoPermission unless the folder ``path``, which is there, is ours; see ``own_dir``."""
-    fault = ""
-    with _guard(path, "cannot look at the folder"), contextlib.suppress(FileNotFoundError):
+    """NoPermission unless the folder ``path`` is ours, or is not there; see ``own_dir``."""
+    with guard(path, "cannot look at the folder"), contextlib.suppress(FileNotFoundError):
         fault = folder_fault(path)
-        if fault:  # on a filesystem without owners and modes, ours would look so too
-            probe = path.with_name(f".{path.name[:200]}.{os.urandom(4).hex()}")
-            with contextlib.suppress(PermissionError):
-                os.mkdir(probe, 0o700)
-                try:
-                    fault = folder_fault(path, os.lstat(probe))
-                finally:
-                    os.rmdir(probe)
-    if fault:
-        raise NoPermission(
-            f"{path} {fault}",
-            "Somebody else may have put it there: look at it, and remove it or choose another output.",
-        )
+        if fault and (like := trials.made_in(path.parent)) is not None:
+            fault = folder_fault(path, like)
+        if fault:
+            raise not_ours(path, fault)
 
 
 def make_dirs(path: Path) -> None:
@@ -113,6 +93,26 @@ def make_dirs(path: Path) -> None:
     for folder in reversed([path, *path.parents]):
         if not folder.exists():
             make_dir(folder, 0o777)
+
+
+def open_own(path: Path, flags: int, mode: int = PRIVATE, links: int = 1) -> int:
+    """``ownership.open_regular``, also where filesystems have no owners and modes. Raises OSError, NoPermission."""
+    return _also_without_modes(path, lambda like: open_regular(path, flags, mode, links=links, like=like))
+
+
+def status_own(path: Path) -> os.stat_result:
+    """``ownership.status_of_regular``, also where filesystems have no owners and modes. Raises OSError, NoPermission."""
+    return _also_without_modes(path, lambda like: status_of_regular(path, like=like))
+
+
+def _also_without_modes(path: Path, look: Callable[[os.stat_result | None], _T]) -> _T:
+    try:
+        return look(None)
+    except NoPermission:
+        like = trials.made_in(path.parent)
+        if like is None:
+            raise
+        return look(like)
 
 
 def open_for_writing(path: Path, *, create: bool, mode: int = 0o666, links: int = 1) -> int:
@@ -123,14 +123,14 @@ def open_for_writing(path: Path, *, create: bool, mode: int = 0o666, links: int 
     Errors: NoPermission where what is there is not a regular file of ours with one name; see ``ownership``.
     """
     flags = os.O_RDWR | (os.O_CREAT | os.O_EXCL if create else 0)
-    with _guard(path, "cannot create" if create else "cannot open"):
-        return open_regular(path, flags, mode, links=links)
+    with guard(path, "cannot create" if create else "cannot open"):
+        return open_own(path, flags, mode, links)
 
 
 def open_or_create(path: Path) -> int:
     """A file descriptor for reading and writing, of the file that is there (see ``open_for_writing``) or of a new empty one."""
-    with _guard(path, "cannot open"):
-        return open_regular(path, os.O_RDWR | os.O_CREAT)
+    with guard(path, "cannot open"):
+        return open_own(path, os.O_RDWR | os.O_CREAT)
 
 
 def allocate(fd: int, size: int, path: Path) -> None:
@@ -140,7 +140,7 @@ def allocate(fd: int, size: int, path: Path) -> None:
     ------
     WriteFailed : the disk is too small; known here, before any work is done
     """
-    with _guard(path, "cannot reserve space", size):
+    with guard(path, "cannot reserve space", size):
         have = os.fstat(fd).st_size
         if have > size:
             os.ftruncate(fd, size)
@@ -164,7 +164,7 @@ def allocate(fd: int, size: int, path: Path) -> None:
 def pwrite_all(fd: int, data: memoryview | bytes, offset: int, path: Path) -> None:
     """Write all of ``data`` at ``offset``."""
     view = memoryview(data).cast("B")
-    with _guard(path, f"write of {len(view):,} bytes at offset {offset:,} failed", is_open=True):
+    with guard(path, f"write of {len(view):,} bytes at offset {offset:,} failed", is_open=True):
         while len(view):
             n = os.pwrite(fd, view, offset)
             if n == 0:
@@ -175,7 +175,7 @@ def pwrite_all(fd: int, data: memoryview | bytes, offset: int, path: Path) -> No
 def pread_exactly(fd: int, size: int, offset: int, path: Path) -> bytes:
     """``size`` bytes from ``offset``; fewer only at the end of the file."""
     parts = []
-    with _guard(path, f"read of {size:,} bytes at offset {offset:,} failed"):
+    with guard(path, f"read of {size:,} bytes at offset {offset:,} failed"):
         while size:
             part = os.pread(fd, min(size, 1 << 24), offset)
             if not part:
@@ -188,7 +188,7 @@ def pread_exactly(fd: int, size: int, offset: int, path: Path) -> bytes:
 
 def sync_data(fd: int, path: Path) -> None:
     """The data barrier: returns when what was written to ``fd`` is durable."""
-    with _guard(path, "the device did not confirm the write (fdatasync)", is_open=True):
+    with guard(path, "the device did not confirm the write (fdatasync)", is_open=True):
         if _DARWIN:  # fdatasync is no barrier there
             fcntl.fcntl(fd, fcntl.F_FULLFSYNC)  # type: ignore[attr-defined,unused-ignore]
         else:
@@ -197,7 +197,7 @@ def sync_data(fd: int, path: Path) -> None:
 
 def sync_dir(path: Path) -> None:
     """Make names created in or renamed into folder ``path`` durable, where the filesystem can (CIFS and some FUSE cannot)."""
-    with _guard(path, "cannot sync the folder"):
+    with guard(path, "cannot sync the folder"):
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         try:
             os.fsync(fd)
@@ -210,7 +210,7 @@ def sync_dir(path: Path) -> None:
 
 def is_at(fd: int, path: Path) -> bool:
     """Whether ``path`` still leads to the file that is open as ``fd``, and not to another or to none."""
-    with _guard(path, "cannot ask for the file"):
+    with guard(path, "cannot ask for the file"):
         try:
             return os.path.samestat(os.fstat(fd), os.stat(path))
         except (FileNotFoundError, NotADirectoryError):
@@ -227,7 +227,7 @@ def drop_cache(fd: int, offset: int = 0, length: int = 0) -> None:
 
 def publish(part: Path, final: Path) -> None:
     """Give the finished ``part`` its ``final`` name, durably; whatever file has that name loses it."""
-    with _guard(final, "cannot give the finished file its name"):
+    with guard(final, _NAMING, is_rename=True):
         os.rename(part, final)
     sync_dir(final.parent)
 
@@ -237,52 +237,47 @@ def publish_new(part: Path, final: Path) -> None:
 
     Errors: NameInTheWay where it is, and ``part`` keeps its name.
     """
-    with _guard(final, "cannot give the finished file its name"):
-        if not rename_with(NO_REPLACE, part, final):
-            if part.is_dir():
-                if os.path.lexists(final):
-                    raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
-                os.rename(part, final)
-            else:
-                _link_or_rename(part, final)
+    with guard(final, _NAMING, is_rename=True):
+        if not rename_with(NO_REPLACE, part, final) and not _linked(part, final):
+            if os.path.lexists(final):
+                raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
+            os.rename(part, final)
     sync_dir(final.parent)
 
 
-def _link_or_rename(part: Path, final: Path) -> None:
+def _linked(part: Path, final: Path) -> bool:
+    """Whether ``part`` could be renamed to ``final``, which must not be there, by a hard link."""
+    if is_folder(part):
+        return False
     try:
         os.link(part, final)
     except OSError as e:
         # FAT and some network filesystems have none.
-        if e.errno not in (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK):
-            raise
-        os.rename(part, final)
-    else:
-        os.unlink(part)
+        if e.errno in (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK):
+            return False
+        raise
+    os.unlink(part)
+    return True
 
 
 def publish_over(part: Path, final: Path, expected: os.stat_result, aside: Path) -> None:
-    """Give ``part``, a file or a folder, the name ``final``; what had it, which must be what ``expected`` says, gets ``aside``.
+    """Give ``part``, a file or a folder, the name ``final``; what had it must be what ``expected`` says.
 
-    One step where the system can exchange names, so that ``final`` is there at every moment; else two. A folder takes over the
-    mode of the old one.
-
-    Parameters
-    ----------
-    aside : a name in the folder of ``part`` that is not there
+    Where the system can exchange names, that gets the name ``part``, and ``final`` is there at every moment; else it gets
+    ``aside`` first, a name in the folder of ``part`` that is not there. A folder takes over the mode of the old one.
 
     Raises
     ------
     CannotCreate : something else has the name; it keeps it, and ``part`` its own
     """
-    with _guard(final, "cannot give the finished file its name"):
+    with guard(final, _NAMING, is_rename=True):
         if stat.S_ISDIR(expected.st_mode):
             with contextlib.suppress(OSError):  # where there are no modes
                 os.chmod(part, stat.S_IMODE(expected.st_mode))
         exchanged = rename_with(EXCHANGE, part, final)
         if not exchanged:
             os.rename(final, aside)
-        old = part if exchanged else aside
-        found = os.lstat(old)
+        found = os.lstat(part if exchanged else aside)
         same = os.path.samestat(found, expected) and (
             stat.S_ISDIR(found.st_mode)
             or (found.st_size, found.st_mtime_ns) == (expected.st_size, expected.st_mtime_ns)
@@ -293,12 +288,26 @@ def publish_over(part: Path, final: Path, expected: os.stat_result, aside: Path)
                 f"{final} was replaced by something else just now, which stays as it is",
                 "Look at it; then choose another name, or run the same command again.",
             )
-        if exchanged:
-            os.rename(part, aside)
     if not exchanged:
-        publish_new(part, final)
+        try:
+            publish_new(part, final)
+        except StreamconvError:
+            with contextlib.suppress(StreamconvError):
+                publish_new(aside, final)
+            raise
     sync_dir(part.parent)
     sync_dir(final.parent)
+
+
+def take_back(part: Path, final: Path, aside: Path) -> None:
+    """Undo ``publish_over`` or ``publish_new``, as far as names have not been taken since."""
+    if os.path.lexists(part):
+        with guard(final, _NAMING, is_rename=True):
+            rename_with(EXCHANGE, part, final)
+    else:
+        publish_new(final, part)
+        if os.path.lexists(aside):
+            publish_new(aside, final)
 
 
 def link(target: Path, path: Path) -> None:
@@ -308,7 +317,7 @@ def link(target: Path, path: Path) -> None:
     """
     near = os.path.relpath(target, path.parent)
     value = near if near.count("..") <= 4 else str(target)
-    with _guard(path, "cannot create the link"):
+    with guard(path, "cannot create the link"):
         if path.is_symlink() and os.readlink(path) == value:
             return
         # Of a name's own, lest that of another file is taken; the same one each time, lest killed runs leave many.
@@ -356,7 +365,7 @@ def write_atomically(path: Path, text: str, mode: int = 0o666) -> None:
 
 def remove_if_empty(path: Path) -> None:
     """Remove the folder ``path`` if it is there and empty."""
-    with _guard(path, "cannot remove the folder"):
+    with guard(path, "cannot remove the folder"):
         try:
             os.rmdir(path)
         except OSError as e:
@@ -369,13 +378,13 @@ def remove_if_empty(path: Path) -> None:
 
 def remove_file(path: Path) -> None:
     """Remove the file ``path`` if it is there."""
-    with _guard(path, "cannot remove"), contextlib.suppress(FileNotFoundError):
+    with guard(path, "cannot remove"), contextlib.suppress(FileNotFoundError):
         os.unlink(path)
 
 
 def listed(folder: Path, besides: Path) -> list[Path]:
     """What is in ``folder`` but ``besides``; nothing when the folder is gone."""
-    with _guard(folder, "cannot list the folder"):
+    with guard(folder, "cannot list the folder"):
         try:
             return [p for p in folder.iterdir() if p != besides]
         except FileNotFoundError:
@@ -385,7 +394,7 @@ def listed(folder: Path, besides: Path) -> list[Path]:
 def read_own(path: Path, limit: int = 256 << 20) -> bytes | None:
     """The bytes of the small file ``path``; None when it is not there, is larger, cannot be read, or is not ours alone."""
     try:
-        fd = open_regular(path, os.O_RDONLY)
+        fd = open_own(path, os.O_RDONLY)
     except (OSError, NoPermission) as e:
         raise_exhausted(e)
         return None
@@ -398,11 +407,6 @@ def read_own(path: Path, limit: int = 256 << 20) -> bytes | None:
         os.close(fd)
 
 
-def nearest_folder(path: Path) -> Path:
-    """``path``, or the nearest folder above it that is there."""
-    return next(p for p in (path, *path.parents) if p.is_dir())
-
-
 def rename_fault(inside: Path, final: Path) -> str:
     """Why what is in the job folder ``inside`` cannot be renamed to ``final``, "" as far as can be told without doing it.
 
@@ -410,30 +414,8 @@ def rename_fault(inside: Path, final: Path) -> str:
     ------
     WriteFailed, NoPermission, CannotCreate : trying failed in another way
     """
-    if os.stat(inside).st_dev != os.stat(final.parent).st_dev:
-        return f"{inside} is on another filesystem than {final.parent}"
-    for place in (inside, final):
-        if is_mount_point(place):
-            return f"{place} is a mount point, which cannot be renamed"
-    with _guard(final, "cannot try whether it can be replaced"):
-        probe = inside / f"probe.{os.urandom(4).hex()}"
-        os.mkdir(probe, 0o700)
-        try:
-            os.mkdir(probe / "full", 0o700)
-            for folder in (inside / "out", final):
-                # No folder takes the name of one that holds something: any other answer of the system is the reason why
-                # this one cannot be renamed at all, as those of a lower layer of overlayfs cannot.
-                if folder.is_dir() and not folder.is_symlink():
-                    try:
-                        os.rename(folder, probe)
-                    except OSError as e:
-                        if e.errno not in (errno.ENOTEMPTY, errno.EEXIST):
-                            return f"{folder} cannot be renamed: {os.strerror(e.errno or 0)}"
-        finally:
-            for folder in (probe / "full", probe):
-                with contextlib.suppress(FileNotFoundError):
-                    os.rmdir(folder)
-    return ""
+    with guard(final, "cannot try whether it can be replaced"):
+        return trials.rename_fault(inside, final)
 
 
 def allocated_bytes(path: Path) -> int:
@@ -446,7 +428,7 @@ def allocated_bytes(path: Path) -> int:
 
 def free_bytes(folder: Path) -> int:
     """Bytes a user may still write on the filesystem of ``folder``."""
-    with _guard(folder, "cannot ask for free space"):
+    with guard(folder, "cannot ask for free space"):
         return shutil.disk_usage(folder).free
 
 

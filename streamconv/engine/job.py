@@ -11,7 +11,6 @@ OUT.streamconv/     0700, beside OUT, gone when OUT is complete; not used if it 
 
 from __future__ import annotations
 
-import json
 import os
 import random
 import time
@@ -19,13 +18,23 @@ from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 
-from ..errors import CannotCreate, InputChanged, Locked, PlanDiffers, WriteFailed
+from ..errors import CannotCreate, InputChanged, Locked, NoPermission, PlanDiffers, StreamconvError, WriteFailed
 from . import files, publishing
 from .existing import Existing, look
-from .job_files import PART_MAGIC, empty, is_foreign, recorded_plan, refuse_foreign_folder, refuse_foreign_parts
+from .job_files import (
+    PART_MAGIC,
+    empty,
+    is_foreign,
+    leave_nothing,
+    refuse_foreign_folder,
+    refuse_foreign_parts,
+    refuse_what_no_rename_reaches,
+    write_plan,
+)
 from .journal import CLEAN, PUBLISHING, Journal, Stamp, read_progress
 from .lock import JobLock
 from .plan import Chunk, Plan
+from .unfinished import unfinished
 from .verify import changed_sources, digest_of
 
 #: room that must stay on the disk beyond the output: for the index, logs and whatever else writes there meanwhile
@@ -73,6 +82,7 @@ class Job:
     """
 
     plan: Plan
+    lock: JobLock
     journal: Journal
     part_fds: list[int]
     done: dict[int, Stamp]
@@ -108,6 +118,8 @@ class Job:
         Locked, PlanDiffers, InputChanged, CannotCreate, WriteFailed
         NoPermission : the folder, or a file in it, is not ours alone
         """
+        if os.path.lexists(plan.job_dir):
+            files.require_own_dir(plan.job_dir)
         if not (force or update or anew):
             read_progress(plan.job_dir / "index.wal")  # raises what would be raised below, before the lock is written
         with ExitStack() as stack:
@@ -115,10 +127,14 @@ class Job:
             refuse_foreign_folder(plan.job_dir)
             lock = JobLock(plan.job_dir / "lock")
             stack.callback(lock.close)
-            _refuse_what_no_rename_reaches(plan)
+            try:
+                refuse_what_no_rename_reaches(plan)
+            except StreamconvError:
+                leave_nothing(plan.job_dir)
+                raise
             for pause in [*_PAUSES, None]:
                 try:
-                    job = cls._enter(plan, force, update, anew, verify, progress)
+                    job = cls._enter(plan, lock, force, update, anew, verify, progress)
                     break
                 except files.NameInTheWay as e:  # where locks do nothing, others may be setting up the same folder
                     if pause is None:
@@ -130,13 +146,20 @@ class Job:
 
     @classmethod
     def _enter(
-        cls, plan: Plan, force: bool, update: bool, anew: bool, verify: str, progress: Callable[[int], None] | None
+        cls,
+        plan: Plan,
+        lock: JobLock,
+        force: bool,
+        update: bool,
+        anew: bool,
+        verify: str,
+        progress: Callable[[int], None] | None,
     ) -> Job:
         """Set up the locked job folder, or take over what is there."""
         with ExitStack() as stack:
             notes: list[str] = []
             publishing.settle(plan.job_dir)  # an earlier run may have been killed just before the end
-            journal = _unfinished(plan, force or update or anew, notes)
+            journal = unfinished(plan, force or update or anew, notes)
             if journal is not None and anew:
                 journal.close()
                 journal = None
@@ -144,8 +167,8 @@ class Job:
             refuse_foreign_parts(plan)
             if journal is None:
                 publishing.withdraw(plan)
-                empty(plan, but_the_lock=True)
-                _write_plan(plan)
+                empty(plan, lock, but_the_lock=True)
+                write_plan(plan)
             else:
                 stack.callback(journal.close)
             # Only a job that had begun to publish may find its own files under their final names.
@@ -156,8 +179,8 @@ class Job:
                 journal = Journal.create(plan.job_dir / "index.wal", len(chunks), plan.fingerprint, plan.inputs_digest)
                 stack.callback(journal.close)
             elif not (plan.job_dir / "plan.json").exists():
-                _write_plan(plan)
-            job = cls(plan, journal, parts, {}, notes, force, update, stack)
+                write_plan(plan)
+            job = cls(plan, lock, journal, parts, {}, notes, force, update, stack)
             if not fresh:
                 # Where names were being given, a part's may have been exchanged for that of an older output.
                 doubt = bool(notes) or journal.header.state == PUBLISHING
@@ -165,10 +188,10 @@ class Job:
                 if journal.header.inputs not in (plan.inputs_digest, bytes(16)):
                     if not job._compare_inputs(chunks):
                         stack.close()
-                        job = cls._enter(plan, force, update, True, verify, progress)
+                        job = cls._enter(plan, lock, force, update, True, verify, progress)
                         job.notes[:0] = notes
                         return job
-                    _write_plan(plan)
+                    write_plan(plan)
             journal.take_over(plan.inputs_digest)
             job._resources = stack.pop_all()
             return job
@@ -290,9 +313,11 @@ class Job:
             files.drop_cache(fd)
             if os.fstat(fd).st_size != f.size or files.pread_exactly(fd, len(f.header), 0, path) != f.header:
                 raise WriteFailed(f"{path} does not hold what was written to it", "Check the disk; then run again.")
+        self.confirm()  # syncs take long
         publishing.write_records(self.plan, self.part_fds, self.plan.chunks(), self.journal.stamps())
         publishing.place(self.plan, self.part_fds, existing, self.confirm)
-        publishing.settle(self.plan.job_dir)
+        if self.lock.is_held():
+            publishing.settle(self.plan.job_dir)
         self.discard()
 
     def check_contents(self) -> None:
@@ -308,9 +333,9 @@ class Job:
             raise InputChanged(f"the input of tensor {changed[0].item.name} changed while it was being read")
 
     def discard(self) -> None:
-        """Remove what is in the job folder; ``close`` removes the folder."""
+        """Remove what is in the job folder, if it is still that of this run; ``close`` removes the folder."""
         with suppress(files.NameInTheWay):  # where locks do nothing, others may be setting up the folder again
-            empty(self.plan)
+            empty(self.plan, self.lock)
         self._discarded = True
 
     def abandon(self) -> None:
@@ -325,68 +350,23 @@ class Job:
 
 
 def leftover(plan: Plan) -> None:
-    """Remove the folder of a job whose output was published just before the process died; that of another plan stays."""
+    """Remove the folder of a job whose output was published just before the process died; that of another plan or user stays."""
+    if not plan.job_dir.is_dir():
+        return
     try:
+        files.require_own_dir(plan.job_dir)
         found = read_progress(plan.job_dir / "index.wal")
-    except PlanDiffers:
+    except (PlanDiffers, NoPermission):
         return
-    if (
-        not plan.job_dir.is_dir()
-        or is_foreign(plan.job_dir)
-        or (found is not None and found[0].fingerprint != plan.fingerprint)
-    ):
+    if is_foreign(plan.job_dir) or (found is not None and found[0].fingerprint != plan.fingerprint):
         return
-    files.own_dir(plan.job_dir)
     lock = JobLock(plan.job_dir / "lock")
     try:
         publishing.settle(plan.job_dir)
-        empty(plan)
+        empty(plan, lock)
     finally:
         lock.close()
     files.remove_if_empty(plan.job_dir)
-
-
-def _refuse_what_no_rename_reaches(plan: Plan) -> None:
-    """CannotCreate where the result could not get its name in the end, before any work is done for it."""
-    for path in [plan.folder] if plan.folder is not None else [f.path for f in plan.files]:
-        fault = files.rename_fault(plan.job_dir, path)
-        if fault:
-            raise CannotCreate(
-                f"{path} could not be given to the finished output: {fault}", "Choose another name or folder."
-            )
-
-
-def _unfinished(plan: Plan, discard: bool, notes: list[str]) -> Journal | None:
-    """The index of an unfinished job that ``plan`` may go on with; None when there is none, or none that can be trusted.
-
-    Raises
-    ------
-    PlanDiffers, InputChanged : it belongs to another plan or to other inputs, and is not to be discarded
-    """
-    path, journal = plan.job_dir / "index.wal", None
-    try:
-        journal = Journal.open(path)
-        if journal is None:
-            if path.exists() and not discard:
-                notes.append("the unfinished job's index was unusable; starting over")
-            return None
-        if journal.header.fingerprint == plan.fingerprint:
-            return journal
-        if journal.header.inputs != plan.inputs_digest:
-            _refuse_changed_inputs(plan)
-        raise PlanDiffers(
-            f"{plan.job_dir} holds an unfinished job that was planned differently{_difference(plan)}",
-            "Repeat that command to finish it, or start over with --force.",
-        )
-    except (PlanDiffers, InputChanged) as e:
-        if journal is not None:
-            kept = sum(s.length for s in journal.stamps())
-            journal.close()
-        if not discard:
-            raise
-        if journal is not None and kept:
-            notes.append(f"{e.message}; the {kept:,} bytes that it had made are discarded")
-    return None
 
 
 def _open_part(plan: Plan, index: int, placed: bool, stack: ExitStack, notes: list[str]) -> int:
@@ -394,10 +374,10 @@ def _open_part(plan: Plan, index: int, placed: bool, stack: ExitStack, notes: li
     path, size = plan.part_path(index), plan.files[index].size
     if placed and publishing.is_placed(plan, index):
         return -1
-    fresh = not path.exists()
-    if fresh and plan.folder is not None:
+    fresh = not os.path.lexists(path)
+    if plan.folder is not None:
         for folder in reversed([p for p in path.parents if p.is_relative_to(plan.staging)]):
-            files.make_dir(folder, mode=0o777)
+            files.make_dir(folder, mode=0o777)  # also says when it is a link to elsewhere
     fd = files.open_for_writing(path, create=fresh)
     stack.callback(os.close, fd)
     if not fresh and os.fstat(fd).st_size != size:
@@ -410,36 +390,3 @@ def _open_part(plan: Plan, index: int, placed: bool, stack: ExitStack, notes: li
         files.sync_data(fd, path)
         files.sync_dir(path.parent)
     return fd
-
-
-def _write_plan(plan: Plan) -> None:
-    record = {**plan.description, "fingerprint": plan.fingerprint.hex(), "inputs": list(plan.inputs)}
-    if plan.folder is not None:
-        record["parts"] = [f.path.relative_to(plan.folder).as_posix() for f in plan.files]
-    files.write_atomically(plan.job_dir / "plan.json", json.dumps(record, indent=1, sort_keys=True) + "\n")
-
-
-def _difference(plan: Plan) -> str:
-    """In words, what an unfinished job has that ``plan`` has not."""
-    old = recorded_plan(plan.job_dir)
-    differing = [k for k in sorted(plan.description) if k in old and old[k] != plan.description[k]]
-    return "".join(f"; {k}: {old[k]} there, {plan.description[k]} now" for k in differing[:3])
-
-
-def _refuse_changed_inputs(plan: Plan) -> None:
-    """Raise InputChanged, and name the file, when an input has other contents than when the job was planned.
-
-    As far as plan.json tells: of the same model, by the size and the digest of what is sampled.
-    """
-    record = recorded_plan(plan.job_dir)
-    inputs = record.get("inputs")
-    old = {e.get("name"): e for e in inputs if isinstance(e, dict)} if isinstance(inputs, list) else {}
-    if record.get("source") != plan.description.get("source"):
-        return
-    for now in plan.inputs:
-        before = old.get(now["name"], now)
-        if any(key in before and before[key] != now.get(key) for key in ("size", "digest")):
-            raise InputChanged(
-                f"{now['name']} was changed after the unfinished job {plan.job_dir} was planned",
-                "Put the old file back to go on, or start over with --update.",
-            )

@@ -14,11 +14,12 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from ..errors import CannotCreate, NoPermission
-from ..ownership import open_regular
+from ..errors import CannotCreate, NoPermission, StreamconvError
 from . import files, publishing
 from .existing import walk
+from .lock import JobLock
 from .plan import Plan
+from .record import record_path
 
 #: what a part begins with until its header is written
 PART_MAGIC = b"SCVP"
@@ -37,6 +38,22 @@ def recorded_plan(job_dir: Path) -> dict[str, Any]:
     except (ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}
+
+
+def write_plan(plan: Plan) -> None:
+    """Write ``plan.json``."""
+    record = {**plan.description, "fingerprint": plan.fingerprint.hex(), "inputs": list(plan.inputs)}
+    if plan.folder is not None:
+        record["parts"] = [f.path.relative_to(plan.folder).as_posix() for f in plan.files]
+    text = json.dumps(record, indent=1, sort_keys=True) + "\n"
+    files.write_atomically(plan.job_dir / "plan.json", text, files.PRIVATE)
+
+
+def difference(plan: Plan) -> str:
+    """In words, what an unfinished job has that ``plan`` has not."""
+    old = recorded_plan(plan.job_dir)
+    differing = [k for k in sorted(plan.description) if k in old and old[k] != plan.description[k]]
+    return "".join(f"; {k}: {old[k]} there, {plan.description[k]} now" for k in differing[:3])
 
 
 def is_foreign(folder: Path) -> bool:
@@ -69,22 +86,49 @@ def refuse_foreign_parts(plan: Plan) -> None:
             raise CannotCreate(f"{path} lies in the folder of an unfinished job, and no job made it", _MOVE_IT)
 
 
-def empty(plan: Plan, *, but_the_lock: bool = False) -> None:
-    """Remove what is the job's own in its folder, the lock last: while it is there, nobody else begins in the same folder."""
+def refuse_what_no_rename_reaches(plan: Plan) -> None:
+    """CannotCreate where the output or its record could not get its name in the end, before any work is done for it."""
+    finals = [plan.folder] if plan.folder is not None else [f.path for f in plan.files]
+    for path in [*finals, *map(record_path, plan.outputs)]:
+        fault = files.rename_fault(plan.job_dir, path)
+        if fault:
+            what = "the finished output" if path in finals else "its record"
+            raise CannotCreate(f"{path} could not be given to {what}: {fault}", "Choose another name or folder.")
+
+
+def leave_nothing(folder: Path) -> None:
+    """Remove a job folder that this process has locked, if nothing was ever begun in it."""
+    lock = folder / "lock"
+    with suppress(StreamconvError):
+        if not files.listed(folder, besides=lock):
+            files.remove_file(lock)
+            files.remove_if_empty(folder)
+
+
+def empty(plan: Plan, lock: JobLock, *, but_the_lock: bool = False) -> None:
+    """Remove what is the job's own in its folder, the lock last: while it is there, nobody else begins in the same folder.
+
+    Parameters
+    ----------
+    lock : of the folder; nothing is removed from another folder that came in its place
+    """
     folder = plan.job_dir
     staged = [path for path, is_own in _staged(plan).items() if is_own]
     for path in [*_matching(folder, _OWN), *_matching(folder / "records", _OWN_RECORD), *reversed(staged)]:
-        files.remove_if_empty(path) if path.is_dir() else files.remove_file(path)
+        if lock.is_held():
+            files.remove_if_empty(path) if path.is_dir() else files.remove_file(path)
     for path in [p for pattern in _OWN_FOLDERS for p in folder.glob(pattern)]:
-        files.remove_if_empty(path)
-    if not but_the_lock:
+        if files.is_folder(path) and files.is_folder(path.parent) and lock.is_held():
+            files.remove_if_empty(path)
+    if not but_the_lock and lock.is_held():
         files.sync_dir(folder)
-        files.remove_file(folder / "lock")
+        if lock.is_held():
+            files.remove_file(folder / "lock")
 
 
 def _matching(folder: Path, names: re.Pattern[str]) -> list[Path]:
     """Regular files in ``folder`` of such names."""
-    found = files.listed(folder, folder) if folder.is_dir() and not folder.is_symlink() else []
+    found = files.listed(folder, folder) if files.is_folder(folder) else []
     return sorted(p for p in found if names.fullmatch(p.name) and _is_regular(p))
 
 
@@ -103,7 +147,7 @@ def _staged(plan: Plan) -> dict[Path, bool]:
     folders = {parent for path in own for parent in path.parents}
     return {
         path: path in folders if stat.S_ISDIR(found.st_mode) else _is_regular(path) and (path in own or _is_part(path))
-        for place in (old, staging) if place.is_dir() and not place.is_symlink()
+        for place in (old, staging) if files.is_folder(place)
         for path, found in walk(place)
     }  # fmt: skip
 
@@ -115,7 +159,7 @@ def _is_regular(path: Path) -> bool:
 def _is_part(path: Path) -> bool:
     """Whether the file begins as a part whose header is not written yet."""
     with suppress(OSError, NoPermission):
-        fd = open_regular(path, os.O_RDONLY)
+        fd = files.open_own(path, os.O_RDONLY)
         try:
             found = os.pread(fd, len(PART_MAGIC), 0)
             return found != b"" and PART_MAGIC.startswith(found)

@@ -30,7 +30,6 @@ from glob import escape
 from pathlib import Path
 
 from ..errors import NoPermission, PlanDiffers, StreamconvError, WriteFailed
-from ..ownership import open_regular
 from . import files
 
 _PAGE = 4096
@@ -134,7 +133,7 @@ class Journal:
         salt, nonce = (int.from_bytes(os.urandom(8), "little") | 1 for _ in range(2))
         header = Header(1, RUNNING, n_slots, salt, nonce, 0, fingerprint, inputs)
         temporary = path.with_name(f"{path.name}.{nonce:016x}.tmp")
-        fd = files.open_for_writing(temporary, create=True)
+        fd = files.open_for_writing(temporary, create=True, mode=files.PRIVATE)
         try:
             journal = cls(temporary, fd, header)
             size = 2 * _PAGE + n_slots * _SLOT
@@ -316,7 +315,7 @@ def _twin(fd: int, path: Path) -> Path | None:
         return None
     for other in path.parent.glob(f"{escape(path.name)}.*.tmp"):
         with suppress(FileNotFoundError):  # whoever made it is just at it
-            if os.path.samestat(os.lstat(other), status):
+            if _same(os.lstat(other), status):
                 return other
     if os.fstat(fd).st_nlink < 2:
         return None
@@ -324,6 +323,13 @@ def _twin(fd: int, path: Path) -> Path | None:
         f"{path} has {status.st_nlink} names: a hard link to it lies somewhere else",
         "Somebody else may have put it there: look at it, and remove it or choose another name.",
     )
+
+
+def _same(a: os.stat_result, b: os.stat_result) -> bool:
+    """Whether two names are of one file; there are filesystems whose inode numbers differ from name to name."""
+    return os.path.samestat(a, b) or (a.st_dev, a.st_nlink, a.st_size, a.st_mtime_ns, a.st_ctime_ns) == (
+        b.st_dev, b.st_nlink, b.st_size, b.st_mtime_ns, b.st_ctime_ns,
+    )  # fmt: skip
 
 
 def read_progress(path: Path) -> tuple[Header, list[Stamp]] | None:
@@ -335,7 +341,7 @@ def read_progress(path: Path) -> tuple[Header, list[Stamp]] | None:
     NoPermission : it is a link, a pipe, or belongs to somebody else
     """
     try:
-        fd = open_regular(path, os.O_RDONLY, links=2)
+        fd = files.open_own(path, os.O_RDONLY, links=2)
     except OSError:
         return None
     try:

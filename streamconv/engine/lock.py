@@ -33,6 +33,7 @@ class JobLock:
         ------
         Locked : another process holds it (its pid, host and start time are in the message), or has just finished
         """
+        self._path = path
         try:
             self._fd = files.open_or_create(path)
         except CannotCreate:
@@ -53,6 +54,10 @@ class JobLock:
             raise _just_finished(path)
         me = {"pid": os.getpid(), "host": platform.node(), "boot": _boot_id(), "start": int(time.time())}
         files.pwrite_all(self._fd, json.dumps(me).encode().ljust(512, b"\0"), 0, path)
+
+    def is_held(self) -> bool:
+        """Whether the job folder is still the one that was locked; somebody may have removed it, and begun anew."""
+        return files.is_at(self._fd, self._path)
 
     def close(self) -> None:
         """Give the lock back."""

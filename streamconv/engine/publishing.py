@@ -2,7 +2,8 @@
 
     records/.NAME.streamconv   what the record of each output will be; tells a later run which files have their names already
     replaced.json              files of earlier outputs that may go: name -> size, mtime, inode
-    old-N, old                 what lost its name to the output, until all is in place
+    old-N, old                 what lost its name to the output, until all is in place; where names can be exchanged, it has
+                               the name of the part instead
 
 1. Headers are written and synced, then the two records above.
 2. Of shards that replace others of the same names, the first loses its name first and gets it back last, so that no mixture of
@@ -60,7 +61,7 @@ def write_records(plan: Plan, fds: Sequence[int], chunks: Sequence[Chunk], stamp
         record = Record(output.name, plan.fingerprint.hex(), list(plan.inputs), listed)
         path = pending_path(plan.job_dir, output)
         files.make_dir(path.parent)
-        files.write_atomically(path, record.text())
+        files.write_atomically(path, record.text(), files.PRIVATE)
 
 
 def is_placed(plan: Plan, index: int) -> bool:
@@ -106,7 +107,15 @@ def place(plan: Plan, fds: list[int], existing: Existing, confirm: Callable[[], 
     for numbers in plan.outputs.values():
         first = numbers[0]
         if fds[first] >= 0 and any(os.path.lexists(plan.files[i].path) for i in numbers[1:]):
-            _take_away(plan.files[first].path, existing, plan.job_dir / f"old-{first + 1}.first")
+            confirm()
+            name, aside = plan.files[first].path, plan.job_dir / f"old-{first + 1}.first"
+            _take_away(name, existing, aside)
+            try:
+                confirm()  # the folder that it went to may be another run's by now
+            except Locked:
+                with suppress(CannotCreate):
+                    files.publish_new(aside, name)
+                raise
         for i in reversed(numbers):
             if fds[i] >= 0:
                 confirm()
@@ -167,9 +176,7 @@ def _check(plan: Plan, numbers: Iterable[int], fds: list[int], undo: Callable[[]
 
 def _undo(part: Path, final: Path, aside: Path) -> None:
     with suppress(CannotCreate):
-        files.publish_new(final, part)
-        if os.path.lexists(aside):
-            files.publish_new(aside, final)
+        files.take_back(part, final, aside)
 
 
 def settle(job_dir: Path) -> bool:
@@ -181,7 +188,7 @@ def settle(job_dir: Path) -> bool:
     """
     parent, settled = job_dir.parent, False
     folder = job_dir / "records"
-    for path in sorted(folder.glob(".*.streamconv")) if folder.is_dir() else ():
+    for path in sorted(folder.glob(".*.streamconv")) if files.is_folder(folder) else ():
         record = load(path)
         if record is None or not all(f.is_at(p) for p, f in record.paths(parent)):
             continue
@@ -190,7 +197,7 @@ def settle(job_dir: Path) -> bool:
             if len(Path(name).parts) == 1 and name not in new and _take(parent / name, facts, job_dir / "old-0"):
                 files.remove_file(job_dir / "old-0")
         for old in ("old", "out"):
-            if (job_dir / old).is_dir() and (parent / record.output).is_dir():
+            if files.is_folder(job_dir / old) and files.is_folder(parent / record.output):
                 _clear(job_dir / old)
                 _rescue(job_dir / old, parent / record.output)
         final = parent / path.name
@@ -209,8 +216,8 @@ def withdraw(plan: Plan) -> None:
 
     Those that ``plan`` replaces stay until then.
     """
-    planned = {f.path for f in plan.files}
-    for record in map(load, sorted((plan.job_dir / "records").glob(".*.streamconv"))):
+    planned, folder = {f.path for f in plan.files}, plan.job_dir / "records"
+    for record in map(load, sorted(folder.glob(".*.streamconv")) if files.is_folder(folder) else ()):
         for path, file in record.paths(plan.output.parent) if record is not None else ():
             if path not in planned and file.is_at(path) and plan.folder is None:
                 files.remove_file(path)
@@ -239,14 +246,17 @@ def _replaced(job_dir: Path) -> Mapping[str, list[int]]:
         found = json.loads(data or b"{}")
     except ValueError:
         found = {}
-    return found if isinstance(found, dict) else {}
+    named = found if isinstance(found, dict) else {}
+    return {
+        name: facts for name, facts in named.items() if ".." not in Path(name).parts and not Path(name).is_absolute()
+    }
 
 
 def _clear(old: Path) -> None:
     """Remove the files of an old output folder, and what folders of it are empty then."""
-    for path in replaced_in(old):
+    for path in replaced_in(old) if files.is_folder(old) else ():
         files.remove_file(path)
-    for path, found in reversed(list(walk(old)) if old.is_dir() else []):
+    for path, found in reversed(list(walk(old)) if files.is_folder(old) else []):
         if stat.S_ISDIR(found.st_mode):
             files.remove_if_empty(path)
     files.remove_if_empty(old)
@@ -254,7 +264,7 @@ def _clear(old: Path) -> None:
 
 def _rescue(old: Path, new: Path) -> None:
     """Move what is left in an old folder to the new one: it came in while they changed places, and is not ours to remove."""
-    for path, found in reversed(list(walk(old)) if old.is_dir() else []):
+    for path, found in reversed(list(walk(old)) if files.is_folder(old) else []):
         if stat.S_ISDIR(found.st_mode):
             files.remove_if_empty(path)
             continue

@@ -25,7 +25,6 @@ from typing import Any, NamedTuple
 import xxhash
 
 from ..errors import NoPermission, WriteFailed
-from ..ownership import open_regular
 from . import files
 
 _MAX_BYTES = 256 << 20
@@ -191,7 +190,7 @@ def begins_as_record(path: Path) -> bool:
 
 def _read(path: Path, limit: int) -> bytes:
     """The first bytes of a file of ours; backups may be further names of it, as it is only ever replaced."""
-    fd = open_regular(path, os.O_RDONLY, links=1 << 30)
+    fd = files.open_own(path, os.O_RDONLY, links=1 << 30)
     try:
         return files.pread_exactly(fd, limit, 0, path)
     finally:

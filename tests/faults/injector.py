@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from streamconv import cli
-from streamconv.engine import files, renames
+from streamconv.engine import files, renames, trials
 
 CALLS = frozenset(
     [
@@ -120,7 +120,7 @@ def run(argv: list[str], log: Path, fault: Fault = Fault(), planted: Callable[[]
     faulty = FaultyOs(fault)
 
     def before() -> None:
-        files.os = faulty  # type: ignore[assignment]
+        files.os = trials.os = faulty  # type: ignore[assignment]
         files.rename_with = faulty.rename_with
         if planted:
             planted()

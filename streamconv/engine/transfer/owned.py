@@ -12,7 +12,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from ...errors import NoPermission, raise_exhausted
-from ...ownership import open_regular, status_of_regular
 from .. import files
 
 #: nobody else may write, whatever the umask: a store that others can write to is not believed
@@ -56,7 +55,7 @@ def open_file(path: Path) -> int | None:
     """
     try:
         with _explained():
-            return open_regular(path, os.O_RDONLY)
+            return files.open_own(path, os.O_RDONLY)
     except PermissionError:
         raise NoPermission(f"{path} may not be read", HINT) from None
     except OSError as e:
@@ -68,7 +67,7 @@ def status(path: Path) -> os.stat_result | None:
     """What the system knows of such a file, which need not be readable; None when it is not there."""
     try:
         with _explained():
-            return status_of_regular(path)
+            return files.status_own(path)
     except OSError:
         return None
 
@@ -101,3 +100,8 @@ def _explained() -> Iterator[None]:
         yield
     except NoPermission as e:
         raise NoPermission(e.message, HINT) from None
+
+
+def nearest_folder(path: Path) -> Path:
+    """``path``, or the nearest folder above it that is there."""
+    return next(p for p in (path, *path.parents) if p.is_dir())
