@@ -6,7 +6,7 @@ Each keeps ``stored`` where bytes can be copied as they lie, and names exactly t
 from __future__ import annotations
 
 from .made import Constant, Function, Mapped
-from .numbers import NEGATIVE_EXP, squeezed
+from .numbers import NEGATIVE_EXP, PLUS_ONE, squeezed
 from .order import Order, interleaved
 from .picked import Columns, Selected, cut, every, split, take
 from .reshaped import Reshaped
@@ -15,6 +15,7 @@ from .transposed import Transposed
 
 __all__ = [
     "NEGATIVE_EXP",
+    "PLUS_ONE",
     "Columns",
     "Constant",
     "Function",

@@ -14,7 +14,13 @@ def _negative_exp(x: Floats) -> Floats:
     return -np.exp(x.astype(np.float64)).astype(np.float32)
 
 
+def _plus_one(x: Floats) -> Floats:
+    x += np.float32(1)
+    return x
+
+
 NEGATIVE_EXP = Function("-exp", 1, _negative_exp)
+PLUS_ONE = Function("plus one", 1, _plus_one)
 
 
 def squeezed(rows: Rows) -> Rows:

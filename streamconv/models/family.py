@@ -41,6 +41,12 @@ class Assumed(NamedTuple):
 GATED_SILU: Mapping[str, Assumed] = {
     "hidden_act": Assumed(("silu", "swish")),
     "partial_rotary_factor": Assumed((1,)),
+    "use_sliding_window": Assumed((False,), "runtimes let every layer look at the whole context"),
+}
+#: What they compute in Gemma, whatever an old ``hidden_act`` says.
+GELU_TANH: Mapping[str, Assumed] = {
+    "hidden_activation": Assumed(("gelu_pytorch_tanh",)),
+    "attention_bias": Assumed((False,)),
 }
 
 

@@ -152,3 +152,22 @@ def test_a_turned_matrix_is_made_in_slabs_of_bounded_memory(slab_bytes: int, mon
         assert stored is not None
         expected = THREE.swapaxes(1, 2).astype(np.float16 if dtype is HalfRows else np.float32)
         assert stored.tobytes() == expected.tobytes()
+
+
+class BlockRows(Constant):
+    """Rows that are also to be had as blocks: each is its number."""
+
+    def blocks(self, type_name: str, start: int, stop: int) -> Bytes | None:
+        if type_name != "MXFP4":
+            return None
+        return np.arange(start, stop, dtype=np.uint8)[:, None].repeat(17, axis=1)
+
+
+def test_rows_in_another_order_are_copied_as_blocks_of_that_order() -> None:
+    odd = every(BlockRows(THREE), 2, 1, axis=1)
+    assert odd.blocks("Q4_0", 0, 0) is None
+    found = odd.blocks("MXFP4", 2, 9)
+    assert found is not None
+    assert found[:, 0].tolist() == [5, 7, 9, 11, 13, 15, 17]
+    assert odd.stored(0, 0) is not None, "its plain numbers are there too"
+    assert every(Constant(X), 2, 0).blocks("F32", 0, 9) is not None

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import numpy as np
-
-from ...kit import Function, Mapped
-from ...rows import Floats, Rows
+from ...kit import PLUS_ONE, Mapped
+from ...rows import Rows
 from ..config import Config
-from ..family import Assumed, Family
+from ..family import GELU_TANH, Family
 from ..keys import (
     Key,
     block_count,
@@ -22,15 +20,6 @@ from ..keys import (
 )
 from ..tokenizers import GEMMA1
 
-
-def _add_one(rows: Floats) -> Floats:
-    rows += np.float32(1)
-    return rows
-
-
-PLUS_ONE = Function("plus one", 1, _add_one)
-#: the activation, whatever an old "hidden_act" says
-GELU_TANH = {"hidden_activation": Assumed(("gelu_pytorch_tanh",)), "attention_bias": Assumed((False,))}
 #: no runtime reads an output head
 UNTIED = {"lm_head.weight": "the runtime uses the embedding as output"}
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from ..family import Family
+from ..family import GELU_TANH, Family
 from ..keys import sliding_window, soft_caps
 from ..tokenizers import GEMMA
-from .gemma import GELU_TANH, GEMMA_KEYS, UNTIED, plus_one
+from .gemma import GEMMA_KEYS, UNTIED, plus_one
 
 FAMILY = Family(
     arch="gemma2",

@@ -5,10 +5,10 @@ from __future__ import annotations
 from ...errors import BadInput
 from ...metadata import Metadata
 from ..config import Config
-from ..family import Family
+from ..family import GELU_TANH, Family
 from ..keys import BASE, final_soft_cap, sliding_window
 from ..tokenizers import GEMMA3
-from .gemma import GELU_TANH, plus_one
+from .gemma import plus_one
 
 
 def window(m: Metadata, a: str, c: Config) -> None:

@@ -9,7 +9,7 @@ from ...kit import NEGATIVE_EXP, Mapped, Reshaped, squeezed
 from ...metadata import Metadata
 from ...rows import Rows
 from ..config import Config
-from ..family import Family
+from ..family import GATED_SILU, Family
 from ..keys import BASE, key_value_length, vocab_size
 from ..names import plain_name
 from ..rules import Rule, as_they_are, halves
@@ -77,6 +77,7 @@ FAMILY = Family(
     architectures=("GraniteMoeHybridForCausalLM", "BambaForCausalLM"),
     tokenizer=TokenizerRule(("spm", "bpe")),
     variant=settled,
+    assumes={"hidden_act": GATED_SILU["hidden_act"]},
     keys=(*(key for key in BASE if key is not key_value_length), vocab_size, keys),
     spelled=lambda name, _: plain_name(name).replace(".dt_bias", ".dt_proj.bias"),
     rules=(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 import numpy as np
 
@@ -25,16 +24,6 @@ def interleave_q(rows: Rows, config: Config) -> Rows:
 def interleave_k(rows: Rows, config: Config) -> Rows:
     """Key rows with adjacent rotary pairs."""
     return take(rows, interleaved(rows.shape[0], config.n_kv_heads))
-
-
-def is_llama3(config: Config, _block: int) -> bool:
-    """Whether rotary frequencies are scaled as those of Llama 3.1."""
-    return str(config.rope.get("rope_type", "")).lower() == "llama3"
-
-
-def rope_freqs(_sources: Sequence[Rows], config: Config) -> list[Rows]:
-    """The tensor ``rope_freqs`` of llama3 scaling."""
-    return [Constant(rope_factors(config))]
 
 
 def rope_factors(config: Config) -> Floats:
@@ -71,6 +60,11 @@ def rope_factors(config: Config) -> Floats:
     return factors.astype(np.float32)
 
 
+ROPE_FREQS = Rule(
+    ("rope_freqs.weight",),
+    make=lambda _, config: [Constant(rope_factors(config))],
+    when=lambda config, _: str(config.rope.get("rope_type", "")).lower() == "llama3",
+)
 FAMILY = Family(
     arch="llama",
     architectures=("LlamaForCausalLM", "LLaMAForCausalLM", "LlamaModel"),
@@ -89,6 +83,6 @@ FAMILY = Family(
     derive_head_dim=True,
     keys=(*BASE, vocab_size, rope_dimension_count),
     transforms={"attn_q": interleave_q, "attn_k": interleave_k},
-    rules=(Rule(("rope_freqs.weight",), make=rope_freqs, when=is_llama3),),
+    rules=(ROPE_FREQS,),
     tokenizer=LLAMA,
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..family import GATED_SILU, Assumed, Family
+from ..family import Family
 from ..tokenizers import QWEN
 
 QWEN_DEFAULTS = {
@@ -17,15 +17,9 @@ QWEN_DEFAULTS = {
     "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0},
 }
 
-QWEN_ASSUMED = {
-    **GATED_SILU,
-    "use_sliding_window": Assumed((False,), "runtimes let every layer look at the whole context"),
-}
-
 FAMILY = Family(
     arch="qwen2",
     architectures=("Qwen2ForCausalLM", "Qwen2Model"),
     defaults=QWEN_DEFAULTS,
-    assumes=QWEN_ASSUMED,
     tokenizer=QWEN,
 )

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from ..family import Family
 from ..tokenizers import QWEN
-from .qwen2 import QWEN_ASSUMED, QWEN_DEFAULTS
+from .qwen2 import QWEN_DEFAULTS
 
 FAMILY = Family(
     arch="qwen3",
     architectures=("Qwen3ForCausalLM", "Qwen3Model"),
     defaults={**QWEN_DEFAULTS, "head_dim": 128},
-    assumes=QWEN_ASSUMED,
     tokenizer=QWEN,
 )
