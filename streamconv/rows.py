@@ -162,6 +162,13 @@ class Rows(Described):
         """The same rows as uint8[stop - start, row_bytes] in the encoding ``dtype`` names, or None when not stored so."""
         return None
 
+    def blocks(self, type_name: str, start: int, stop: int) -> Bytes | None:
+        """The same rows as blocks of the GGUF type ``type_name``, uint8[stop - start, row_bytes]; None where that is no mere copy.
+
+        Like ``stored``, an empty range tells for all rows.
+        """
+        return self.stored(start, stop) if type_name == self.dtype else None
+
     @cached_property
     def sources(self) -> Sequence[Rows]:
         """The row sources it is computed from."""

@@ -117,7 +117,7 @@ def planning() -> Found:
                 rope = {"rope_type": "llama3", "factor": factor, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
                         "original_max_position_embeddings": original}  # fmt: skip
                 config = normalise({"head_dim": dim, "rope_theta": theta, "rope_scaling": rope}, FAMILY.defaults, True)
-                yield f"rope {theta}", rope_factors(config)["rope_freqs.weight"]
+                yield f"rope {theta}", rope_factors(config)
 
 
 GROUPS: dict[str, Callable[[], Found]] = {

@@ -17,6 +17,20 @@ from small_models import write_safetensors
 
 import streamconv
 from streamconv import dequant, merging, sources
+from streamconv.kit import (
+    Constant,
+    Function,
+    Mapped,
+    Reshaped,
+    Stacked,
+    Transposed,
+    cut,
+    every,
+    interleaved,
+    join,
+    split,
+    take,
+)
 from streamconv.merging.extraction.factors import (
     Factors,
     LeftColumns,
@@ -29,15 +43,15 @@ from streamconv.merging.extraction.factors import (
 from streamconv.merging.lora_rows import AddedVector, DoraColumns, DoraRows, Kept, LoraRows, LowRank, ReplacedRows
 from streamconv.merging.merged import SameRows
 from streamconv.merging.mixture.gates import GateRows, PromptGate
-from streamconv.merging.mixture.rows import StackedRows
-from streamconv.merging.vocabulary.rows import MEAN, SOME, ZERO, Column, Table, laid_out
-from streamconv.models.transforms import Constant, FirstRows, Interleaved, PlusOne
+from streamconv.merging.vocabulary.rows import MEAN, SOME, ZERO, Table, laid_out
 from streamconv.rows import Rows, Span, digest_of, matrix_shape
 from streamconv.sources.mapped import MappedFile
 
 DATA = Path(__file__).resolve().parent / "data"
 PLAIN = DATA / "checkpoints" / "mistral-spm" / "hf"
 QUERY, NORM = "model.layers.0.self_attn.q_proj.weight", "model.norm.weight"
+KEY = "model.layers.0.self_attn.k_proj.weight"
+HALF = Function("half", 1, lambda rows: rows * np.float32(0.5))
 #: opens rows, anew with every call
 Open = Callable[[], Rows]
 #: prepares files in a folder, copies that may be changed, and opens rows of that kind
@@ -64,11 +78,34 @@ def transformed(folder: Path) -> Sequence[Open]:
 
     def opened() -> Iterable[Rows]:
         plain = sources.open_checkpoint(folder / "hf").tensors
-        yield Interleaved(plain[QUERY], 4)
-        yield Interleaved(Constant(np.arange(64, dtype=np.float32)), 4)
-        yield FirstRows(plain[QUERY], 37)
-        yield PlusOne(plain[NORM])
-        yield PlusOne(Interleaved(plain[QUERY], 2))
+        query, norm, key = plain[QUERY], plain[NORM], plain[KEY]
+        heads = take(query, interleaved(64, 4))
+        yield heads
+        yield take(query, interleaved(64, 16))  # heads of four rows
+        yield take(Constant(np.arange(64, dtype=np.float32)), interleaved(64, 4))
+        yield cut(query, 0, 37)
+        yield every(query, 2, 1)
+        yield every(query, 9, 0)
+        yield every(cut(heads, 5, 60), 3, 2)
+        yield from split(query, [40, 24], axis=1)
+        yield every(query, 2, 1, axis=1)
+        yield Stacked([query, heads, query])
+        yield Stacked([query, key], (96, 64))
+        yield join([query, key])
+        yield join([norm, cut(norm, 3, 20)])
+        experts = Stacked([query, heads, query])
+        yield from split(experts, [40, 24], axis=1)
+        yield every(experts, 2, 1, axis=1)
+        yield every(experts, 2, 1)
+        yield Transposed(query)
+        yield Transposed(cut(experts, 10, 40, axis=1))
+        yield Reshaped(query, (4, 16, 64))
+        yield Reshaped(query, (64 * 64, 1))
+        yield Reshaped(query, (512, 8))
+        yield Reshaped(query, (8, 512))
+        yield Reshaped(norm, (4, 16))
+        yield Mapped(norm, HALF)
+        yield Mapped(Transposed(take(query, interleaved(64, 2))), HALF)
 
     return each(opened)
 
@@ -141,7 +178,7 @@ def laid(folder: Path) -> Sequence[Open]:
             n = len(places)
             rows = np.resize(row, n)
             yield laid_out(Table([m["base"], m["tuned"]], places, rows, some, places >= 0), m["base"], "F32")
-            vectors = [Column(m["columns"]), Column(m["bias"])]
+            vectors = [Reshaped(m["columns"], (40, 1)), Reshaped(m["bias"], (40, 1))]
             yield laid_out(Table(vectors, places, rows % 40, {6: [(0, 3)], 9: [(1, 2)]}, places >= 0), m["bias"], "F32")
 
     return each(opened)
@@ -235,8 +272,8 @@ def test_any_cut_of_the_rows_has_the_bits_of_the_whole(kind: str, tmp_path: Path
 def test_rows_need_no_byte_that_they_do_not_name(kind: str, tmp_path: Path) -> None:
     for fresh in some(KINDS[kind](tmp_path)):
         n_rows = matrix_shape(fresh().shape)[0]
-        for cut in {(0, 0), (0, n_rows), (n_rows // 3, n_rows - n_rows // 3), (n_rows // 2, n_rows // 2 + 1)}:
-            check_spans(fresh, cut, tmp_path)
+        for part in {(0, 0), (0, n_rows), (n_rows // 3, n_rows - n_rows // 3), (n_rows // 2, n_rows // 2 + 1)}:
+            check_spans(fresh, part, tmp_path)
 
 
 def some(found: Sequence[Open]) -> Sequence[Open]:
@@ -303,7 +340,7 @@ def test_two_files_of_one_name_are_told_apart(tmp_path: Path) -> None:
         (tmp_path / folder).mkdir()
         write_safetensors(tmp_path / folder / "m.safetensors", {"w": ("F32", np.ones((2, 4), np.float32))})
     a, b = (sources.open_checkpoint(tmp_path / f / "m.safetensors").tensors["w"] for f in "ab")
-    first, second = StackedRows([a, a, b], (6, 4)), StackedRows([a, b, b], (6, 4))
+    first, second = Stacked([a, a, b], (6, 4)), Stacked([a, b, b], (6, 4))
     assert first.identity() == second.identity()
     assert [f.path.parent.name for f in first.files] == ["a", "a", "b"]
     assert [f.path.parent.name for f in second.files] == ["a", "b", "b"]

@@ -10,15 +10,17 @@ What the loader wants of each architecture is data: ``loader_tensors.json``.
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 from ..errors import BadInput
+from ..metadata import Metadata
 from ..sources import read_splits
 from . import endings, keys, layout, rope, template, tensors, values, vocabulary
 from .finding import Finding, Severity
-from .subject import Subject
+from .subject import Described, Subject
 
-__all__ = ["Finding", "Severity", "check_gguf"]
+__all__ = ["Finding", "Severity", "check_gguf", "judge"]
 
 _CHECKS = (layout.check, keys.check, tensors.check, rope.check, vocabulary.check, endings.check, template.check)
 
@@ -35,10 +37,25 @@ def check_gguf(path: str | os.PathLike[str], scan: bool = True) -> list[Finding]
     """
     path = Path(path)
     try:
-        subject = Subject(path, read_splits(path))
+        subject = Subject.of(read_splits(path))
     except BadInput as e:
         return [Finding("error", e.message)]
-    findings = [finding for check in _CHECKS for finding in check(subject)]
+    findings = _judge(subject)
     if scan:
         findings += values.check(subject)
     return sorted(findings, key=lambda finding: finding.rank)
+
+
+def judge(metadata: Metadata, tensors: Mapping[str, Described]) -> list[Finding]:
+    """What a loader will make of a model that is not written yet, errors first.
+
+    Parameters
+    ----------
+    metadata : the key/values of its header
+    tensors : name -> anything with ``shape`` (slowest dimension first) and ``type``
+    """
+    return sorted(_judge(Subject(metadata, tensors)), key=lambda finding: finding.rank)
+
+
+def _judge(subject: Subject) -> list[Finding]:
+    return [finding for check in _CHECKS for finding in check(subject)]

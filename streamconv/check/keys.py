@@ -6,10 +6,9 @@ from collections.abc import Iterator
 from typing import Any
 
 from .finding import Finding
-from .subject import MAX_LAYERS, Subject
-from .table import architecture
+from .subject import MAX_LAYERS, REQUIRED, Subject
+from .table import Architecture, Key
 
-_REQUIRED = ("context_length", "embedding_length", "block_count", "attention.head_count")
 #: keys a loader reads with one exact type
 _TYPES = {
     "context_length": "UINT32",
@@ -28,37 +27,52 @@ _TYPES = {
     "expert_count": "UINT32",
     "expert_used_count": "UINT32",
 }
-#: architecture -> (key, what the loader assumes without it)
-_DEFAULTS = {
-    "gemma2": (
-        ("final_logit_softcapping", "30"),
-        ("attn_logit_softcapping", "50"),
-        ("attention.sliding_window", "4096"),
-    ),
-    "cohere2": (("attention.sliding_window_pattern", "every 4th layer full"),),
-}
+#: keys that may have one number per layer
+_PER_LAYER = (
+    "attention.head_count",
+    "attention.head_count_kv",
+    "feed_forward_length",
+    "expert_feed_forward_length",
+    "expert_used_count",
+)
+#: architectures whose heads are rotated whole
+_WHOLE_ROTATION = ("llama", "llama-embed", "deci", "falcon")
 
 
 def check(subject: Subject) -> Iterator[Finding]:
     """Compare the hyper-parameters with what the loader reads."""
-    known = architecture(subject.arch)
-    if known is None or not subject.is_text_model:
+    known = subject.known
+    if known is None:
         return
-    required = [*_REQUIRED, known.norm_key, *known.keys]
-    for name in required:
-        if name not in subject:
-            yield Finding("error", f"key {subject.key(name)} is missing: the loader requires it", subject.key(name))
-    if "feed_forward_length" not in subject and "expert_feed_forward_length" not in subject:
-        key = subject.key("feed_forward_length")
-        yield Finding("error", f"key {key} is missing: the loader takes 0 and no feed-forward tensor fits", key)
+    yield from _required(subject, known)
     yield from _types(subject)
     yield from _layers(subject)
     yield from _heads(subject)
     yield from _experts(subject)
-    yield from _latent_attention(subject)
-    for name, default in _DEFAULTS.get(subject.arch, ()):
+    for rule, words in known.must.items():
+        if subject.scope().evaluated(rule) == 0:
+            yield Finding("error", f"the loader stops: {words}")
+    yield from _defaults(subject, known)
+
+
+def _required(subject: Subject, known: Architecture) -> Iterator[Finding]:
+    for key in (*(Key((name,)) for name in REQUIRED), *known.keys):
+        if any(subject.stated.plain(name) is not None for name in key.names):
+            continue
+        if not key.condition or subject.scope().evaluated(key.condition):
+            full = " or ".join(subject.stated.full(name) for name in key.names)
+            yield Finding("error", f"key {full} is missing: the loader requires it", subject.stated.full(key.names[0]))
+
+
+def _defaults(subject: Subject, known: Architecture) -> Iterator[Finding]:
+    """Absent keys for which something else than "none" steps in."""
+    for name, default in known.assumes.items():
         if name not in subject:
             message = f'key {subject.key(name)} is missing: the loader assumes {default}, not "none"'
+            yield Finding("warning", message, subject.key(name))
+    for name in known.usual:
+        if name not in subject and name not in known.assumes:
+            message = f"key {subject.key(name)} is missing, which converters write for this family: the loader takes a default"
             yield Finding("warning", message, subject.key(name))
 
 
@@ -66,7 +80,7 @@ def _types(subject: Subject) -> Iterator[Finding]:
     for name, right in _TYPES.items():
         key = subject.key(name)
         found = subject.metadata.values.get(key)
-        if found is not None and found.type != right:
+        if found is not None and found.type != right and not (found.type == "ARRAY" and name in _PER_LAYER):
             yield Finding("error", f"key {key} is stored as {found.type}, the loader reads {right}", key)
 
 
@@ -75,7 +89,7 @@ def _layers(subject: Subject) -> Iterator[Finding]:
     if count is not None and not 0 < count <= MAX_LAYERS:
         key = subject.key("block_count")
         yield Finding("error", f"{key} is {count}, the loader takes 1 to {MAX_LAYERS}", key)
-    for name in ("attention.head_count", "attention.head_count_kv", "feed_forward_length"):
+    for name in _PER_LAYER:
         found = subject.get(name)
         if isinstance(found, list) and count is not None and len(found) != count:
             key = subject.key(name)
@@ -83,14 +97,14 @@ def _layers(subject: Subject) -> Iterator[Finding]:
 
 
 def _heads(subject: Subject) -> Iterator[Finding]:
-    names = subject.names(0)
-    n_head, n_head_kv, n_rot, head_k = (names[name] for name in ("n_head", "n_head_kv", "n_rot", "head_k"))
+    names = subject.scope()
+    n_head, n_head_kv, n_rot, head_k = (names[name] for name in ("n_head", "n_head_kv", "n_rot_full", "head_k_full"))
     key = subject.key("attention.head_count_kv")
     if n_head and n_head_kv and n_head % n_head_kv:
         yield Finding("error", f"{key} is {n_head_kv}, which does not divide {n_head} heads", key)
     elif "attention.head_count_kv" not in subject and n_head:
         yield Finding("note", f"{key} is absent: the loader takes head_count, {n_head}", key)
-    if subject.arch in ("llama", "falcon") and n_rot is not None and n_rot != head_k:
+    if subject.arch in _WHOLE_ROTATION and n_rot is not None and n_rot != head_k:
         key = subject.key("rope.dimension_count")
         yield Finding("error", f"{key} is {n_rot}; for {subject.arch} it must be the head size, {head_k}", key)
 
@@ -102,24 +116,24 @@ def _experts(subject: Subject) -> Iterator[Finding]:
     key = subject.key("expert_used_count")
     if count and not 0 < used <= count:
         yield Finding("error", f"{key} is {used} of {count} experts; the loader wants 1 to {count}", key)
+    if "expert_count" in subject and not count and "expert_count" in subject.stated.required:
+        key = subject.key("expert_count")
+        yield Finding("error", f"{key} is 0; a {subject.arch} model has experts", key)
     if not count and used:
         yield Finding("error", f"{key} is {used}, but there are no experts", key)
     if groups > 1 and (groups >= count or count % groups):
         key = subject.key("expert_group_count")
         yield Finding("error", f"{key} is {groups}; it must be less than {count} experts and divide them", key)
-
-
-def _latent_attention(subject: Subject) -> Iterator[Finding]:
-    """DeepSeek-V2 wants the rank of q unless the layer count says "lite" (26, 27; 48 with 128256 tokens)."""
-    if subject.arch != "deepseek2" or "attention.q_lora_rank" in subject:
-        return
-    lite = subject.n_blocks in (26, 27) or (subject.n_blocks == 48 and subject.n_vocab == 128256)
-    if not lite:
-        key = subject.key("attention.q_lora_rank")
-        message = f"key {key} is missing: the loader requires it unless the model has 26 or 27 layers"
-        yield Finding("error", message, key)
+    elif groups > 1 and not 0 < (used := _number(subject, "expert_group_used_count")) < groups:
+        key = subject.key("expert_group_used_count")
+        yield Finding(
+            "error", f"{key} is {used} of {groups} groups of experts; the loader wants 1 to {groups - 1}", key
+        )
 
 
 def _number(subject: Subject, name: str) -> int:
+    """An integer, the largest where there is one per layer."""
     found: Any = subject.get(name, 0)
+    if isinstance(found, list):
+        found = max((value for value in found if type(value) is int), default=0)
     return found if type(found) is int else 0

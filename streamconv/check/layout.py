@@ -8,7 +8,6 @@ from ..sources import GgufFile
 from ..sources.naming import shown
 from .finding import Finding
 from .subject import Subject
-from .table import architecture
 
 #: GGML_MAX_NAME, the closing zero included
 _MAX_NAME_BYTES = 64
@@ -16,14 +15,14 @@ _MAX_NAME_BYTES = 64
 
 def check(subject: Subject) -> Iterator[Finding]:
     """Names, offsets and the architecture; sizes and overlaps were checked on reading."""
+    yield from _names(subject)
     for file in subject.files:
-        yield from _names(file)
         yield from _offsets(file)
     yield from _architecture(subject)
 
 
-def _names(file: GgufFile) -> Iterator[Finding]:
-    for name in file.tensors:
+def _names(subject: Subject) -> Iterator[Finding]:
+    for name in subject.tensors:
         if len(name.encode()) >= _MAX_NAME_BYTES:
             message = (
                 f"tensor name {shown(name)} has {len(name.encode())} bytes, the loader takes {_MAX_NAME_BYTES - 1}"
@@ -53,7 +52,7 @@ def _architecture(subject: Subject) -> Iterator[Finding]:
         yield Finding(
             "note", f"{subject.arch} ({kind}) is not a text model; only the file's structure was checked", key
         )
-    elif architecture(subject.arch) is None:
+    elif subject.known is None:
         yield Finding(
             "note", f"architecture {shown(subject.arch)} is not in our table; tensors and keys were not checked", key
         )

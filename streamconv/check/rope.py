@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from ..sources.naming import shown
 from .finding import Finding
 from .subject import Subject
-from .table import architecture
 
 _DEFAULT_BASE = 10000
 _SCALINGS = ("none", "linear", "yarn", "longrope")
@@ -17,8 +16,8 @@ _LLAMA31_BASE, _LLAMA31_CONTEXT = 500_000, 16_384
 
 def check(subject: Subject) -> Iterator[Finding]:
     """Base, scaling and frequency factors."""
-    known = architecture(subject.arch)
-    if known is None or known.rope == "none" or not subject.is_text_model:
+    known = subject.known
+    if known is None or known.rope == "none":
         return
     yield from _base(subject, usual=known.rope == "key")
     yield from _scaling(subject)

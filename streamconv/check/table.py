@@ -1,30 +1,27 @@
-"""The table of what a loader asks for, ``loader_tensors.json``, and its small expression language."""
+"""The table of what a loader asks for, ``loader_tensors.json``; its own first lines say how it is written."""
 
 from __future__ import annotations
 
-import ast
 import json
-import operator
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
-from typing import Any
+from typing import Any, NamedTuple
 
-Names = Mapping[str, "int | None"]
+from .expressions import Names, Unknown, evaluate, truth
 
-_BINARY: dict[type[ast.AST], Callable[[int, int], int]] = {
-    ast.Add: operator.add,
-    ast.Sub: operator.sub,
-    ast.Mult: operator.mul,
-    ast.FloorDiv: operator.floordiv,
-    ast.Lt: operator.lt,
-    ast.GtE: operator.ge,
-}
+_FUSED_QKV = "*.attn_{q,k,v}"
+_FUSED_EXPERTS = "*.ffn_{gate,up}_exps"
+_SUFFIXES = (".bias", ".scale", ".scales", ".lora_a", ".lora_b")
 
 
-class Unknown(Exception):
-    """An expression needs a number that the file does not state."""
+class Row(NamedTuple):
+    """One tensor as the table writes it."""
+
+    name: str
+    sizes: str
+    when: str
 
 
 @dataclass(frozen=True)
@@ -34,31 +31,45 @@ class Wanted:
     Attributes
     ----------
     name : tensor name, ``*`` for the layer
-    sizes : expressions for the dimensions, fastest first; ``any`` is not checked
+    sizes : expressions for the dimensions, fastest first; ``any`` is not checked, ``any`` alone is any shape
     condition : expression that must be true for the tensor to be looked for; empty: always
-    optional : it may be absent
+    absent : expression that is true where it may be absent; empty: never
     """
 
     name: str
     sizes: tuple[str, ...]
     condition: str = ""
-    optional: bool = False
+    absent: str = ""
 
     @property
     def per_layer(self) -> bool:
         """There is one in each block."""
         return "*" in self.name
 
+    @property
+    def optional(self) -> bool:
+        """It may be absent from any file."""
+        return self.absent == "1"
+
     def applies(self, names: Names) -> bool | None:
         """Whether the loader looks for it; None when the file does not say enough."""
-        try:
-            return not self.condition or bool(evaluate(self.condition, names))
-        except Unknown:
-            return None
+        return truth(self.condition or "1", names)
+
+    def required(self, names: Names) -> bool:
+        """Whether the loader stops without it, where it looks for it."""
+        return truth(self.absent or "0", names) is False
 
     def shape(self, names: Names) -> tuple[int | None, ...]:
         """The dimensions, None for each that cannot be told."""
         return tuple(_size(size, names) for size in self.sizes)
+
+
+@dataclass(frozen=True)
+class Key:
+    """A key that a loader requires: one of ``names`` at least, where ``condition`` is true."""
+
+    names: tuple[str, ...]
+    condition: str = ""
 
 
 @dataclass(frozen=True)
@@ -67,74 +78,67 @@ class Architecture:
 
     Attributes
     ----------
-    norm_key : the epsilon that must be there
-    rope : ``key``, ``default`` or ``none``; see the table
-    keys : further required keys
+    keys : keys it requires, besides those that it requires of every architecture
+    rope : ``key`` where converters write the base, ``default`` where the loader's is meant, ``none`` where nothing is rotated
+    usual : keys that converters always write; without one the loader takes a default of its own
+    assumes : key -> what the loader takes without it, where that is not "none"
+    let : names that depend on the layer at hand, those of this architecture included -> expression
+    must : expression that must be true -> how it is said
+    layers : number of layers in which tensors are looked for
+    tied : logits always come from the token embeddings
     tensors : what it looks for
-    qkv : rows of the q, k and v projections, empty where the table lists them one by one
     """
 
-    norm_key: str
+    keys: tuple[Key, ...]
     rope: str
-    keys: tuple[str, ...]
+    usual: tuple[str, ...]
+    assumes: Mapping[str, str]
+    let: Mapping[str, str]
+    must: Mapping[str, str]
+    layers: str
+    tied: bool
     tensors: tuple[Wanted, ...]
-    qkv: tuple[str, ...]
 
 
+@cache
 def architecture(name: str) -> Architecture | None:
     """The table's entry for ``name``, or None."""
-    entries = _document()["architectures"]
-    if name not in entries:
+    if name not in _document()["architectures"]:
         return None
-    entry = {**entries.get(entries[name].get("like"), {}), **entries[name]}
+    entry = _entry(name)
     return Architecture(
-        norm_key=f"attention.layer_norm_{'rms_' if entry['norm'] == 'rms' else ''}epsilon",
+        keys=tuple(_key(key) for key in entry["keys"]),
         rope=entry["rope"],
-        keys=tuple(entry.get("keys", ())),
-        tensors=tuple(_wanted(tensor, spec) for tensor, spec in entry["tensors"].items()),
-        qkv=tuple(entry.get("qkv", ())),
+        usual=tuple(entry.get("usual", ())),
+        assumes=entry.get("assumes", {}),
+        let={**_document()["let"], **entry.get("let", {})},
+        must=entry.get("must", {}),
+        layers=entry.get("layers", "n_layer"),
+        tied=entry.get("tied", False),
+        tensors=tuple(wanted for row in entry["tensors"] for wanted in _rows(row)),
     )
+
+
+def architectures() -> tuple[str, ...]:
+    """All names that the table knows."""
+    return tuple(_document()["architectures"])
+
+
+def keyed_names() -> Mapping[str, str]:
+    """Name -> ``key``, ``key = default`` or ``#key`` (the length of an array)."""
+    found: dict[str, str] = _document()["names"]
+    return found
+
+
+def derived_names() -> Mapping[str, str]:
+    """Name -> expression over other names."""
+    found: dict[str, str] = _document()["derived"]
+    return found
 
 
 def pre_tokenizers() -> frozenset[str]:
     """The values of ``tokenizer.ggml.pre`` a loader knows."""
     return frozenset(_document()["pre_tokenizers"])
-
-
-def evaluate(expression: str, names: Names) -> int:
-    """The value of an expression over integers: ``+ - * // < >=``, ``and or not``, names and numbers.
-
-    Errors: Unknown when a name stands for None.
-
-    >>> evaluate("2 * n_ff", {"n_ff": 3}), evaluate("not n and i < 2", {"n": 0, "i": 1})
-    (6, 1)
-    """
-    return _value(_parsed(expression), names)
-
-
-def _value(node: ast.AST, names: Names) -> int:
-    if isinstance(node, ast.Constant):
-        return int(node.value)  # type: ignore[arg-type]
-    if isinstance(node, ast.Name):
-        found = names[node.id]
-        if found is None:
-            raise Unknown(node.id)
-        return found
-    if isinstance(node, ast.BinOp):
-        return _BINARY[type(node.op)](_value(node.left, names), _value(node.right, names))
-    if isinstance(node, ast.Compare):
-        return int(_BINARY[type(node.ops[0])](_value(node.left, names), _value(node.comparators[0], names)))
-    if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.Not):
-        return int(not _value(node.operand, names))
-    if isinstance(node, ast.BoolOp):
-        decide = all if isinstance(node.op, ast.And) else any
-        return int(decide(_value(value, names) for value in node.values))
-    raise ValueError(f"{ast.dump(node)} has no place in the table")
-
-
-@cache
-def _parsed(expression: str) -> ast.AST:
-    return ast.parse(expression, mode="eval").body
 
 
 def _size(expression: str, names: Names) -> int | None:
@@ -146,10 +150,62 @@ def _size(expression: str, names: Names) -> int | None:
         return None
 
 
-def _wanted(name: str, spec: str) -> Wanted:
-    sizes, _, condition = spec.partition(" if ")
-    optional = sizes.startswith("? ")
-    return Wanted(name, tuple(size.strip() for size in sizes.removeprefix("? ").split(",")), condition, optional)
+def _entry(name: str) -> dict[str, Any]:
+    """The entry with what it has in common with others filled in, and its tensors as one list."""
+    own: dict[str, Any] = _document()["architectures"][name]
+    rows = [Row(tensor, sizes, when) for when, some in own.get("tensors", {}).items() for tensor, sizes in some.items()]
+    if "like" not in own:
+        return {**own, "tensors": rows}
+    like = _entry(own["like"])
+    replaced = {row.name for row in rows} | set(own.get("without", ()))
+    keys = [*own.get("keys", like["keys"]), *own.get("also", ())]
+    return {**like, **own, "keys": keys, "tensors": [row for row in like["tensors"] if row.name not in replaced] + rows}
+
+
+def _key(spec: str) -> Key:
+    names, _, condition = spec.partition(" when ")
+    return Key(tuple(names.split(" | ")), condition)
+
+
+def _rows(row: Row) -> Iterator[Wanted]:
+    """The tensors behind one entry; names in braces stand apart, or as one tensor where the file has that."""
+    condition, _, absent = row.when.partition("? ")
+    optional = row.sizes.startswith("? ")
+    sizes = tuple(size.strip() for size in row.sizes.removeprefix("? ").split(","))
+    wanted = Wanted(_full(row.name), sizes, condition.strip(), "1" if optional else absent)
+    expand = {_FUSED_QKV: _qkv, _FUSED_EXPERTS: _experts}.get(row.name)
+    yield from expand(wanted) if expand else (wanted,)
+
+
+def _full(name: str) -> str:
+    """``*.x`` -> ``blk.*.x.weight``, ``x:`` -> ``x``, ``x.bias`` as it is."""
+    name = name.replace("*.", "blk.*.", 1) if name.startswith("*.") else name
+    return name.removesuffix(":") if name.endswith((":", *_SUFFIXES)) else f"{name}.weight"
+
+
+def _qkv(row: Wanted) -> Iterator[Wanted]:
+    """Projections of q, k and v. Biases may be there; the fused weight may have theirs apart."""
+    inputs, *parts = row.sizes
+    fused, both = "blk.*.attn_qkv", " + ".join(f"({part})" if " if " in part else part for part in parts)
+    yield Wanted(f"{fused}.weight", (inputs, both), row.condition, "1")
+    yield Wanted(f"{fused}.bias", (both,), _and(row.condition, f"has('{fused}.weight')"), "1")
+    for which, size in zip("qkv", parts, strict=True):
+        apart = _and(row.condition, f"not has('{fused}.weight')")
+        yield Wanted(f"blk.*.attn_{which}.weight", (inputs, size), apart, row.absent)
+        yield Wanted(f"blk.*.attn_{which}.bias", (size,), _and(row.condition, f"not has('{fused}.bias')"), "1")
+
+
+def _experts(row: Wanted) -> Iterator[Wanted]:
+    inputs, rows, count = row.sizes
+    fused = "blk.*.ffn_gate_up_exps.weight"
+    yield Wanted(fused, (inputs, f"2 * ({rows})", count), row.condition, "1")
+    for which in ("gate", "up"):
+        apart = _and(row.condition, f"not has('{fused}')")
+        yield Wanted(f"blk.*.ffn_{which}_exps.weight", row.sizes, apart, row.absent)
+
+
+def _and(*conditions: str) -> str:
+    return " and ".join(f"({condition})" for condition in conditions if condition)
 
 
 @cache

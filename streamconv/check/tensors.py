@@ -3,51 +3,81 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 
 from ..sources.naming import shown, shown_list
 from .finding import Finding
-from .subject import Subject
-from .table import Names, Wanted, architecture
+from .names import Scope
+from .subject import MAX_LAYERS, Subject
+from .table import Architecture, Wanted
 
-#: encoders that never look for output.weight
-_WITHOUT_LOGITS = ("bert",)
-_FUSED = "blk.*.attn_qkv.weight"
 #: tensors that may stand beside any weight: scales of NVFP4 and of some quantized checkpoints
 _COMPANIONS = (".scale", ".input_scale")
+#: without it a file that has layers for next-token prediction is taken to have no others
+_FIRST_NORM = "blk.0.attn_norm.weight"
+
+Shape = tuple["int | None", ...]
+
+
+@dataclass
+class _Asked:
+    """What came of asking for everything in the table.
+
+    Attributes
+    ----------
+    names : tensors that the loader looks for
+    unfit : absent key -> tensors whose shape would be right only with it
+    """
+
+    names: set[str] = field(default_factory=set)
+    unfit: dict[str, list[str]] = field(default_factory=dict)
 
 
 def check(subject: Subject) -> Iterator[Finding]:
     """Compare the tensors with the table of the architecture."""
-    known = architecture(subject.arch)
-    if known is None or not subject.is_text_model:
+    known = subject.known
+    if known is None:
         return
-    asked: set[str] = set()
-    layers = [subject.names(i) for i in range(max(1, subject.n_blocks))]
+    asked = _Asked()
+    layers = [subject.scope(i) for i in range(_n_layers(subject, known))]
     for wanted in known.tensors:
         yield from _check_one(subject, wanted, layers, asked)
-    if known.qkv:
-        yield from _check_qkv(subject, known.qkv, layers, asked)
-    yield from _output(subject, known.tensors)
-    yield from _nobody_asks(subject, asked | {"output.weight"})
+    for key, names in asked.unfit.items():
+        more = f" (and {len(names) - 1} more tensors)" if names[1:] else ""
+        message = f"key {key} is missing: the loader takes 0, which does not fit the shape of {shown(names[0])}{more}"
+        yield Finding("error", message, key)
+    if layers[0].evaluated("mtp_only"):
+        yield Finding(
+            "warning",
+            f"{_FIRST_NORM} is absent: the loader takes the file for the layers of next-token prediction alone",
+            _FIRST_NORM,
+        )
+    yield from _output(subject, known, asked)
+    yield from _nobody_asks(subject, known, asked.names)
 
 
-def _check_one(subject: Subject, wanted: Wanted, layers: Sequence[Names], asked: set[str]) -> Iterator[Finding]:
+def _n_layers(subject: Subject, known: Architecture) -> int:
+    """How many layers to ask for: those that the file states, never more than the loader takes."""
+    stated = subject.scope().evaluated(known.layers)
+    return max(1, min(MAX_LAYERS, stated if stated is not None else subject.n_blocks))
+
+
+def _check_one(subject: Subject, wanted: Wanted, layers: Sequence[Scope], asked: _Asked) -> Iterator[Finding]:
     """One row of the table, over all layers; findings of many layers are told together."""
     missing, misshapen = [], []
-    for names in layers if wanted.per_layer else layers[:1]:
-        name = wanted.name.replace("*", str(names["i"]))
+    for names in layers if wanted.per_layer else _asking(wanted, layers):
+        name = wanted.name.replace("*", str(names.layer))
         applies = wanted.applies(names)
         if applies is False:
             continue
-        asked.add(name)
+        asked.names.add(name)
         info = subject.tensors.get(name)
         if info is None:
-            # Layers behind the last one (next-token prediction) may be left out whole.
-            if applies and not wanted.optional and not _behind(names, subject):
+            if applies and wanted.required(names):
                 missing.append(name)
             continue
         found, right = tuple(reversed(info.shape)), wanted.shape(names)
-        if not _fits(found, right):
+        if not _fits(found, right) and not _for_want_of_a_key(name, wanted, names, asked):
             misshapen.append((name, found, right))
     if missing and wanted.name != "output.weight":  # which has words of its own
         yield Finding(
@@ -63,33 +93,34 @@ def _check_one(subject: Subject, wanted: Wanted, layers: Sequence[Names], asked:
         )
 
 
-def _check_qkv(subject: Subject, rows: tuple[str, ...], layers: Sequence[Names], asked: set[str]) -> Iterator[Finding]:
-    """The projections stand apart, or as one: the loader takes ``attn_qkv`` where the layer has it."""
-    fused = [names for names in layers if _FUSED.replace("*", str(names["i"])) in subject.tensors]
-    apart = [names for names in layers if names not in fused]
-    parts = {f"blk.*.attn_{which}": size for which, size in zip("qkv", rows, strict=True)}
-    for some, table in ((fused, {"blk.*.attn_qkv": " + ".join(rows)}), (apart, parts)):
-        for stem, size in table.items():
-            yield from _check_one(subject, Wanted(f"{stem}.weight", ("n_embd", size)), some, asked)
-            yield from _check_one(subject, Wanted(f"{stem}.bias", (size,), optional=True), some, asked)
+def _asking(wanted: Wanted, layers: Sequence[Scope]) -> list[Scope]:
+    """The layer that asks for a tensor of the whole model: the first that does."""
+    return [next((names for names in layers if wanted.applies(names)), layers[0])]
 
 
-def _output(subject: Subject, tensors: tuple[Wanted, ...]) -> Iterator[Finding]:
+def _for_want_of_a_key(name: str, wanted: Wanted, names: Scope, asked: _Asked) -> bool:
+    """A wrong shape that comes of an absent key is told of the key."""
+    keys = {key for size in wanted.sizes if size != "any" for key in names.missing_keys(size)}
+    for key in keys:
+        asked.unfit.setdefault(key, []).append(name)
+    return bool(keys)
+
+
+def _output(subject: Subject, known: Architecture, asked: _Asked) -> Iterator[Finding]:
     """Where the logits come from, said plainly, because it is what goes wrong most often."""
-    if subject.arch in _WITHOUT_LOGITS and "output.weight" not in subject.tensors:
-        return
-    wanted = next((w for w in tensors if w.name == "output.weight"), None)
-    if "output.weight" in subject.tensors:
-        if wanted is None:
-            yield Finding(
-                "error",
-                f"output.weight is there, but for {subject.arch} the loader always reuses token_embd.weight: it stops with"
-                ' "wrong number of tensors"',
-                "output.weight",
-            )
-    elif wanted is None or wanted.optional:
+    wanted = next((w for w in known.tensors if w.name == "output.weight"), None)
+    there = "output.weight" in subject.tensors
+    if known.tied and there:
+        asked.names.add("output.weight")
+        yield Finding(
+            "error",
+            f"output.weight is there, but for {subject.arch} the loader always reuses token_embd.weight: it stops with"
+            ' "wrong number of tensors"',
+            "output.weight",
+        )
+    elif not there and (known.tied or (wanted is not None and wanted.optional)):
         yield Finding("note", "output.weight is absent: the loader reuses token_embd.weight (tied)", "output.weight")
-    else:
+    elif not there and wanted is not None and wanted.applies(subject.scope()) and wanted.required(subject.scope()):
         yield Finding(
             "error",
             f"output.weight is absent, and for {subject.arch} the loader does not fall back to token_embd.weight",
@@ -97,7 +128,7 @@ def _output(subject: Subject, tensors: tuple[Wanted, ...]) -> Iterator[Finding]:
         )
 
 
-def _nobody_asks(subject: Subject, asked: set[str]) -> Iterator[Finding]:
+def _nobody_asks(subject: Subject, known: Architecture, asked: set[str]) -> Iterator[Finding]:
     extra = [name for name in subject.tensors if name not in asked]
     extra = [name for name in extra if not _is_companion(name, asked)]
     if extra:
@@ -112,13 +143,10 @@ def _is_companion(name: str, asked: set[str]) -> bool:
     return any(name.endswith(end) and f"{name.removesuffix(end)}.weight" in asked for end in _COMPANIONS)
 
 
-def _behind(names: Names, subject: Subject) -> bool:
-    i, n_layer = names["i"], names["n_layer"]
-    return i is not None and n_layer is not None and subject.n_blocks > 0 and i >= n_layer
-
-
-def _fits(found: tuple[int, ...], right: tuple[int | None, ...]) -> bool:
+def _fits(found: tuple[int, ...], right: Shape) -> bool:
     """Equal, where known; dimensions of 1 at the end do not count."""
+    if right == (None,):
+        return True
     n = max(len(found), len(right))
     padded = zip(found + (1,) * (n - len(found)), right + (1,) * (n - len(right)), strict=True)
     return all(size is None or size == have for have, size in padded)

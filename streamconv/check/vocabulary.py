@@ -12,7 +12,9 @@ from .table import pre_tokenizers
 
 _PREFIX = "tokenizer.ggml."
 #: tokenizer.ggml.model -> keys without which the loader stops
-_NEEDS = {"gpt2": ("merges",), "gemma4": ("merges",)}
+_NEEDS = {"gpt2": ("merges",), "gemma4": ("merges",), "whitespace": ("merges",), "plamo2": ("token_type",)}
+#: pre-tokenizers whose vocabularies have no merges
+_WITHOUT_MERGES = ("kimi-k2",)
 
 
 def check(subject: Subject) -> Iterator[Finding]:
@@ -29,6 +31,8 @@ def check(subject: Subject) -> Iterator[Finding]:
         yield Finding("error", f"key {_PREFIX}tokens is missing: the loader requires it", f"{_PREFIX}tokens")
         return
     for name in _NEEDS.get(model, ()):
+        if name == "merges" and subject.metadata.get(f"{_PREFIX}pre") in _WITHOUT_MERGES:
+            continue
         if _PREFIX + name not in subject.metadata:
             yield Finding("error", f"key {_PREFIX}{name} is missing: a {model} vocabulary needs it", _PREFIX + name)
     yield from _embedding(subject)

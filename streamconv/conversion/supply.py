@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 from ..engine import files
 from ..engine.plan import Chunk, Plan
 from ..engine.transfer import Arriving, Elsewhere, Settings, Transfer
+from ..engine.transfer.owned import nearest_folder
 from ..engine.transfer.store import Store, writable_root
 from ..errors import WriteFailed
 from ..rows import Span
@@ -323,7 +324,7 @@ class Supply:
         ------
         WriteFailed : names the flag that would make it fit
         """
-        parent = files.nearest_folder(self._store.root)
+        parent = nearest_folder(self._store.root)
         output = plan.total_bytes - sum(files.allocated_bytes(plan.part_path(i)) for i in range(len(plan.files)))
         shared = os.stat(parent).st_dev == os.stat(plan.output.parent).st_dev
         need = self.disk_bytes() + (output if shared else 0) + _RESERVE_BYTES

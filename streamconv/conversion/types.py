@@ -39,6 +39,10 @@ class TypedModel:
     warnings: list[str] = field(default_factory=list)
 
 
+#: the number of files that keep the blocks of a checkpoint and have floats besides
+_MXFP4_MOE = 38
+
+
 def typed_models(checkpoint: Checkpoint, options: Options) -> list[TypedModel]:
     """The model behind ``checkpoint`` once for every type of ``options.types``; a GGUF file keeps names and metadata."""
     weights = None
@@ -51,13 +55,10 @@ def typed_models(checkpoint: Checkpoint, options: Options) -> list[TypedModel]:
         raise UsageError(
             "--copy, --prune-layers, --override-kv and --keep-split work on a GGUF file", "Convert to GGUF first."
         )
-    if options.mmproj:
-        model = models.build_projector(checkpoint, model_name=options.model_name)
-    else:
-        family = models.family_of(checkpoint)
-        model = models.build(
-            checkpoint, family, pre=options.pre, vocab_only=options.vocab_only, model_name=options.model_name
-        )
+    family = models.projector_of(checkpoint) if options.mmproj else models.family_of(checkpoint)
+    model = models.build(
+        checkpoint, family, pre=options.pre, vocab_only=options.vocab_only, model_name=options.model_name
+    )
     return [_converted(model, options, file_type, weights) for file_type in file_types]
 
 
@@ -88,14 +89,15 @@ def _converted(
         kept = {c.name: c.type.name for c in choices}
         choices = mix.assign_types(
             [mix.TensorFacts(f.name, f.shape, kept[f.name]) for f in facts],
-            mix.ModelFacts(model.arch, model.n_layers, model.n_heads, model.n_kv_heads, model.n_experts),
+            mix.ModelFacts.from_metadata(model.metadata),
             file_type,
             _mix_options(options),
             weights,
         )
     metadata = Metadata(dict(model.metadata.values))
     if "general.file_type" in metadata and file_type.number is not None:
-        metadata.u32("general.file_type", file_type.number)
+        keeps = file_type.name in ("F32", "F16", "BF16") and any(c.type.name == "MXFP4" for c in choices)
+        metadata.u32("general.file_type", _MXFP4_MOE if keeps else file_type.number)
     return TypedModel(
         model.arch, file_type, metadata, choices, model.tensors, weights, model.left_out, list(model.warnings)
     )

@@ -2,25 +2,19 @@
 
 from __future__ import annotations
 
-import threading
-from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import BadInput
+from ..kit.shelf import SLAB_BYTES, slab
 from ..rows import Bytes, Described, Floats
 from ..sources.widen import STORED_TYPES, widen
 from .decoded_rows import DecodedRows
 from .kernels import load
 from .raw import Raw, frozen
-
-#: bytes of packed rows a thread keeps of a matrix that lies the wrong way round
-SLAB_BYTES = 8 << 20
-_KEPT = 2
 
 
 @dataclass(frozen=True)
@@ -128,31 +122,6 @@ class Slab:
     stream: Bytes
     zeros: Floats
     scales: Floats
-
-
-class _Shelf(threading.local):
-    def __init__(self) -> None:
-        self.slabs: OrderedDict[int, tuple[Any, Slab]] = OrderedDict()
-
-
-_shelf = _Shelf()
-
-
-def slab(owner: Any, make: Callable[[], Slab], start: int, stop: int) -> Slab:
-    """The slab of ``owner`` that holds rows ``start..stop``, kept from call to call in this thread, else a new one.
-
-    A column of the file is not contiguous: one pass over it makes as many rows as fit ``SLAB_BYTES``.
-    """
-    held = _shelf.slabs.get(id(owner))
-    if held is not None and held[0] is owner and held[1].start <= start and stop <= held[1].stop:
-        _shelf.slabs.move_to_end(id(owner))
-        return held[1]
-    _shelf.slabs.pop(id(owner), None)
-    while len(_shelf.slabs) >= _KEPT:
-        _shelf.slabs.popitem(last=False)
-    made = make()
-    _shelf.slabs[id(owner)] = (owner, made)
-    return made
 
 
 class TurnedRows(StreamRows):

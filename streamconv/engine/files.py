@@ -407,11 +407,6 @@ def read_own(path: Path, limit: int = 256 << 20) -> bytes | None:
         os.close(fd)
 
 
-def nearest_folder(path: Path) -> Path:
-    """``path``, or the nearest folder above it that is there."""
-    return next(p for p in (path, *path.parents) if p.is_dir())
-
-
 def rename_fault(inside: Path, final: Path) -> str:
     """Why what is in the job folder ``inside`` cannot be renamed to ``final``, "" as far as can be told without doing it.
 

@@ -20,14 +20,13 @@ from dataclasses import dataclass
 
 from ..errors import CannotCreate, InputChanged, Locked, NoPermission, PlanDiffers, StreamconvError, WriteFailed
 from . import files, publishing
+from .another import refuse_another
 from .existing import Existing, look
 from .job_files import (
     PART_MAGIC,
-    difference,
     empty,
     is_foreign,
     leave_nothing,
-    recorded_plan,
     refuse_foreign_folder,
     refuse_foreign_parts,
     refuse_what_no_rename_reaches,
@@ -36,7 +35,8 @@ from .job_files import (
 from .journal import CLEAN, PUBLISHING, Journal, Stamp, read_progress
 from .lock import JobLock
 from .plan import Chunk, Plan
-from .verify import changed_sources, digest_of
+from .unfinished import unfinished
+from .verify import Made, changed_sources, digest_of
 
 #: room that must stay on the disk beyond the output: for the index, logs and whatever else writes there meanwhile
 _RESERVE_BYTES = 64 << 20
@@ -122,7 +122,7 @@ class Job:
         if os.path.lexists(plan.job_dir):
             files.require_own_dir(plan.job_dir)
         if not (force or update or anew):
-            read_progress(plan.job_dir / "index.wal")  # raises what would be raised below, before the lock is written
+            refuse_another(plan)  # as below, but before the lock is written
         with ExitStack() as stack:
             files.own_dir(plan.job_dir)
             refuse_foreign_folder(plan.job_dir)
@@ -160,7 +160,7 @@ class Job:
         with ExitStack() as stack:
             notes: list[str] = []
             publishing.settle(plan.job_dir, lock)  # an earlier run may have been killed just before the end
-            journal = _unfinished(plan, force or update or anew, notes)
+            journal = unfinished(plan, force or update or anew, notes)
             if journal is not None and anew:
                 journal.close()
                 journal = None
@@ -173,8 +173,11 @@ class Job:
             else:
                 stack.callback(journal.close)
             # Only a job that had begun to publish may find its own files under their final names.
-            placed = journal is not None and journal.header.state == PUBLISHING
-            parts = [_open_part(plan, i, placed, stack, notes) for i in range(len(plan.files))]
+            placed = set[int]()
+            if journal is not None and journal.header.state == PUBLISHING:
+                stamps = list(journal.stamps())
+                placed = {i for i in range(len(plan.files)) if publishing.is_placed(plan, i, stamps)}
+            parts = [-1 if i in placed else _open_part(plan, i, stack, notes) for i in range(len(plan.files))]
             chunks = plan.chunks()
             if journal is None:
                 journal = Journal.create(plan.job_dir / "index.wal", len(chunks), plan.fingerprint, plan.inputs_digest)
@@ -269,8 +272,8 @@ class Job:
         ------
         InputChanged : some are others, and the run is not to begin anew with them
         """
-        known = {n: s.source for n, s in self.done.items() if any(s.source)}
-        changed = [c.number for c in changed_sources(chunks, known)] + [n for n in self.done if n not in known]
+        made = {n: Made(s.digest, s.source) for n, s in self.done.items()}
+        changed = [c.number for c in changed_sources(chunks, made)]
         if not changed:
             self.notes.append("inputs have other times or places than before, and the same contents")
             return True
@@ -329,8 +332,8 @@ class Job:
         ------
         InputChanged : they have not
         """
-        known = {s.chunk: s.source for s in self.journal.stamps() if any(s.source)}
-        changed = changed_sources(self.plan.chunks(), known)
+        made = {s.chunk: Made(s.digest, s.source) for s in self.journal.stamps()}
+        changed = changed_sources(self.plan.chunks(), made)
         if changed:
             raise InputChanged(f"the input of tensor {changed[0].item.name} changed while it was being read")
 
@@ -371,44 +374,9 @@ def leftover(plan: Plan) -> None:
     files.remove_if_empty(plan.job_dir)
 
 
-def _unfinished(plan: Plan, discard: bool, notes: list[str]) -> Journal | None:
-    """The index of an unfinished job that ``plan`` may go on with; None when there is none, or none that can be trusted.
-
-    Raises
-    ------
-    PlanDiffers, InputChanged : it belongs to another plan or to other inputs, and is not to be discarded
-    """
-    path, journal = plan.job_dir / "index.wal", None
-    try:
-        journal = Journal.open(path)
-        if journal is None:
-            if os.path.lexists(path) and not discard:
-                notes.append("the unfinished job's index was unusable; starting over")
-            return None
-        if journal.header.fingerprint == plan.fingerprint:
-            return journal
-        if journal.header.inputs != plan.inputs_digest:
-            _refuse_changed_inputs(plan)
-        raise PlanDiffers(
-            f"{plan.job_dir} holds an unfinished job that was planned differently{difference(plan)}",
-            "Repeat that command to finish it, or start over with --force.",
-        )
-    except (PlanDiffers, InputChanged) as e:
-        if journal is not None:
-            kept = sum(s.length for s in journal.stamps())
-            journal.close()
-        if not discard:
-            raise
-        if journal is not None and kept:
-            notes.append(f"{e.message}; the {kept:,} bytes that it had made are discarded")
-    return None
-
-
-def _open_part(plan: Plan, index: int, placed: bool, stack: ExitStack, notes: list[str]) -> int:
-    """The part file ``index``, of full length; -1 when its file has its name already, as it may where names were being given."""
+def _open_part(plan: Plan, index: int, stack: ExitStack, notes: list[str]) -> int:
+    """The part file ``index``, of full length."""
     path, size = plan.part_path(index), plan.files[index].size
-    if placed and publishing.is_placed(plan, index):
-        return -1
     fresh = not os.path.lexists(path)
     if plan.folder is not None:
         for folder in reversed([p for p in path.parents if p.is_relative_to(plan.staging)]):
@@ -425,22 +393,3 @@ def _open_part(plan: Plan, index: int, placed: bool, stack: ExitStack, notes: li
         files.sync_data(fd, path)
         files.sync_dir(path.parent)
     return fd
-
-
-def _refuse_changed_inputs(plan: Plan) -> None:
-    """Raise InputChanged, and name the file, when an input has other contents than when the job was planned.
-
-    As far as plan.json tells: of the same model, by the size and the digest of what is sampled.
-    """
-    record = recorded_plan(plan.job_dir)
-    inputs = record.get("inputs")
-    old = {e.get("name"): e for e in inputs if isinstance(e, dict)} if isinstance(inputs, list) else {}
-    if record.get("source") != plan.description.get("source"):
-        return
-    for now in plan.inputs:
-        before = old.get(now["name"], now)
-        if any(key in before and before[key] != now.get(key) for key in ("size", "digest")):
-            raise InputChanged(
-                f"{now['name']} was changed after the unfinished job {plan.job_dir} was planned",
-                "Put the old file back to go on, or start over with --update.",
-            )

@@ -14,7 +14,7 @@ from .config import architecture
 from .families import FAMILIES
 from .family import Family
 from .multimodal import text_architecture
-from .projector import build_projector
+from .projectors import PROJECTORS
 
 
 def family_of(checkpoint: Checkpoint) -> Family:
@@ -37,4 +37,17 @@ def family_of(checkpoint: Checkpoint) -> Family:
     return FAMILIES[name]
 
 
-__all__ = ["FAMILIES", "Family", "Model", "build", "build_projector", "family_of"]
+def projector_of(checkpoint: Checkpoint) -> Family:
+    """The projector of ``checkpoint`` by its config.json.
+
+    Raises
+    ------
+    BadInput : none is known for the architecture
+    """
+    name = architecture(checkpoint.config)
+    if name not in PROJECTORS:
+        raise BadInput(f"{checkpoint.folder / 'config.json'}: {name!r} has no vision projector that can be written")
+    return PROJECTORS[name]
+
+
+__all__ = ["FAMILIES", "PROJECTORS", "Family", "Model", "build", "family_of", "projector_of"]

@@ -11,15 +11,16 @@ from dataclasses import dataclass, field
 from math import prod
 
 from ..errors import BadInput
+from ..kit import cut
 from ..metadata import Metadata
 from ..rows import Rows
 from ..sources.checkpoint import Checkpoint
 from .config import Config, normalise
 from .family import Family
 from .general import general_metadata
-from .names import gguf_name, is_buffer, is_other_module, plain_name, stem_of
+from .names import stem_of
+from .rules import bind
 from .tokenizers import tokenizer_metadata
-from .transforms import Constant, FirstRows
 
 _BLOCK = re.compile(r"blk\.(\d+)\.")
 
@@ -33,7 +34,6 @@ class Model:
     arch : GGUF architecture
     metadata : key/values in file order; ``general.file_type`` still 0
     tensors : GGUF name -> rows, in the order of the source
-    n_layers, n_heads, n_kv_heads, n_experts : what the quantization mix asks about
     left_out : tensors of the source that are not part of this model, and why
     forced_types : name -> tensor type that runtimes expect whatever the file type is
     warnings : what a user should know
@@ -42,10 +42,6 @@ class Model:
     arch: str
     metadata: Metadata
     tensors: Mapping[str, Rows]
-    n_layers: int
-    n_heads: int
-    n_kv_heads: int
-    n_experts: int = 0
     left_out: Mapping[str, str] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
     forced_types: Mapping[str, str] = field(default_factory=dict)
@@ -72,50 +68,91 @@ def build(
     BadInput : a name, shape or value does not fit the family; names file, tensor or key
     InputMissing : no tokenizer
     """
-    config = normalise(checkpoint.config, family.defaults, family.derive_head_dim)
+    config = normalise(family.section(checkpoint.config), family.defaults, family.derive_head_dim, checkpoint)
+    family = family.variant(family, config)
+    told = _judged(checkpoint, family, config)
     left_out: dict[str, str] = {}
     tensors = {} if vocab_only else _named(checkpoint, family, config, left_out)
-    embedding_rows = tensors["token_embd.weight"].shape[0] if "token_embd.weight" in tensors else None
-    tokenizer = tokenizer_metadata(checkpoint, config.values, family.tokenizer, pre=pre)
-    warnings = [*checkpoint.warnings, *tokenizer.warnings]
-    if embedding_rows is not None:
-        _fit_vocabulary(tensors, tokenizer.n_tokens, embedding_rows, family)
-    n_params = sum(prod(rows.shape) for rows in tensors.values())
+    warnings = [*checkpoint.warnings, *told]
+    vocabulary = Metadata()
+    if family.tokenizer is not None:
+        n_tokens = family.n_tokens(config)
+        tokenizer = tokenizer_metadata(checkpoint, config.values, family.tokenizer, vocab_size=n_tokens, pre=pre)
+        warnings += tokenizer.warnings
+        vocabulary = tokenizer.metadata
+        if "token_embd.weight" in tensors:
+            _fit_vocabulary(tensors, tokenizer.n_tokens, tensors["token_embd.weight"].shape[0], family)
     metadata = Metadata()
     metadata.string("general.architecture", family.arch)
-    metadata.update(general_metadata(checkpoint, n_params=n_params, model_name=model_name, warnings=warnings))
+    total, shared, expert, n_experts = _sizes(tensors)
+    metadata.update(
+        general_metadata(
+            checkpoint, kind=family.kind, model_name=model_name, n_params=total, n_shared=shared, n_expert=expert,
+            n_experts=n_experts, warnings=warnings,
+        )
+    )  # fmt: skip
     for key in family.keys:
         key(metadata, family.arch, config)
     metadata.u32("general.quantization_version", 2)
-    metadata.update(tokenizer.metadata)
-    return Model(
-        family.arch, metadata, tensors, config.n_layers, config.n_heads, config.n_kv_heads,
-        left_out=left_out, warnings=warnings,
-    )  # fmt: skip
+    metadata.update(vocabulary)
+    forced = {name: family.kept_type(rows) or family.forced_type(name) for name, rows in tensors.items()}
+    return Model(family.arch, metadata, tensors, left_out, warnings, {n: t for n, t in forced.items() if t})
+
+
+def _judged(checkpoint: Checkpoint, family: Family, config: Config) -> list[str]:
+    """What config.json says otherwise than runtimes compute, where that may be told; BadInput where it may not."""
+    told = []
+    for key, assumed in family.assumes.items():
+        stated = config.rope.get(key) if config.get(key) is None else config.get(key)
+        if stated is None or stated in assumed.values:
+            continue
+        if not assumed.otherwise:
+            known = " or ".join(map(repr, assumed.values))
+            raise BadInput(
+                f"{checkpoint.folder / 'config.json'}: {key!r} is {stated!r}, runtimes compute {family.arch!r} with {known}",
+                "No key of a GGUF file says so, so the output would be another model.",
+            )
+        told.append(f"config.json: {key!r} is {stated!r}, but {assumed.otherwise}")
+    return told
+
+
+def _sizes(tensors: Mapping[str, Rows]) -> tuple[int, int, int, int]:
+    """Parameters, those outside experts, those of one expert in every block, and experts; see ``general.size_label``."""
+    parts = {name: rows.shape[0] for name, rows in tensors.items() if "_exps." in name}
+    n_params = sum(prod(rows.shape) for rows in tensors.values())
+    n_expert = sum(prod(tensors[name].shape) // n for name, n in parts.items())
+    n_shared = n_params - sum(prod(tensors[name].shape) for name in parts)
+    n_experts = sum(parts.values()) // len(parts) if parts else 0
+    return n_params, n_shared, n_expert, n_experts
 
 
 def _named(checkpoint: Checkpoint, family: Family, config: Config, left_out: dict[str, str]) -> dict[str, Rows]:
     """GGUF name -> transformed rows, made tensors first, then in source order."""
-    found: dict[str, Rows] = {}
-    for name, values in family.extra_tensors(config).items():
-        found[name] = Constant(values)
+    spelled: dict[str, Rows] = {}
+    source_names: dict[str, str] = {}
     for source_name, rows in checkpoint.tensors.items():
-        if is_other_module(source_name) or is_buffer(source_name):
-            left_out[source_name] = "a buffer" if is_buffer(source_name) else "not part of the text model"
+        name, kept = family.spelled(source_name, config), family.kept_type(rows)
+        why = family.why_not(source_name) or family.why_dropped(name)
+        if why is not None:
+            left_out[source_name] = why
             continue
-        known = gguf_name(plain_name(source_name), family.names)
-        if known is None:
-            raise BadInput(
-                f"{checkpoint.path}: tensor {source_name!r} has no place in architecture {family.arch!r}",
-                "If it belongs to another module, or the checkpoint is quantized, this version cannot convert it.",
-            )
-        name = known
-        if name == "output.weight" and family.drops_output:
-            left_out[source_name] = "the runtime uses the embedding as output"
-            continue
+        name = f"{name}:{kept}" if kept else name
+        if name in spelled:
+            raise BadInput(f"{checkpoint.path}: tensor {source_name!r} is there twice, as {source_names[name]!r} too")
+        spelled[name], source_names[name] = rows, source_name
+
+    def unknown(name: str) -> BadInput:
+        return BadInput(
+            f"{checkpoint.path}: tensor {source_names[name]!r} has no place in architecture {family.arch!r}",
+            "If it belongs to another module, or the checkpoint is quantized, this version cannot convert it.",
+        )
+
+    found: dict[str, Rows] = {}
+    for name, rows, sources in bind(spelled, family.tensor_names, config, unknown):
+        source = source_names.get(sources, sources)
         if name in found:
-            raise BadInput(f"{checkpoint.path}: tensor {source_name!r} appears twice, as {name!r}")
-        _check_shape(checkpoint, source_name, rows, name, family, config)
+            raise BadInput(f"{checkpoint.path}: tensor {source!r} appears twice, as {name!r}")
+        _check_shape(checkpoint, source, rows, name, family, config)
         transform = family.transform_of(stem_of(name))
         found[name] = rows if transform is None else transform(rows, config)
     _check_complete(checkpoint, family, found, config)
@@ -130,14 +167,7 @@ def _check_shape(
         return
     if name.endswith(".bias"):
         expected = expected[:1]
-    symbols = {
-        "hidden": config.hidden,
-        "head_dim": config.head_dim,
-        "q": config.n_heads * config.head_dim,
-        "kv": config.n_kv_heads * config.head_dim,
-        "ffn": config.integer("intermediate_size"),
-    }
-    want = [None if e == "vocabulary" else sum(symbols[term] for term in e.split(" + ")) for e in expected]
+    want = [None if e == "vocabulary" else sum(_size(term, config) for term in e.split(" + ")) for e in expected]
     fits = len(want) == len(rows.shape) and all(w in (None, s) for w, s in zip(want, rows.shape, strict=True))
     if not fits:
         shown = "[" + ", ".join("vocabulary" if w is None else str(w) for w in want) + "]"
@@ -147,17 +177,27 @@ def _check_shape(
         )
 
 
+def _size(term: str, config: Config) -> int:
+    """What a word of ``Family.shapes`` stands for."""
+    if term == "hidden":
+        return config.hidden
+    if term == "ffn":
+        return config.integer("intermediate_size")
+    return {"head_dim": 1, "q": config.n_heads, "kv": config.n_kv_heads}[term] * config.head_dim
+
+
 def _check_complete(checkpoint: Checkpoint, family: Family, found: Mapping[str, Rows], config: Config) -> None:
-    missing = [name for name in family.needed_weights(config.n_layers) if name not in found]
+    n_layers = family.n_blocks(config) if family.needed or any(map(_BLOCK.match, found)) else 0
+    missing = family.missing(found, n_layers)
     if missing:
         more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
         raise BadInput(
-            f"{checkpoint.path}: no tensor for {', '.join(missing[:3])}{more} ({config.n_layers} layers per config.json)",
+            f"{checkpoint.path}: no tensor for {', '.join(missing[:3])}{more} ({n_layers} layers per config.json)",
             "A shard is missing, or config.json is of another model.",
         )
-    beyond = [n for n in found if (m := _BLOCK.match(n)) and int(m[1]) >= config.n_layers]
+    beyond = [n for n in found if (m := _BLOCK.match(n)) and int(m[1]) >= n_layers]
     if beyond:
-        raise BadInput(f"{checkpoint.path}: {beyond[0]} lies beyond the {config.n_layers} layers of config.json")
+        raise BadInput(f"{checkpoint.path}: {beyond[0]} lies beyond the {n_layers} layers of config.json")
 
 
 def _fit_vocabulary(tensors: dict[str, Rows], n_tokens: int, n_rows: int, family: Family) -> None:
@@ -170,6 +210,6 @@ def _fit_vocabulary(tensors: dict[str, Rows], n_tokens: int, n_rows: int, family
     if n_rows > n_tokens and family.cut_vocabulary:
         for name in ("token_embd.weight", "output.weight"):
             if name in tensors:
-                tensors[name] = FirstRows(tensors[name], n_tokens)
+                tensors[name] = cut(tensors[name], 0, n_tokens)
     elif n_rows > n_tokens:
         raise BadInput(f"the embedding has {n_rows} rows, the tokenizer {n_tokens} tokens")

@@ -12,8 +12,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..errors import BadInput
+from ..sources.checkpoint import Checkpoint
+from ..sources.hostile_json import NotJson, parse_json
 from ..sources.naming import shown
 
+#: spellings of the numbers of attention heads, of layers and of experts, and of the width of the residual stream
+HEADS = "num_attention_heads", "n_head", "n_heads"
+LAYERS = "num_hidden_layers", "n_layers", "n_layer", "num_layers"
+HIDDEN = "hidden_size", "n_embd", "dim", "d_model"
+EXPERTS = "num_local_experts", "num_experts", "n_routed_experts"
 _TEXT_SECTIONS = ("text_config", "llm_config", "lm_config", "language_config")
 #: far more than any model has; what is planned grows with them
 _MAX_LAYERS, _MAX_HEAD_DIM = 10_000, 1 << 16
@@ -54,11 +61,38 @@ class Config:
     values : keys of the text model with class defaults filled in
     rope : ``rope_parameters`` of the full-attention layers: rope_type, rope_theta, factor, …
     rope_local : the same for sliding-window layers, {} where the family has one kind
+    checkpoint : whose it is: config.json as it stands, and side files
     """
 
     values: Mapping[str, Any]
     rope: Mapping[str, Any]
     rope_local: Mapping[str, Any]
+    checkpoint: Checkpoint | None = None
+
+    @property
+    def raw(self) -> Mapping[str, Any]:
+        """config.json as it stands, all sections."""
+        return self.checkpoint.config if self.checkpoint is not None else self.values
+
+    @property
+    def folder(self) -> str:
+        """Where it lies, for messages."""
+        return str(self.checkpoint.folder) if self.checkpoint is not None else "the checkpoint"
+
+    def side(self, name: str) -> Any:
+        """What is in another JSON file of the checkpoint, None where it has none of that name."""
+        return self.checkpoint.json(name) if self.checkpoint is not None else None
+
+    def side_list(self, name: str) -> list[Any]:
+        """What is in another JSON file of the checkpoint that is a list; empty where it has none of that name."""
+        text = self.checkpoint.text(name) if self.checkpoint is not None else None
+        try:
+            found = [] if text is None else parse_json(text.encode())
+        except NotJson as e:
+            raise BadInput(f"{self.folder}/{name} {e}") from None
+        if not isinstance(found, list):
+            raise BadInput(f"{self.folder}/{name} is not a JSON list")
+        return found
 
     def get(self, *names: str) -> Any:
         """The first of ``names`` that is present and not null, else None."""
@@ -90,22 +124,27 @@ class Config:
     @property
     def n_layers(self) -> int:
         """Number of blocks."""
-        return self.integer("num_hidden_layers", "n_layers", "n_layer", "num_layers", most=_MAX_LAYERS)
+        return self.integer(*LAYERS, most=_MAX_LAYERS)
 
     @property
     def hidden(self) -> int:
         """Width of the residual stream."""
-        return self.integer("hidden_size", "n_embd", "dim")
+        return self.integer(*HIDDEN)
 
     @property
     def n_heads(self) -> int:
         """Attention heads."""
-        return self.integer("num_attention_heads", "n_head", "n_heads")
+        return self.integer(*HEADS)
 
     @property
     def n_kv_heads(self) -> int:
         """Key/value heads; as many as heads where the configuration has no such key."""
         return self.integer("num_key_value_heads", "n_kv_heads") if self.get("num_key_value_heads") else self.n_heads
+
+    @property
+    def n_experts(self) -> int:
+        """Experts of a block, 0 where the configuration has none."""
+        return self.integer(*EXPERTS) if self.get(*EXPERTS) is not None else 0
 
     @property
     def head_dim(self) -> int:
@@ -120,15 +159,23 @@ def _is_real(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= _MAX_REAL
 
 
-def normalise(raw: Mapping[str, Any], defaults: Mapping[str, Any], derive_head_dim: bool = False) -> Config:
-    """The configuration of the text model in ``raw`` config.json.
+def normalise(
+    values: Mapping[str, Any],
+    defaults: Mapping[str, Any],
+    derive_head_dim: bool = False,
+    checkpoint: Checkpoint | None = None,
+) -> Config:
+    """The configuration with the keys ``values``, those of the section that is meant.
 
     Parameters
     ----------
     defaults : class defaults of the family; ``rope_parameters`` among them
     derive_head_dim : the class states ``head_dim`` as hidden_size / heads when the file lacks it
+    checkpoint : whose they are
     """
-    values = text_section(raw)
+    for names in (HEADS, EXPERTS, LAYERS, HIDDEN):  # what is stated in one spelling has no default in another
+        if any(values.get(name) is not None for name in names):
+            defaults = {k: v for k, v in defaults.items() if k not in names}
     # An explicit null counts as absent where the class computes or defaults the value; that of sliding_window means none.
     merged = {**defaults, **{k: v for k, v in values.items() if v is not None or defaults.get(k) is None}}
     if "sliding_window" in values:
@@ -139,7 +186,7 @@ def normalise(raw: Mapping[str, Any], defaults: Mapping[str, Any], derive_head_d
         config = Config(merged, {}, {})
         merged["head_dim"] = config.hidden // max(config.n_heads, 1)
     rope, local = _rope(merged, defaults.get("rope_parameters", {}))
-    return Config(merged, rope, local)
+    return Config(merged, rope, local, checkpoint)
 
 
 def _rope(values: Mapping[str, Any], defaults: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -151,6 +198,8 @@ def _rope(values: Mapping[str, Any], defaults: Mapping[str, Any]) -> tuple[dict[
     else:
         scaling = values.get("rope_scaling")
         full = {**(dict(scaling) if isinstance(scaling, Mapping) else {}), **stated}
+        if not full and "rope_scaling" not in values and "full_attention" not in defaults:
+            full = {k: v for k, v in defaults.items() if k != "rope_theta"}
         local = {}
     two_kinds = "full_attention" in defaults
     full_default = defaults["full_attention"] if two_kinds else defaults

@@ -15,7 +15,6 @@ from typing import Any
 from ..errors import BadInput, raise_exhausted
 from ..metadata import Metadata
 from ..sources.checkpoint import Checkpoint
-from ..sources.hostile_yaml import NotYaml, parse_documents
 from ..sources.naming import shown
 
 #: key -> (GGUF type, spellings in generation_config.json)
@@ -284,11 +283,13 @@ def _model_card(checkpoint: Checkpoint, notes: list[str]) -> dict[str, Any]:
         lines = (checkpoint.text("README.md") or "").splitlines()
         if not lines or lines[0] != "---":
             return {}
+        from ..sources.hostile_yaml import parse_documents  # a reader that most checkpoints on disk need not load
+
         end = lines.index("---", 1) if "---" in lines[1:] else len(lines)
         text = "\n".join(lines[1:end]) + "\n"
         # "no" is Norwegian here, not false; and some cards are indented with tabs
         cards, _ = parse_documents(text.replace("- no\n", '- "no"\n').replace("\t", "  "))
-    except (NotYaml, OSError) as e:
+    except (ValueError, OSError) as e:  # it is not YAML
         raise_exhausted(e)
         notes.append(f"README.md's front matter is ignored: it {e}")
         return {}

@@ -6,11 +6,12 @@ exception. ``BASE`` is the reference converter's common set in its order.
 
 from __future__ import annotations
 
+import posixpath
 from collections.abc import Callable
 
-from ..errors import BadInput
+from ..errors import BadInput, InputMissing
 from ..metadata import Metadata
-from .config import Config
+from .config import EXPERTS, HEADS, Config
 
 #: (metadata to fill, GGUF architecture, configuration)
 Key = Callable[[Metadata, str, Config], None]
@@ -35,17 +36,21 @@ def embedding_length(m: Metadata, a: str, c: Config) -> None:
 
 def feed_forward_length(m: Metadata, a: str, c: Config) -> None:
     """Width of the feed-forward network."""
-    m.u32(f"{a}.feed_forward_length", c.integer("intermediate_size", "n_inner", "hidden_dim"))
+    names = "intermediate_size", "n_inner", "hidden_dim"
+    if c.get(*names) is not None:
+        m.u32(f"{a}.feed_forward_length", c.integer(*names))
 
 
 def head_count(m: Metadata, a: str, c: Config) -> None:
     """Attention heads."""
-    m.u32(f"{a}.attention.head_count", c.n_heads)
+    if c.get(*HEADS) is not None:
+        m.u32(f"{a}.attention.head_count", c.n_heads)
 
 
 def head_count_kv(m: Metadata, a: str, c: Config) -> None:
     """Key/value heads."""
-    m.u32(f"{a}.attention.head_count_kv", c.n_kv_heads)
+    if c.get(*HEADS) is not None:
+        m.u32(f"{a}.attention.head_count_kv", c.n_kv_heads)
 
 
 def causal(m: Metadata, a: str, c: Config) -> None:
@@ -123,10 +128,42 @@ def layer_norm_epsilon(m: Metadata, a: str, c: Config) -> None:
 
 def expert_counts(m: Metadata, a: str, c: Config) -> None:
     """Experts, and how many a token uses."""
-    if c.get("num_local_experts", "num_experts", "n_routed_experts") is not None:
-        m.u32(f"{a}.expert_count", c.integer("num_local_experts", "num_experts", "n_routed_experts"))
+    if c.get(*EXPERTS) is not None:
+        m.u32(f"{a}.expert_count", c.n_experts)
     if c.get("num_experts_per_tok", "num_experts_per_token", "top_k_experts") is not None:
         m.u32(f"{a}.expert_used_count", c.integer("num_experts_per_tok", "num_experts_per_token", "top_k_experts"))
+
+
+def expert_feed_forward_length(m: Metadata, a: str, c: Config) -> None:
+    """Width of the feed-forward network of an expert, and of those that every token uses."""
+    for key, name in (
+        ("expert_feed_forward_length", "moe_intermediate_size"),
+        ("expert_shared_feed_forward_length", "shared_expert_intermediate_size"),
+    ):
+        if c.get(name) is not None:
+            m.u32(f"{a}.{key}", c.integer(name))
+
+
+_POOLING = {"mean": 1, "cls": 2, "lasttoken": 3}
+
+
+def pooling_type(m: Metadata, a: str, c: Config) -> None:
+    """How the tokens of a text become one vector, where the files of sentence-transformers say it."""
+    kinds = [module for module in c.side_list("modules.json") if isinstance(module, dict)]
+    path = next((str(k.get("path", "")) for k in kinds if str(k.get("type", "")).endswith("Pooling")), None)
+    if path is None:
+        return
+    name = posixpath.normpath(posixpath.join(path, "config.json"))
+    if name.startswith(("../", "/")):
+        raise BadInput(f"{c.folder}/modules.json: the path {path!r} leads out of the checkpoint")
+    stated = c.raw if name == "config.json" else c.side(name)
+    if stated is None:
+        raise InputMissing(f"{c.folder} has no {name}, which modules.json names", "Copy it from the model's page.")
+    modes = {"mean": "pooling_mode_mean_tokens", "cls": "pooling_mode_cls_token", "lasttoken": "pooling_mode_lasttoken"}
+    mode = next((mode for mode, key in modes.items() if stated.get(key)), stated.get("pooling_mode"))
+    if mode not in _POOLING:
+        raise BadInput(f"{c.folder}/{name}: runtimes pool by mean, first token or last token, not by {mode!r}")
+    m.u32(f"{a}.pooling_type", _POOLING[mode])
 
 
 def key_value_length(m: Metadata, a: str, c: Config) -> None:

@@ -5,7 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from ..sources.checkpoint import Checkpoint
+from .config import architecture
 
+#: Architectures around any text model that runtimes load by itself; the outer name decides, since others change what is inside.
+_OUTER = (
+    "LlavaForConditionalGeneration", "VoxtralForConditionalGeneration", "Qwen2AudioForConditionalGeneration",
+    "AudioFlamingo3ForConditionalGeneration",
+)  # fmt: skip
 #: ``text_config.model_type`` -> architecture of the text model alone
 _BY_TYPE = {
     "llama": "LlamaForCausalLM",
@@ -26,10 +32,10 @@ def text_architecture(checkpoint: Checkpoint) -> str:
     The modules of a text model differ in their attention: Qwen 2 has biases on queries, Qwen 3 norms, Llama neither.
     """
     section = checkpoint.config.get("text_config")
-    if isinstance(section, Mapping):
+    name = architecture(checkpoint.config)
+    if name in _OUTER and isinstance(section, Mapping):
         return _BY_TYPE.get(str(section.get("model_type")), "")
-    names = checkpoint.config.get("architectures")
-    if not isinstance(names, list) or not names or names[0] not in _UNNAMED:
+    if name not in _UNNAMED:
         return ""
     block = "llm.model.layers.0.self_attn."
     if f"{block}q_norm.weight" in checkpoint.tensors:

@@ -1,9 +1,11 @@
-"""Tensor names: which are not part of the text model, and how the others are called in GGUF."""
+"""Tensor names: which are not part of the text model, how they are spelled, and which templates they fit."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections import defaultdict
+from collections.abc import Iterable
+from typing import Generic, NamedTuple, TypeVar
 
 #: Starts of names that belong to other modules of a multimodal checkpoint.
 _OTHER_STARTS = ("mlp", "vit.", "vpm.", "siglip2.", "merger.", "resampler.", "conformer.", "sound_")
@@ -14,45 +16,18 @@ _OTHER_PARTS = (
 )  # fmt: skip
 #: Buffers that checkpoints carry and no runtime wants.
 _BUFFERS = (".rotary_emb.inv_freq", ".attention.bias", ".attention.masked_bias")
-_BLOCK = re.compile(r"\.(\d+)\.")
 _GGUF_BLOCK = re.compile(r"^blk\.[^.]+\.")
 
-#: Names of the Llama layout, which most decoders share.
-LLAMA_NAMES: Mapping[str, str] = {
-    "model.embed_tokens": "token_embd",
-    "model.norm": "output_norm",
-    "lm_head": "output",
-    "model.layers.{bid}.input_layernorm": "blk.{bid}.attn_norm",
-    "model.layers.{bid}.post_attention_layernorm": "blk.{bid}.ffn_norm",
-    "model.layers.{bid}.self_attn.q_proj": "blk.{bid}.attn_q",
-    "model.layers.{bid}.self_attn.k_proj": "blk.{bid}.attn_k",
-    "model.layers.{bid}.self_attn.v_proj": "blk.{bid}.attn_v",
-    "model.layers.{bid}.self_attn.o_proj": "blk.{bid}.attn_output",
-    "model.layers.{bid}.mlp.gate_proj": "blk.{bid}.ffn_gate",
-    "model.layers.{bid}.mlp.up_proj": "blk.{bid}.ffn_up",
-    "model.layers.{bid}.mlp.down_proj": "blk.{bid}.ffn_down",
-}
-#: Qwen 3 and Gemma 3 normalise queries and keys per head.
-QK_NORM_NAMES: Mapping[str, str] = {
-    "model.layers.{bid}.self_attn.q_norm": "blk.{bid}.attn_q_norm",
-    "model.layers.{bid}.self_attn.k_norm": "blk.{bid}.attn_k_norm",
-}
-#: Gemma 2 and 3 have norms on both sides of attention and feed-forward.
-SANDWICH_NORM_NAMES: Mapping[str, str] = {
-    "model.layers.{bid}.post_attention_layernorm": "blk.{bid}.post_attention_norm",
-    "model.layers.{bid}.pre_feedforward_layernorm": "blk.{bid}.ffn_norm",
-    "model.layers.{bid}.post_feedforward_layernorm": "blk.{bid}.post_ffw_norm",
-}
+T = TypeVar("T")
 
 
-def is_other_module(name: str) -> bool:
-    """Whether tensor ``name`` belongs to a vision, audio or projector module of a multimodal checkpoint."""
-    return name.startswith(_OTHER_STARTS) or any(part in name for part in _OTHER_PARTS)
-
-
-def is_buffer(name: str) -> bool:
-    """Whether tensor ``name`` is a buffer that is recomputed by every runtime."""
-    return name.endswith(_BUFFERS)
+def why_not_of_text(name: str) -> str | None:
+    """Why tensor ``name`` is not part of a text model, None where it is: it is of a vision or audio module, or a buffer."""
+    if name.endswith(_BUFFERS):
+        return "a buffer"
+    if name.startswith(_OTHER_STARTS) or any(part in name for part in _OTHER_PARTS):
+        return "not part of the text model"
+    return None
 
 
 def plain_name(name: str) -> str:
@@ -69,24 +44,6 @@ def plain_name(name: str) -> str:
     return name
 
 
-def gguf_name(name: str, names: Mapping[str, str]) -> str | None:
-    """The GGUF name of tensor ``name`` (plain), or None when ``names`` does not know it.
-
-    >>> gguf_name("model.layers.12.self_attn.q_proj.bias", LLAMA_NAMES)
-    'blk.12.attn_q.bias'
-    """
-    stem, dot, suffix = name.rpartition(".")
-    if not dot or suffix not in ("weight", "bias"):
-        return None
-    block = _BLOCK.search(stem)
-    if block is None:
-        found = names.get(stem)
-    else:
-        found = names.get(_BLOCK.sub(".{bid}.", stem, count=1))
-        found = found and found.replace("{bid}", block[1])
-    return found and f"{found}.{suffix}"
-
-
 def stem_of(name: str) -> str:
     """What a tensor of GGUF name ``name`` is called in any block, weight or bias.
 
@@ -94,3 +51,52 @@ def stem_of(name: str) -> str:
     ('attn_q', 'attn_q', 'output_norm')
     """
     return _GGUF_BLOCK.sub("", name).removesuffix(".weight").removesuffix(".bias")
+
+
+class Place(NamedTuple):
+    """Which one of many alike a tensor is; None where there is but one.
+
+    Attributes
+    ----------
+    bid : number of its block
+    x : number of its expert
+    """
+
+    bid: int | None
+    x: int | None
+
+
+class Templates(Generic[T]):
+    """Templates of names, in which ``{bid}`` and ``{x}`` are numbers, and what belongs to each.
+
+    >>> templates = Templates([("h.{bid}.layer.0.w", "a"), ("h.{bid}.layer.1.w", "b")])
+    >>> templates.find("h.12.layer.1.w")
+    [('b', Place(bid=12, x=None))]
+    """
+
+    def __init__(self, pairs: Iterable[tuple[str, T]]) -> None:
+        self._by_pattern: dict[str, list[tuple[list[str], T]]] = defaultdict(list)
+        for template, value in pairs:
+            pattern, numbers = _pattern(template)
+            self._by_pattern[pattern].append((numbers, value))
+
+    def find(self, name: str) -> list[tuple[T, Place]]:
+        """What belongs to the templates that ``name`` fits."""
+        pattern, numbers = _pattern(name)
+        found = []
+        for wanted, value in self._by_pattern.get(pattern, ()):
+            given = dict(zip(wanted, numbers, strict=True))
+            bid, x = given.pop("{bid}", None), given.pop("{x}", None)
+            if all(key == number for key, number in given.items()):
+                found.append((value, Place(None if bid is None else int(bid), None if x is None else int(x))))
+        return found
+
+
+def _pattern(name: str) -> tuple[str, list[str]]:
+    """``name`` with ``#`` for each of its parts that is a number, and those parts."""
+    parts = name.split(".")
+    at = [n for n, part in enumerate(parts) if (part.isdecimal() and part.isascii()) or part in ("{bid}", "{x}")]
+    numbers = [parts[n] for n in at]
+    for n in at:
+        parts[n] = "#"
+    return ".".join(parts), numbers

@@ -2,7 +2,7 @@
 
 The file is a protobuf of which three small messages matter, so it is read here directly: 15 MB of library and a
 call per token and property are saved. Fields (sentencepiece_model.proto): ModelProto.pieces = 1; SentencePiece.piece = 1,
-.score = 2, .type = 3.
+.score = 2, .type = 3; .trainer_spec = 2, .normalizer_spec = 3.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import struct
 from array import array
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, NamedTuple
 
 from ..errors import BadInput
 
@@ -58,6 +59,48 @@ def read_pieces(data: bytes, path: Path) -> tuple[list[str], array[float], array
     if not texts:
         raise BadInput(f"{path} holds no tokens: not a SentencePiece model")
     return texts, scores, types
+
+
+class Settings(NamedTuple):
+    """How a model takes a text apart.
+
+    Attributes
+    ----------
+    is_unigram : whether it picks the likeliest pieces; else it merges pairs
+    add_prefix : whether a text begins with a space
+    remove_spaces : whether spaces beside each other become one
+    characters : what characters become before, compiled; empty: nothing
+    """
+
+    is_unigram: bool = True
+    add_prefix: bool = True
+    remove_spaces: bool = True
+    characters: bytes = b""
+
+
+def read_settings(data: bytes, path: Path) -> Settings:
+    """The settings of a model whose pieces could be read: fields of TrainerSpec and NormalizerSpec.
+
+    Raises
+    ------
+    BadInput : the file is damaged
+    """
+    found: dict[str, Any] = {}
+    try:
+        for field, start, stop in _fields(data, 0, len(data)):
+            for inner, a, b in _fields(data, start, stop) if field in _SETTINGS else ():
+                name = _SETTINGS[field].get(inner)
+                if name == "characters":
+                    found[name] = data[a:b]
+                elif name is not None:
+                    found[name] = _varint(data, a)[0] == 1
+    except (IndexError, ValueError):
+        raise BadInput(f"{path} is damaged: not a SentencePiece model") from None
+    return Settings(**found)
+
+
+#: field -> field inside it -> what it says; a model type of 1 is Unigram
+_SETTINGS = {2: {3: "is_unigram"}, 3: {2: "characters", 3: "add_prefix", 4: "remove_spaces"}}
 
 
 def _fields(data: bytes, at: int, end: int) -> Iterator[tuple[int, int, int]]:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from streamconv.check.subject import Subject
 from streamconv.check.table import architecture
 from streamconv.metadata import VALUE_TYPES, Metadata, Value
 from streamconv.quant.types import TYPES
@@ -42,10 +43,12 @@ class Gguf:
 
     def write(self, path: Path, alignment: int = 32) -> Path:
         head = struct.pack("<4sIQQ", b"GGUF", 3, len(self.tensors), len(self.keys))
-        head += b"".join(_text(key) + _value(value) for key, value in self.keys.items())
+        head += b"".join(text_bytes(key) + value_bytes(value) for key, value in self.keys.items())
         data = b""
         for name, (shape, kind, raw) in self.tensors.items():
-            head += _text(name) + struct.pack(f"<I{len(shape)}QIQ", len(shape), *shape[::-1], TYPES[kind].id, len(data))
+            head += text_bytes(name) + struct.pack(
+                f"<I{len(shape)}QIQ", len(shape), *shape[::-1], TYPES[kind].id, len(data)
+            )
             data += raw + bytes(-len(raw) % alignment)
         path.write_bytes(head + bytes(-len(head) % alignment) + data)
         return path
@@ -66,7 +69,11 @@ def tiny(arch: str) -> Gguf:
     }
     for key, number in {**sizes, **heads, "rope.dimension_count": 8}.items():
         model.set(f"{arch}.{key}", "UINT32", number)
-    model.set(f"{arch}.{known.norm_key}", "FLOAT32", 1e-6)
+    if "attention.sliding_window" in known.usual:
+        model.set(f"{arch}.attention.sliding_window", "UINT32", 32)
+    for key in known.keys:
+        if "epsilon" in key.names[0]:
+            model.set(f"{arch}.{key.names[0]}", "FLOAT32", 1e-6)
     model.set(f"{arch}.rope.freq_base", "FLOAT32", 1e6)
     tokens = ["<unk>", "<bos>", "</s>", *(f"<0x{i:02X}>" for i in range(10)), *(f"t{i}" for i in range(27))]
     model.set("tokenizer.ggml.model", "STRING", "llama")
@@ -75,42 +82,28 @@ def tiny(arch: str) -> Gguf:
     model.set("tokenizer.ggml.token_type", "ARRAY", [2, 3, 3] + [6] * 10 + [1] * 27, "INT32")
     for key, number in {"bos": 1, "eos": 2, "unknown": 0}.items():
         model.set(f"tokenizer.ggml.{key}_token_id", "UINT32", number)
-    names = {
-        "n_embd": 32,
-        "n_vocab": 40,
-        "n_ff": 64,
-        "n_head": 4,
-        "n_head_kv": 2,
-        "head_k": 8,
-        "k_gqa": 16,
-        "v_gqa": 16,
-        "n_rot": 8,
-    }
-    names |= dict.fromkeys(("n_expert", "n_ff_shexp", "longrope"), 0)
+    subject = Subject(model.keys, {"any": None})  # type: ignore[dict-item]
     for wanted in known.tensors:
-        if not wanted.optional and wanted.applies(names):
-            for layer in range(2) if wanted.per_layer else [0]:
+        for names in [subject.scope(layer) for layer in range(2 if wanted.per_layer else 1)]:
+            if wanted.applies(names) and wanted.required(names):
                 shape = wanted.shape(names)
-                model.floats(wanted.name.replace("*", str(layer)), *(size or 1 for size in shape[::-1]))
-    for layer in range(2):
-        for which, rows in zip("qkv", (32, 16, 16), strict=True):
-            model.floats(f"blk.{layer}.attn_{which}.weight", rows, 32)
+                model.floats(wanted.name.replace("*", str(names.layer)), *(size or 1 for size in shape[::-1]))
     return model
 
 
-def _text(plain: str) -> bytes:
+def text_bytes(plain: str) -> bytes:
     raw = plain.encode()
     return struct.pack("<Q", len(raw)) + raw
 
 
-def _value(value: Value) -> bytes:
+def value_bytes(value: Value) -> bytes:
     number, code = VALUE_TYPES[value.type]
     if value.type == "STRING":
-        return struct.pack("<I", number) + _text(value.value)
+        return struct.pack("<I", number) + text_bytes(value.value)
     if value.type != "ARRAY":
         return struct.pack(f"<I{code}", number, value.value)
     elem, code = VALUE_TYPES[value.elem]
     head = struct.pack("<IIQ", number, elem, len(value.value))
     if value.elem == "STRING":
-        return head + b"".join(_text(text) for text in value.value)
+        return head + b"".join(text_bytes(text) for text in value.value)
     return head + struct.pack(f"<{len(value.value)}{code}", *value.value)

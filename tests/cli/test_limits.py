@@ -167,7 +167,7 @@ LONG, DEEP = "x" * 300, "/".join(["y" * 200] * 25)
     ["convert", "SRC", DEEP], ["convert", "SRC", f"o-{{type}}{LONG}.gguf", "--type", "F16,Q8_0"],
     ["convert", "SRC", f"{'z' * 240}.gguf"], ["plan", "SRC", f"{DEEP}/x.gguf"], ["extract-lora", "SRC", "SRC", LONG],
     ["convert", "SRC", "x.gguf", "--report", LONG], ["convert", "SRC", "x.gguf", "--report", f"{DEEP}/r"],
-    ["convert", "SRC", "x.gguf", "--report", "z" * 250],
+    ["convert", "SRC", "x.gguf", "--report", "z" * 256],
 ], ids=lambda words: f"{words[0]} {words[-2][:9]} {words[-1][:12]}")  # fmt: skip
 def test_an_output_whose_name_is_too_long_ends_with_73_before_any_work(
     here: Here, small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str]

@@ -12,7 +12,7 @@ from row_contract import values_of
 
 from streamconv import conversion, dequant
 from streamconv.conversion import Options, Prepared, execution
-from streamconv.merging.mixture.rows import StackedRows
+from streamconv.kit import Stacked
 from streamconv.progress import Silent
 from streamconv.quant import cache
 from streamconv.rows import merge_of
@@ -65,7 +65,7 @@ def test_kernels_of_all_decoders_are_compiled_before_the_threads_begin(
 def test_a_merge_in_a_stack_is_seen(tmp_path: Path) -> None:
     prepared = planned(quantized_merge_gguf(tmp_path))
     rows = next(t.item.rows for o in prepared.outputs for t in o.tensors if t.name == "blk.0.attn_q.weight")
-    found = merge_of(StackedRows([rows, rows], (2, *rows.shape)))
+    found = merge_of(Stacked([rows, rows], (2, *rows.shape)))
     assert found is not None
     assert found.method == "passthrough"
 

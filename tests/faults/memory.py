@@ -17,7 +17,7 @@ import numpy as np
 
 from streamconv.conversion import execution
 
-from .injector import _forked
+from .injector import forked
 
 #: no run of these small jobs takes a tenth of it, even beside other work
 _SECONDS = 60.0
@@ -32,7 +32,7 @@ def bounded(argv: list[str], log: Path, planted: Callable[[], None], seconds: fl
         faulthandler.register(signal.SIGUSR1, file=2)  # takes no memory
         planted()
 
-    pid = _forked(argv, log, before, lambda: None)
+    pid = forked(argv, log, before, lambda: None)
     until = time.monotonic() + seconds
     while time.monotonic() < until:
         done, status = os.waitpid(pid, os.WNOHANG)

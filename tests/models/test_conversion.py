@@ -168,6 +168,21 @@ def test_an_unknown_architecture_is_told_what_is_supported(mistral: Path, tmp_pa
     assert all(name in caught.value.hint for name in FAMILIES)
 
 
+def test_the_outer_name_decides_which_text_model_is_inside(mistral: Path, tmp_path: Path) -> None:
+    def inside(name: str) -> Any:
+        def change(config: dict[str, Any]) -> None:
+            config["text_config"] = {"model_type": "mistral"}
+            config["architectures"] = [name]
+
+        return change
+
+    known = changed(mistral, tmp_path / "llava", config=inside("LlavaForConditionalGeneration"))
+    assert streamconv.plan(known, tmp_path / "x.gguf")["architecture"] == "llama"
+    other = changed(mistral, tmp_path / "mistral3", config=inside("Mistral3ForConditionalGeneration"))
+    with pytest.raises(BadInput, match="'Mistral3ForConditionalGeneration' is not supported"):
+        streamconv.plan(other, tmp_path / "x.gguf")
+
+
 def test_a_misspelt_architecture_is_told_the_nearest(mistral: Path, tmp_path: Path) -> None:
     source = changed(mistral, tmp_path / "a", config=lambda c: c.update(architectures=["MistralForCausalLm"]))
     with pytest.raises(BadInput) as caught:

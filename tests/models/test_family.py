@@ -13,9 +13,10 @@ from small_models import Tensors, changed
 
 import streamconv
 from streamconv.errors import BadInput
-from streamconv.models import FAMILIES
+from streamconv.models import FAMILIES, PROJECTORS
 from streamconv.models.family import NEEDED, SHAPES, Family
-from streamconv.models.names import LLAMA_NAMES, stem_of
+from streamconv.models.gguf_names import known_names
+from streamconv.models.names import stem_of
 
 _QKV, _GATE_UP = "self_attn.qkv_proj", "mlp.gate_up_proj"
 _BLOCK = "model.layers.{bid}."
@@ -24,9 +25,9 @@ FUSED = replace(
     FAMILIES["MistralForCausalLM"],
     arch="phi3",
     architectures=("FusedForCausalLM",),
-    names={**LLAMA_NAMES, _BLOCK + _QKV: "blk.{bid}.attn_qkv", _BLOCK + _GATE_UP: "blk.{bid}.ffn_up"},
+    names={_BLOCK + _QKV: "blk.{bid}.attn_qkv", _BLOCK + _GATE_UP: "blk.{bid}.ffn_up"},
     shapes={**SHAPES, "attn_qkv": ("q + kv + kv", "hidden"), "ffn_up": ("ffn + ffn", "hidden")},
-    needed=(*(n for n in NEEDED if n not in ("attn_q", "attn_k", "attn_v")), "attn_qkv"),
+    needed=(*(n for n in NEEDED if n[-6:] not in ("attn_q", "attn_k", "attn_v")), "blk.{bid}.attn_qkv"),
     transforms={},
 )
 
@@ -81,18 +82,26 @@ def test_what_a_family_needs_is_missed(fused_model: Path, tmp_path: Path) -> Non
         streamconv.convert(source, tmp_path / "x.gguf")
 
 
-@pytest.mark.parametrize("family", FAMILIES.values(), ids=lambda f: f.arch)
+def stems(family: Family) -> set[str]:
+    """Stems of all tensors that a family may have."""
+    targets = [*(name for _, name in known_names(family.arch)), *family.names.values()]
+    return {stem_of(name) for name in [*targets, *(t for rule in family.rules for t in rule.targets)]}
+
+
+@pytest.mark.parametrize(
+    "family", [*FAMILIES.values(), *PROJECTORS.values()], ids=lambda f: f"{f.kind} {f.architectures[0]}"
+)
 def test_a_family_tells_only_of_tensors_that_it_names(family: Family) -> None:
-    stems = {stem_of(name) for name in family.names.values()}
-    assert set(family.needed) <= stems
-    assert set(family.shapes) - set(SHAPES) <= stems
+    known = stems(family)
+    assert all(any(stem_of(name) in known for name in names.split(" | ")) for names in family.needed)
+    assert set(family.shapes) - set(SHAPES) <= known
     for pattern in family.transforms:
-        assert any(fnmatchcase(stem, pattern) for stem in stems), pattern
+        assert any(fnmatchcase(stem, pattern) for stem in known), pattern
     assert all("vocabulary" not in size for shape in family.shapes.values() for size in shape[1:])
 
 
 def test_the_shapes_that_all_share_are_of_tensors_that_some_family_names() -> None:
-    assert set(SHAPES) <= {stem_of(name) for family in FAMILIES.values() for name in family.names.values()}
+    assert set(SHAPES) <= set().union(*map(stems, FAMILIES.values()))
 
 
 def test_a_bias_is_as_long_as_its_weight_has_rows(data: Path, tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import pytest
 
 import streamconv
 from streamconv.errors import BadInput
-from streamconv.models.transforms import Constant
+from streamconv.kit import Constant
 from streamconv.quant.encode import EncodedRows, Encoding
 from streamconv.quant.overflow import TooLarge
 from streamconv.quant.types import TYPES

@@ -100,3 +100,8 @@ def _explained() -> Iterator[None]:
         yield
     except NoPermission as e:
         raise NoPermission(e.message, HINT) from None
+
+
+def nearest_folder(path: Path) -> Path:
+    """``path``, or the nearest folder above it that is there."""
+    return next(p for p in (path, *path.parents) if p.is_dir())

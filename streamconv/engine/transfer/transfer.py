@@ -100,7 +100,7 @@ class Transfer(Shared):
 
     def can_mend(self, arriving: Arriving) -> bool:
         """Whether a damaged file can be set aside, to fetch it again."""
-        return os.access(files.nearest_folder(arriving.part.home / "blobs"), os.W_OK | os.X_OK)
+        return os.access(owned.nearest_folder(arriving.part.home / "blobs"), os.W_OK | os.X_OK)
 
     def check(
         self,

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ...errors import BadInput
+from ...kit import Stacked
 from ...rows import Rows, matrix_shape
 from ...sources.checkpoint import Checkpoint
 from .. import assembly, config_edit, side_files
@@ -18,7 +19,7 @@ from ..opener import Opener
 from ..planning import Model, open_layouts
 from .gates import GateRows, PromptGate, expert_ids
 from .recipe import Expert, Mixture
-from .rows import NoisyRows, RandomRows, StackedRows
+from .rows import NoisyRows, RandomRows
 from .targets import TARGETS, Target, default_target
 
 _GATE, _UP, _DOWN = (f"{part}_proj" for part in ("gate", "up", "down"))
@@ -197,7 +198,7 @@ def _scaled(name: str, rows: Rows, scale: float) -> Rows:
     return MergedRows(name, [rows], METHODS["linear"].bound(task), rows.dtype)
 
 
-def _stacked(parts: Sequence[Rows], shape: tuple[int, ...]) -> StackedRows:
+def _stacked(parts: Sequence[Rows], shape: tuple[int, ...]) -> Stacked:
     """The parts in their common precision."""
     dtype = common_dtype([part.dtype for part in parts])
-    return StackedRows([part if part.dtype == dtype else CastRows(part, dtype) for part in parts], shape)
+    return Stacked([part if part.dtype == dtype else CastRows(part, dtype) for part in parts], shape)

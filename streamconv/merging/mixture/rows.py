@@ -1,64 +1,16 @@
-"""Row sources of a mixture: experts side by side, and weights with noise."""
+"""Row sources of a mixture: weights with noise, and noise alone."""
 
 from __future__ import annotations
 
-from bisect import bisect_right
-from collections.abc import Iterator, Sequence
-from itertools import accumulate
-
 import numpy as np
 
-from ...rows import Bytes, Floats, Rows, Span, matrix_shape
+from ...rows import Floats, Rows, matrix_shape
 from ..chance import Chance
 from ..inputs import round_to
 from ..scratch import borrow
 
 #: floats made at a time, which stay in the second-level cache
 _TILE = 64 << 10
-
-
-class StackedRows(Rows):
-    """The rows of several sources of one type, one source after the other.
-
-    Parameters
-    ----------
-    shape : of the whole, with as many rows as the parts have together
-    """
-
-    def __init__(self, parts: Sequence[Rows], shape: tuple[int, ...]) -> None:
-        self.parts = parts
-        self.shape = shape
-        self.dtype = parts[0].dtype
-        self._starts = [0, *accumulate(matrix_shape(part.shape)[0] for part in parts)]
-
-    def _ranges(self, start: int, stop: int) -> Iterator[tuple[Rows, int, int, int]]:
-        """The parts behind rows ``start..stop``: source, its rows from and to, and where they begin in the whole."""
-        at = bisect_right(self._starts, start) - 1
-        while start < stop:
-            first, last = self._starts[at], min(stop, self._starts[at + 1])
-            if last > start:
-                yield self.parts[at], start - first, last - first, start
-            start, at = last, at + 1
-
-    def _fill(self, start: int, stop: int, out: Floats) -> None:
-        for part, a, b, at in self._ranges(start, stop):
-            part.read(a, b, out[at - start : at - start + b - a])
-
-    def stored(self, start: int, stop: int) -> Bytes | None:
-        """The stored rows where all parts have them."""
-        if stop <= start:
-            found = [part.stored(0, 0) for part in self.parts]
-            return None if any(rows is None for rows in found) else found[0]
-        rows = [part.stored(a, b) for part, a, b, _ in self._ranges(start, stop)]
-        known = [each for each in rows if each is not None]
-        if len(known) < len(rows):
-            return None
-        return known[0] if len(known) == 1 else np.concatenate(known)
-
-    def spans(self, start: int, stop: int) -> Iterator[Span]:
-        """See ``Rows.spans``."""
-        for part, a, b, _ in self._ranges(start, stop):
-            yield from part.spans(a, b)
 
 
 class NoisyRows(Rows):

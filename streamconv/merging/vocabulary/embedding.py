@@ -13,10 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import BadInput
+from ...kit import Reshaped
 from ...rows import Rows
 from ..inputs import common_dtype
 from ..vocabulary_plan import TokenRule
-from .rows import MEAN, SOME, ZERO, Column, Places, Table, laid_out
+from .rows import MEAN, SOME, ZERO, Places, Table, laid_out
 from .tokens import Tokens
 
 Flags = NDArray[np.bool_]
@@ -210,7 +211,7 @@ class _Shared:
         renumber = np.array([back.get(k, 0) for k in range(len(self.sources))], np.int64)
         sources = [self.sources[k] for k in used]
         table = Table(
-            [Column(s) if len(s.shape) == 1 else s for s in sources],
+            [Reshaped(s, (s.shape[0], 1)) if len(s.shape) == 1 else s for s in sources],
             np.where(which >= 0, renumber[np.maximum(which, 0)], which),
             row,
             {at: [(back[k], r) for k, r in pairs] for at, pairs in some.items()},

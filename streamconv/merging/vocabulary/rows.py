@@ -6,11 +6,11 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ...kit import Reshaped
 from ...rows import Floats, Rows, Span, matrix_shape, stop_if_unwanted
 from ..inputs import holds, round_to
 
@@ -118,42 +118,6 @@ class LaidRows(Rows):
                 yield from source.spans(int(near[0]), int(near[-1]) + 1)
 
 
-class Column(Rows):
-    """A vector as a matrix of one column, so that its elements are rows; it is read whole, once."""
-
-    def __init__(self, vector: Rows) -> None:
-        self.vector = vector
-        self.shape = (vector.shape[0], 1)
-        self.dtype = vector.dtype
-        self._values: Any = None
-
-    def _fill(self, start: int, stop: int, out: Floats) -> None:
-        if self._values is None:
-            self._values = self.vector.read(0, 1)[0]
-        out[:, 0] = self._values[start:stop]
-
-    def spans(self, start: int, stop: int) -> Iterator[Span]:
-        """See ``Rows.spans``; a vector is small."""
-        yield from self.vector.spans(0, 1) if stop > start else ()
-
-
-class Vector(Rows):
-    """A matrix of one column as a vector."""
-
-    def __init__(self, column: LaidRows) -> None:
-        self.column = column
-        self.shape = (column.shape[0],)
-        self.dtype = column.dtype
-
-    def _fill(self, start: int, stop: int, out: Floats) -> None:
-        if stop > start:
-            out[0] = self.column.read(0, self.shape[0])[:, 0]
-
-    def spans(self, start: int, stop: int) -> Iterator[Span]:
-        """See ``Rows.spans``."""
-        yield from self.column.spans(0, self.shape[0]) if stop > start else ()
-
-
 def laid_out(table: Table, own: Rows, dtype: str) -> Rows:
     """The rows of ``table`` as a row source of the same number of dimensions as ``own``; ``own`` itself where it is just that.
 
@@ -166,4 +130,4 @@ def laid_out(table: Table, own: Rows, dtype: str) -> Rows:
     if same and holds(own.dtype, dtype):
         return own
     laid = LaidRows(table, dtype)
-    return Vector(laid) if len(own.shape) == 1 else laid
+    return Reshaped(laid, (n,)) if len(own.shape) == 1 else laid

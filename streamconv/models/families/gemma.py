@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from ...kit import PLUS_ONE, Mapped
 from ...rows import Rows
 from ..config import Config
-from ..family import Family
+from ..family import GELU_TANH, Family
 from ..keys import (
     Key,
     block_count,
@@ -18,12 +19,14 @@ from ..keys import (
     rms_epsilon,
 )
 from ..tokenizers import GEMMA1
-from ..transforms import PlusOne
+
+#: no runtime reads an output head
+UNTIED = {"lm_head.weight": "the runtime uses the embedding as output"}
 
 
 def plus_one(rows: Rows, _config: Config) -> Rows:
     """Norm weights as the runtime multiplies by them."""
-    return PlusOne(rows)
+    return Mapped(rows, PLUS_ONE)
 
 
 GEMMA_KEYS: tuple[Key, ...] = (
@@ -49,8 +52,9 @@ FAMILY = Family(
         "eos_token_id": 1,
         "pad_token_id": 0,
     },
+    assumes=GELU_TANH,
     keys=GEMMA_KEYS,
     transforms={"*norm": plus_one},
-    drops_output=True,
+    drops=UNTIED,
     tokenizer=GEMMA1,
 )

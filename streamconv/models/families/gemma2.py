@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from ..family import Family
+from ..family import GELU_TANH, Family
 from ..keys import sliding_window, soft_caps
-from ..names import LLAMA_NAMES, SANDWICH_NORM_NAMES
 from ..tokenizers import GEMMA
-from .gemma import GEMMA_KEYS, plus_one
+from .gemma import GEMMA_KEYS, UNTIED, plus_one
 
 FAMILY = Family(
     arch="gemma2",
@@ -29,9 +28,9 @@ FAMILY = Family(
         "eos_token_id": 1,
         "pad_token_id": 0,
     },
+    assumes=GELU_TANH,
     keys=(*GEMMA_KEYS, soft_caps, sliding_window),
-    names={**LLAMA_NAMES, **SANDWICH_NORM_NAMES},
     transforms={"*norm": plus_one},
-    drops_output=True,
+    drops=UNTIED,
     tokenizer=GEMMA,
 )

@@ -5,9 +5,8 @@ from __future__ import annotations
 from ...errors import BadInput
 from ...metadata import Metadata
 from ..config import Config
-from ..family import Family
+from ..family import GELU_TANH, Family
 from ..keys import BASE, final_soft_cap, sliding_window
-from ..names import LLAMA_NAMES, QK_NORM_NAMES, SANDWICH_NORM_NAMES
 from ..tokenizers import GEMMA3
 from .gemma import plus_one
 
@@ -52,8 +51,8 @@ FAMILY = Family(
         "eos_token_id": 1,
         "pad_token_id": 0,
     },
+    assumes=GELU_TANH,
     keys=(*BASE, caps, window, local_freq_base),
-    names={**LLAMA_NAMES, **QK_NORM_NAMES, **SANDWICH_NORM_NAMES},
     transforms={"*norm": plus_one},
     cut_vocabulary=True,
     tokenizer=GEMMA3,

@@ -7,26 +7,27 @@ import math
 import numpy as np
 
 from ...errors import BadInput
+from ...kit import Constant, interleaved, take
 from ...rows import Floats, Rows
 from ..config import Config
 from ..family import Family
 from ..keys import BASE, rope_dimension_count, vocab_size
+from ..rules import Rule
 from ..tokenizers import LLAMA
-from ..transforms import Interleaved
 
 
 def interleave_q(rows: Rows, config: Config) -> Rows:
     """Query rows with adjacent rotary pairs."""
-    return Interleaved(rows, config.n_heads)
+    return take(rows, interleaved(rows.shape[0], config.n_heads))
 
 
 def interleave_k(rows: Rows, config: Config) -> Rows:
     """Key rows with adjacent rotary pairs."""
-    return Interleaved(rows, config.n_kv_heads)
+    return take(rows, interleaved(rows.shape[0], config.n_kv_heads))
 
 
-def rope_factors(config: Config) -> dict[str, Floats]:
-    """``rope_freqs`` of llama3 scaling: float32[head_dim / 2] divisors of the rotary frequencies, {} without it.
+def rope_factors(config: Config) -> Floats:
+    """Divisors of the rotary frequencies in llama3 scaling, float32[head_dim / 2].
 
     Long wavelengths are stretched by ``factor``, short ones left alone, those between interpolated.
     Source: ``_compute_llama3_parameters`` of transformers' modeling_rope_utils; all in float32, quotients of a number and an
@@ -34,8 +35,6 @@ def rope_factors(config: Config) -> dict[str, Floats]:
     arithmetic shows: the power, for which numpy's float32 depends on the instruction set, comes from float64.
     """
     rope = config.rope
-    if str(rope.get("rope_type", "")).lower() != "llama3":
-        return {}
     defaults = {
         "factor": 8.0,
         "low_freq_factor": 1.0,
@@ -58,9 +57,14 @@ def rope_factors(config: Config) -> dict[str, Floats]:
     between = f32(1) / ((f32(1) - share) / f32(factor) + share)
     stretched = np.where(wavelengths > f32(original / low), f32(factor), between)
     factors: Floats = np.where(wavelengths < f32(original / high), f32(1), stretched)
-    return {"rope_freqs.weight": factors.astype(np.float32)}
+    return factors.astype(np.float32)
 
 
+ROPE_FREQS = Rule(
+    ("rope_freqs.weight",),
+    make=lambda _, config: [Constant(rope_factors(config))],
+    when=lambda config, _: str(config.rope.get("rope_type", "")).lower() == "llama3",
+)
 FAMILY = Family(
     arch="llama",
     architectures=("LlamaForCausalLM", "LLaMAForCausalLM", "LlamaModel"),
@@ -79,6 +83,6 @@ FAMILY = Family(
     derive_head_dim=True,
     keys=(*BASE, vocab_size, rope_dimension_count),
     transforms={"attn_q": interleave_q, "attn_k": interleave_k},
-    extra_tensors=rope_factors,
+    rules=(ROPE_FREQS,),
     tokenizer=LLAMA,
 )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from ..family import Family
-from ..names import LLAMA_NAMES, QK_NORM_NAMES
 from ..tokenizers import QWEN
 from .qwen2 import QWEN_DEFAULTS
 
@@ -11,6 +10,5 @@ FAMILY = Family(
     arch="qwen3",
     architectures=("Qwen3ForCausalLM", "Qwen3Model"),
     defaults={**QWEN_DEFAULTS, "head_dim": 128},
-    names={**LLAMA_NAMES, **QK_NORM_NAMES},
     tokenizer=QWEN,
 )

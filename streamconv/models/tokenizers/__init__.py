@@ -20,9 +20,10 @@ from .files import TokenizerFiles
 from .hf_llama import is_hf_llama, read_hf_llama
 from .packed import PackedStrings
 from .pretokenizer import check_name
-from .rules import BERT, BPE, GEMMA, GEMMA1, GEMMA3, LLAMA, QWEN, SPM, TokenizerRule
+from .rules import BERT, BPE, GEMMA, GEMMA1, GEMMA3, LLAMA, QWEN, SPM, T5, TokenizerRule
 from .special import SpecialTokens, lowercases
-from .spm import read_spm
+from .spm import MODELS, read_spm, read_t5
+from .vocab_txt import with_tokenizer_json, without_what_loaders_assume
 from .vocabulary import Vocabulary
 
 __all__ = [
@@ -34,6 +35,7 @@ __all__ = [
     "LLAMA",
     "QWEN",
     "SPM",
+    "T5",
     "PackedStrings",
     "Tokenizer",
     "TokenizerRule",
@@ -87,7 +89,11 @@ def tokenizer_metadata(
     if pre is not None:
         check_name(pre)
     try:
-        return _tokenizer(TokenizerFiles(checkpoint), config, rule, vocab_size, pre)
+        whole = with_tokenizer_json(checkpoint) if "wordpiece" in rule.kinds else checkpoint
+        tokenizer = _tokenizer(TokenizerFiles(whole), config, rule, vocab_size, pre)
+        if whole is not checkpoint:
+            tokenizer.warnings.extend(without_what_loaders_assume(tokenizer.metadata))
+        return tokenizer
     except OSError as e:
         raise unreadable(e.filename, e) from None
 
@@ -142,6 +148,11 @@ _READERS: dict[str, tuple[Callable[[TokenizerFiles], bool], _Reader, str]] = {
         "tokenizer.json",
     ),
     "bpe": (_has_json, read_bpe, "tokenizer.json"),
+    "t5": (
+        lambda files: any(map(files.has, MODELS)),
+        lambda files, config, size, pre: read_t5(files, config, size),
+        "tokenizer.model",
+    ),
     "wordpiece": (_has_json, read_wordpiece, "tokenizer.json"),
 }
 

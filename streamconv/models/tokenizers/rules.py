@@ -12,7 +12,7 @@ class TokenizerRule:
 
     Attributes
     ----------
-    kinds : which readers to try, in this order: ``spm``, ``hf-llama``, ``bpe``, ``wordpiece``
+    kinds : which readers to try, in this order: ``spm``, ``hf-llama``, ``bpe``, ``wordpiece``, ``t5``
     add_space_prefix : ``tokenizer.ggml.add_space_prefix`` of a SentencePiece vocabulary, written after everything
         else; None writes nothing
     prefix_from_config : write tokenizer_config.json's ``add_prefix_space`` before everything else, if it is there
@@ -29,6 +29,7 @@ class TokenizerRule:
 
 BPE = TokenizerRule(("bpe",))
 BERT = TokenizerRule(("wordpiece",))
+T5 = TokenizerRule(("t5",))
 #: MiniCPM, InternLM 3
 SPM = TokenizerRule(("spm",))
 #: Qwen 2 and 3, dense

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 from ...errors import BadInput
@@ -18,6 +19,8 @@ _TYPES = {
     sentencepiece.UNUSED: TokenType.UNUSED,
     sentencepiece.BYTE: TokenType.BYTE,
 }
+#: names of such models; older checkpoints have the second
+MODELS = "tokenizer.model", "spiece.model"
 #: the converter's scores of ids that no piece has, and of tokens that were added to the pieces
 _UNUSED_SCORE = -10000.0
 _ADDED_SCORE = -1000.0
@@ -35,8 +38,9 @@ def read_spm(files: TokenizerFiles, config: Mapping[str, Any], vocab_size: int |
     ------
     BadInput : a file is damaged
     """
-    path = files.folder / "tokenizer.model"
-    texts, scores, types = sentencepiece.read_pieces(files.bytes("tokenizer.model") or b"", path)
+    name = next((name for name in MODELS if files.has(name)), MODELS[0])
+    path = files.folder / name
+    texts, scores, types = sentencepiece.read_pieces(files.bytes(name) or b"", path)
     n_tokens = token_count(config, vocab_size, len(texts), "vocab_size_per_layer_input", "vocab_size")
     vocabulary = Vocabulary.empty("llama", "default", str(path), n_tokens, _UNUSED_SCORE)
     kept = min(n_tokens, len(texts))
@@ -61,6 +65,19 @@ def read_spm(files: TokenizerFiles, config: Mapping[str, Any], vocab_size: int |
             ignored += 1
     if ignored:
         vocabulary.warnings.append(f"{ignored} added tokens have ids beyond the vocabulary of {n_tokens}: left out")
+    return vocabulary
+
+
+def read_t5(files: TokenizerFiles, config: Mapping[str, Any], vocab_size: int | None) -> Vocabulary:
+    """The same of T5 and its kin, which mostly have Unigram models; what else those say follows the tokens."""
+    vocabulary = read_spm(files, config, vocab_size)
+    path = Path(vocabulary.source)
+    settings = sentencepiece.read_settings(files.bytes(path.name) or b"", path)
+    if settings.is_unigram:
+        vocabulary.model = "t5"
+        vocabulary.more.boolean("tokenizer.ggml.add_space_prefix", settings.add_prefix)
+        vocabulary.more.boolean("tokenizer.ggml.remove_extra_whitespaces", settings.remove_spaces)
+        vocabulary.more.array("tokenizer.ggml.precompiled_charsmap", "UINT8", list(settings.characters))
     return vocabulary
 
 

@@ -94,6 +94,7 @@ class Vocabulary:
     texts : token texts; a text that is None gets a placeholder in ``fill``
     types : ``TokenType`` of each token
     scores : float32 of each token, None where the model has none
+    more : keys behind those of all tokenizers
     merges : "left right" in order of rank, None where the model has none
     checks_ids : whether special ids beyond the last token are left out, as the reference does for this model
     warnings : what was odd about the files
@@ -107,6 +108,7 @@ class Vocabulary:
     scores: array[float] | None = None
     merges: PackedStrings | None = None
     checks_ids: bool = True
+    more: Metadata = field(default_factory=Metadata)
     warnings: list[str] = field(default_factory=list)
 
     @classmethod
@@ -157,3 +159,4 @@ class Vocabulary:
         if self.scores is not None:
             metadata.array("tokenizer.ggml.scores", "FLOAT32", self.scores)
         metadata.array("tokenizer.ggml.token_type", "INT32", self.types)
+        metadata.update(self.more)

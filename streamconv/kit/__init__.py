@@ -1,0 +1,35 @@
+"""A kit of rows over rows, which families and merges put together: picked, stacked, reshaped, transposed, mapped, constant.
+
+Each keeps ``stored`` where bytes can be copied as they lie, and names exactly the bytes that it needs.
+"""
+
+from __future__ import annotations
+
+from .made import Constant, Function, Mapped
+from .numbers import NEGATIVE_EXP, PLUS_ONE, squeezed
+from .order import Order, interleaved
+from .picked import Columns, Selected, cut, every, split, take
+from .reshaped import Reshaped
+from .stacked import Stacked, join
+from .transposed import Transposed
+
+__all__ = [
+    "NEGATIVE_EXP",
+    "PLUS_ONE",
+    "Columns",
+    "Constant",
+    "Function",
+    "Mapped",
+    "Order",
+    "Reshaped",
+    "Selected",
+    "Stacked",
+    "Transposed",
+    "cut",
+    "every",
+    "interleaved",
+    "join",
+    "split",
+    "squeezed",
+    "take",
+]

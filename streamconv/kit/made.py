@@ -1,0 +1,67 @@
+"""Numbers that are computed: from those of other rows, one by one, or while planning."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from ..rows import Bytes, Floats, Json, Rows, matrix_shape
+
+
+class Function:
+    """A function of each number by itself.
+
+    Parameters
+    ----------
+    name, version : what tells it from others; another version for the least change of a result
+    call : float32 of any shape -> the same shape, which may be the argument, changed
+    """
+
+    def __init__(self, name: str, version: int, call: Callable[[Floats], Floats]) -> None:
+        self.name = name
+        self.version = version
+        self.call = call
+
+    def identity(self) -> Json:
+        """What tells it from others."""
+        return ["Function", self.name, self.version]
+
+
+class Mapped(Rows):
+    """A function of every number, rounded to float16 where the numbers are of that type.
+
+    The reference computes in float16 when the checkpoint is float16, else in float32; so do we.
+    """
+
+    def __init__(self, inner: Rows, function: Function) -> None:
+        self.inner = inner
+        self.function = function
+        self.shape = inner.shape
+        self.dtype = inner.dtype
+
+    def read(self, start: int, stop: int, out: Floats | None = None) -> Floats:
+        """Rows ``start..stop`` as float32."""
+        rows = self.inner.read(start, stop, out)
+        made = self.function.call(rows)
+        if self.dtype == "F16":
+            made = made.astype(np.float16)
+        if made is not rows:
+            rows[...] = made
+        return rows
+
+
+class Constant(Rows):
+    """A small tensor made while planning; ``values`` is float32 of any shape."""
+
+    def __init__(self, values: Floats) -> None:
+        self._rows: Floats = np.ascontiguousarray(values, np.float32).reshape(matrix_shape(values.shape))
+        self.shape: tuple[int, ...] = values.shape
+        self.dtype = "F32"
+
+    def _fill(self, start: int, stop: int, out: Floats) -> None:
+        out[...] = self._rows[start:stop]
+
+    def stored(self, start: int, stop: int) -> Bytes | None:
+        """The rows' bytes."""
+        return np.asarray(self._rows[start:stop].view(np.uint8))

@@ -1,0 +1,156 @@
+"""Rows or columns of a tensor by number: the first, every n-th, halves of heads side by side, a part."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from itertools import accumulate, pairwise
+from math import prod
+
+import numpy as np
+
+from ..rows import Bytes, Floats, Rows, Span, matrix_shape
+from .order import Order
+
+#: rows apart that are still read in one go with those between them
+_NEAR = 4
+#: floats read in one go there
+_STRIP = 64 << 10
+
+
+class Selected(Rows):
+    """Rows of a matrix, in any order that an ``Order`` tells.
+
+    Parameters
+    ----------
+    order : numbers of rows of ``inner``
+    shape : as many rows as ``order`` takes, of the same width
+    """
+
+    def __init__(self, inner: Rows, order: Order, shape: tuple[int, ...]) -> None:
+        self.inner = inner
+        self.order = order
+        self.shape = shape
+        self.dtype = inner.dtype
+        assert matrix_shape(shape) == (order.length, matrix_shape(inner.shape)[1])
+
+    def _fill(self, start: int, stop: int, out: Floats) -> None:
+        for source, count, step, at, stride in self.order.runs(start, stop):
+            part = out[at - start : at - start + count * stride : stride]
+            if step == 1:
+                self.inner.read(source, source + count, part)
+            else:
+                self._apart(source, step, part)
+
+    def _apart(self, source: int, step: int, out: Floats) -> None:
+        """Every ``step``-th row from ``source`` on."""
+        strip = max(1, _STRIP // max(1, out.shape[1] * step)) if step <= _NEAR else 1
+        for a in range(0, len(out), strip):
+            b = min(len(out), a + strip)
+            out[a:b] = self.inner.read(source + a * step, source + (b - 1) * step + 1)[::step]
+
+    def stored(self, start: int, stop: int) -> Bytes | None:
+        """The stored bytes of the rows in their order."""
+        return self._copied(self.inner.stored, start, stop)
+
+    def blocks(self, type_name: str, start: int, stop: int) -> Bytes | None:
+        """The blocks of the rows in their order."""
+        return self._copied(partial(self.inner.blocks, type_name), start, stop)
+
+    def _copied(self, read: Callable[[int, int], Bytes | None], start: int, stop: int) -> Bytes | None:
+        """The bytes of the rows in their order, as ``read`` has them of the inner."""
+        runs = self.order.runs(start, stop)
+        if not runs:
+            return read(0, 0)
+        out: Bytes | None = None
+        for source, count, step, at, stride in runs:
+            found = read(source, source + (count - 1) * step + 1)
+            if found is None or (len(runs) == 1 and step == 1):
+                return found
+            if out is None:
+                out = np.empty((stop - start, found.shape[1]), np.uint8)
+            out[at - start : at - start + count * stride : stride] = found[::step]
+        return out
+
+    def spans(self, start: int, stop: int) -> Iterator[Span]:
+        """See ``Rows.spans``; of rows that are read in one go also what is between them."""
+        for a, b in _joined(sorted(self._ranges(start, stop))):
+            yield from self.inner.spans(a, b)
+
+    def _ranges(self, start: int, stop: int) -> Iterator[tuple[int, int]]:
+        n_rows = matrix_shape(self.inner.shape)[0]
+        for run in self.order.runs(start, stop):
+            if run.step <= _NEAR:
+                yield run.source, min(n_rows, run.stop + run.step - 1)
+            else:
+                yield from ((row, row + 1) for row in range(run.source, run.stop, run.step))
+
+
+def _joined(ranges: Sequence[tuple[int, int]]) -> Iterator[tuple[int, int]]:
+    """Sorted ranges, those that touch as one."""
+    breaks = [0, *(n for n, (a, b) in enumerate(pairwise(ranges), 1) if b[0] > a[1]), len(ranges)]
+    for first, last in pairwise(breaks):
+        if last > first:
+            yield ranges[first][0], max(stop for _, stop in ranges[first:last])
+
+
+class Columns(Rows):
+    """Columns of a matrix, in any order that an ``Order`` tells."""
+
+    def __init__(self, inner: Rows, order: Order) -> None:
+        self.inner = inner
+        self.order = order
+        self.shape = (*inner.shape[:-1], order.length)
+        self.dtype = inner.dtype
+        self._index = slice(order.first, order.first + order.length)
+        self._is_range = Order(order.sizes, order.steps).is_all(order.length)
+
+    def _fill(self, start: int, stop: int, out: Floats) -> None:
+        rows = self.inner.read(start, stop)
+        out[...] = rows[:, self._index] if self._is_range else rows[:, self.order.indexes(0, self.order.length)]
+
+    def stored(self, start: int, stop: int) -> Bytes | None:
+        """The stored bytes of the columns, where each is bytes of its own."""
+        found = self.inner.stored(start, stop)
+        n_cols = self.inner.shape[-1]
+        if found is None or found.shape[1] % n_cols:
+            return None
+        numbers = found.reshape(len(found), n_cols, found.shape[1] // n_cols)
+        taken = numbers[:, self._index] if self._is_range else numbers[:, self.order.indexes(0, self.order.length)]
+        return np.ascontiguousarray(taken).reshape(len(found), found.shape[1] // n_cols * self.shape[-1])
+
+
+def take(rows: Rows, order: Order, axis: int = 0) -> Rows:
+    """What numpy calls ``rows[…, order, …]`` with the order at ``axis``; the rows themselves where it is all of them."""
+    shape = rows.shape
+    axis %= len(shape)
+    if order.is_all(shape[axis]):
+        return rows
+    if axis == len(shape) - 1:
+        return Columns(rows, order)
+    before, behind = prod(shape[:axis]), prod(shape[axis + 1 : -1])
+    steps = (shape[axis] * behind, *(step * behind for step in order.steps), 1)
+    flat = Order((before, *order.sizes, behind), steps, order.first * behind)
+    return Selected(rows, flat, (*shape[:axis], order.length, *shape[axis + 1 :]))
+
+
+def cut(rows: Rows, start: int, stop: int, axis: int = 0) -> Rows:
+    """``rows[…, start:stop, …]``."""
+    return take(rows, Order((stop - start,), (1,), start), axis)
+
+
+def every(rows: Rows, step: int, first: int, axis: int = 0) -> Rows:
+    """``rows[…, first::step, …]``."""
+    return take(rows, Order((-(-(rows.shape[axis] - first) // step),), (step,), first), axis)
+
+
+def split(rows: Rows, sizes: Sequence[int], axis: int = 0) -> list[Rows]:
+    """Parts of ``sizes``, one behind the other along ``axis``; together they are as long as it is.
+
+    Raises
+    ------
+    ValueError : they are not
+    """
+    if sum(sizes) != rows.shape[axis]:
+        raise ValueError(f"{list(sizes)} are not parts of {rows.shape[axis]}")
+    return [cut(rows, a, b, axis) for a, b in pairwise([0, *accumulate(sizes)])]

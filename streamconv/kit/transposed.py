@@ -1,0 +1,95 @@
+"""Matrices turned: their columns become rows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..rows import Bytes, Floats, Rows, Span
+from .shelf import SLAB_BYTES, slab
+
+#: rows of the inner that are read at a time
+_STRIP = 64
+
+
+class _Turned(NamedTuple):
+    start: int
+    stop: int
+    rows: NDArray[Any]
+
+
+class Transposed(Rows):
+    """The last two axes exchanged.
+
+    A column lies all over a matrix: one pass over the matrix makes as many rows as fit ``SLAB_BYTES``, which the thread keeps.
+    """
+
+    def __init__(self, inner: Rows) -> None:
+        *more, self._height, self._width = inner.shape
+        self.inner = inner
+        self.shape = (*more, self._width, self._height)
+        self.dtype = inner.dtype
+
+    def _slabs(
+        self, start: int, stop: int, item: int, kind: str, make: Callable[[int, int, int], NDArray[Any]]
+    ) -> Iterator[tuple[int, NDArray[Any]]]:
+        """``(place, rows)`` of ``start..stop``; ``make(matrix, a, b)`` turns columns ``a..b`` of a matrix."""
+        size = max(1, SLAB_BYTES // max(1, self._height * item))
+        at = start
+        while at < stop:
+            matrix, column = divmod(at, self._width)
+            first = column // size * size
+            last = min(first + size, self._width)
+            base = matrix * self._width
+
+            def made(matrix: int = matrix, first: int = first, last: int = last) -> _Turned:
+                base = matrix * self._width
+                return _Turned(base + first, base + last, make(matrix, first, last))
+
+            end = min(stop, base + last)
+            held = slab(self, made, at, end, kind)
+            yield at, held.rows[at - held.start : end - held.start]
+            at = end
+
+    def _fill(self, start: int, stop: int, out: Floats) -> None:
+        for at, rows in self._slabs(start, stop, 4, "values", self._values):
+            out[at - start : at - start + len(rows)] = rows
+
+    def _values(self, matrix: int, a: int, b: int) -> NDArray[Any]:
+        turned = np.empty((b - a, self._height), np.float32)
+        base = matrix * self._height
+        for row in range(0, self._height, _STRIP):
+            end = min(row + _STRIP, self._height)
+            turned[:, row:end] = self.inner.read(base + row, base + end)[:, a:b].T
+        return turned
+
+    def stored(self, start: int, stop: int) -> Bytes | None:
+        """The stored bytes of the numbers in their new places, where each is bytes of its own."""
+        none = self.inner.stored(0, 0)
+        if none is None or none.shape[1] % self._width or (item := none.shape[1] // self._width) not in (1, 2, 4, 8):
+            return None
+
+        def numbers(matrix: int, a: int, b: int) -> NDArray[Any]:
+            turned = np.empty((b - a, self._height), f"u{item}")
+            base = matrix * self._height
+            for row in range(0, self._height, _STRIP):
+                end = min(row + _STRIP, self._height)
+                found = self.inner.stored(base + row, base + end)
+                assert found is not None
+                part = np.ascontiguousarray(found[:, a * item : b * item])
+                turned[:, row:end] = part.view(turned.dtype).T
+            return turned.view(np.uint8)
+
+        parts = [rows for _, rows in self._slabs(start, stop, item, "bytes", numbers)]
+        if len(parts) == 1:
+            return parts[0]
+        return np.concatenate(parts) if parts else np.empty((0, self._height * item), np.uint8)
+
+    def spans(self, start: int, stop: int) -> Iterator[Span]:
+        """See ``Rows.spans``: any row needs all of its matrix."""
+        if stop > start:
+            first, last = start // self._width, -(-stop // self._width)
+            yield from self.inner.spans(first * self._height, last * self._height)

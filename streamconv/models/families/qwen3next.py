@@ -1,0 +1,98 @@
+"""Qwen 3 Next: gated delta networks in three of four layers, gated attention in the others, blocks that predict further tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from ...kit import NEGATIVE_EXP, Mapped, Order, join, squeezed, take
+from ...metadata import Metadata
+from ...rows import Rows
+from ..config import Config
+from ..family import GATED_SILU
+from ..names import plain_name
+from ..rules import Rule
+from . import qwen2moe
+from .gemma import plus_one
+
+_QKVZ = "model.layers.{bid}.linear_attn.in_proj_qkvz.weight"
+_PREDICTS = {
+    "fc": "eh_proj", "pre_fc_norm_embedding": "enorm", "pre_fc_norm_hidden": "hnorm", "norm": "shared_head_norm",
+}  # fmt: skip
+
+
+def n_further(c: Config) -> int:
+    """Blocks that predict further tokens: as many as the configuration says, or the checkpoint has."""
+    if c.get("mtp_num_hidden_layers"):
+        return c.integer("mtp_num_hidden_layers")
+    names = map(plain_name, c.checkpoint.tensors if c.checkpoint is not None else ())
+    return len({name.split(".")[2] for name in names if name.startswith("mtp.layers.")})
+
+
+def spelled(name: str, c: Config) -> str:
+    """``name`` with the blocks that predict further tokens behind the others."""
+    name = plain_name(name.replace("model.mtp.", "mtp.")).replace(".dt_bias", ".dt_proj.bias")
+    kind, _, rest = name.partition(".")
+    number, _, tail = rest.removeprefix("layers.").partition(".")
+    if kind != "mtp":
+        return name
+    return (
+        f"model.layers.{c.n_layers + int(number)}.{tail}" if number.isdecimal() else f"model.layers.{c.n_layers}.{rest}"
+    )
+
+
+def separate(rows: Sequence[Rows], c: Config) -> Sequence[Rows]:
+    """Queries, keys and values of all heads one behind the other, and the gates; stored head by head."""
+    n_keys, key = c.integer("linear_num_key_heads"), c.integer("linear_key_head_dim")
+    value = c.integer("linear_num_value_heads") // n_keys * c.integer("linear_value_head_dim")
+    sizes, head = (key, key, value, value), 2 * (key + value)
+    parts = [take(rows[0], Order((n_keys, n), (head, 1), sum(sizes[:i]))) for i, n in enumerate(sizes)]
+    return [join(parts[:3]), parts[3]]
+
+
+def keys(m: Metadata, a: str, c: Config) -> None:
+    """Sizes of the delta networks, and which layers have them."""
+    m.u32(f"{a}.block_count", c.n_layers + n_further(c))
+    if n_further(c):
+        m.u32(f"{a}.nextn_predict_layers", n_further(c))
+    m.u32(f"{a}.ssm.conv_kernel", c.integer("linear_conv_kernel_dim"))
+    m.u32(f"{a}.ssm.state_size", c.integer("linear_key_head_dim"))
+    m.u32(f"{a}.ssm.group_count", c.integer("linear_num_key_heads"))
+    m.u32(f"{a}.ssm.time_step_rank", c.integer("linear_num_value_heads"))
+    m.u32(f"{a}.ssm.inner_size", c.integer("linear_value_head_dim") * c.integer("linear_num_value_heads"))
+    every = c.integer("full_attention_interval")
+    kinds = c.get("layer_types") or ["" if (n + 1) % every == 0 else "linear_attention" for n in range(c.n_layers)]
+    m.array(
+        f"{a}.attention.recurrent_layers", "BOOL", [k == "linear_attention" for k in kinds] + [False] * n_further(c)
+    )
+    m.u32(f"{a}.full_attention_interval", every)
+    share = c.rope.get("partial_rotary_factor") or c.get("partial_rotary_factor")
+    m.u32(f"{a}.rope.dimension_count", int(c.head_dim * share))
+
+
+FAMILY = replace(
+    qwen2moe.FAMILY,
+    arch="qwen3next",
+    architectures=("Qwen3NextForCausalLM",),
+    defaults={
+        "vocab_size": 151936, "max_position_embeddings": 32768, "hidden_size": 2048, "intermediate_size": 5632,
+        "num_hidden_layers": 48, "num_attention_heads": 16, "num_key_value_heads": 2, "head_dim": 256, "rms_norm_eps": 1e-6,
+        "num_experts": 512, "num_experts_per_tok": 10, "moe_intermediate_size": 512, "shared_expert_intermediate_size": 512,
+        "linear_conv_kernel_dim": 4, "linear_key_head_dim": 128, "linear_value_head_dim": 128, "linear_num_key_heads": 16,
+        "linear_num_value_heads": 32, "full_attention_interval": 4, "partial_rotary_factor": 0.25,
+        "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0},
+    },
+    assumes={"hidden_act": GATED_SILU["hidden_act"]},
+    keys=(*qwen2moe.FAMILY.keys, keys),
+    spelled=spelled,
+    n_blocks=lambda c: c.n_layers + n_further(c),
+    names={f"model.layers.{{bid}}.{name}": f"blk.{{bid}}.nextn.{target}" for name, target in _PREDICTS.items()},
+    rules=(*qwen2moe.FAMILY.rules, Rule(("blk.{bid}.attn_qkv.weight", "blk.{bid}.attn_gate.weight"), (_QKVZ,), separate)),
+    transforms={
+        "ssm_norm": lambda rows, _: rows, "*norm": plus_one, "ssm_a": lambda rows, _: Mapped(rows, NEGATIVE_EXP),
+        "ssm_conv1d": lambda rows, _: squeezed(rows),
+    },
+    shapes={},
+    needed=("token_embd", "output_norm", "blk.{bid}.attn_norm", "blk.{bid}.attn_q | blk.{bid}.attn_qkv",
+            "blk.{bid}.post_attention_norm", "blk.{bid}.ffn_up_exps"),
+)  # fmt: skip

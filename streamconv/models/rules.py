@@ -1,0 +1,189 @@
+"""How a model's tensors are made of a checkpoint's: most are renamed, some are stacked, split or made from nothing.
+
+What a rule does not name is renamed as the ``gguf`` package does for the architecture. Tensors are ordered like the reference's:
+those that are made from nothing first, any other where the last of its sources is read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+from ..errors import BadInput
+from ..kit import Stacked, split
+from ..rows import Rows
+from .config import Config
+from .gguf_names import known_names
+from .names import Place, Templates
+
+#: (rows of each source, configuration) -> rows of each target
+Make = Callable[[Sequence[Rows], Config], Sequence[Rows]]
+_SUFFIXES = (".weight", ".bias")
+
+
+def as_they_are(rows: Sequence[Rows], _config: Config) -> Sequence[Rows]:
+    """Every source is a target."""
+    return rows
+
+
+def halves(rows: Sequence[Rows], _config: Config) -> Sequence[Rows]:
+    """Two matrices, or stacks of them, out of one whose rows are theirs one behind the other."""
+    axis = len(rows[0].shape) - 2
+    return split(rows[0], [rows[0].shape[axis] // 2] * 2, axis)
+
+
+def always(_config: Config, _block: int) -> bool:
+    """In every block, whatever the configuration."""
+    return True
+
+
+class Rule(NamedTuple):
+    """Some tensors of a model, or of every block.
+
+    Attributes
+    ----------
+    targets : GGUF names; ``{bid}`` is the number of a block
+    sources : names in a checkpoint; ``{x}`` stands for every number, whose tensors come stacked; none makes tensors
+    make : the targets from the sources
+    when : (configuration, block, or -1 where the targets are of no block) -> whether the rule holds
+    """
+
+    targets: tuple[str, ...]
+    sources: tuple[str, ...] = ()
+    make: Make = as_they_are
+    when: Callable[[Config, int], bool] = always
+
+
+def rename(source: str, target: str) -> Rule:
+    """A tensor under another name."""
+    return Rule((target,), (source,))
+
+
+def experts(source: str, **names: str) -> Rule:
+    """The experts ``source.{x}.NAME.weight`` stacked; the names of ``down``, ``gate`` and ``up`` in the order of the output."""
+
+    def make(rows: Sequence[Rows], config: Config) -> Sequence[Rows]:
+        if wrong := {r.shape[0] for r in rows} - {config.n_experts}:
+            raise BadInput(f"the checkpoint has {wrong.pop()} experts in {source}, config.json says {config.n_experts}")
+        return rows
+
+    return Rule(
+        tuple(f"blk.{{bid}}.ffn_{target}_exps.weight" for target in names),
+        tuple(f"{source}.{{x}}.{name}.weight" for name in names.values()),
+        make,
+    )
+
+
+def packed_experts(source: str) -> tuple[Rule, ...]:
+    """Experts that are stacked already: ``source.down_proj``, and ``source.gate_up_proj`` with rows of gate before those of up."""
+
+    gate_up = tuple(f"blk.{{bid}}.ffn_{target}_exps.weight" for target in ("gate", "up"))
+    down = rename(f"{source}.down_proj", "blk.{bid}.ffn_down_exps.weight")
+    return down, Rule(gate_up, (f"{source}.gate_up_proj",), halves)
+
+
+class _Job(NamedTuple):
+    """A rule in one block: what was found of its sources."""
+
+    rule: Rule
+    place: int | None
+    found: list[dict[int, Rows]]
+
+
+class Names:
+    """The names of an architecture.
+
+    Parameters
+    ----------
+    arch : as GGUF calls it
+    rules : what is not just renamed
+    more : names that the reference table lacks or has otherwise: in a checkpoint -> in GGUF, without suffix
+    """
+
+    def __init__(self, arch: str, rules: Sequence[Rule], more: Mapping[str, str]) -> None:
+        self.rules = rules
+        self._known = Templates([*known_names(arch), *more.items()])
+        self._sources = Templates([(s, (n, i)) for n, rule in enumerate(rules) for i, s in enumerate(rule.sources)])
+
+    def renamed(self, name: str) -> tuple[str, Place] | None:
+        """The GGUF name of a tensor that is only renamed, None where none is known."""
+        for suffix in ("", *_SUFFIXES):
+            stem = name.removesuffix(suffix) if suffix else name
+            if (stem != name or not suffix) and (found := self._known.find(stem)):
+                target, place = found[-1]
+                return target.format(bid=place.bid, xid=place.x) + suffix, place
+        return None
+
+    def ruled(self, name: str, config: Config) -> Iterator[tuple[int, int, Place]]:
+        """``(number of a rule, number of its source, place)`` that hold for tensor ``name``."""
+        for (rule, source), place in self._sources.find(name):
+            if self.rules[rule].when(config, -1 if place.bid is None else place.bid):
+                yield rule, source, place
+
+
+def bind(
+    tensors: Mapping[str, Rows], names: Names, config: Config, unknown: Callable[[str], BadInput]
+) -> Iterator[tuple[str, Rows, str]]:
+    """``(GGUF name, rows, names of the sources)`` of every tensor of the model, in order.
+
+    Parameters
+    ----------
+    tensors : name, as rules spell it -> rows
+    unknown : what to raise for a name that has no place
+
+    Raises
+    ------
+    BadInput : a source of a rule is missing, or a name has no place
+    """
+    for rule in names.rules:
+        if not rule.sources:
+            yield from _made(rule, config)
+    jobs: dict[object, _Job] = {}
+    for name, rows in tensors.items():
+        wanted = list(names.ruled(name, config))
+        for number, source, place in wanted:
+            rule = names.rules[number]
+            job = jobs.pop((number, place.bid), None) or _Job(rule, place.bid, [{} for _ in rule.sources])
+            job.found[source][place.x or 0] = rows
+            jobs[number, place.bid] = job  # now the last: its targets come where the last source is
+        if not wanted:
+            found = names.renamed(name)
+            if found is None:
+                raise unknown(name)
+            jobs[name] = _Job(rename(name, found[0]), None, [{0: rows}])
+    # rows that are copied as blocks come first: the reference writes them before it looks at others
+    for job in sorted(jobs.values(), key=lambda job: ":" not in job.rule.sources[0]):
+        yield from _finished(job, config)
+
+
+def _made(rule: Rule, config: Config) -> Iterator[tuple[str, Rows, str]]:
+    blocks = range(config.n_layers) if "{bid}" in rule.targets[0] else (-1,)
+    for block in blocks:
+        if rule.when(config, block):
+            for target, rows in zip(rule.targets, rule.make((), config), strict=True):
+                yield target.format(bid=block), rows, ""
+
+
+def _finished(job: _Job, config: Config) -> Iterator[tuple[str, Rows, str]]:
+    """The targets of a rule in one block."""
+    rule = job.rule
+    parts = [
+        _whole(source.replace("{bid}", str(job.place)), found)
+        for source, found in zip(rule.sources, job.found, strict=True)
+    ]
+    told = " and ".join(source.replace("{bid}", str(job.place)) for source in rule.sources)
+    for target, rows in zip(rule.targets, rule.make(parts, config), strict=True):
+        yield target.replace("{bid}", str(job.place)), rows, told
+
+
+def _whole(source: str, found: Mapping[int, Rows]) -> Rows:
+    """The one tensor of a source, or all of them stacked in numeric order."""
+    if "{x}" not in source and found:
+        return found[0]
+    missing = next((x for x in range(len(found) or 1) if x not in found), None)
+    if missing is not None:
+        raise BadInput(
+            f"no tensor {source.replace('{x}', str(missing))!r} beside others of its kind",
+            "Is this the whole checkpoint?",
+        )
+    return Stacked([found[x] for x in range(len(found))])

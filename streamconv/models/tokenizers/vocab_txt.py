@@ -1,0 +1,76 @@
+"""WordPiece vocabularies of old BERT checkpoints: ``vocab.txt``, a token a line, read as the tokenizer.json that it stands for."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from typing import Any
+
+from ...metadata import Metadata
+from ...sources.checkpoint import Checkpoint
+from .files import TokenizerFiles
+
+#: special tokens of BERT, in the order of their usual ids, and what tokenizer_config.json calls them
+_SPECIAL = {"pad": "[PAD]", "unk": "[UNK]", "cls": "[CLS]", "sep": "[SEP]", "mask": "[MASK]"}
+#: ids that loaders assume where a file does not state them
+_ASSUMED = {"unknown": 100, "seperator": 102}
+_LOWERCASE = "tokenizer.ggml.normalizer.lowercase"
+
+
+def with_tokenizer_json(checkpoint: Checkpoint) -> Checkpoint:
+    """``checkpoint`` with a tokenizer.json made of its vocab.txt; as it is where it has one already, or no vocab.txt."""
+    files = TokenizerFiles(checkpoint)
+    if files.has("tokenizer.json") or files.has("vocab.json") or (text := files.text("vocab.txt")) is None:
+        return checkpoint
+    made = json.dumps(_tokenizer(text.splitlines(), files.tokenizer_config)).encode()
+    side = {name: place for name in checkpoint.side_names() if (place := checkpoint.side_file(name)) is not None}
+    return replace(checkpoint, side={**side, "tokenizer.json": made})
+
+
+def _tokenizer(lines: list[str], config: dict[str, Any]) -> dict[str, Any]:
+    """What transformers makes of a vocabulary of these lines."""
+    ids = {token: index for index, token in enumerate(lines)}
+    special = [config.get(f"{name}_token") or token for name, token in _SPECIAL.items()]
+    added = [
+        {"id": ids[token], "content": token, "special": True, "normalized": False, "single_word": False, "lstrip": False,
+         "rstrip": False}
+        for token in special if isinstance(token, str) and token in ids
+    ]  # fmt: skip
+    normalizer = {
+        "type": "BertNormalizer",
+        "clean_text": True,
+        "handle_chinese_chars": config.get("tokenize_chinese_chars", True),
+        "strip_accents": config.get("strip_accents"),
+        "lowercase": config.get("do_lower_case", True),
+    }
+    unknown = str(config.get("unk_token") or _SPECIAL["unk"])
+    model = {
+        "type": "WordPiece",
+        "unk_token": unknown,
+        "continuing_subword_prefix": "##",
+        "max_input_chars_per_word": 100,
+    }
+    pre = {"type": "BertPreTokenizer"}
+    head = {
+        "version": "1.0",
+        "added_tokens": added,
+        "normalizer": normalizer,
+        "pre_tokenizer": pre,
+        "post_processor": None,
+    }
+    return {**head, "decoder": {"type": "WordPiece", "prefix": "##", "cleanup": True}, "model": {**model, "vocab": ids}}
+
+
+def without_what_loaders_assume(metadata: Metadata) -> list[str]:
+    """Leave out what such a checkpoint does not state and the reference does not write; warnings where loaders assume otherwise."""
+    metadata.values.pop(_LOWERCASE, None)
+    wrong = []
+    for name, assumed in _ASSUMED.items():
+        found = metadata.values.pop(f"tokenizer.ggml.{name}_token_id", None)
+        if found is not None and found.value != assumed:
+            wrong.append(f"{name} {found.value}, not {assumed}")
+    if not wrong:
+        return []
+    return [
+        f"vocab.txt alone: loaders assume other special tokens ({'; '.join(wrong)}); a tokenizer.json beside it settles them"
+    ]

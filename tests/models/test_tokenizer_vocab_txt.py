@@ -1,0 +1,41 @@
+"""Old BERT checkpoints have their vocabulary as vocab.txt alone."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from streamconv.models.tokenizers import BERT, Tokenizer, tokenizer_metadata
+from streamconv.models.tokenizers.vocab_txt import with_tokenizer_json
+from streamconv.sources.checkpoint import Checkpoint
+
+NAMES = ("pad", "unk", "cls", "sep", "mask")
+WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "the", "##s", "a"]
+
+
+def read(folder: Path, words: list[str]) -> Tokenizer:
+    (folder / "vocab.txt").write_text("\n".join(words) + "\n")
+    (folder / "tokenizer_config.json").write_text(json.dumps({f"{n}_token": f"[{n.upper()}]" for n in NAMES}))
+    return tokenizer_metadata(Checkpoint(folder, {}, {}, ()), {"vocab_size": len(words)}, BERT, pre="bert-bge")
+
+
+def test_a_line_is_a_token_and_special_ones_are_control(tmp_path: Path) -> None:
+    found = read(tmp_path, WORDS)
+    assert list(found.metadata.get("tokenizer.ggml.tokens")) == [*WORDS[:5], "\u2581the", "s", "\u2581a"]
+    assert list(found.metadata.get("tokenizer.ggml.token_type")) == [3] * 5 + [1] * 3
+
+
+def test_special_tokens_that_loaders_take_for_others_are_told(tmp_path: Path) -> None:
+    (warning,) = read(tmp_path, WORDS).warnings
+    assert "unknown 1, not 100" in warning
+    usual = [f"w{n}" for n in range(104)]
+    for name, index in (("PAD", 0), ("UNK", 100), ("CLS", 101), ("SEP", 102), ("MASK", 103)):
+        usual[index] = f"[{name}]"
+    assert read(tmp_path, usual).warnings == []
+
+
+def test_a_tokenizer_json_is_taken_before_it(tmp_path: Path) -> None:
+    (tmp_path / "vocab.txt").write_text("a\n")
+    (tmp_path / "tokenizer.json").write_text("{}")
+    checkpoint = Checkpoint(tmp_path, {}, {}, ())
+    assert with_tokenizer_json(checkpoint) is checkpoint
