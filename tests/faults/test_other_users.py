@@ -248,10 +248,13 @@ def met(commons: Commons, path: Path, how: Plant, begun: bool) -> list[str]:
     commons.open_to_all()
     if begun:
         commons.begin()
-    else:  # the folders that are ours already, as a run that was killed early leaves them
+    else:  # a lock and folders that are ours already, as a run that was killed early leaves them
         for folder in reversed([p for p in path.parents if p.is_relative_to(commons.job)]):
             folder.mkdir(mode=0o700)
             os.chown(folder, VICTIM, VICTIM)
+            if folder == commons.job and path.name != "lock":
+                (folder / "lock").touch(mode=0o644)
+                os.chown(folder / "lock", VICTIM, VICTIM)
     if not path.parent.is_dir():
         return []  # not yet there
     plant(path, how, commons)
@@ -272,14 +275,12 @@ def allowed(path: Path, how: Plant, commons: Commons, begun: bool, flags: list[s
     """Exit codes that a run may end with when ``path`` is not ours."""
     if path.is_relative_to(commons.job):
         inner = path.relative_to(commons.job).as_posix()
-        if inner.startswith(DERIVED) and how is not _folder:
-            return {0, 77}
-        codes = {73, 77} if how in (_folder, _to_folder) else {77}
-        # Without an index that holds, what is left in our own folder is removed.
-        return codes if begun or inner == "lock" else {0, *codes}
-    if path.name.startswith(
-        "."
-    ):  # the record: ignored where it is not ours, and then in the way of ours in a sticky folder
+        if inner.startswith(DERIVED):
+            return {0, 77} if begun and how is not _folder else {0, 73, 77}
+        if begun or inner == "lock":  # in an output folder nothing may lie that no job made
+            return {73, 77} if how in (_folder, _to_folder) or inner.startswith("out/") else {77}
+        return {0, 73, 77}  # without a lock it is not the folder of a job, without an index nothing in it counts
+    if path.name.startswith("."):  # the record: ignored where it is not ours, and in the way of ours in a sticky folder
         return {0, 73}
     # --force takes one name of a file, whose others stay.
     return {0, 73} if flags and how in (_copy, _hard_link) else {73}
@@ -288,7 +289,7 @@ def allowed(path: Path, how: Plant, commons: Commons, begun: bool, flags: list[s
 @MODES
 @KINDS
 def test_a_job_folder_that_somebody_else_made_is_not_used(commons: Commons, mode: int) -> None:
-    for theirs in (0o700, 0o755, 0o777, 0o1777, 0o2770):
+    for theirs in (0o700, 0o777, 0o2770):
         commons.open_to_all(mode)
         commons.begin()
         forge(commons)
