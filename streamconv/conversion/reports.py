@@ -12,7 +12,8 @@ from typing import Any
 from ..engine import files
 from ..engine import job as jobs
 from ..engine import run as runs
-from ..engine.existing import look
+from ..engine.another import refuse_another
+from ..engine.existing import Existing, look
 from ..engine.plan import Plan
 from ..engine.record import record_path
 from ..errors import CannotCreate, NoPermission, StreamconvError, UsageError, raise_exhausted
@@ -69,15 +70,18 @@ def _merge(tensor: OutputTensor) -> dict[str, Any]:
 
 
 def _obstacles(prepared: Prepared, options: Options) -> list[str]:
-    """What a conversion would be refused for as things are now, though the plan is sound."""
+    """What a conversion would be refused for as things are now, though the plan is sound; and what it would have to read first."""
+    plan, found = prepared.plan, Existing()
     try:
-        found = look(prepared.plan, thorough=False)
+        found = look(plan, thorough=False)
         if not found.complete or options.force:
             found.refuse(force=options.force, update=options.update)
-            jobs.preflight(prepared.plan)
+            jobs.preflight(plan)
+            if not (options.force or options.update):
+                refuse_another(plan)
     except StreamconvError as e:
         return [f"convert will refuse this: {e.message}"]
-    return []
+    return [f"convert will read contents and compare them first: {doubt}" for doubt in found.doubts]
 
 
 def _fetching(prepared: Prepared) -> dict[str, Any] | None:

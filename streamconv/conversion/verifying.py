@@ -4,16 +4,23 @@ from __future__ import annotations
 
 import glob
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..engine.existing import walk
-from ..engine.record import Record, load, record_path
+from ..engine.plan import job_folder
+from ..engine.record import Record, current_record, load, record_path
 from ..engine.run import Reporter
 from ..engine.verify import Damage, damages
 from ..errors import InputMissing
+from ..quant.filetypes import FILE_TYPES
 from .unfinished import check_name
+
+#: endings of what a loader of the folder may take for a part of the model
+_LOADED = (".safetensors", ".index.json", ".gguf", ".bin", ".pt", ".pth", ".ckpt")
+#: folders above a file of an output in which its record may be
+_DEEPEST = 4
 
 
 @dataclass
@@ -47,42 +54,77 @@ def verify(output: str | os.PathLike[str], reporter: Reporter) -> Verified:
     WriteFailed : it cannot be read
     """
     path = check_name(output)
-    found = list(_records(path))
-    if not found:
-        there = "is not there" if not os.path.lexists(path) else "has no record to compare with"
-        raise InputMissing(f"{path} {there}", "streamconv check looks at a GGUF file without a record.")
+    while True:
+        found = _records(path)
+        result = _compared(found, reporter)
+        if not result.damages or _records(path) == found:  # else it was replaced meanwhile
+            return result
+
+
+def _compared(found: Mapping[Path, Record], reporter: Reporter) -> Verified:
+    """``found`` are records by the paths of their outputs."""
     result = Verified()
-    reporter.start(sum(f.size for r in found for f in r.files), 0)
+    reporter.start(sum(f.size for r in found.values() for f in r.files), 0)
     try:
-        for record in found:
-            for place, file in record.paths(path.parent):
+        for output, record in found.items():
+            for place, file in record.paths(output.parent):
                 result.damages += damages(place, file, lambda n, name=file.name: reporter.advance(n, name))  # type: ignore[misc]
                 result.n_files += 1
                 result.n_bytes += file.size
-            result.notes += _besides(path.parent, record)
+            for extra in _besides(output, record):
+                if extra.name.endswith(_LOADED):
+                    result.damages.append(Damage(extra, 0, 0, "", "is not part of the output, and loaders may read it"))
+                else:
+                    result.notes.append(f"{extra} is not part of the output")
     finally:
         reporter.finish()
     return result
 
 
-def _records(output: Path) -> Iterator[Record]:
-    """The records of an output, of all types of one with ``{type}``, or of the output that a file belongs to."""
-    pattern = record_path(output).name
-    names = [output.with_name(pattern)]
+def _records(output: Path) -> dict[Path, Record]:
+    """The records of an output, of all types of one with ``{type}``, or of the output that a file belongs to, by output."""
+    names = [output.name]
     if "{type}" in output.name:
-        names = sorted(output.parent.glob("*".join(map(glob.escape, pattern.split("{type}")))))
-    found = [record for name in names if (record := load(name)) is not None]
-    if not found:  # one file of a split output
-        others = (load(name) for name in sorted(output.parent.glob(".*.streamconv")))
-        found = [r for r in others if r is not None and any(f.name == output.name for f in r.files)][:1]
-    yield from found
+        names = [output.name.replace("{type}", type_) for type_ in FILE_TYPES]
+    there = [path for name in names if _is_there(path := output.with_name(name))]
+    found = {path: r for path in there if (r := current_record(job_folder(output), path)) is not None}
+    missing = next((path for path in there if path not in found), None)
+    if missing is None:
+        if found:
+            return found
+        raise InputMissing(f"{output} is not there", "Give the name that convert was given.")
+    if not found and (owner := _owner(output)):
+        return owner
+    what = f"{missing} has no record to compare with"
+    if os.path.lexists(record_path(missing)):
+        what = f"{record_path(missing)} is damaged, of a later version, or not yours: nothing to compare {missing} with"
+    raise InputMissing(what, "streamconv check looks at a GGUF file without a record.")
 
 
-def _besides(parent: Path, record: Record) -> Iterator[str]:
+def _is_there(output: Path) -> bool:
+    """Whether there is an output of this name, or a record of one."""
+    shards = f"{glob.escape(output.stem)}-00001-of-*.gguf" if output.suffix == ".gguf" else ""
+    return (
+        os.path.lexists(output)
+        or os.path.lexists(record_path(output))
+        or bool(shards and any(output.parent.glob(shards)))
+    )
+
+
+def _owner(path: Path) -> dict[Path, Record]:
+    """The record of the output that the file ``path`` is a part of, a shard or a file in a folder."""
+    for folder in [path.parent, *Path(os.path.abspath(path)).parents[1:_DEEPEST]]:
+        for name in sorted(folder.glob(".*.streamconv")):
+            record = load(name)
+            if record is not None and any(os.path.abspath(p) == os.path.abspath(path) for p, _ in record.paths(folder)):
+                return {folder / record.output: record}
+    return {}
+
+
+def _besides(output: Path, record: Record) -> Iterator[Path]:
     """Files in an output folder that are not on record."""
-    folder = parent / record.output
-    if folder.is_dir() and not folder.is_symlink():
-        known = {path for path, _ in record.paths(parent)}
-        for path, _ in walk(folder):
+    if output.is_dir() and not output.is_symlink():
+        known = {path for path, _ in record.paths(output.parent)}
+        for path, _ in walk(output):
             if path not in known and not any(path in k.parents for k in known):
-                yield f"{path} is not part of the output"
+                yield path

@@ -19,8 +19,18 @@ from typing import NamedTuple
 from ..errors import CannotCreate, NoPermission, raise_exhausted
 from . import files
 from .plan import Plan
-from .record import FileRecord, Record, begins_as_record, load, pending_path, record_of, record_path, status
-from .verify import changed_sources, first_damage, has_header
+from .record import (
+    FileRecord,
+    Record,
+    begins_as_record,
+    current_record,
+    load,
+    pending_path,
+    record_of,
+    record_path,
+    status,
+)
+from .verify import Made, changed_sources, first_damage, has_header
 
 #: Names that a folder of a model may have beside its weights, for folders without a record.
 _SIDE = (
@@ -50,6 +60,7 @@ class Existing:
     obstacles : what is in the way if it is to be made (again)
     there : files, or the folder, that have a planned name now
     ours : files made by plans of ours, that lose their names to the output or are left over from an earlier one
+    doubts : what only contents can tell, where they were not to be read; it does not count as ``complete`` then
     renewed : records of which inputs or files have the same contents under new times; to be written by whoever may
     """
 
@@ -57,6 +68,7 @@ class Existing:
     obstacles: list[Obstacle] = field(default_factory=list)
     there: dict[Path, os.stat_result] = field(default_factory=dict)
     ours: dict[Path, os.stat_result] = field(default_factory=dict)
+    doubts: list[str] = field(default_factory=list)
     renewed: list[tuple[Path, Record]] = field(default_factory=list)
 
     def refuse(self, *, force: bool = False, update: bool = False) -> None:
@@ -92,15 +104,22 @@ def look(plan: Plan, *, thorough: bool = True, progress: Callable[[int], None] |
 
     Parameters
     ----------
-    thorough : where times differ from those on record, let contents decide, which reads outputs or inputs; else they count as
-        changed
+    thorough : where times differ from those on record, let contents decide, which reads outputs or inputs; else it stays in
+        doubt
     progress : told of the bytes read so
     """
     found = Existing()
+
+    def has(file: FileRecord, path: Path) -> bool:
+        return file.is_at(path) or (thorough and first_damage(path, file) is None)  # or a copy of it
+
     for output, numbers in plan.outputs.items():
-        one = _Look(plan, output, numbers, record_of(output), _pending(plan, output), thorough, progress, found)
+        pending = _pending(plan, output)
+        record = current_record(plan.job_dir, output, has) if pending else record_of(output)
+        one = _Look(plan, output, numbers, record, pending, thorough, progress, found)
         one.record_place()
         one.folder() if plan.folder is not None else one.files()
+    found.complete &= not found.doubts
     return found
 
 
@@ -245,7 +264,10 @@ class _Look:
             return
         name = ""
         if list(record.inputs) != list(plan.inputs):
-            name = self._changed_input(record) if self.thorough else "the inputs"
+            if not self.thorough:
+                self.found.doubts.append(f"inputs of {self.output} have other times or places than on record")
+                return
+            name = self._changed_input(record)
         if name:
             self._doubt(f"was made from other contents of {name}")
             return
@@ -261,26 +283,30 @@ class _Look:
     def _changed_input(self, record: Record) -> str:
         """The tensor, and the input, that are not what the output was made from; "" where all are."""
         paths = {str(self.output.parent / f.name): f for f in record.files}
-        sources = {
-            (i, r.offset): bytes.fromhex(r.source)
+        on_record = {
+            (i, r.offset): Made(bytes.fromhex(r.digest), bytes.fromhex(r.source) or bytes(16))
             for i in self.numbers
             if (f := paths.get(str(self.plan.files[i].path))) is not None
             for r in f.ranges
         }
         chunks = [c for c in self.plan.chunks() if c.file in self.numbers]
-        known = {c.number: found for c in chunks if (found := sources.get((c.file, c.offset)))}
-        if len(known) < len(chunks):
+        made = {c.number: found for c in chunks if (found := on_record.get((c.file, c.offset)))}
+        if len(made) < len(chunks):
             return "its inputs, as far as its record tells"
-        changed = changed_sources(chunks, known, self.progress)
+        changed = changed_sources(chunks, made, self.progress)
         return f"tensor {changed[0].item.name}" if changed else ""
 
     def _as_recorded(self, path: Path, record: FileRecord | None) -> bool:
         """Whether the file is the one on record, or the one that a killed run gave its name."""
-        return any(
-            (known.looks_like(path) and has_header(path, known))
-            or (self.thorough and first_damage(path, known) is None)
-            for known in (self.pending.get(path), record) if known is not None
-        )  # fmt: skip
+        known = [each for each in (self.pending.get(path), record) if each is not None]
+        alike = [each for each in known if each.looks_like(path)]
+        if any(has_header(path, each) for each in alike):
+            return True
+        if self.thorough:
+            return any(first_damage(path, each) is None for each in known)
+        if not alike:
+            self.found.doubts.append(f"{path} has another time or size than on record")
+        return not alike
 
     def _check_sticky(self, path: Path, there: os.stat_result) -> None:
         """In a sticky folder only its owner may replace a file."""

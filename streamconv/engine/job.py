@@ -20,6 +20,7 @@ from dataclasses import dataclass
 
 from ..errors import CannotCreate, InputChanged, Locked, NoPermission, PlanDiffers, StreamconvError, WriteFailed
 from . import files, publishing
+from .another import refuse_another
 from .existing import Existing, look
 from .job_files import (
     PART_MAGIC,
@@ -35,7 +36,7 @@ from .journal import CLEAN, PUBLISHING, Journal, Stamp, read_progress
 from .lock import JobLock
 from .plan import Chunk, Plan
 from .unfinished import unfinished
-from .verify import changed_sources, digest_of
+from .verify import Made, changed_sources, digest_of
 
 #: room that must stay on the disk beyond the output: for the index, logs and whatever else writes there meanwhile
 _RESERVE_BYTES = 64 << 20
@@ -121,7 +122,7 @@ class Job:
         if os.path.lexists(plan.job_dir):
             files.require_own_dir(plan.job_dir)
         if not (force or update or anew):
-            read_progress(plan.job_dir / "index.wal")  # raises what would be raised below, before the lock is written
+            refuse_another(plan)  # as below, but before the lock is written
         with ExitStack() as stack:
             files.own_dir(plan.job_dir)
             refuse_foreign_folder(plan.job_dir)
@@ -172,8 +173,11 @@ class Job:
             else:
                 stack.callback(journal.close)
             # Only a job that had begun to publish may find its own files under their final names.
-            placed = journal is not None and journal.header.state == PUBLISHING
-            parts = [_open_part(plan, i, placed, stack, notes) for i in range(len(plan.files))]
+            placed = set[int]()
+            if journal is not None and journal.header.state == PUBLISHING:
+                stamps = list(journal.stamps())
+                placed = {i for i in range(len(plan.files)) if publishing.is_placed(plan, i, stamps)}
+            parts = [-1 if i in placed else _open_part(plan, i, stack, notes) for i in range(len(plan.files))]
             chunks = plan.chunks()
             if journal is None:
                 journal = Journal.create(plan.job_dir / "index.wal", len(chunks), plan.fingerprint, plan.inputs_digest)
@@ -268,8 +272,8 @@ class Job:
         ------
         InputChanged : some are others, and the run is not to begin anew with them
         """
-        known = {n: s.source for n, s in self.done.items() if any(s.source)}
-        changed = [c.number for c in changed_sources(chunks, known)] + [n for n in self.done if n not in known]
+        made = {n: Made(s.digest, s.source) for n, s in self.done.items()}
+        changed = [c.number for c in changed_sources(chunks, made)]
         if not changed:
             self.notes.append("inputs have other times or places than before, and the same contents")
             return True
@@ -327,8 +331,8 @@ class Job:
         ------
         InputChanged : they have not
         """
-        known = {s.chunk: s.source for s in self.journal.stamps() if any(s.source)}
-        changed = changed_sources(self.plan.chunks(), known)
+        made = {s.chunk: Made(s.digest, s.source) for s in self.journal.stamps()}
+        changed = changed_sources(self.plan.chunks(), made)
         if changed:
             raise InputChanged(f"the input of tensor {changed[0].item.name} changed while it was being read")
 
@@ -369,11 +373,9 @@ def leftover(plan: Plan) -> None:
     files.remove_if_empty(plan.job_dir)
 
 
-def _open_part(plan: Plan, index: int, placed: bool, stack: ExitStack, notes: list[str]) -> int:
-    """The part file ``index``, of full length; -1 when its file has its name already, as it may where names were being given."""
+def _open_part(plan: Plan, index: int, stack: ExitStack, notes: list[str]) -> int:
+    """The part file ``index``, of full length."""
     path, size = plan.part_path(index), plan.files[index].size
-    if placed and publishing.is_placed(plan, index):
-        return -1
     fresh = not os.path.lexists(path)
     if plan.folder is not None:
         for folder in reversed([p for p in path.parents if p.is_relative_to(plan.staging)]):

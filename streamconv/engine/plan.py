@@ -62,6 +62,10 @@ class Item(Protocol):
     def whole(self) -> bool:
         """Whether any row depends on ``everything``, not only on its ``spans``."""
 
+    @property
+    def is_quick(self) -> bool:
+        """Whether rows are made about as fast as their inputs can be read."""
+
     def spans(self, start: int, stop: int) -> Iterator[Span]:
         """Every range of every input that rows ``start..stop`` are made of, row by row."""
 

@@ -64,14 +64,23 @@ def write_records(plan: Plan, fds: Sequence[int], chunks: Sequence[Chunk], stamp
         files.write_atomically(path, record.text(), files.PRIVATE)
 
 
-def is_placed(plan: Plan, index: int) -> bool:
-    """Whether output file ``index`` got its name from a run that was killed later; those of a folder all have, or none."""
+def is_placed(plan: Plan, index: int, stamps: Iterable[Stamp]) -> bool:
+    """Whether output file ``index`` got its name from a run that was killed later; those of a folder all have, or none.
+
+    Parameters
+    ----------
+    stamps : of this job: what was there before may have been made by the same plan, from inputs with other contents
+    """
     output = next(output for output, numbers in plan.outputs.items() if index in numbers)
+    numbers = range(len(plan.files)) if plan.folder is not None else [index]
+    made = {(plan.files[s.file].path, s.offset, s.digest.hex()) for s in stamps if s.file in numbers}
     for record in (load(pending_path(plan.job_dir, output)), record_of(output)):
-        if record is not None and record.fingerprint == plan.fingerprint.hex():
-            listed = dict(record.paths(output.parent))
-            wanted = list(listed) if plan.folder is not None else [plan.files[index].path]
-            return all(path in listed and listed[path].is_at(path) for path in wanted)
+        if record is None or record.fingerprint != plan.fingerprint.hex():
+            continue
+        listed = {path: f for path, f in record.paths(output.parent) if path in {plan.files[i].path for i in numbers}}
+        on_record = {(path, r.offset, r.digest) for path, f in listed.items() for r in f.ranges}
+        if on_record == made and len(listed) == len(numbers) and all(f.is_at(path) for path, f in listed.items()):
+            return True
     return False
 
 

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
@@ -178,6 +178,23 @@ def record_of(output: Path) -> Record | None:
     """The record that lies beside ``output``; None when there is none of it."""
     found = load(record_path(output))
     return found if found is not None and found.output == output.name else None
+
+
+def current_record(
+    job_dir: Path, output: Path, has: Callable[[FileRecord, Path], bool] = FileRecord.is_at
+) -> Record | None:
+    """The record of what has the names of ``output`` now: of a run that was killed when all files had theirs, or the last one.
+
+    ``has`` tells whether a file that was about to get a name has it now.
+    """
+    pending, final = load(pending_path(job_dir, output)), load(record_path(output))
+    if (
+        pending is not None
+        and pending.output == output.name
+        and all(has(f, p) for p, f in pending.paths(output.parent))
+    ):
+        return pending
+    return final if final is not None and final.output == output.name else None
 
 
 def begins_as_record(path: Path) -> bool:

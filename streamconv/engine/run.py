@@ -247,7 +247,7 @@ class _Run:
         """Make the chunks of ``bundle`` in their part files; None when asked to stop before they were complete."""
         item, first, last = bundle[0].item, bundle[0].start, bundle[0].stop
         sinks = [_Sink(c, self.job) for c in bundle]
-        source = self._sources.of(item, first, last)
+        source = self._sources.worth_it(item, first, last)
         row_bytes = sum(-(-item.row_bytes[c.part] // _ALIGNMENT) * _ALIGNMENT for c in bundle)
         step = max(1, min(len(buffer) // row_bytes, last - first))
         outs: list[Bytes | None] = [None] * len(item.row_bytes)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from ..errors import InputChanged, PlanDiffers
-from .job_files import difference, recorded_plan
+from .another import refuse
 from .journal import Journal
 from .plan import Plan
 
@@ -26,12 +26,7 @@ def unfinished(plan: Plan, discard: bool, notes: list[str]) -> Journal | None:
             return None
         if journal.header.fingerprint == plan.fingerprint:
             return journal
-        if journal.header.inputs != plan.inputs_digest:
-            _refuse_changed_inputs(plan)
-        raise PlanDiffers(
-            f"{plan.job_dir} holds an unfinished job that was planned differently{difference(plan)}",
-            "Repeat that command to finish it, or start over with --force.",
-        )
+        refuse(plan, journal.header)
     except (PlanDiffers, InputChanged) as e:
         if journal is not None:
             kept = sum(s.length for s in journal.stamps())
@@ -41,22 +36,3 @@ def unfinished(plan: Plan, discard: bool, notes: list[str]) -> Journal | None:
         if journal is not None and kept:
             notes.append(f"{e.message}; the {kept:,} bytes that it had made are discarded")
     return None
-
-
-def _refuse_changed_inputs(plan: Plan) -> None:
-    """Raise InputChanged, and name the file, when an input has other contents than when the job was planned.
-
-    As far as plan.json tells: of the same model, by the size and the digest of what is sampled.
-    """
-    record = recorded_plan(plan.job_dir)
-    inputs = record.get("inputs")
-    old = {e.get("name"): e for e in inputs if isinstance(e, dict)} if isinstance(inputs, list) else {}
-    if record.get("source") != plan.description.get("source"):
-        return
-    for now in plan.inputs:
-        before = old.get(now["name"], now)
-        if any(key in before and before[key] != now.get(key) for key in ("size", "digest")):
-            raise InputChanged(
-                f"{now['name']} was changed after the unfinished job {plan.job_dir} was planned",
-                "Put the old file back to go on, or start over with --update.",
-            )

@@ -9,16 +9,20 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import xxhash
 
-from ..errors import NoPermission, StreamconvError, raise_exhausted
+from ..errors import BadInput, NoPermission, StreamconvError, raise_exhausted
 from ..ownership import open_regular
-from ..rows import Span, stop_if_unwanted
+from ..rows import Bytes, Span, stop_if_unwanted
 from . import files
 from .plan import Chunk, Item, bundles
 from .record import FileRecord
 
 _READ_BYTES = 4 << 20
+#: floats of a tile
+_SCRATCH = 128 << 10
+_UNKNOWN = bytes(16)
 
 #: told of the bytes read so far; raises to stop
 Progress = Callable[[int], None]
@@ -65,18 +69,18 @@ def damages(path: Path, record: FileRecord, progress: Progress | None = None) ->
     try:
         size = os.fstat(fd).st_size
         if size != record.size:
-            yield Damage(path, 0, 0, "", f"has {size:,} bytes, had {record.size:,}")
-            return
+            start, stop = sorted((size, record.size))
+            yield Damage(path, start, stop - start, "", f"has {size:,} bytes, had {record.size:,}")
         ranges = [(0, record.header_bytes, record.header_digest, "", "the header differs")]
         ranges += [(r.offset, r.length, r.digest, r.tensor, "differs from what was written") for r in record.ranges]
         end = 0
         for offset, length, digest, tensor, what in ranges:
-            yield from _gap(fd, path, end, offset)
+            yield from _gap(fd, path, end, min(offset, size))
             if digest_of(fd, offset, length, path, progress).hex() != digest:
                 yield Damage(path, offset, length, tensor, what)
             files.drop_cache(fd, offset, length)
             end = offset + length
-        yield from _gap(fd, path, end, size)
+        yield from _gap(fd, path, end, min(record.size, size))
     finally:
         os.close(fd)
 
@@ -115,6 +119,12 @@ class SourceDigests:
                 self._common[id(item)] = _digest_of_spans(item.everything())
             return self._common[id(item)]
 
+    def worth_it(self, item: Item, start: int, stop: int) -> bytes:
+        """The same where it is worth its time; else zeros: to make the rows again takes no longer than to read them."""
+        if item.is_quick and any(not file.pin for file in item.files):
+            return _UNKNOWN
+        return self.of(item, start, stop)
+
 
 def _digest_of_spans(spans: Iterable[Span]) -> bytes:
     digest = xxhash.xxh3_128()
@@ -128,19 +138,55 @@ def _digest_of_spans(spans: Iterable[Span]) -> bytes:
     return digest.digest()
 
 
-def changed_sources(
-    chunks: Iterable[Chunk], recorded: Mapping[int, bytes], progress: Progress | None = None
-) -> list[Chunk]:
-    """Those of ``chunks`` whose inputs are not what ``recorded``, by chunk number, says they were made from; reads them."""
+class Made(NamedTuple):
+    """Digests of what was made, and of what it was made from; the latter are zeros where they were not worth their time."""
+
+    digest: bytes
+    source: bytes = _UNKNOWN
+
+
+def changed_sources(chunks: Iterable[Chunk], made: Mapping[int, Made], progress: Progress | None = None) -> list[Chunk]:
+    """Those of ``chunks`` that inputs as they are now would give other bytes than ``made``, by chunk number, says; reads them.
+
+    Told by the digest of the inputs where there is one, else by making the bytes again, which are not kept.
+    """
     digests, changed = SourceDigests(), []
-    for bundle in bundles(c for c in chunks if c.number in recorded):
-        first = bundle[0]
-        found = digests.of(first.item, first.start, first.stop)
+    for bundle in bundles(c for c in chunks if c.number in made):
+        first, found = bundle[0], b""
+        for c in bundle:
+            digest, source = made[c.number]
+            if any(source):
+                found = found or digests.of(c.item, c.start, c.stop)
+                same = source == found
+            else:
+                same = digest == _digest_made_again(c)
+            if not same:
+                changed.append(c)
         first.item.release(first.start, first.stop)
-        changed += [c for c in bundle if recorded[c.number] != found]
         if progress:
             progress(sum(c.length for c in bundle))
     return changed
+
+
+def _digest_made_again(chunk: Chunk) -> bytes:
+    """Digest of the bytes that the chunk would have now; empty where it cannot be made."""
+    item, n_bytes = chunk.item, chunk.item.row_bytes[chunk.part]
+    step = max(1, _READ_BYTES // max(n_bytes, 4 * item.n_cols))
+    scratch = np.empty(max(_SCRATCH, 2 * item.n_cols), np.float32)
+    digest = xxhash.xxh3_128()
+    outs: list[Bytes | None] = [None] * len(item.row_bytes)
+    for start in range(chunk.start, chunk.stop, step):
+        stop = min(start + step, chunk.stop)
+        # Rows begin where kernels may expect them to.
+        data = np.empty((stop - start) * n_bytes + 64, np.uint8)
+        data = data[-data.ctypes.data % 64 :][: (stop - start) * n_bytes]
+        outs[chunk.part] = data.reshape(stop - start, n_bytes)
+        try:
+            item.fill(start, stop, outs, scratch)
+        except BadInput:
+            return b""
+        digest.update(data.data)
+    return digest.digest()
 
 
 def has_header(path: Path, record: FileRecord) -> bool:

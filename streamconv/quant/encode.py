@@ -15,7 +15,7 @@ from types import ModuleType
 import numpy as np
 
 from ..errors import BadInput
-from ..rows import Bytes, File, Floats, Json, Quality, Rows, Span, digest_of, identity_of, matrix_shape
+from ..rows import Bytes, File, Floats, Json, Merge, Quality, Rows, Span, digest_of, identity_of, matrix_shape, walk
 from . import cache
 from .base import Codec, QuantizeBf16, Words, codec
 from .overflow import TooLarge, first_overflow, may_overflow
@@ -23,6 +23,8 @@ from .types import TensorType
 
 #: Types whose values are looked at for NaN and Inf also where they are only copied.
 FLOATS = ("F32", "F16", "BF16", "F64")
+#: Types of which a core makes more than half a gigaweight a second, where no importance takes part.
+_QUICK = ("F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1")
 
 
 class Encoding:
@@ -194,6 +196,15 @@ class EncodedRows:
     def whole(self) -> bool:
         """See ``Rows.whole``."""
         return self.rows.whole
+
+    @property
+    def is_quick(self) -> bool:
+        """Whether rows are made about as fast as they are read: stored numbers that are copied, rounded, or added up."""
+        types = all(p.copies or (p.type.name in _QUICK and not p.has_weights) for p in self.parts)
+        return types and all(
+            rows.stored(0, 0) is not None or (isinstance(getattr(rows, "how", None), Merge) and not rows.whole)
+            for rows in walk(self.rows)
+        )
 
     def spans(self, start: int, stop: int) -> Iterator[Span]:
         """See ``Rows.spans``."""

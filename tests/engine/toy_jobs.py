@@ -15,13 +15,11 @@ from streamconv.engine.budget import share
 from streamconv.engine.plan import OutputFile, Placement, Plan, fingerprint
 from streamconv.errors import Stopped
 from streamconv.progress import Silent
-from streamconv.rows import Bytes, Floats, Quality
+from streamconv.rows import Bytes, File, Floats, Quality, Span
 
 
-class Source:
+class Source(File):
     """A file that toys say they are made from."""
-
-    pin = b""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -33,7 +31,7 @@ class Source:
 class Toy:
     """Rows whose bytes follow from name and row number; counts what it made."""
 
-    whole = False
+    whole = is_quick = False
     #: byte r of it is what row r is made from; none: nothing
     source: Source | None = None
 
@@ -54,11 +52,11 @@ class Toy:
                     out[r - start] = np.random.default_rng(seed).integers(0, 256, self.row_bytes[part], np.uint8)
         return [Quality() for _ in outs]
 
-    def spans(self, start: int, stop: int) -> Iterator[tuple[Source, int, int]]:
+    def spans(self, start: int, stop: int) -> Iterator[Span]:
         if self.source is not None:
-            yield self.source, start, stop - start
+            yield Span(self.source, start, stop - start)
 
-    def everything(self) -> Iterator[tuple[Source, int, int]]:
+    def everything(self) -> Iterator[Span]:
         return self.spans(0, self.n_rows)
 
     def prefetch(self, start: int, stop: int) -> None: ...

@@ -37,12 +37,21 @@ class Killed(BaseException):
 
 @dataclass
 class Counted:
-    """What a run did: its exit code and message, source ranges of which digests were made, rows that were made."""
+    """What a run did: its exit code and message, rows that were made for the output, and what was read to compare it.
+
+    Attributes
+    ----------
+    rows : that were made for the output
+    filled : that were made at all
+    digests : ranges of inputs that a digest was made of
+    outputs_read : files of outputs that were read whole
+    """
 
     code: int = 0
     said: str = ""
-    digests: int = 0
     rows: int = 0
+    filled: int = 0
+    digests: int = 0
     outputs_read: int = 0
 
 
@@ -90,13 +99,18 @@ class Subject:
         """Run the job."""
         found = Counted()
         real_of, real_fill, real_damage = verify.SourceDigests.of, EncodedRows.fill, existing.first_damage
+        real_make = run._Run._make
+
+        def make(self: run._Run, bundle: Any, *args: Any) -> Any:
+            found.rows += bundle[0].stop - bundle[0].start
+            return real_make(self, bundle, *args)
 
         def of(self: verify.SourceDigests, *args: Any) -> bytes:
             found.digests += 1
             return real_of(self, *args)
 
         def fill(self: EncodedRows, start: int, stop: int, *args: Any) -> Any:
-            found.rows += stop - start
+            found.filled += stop - start
             return real_fill(self, start, stop, *args)
 
         def damage(*args: Any) -> Any:
@@ -106,6 +120,7 @@ class Subject:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(verify.SourceDigests, "of", of)
             patch.setattr(EncodedRows, "fill", fill)
+            patch.setattr(run._Run, "_make", make)
             patch.setattr(existing, "first_damage", damage)
             options: Options = replace(self.job.options, **flags)
             try:
@@ -223,7 +238,7 @@ def unfinished(subject: Subject) -> None:
 
 def unfinished_without_digests(subject: Subject) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(run.SourceDigests, "of", lambda *args: bytes(16))
+        patch.setattr(run.SourceDigests, "worth_it", lambda *args: bytes(16))
         with _stopping_after(half(subject)):
             options = subject.job.options
             with pytest.raises(StreamconvError):

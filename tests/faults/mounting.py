@@ -111,7 +111,13 @@ def btrfs(place: Path) -> None:
 def exfat(place: Path) -> None:
     """Neither owners nor modes, nor hard links, nor renames that exchange; everything is shown as writable by everybody."""
     image = made("mkfs.exfat", place.with_suffix(".image"), 256 << 20)
-    _fuse("mount.exfat-fuse", "-o", "umask=0,uid=1234,gid=1234", str(image), str(place))
+    device = subprocess.run(
+        ["losetup", "-f", "--show", str(image)], capture_output=True, text=True, check=True
+    ).stdout.strip()
+    try:
+        _fuse("mount.exfat-fuse", "-o", "umask=0,uid=1234,gid=1234", device, str(place))
+    finally:
+        subprocess.run(["losetup", "-d", device], check=True)  # as soon as nothing uses it
 
 
 def ntfs(place: Path) -> None:
@@ -124,7 +130,7 @@ def squashed(place: Path) -> None:
     real = place.with_name("real")
     real.mkdir(exist_ok=True)
     words = ["--force-user=1234", "--force-group=1234", "--create-for-user=0", "--chown-ignore", "--chmod-ignore"]
-    _fuse("bindfs", *words, "--perms=0777", str(real), str(place))
+    _fuse("bindfs", *words, "--perms=0777", "-o", "attr_timeout=0", str(real), str(place))
 
 
 def tmpfs(place: Path) -> None:

@@ -12,6 +12,7 @@ import stat
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from re import compile as pattern
 
@@ -21,7 +22,7 @@ from small_models import gemma2
 
 from streamconv import cli
 from streamconv.engine.journal import PUBLISHING, RUNNING, Journal, read_progress
-from streamconv.engine.record import sealed
+from streamconv.engine.record import FileRecord, load
 from streamconv.errors import NoPermission
 
 from . import jobs
@@ -469,19 +470,11 @@ def test_a_record_of_somebody_else_lets_nothing_be_removed(commons: Commons, own
     thesis.write_text("the only copy")
     os.chown(thesis, VICTIM, VICTIM)
     record = commons.root / f".{commons.out.name}.streamconv"
-    facts, s = json.loads(record.read_text().splitlines()[0]), thesis.stat()
-    facts["files"].append(
-        {
-            "name": thesis.name,
-            "size": s.st_size,
-            "mtime_ns": s.st_mtime_ns,
-            "inode": s.st_ino,
-            "header": [0, ""],
-            "ranges": [],
-        }
-    )
-    facts["fingerprint"] = "00" * 32
-    record.write_text(sealed(facts))
+    os.chown(record, 0, 0)  # for this test to read it
+    found, s = load(record), thesis.stat()
+    assert found is not None
+    forged = FileRecord(thesis.name, s.st_size, s.st_mtime_ns, s.st_ino, 0, "", ())
+    record.write_text(replace(found, fingerprint="00" * 32, files=[*found.files, forged]).text())
     os.chown(record, ATTACKER, ATTACKER)
     record.chmod(0o666)
     other = ["Q8_0" if a == "BF16" else a for a in commons.bench.command]
