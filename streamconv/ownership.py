@@ -26,6 +26,10 @@ _OTHERS_ENTER = stat.S_IXGRP | stat.S_IXOTH
 _WRITABLE = "can be written by others"
 
 
+class Foreign(NoPermission):
+    """It belongs to others, or they can write to it, as far as the filesystem shows."""
+
+
 def folder_fault(path: Path, like: os.stat_result | None = None) -> str:
     """Why the folder ``path`` must not be used, "" where it may be.
 
@@ -162,9 +166,9 @@ def _require_ours(
     if not stat.S_ISREG(found.st_mode):
         raise not_ours(path, "is not a regular file")
     if owned and found.st_uid not in _trusted(path.parent, like):
-        raise not_ours(path, f"belongs to user {found.st_uid}, not to {os.geteuid()}")
+        raise not_ours(path, f"belongs to user {found.st_uid}, not to {os.geteuid()}", Foreign)
     if owned and found.st_mode & _OTHERS_WRITE and not _is_modeless(like) and _others_reach(path):
-        raise not_ours(path, f"{_WRITABLE} (mode {stat.S_IMODE(found.st_mode):04o})")
+        raise not_ours(path, f"{_WRITABLE} (mode {stat.S_IMODE(found.st_mode):04o})", Foreign)
     if found.st_nlink > links:
         raise not_ours(path, f"has {found.st_nlink} names: a hard link to it lies somewhere else")
 
@@ -173,9 +177,9 @@ def _others_reach(path: Path) -> bool:
     return all(os.stat(folder).st_mode & _OTHERS_ENTER for folder in path.absolute().parents)
 
 
-def not_ours(path: Path, fault: str) -> NoPermission:
+def not_ours(path: Path, fault: str, kind: type[NoPermission] = NoPermission) -> NoPermission:
     """The error that names ``path``, its ``fault``, and what to do."""
     what = "Somebody else may have put it there: look at it, and remove it or choose another name."
     if fault.startswith(_WRITABLE):
         what = f"If nobody else has written to it, `chmod -R go-w {path}`; else remove it, or choose another name."
-    return NoPermission(f"{path} {fault}", what)
+    return kind(f"{path} {fault}", what)

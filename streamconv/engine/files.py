@@ -32,7 +32,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from ..errors import CannotCreate, NoPermission, StreamconvError, WriteFailed, raise_exhausted
-from ..ownership import folder_fault, not_ours, open_regular, status_of_regular
+from ..ownership import Foreign, folder_fault, not_ours, open_regular, status_of_regular
 from . import trials
 from .failures import NameInTheWay as NameInTheWay
 from .failures import guard
@@ -108,7 +108,7 @@ def status_own(path: Path) -> os.stat_result:
 def _also_without_modes(path: Path, look: Callable[[os.stat_result | None], _T]) -> _T:
     try:
         return look(None)
-    except NoPermission:
+    except Foreign:
         like = trials.made_in(path.parent)
         if like is None:
             raise

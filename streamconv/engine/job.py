@@ -165,7 +165,7 @@ class Job:
         """Set up the locked job folder, or take over what is there."""
         with ExitStack() as stack:
             notes: list[str] = []
-            publishing.settle(plan.job_dir)  # an earlier run may have been killed just before the end
+            publishing.settle(plan.job_dir, lock)  # an earlier run may have been killed just before the end
             journal = unfinished(plan, force or update or anew, notes)
             if journal is not None and anew:
                 journal.close()
@@ -313,7 +313,6 @@ class Job:
         existing = Existing() if all(fd < 0 for fd in self.part_fds) else look(self.plan)
         existing.refuse(force=self.force, update=self.update)  # it may have come since the run began, hours ago
         refuse_foreign_parts(self.plan)
-        self.journal.mark(PUBLISHING)
         for index, f in enumerate(self.plan.files):
             fd, path = self.part_fds[index], self.plan.part_path(index)
             if fd < 0:
@@ -325,9 +324,11 @@ class Job:
                 raise WriteFailed(f"{path} does not hold what was written to it", "Check the disk; then run again.")
         self.confirm()  # syncs take long
         publishing.write_records(self.plan, self.part_fds, self.plan.chunks(), self.journal.stamps())
+        # Not before: without these records, those of an older output of the same plan would be taken for them.
+        self.journal.mark(PUBLISHING)
         publishing.place(self.plan, self.part_fds, existing, self.confirm)
-        if self.lock.is_held():
-            publishing.settle(self.plan.job_dir)
+        with suppress(Locked):  # all names are given
+            publishing.settle(self.plan.job_dir, self.lock)
         self.discard()
 
     def check_contents(self) -> None:
@@ -372,7 +373,7 @@ def leftover(plan: Plan) -> None:
         return
     lock = JobLock(plan.job_dir / "lock")
     try:
-        publishing.settle(plan.job_dir)
+        publishing.settle(plan.job_dir, lock)
         empty(plan, lock)
     finally:
         lock.close()

@@ -60,6 +60,11 @@ class JobLock:
         """Whether the job folder is still the one that was locked; somebody may have removed it, and begun anew."""
         return files.is_at(self._fd, self._path)
 
+    def require(self) -> None:
+        """Locked unless ``is_held``."""
+        if not self.is_held():
+            raise Locked(f"another process has taken over {self._path.parent}", "Let that one finish.")
+
     def close(self) -> None:
         """Give the lock back."""
         os.close(self._fd)

@@ -28,6 +28,7 @@ from ..errors import CannotCreate, Locked
 from . import files
 from .existing import Existing, is_published, walk
 from .journal import Stamp
+from .lock import JobLock
 from .plan import Chunk, Plan
 from .record import FileRecord, Range, Record, begins_as_record, load, pending_path, record_of, status
 from .verify import first_damage
@@ -190,11 +191,12 @@ def _undo(part: Path, final: Path, aside: Path) -> None:
         files.take_back(part, final, aside)
 
 
-def settle(job_dir: Path) -> bool:
+def settle(job_dir: Path, lock: JobLock) -> bool:
     """Steps 4 and 5 for every output in the job folder whose files all have their names; whether there was one.
 
     Raises
     ------
+    Locked : the folder is not the one that was locked any more
     CannotCreate : a file that is nobody's output lies in an old folder and its name in the new one is taken; names it
     """
     parent, settled = job_dir.parent, False
@@ -206,12 +208,15 @@ def settle(job_dir: Path) -> bool:
             continue
         new = {f.name for f in record.files}
         for name, facts in _replaced(job_dir).items():
+            lock.require()
             if len(Path(name).parts) == 1 and name not in new and _take(parent / name, facts, job_dir / "old-0"):
                 files.remove_file(job_dir / "old-0")
         for old in ("old", "out"):
             if files.is_folder(job_dir / old) and files.is_folder(parent / record.output):
+                lock.require()
                 _clear(job_dir / old)
-                _rescue(job_dir / old, parent / record.output)
+                _rescue(job_dir / old, parent / record.output, lock)
+        lock.require()
         final = parent / path.name
         if os.path.lexists(final) and not begins_as_record(final):
             raise CannotCreate(
@@ -279,7 +284,7 @@ def _clear(old: Path) -> None:
     files.remove_if_empty(old)
 
 
-def _rescue(old: Path, new: Path) -> None:
+def _rescue(old: Path, new: Path, lock: JobLock) -> None:
     """Move what is left in an old folder to the new one: it came in while they changed places, and is not ours to remove."""
     for path, found in reversed(list(walk(old)) if files.is_folder(old) else []):
         if stat.S_ISDIR(found.st_mode):
@@ -287,6 +292,7 @@ def _rescue(old: Path, new: Path) -> None:
             continue
         target = new / path.relative_to(old)
         files.make_dirs(target.parent)
+        lock.require()
         try:
             files.publish_new(path, target)
         except files.NameInTheWay:

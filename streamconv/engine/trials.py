@@ -16,13 +16,17 @@ _TAKEN = (errno.ENOTEMPTY, errno.EEXIST, errno.EISDIR)
 def made_in(folder: Path) -> os.stat_result | None:
     """The status of a new file of this process in ``folder``, made with mode 0600 and removed again; None where it cannot be.
 
-    Of a file and not of a folder, as that could be exchanged before it is looked at.
+    Of a file and not of a folder, as that could be exchanged before it is looked at; without a name where the system can.
     """
     probe = folder / f".streamconv.{os.urandom(4).hex()}"
+    flags = os.O_RDWR | os.O_CLOEXEC
     try:
-        fd = os.open(probe, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    except OSError:
-        return None
+        fd = os.open(folder, flags | os.O_TMPFILE, 0o600)
+    except (OSError, AttributeError):
+        try:
+            fd = os.open(probe, flags | os.O_CREAT | os.O_EXCL, 0o600)
+        except OSError:
+            return None
     try:
         return os.fstat(fd)
     except OSError:

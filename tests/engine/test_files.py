@@ -80,3 +80,50 @@ def test_a_failed_replacement_leaves_the_old_file_and_nothing_else(
         files.write_atomically(path, "new")
     assert path.read_text() == "old"
     assert [p.name for p in tmp_path.iterdir()] == ["a"]
+
+
+@pytest.mark.parametrize("how", ["new", "over", "plain"])
+@pytest.mark.parametrize(
+    ("number", "code"),
+    [(n, 73) for n in (errno.EBUSY, errno.EXDEV, errno.EPERM, errno.EACCES, errno.EISDIR, errno.ELOOP, errno.EMLINK)]
+    + [(n, 74) for n in (errno.EIO, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ESTALE)],
+)
+def test_a_rename_that_cannot_be_ends_with_73_and_a_disk_that_fails_with_74(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str, number: int, code: int
+) -> None:
+    part, final = tmp_path / "part", tmp_path / "final"
+    part.write_text("new")
+    if how == "over":
+        final.write_text("old")
+    refuse = _raiser(number)
+    monkeypatch.setattr(files, "rename_with", refuse)
+    monkeypatch.setattr(os, "rename", refuse)
+    act = {
+        "over": lambda: files.publish_over(part, final, os.lstat(final), tmp_path / "aside"),
+        "new": lambda: files.publish_new(part, final),
+        "plain": lambda: files.publish(part, final),
+    }[how]
+    with pytest.raises(StreamconvError) as caught:
+        act()
+    assert (caught.value.exit_code, str(final) in caught.value.message) == (code, True)
+    assert part.read_text() == "new"
+    assert not final.exists() if how != "over" else final.read_text() == "old"
+
+
+def test_without_renames_that_exchange_the_old_file_is_back_when_the_new_one_cannot_have_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    part, final, real = tmp_path / "part", tmp_path / "final", os.link
+    part.write_text("new")
+    final.write_text("old")
+
+    def link(old: Path, new: Path) -> None:
+        if old == part:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        real(old, new)
+
+    monkeypatch.setattr(files, "rename_with", lambda flag, old, new: False)
+    monkeypatch.setattr(os, "link", link)
+    with pytest.raises(WriteFailed):
+        files.publish_over(part, final, os.lstat(final), tmp_path / "aside")
+    assert (part.read_text(), final.read_text(), (tmp_path / "aside").exists()) == ("new", "old", False)

@@ -283,11 +283,11 @@ def test_what_came_into_a_folder_while_it_was_replaced_moves_to_the_new_one(
     assert not plan.job_dir.exists()
 
 
-def _first_time_only() -> Callable[[Path], bool]:
+def _first_time_only() -> Callable[[Path, object], bool]:
     """For ``settle``: nothing to settle when the job is opened, and a kill in the place of the call after the renames."""
     calls: list[Path] = []
 
-    def settle(folder: Path) -> bool:
+    def settle(folder: Path, _lock: object) -> bool:
         calls.append(folder)
         if len(calls) > 1:
             raise Killed

@@ -249,7 +249,7 @@ def killed_before_the_end(subject: Subject) -> None:
     """All files have their names, but the job has not said so."""
     calls: list[Path] = []
 
-    def settle(folder: Path) -> bool:
+    def settle(folder: Path, _lock: object) -> bool:
         calls.append(folder)
         if len(calls) > 1:
             raise Killed

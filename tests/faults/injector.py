@@ -89,7 +89,7 @@ class Result:
     calls: int
 
 
-def _forked(argv: list[str], log: Path, before: Callable[[], None], after: Callable[[], None]) -> int:
+def forked(argv: list[str], log: Path, before: Callable[[], None], after: Callable[[], None]) -> int:
     """Run ``streamconv argv`` in a child of this process and return its pid; imports are warm, so it takes milliseconds."""
     sys.stdout.flush()
     sys.stderr.flush()
@@ -125,7 +125,7 @@ def run(argv: list[str], log: Path, fault: Fault = Fault(), planted: Callable[[]
         if planted:
             planted()
 
-    pid = _forked(argv, log, before, lambda: counted.write_text(str(faulty.count)) and None)
+    pid = forked(argv, log, before, lambda: counted.write_text(str(faulty.count)) and None)
     _, status = os.waitpid(pid, 0)
     calls = int(counted.read_text()) if counted.exists() else 0
     return Result(os.waitstatus_to_exitcode(status), log.read_text(errors="replace"), calls)
@@ -133,7 +133,7 @@ def run(argv: list[str], log: Path, fault: Fault = Fault(), planted: Callable[[]
 
 def killed_after(seconds: float, argv: list[str], log: Path) -> int | None:
     """Run ``streamconv argv`` in a child and kill it; its exit code when it was done before."""
-    pid = _forked(argv, log, lambda: None, lambda: None)
+    pid = forked(argv, log, lambda: None, lambda: None)
     until = time.monotonic() + seconds
     while time.monotonic() < until:
         done, status = os.waitpid(pid, os.WNOHANG)
@@ -147,7 +147,7 @@ def killed_after(seconds: float, argv: list[str], log: Path) -> int | None:
 
 def signalled_after(seconds: float, signum: int, argv: list[str], log: Path) -> tuple[int, float]:
     """Run ``streamconv argv`` in a child and send it a signal; its exit code, and how long it took to end."""
-    pid = _forked(argv, log, lambda: signal.signal(signum, signal.SIG_DFL) and None, lambda: None)
+    pid = forked(argv, log, lambda: signal.signal(signum, signal.SIG_DFL) and None, lambda: None)
     time.sleep(seconds)
     began = time.monotonic()
     os.kill(pid, signum)
@@ -165,7 +165,7 @@ def at_once(argv: list[str], logs: list[Path], planted: Callable[[], None] | Non
         os.close(writes)
         os.read(reads, 1)  # ends when the parent closes its side
 
-    pids = [_forked(argv, log, before, lambda: None) for log in logs]
+    pids = [forked(argv, log, before, lambda: None) for log in logs]
     os.close(writes)
     os.close(reads)
     return [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in pids]

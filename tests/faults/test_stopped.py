@@ -10,7 +10,7 @@ from pathlib import Path
 from streamconv.engine import files
 
 from . import jobs
-from .injector import Fault, _forked, run
+from .injector import Fault, forked, run
 
 
 def test_a_stopped_process_that_wakes_fails_and_the_other_publishes(bench: jobs.Bench) -> None:
@@ -32,7 +32,7 @@ def test_a_stopped_process_that_wakes_fails_and_the_other_publishes(bench: jobs.
 
             files.rename_with = rename_with
 
-        pid = _forked([*first, "--update"], log, planted, lambda: None)
+        pid = forked([*first, "--update"], log, planted, lambda: None)
         _, status = os.waitpid(pid, os.WUNTRACED)
         assert os.WIFSTOPPED(status), log.read_text()
         shutil.rmtree(bench.job)
