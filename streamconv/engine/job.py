@@ -143,6 +143,7 @@ class Job:
                 journal = None
             fresh = journal is None
             if journal is None:
+                publishing.withdraw(plan.job_dir)
                 _empty(plan.job_dir, besides=plan.job_dir / "lock")
                 _write_plan(plan)
             else:

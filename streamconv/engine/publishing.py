@@ -192,6 +192,17 @@ def settle(job_dir: Path) -> bool:
     return settled
 
 
+def withdraw(job_dir: Path) -> None:
+    """Remove files that a run, which is given up, had given their names when it was killed before all of a set had theirs.
+
+    Without the first of them, which comes last, they are of no use; and nobody would know later whose they are.
+    """
+    for record in map(load, sorted((job_dir / _RECORDS).glob(".*.streamconv"))):
+        for path, file in record.paths(job_dir.parent) if record is not None else ():
+            if path.parent == job_dir.parent and file.is_at(path):
+                files.remove_file(path)
+
+
 def _replaced(job_dir: Path) -> Mapping[str, list[int]]:
     data = files.read_own(job_dir / _REPLACED)
     try:
