@@ -173,7 +173,7 @@ class Job:
             fresh = journal is None
             refuse_foreign_parts(plan)
             if journal is None:
-                publishing.withdraw(plan)
+                publishing.withdraw(plan.job_dir)
                 empty(plan, lock, but_the_lock=True)
                 write_plan(plan)
             else:

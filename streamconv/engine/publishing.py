@@ -233,15 +233,15 @@ def settle(job_dir: Path, lock: JobLock) -> bool:
     return settled
 
 
-def withdraw(plan: Plan) -> None:
-    """Remove files that a run of another plan, which is given up, had given their names before it was killed.
+def withdraw(job_dir: Path) -> None:
+    """Remove files that a run, which is given up, had given their names when it was killed before all of a set had theirs.
 
-    Those that ``plan`` replaces stay until then.
+    Without the first of them, which comes last, they are of no use; and nobody would know later whose they are.
     """
-    planned, folder = {f.path for f in plan.files}, plan.job_dir / "records"
+    folder = job_dir / "records"
     for record in map(load, sorted(folder.glob(".*.streamconv")) if files.is_folder(folder) else ()):
-        for path, file in record.paths(plan.output.parent) if record is not None else ():
-            if path not in planned and file.is_at(path) and plan.folder is None:
+        for path, file in record.paths(job_dir.parent) if record is not None else ():
+            if path.parent == job_dir.parent and file.is_at(path):
                 files.remove_file(path)
 
 
