@@ -125,11 +125,17 @@ class Job:
             refuse_another(plan)  # as below, but before the lock is written
         with ExitStack() as stack:
             files.own_dir(plan.job_dir)
+            for wait_s in _PAUSES:  # where locks do nothing, another process may be removing its own
+                if not is_foreign(plan.job_dir):
+                    break
+                time.sleep(wait_s)
             refuse_foreign_folder(plan.job_dir)
             lock = JobLock(plan.job_dir / "lock")
             stack.callback(lock.close)
             try:
                 refuse_what_no_rename_reaches(plan)
+            except files.NameInTheWay as e:  # the folder has gone, as where locks do nothing
+                raise Locked(f"another process is at work: {e.message}", "Let that one finish.") from e
             except StreamconvError:
                 leave_nothing(plan.job_dir)
                 raise
@@ -167,7 +173,7 @@ class Job:
             fresh = journal is None
             refuse_foreign_parts(plan)
             if journal is None:
-                publishing.withdraw(plan)
+                publishing.withdraw(plan.job_dir)
                 empty(plan, lock, but_the_lock=True)
                 write_plan(plan)
             else:

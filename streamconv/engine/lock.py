@@ -54,6 +54,7 @@ class JobLock:
             raise _just_finished(path)
         me = {"pid": os.getpid(), "host": platform.node(), "boot": _boot_id(), "start": int(time.time())}
         files.pwrite_all(self._fd, json.dumps(me).encode().ljust(512, b"\0"), 0, path)
+        files.sync_dir(path.parent)  # a folder without a lock is not known as that of a job
 
     def is_held(self) -> bool:
         """Whether the job folder is still the one that was locked; somebody may have removed it, and begun anew."""

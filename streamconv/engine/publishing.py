@@ -26,7 +26,7 @@ import xxhash
 
 from ..errors import CannotCreate, Locked
 from . import files
-from .existing import Existing, walk
+from .existing import Existing, is_published, walk
 from .journal import Stamp
 from .lock import JobLock
 from .plan import Chunk, Plan
@@ -110,7 +110,7 @@ def place(plan: Plan, fds: list[int], existing: Existing, confirm: Callable[[], 
     if plan.folder is not None:
         if any(fd >= 0 for fd in fds):
             confirm()
-            _give(plan.staging, plan.folder, existing, plan.job_dir / "old")
+            _give(plan, plan.staging, plan.folder, existing, plan.job_dir / "old")
             folder = plan.folder
             _check(plan, range(len(fds)), fds, lambda: _undo(plan.staging, folder, plan.job_dir / "old"))
         return
@@ -130,16 +130,18 @@ def place(plan: Plan, fds: list[int], existing: Existing, confirm: Callable[[], 
             if fds[i] >= 0:
                 confirm()
                 part, final, aside = plan.part_path(i), plan.files[i].path, plan.job_dir / f"old-{i + 1}"
-                _give(part, final, existing, aside)
+                _give(plan, part, final, existing, aside)
                 _check(plan, [i], fds, lambda part=part, final=final, aside=aside: _undo(part, final, aside))  # type: ignore[misc]
 
 
-def _give(part: Path, final: Path, existing: Existing, aside: Path) -> None:
+def _give(plan: Plan, part: Path, final: Path, existing: Existing, aside: Path) -> None:
     expected = existing.there.get(final)
     if expected is None or status(final) is None:
         try:
             files.publish_new(part, final)
         except files.NameInTheWay:
+            if all(is_published(plan, i) for i, f in enumerate(plan.files) if final in (f.path, plan.folder)):
+                raise Locked(f"another process has just made {final}", "Run the same command again.") from None
             raise CannotCreate(
                 f"{final} is already there and was not made by this plan: it has just come",
                 "Look at it; then choose another name, or replace it with --force.",
@@ -201,7 +203,8 @@ def settle(job_dir: Path, lock: JobLock) -> bool:
     folder = job_dir / "records"
     for path in sorted(folder.glob(".*.streamconv")) if files.is_folder(folder) else ():
         record = load(path)
-        if record is None or not all(f.is_at(p) for p, f in record.paths(parent)):
+        # By contents where a folder was copied, or came back from an archive, in that state.
+        if record is None or not all(f.is_at(p) or first_damage(p, f) is None for p, f in record.paths(parent)):
             continue
         new = {f.name for f in record.files}
         for name, facts in _replaced(job_dir).items():
@@ -220,20 +223,25 @@ def settle(job_dir: Path, lock: JobLock) -> bool:
                 f"{final} has just come, where the record of the output belongs",
                 "The output is complete. Move that file to a place of your own; then run the same command again.",
             )
-        files.publish(path, final)
+        try:
+            files.publish(path, final)
+        except files.NameInTheWay:
+            if os.path.lexists(path):
+                raise
+            # where locks do nothing, another process has just done it
         settled = True
     return settled
 
 
-def withdraw(plan: Plan) -> None:
-    """Remove files that a run of another plan, which is given up, had given their names before it was killed.
+def withdraw(job_dir: Path) -> None:
+    """Remove files that a run, which is given up, had given their names when it was killed before all of a set had theirs.
 
-    Those that ``plan`` replaces stay until then.
+    Without the first of them, which comes last, they are of no use; and nobody would know later whose they are.
     """
-    planned, folder = {f.path for f in plan.files}, plan.job_dir / "records"
+    folder = job_dir / "records"
     for record in map(load, sorted(folder.glob(".*.streamconv")) if files.is_folder(folder) else ()):
-        for path, file in record.paths(plan.output.parent) if record is not None else ():
-            if path not in planned and file.is_at(path) and plan.folder is None:
+        for path, file in record.paths(job_dir.parent) if record is not None else ():
+            if path.parent == job_dir.parent and file.is_at(path):
                 files.remove_file(path)
 
 

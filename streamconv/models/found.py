@@ -28,8 +28,8 @@ class Families(MutableMapping[str, Family]):
         return any(not text.is_file() or f'"{name}"' in text.read_text("utf-8") for text in texts)
 
     def _load(self, module: str) -> None:
-        self._left.remove(module)
         family: Family = import_module(f"{self._package}.{module}").FAMILY
+        self._left.remove(module)
         for architecture in family.architectures:
             if self._found.setdefault(architecture, family) is not family:
                 raise RuntimeError(f"two families claim {architecture}")

@@ -90,10 +90,10 @@ def test_an_unknown_family_is_told_with_all_that_are_known(here: Here, small: Pa
     folder = tmp_path / "hf"
     shutil.copytree(small, folder)
     config = json.loads((folder / "config.json").read_text())
-    (folder / "config.json").write_text(json.dumps({**config, "architectures": ["BertModel"]}))
+    (folder / "config.json").write_text(json.dumps({**config, "architectures": ["NobodysModel"]}))
     result = here("convert", folder, tmp_path / "x.gguf")
     assert result.code == 65
-    assert "'BertModel' is not supported" in result.err
+    assert "'NobodysModel' is not supported" in result.err
     assert "LlamaForCausalLM" in result.err
 
 

@@ -56,6 +56,10 @@ class Toy:
         if self.source is not None:
             yield Span(self.source, start, stop - start)
 
+    @property
+    def files(self) -> list[File]:
+        return [] if self.source is None else [self.source]
+
     def everything(self) -> Iterator[Span]:
         return self.spans(0, self.n_rows)
 

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 from small_models import write_safetensors
 
+from streamconv.engine.record import sealed
 from streamconv.metadata import Metadata
 from streamconv.quant.types import TYPES
 from streamconv.targets import gguf
@@ -133,7 +134,7 @@ def facts_of(path: Path, with_time: bool = True) -> Facts:
 def forged(output: str, *names: str) -> str:
     """A record that claims files of others."""
     listed = [{"name": n, "size": 1, "mtime_ns": 1, "inode": 1, "header": [0, "00"], "ranges": []} for n in names]
-    return json.dumps({"format": 1, "output": output, "fingerprint": JOB, "inputs": [], "files": listed})
+    return sealed({"format": 1, "output": output, "fingerprint": JOB, "inputs": [], "files": listed})
 
 
 def special(path: Path, what: str) -> None:

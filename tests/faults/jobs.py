@@ -5,14 +5,14 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import xxhash
 from small_models import gemma2
 
 from streamconv import cli, conversion
-from streamconv.engine.journal import Stamp, read_progress
+from streamconv.engine.journal import PUBLISHING, Stamp, read_progress
 
 from .injector import Fault, Result, run
 
@@ -89,6 +89,7 @@ class Bench:
         plan = conversion.prepare(models / source, self.out, _options(options)).plan
         self.job = plan.job_dir
         self.parts = [plan.part_path(i) for i in range(len(plan.files))]
+        self.finals = [f.path for f in plan.files]
         assert cli.main([*self.command, "--quiet"]) == 0  # kernels are loaded in this process now, and in its children
         self.clean()
         whole = self.go()
@@ -116,10 +117,18 @@ class Bench:
 
         Once the job has ``ended``, it is also wrong if a file is not there.
         """
-        found = [f"{where}: chunk {c} is stamped over wrong bytes" for c in false_stamps(self.stamps(), self.parts)]
+        stamps = self.stamps()
+        found = [
+            f"{where}: chunk {c} is stamped over wrong bytes" for c in false_stamps(stamps, self.parts, self._named())
+        ]
         now = contents(self.root)
         wrong = [name for name, digest in self.right.items() if now.get(name, None if ended else digest) != digest]
         return found + [f"{where}: a wrong {name} or none has the final name" for name in wrong]
+
+    def _named(self) -> list[Path]:
+        """The files by their final names, where a run had begun to give them: what was there may have a part's name then."""
+        found = read_progress(self.job / "index.wal")
+        return self.finals if found is not None and found[0].state == PUBLISHING else []
 
     def finish(self, where: str, again: Callable[[], tuple[int, str]] | None = None) -> list[str]:
         """Run again without a fault; what is wrong then."""
@@ -150,14 +159,19 @@ def contents(folder: Path) -> dict[str, str]:
     }
 
 
-def false_stamps(stamps: list[Stamp], parts: list[Path]) -> list[int]:
+def false_stamps(stamps: list[Stamp], parts: list[Path], finals: Sequence[Path] = ()) -> list[int]:
     """Chunks whose slot is valid although the bytes are not there: violations of the index's one promise."""
-    wrong = []
-    for s in stamps:
-        if not parts[s.file].exists():
-            continue  # published
-        with open(parts[s.file], "rb") as f:
+
+    def holds(path: Path, s: Stamp) -> bool:
+        if not path.exists():
+            return False
+        with open(path, "rb") as f:
             f.seek(s.offset)
-            if xxhash.xxh3_128_digest(f.read(s.length)) != s.digest:
-                wrong.append(s.chunk)
-    return wrong
+            return xxhash.xxh3_128_digest(f.read(s.length)) == s.digest
+
+    return [
+        s.chunk
+        for s in stamps
+        if parts[s.file].exists()  # else published
+        and not any(holds(path, s) for path in (parts[s.file], *finals[s.file : s.file + 1]))
+    ]

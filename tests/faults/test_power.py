@@ -160,6 +160,10 @@ def test_the_suite_catches_a_wrong_order_of_writes(
     bench: Bench, bug: Callable[[pytest.MonkeyPatch], None], seed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert wrong_right_after_a_cut(bench, random.Random(seed)) == []
-    bench.clean()
     bug(monkeypatch)
-    assert wrong_right_after_a_cut(bench, random.Random(seed))
+    rng = random.Random(seed)
+    for _ in range(4):  # the moment in which a cut shows it may be a single call
+        bench.clean()
+        if wrong_right_after_a_cut(bench, rng):
+            return
+    pytest.fail("the mistake was not reported")

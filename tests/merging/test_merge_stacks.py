@@ -293,5 +293,5 @@ def test_a_stack_of_a_bundled_model_is_a_model(tiny_model: Path, tmp_path: Path)
     merged = merging.open_recipe(recipe, sources.open_checkpoint)
     assert merged.config["num_hidden_layers"] == 12
     built = build(merged, family_of(merged))
-    assert built.n_layers == 12
+    assert built.metadata.get(f"{built.arch}.block_count") == 12
     assert built.metadata.get("general.name") == "Tall"

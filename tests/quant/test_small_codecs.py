@@ -18,7 +18,7 @@ from streamconv.quant.encode import EncodedRows, Encoding
 from streamconv.quant.filetypes import parse_file_type, parse_tensor_type
 from streamconv.quant.mix import MixOptions, ModelFacts, TensorFacts, assign_types
 from streamconv.quant.types import TYPES
-from streamconv.rows import Bytes, Floats
+from streamconv.rows import Bytes, Floats, Rows
 
 TERNARY = ["TQ1_0", "TQ2_0", "Q2_0"]
 SMALL = [*TERNARY, "Q1_0", "MXFP4", "NVFP4"]
@@ -232,7 +232,7 @@ def test_bfloat16_rows_give_the_bytes_of_the_same_float32_rows(name: str) -> Non
         assert not np.isfinite(direct(words, got))
 
 
-class Bf16Rows:
+class Bf16Rows(Rows):
     """bfloat16 rows in memory; ``offset`` puts them on odd addresses, ``is_stored`` keeps the bytes from the encoder."""
 
     dtype = "BF16"
