@@ -14,8 +14,9 @@ _DATA = {"rows", "errors", "metadata"}
 #: what each folder and file may import of ours; stages know the data and those before them, the engine no stage
 ALLOWED = {
     "errors": set(),
-    "rows": {"errors"},
     "threads": {"errors"},
+    "crew": {"errors", "threads"},
+    "rows": {"crew"},
     "limits": set(),
     "metadata": set(),
     "ownership": {"errors"},
@@ -25,10 +26,10 @@ ALLOWED = {
     "terminal": set(),
     "progress": {"terminal"},
     "dequant": {"rows", "errors", "kit", "sources", "quant"},
-    "merging": {*_DATA, "threads", "kit", "sources", "quant"},
+    "merging": {*_DATA, "crew", "kit", "sources", "quant"},
     "models": {*_DATA, "kit", "sources"},
     "targets": {"metadata", "quant"},
-    "engine": {"rows", "errors", "ownership", "threads"},
+    "engine": {"rows", "errors", "ownership", "threads", "crew"},
     "check": {*_DATA, "sources", "quant"},
     "inspect": {"errors", "metadata", "sources", "dequant"},
     "conversion": {*_DATA, "sources", "dequant", "merging", "models", "quant", "targets", "engine"},

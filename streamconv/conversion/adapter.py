@@ -48,7 +48,6 @@ def prepare_adapter(
             open_source(tuned, options, supply, as_saved=True),
             extraction,
             base_name=os.fspath(base),
-            threads=budget.default_threads() if options.threads is None else options.threads,
             ram_bytes=budget.default_ram() if options.ram_bytes is None else options.ram_bytes,
         )
         return checkpoint, prepare_folder(checkpoint, output, options, safetensors.ADAPTER)
