@@ -79,7 +79,7 @@ def check_measured(fresh: Callable[[], Rows], folder: Path) -> None:
         look.measure = None  # type: ignore[method-assign,assignment]
     expected = fresh().read(*cut)
     weights = {path for path in folder.rglob("*") if path.suffix in (".safetensors", ".bin", ".gguf")}
-    with inverted_elsewhere(weights if rows.looks else (), rows.spans(*cut)):
+    with inverted_elsewhere(weights if rows.looks else (), [*rows.spans(*cut)]):
         assert same(rows.read(*cut), expected), (
             f"{rows!r}: rows {cut} need more than was measured and {[*rows.spans(*cut)]}"
         )

@@ -16,7 +16,7 @@ from streamconv.errors import Stopped
 @contextmanager
 def helped(crew: Crew, count: int) -> Iterator[None]:
     """``count`` helpers, which are gone afterwards."""
-    with ThreadPoolExecutor(count) as pool:
+    with ThreadPoolExecutor(max(1, count)) as pool:
         helpers = [pool.submit(crew.help) for _ in range(count)]
         yield
         crew.dismiss()
