@@ -18,6 +18,7 @@ from typing import NamedTuple
 
 from ..errors import CannotCreate, NoPermission, raise_exhausted
 from . import files
+from .changes import Made, changed_sources
 from .plan import Plan
 from .record import (
     FileRecord,
@@ -30,7 +31,7 @@ from .record import (
     record_path,
     status,
 )
-from .verify import Made, changed_sources, first_damage, has_header
+from .verify import first_damage, has_header
 
 #: Names that a folder of a model may have beside its weights, for folders without a record.
 _SIDE = (
@@ -61,7 +62,7 @@ class Existing:
     there : files, or the folder, that have a planned name now
     ours : files made by plans of ours, that lose their names to the output or are left over from an earlier one
     doubts : what only contents can tell, where they were not to be read; it does not count as ``complete`` then
-    renewed : records of which inputs or files have the same contents under new times; to be written by whoever may
+    renewed : by output, records of which inputs or files have the same contents under new times
     """
 
     complete: bool = True
@@ -69,7 +70,7 @@ class Existing:
     there: dict[Path, os.stat_result] = field(default_factory=dict)
     ours: dict[Path, os.stat_result] = field(default_factory=dict)
     doubts: list[str] = field(default_factory=list)
-    renewed: list[tuple[Path, Record]] = field(default_factory=list)
+    renewed: dict[Path, Record] = field(default_factory=dict)
 
     def refuse(self, *, force: bool = False, update: bool = False) -> None:
         """Raise CannotCreate for the first obstacle that the flags do not remove."""
@@ -273,7 +274,7 @@ class _Look:
             return
         now = replace(record, inputs=list(plan.inputs), files=[f.as_at(p) for p, f in self.recorded.items()])
         if now != record:
-            self.found.renewed.append((self.output, now))
+            self.found.renewed[self.output] = now
 
     def _doubt(self, what: str) -> None:
         """It is ours, but not what the inputs give now."""
@@ -358,9 +359,3 @@ def older_files(plan: Plan, folder: Path) -> dict[Path, FileRecord | None]:
         if there is not None and stat.S_ISREG(there.st_mode) and min(times) <= there.st_mtime_ns <= whole.st_ctime_ns:
             found[path] = None
     return found
-
-
-def write_renewed(existing: Existing) -> None:
-    """Remember that inputs and files have the same contents under new times."""
-    for output, record in existing.renewed:
-        files.write_atomically(record_path(output), record.text(), files.PRIVATE)

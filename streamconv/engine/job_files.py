@@ -17,7 +17,7 @@ from typing import Any
 from ..errors import CannotCreate, NoPermission, StreamconvError
 from . import files, publishing
 from .existing import walk
-from .lock import JobLock
+from .lock import LOCK_BYTES, JobLock
 from .plan import Plan
 from .record import record_path
 
@@ -70,6 +70,10 @@ def is_foreign(folder: Path) -> bool:
     holder = files.read_own(folder / "lock", 1 << 12)
     if holder is None:  # gone just now, or not ours alone, as whoever takes it will say
         return "lock" not in names
+    if (
+        names == ["lock"] and len(holder) == LOCK_BYTES
+    ):  # after a power cut anything may be in it: it was not synced yet
+        return False
     return bool(holder.strip(b"\0")) and not holder.startswith(_LOCK_BEGINS)
 
 
