@@ -235,8 +235,14 @@ class _Look:
             name = path.relative_to(folder)
             if path not in known or not stat.S_ISREG(status_.st_mode):
                 if not (stat.S_ISDIR(status_.st_mode) and any(path in k.parents for k in known)):
+                    could_be_ours = self.record is None and name.as_posix() in _SIDE
+                    who = (
+                        "and nothing tells that streamconv made it"
+                        if could_be_ours
+                        else "which no plan of streamconv made"
+                    )
                     self._in_the_way(
-                        folder, f"holds {name}, which no plan of streamconv made", "",
+                        folder, f"holds {name}, {who}", "",
                         "Move it somewhere else, or choose another name; it is never removed.",
                     )  # fmt: skip
                 continue
@@ -347,10 +353,11 @@ def older_files(plan: Plan, folder: Path) -> dict[Path, FileRecord | None]:
     So where something came into the folder later, as its time tells, or was written later than it got its name, nobody knows
     whose it is.
     """
-    found: dict[Path, FileRecord | None] = dict.fromkeys(
-        p for p in folder.glob("*.safetensors") if plan.provenance.job_of(p)
-    )
-    times = [there.st_mtime_ns for p in found if (there := status(p)) is not None]
+    shards = [p for p in folder.glob("*.safetensors") if plan.provenance.job_of(p)]
+    times = [there.st_mtime_ns for p in shards if (there := status(p)) is not None]
+    # What this plan would write byte for byte is no loss, whoever made it: a copy may have lost its times.
+    found: dict[Path, FileRecord | None] = dict.fromkeys(shards)
+    found |= {f.path: None for i, f in enumerate(plan.files) if times and is_published(plan, i)}
     whole = status(folder)
     if not times or whole is None or whole.st_mtime_ns > max(times):
         return found

@@ -30,6 +30,7 @@ from .job_files import (
     leave_nothing,
     refuse_foreign_folder,
     refuse_foreign_parts,
+    refuse_links,
     refuse_what_no_rename_reaches,
     write_plan,
 )
@@ -132,6 +133,7 @@ class Job:
                     break
                 time.sleep(wait_s)
             refuse_foreign_folder(plan.job_dir)
+            refuse_links(plan.job_dir)
             lock = JobLock(plan.job_dir / "lock")
             stack.callback(lock.close)
             try:

@@ -34,8 +34,8 @@ class Damage(NamedTuple):
     what: str
 
     def __str__(self) -> str:
-        place = f"bytes {self.offset:,} to {self.offset + self.length:,}" if self.length else "the file"
-        return f"{self.path}: {self.what}: {place}{f', tensor {self.tensor}' if self.tensor else ''}"
+        place = f": bytes {self.offset:,} to {self.offset + self.length:,}" if self.length else ""
+        return f"{self.path}: {self.what}{place}{f', tensor {self.tensor}' if self.tensor else ''}"
 
 
 def digest_of(fd: int, offset: int, length: int, path: Path, progress: Progress | None = None) -> bytes:
@@ -60,7 +60,8 @@ def damages(path: Path, record: FileRecord, progress: Progress | None = None) ->
         fd = open_regular(path, os.O_RDONLY, links=1 << 30, owned=False)
     except (OSError, NoPermission) as e:
         raise_exhausted(e)
-        yield Damage(path, 0, 0, "", e.strerror or str(e) if isinstance(e, OSError) else "is not a regular file")
+        what = f"cannot be opened: {e.strerror}" if isinstance(e, OSError) else "is not a regular file"
+        yield Damage(path, 0, 0, "", what)
         return
     try:
         size = os.fstat(fd).st_size
