@@ -385,7 +385,7 @@ def _settle(plan: Plan, records: Mapping[Path, Record]) -> None:
         found = read_progress(plan.job_dir / "index.wal")
     except (PlanDiffers, NoPermission):
         return
-    if is_foreign(plan.job_dir) or (found is not None and found[0].fingerprint != plan.fingerprint):
+    if is_foreign(plan.job_dir) or (found is not None and found.header.fingerprint != plan.fingerprint):
         return
     lock = JobLock(plan.job_dir / "lock")
     try:
