@@ -1,0 +1,117 @@
+"""Which target an output is for, and which options have no effect on it: those are refused, or told where they forbid nothing."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from ..errors import UsageError
+from ..flags import FLAGS, Flag
+from ..sources.checkpoint import Checkpoint
+from .opening import RECIPES
+from .options import Options
+from .target import FOLDER, Target
+from .targets import TARGETS
+
+
+def pick(output: Path, options: Options) -> Target:
+    """The target that ``output`` fits and that has the file types asked for.
+
+    Raises
+    ------
+    UsageError : none does, or two do
+    """
+    fitting = [TARGETS[name] for name in _names(output)]
+    taking = [target for target in fitting if target.takes(options.types)]
+    if len(taking) > 1:
+        both = " and ".join(f"{target.title} ({target.name})" for target in taking)
+        raise UsageError(f"{output}: both {both} have the type {options.type}", "Give a --type that one of them has.")
+    if not taking:
+        _refuse_types(options, fitting, output)
+    return taking[0]
+
+
+def _names(output: Path) -> list[str]:
+    """The names of the targets that ``output`` fits, by its ending or as a folder."""
+    shapes = {name: name.partition(".")[0] for name in TARGETS}
+    ending = output.suffix[1:]
+    endings = sorted({*shapes.values()} - {FOLDER})
+    # merged-v0.3 and Llama-3.1-8B-merged are folders: a digit behind the dot is of a name, not of a kind of file
+    if ending not in endings and ending and not ending[0].isdigit() and not output.is_dir():
+        known = " or ".join(f"something.{name}" for name in endings)
+        raise UsageError(
+            f"{output}: the ending {output.suffix!r} is no known target",
+            f"Name the output {known}, or give a folder for safetensors.",
+        )
+    return [name for name, shape in shapes.items() if shape == (ending if ending in endings else FOLDER)]
+
+
+def _refuse_types(options: Options, targets: Sequence[Target], output: Path) -> NoReturn:
+    """Refuse file types that none of ``targets``, which all fit ``output``, has."""
+    for name in options.types:
+        known = [known for target in targets for known in target.types]
+        if name not in known:
+            others = [t for t in TARGETS.ours().values() if t not in targets and t.takes([name])]
+            named = "".join(f", or name it {target.fitting(output)}" for target in others[:1])
+            raise UsageError(f"{targets[0].title} cannot hold {name}", f"Use --type {', '.join(known)}{named}.")
+    raise UsageError(f"{targets[0].title} cannot hold {options.type} together", "Ask for one type at a time.")
+
+
+def refuse_idle(options: Options, target: Target, output: Path) -> None:
+    """Refuse what ``target`` does not take: types, options, and those that are of no use without another.
+
+    Raises
+    ------
+    UsageError : names the option and the targets that take it
+    """
+    if not target.takes(options.types):
+        _refuse_types(options, [target], output)
+    if len(options.types) > 1 and (target.is_folder or "{type}" not in output.name):
+        raise UsageError(
+            f"{len(options.types)} types need as many names, {output} is one", "Name them 'model-{type}.gguf'."
+        )
+    brought = {flag.field: flag for each in TARGETS.there() for flag in each.flags} if options.own else {}
+    own = [brought.get(name, Flag(f"option {name!r}", "", field=name)) for name in options.own]
+    given = options.given()
+    idle = [flag for flag in given if flag.special and flag.field not in target.options]
+    idle += [flag for flag in own if flag not in target.flags]
+    for flag in idle:
+        taking = [t for t in TARGETS.there() if flag.field in t.options or flag in t.flags]
+        known = " and ".join(each.title for each in taking) or "nothing here"
+        names = " or ".join(each.fitting(output) for each in taking)
+        raise UsageError(
+            f"{flag.name} has no effect on {target.title}, only on {known}",
+            f"Name the output {names}." if names else "",
+        )
+    for flag in given:
+        if flag.needs and not getattr(options, flag.needs):
+            needed = next(other.name for other in FLAGS if other.field == flag.needs)
+            raise UsageError(f"{flag.name} has no effect without {needed}", f"Add {needed}, or leave it out.")
+
+
+def refuse_source(checkpoint: Checkpoint, options: Options) -> None:
+    """Refuse options that have no effect on such a source (UsageError)."""
+    is_gguf = checkpoint.metadata is not None
+    idle = [f.name for f in options.given() if f.source == ("checkpoint" if is_gguf else "gguf")]
+    if idle and is_gguf:
+        raise UsageError(
+            f"{', '.join(idle)}: no effect on {checkpoint.path}, which is GGUF already",
+            "Give the checkpoint that it was made from; --override-kv changes keys of a GGUF file.",
+        )
+    if idle:
+        raise UsageError(
+            f"{', '.join(idle)}: works on a GGUF file only, {checkpoint.path} is none", "Convert to GGUF first."
+        )
+
+
+def idle_notes(source: str | os.PathLike[str], options: Options, from_hub: bool) -> list[str]:
+    """For the plan: options that have no effect on such a source and do no harm."""
+    kinds = {"recipe": Path(source).suffix in RECIPES, "hub": from_hub}
+    said = {"recipe": "is no merge recipe", "hub": "needs nothing of the hub"}
+    return [
+        f"{flag.name} has no effect: {os.fspath(source)} {said[flag.source]}"
+        for flag in options.given()
+        if not kinds.get(flag.source, True)
+    ]
