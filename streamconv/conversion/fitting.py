@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from dataclasses import fields
+from difflib import get_close_matches
 from pathlib import Path
 from typing import NoReturn
 
@@ -17,20 +18,18 @@ from .targets import TARGETS
 
 
 def pick(output: Path, options: Options) -> Target:
-    """The target that ``output`` fits and that has the file types asked for.
+    """The target that ``output`` fits; of several the one that has the file types asked for.
 
     Raises
     ------
-    UsageError : none does, or two do
+    UsageError : none fits, or two have these types
     """
     fitting = [TARGETS[name] for name in _names(output)]
     taking = [target for target in fitting if target.takes(options.types)]
     if len(taking) > 1:
         both = " and ".join(f"{target.title} ({target.name})" for target in taking)
         raise UsageError(f"{output}: both {both} have the type {options.type}", "Give a --type that one of them has.")
-    if not taking:
-        _refuse_types(options, fitting, output)
-    return taking[0]
+    return (taking or fitting)[0]
 
 
 def _names(output: Path) -> list[str]:
@@ -48,47 +47,52 @@ def _names(output: Path) -> list[str]:
     return [name for name, shape in shapes.items() if shape == (ending if ending in endings else FOLDER)]
 
 
-def _refuse_types(options: Options, targets: Sequence[Target], output: Path) -> NoReturn:
-    """Refuse file types that none of ``targets``, which all fit ``output``, has."""
-    for name in options.types:
-        known = [known for target in targets for known in target.types]
-        if name not in known:
-            others = [t for t in TARGETS.ours().values() if t not in targets and t.takes([name])]
-            named = "".join(f", or name it {target.fitting(output)}" for target in others[:1])
-            raise UsageError(f"{targets[0].title} cannot hold {name}", f"Use --type {', '.join(known)}{named}.")
-    raise UsageError(f"{targets[0].title} cannot hold {options.type} together", "Ask for one type at a time.")
-
-
 def refuse_idle(options: Options, target: Target, output: Path) -> None:
-    """Refuse what ``target`` does not take: types, options, and those that are of no use without another.
+    """Refuse what ``target`` does not take, and what is of no use without another option.
 
     Raises
     ------
-    UsageError : names the option and the targets that take it
+    UsageError : names the option and the targets that take it, or the type and those that there are
     """
-    if not target.takes(options.types):
-        _refuse_types(options, [target], output)
-    if len(options.types) > 1 and (target.is_folder or "{type}" not in output.name):
-        raise UsageError(
-            f"{len(options.types)} types need as many names, {output} is one", "Name them 'model-{type}.gguf'."
-        )
-    brought = {flag.field: flag for each in TARGETS.there() for flag in each.flags} if options.own else {}
-    own = [brought.get(name, Flag(f"option {name!r}", "", field=name)) for name in options.own]
     given = options.given()
     idle = [flag for flag in given if flag.special and flag.field not in target.options]
-    idle += [flag for flag in own if flag not in target.flags]
-    for flag in idle:
+    for flag in [*idle, *(flag for flag in _own(options) if flag not in target.flags)]:
         taking = [t for t in TARGETS.there() if flag.field in t.options or flag in t.flags]
-        known = " and ".join(each.title for each in taking) or "nothing here"
-        names = " or ".join(each.fitting(output) for each in taking)
         raise UsageError(
-            f"{flag.name} has no effect on {target.title}, only on {known}",
-            f"Name the output {names}." if names else "",
+            f"{flag.name} has no effect on {target.title}, only on {' and '.join(each.title for each in taking)}",
+            f"Name the output {' or '.join(each.fitting(output) for each in taking)}.",
         )
     for flag in given:
         if flag.needs and not getattr(options, flag.needs):
             needed = next(other.name for other in FLAGS if other.field == flag.needs)
             raise UsageError(f"{flag.name} has no effect without {needed}", f"Add {needed}, or leave it out.")
+    if not target.takes(options.types):
+        _refuse_types(options, target, output)
+    if len(options.types) > 1 and (target.is_folder or "{type}" not in output.name):
+        raise UsageError(
+            f"{len(options.types)} types need as many names, {output} is one", "Name them 'model-{type}.gguf'."
+        )
+
+
+def _own(options: Options) -> list[Flag]:
+    """The options that targets bring and that are set (UsageError: no target brings one)."""
+    brought = {flag.field: flag for target in TARGETS.there() for flag in target.flags} if options.own else {}
+    for name in options.own:
+        if name not in brought:
+            known = {*brought, *(field.name for field in fields(options))}
+            near = get_close_matches(name, known, n=1)
+            raise UsageError(f"there is no option {name!r}", f"Did you mean {near[0]}?" if near else "")
+    return [brought[name] for name in options.own]
+
+
+def _refuse_types(options: Options, target: Target, output: Path) -> NoReturn:
+    """Refuse file types that neither ``target`` nor another one that fits the same has."""
+    alike = [other for other in TARGETS.there() if other.shape == target.shape]
+    known = [*dict.fromkeys(name for each in alike for name in each.types)]
+    wrong = next((name for name in options.types if name not in known), options.type)
+    others = [t for t in TARGETS.ours().values() if t.shape != target.shape and t.takes([wrong])]
+    named = "".join(f", or name it {other.fitting(output)}" for other in others[:1])
+    raise UsageError(f"{target.title} cannot hold {wrong}", f"Use --type {', '.join(known)}{named}.")
 
 
 def refuse_source(checkpoint: Checkpoint, options: Options) -> None:
