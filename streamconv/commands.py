@@ -25,8 +25,8 @@ def brought() -> list[Flag]:
 
 def _options(a: argparse.Namespace) -> conversion.Options:
     """The options of a conversion from parsed arguments, those that a target brings included."""
-    names = [flag.field for flag in (*FLAGS, *getattr(a, "brought", ())) if flag.field]
-    return conversion.Options.of({name: getattr(a, name) for name in names if hasattr(a, name)})
+    flags = [flag for flag in (*FLAGS, *getattr(a, "brought", ())) if flag.field and a.command in flag.commands]
+    return conversion.Options.of({flag.field: getattr(a, flag.dest) for flag in flags if hasattr(a, flag.dest)})
 
 
 def convert(a: argparse.Namespace) -> int:

@@ -60,6 +60,11 @@ class Flag(NamedTuple):
         """Its first spelling."""
         return self.names.split()[0]
 
+    @property
+    def dest(self) -> str:
+        """What parsed arguments call it."""
+        return self.name.lstrip("-").replace("-", "_")
+
     def keywords(self) -> dict[str, Any]:
         """What ``add_argument`` is told of it; an option with a field that is not given leaves no trace."""
         told: dict[str, Any] = {"help": self.help}
@@ -69,7 +74,7 @@ class Flag(NamedTuple):
         else:
             told["action"] = argparse.BooleanOptionalAction if self.default else "store_true"
         if self.field:
-            told |= {"dest": self.field, "default": argparse.SUPPRESS}
+            told["default"] = argparse.SUPPRESS
         elif self.default is not None:
             told["default"] = self.default
         return told
