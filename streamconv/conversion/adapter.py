@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
+from .. import found
 from ..engine import budget
 from ..errors import UsageError
 from ..sources.checkpoint import Checkpoint
@@ -51,4 +52,5 @@ def prepare_adapter(
             ram_bytes=budget.default_ram() if options.ram_bytes is None else options.ram_bytes,
         )
 
-    return planned(output, options, ADAPTER, open_)
+    with found.recorded() as plugins:
+        return planned(output, options, ADAPTER, open_, plugins)

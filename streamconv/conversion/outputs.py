@@ -50,7 +50,7 @@ def planned(
     options: Options,
     target: Target,
     open_: Callable[[Supply], Checkpoint],
-    plugins: set[str] | None = None,
+    plugins: set[str],
 ) -> Prepared:
     """The plan of what ``open_`` opens for ``output``, with whatever brings its inputs.
 
@@ -72,7 +72,7 @@ def planned(
         checkpoint = open_(supply)
         refuse_source(checkpoint, options)
         drafts = target.choose(checkpoint, options)
-        prepared = _laid_out(checkpoint, output, target, drafts, options, sorted(plugins or ()))
+        prepared = _laid_out(checkpoint, output, target, drafts, options, sorted(plugins))
         _refuse_overlap(checkpoint, prepared, supply, options)
         if options.report:
             check_report(options.report, prepared.plan, options.force)
