@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import difflib
 import errno
 import faulthandler
 import io
@@ -102,6 +101,8 @@ class _Parser(argparse.ArgumentParser):
         if unknown and self.command in JOBS and self.bring(_of_targets()):
             found, unknown = super().parse_known_args(args, namespace)
         if unknown:
+            import difflib
+
             flags = [flag for flag in self._option_string_actions if flag.startswith("--")]
             near = difflib.get_close_matches(unknown[0].partition("=")[0], flags, n=1, cutoff=0.75)
             self.error(f"unknown argument {unknown[0]}" + (f", did you mean {near[0]}?" if near else ""))

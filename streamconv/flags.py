@@ -5,8 +5,7 @@ table. A target may bring options of its own (``Target.flags``). Nothing but the
 once.
 """
 
-from __future__ import annotations
-
+# Annotations are no texts here: NamedTuple would compile each when the program starts.
 import argparse
 import re
 from collections.abc import Callable, Iterable
