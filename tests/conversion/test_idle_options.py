@@ -154,7 +154,11 @@ def test_two_ways_to_cut_an_output_exclude_each_other(refused: Any, gguf: Path, 
 
 def notes(source: Path, output: Path, options: Sequence[str], capfd: pytest.CaptureFixture[str]) -> list[str]:
     assert main(["plan", str(source), str(output), "--json", *options]) == 0
-    return [text for text in json.loads(capfd.readouterr().out)["warnings"] if "has no effect" in text]
+    return [
+        text
+        for text in json.loads(capfd.readouterr().out)["warnings"]
+        if "has no effect" in text or "does nothing" in text
+    ]
 
 
 @pytest.mark.parametrize(
@@ -196,3 +200,26 @@ def test_options_of_a_target_are_read_from_its_file_as_they_are() -> None:
             tuple(read_flags(Path(str(__import__(target.choose.__module__, fromlist=["x"]).__file__)).read_text()))
             == target.flags
         )
+
+
+def test_an_option_that_decides_no_type_is_told(gguf: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    def told(*options: str) -> list[str]:
+        return notes(gguf, tmp_path / "x.gguf", options, capfd)
+
+    deciders = {
+        "--pure": [],
+        "--leave-output-tensor": [],
+        "--output-tensor-type": ["q8_0"],
+        "--token-embedding-type": ["f16"],
+    }
+    for name, value in deciders.items():
+        assert told("--type", "q4_0", name, *value) == []
+        assert told("--copy", name, *value) == [f"{name} decides the type of no tensor here, so it does nothing"]
+    assert told("--type", "f32", "--pure") == ["--pure decides the type of no tensor here, so it does nothing"]
+    assert told("--type", "q4_0", "--tensor-type", "attn_q=q8_0") == []
+    assert told("--type", "q4_0", "--tensor-type", "Attn_Q=q8_0", "--tensor-type", "attn_q=f16") == [
+        "--tensor-type attn_q=f16: other options decide the types that it is for, so it does nothing"
+    ]
+    assert told("--copy", "--tensor-type", "attn_x=q8_0") == [
+        "--tensor-type attn_x=q8_0: no tensor's name matches, so it does nothing"
+    ]

@@ -21,6 +21,7 @@ from streamconv import conversion
 from streamconv.conversion import TARGETS
 from streamconv.dequant import formats
 from streamconv.errors import BadInput, UsageError
+from streamconv.merging.extraction import Choice, Extraction
 from streamconv.merging.methods import METHODS
 from streamconv.models import FAMILIES, PROJECTORS
 
@@ -222,6 +223,35 @@ def test_what_another_package_has_a_part_in_is_another_job_with_another_version(
             m.syspath_prepend(package(tmp_path / f"site{len(prints)}", point, version=version, **{module: FAMILY}))
             prints.append(streamconv.plan(source, tmp_path / "x.gguf")["fingerprint"])
     assert prints[0] == prints[2] != prints[1]
+
+
+def test_the_version_of_a_decoder_decides_an_adapter_too(
+    tmp_path: Path, module: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    weight = np.random.default_rng(1).standard_normal((8, 8)).astype(np.float32)
+    for name in "ab":
+        (tmp_path / name).mkdir()
+        tensors: Tensors = {
+            "model.layers.0.self_attn.q_proj.weight": ("F32", weight + (name == "b") * np.eye(8, dtype=np.float32))
+        }
+        write_safetensors(tmp_path / name / "model.safetensors", tensors)
+        config = {
+            "architectures": ["LlamaForCausalLM"],
+            "num_hidden_layers": 1,
+            "quantization_config": {"quant_method": "acme"},
+        }
+        (tmp_path / name / "config.json").write_text(json.dumps(config))
+    prints = []
+    for version in ("1.0", "1.1"):
+        with monkeypatch.context() as m:
+            m.syspath_prepend(
+                package(tmp_path / version, {"formats acme": f"{module}:FORMAT"}, version=version, **{module: FORMAT})
+            )
+            prepared = conversion.prepare_adapter(
+                tmp_path / "a", tmp_path / "b", tmp_path / "x", Extraction(Choice(2)), conversion.Options(threads=1)
+            )
+            prints.append(prepared.plan.fingerprint)
+    assert prints[0] != prints[1]
 
 
 def test_what_another_package_only_offers_changes_no_job(

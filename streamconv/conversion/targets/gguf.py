@@ -9,6 +9,7 @@ from pathlib import Path
 
 from ... import models
 from ...errors import BadInput, UsageError, unreadable
+from ...flags import Flag
 from ...metadata import Metadata
 from ...quant import converter_types, filetypes, imatrix, mix
 from ...quant.types import TensorType
@@ -23,6 +24,8 @@ from ..target import Chosen, Draft, Target
 
 #: the number of files that keep the blocks of a checkpoint and have floats besides
 _MXFP4_MOE = 38
+#: options that the reason for a type names
+_DECIDERS = ("output_tensor_type", "token_embedding_type", "leave_output_tensor", "pure")
 
 
 @dataclass(frozen=True)
@@ -40,6 +43,7 @@ def choose(checkpoint: Checkpoint, options: Options) -> list[Draft]:
     ------
     UsageError, BadInput, InputMissing : options, checkpoint or family do not fit
     """
+    told = options.given()
     options = replace(options, tensor_types=(*options.tensor_types, *_words(options.tensor_type_file)))
     if options.keep_split and (options.split_max_bytes or options.split_max_tensors):
         raise UsageError("--keep-split says where the output is cut, and so does --split-max-…", "Use one of them.")
@@ -56,7 +60,7 @@ def choose(checkpoint: Checkpoint, options: Options) -> list[Draft]:
             checkpoint, family, pre=options.pre, vocab_only=options.vocab_only, model_name=options.model_name
         )
         drafts = [_converted(model, options, file_type, weights) for file_type in file_types]
-    return [replace(drafts[0], warnings=[*drafts[0].warnings, *_idle(drafts, options)]), *drafts[1:]]
+    return [replace(drafts[0], warnings=[*drafts[0].warnings, *_idle(drafts, options, told)]), *drafts[1:]]
 
 
 def lay_out(path: Path, draft: Draft, options: Options, job: str) -> Sequence[FileLayout]:
@@ -97,15 +101,29 @@ def _words(path: Path | None) -> list[str]:
         raise BadInput(f"{path} is not UTF-8 (byte {e.start})") from None
 
 
-def _idle(drafts: Sequence[Draft], options: Options) -> list[str]:
-    """For the plan: what does nothing here, such as rules that no tensor's name matches, which are mistyped most of the time."""
-    names = {tensor.name for draft in drafts for tensor in draft.tensors}
-    rules = [(text, re.compile(mix.parse_tensor_rule(text)[0])) for text in options.tensor_types]
-    idle = [
-        f"--tensor-type {text}: no tensor's name matches, so it does nothing"
-        for text, pattern in rules
-        if not any(map(pattern.search, names))
-    ]
+def _idle(drafts: Sequence[Draft], options: Options, told: Sequence[Flag]) -> list[str]:
+    """For the plan: what does nothing here, such as rules that no tensor's name matches, which are mistyped most of the time.
+
+    Parameters
+    ----------
+    options : with the rules of a file among the others
+    told : options as they were given
+    """
+    tensors = [tensor for draft in drafts for tensor in draft.tensors]
+    idle = []
+    for text in options.tensor_types:
+        pattern, wanted = mix.parse_tensor_rule(text)
+        # the rule itself, or a type that takes over where the wanted one does not fit
+        told_so = (f"--tensor-type {pattern}={wanted.name}", f"{wanted.name}: columns ")
+        reasons = [tensor.reason for tensor in tensors if re.search(pattern, tensor.name)]
+        if not reasons:
+            idle.append(f"--tensor-type {text}: no tensor's name matches, so it does nothing")
+        elif not any(reason.startswith(told_so) for reason in reasons):
+            idle.append(f"--tensor-type {text}: other options decide the types that it is for, so it does nothing")
+    for flag in (flag for flag in told if flag.field in _DECIDERS):
+        fitted = flag.field == "pure"  # where its type fits no tensor, reasons tell of the one that takes over
+        if not any(t.reason.startswith(flag.name) or (fitted and ": columns " in t.reason) for t in tensors):
+            idle.append(f"{flag.name} decides the type of no tensor here, so it does nothing")
     if options.copy and options.type != "auto":
         idle.append(f"--type {options.type} has no effect, as --copy keeps the type of every tensor")
     if options.mmproj and options.pre:
