@@ -82,7 +82,7 @@ def status(output: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 def _is_there(output: Path) -> bool:
-    """Whether a finished output has this name: a file, the first of its shards, files by type, or a folder that we made or that has weights."""
+    """Whether a finished output has this name: a file, the first of its shards, files by type, a folder of ours or of weights."""
     stem = "*".join(map(glob.escape, output.stem.split("{type}")))
     patterns = [f"{stem}-00001-of-*{output.suffix}"] if output.suffix else []
     if "{type}" in output.name:
