@@ -9,7 +9,7 @@ from .. import dequant
 from ..engine import budget as budgets
 from ..engine import job as jobs
 from ..engine import run as runs
-from ..engine.existing import look, write_renewed
+from ..engine.existing import look
 from ..errors import InputChanged, StreamconvError
 from .options import Options
 from .prepared import Prepared
@@ -55,7 +55,7 @@ def _execute(prepared: Prepared, options: Options, reporter: runs.Reporter) -> r
     if found.complete and not options.force:
         jobs.leftover(plan)
         with suppress(StreamconvError):  # else the same contents are compared again next time
-            write_renewed(found)
+            jobs.renew(plan, found)
         return None
     found.refuse(force=options.force, update=options.update)
     jobs.preflight(plan)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +72,8 @@ def status(output: str | os.PathLike[str]) -> dict[str, Any]:
         if not _is_there(output):
             raise InputMissing(f"{output}: neither finished nor begun", "Give the name that convert was given.")
         return {"status": "done", "resumable": False}
+    with suppress(FileNotFoundError):
+        files.status_own(folder / "lock")  # a job that convert will not go on with
     record, found = recorded_plan(output), read_progress(folder / "index.wal")
     header, stamps = found if found else (None, [])
     total = record.get("output size")

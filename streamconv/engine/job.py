@@ -14,13 +14,14 @@ from __future__ import annotations
 import os
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
+from pathlib import Path
 
 from ..errors import CannotCreate, InputChanged, Locked, NoPermission, PlanDiffers, StreamconvError, WriteFailed
 from . import files, publishing
-from .another import refuse_another
+from .changes import Made, changed_sources
 from .existing import Existing, look
 from .job_files import (
     PART_MAGIC,
@@ -29,14 +30,16 @@ from .job_files import (
     leave_nothing,
     refuse_foreign_folder,
     refuse_foreign_parts,
+    refuse_links,
     refuse_what_no_rename_reaches,
     write_plan,
 )
 from .journal import CLEAN, PUBLISHING, Journal, Stamp, read_progress
 from .lock import JobLock
 from .plan import Chunk, Plan
-from .unfinished import unfinished
-from .verify import Made, changed_sources, digest_of
+from .record import Record
+from .unfinished import refuse_another, unfinished
+from .verify import digest_of
 
 #: room that must stay on the disk beyond the output: for the index, logs and whatever else writes there meanwhile
 _RESERVE_BYTES = 64 << 20
@@ -130,6 +133,7 @@ class Job:
                     break
                 time.sleep(wait_s)
             refuse_foreign_folder(plan.job_dir)
+            refuse_links(plan.job_dir)
             lock = JobLock(plan.job_dir / "lock")
             stack.callback(lock.close)
             try:
@@ -362,8 +366,22 @@ class Job:
 
 def leftover(plan: Plan) -> None:
     """Remove the folder of a job whose output was published just before the process died; that of another plan or user stays."""
-    if not plan.job_dir.is_dir():
-        return
+    if plan.job_dir.is_dir():
+        _settle(plan, {})
+
+
+def renew(plan: Plan, existing: Existing) -> None:
+    """Remember that inputs and files of the finished output have the same contents under new times.
+
+    By way of the job folder, as nobody would know the temporary file of a killed process beside the output.
+    """
+    if existing.renewed:
+        files.own_dir(plan.job_dir)
+        _settle(plan, existing.renewed)
+
+
+def _settle(plan: Plan, records: Mapping[Path, Record]) -> None:
+    """Give ``records``, by output, and those that a killed process left, their names; then the job folder goes."""
     try:
         files.require_own_dir(plan.job_dir)
         found = read_progress(plan.job_dir / "index.wal")
@@ -373,6 +391,8 @@ def leftover(plan: Plan) -> None:
         return
     lock = JobLock(plan.job_dir / "lock")
     try:
+        for output, record in records.items():
+            publishing.write_pending(plan.job_dir, output, record)
         publishing.settle(plan.job_dir, lock)
         empty(plan, lock)
     finally:

@@ -29,7 +29,7 @@ from dataclasses import dataclass, replace
 from glob import escape
 from pathlib import Path
 
-from ..errors import NoPermission, PlanDiffers, StreamconvError, WriteFailed
+from ..errors import NoPermission, PlanDiffers, StreamconvError, WriteFailed, raise_exhausted
 from . import files
 
 _PAGE = 4096
@@ -301,6 +301,21 @@ class Journal:
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
+
+
+def begins_as_index(path: Path) -> bool:
+    """Whether one of the header pages in the file ``path`` is still known as that of an index, of whatever version."""
+    try:
+        fd = files.open_own(path, os.O_RDONLY, links=2)
+    except (OSError, NoPermission) as e:
+        raise_exhausted(e)
+        return False
+    try:
+        return any(files.pread_exactly(fd, 4, page * _PAGE, path) == _HEADER_MAGIC for page in range(2))
+    except WriteFailed:  # a disk that fails, as whoever opens it will say
+        return True
+    finally:
+        os.close(fd)
 
 
 def _twin(fd: int, path: Path) -> Path | None:
