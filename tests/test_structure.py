@@ -50,6 +50,7 @@ WRITERS = {
     "fsync",
     "fdatasync",
     "posix_fallocate",
+    "fallocate",
     "ftruncate",
     "mkdir",
     "write_text",

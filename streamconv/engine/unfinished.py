@@ -48,8 +48,8 @@ def refuse_another(plan: Plan) -> None:
     NoPermission : the index belongs to somebody else
     """
     found = read_progress(plan.job_dir / "index.wal")
-    if found is not None and found[0].fingerprint != plan.fingerprint:
-        _refuse(plan, found[0])
+    if found is not None and found.header.fingerprint != plan.fingerprint:
+        _refuse(plan, found.header)
 
 
 def _refuse(plan: Plan, header: Header) -> NoReturn:

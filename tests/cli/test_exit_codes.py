@@ -14,6 +14,7 @@ import pytest
 from small_models import Tensors, changed
 
 from streamconv import cli
+from streamconv.conversion import execution
 
 Here = Callable[..., Any]
 
@@ -153,6 +154,15 @@ def test_stopping_ends_with_75_and_the_same_command_finishes(here: Here, tiny_mo
     assert here(*command).code == 0
     assert here("convert", tiny_model, whole, "--type", "q8_0", "--quiet").code == 0
     assert out.read_bytes() == whole.read_bytes()
+
+
+def test_resuming_says_how_much_it_reads_back_where_that_takes_long(
+    here: Here, unfinished: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    again = ["convert", tiny_model, unfinished, "--type", "q8_0"]
+    monkeypatch.setattr(execution, "_LONG_BYTES", 1)
+    result = here(*again)
+    assert (result.code, result.err.count("note: reading back ")) == (0, 1)
 
 
 def test_a_stop_that_was_asked_for_is_no_error_that_quiet_lets_through(
