@@ -310,7 +310,7 @@ def test_a_trained_model_comes_back_from_its_adapter(reference: Path) -> None:
     folder = reference / "models" / "tiny-gemma3"
     base, tuned = (sources.open_checkpoint(folder / name) for name in ("base", "code"))
     kept = r"layers\.[05]\.|norm|embed"
-    whole = open_extraction(base, tuned, Extraction(Choice(1024, include=kept)), threads=2)
+    whole = open_extraction(base, tuned, Extraction(Choice(1024, include=kept)))
     again = lora.with_adapter(base, whole)
     for name, rows in tuned.tensors.items():
         if "layers." not in name or ".0." in name or ".5." in name:
