@@ -30,7 +30,7 @@ ALLOWED = {
     "dequant": {"rows", "errors", "found", "kit", "sources", "quant"},
     "merging": {*_DATA, "found", "crew", "kit", "sources", "quant"},
     "models": {*_DATA, "found", "kit", "sources"},
-    "targets": {"metadata", "quant"},
+    "targets": {"errors", "metadata", "quant"},
     "engine": {"rows", "errors", "ownership", "threads", "crew"},
     "check": {*_DATA, "sources", "quant"},
     "inspect": {"errors", "metadata", "sources", "dequant"},

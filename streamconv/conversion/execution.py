@@ -67,6 +67,9 @@ def _execute(prepared: Prepared, options: Options, reporter: runs.Reporter) -> r
         # Another process may have published it while we waited for the lock.
         if not options.force and look(plan, thorough=False).complete:
             job.discard()
+            job.close()
+            with suppress(StreamconvError):  # where locks do nothing, that one has removed the lock of both
+                jobs.leftover(plan)
             return None
         if supply is not None:
             supply.begin(c for c in plan.chunks() if c.number not in job.done)

@@ -59,7 +59,7 @@ def make_plan(
     files = [f for path, draft, _ in outputs for f in target.lay_out(path, draft, options, job)]
     plan = plans.Plan(
         output=output,
-        files=[plans.OutputFile(f.path, f.header, f.size) for f in files],
+        files=[plans.OutputFile(f.path, f.header, f.size, f.accept) for f in files],
         placements=placements,
         fingerprint=fingerprint,
         inputs=_identities(checkpoint),

@@ -326,6 +326,8 @@ class Job:
             files.drop_cache(fd)
             if os.fstat(fd).st_size != f.size or files.pread_exactly(fd, len(f.header), 0, path) != f.header:
                 raise WriteFailed(f"{path} does not hold what was written to it", "Check the disk; then run again.")
+            if f.accept is not None:
+                f.accept(path)
         self.confirm()  # syncs take long
         publishing.write_records(self.plan, self.part_fds, self.plan.chunks(), self.journal.stamps())
         # Not before: without these records, those of an older output of the same plan would be taken for them.

@@ -119,11 +119,13 @@ class OutputFile:
     path : final name
     header : its first bytes, written last; all of a file that holds no item
     size : length of the whole file
+    accept : reads the finished file as its users will, before it gets its name; raises StreamconvError where they could not
     """
 
     path: Path
     header: bytes
     size: int
+    accept: Callable[[Path], None] | None = None
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,12 +26,22 @@ class TensorInfo:
 
 @dataclass(frozen=True)
 class FileLayout:
-    """One file: its name, the bytes before the data, and ``(tensor number, absolute offset)`` of each tensor in it."""
+    """One file of an output.
+
+    Attributes
+    ----------
+    path : final name
+    header : the bytes before the data
+    size : of the whole file
+    tensors : ``(tensor number, absolute offset)`` of each tensor in it
+    accept : reads the finished file as its users will, before it gets its name; raises StreamconvError where they could not
+    """
 
     path: Path
     header: bytes
     size: int
     tensors: Sequence[tuple[int, int]]
+    accept: Callable[[Path], None] | None = None
 
 
 def split(tensors: Sequence[TensorInfo], max_bytes: int = 0, max_tensors: int = 0) -> list[list[int]]:

@@ -11,9 +11,13 @@ import json
 import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError, safe_open
+
+from ..errors import NoResources, StreamconvError, raise_exhausted
 from ..quant.types import TYPES, TensorType
 from .layout import FileLayout, TensorInfo, split
 
@@ -97,7 +101,36 @@ def _shard(path: Path, tensors: Sequence[TensorInfo], numbers: Sequence[int], jo
     text = json.dumps(entries, separators=(",", ":"), ensure_ascii=False).encode()
     text += b" " * (-len(text) % 8)
     header = struct.pack("<Q", len(text)) + text
-    return FileLayout(path, header, len(header) + at, [(n, len(header) + offset) for n, offset in places])
+    at_offsets = [(n, len(header) + offset) for n, offset in places]
+    return FileLayout(
+        path, header, len(header) + at, at_offsets, partial(_accept, [tensors[n] for n in numbers], job_key)
+    )
+
+
+def _accept(tensors: Sequence[TensorInfo], job_key: str, path: Path) -> None:
+    """Open a finished shard with the library that all others read it with, and compare what that finds.
+
+    Raises
+    ------
+    StreamconvError : it refuses the file, or finds other tensors
+    """
+    hint = "Nothing got its final name. This is a bug of streamconv; please report it."
+    try:
+        with safe_open(path, "numpy") as shard:
+            slices = {name: shard.get_slice(name) for name in shard.keys()}  # noqa: SIM118 - no mapping
+            found = {name: (tuple(s.get_shape()), s.get_dtype()) for name, s in slices.items()}
+            job = (shard.metadata() or {}).get("streamconv.job")
+    except (SafetensorError, OSError) as e:
+        raise_exhausted(e)
+        if "os error 12" in str(e):
+            raise NoResources(
+                f"{path}: the safetensors library cannot map it: {e}", "Allow more memory (ulimit -v)."
+            ) from e
+        raise StreamconvError(f"{path}: the safetensors library refuses it: {e}", hint) from e
+    planned = {t.name: (t.shape, t.type.name) for t in tensors}
+    if found != planned or job != job_key:
+        odd = sorted(name for name in {*found, *planned} if found.get(name) != planned.get(name))
+        raise StreamconvError(f"{path}: the safetensors library finds other tensors than were written: {odd[:3]}", hint)
 
 
 def _index(tensors: Sequence[TensorInfo], shards: Mapping[str, Sequence[int]]) -> bytes:
