@@ -31,7 +31,7 @@ ALLOWED = {
     "engine": {"rows", "errors", "ownership", "threads"},
     "check": {*_DATA, "sources", "quant"},
     "inspect": {"errors", "metadata", "sources", "dequant"},
-    "conversion": {*_DATA, "sources", "dequant", "merging", "models", "quant", "targets", "engine"},
+    "conversion": {*_DATA, "sources", "dequant", "merging", "models", "quant", "check", "targets", "engine"},
     "api": {"rows", "conversion", "engine", "progress"},
     "commands": {"errors", "conversion", "engine", "progress", "terminal", "merging", "inspect", "check"},
     "cli": {"errors", "limits", "engine", "commands", "terminal"},

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from .. import models
 from ..errors import UsageError
@@ -13,6 +13,7 @@ from ..quant import converter_types, filetypes, imatrix, mix
 from ..quant.types import TensorType
 from ..rows import Rows
 from ..sources.checkpoint import Checkpoint
+from .judging import judged_file, judged_model
 from .options import Options
 
 
@@ -59,6 +60,7 @@ def typed_models(checkpoint: Checkpoint, options: Options) -> list[TypedModel]:
     model = models.build(
         checkpoint, family, pre=options.pre, vocab_only=options.vocab_only, model_name=options.model_name
     )
+    model = replace(model, warnings=[*model.warnings, *judged_model(checkpoint, family, model)])
     return [_converted(model, options, file_type, weights) for file_type in file_types]
 
 
@@ -140,7 +142,10 @@ def _retyped(
         block_count=model.n_layer - len(set(options.prune_layers)) if options.prune_layers else None,
     )
     tensors = {c.name: checkpoint.tensors[c.source] for c in choices}
-    return TypedModel(model.architecture, file_type, metadata, choices, tensors, weights, {}, list(checkpoint.warnings))
+    told = judged_file(checkpoint, metadata, tensors, overridden=bool(options.override_kv))
+    return TypedModel(
+        model.architecture, file_type, metadata, choices, tensors, weights, {}, [*checkpoint.warnings, *told]
+    )
 
 
 def _has_type_options(options: Options) -> bool:

@@ -66,13 +66,9 @@ FAMILY = Family(
         *(key for key in BASE if key not in (causal, head_count_kv)), looks_both_ways, pooling_type, output_labels,
     ),
     spelled=spelled,
+    misfits=("cls.weight", "cls.bias"),
     drops={"pooler.*": _UNUSED, "cls.*": _UNUSED, "embeddings.position_ids": "a buffer"},
     rules=tuple(
         Rule((f"cls.output.{part}",), (f"classifier.{part}",), when=has_labels) for part in ("weight", "bias")
-    ),
-    needed=(
-        "token_embd", "token_embd_norm", "position_embd", "blk.{bid}.attn_q", "blk.{bid}.attn_k", "blk.{bid}.attn_v",
-        "blk.{bid}.attn_output", "blk.{bid}.attn_output_norm", "blk.{bid}.ffn_up", "blk.{bid}.ffn_down",
-        "blk.{bid}.layer_output_norm",
     ),
 )  # fmt: skip

@@ -8,7 +8,7 @@ from ...kit import Transposed, every
 from ...metadata import Metadata
 from ...rows import Rows
 from ..config import Config
-from ..family import NEEDED_ATTENTION, Family
+from ..family import Family
 from ..keys import BASE, sliding_window
 from ..rules import Rule, rename
 from ..tokenizers import BPE
@@ -73,9 +73,5 @@ FAMILY = Family(
         rename(f"{_EXPERTS}.down_proj_bias", f"{_DOWN}.bias"),
         Rule((f"{_GATE}.bias", f"{_UP}.bias"), (f"{_EXPERTS}.gate_up_proj_bias",), alternating),
         rename("model.layers.{bid}.self_attn.sinks", "blk.{bid}.attn_sinks.weight"),
-    ),
-    needed=(
-        *(name for name in NEEDED_ATTENTION if not name.endswith("ffn_norm")),
-        "blk.{bid}.post_attention_norm", "blk.{bid}.attn_sinks", _DOWN, _GATE, _UP,
     ),
 )  # fmt: skip

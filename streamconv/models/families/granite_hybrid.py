@@ -91,5 +91,4 @@ FAMILY = Family(
         "ssm_a": lambda rows, c: column(Mapped(rows, NEGATIVE_EXP), c),
         "ssm_norm": lambda rows, c: Reshaped(rows, (c.integer("mamba_n_groups"), rows.shape[0] // c.integer("mamba_n_groups"))),
     },
-    needed=("token_embd", "output_norm", "blk.{bid}.attn_norm", "blk.{bid}.attn_q | blk.{bid}.ssm_in", "blk.{bid}.ffn_norm"),
 )  # fmt: skip

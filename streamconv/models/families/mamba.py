@@ -70,8 +70,4 @@ FAMILY = Family(
     n_tokens=padded,
     keys=(start, embedding_length, unused, block_count, state_space, epsilon, file_type),
     transforms={"ssm_a": decay, "ssm_conv1d": convolution},
-    needed=(
-        "token_embd", "output_norm", "blk.{bid}.attn_norm", "blk.{bid}.ssm_in", "blk.{bid}.ssm_conv1d", "blk.{bid}.ssm_x",
-        "blk.{bid}.ssm_dt", "blk.{bid}.ssm_out",
-    ),
 )  # fmt: skip

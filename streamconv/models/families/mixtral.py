@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from ..family import NEEDED_MIXTURE
 from ..rules import experts, packed_experts
 from . import llama
 
@@ -33,5 +32,4 @@ FAMILY = replace(
         experts("model.layers.{bid}.block_sparse_moe.experts", gate="w1", down="w2", up="w3"),
         *packed_experts("model.layers.{bid}.mlp.experts"),
     ),
-    needed=NEEDED_MIXTURE,
 )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from ..family import NEEDED_MIXTURE
 from ..keys import BASE, expert_feed_forward_length
 from ..rules import experts, packed_experts
 from . import qwen3
@@ -32,5 +31,4 @@ FAMILY = replace(
         experts("model.layers.{bid}.mlp.experts", down="down_proj", gate="gate_proj", up="up_proj"),
         *packed_experts("model.layers.{bid}.mlp.experts"),
     ),
-    needed=NEEDED_MIXTURE,
 )

@@ -46,6 +46,8 @@ def separate(rows: Sequence[Rows], c: Config) -> Sequence[Rows]:
     n_keys, key = c.integer("linear_num_key_heads"), c.integer("linear_key_head_dim")
     value = c.integer("linear_num_value_heads") // n_keys * c.integer("linear_value_head_dim")
     sizes, head = (key, key, value, value), 2 * (key + value)
+    if rows[0].shape[0] != n_keys * sum(sizes):
+        raise ValueError(f"{n_keys} heads have {n_keys * sum(sizes)} rows")
     parts = [take(rows[0], Order((n_keys, n), (head, 1), sum(sizes[:i]))) for i, n in enumerate(sizes)]
     return [join(parts[:3]), parts[3]]
 
@@ -85,14 +87,10 @@ FAMILY = replace(
     assumes={"hidden_act": GATED_SILU["hidden_act"]},
     keys=(*qwen2moe.FAMILY.keys, keys),
     spelled=spelled,
-    n_blocks=lambda c: c.n_layers + n_further(c),
     names={f"model.layers.{{bid}}.{name}": f"blk.{{bid}}.nextn.{target}" for name, target in _PREDICTS.items()},
     rules=(*qwen2moe.FAMILY.rules, Rule(("blk.{bid}.attn_qkv.weight", "blk.{bid}.attn_gate.weight"), (_QKVZ,), separate)),
     transforms={
         "ssm_norm": lambda rows, _: rows, "*norm": plus_one, "ssm_a": lambda rows, _: Mapped(rows, NEGATIVE_EXP),
         "ssm_conv1d": lambda rows, _: squeezed(rows),
     },
-    shapes={},
-    needed=("token_embd", "output_norm", "blk.{bid}.attn_norm", "blk.{bid}.attn_q | blk.{bid}.attn_qkv",
-            "blk.{bid}.post_attention_norm", "blk.{bid}.ffn_up_exps"),
 )  # fmt: skip

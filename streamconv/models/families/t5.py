@@ -64,8 +64,4 @@ FAMILY = Family(
     keys=(sizes, attention, file_type),
     spelled=spelled,
     drops={"copy.*": "the same table of tokens again"},
-    needed=(
-        "token_embd", "enc.output_norm", "dec.output_norm", "enc.blk.{bid}.attn_q", "enc.blk.{bid}.ffn_down",
-        "enc.blk.{bid}.ffn_up",
-    ),
 )  # fmt: skip
