@@ -6,7 +6,7 @@ Reads headers, configuration and tokenizer only; not one weight.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from math import prod
 
@@ -15,7 +15,9 @@ from ..kit import cut
 from ..metadata import Metadata
 from ..rows import Rows
 from ..sources.checkpoint import Checkpoint
-from .config import Config, normalise
+from ..sources.naming import shown
+from .assumed import judged, unknown
+from .config import Config, architecture, normalise
 from .family import Family
 from .general import general_metadata
 from .names import stem_of
@@ -51,7 +53,7 @@ class Model:
 
 def settled(checkpoint: Checkpoint, family: Family) -> tuple[Family, Config]:
     """The configuration as ``family`` reads it, and the family that it means."""
-    config = normalise(family.section(checkpoint.config), family.defaults, family.derive_head_dim, checkpoint)
+    config = normalise(family.section(checkpoint.config), family.classes, checkpoint)
     return family.variant(family, config), config
 
 
@@ -77,11 +79,10 @@ def build(
     InputMissing : no tokenizer
     """
     family, config = settled(checkpoint, family)
-    told = _judged(checkpoint, family, config)
+    warnings = [*checkpoint.warnings, *judged(config, family.assumes, family.arch)]
     left_out: dict[str, str] = {}
     made_of: dict[str, str] = {}
     tensors = {} if vocab_only else _named(checkpoint, family, config, left_out, made_of)
-    warnings = [*checkpoint.warnings, *told]
     vocabulary = Metadata()
     if family.tokenizer is not None:
         n_tokens = family.n_tokens(config)
@@ -101,6 +102,7 @@ def build(
     )  # fmt: skip
     for key in family.keys:
         key(metadata, family.arch, config)
+    warnings += _told(checkpoint, family, config, tensors)
     _check_blocks(checkpoint, tensors, metadata.get(f"{family.arch}.block_count"))
     metadata.u32("general.quantization_version", 2)
     metadata.update(vocabulary)
@@ -108,21 +110,22 @@ def build(
     return Model(family.arch, metadata, tensors, left_out, warnings, {n: t for n, t in forced.items() if t}, made_of)
 
 
-def _judged(checkpoint: Checkpoint, family: Family, config: Config) -> list[str]:
-    """What config.json says otherwise than runtimes compute, where that may be told; BadInput where it may not."""
-    told = []
-    for key, assumed in family.assumes.items():
-        stated = config.rope.get(key) if config.get(key) is None else config.get(key)
-        if stated is None or stated in assumed.values:
-            continue
-        if not assumed.otherwise:
-            known = " or ".join(map(repr, assumed.values))
-            raise BadInput(
-                f"{checkpoint.folder / 'config.json'}: {key!r} is {stated!r}, runtimes compute {family.arch!r} with {known}",
-                "No key of a GGUF file says so, so the output would be another model.",
-            )
-        told.append(f"config.json: {key!r} is {stated!r}, but {assumed.otherwise}")
-    return told
+def _told(checkpoint: Checkpoint, family: Family, config: Config, tensors: Mapping[str, Rows]) -> Iterator[str]:
+    """What config.json says that the output does not hold, where that may be told."""
+    if family.kind == "model" and (names := unknown(config, family.assumes, family.idle)):
+        yield f"config.json says {', '.join(map(shown, names))}, which this version does not know for {family.arch!r}"
+    if not tensors:
+        return
+    if config.rope.get("rope_type") == "llama3" and "rope_freqs.weight" not in tensors:
+        raise BadInput(
+            f"{config.folder}/config.json: 'rope_type' is 'llama3', which no runtime computes for {family.arch!r}",
+            "No key of a GGUF file says so, so the output would be another model.",
+        )
+    tied, has_head = config.get("tie_word_embeddings"), "output.weight" in tensors
+    if tied and has_head:
+        yield "config.json: 'tie_word_embeddings' is True, but the checkpoint has an output head, which runtimes use"
+    if tied is False and not has_head and architecture(checkpoint.config).endswith("ForCausalLM"):
+        yield "config.json: 'tie_word_embeddings' is False, but the checkpoint has no output head: runtimes use the embedding"
 
 
 def _sizes(tensors: Mapping[str, Rows]) -> tuple[int, int, int, int]:

@@ -10,9 +10,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from functools import cached_property
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 from ..rows import Rows
+from .assumed import GATED_SILU, Assumed
 from .config import Config, text_section
 from .keys import BASE, Key
 from .names import plain_name, why_not_of_text
@@ -24,30 +25,16 @@ T = TypeVar("T")
 Transform = Callable[[Rows, Config], Rows]
 
 
-class Assumed(NamedTuple):
-    """What runtimes take a key of the configuration to be; one that is absent or null is that.
-
-    Attributes
-    ----------
-    values : with which they compute as the configuration says
-    otherwise : what they do where it says another; empty: such a model is refused, as all it says would be wrong
-    """
-
-    values: tuple[Any, ...]
-    otherwise: str = ""
-
-
-#: What runtimes compute in decoders of the Llama layout.
-GATED_SILU: Mapping[str, Assumed] = {
-    "hidden_act": Assumed(("silu", "swish")),
-    "partial_rotary_factor": Assumed((1,)),
-    "use_sliding_window": Assumed((False,), "runtimes let every layer look at the whole context"),
-}
-#: What they compute in Gemma, whatever an old ``hidden_act`` says.
-GELU_TANH: Mapping[str, Assumed] = {
-    "hidden_activation": Assumed(("gelu_pytorch_tanh",)),
-    "attention_bias": Assumed((False,)),
-}
+def class_defaults(
+    vocabulary: int, context: int, hidden: int, ffn: int, layers: int, heads: int, kv_heads: int | None, **more: Any
+) -> dict[str, Any]:
+    """Class defaults of a decoder's configuration; ``more`` is what is not as in most. No ``kv_heads``: as many as heads."""
+    return {
+        "vocab_size": vocabulary, "max_position_embeddings": context, "hidden_size": hidden, "intermediate_size": ffn,
+        "num_hidden_layers": layers, "num_attention_heads": heads, "num_key_value_heads": kv_heads, "rms_norm_eps": 1e-6,
+        "hidden_act": "silu", "tie_word_embeddings": False,
+        "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0}, **more,
+    }  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -59,13 +46,13 @@ class Family:
     arch : GGUF ``general.architecture``
     architectures : Hugging Face ``architectures[0]`` spellings
     tokenizer : which tokenizer readers to try, and the family's peculiarities; None for a projector
-    defaults : class defaults of config keys, used where config.json lacks them
+    classes : ``model_type`` -> class defaults of config keys, see ``config.normalise``; none: config.json is read as it stands
     n_tokens : how many tokens there are to be, where that is not the configuration's ``vocab_size``
     kind : ``model`` or ``mmproj``
     section : config.json -> the keys that are meant
-    derive_head_dim : the configuration class states head_dim as hidden_size / heads when it is absent
     variant : (itself, configuration) -> the family that is meant, where one name stands for several
     assumes : key of the configuration -> the values that runtimes compute with, as no key of the output can say another
+    idle : patterns of keys that change nothing, besides those of ``assumed.py``
     keys : hyper-parameter keys in file order
     why_not : why a tensor of the checkpoint is of another module, None where it is of this one
     spelled : name in the checkpoint -> name as rules and tables spell it
@@ -82,13 +69,13 @@ class Family:
     arch: str
     architectures: tuple[str, ...]
     tokenizer: TokenizerRule | None
-    defaults: Mapping[str, Any] = field(default_factory=dict)
+    classes: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     n_tokens: Callable[[Config], int | None] = lambda _config: None
     kind: str = "model"
     section: Callable[[Mapping[str, Any]], Mapping[str, Any]] = text_section
-    derive_head_dim: bool = False
     variant: Callable[[Family, Config], Family] = lambda family, _config: family
     assumes: Mapping[str, Assumed] = field(default_factory=lambda: GATED_SILU)
+    idle: tuple[str, ...] = ()
     keys: tuple[Key, ...] = BASE
     why_not: Callable[[str], str | None] = why_not_of_text
     spelled: Callable[[str, Config], str] = lambda name, _config: plain_name(name)

@@ -56,8 +56,8 @@ def test_a_key_that_config_json_lacks_is_told_by_name(
     mistral: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     family = FAMILIES["MistralForCausalLM"]
-    defaults = {key: value for key, value in family.defaults.items() if key != "rms_norm_eps"}
-    monkeypatch.setitem(FAMILIES, "MistralForCausalLM", replace(family, defaults=defaults))
+    defaults = {key: value for key, value in family.classes["mistral"].items() if key != "rms_norm_eps"}
+    monkeypatch.setitem(FAMILIES, "MistralForCausalLM", replace(family, classes={"mistral": defaults}))
     source = changed(mistral, tmp_path / "hf", config=lambda c: c.pop("rms_norm_eps"))
     (warning,) = told(source, tmp_path / "x.gguf")
     assert "key llama.attention.layer_norm_rms_epsilon is missing" in warning

@@ -8,8 +8,9 @@ from dataclasses import replace
 from ...kit import NEGATIVE_EXP, Mapped, Order, join, squeezed, take
 from ...metadata import Metadata
 from ...rows import Rows
+from ..assumed import EVERY_LAYER_SPARSE, GATED_SILU, scaled_to_one
 from ..config import Config
-from ..family import GATED_SILU
+from ..family import class_defaults
 from ..names import plain_name
 from ..rules import Rule
 from . import qwen2moe
@@ -76,15 +77,17 @@ FAMILY = replace(
     qwen2moe.FAMILY,
     arch="qwen3next",
     architectures=("Qwen3NextForCausalLM",),
-    defaults={
-        "vocab_size": 151936, "max_position_embeddings": 32768, "hidden_size": 2048, "intermediate_size": 5632,
-        "num_hidden_layers": 48, "num_attention_heads": 16, "num_key_value_heads": 2, "head_dim": 256, "rms_norm_eps": 1e-6,
-        "num_experts": 512, "num_experts_per_tok": 10, "moe_intermediate_size": 512, "shared_expert_intermediate_size": 512,
-        "linear_conv_kernel_dim": 4, "linear_key_head_dim": 128, "linear_value_head_dim": 128, "linear_num_key_heads": 16,
-        "linear_num_value_heads": 32, "full_attention_interval": 4, "partial_rotary_factor": 0.25,
-        "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0},
+    classes={
+        "qwen3_next": class_defaults(
+            151936, 32768, 2048, 5632, 48, 16, 2, head_dim=256, num_experts=512, num_experts_per_tok=10,
+            moe_intermediate_size=512, shared_expert_intermediate_size=512, linear_conv_kernel_dim=4, linear_key_head_dim=128,
+            linear_value_head_dim=128, linear_num_key_heads=16, linear_num_value_heads=32, full_attention_interval=4,
+            norm_topk_prob=True, partial_rotary_factor=0.25,
+        )
     },
-    assumes={"hidden_act": GATED_SILU["hidden_act"]},
+    assumes={
+        **{key: GATED_SILU[key] for key in ("hidden_act", "rope_type", "truncate")}, **EVERY_LAYER_SPARSE, **scaled_to_one(True),
+    },
     keys=(*qwen2moe.FAMILY.keys, keys),
     spelled=spelled,
     names={f"model.layers.{{bid}}.{name}": f"blk.{{bid}}.nextn.{target}" for name, target in _PREDICTS.items()},

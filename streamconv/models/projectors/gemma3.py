@@ -10,9 +10,10 @@ import re
 
 from ...errors import BadInput
 from ...metadata import Metadata
+from ..assumed import Assumed
 from ..config import Config, text_section
 from ..families.gemma import plus_one
-from ..family import Assumed, Family
+from ..family import Family
 from ..keys import file_type
 from ._vision import image_statistics, require, sizes, vision_section
 
@@ -58,10 +59,10 @@ FAMILY = Family(
     kind="mmproj",
     section=vision_section,
     #: class defaults of the SigLIP configuration
-    defaults={
+    classes={"siglip_vision_model": {
         "hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12, "num_attention_heads": 12, "image_size": 224,
         "patch_size": 16, "layer_norm_eps": 1e-6,
-    },
+    }},
     assumes={"hidden_act": Assumed(("gelu_pytorch_tanh",))},
     keys=(file_type, keys),
     why_not=why_not,
