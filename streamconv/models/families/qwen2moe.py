@@ -24,7 +24,8 @@ FAMILY = replace(
             num_experts=60,
             num_experts_per_tok=4,
             moe_intermediate_size=1408,
-            shared_expert_intermediate_size=5632, norm_topk_prob=False,
+            shared_expert_intermediate_size=5632,
+            norm_topk_prob=False,
         )
     },
     assumes={**qwen3moe.FAMILY.assumes, **scaled_to_one(False)},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ..family import Family, class_defaults
+from ..keys import BASE, pooling_type
 from ..tokenizers import QWEN
 
 FAMILY = Family(
@@ -10,5 +11,6 @@ FAMILY = Family(
     architectures=("Qwen3ForCausalLM", "Qwen3Model"),
     classes={"qwen3": class_defaults(151936, 32768, 4096, 22016, 32, 32, 32, head_dim=128)},
     idle=("sliding_window",),
+    keys=(*BASE, pooling_type),
     tokenizer=QWEN,
 )
