@@ -355,8 +355,6 @@ def _main(argv: Sequence[str] | None) -> int:
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     arguments = list(sys.argv[1:] if argv is None else argv)
     debug, as_json = "--debug" in arguments, "--json" in arguments
-    if debug:
-        sys.excepthook = show_traceback
     allow_many_files()
     use_no_threads_of_libraries()
     options = argparse.Namespace()
@@ -385,7 +383,7 @@ def _main(argv: Sequence[str] | None) -> int:
         return _die_of(e.signum)
     except StreamconvError as e:
         if debug:
-            raise
+            show_traceback(type(e), e, e.__traceback__)
         if not isinstance(e, TryAgain):  # whatever was met when something ran out
             e = _with_progress(exhausted(e), e)
         asked_for = isinstance(e, Stopped) and "--quiet" in arguments  # no error: cron would mail it every night
@@ -397,7 +395,7 @@ def _main(argv: Sequence[str] | None) -> int:
         return _die_of(signal.SIGINT)
     except Exception as e:
         if debug:
-            raise
+            show_traceback(type(e), e, e.__traceback__)
         error = exhausted(e) or _error_of_system(e, options) or _bug(e)
         _report_error(error, as_json)
         return error.exit_code

@@ -38,7 +38,7 @@ def say_json(value: Any, indent: int | None = None, stream: TextIO | None = None
 
 
 def show_traceback(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    """``sys.excepthook`` for ``--debug``: what Python prints, escaped like everything else."""
+    """What Python prints of an error, for ``--debug``, escaped like everything else."""
     with suppress(OSError):
         for part in traceback.format_exception(kind, error, trace):
             is_ours = part.startswith((" ", "\n", "Traceback"))  # else it is what the error says

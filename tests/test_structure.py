@@ -48,6 +48,7 @@ WRITERS = {
     "fsync",
     "fdatasync",
     "posix_fallocate",
+    "fallocate",
     "ftruncate",
     "mkdir",
     "write_text",

@@ -9,7 +9,7 @@ from .. import dequant
 from ..engine import budget as budgets
 from ..engine import job as jobs
 from ..engine import run as runs
-from ..engine.existing import look, write_renewed
+from ..engine.existing import look
 from ..errors import InputChanged, StreamconvError
 from .options import Options
 from .prepared import Prepared
@@ -55,7 +55,7 @@ def _execute(prepared: Prepared, options: Options, reporter: runs.Reporter) -> r
     if found.complete and not options.force:
         jobs.leftover(plan)
         with suppress(StreamconvError):  # else the same contents are compared again next time
-            write_renewed(found)
+            jobs.renew(plan, found)
         return None
     found.refuse(force=options.force, update=options.update)
     jobs.preflight(plan)
@@ -88,10 +88,31 @@ class _Reading:
             self._reporter.message("note: times of files have changed since the output was made; comparing contents")
 
 
+class _ReadingBack:
+    """Says once how much of what earlier runs made is read back, when that takes a while."""
+
+    def __init__(self, reporter: runs.Reporter) -> None:
+        self._reporter, self._is_said = reporter, False
+
+    def __call__(self, _n_bytes: int, total: int) -> None:
+        if total >= _LONG_BYTES and not self._is_said:
+            self._is_said = True
+            self._reporter.message(
+                f"note: reading back {total / 2**30:.1f} GiB that earlier runs made, before it is trusted"
+                " (--verify-on-resume=recent reads only what was made since the last orderly stop)"
+            )
+
+
 def _open_job(prepared: Prepared, options: Options, reporter: runs.Reporter) -> jobs.Job:
     """The job folder, begun anew where what was made came from bytes that proved wrong later."""
     try:
-        return jobs.Job.open(prepared.plan, force=options.force, update=options.update, verify=options.verify)
+        return jobs.Job.open(
+            prepared.plan,
+            force=options.force,
+            update=options.update,
+            verify=options.verify,
+            progress=_ReadingBack(reporter),
+        )
     except InputChanged:
         if prepared.supply is None or not prepared.supply.was_amended():
             raise

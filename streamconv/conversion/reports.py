@@ -12,10 +12,10 @@ from typing import Any
 from ..engine import files
 from ..engine import job as jobs
 from ..engine import run as runs
-from ..engine.another import refuse_another
 from ..engine.existing import Existing, look
 from ..engine.plan import Plan
 from ..engine.record import record_path
+from ..engine.unfinished import refuse_another
 from ..errors import CannotCreate, NoPermission, StreamconvError, UsageError, raise_exhausted
 from ..rows import Quality, merge_of
 from . import estimate

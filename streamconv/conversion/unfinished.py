@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -70,12 +71,15 @@ def status(output: str | os.PathLike[str]) -> dict[str, Any]:
         if not _is_there(output):
             raise InputMissing(f"{output}: neither finished nor begun", "Give the name that convert was given.")
         return {"status": "done", "resumable": False}
-    record, found = recorded_plan(output), read_progress(folder / "index.wal")
-    header, stamps = found if found else (None, [])
+    record = recorded_plan(output)
+    with suppress(FileNotFoundError):
+        files.status_own(folder / "lock")  # a job that convert will not go on with
+    found = read_progress(folder / "index.wal")
     total = record.get("output size")
     return {
-        "status": "unfinished", "resumable": True, "done": sum(s.length for s in stamps),
-        "total": total if isinstance(total, int) else 0, "chunks_done": len(stamps), "chunks": header.n_slots if header else 0,
+        "status": "unfinished", "resumable": True, "done": found.n_bytes if found else 0,
+        "total": total if isinstance(total, int) else 0, "chunks_done": len(found.done) if found else 0,
+        "chunks": found.header.n_slots if found else 0,
         "source": record.get("source"), "type": record.get("type"), "job": str(folder),
     }  # fmt: skip
 

@@ -19,7 +19,7 @@ _KINDS = {64: "sha256", 40: "git-sha1"}
 
 
 @dataclass(frozen=True)
-class Damage:
+class StoreDamage:
     """A file, or a range of one, that is not what was fetched.
 
     Attributes
@@ -56,7 +56,7 @@ class VerifiedStore:
     n_files: int
     n_parts: int
     total_bytes: int
-    damaged: tuple[Damage, ...]
+    damaged: tuple[StoreDamage, ...]
 
 
 def verify_store(
@@ -83,7 +83,7 @@ def verify_store(
     homes = inventory.models(root)
     found = [s for home in homes for s in inventory.stored(home)]
     names = {home: _names(Store(root), home) for home in homes}
-    damaged: list[Damage] = []
+    damaged: list[StoreDamage] = []
 
     def looked(n_bytes: int, name: str) -> None:
         reporter.advance(n_bytes, name)
@@ -105,7 +105,7 @@ def verify_store(
     return VerifiedStore(root, n_files, len(found) - n_files, sum(s.here for s in found), tuple(damaged))
 
 
-def _whole(each: Stored, name: str, looked: Callable[[int, str], None]) -> list[Damage]:
+def _whole(each: Stored, name: str, looked: Callable[[int, str], None]) -> list[StoreDamage]:
     kind, path = _KINDS[len(each.key)], name.rpartition(": ")[2]
     part = Part(each.home, HubFile(name, "", path, each.size, kind, each.key), 1 << 20, 1 << 20)
     if not part.whole:  # removed since it was listed
@@ -117,12 +117,12 @@ def _whole(each: Stored, name: str, looked: Callable[[int, str], None]) -> list[
         reason = e.message
     if reason:
         part.forget_record()
-    return [Damage(each.path, name, 0, each.size, reason)] if reason else []
+    return [StoreDamage(each.path, name, 0, each.size, reason)] if reason else []
 
 
-def _partial(each: Stored, name: str, looked: Callable[[int, str], None]) -> list[Damage]:
+def _partial(each: Stored, name: str, looked: Callable[[int, str], None]) -> list[StoreDamage]:
     reason = "they are not what the index vouches for; they are fetched again when the file is completed"
-    return [Damage(each.path, name, start, stop, reason) for start, stop in inventory.damaged_ranges(each, looked)]
+    return [StoreDamage(each.path, name, start, stop, reason) for start, stop in inventory.damaged_ranges(each, looked)]
 
 
 def _names(store: Store, home: Path) -> dict[str, str]:

@@ -18,6 +18,7 @@ from typing import NamedTuple
 
 from ..errors import CannotCreate, NoPermission, raise_exhausted
 from . import files
+from .changes import Made, changed_sources
 from .plan import Plan
 from .record import (
     FileRecord,
@@ -30,7 +31,7 @@ from .record import (
     record_path,
     status,
 )
-from .verify import Made, changed_sources, first_damage, has_header
+from .verify import first_damage, has_header
 
 #: Names that a folder of a model may have beside its weights, for folders without a record.
 _SIDE = (
@@ -61,7 +62,7 @@ class Existing:
     there : files, or the folder, that have a planned name now
     ours : files made by plans of ours, that lose their names to the output or are left over from an earlier one
     doubts : what only contents can tell, where they were not to be read; it does not count as ``complete`` then
-    renewed : records of which inputs or files have the same contents under new times; to be written by whoever may
+    renewed : by output, records of which inputs or files have the same contents under new times
     """
 
     complete: bool = True
@@ -69,7 +70,7 @@ class Existing:
     there: dict[Path, os.stat_result] = field(default_factory=dict)
     ours: dict[Path, os.stat_result] = field(default_factory=dict)
     doubts: list[str] = field(default_factory=list)
-    renewed: list[tuple[Path, Record]] = field(default_factory=list)
+    renewed: dict[Path, Record] = field(default_factory=dict)
 
     def refuse(self, *, force: bool = False, update: bool = False) -> None:
         """Raise CannotCreate for the first obstacle that the flags do not remove."""
@@ -234,8 +235,14 @@ class _Look:
             name = path.relative_to(folder)
             if path not in known or not stat.S_ISREG(status_.st_mode):
                 if not (stat.S_ISDIR(status_.st_mode) and any(path in k.parents for k in known)):
+                    could_be_ours = self.record is None and name.as_posix() in _SIDE
+                    who = (
+                        "and nothing tells that streamconv made it"
+                        if could_be_ours
+                        else "which no plan of streamconv made"
+                    )
                     self._in_the_way(
-                        folder, f"holds {name}, which no plan of streamconv made", "",
+                        folder, f"holds {name}, {who}", "",
                         "Move it somewhere else, or choose another name; it is never removed.",
                     )  # fmt: skip
                 continue
@@ -273,7 +280,7 @@ class _Look:
             return
         now = replace(record, inputs=list(plan.inputs), files=[f.as_at(p) for p, f in self.recorded.items()])
         if now != record:
-            self.found.renewed.append((self.output, now))
+            self.found.renewed[self.output] = now
 
     def _doubt(self, what: str) -> None:
         """It is ours, but not what the inputs give now."""
@@ -346,10 +353,11 @@ def older_files(plan: Plan, folder: Path) -> dict[Path, FileRecord | None]:
     So where something came into the folder later, as its time tells, or was written later than it got its name, nobody knows
     whose it is.
     """
-    found: dict[Path, FileRecord | None] = dict.fromkeys(
-        p for p in folder.glob("*.safetensors") if plan.provenance.job_of(p)
-    )
-    times = [there.st_mtime_ns for p in found if (there := status(p)) is not None]
+    shards = [p for p in folder.glob("*.safetensors") if plan.provenance.job_of(p)]
+    times = [there.st_mtime_ns for p in shards if (there := status(p)) is not None]
+    # What this plan would write byte for byte is no loss, whoever made it: a copy may have lost its times.
+    found: dict[Path, FileRecord | None] = dict.fromkeys(shards)
+    found |= {f.path: None for i, f in enumerate(plan.files) if times and is_published(plan, i)}
     whole = status(folder)
     if not times or whole is None or whole.st_mtime_ns > max(times):
         return found
@@ -358,9 +366,3 @@ def older_files(plan: Plan, folder: Path) -> dict[Path, FileRecord | None]:
         if there is not None and stat.S_ISREG(there.st_mode) and min(times) <= there.st_mtime_ns <= whole.st_ctime_ns:
             found[path] = None
     return found
-
-
-def write_renewed(existing: Existing) -> None:
-    """Remember that inputs and files have the same contents under new times."""
-    for output, record in existing.renewed:
-        files.write_atomically(record_path(output), record.text(), files.PRIVATE)

@@ -19,7 +19,6 @@ clean, so a second call would report success over lost data (PostgreSQL's "fsync
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import errno
 import fcntl
 import hashlib
@@ -36,6 +35,7 @@ from ..ownership import Foreign, folder_fault, not_ours, open_regular, status_of
 from . import trials
 from .failures import NameInTheWay as NameInTheWay
 from .failures import guard
+from .fallocate import fallocate
 from .renames import EXCHANGE, NO_REPLACE, rename_with
 
 PRIVATE = 0o644  # of files that nobody else ever needs to write, whatever the umask
@@ -144,15 +144,14 @@ def allocate(fd: int, size: int, path: Path) -> None:
         have = os.fstat(fd).st_size
         if have > size:
             os.ftruncate(fd, size)
-        if hasattr(os, "posix_fallocate"):
-            try:
-                if size:
-                    os.posix_fallocate(fd, 0, size)
-                return
-            except OSError as e:
-                # The filesystem cannot preallocate (NFS, some FUSE): fall through to the portable ways.
-                if e.errno not in (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS):
-                    raise
+        try:
+            if size:
+                fallocate(fd, 0, 0, size)
+            return
+        except OSError as e:
+            # The system or the filesystem cannot preallocate (macOS, NFS, some FUSE): fall through to the portable ways.
+            if e.errno not in (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS):
+                raise
         if size < _ZEROS_LIMIT:
             at = have
             while at < size:
@@ -209,12 +208,19 @@ def sync_dir(path: Path) -> None:
 
 
 def is_at(fd: int, path: Path) -> bool:
-    """Whether ``path`` still leads to the file that is open as ``fd``, and not to another or to none."""
+    """Whether ``path`` still leads to the file that is open as ``fd``, and not to another or to none.
+
+    The name is opened anew: what NFS knows of it without that may be a minute old.
+    """
     with guard(path, "cannot ask for the file"):
         try:
-            return os.path.samestat(os.fstat(fd), os.stat(path))
-        except (FileNotFoundError, NotADirectoryError):
+            other = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        except (FileNotFoundError, NotADirectoryError, PermissionError):  # ours could be opened
             return False
+        try:
+            return os.path.samestat(os.fstat(fd), os.fstat(other))
+        finally:
+            os.close(other)
 
 
 def drop_cache(fd: int, offset: int = 0, length: int = 0) -> None:
@@ -331,15 +337,14 @@ def link(target: Path, path: Path) -> None:
 def punch(fd: int, offset: int, length: int) -> bool:
     """Give the disk space of a range of ``fd`` back; it reads as zeros then. False where the system cannot.
 
-    Linux only (ext4, XFS, Btrfs, tmpfs and others): Python has no binding for ``fallocate`` with a mode.
+    Linux only (ext4, XFS, Btrfs, tmpfs and others).
     """
-    try:
-        fallocate = ctypes.CDLL(None, use_errno=True).fallocate64
-    except (OSError, AttributeError):
-        return False
-    fallocate.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64]
     keep_size, punch_hole = 1, 2
-    return int(fallocate(fd, keep_size | punch_hole, offset, length)) == 0
+    try:
+        fallocate(fd, keep_size | punch_hole, offset, length)
+    except OSError:
+        return False
+    return True
 
 
 def write_atomically(path: Path, text: str, mode: int = 0o666) -> None:

@@ -14,13 +14,14 @@ from __future__ import annotations
 import os
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
+from pathlib import Path
 
 from ..errors import CannotCreate, InputChanged, Locked, NoPermission, PlanDiffers, StreamconvError, WriteFailed
 from . import files, publishing
-from .another import refuse_another
+from .changes import Made, changed_sources
 from .existing import Existing, look
 from .job_files import (
     PART_MAGIC,
@@ -29,14 +30,16 @@ from .job_files import (
     leave_nothing,
     refuse_foreign_folder,
     refuse_foreign_parts,
+    refuse_links,
     refuse_what_no_rename_reaches,
     write_plan,
 )
 from .journal import CLEAN, PUBLISHING, Journal, Stamp, read_progress
 from .lock import JobLock
 from .plan import Chunk, Plan
-from .unfinished import unfinished
-from .verify import Made, changed_sources, digest_of
+from .record import Record
+from .unfinished import refuse_another, unfinished
+from .verify import digest_of
 
 #: room that must stay on the disk beyond the output: for the index, logs and whatever else writes there meanwhile
 _RESERVE_BYTES = 64 << 20
@@ -102,7 +105,7 @@ class Job:
         update: bool = False,
         anew: bool = False,
         verify: str = "all",
-        progress: Callable[[int], None] | None = None,
+        progress: Callable[[int, int], None] | None = None,
     ) -> Job:
         """Create the job folder of ``plan`` or take over the unfinished one.
 
@@ -112,7 +115,7 @@ class Job:
         anew : discard any unfinished job
         verify : which finished chunks to read back before they are trusted: ``all``, ``recent`` (those since the last
             orderly stop) or ``none``
-        progress : called with the bytes read back so far
+        progress : told of bytes that were read back, and of how many there are to be in all
 
         Raises
         ------
@@ -130,6 +133,7 @@ class Job:
                     break
                 time.sleep(wait_s)
             refuse_foreign_folder(plan.job_dir)
+            refuse_links(plan.job_dir)
             lock = JobLock(plan.job_dir / "lock")
             stack.callback(lock.close)
             try:
@@ -160,7 +164,7 @@ class Job:
         update: bool,
         anew: bool,
         verify: str,
-        progress: Callable[[int], None] | None,
+        progress: Callable[[int, int], None] | None,
     ) -> Job:
         """Set up the locked job folder, or take over what is there."""
         with ExitStack() as stack:
@@ -224,30 +228,30 @@ class Job:
         if self.journal.still_ours():
             self.journal.mark(CLEAN)
 
-    def _trust(self, chunks: list[Chunk], verify: str, progress: Callable[[int], None] | None) -> None:
+    def _trust(self, chunks: list[Chunk], verify: str, progress: Callable[[int, int], None] | None) -> None:
         """Fill ``done`` with the stamps that hold, and make the others pending."""
         torn = self.journal.damaged_slots()
         if torn:
             self.notes.append(f"{torn} index slots were damaged; their chunks are made again")
         stamps = {s.chunk: s for s in self.journal.stamps()}
         clean = self.journal.header.clean_generation
-        doubted, refused, read = [], [], 0
+        doubted, refused = [], []
+        unread = {n for n, s in stamps.items() if verify == "none" or (verify == "recent" and s.generation <= clean)}
+        total = sum(s.length for n, s in stamps.items() if n not in unread)
         for number, stamp in stamps.items():
             chunk = chunks[number] if number < len(chunks) else None
             fits = chunk is not None and (stamp.file, stamp.offset, stamp.length, stamp.rows) == (
                 chunk.file, chunk.offset, chunk.length, chunk.stop - chunk.start,
             )  # fmt: skip
-            unread = verify == "none" or (verify == "recent" and stamp.generation <= clean)
             published = fits and self.part_fds[stamp.file] < 0  # checked whole before it got its name
             if fits and stamp.nonfinite and not self.plan.admits_nonfinite and not published:
                 refused.append(number)
-            elif fits and (unread or published or self._digest(stamp) == stamp.digest):
+            elif fits and (number in unread or published or self._digest(stamp) == stamp.digest):
                 self.done[number] = stamp
             else:
                 doubted.append(number)
-            read += stamp.length
-            if progress:
-                progress(read)
+            if progress and number not in unread:
+                progress(stamp.length, total)
         if doubted:
             names = sorted({chunks[n].item.name for n in doubted if n < len(chunks)})
             self.notes.append(
@@ -362,17 +366,33 @@ class Job:
 
 def leftover(plan: Plan) -> None:
     """Remove the folder of a job whose output was published just before the process died; that of another plan or user stays."""
-    if not plan.job_dir.is_dir():
-        return
+    if plan.job_dir.is_dir():
+        _settle(plan, {})
+
+
+def renew(plan: Plan, existing: Existing) -> None:
+    """Remember that inputs and files of the finished output have the same contents under new times.
+
+    By way of the job folder, as nobody would know the temporary file of a killed process beside the output.
+    """
+    if existing.renewed:
+        files.own_dir(plan.job_dir)
+        _settle(plan, existing.renewed)
+
+
+def _settle(plan: Plan, records: Mapping[Path, Record]) -> None:
+    """Give ``records``, by output, and those that a killed process left, their names; then the job folder goes."""
     try:
         files.require_own_dir(plan.job_dir)
         found = read_progress(plan.job_dir / "index.wal")
     except (PlanDiffers, NoPermission):
         return
-    if is_foreign(plan.job_dir) or (found is not None and found[0].fingerprint != plan.fingerprint):
+    if is_foreign(plan.job_dir) or (found is not None and found.header.fingerprint != plan.fingerprint):
         return
     lock = JobLock(plan.job_dir / "lock")
     try:
+        for output, record in records.items():
+            publishing.write_pending(plan.job_dir, output, record)
         publishing.settle(plan.job_dir, lock)
         empty(plan, lock)
     finally:

@@ -15,9 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import CannotCreate, NoPermission, StreamconvError
+from ..ownership import folder_fault, not_ours
 from . import files, publishing
 from .existing import walk
-from .lock import JobLock
+from .journal import begins_as_index
+from .lock import LOCK_BYTES, JobLock
 from .plan import Plan
 from .record import record_path
 
@@ -57,7 +59,7 @@ def difference(plan: Plan) -> str:
 
 
 def is_foreign(folder: Path) -> bool:
-    """Whether the job folder's place is taken by one that no job made: it is not empty, and has neither our lock nor an index.
+    """Whether the job folder's place is taken by one that no job made: it is not empty, and has neither our lock nor our index.
 
     The lock comes first and goes last, durably.
     """
@@ -65,11 +67,15 @@ def is_foreign(folder: Path) -> bool:
         names = os.listdir(folder)
     except OSError:
         return False
-    if not names or "index.wal" in names:
+    if not names or ("index.wal" in names and begins_as_index(folder / "index.wal")):
         return False
     holder = files.read_own(folder / "lock", 1 << 12)
     if holder is None:  # gone just now, or not ours alone, as whoever takes it will say
         return "lock" not in names
+    if (
+        names == ["lock"] and len(holder) == LOCK_BYTES
+    ):  # after a power cut anything may be in it: it was not synced yet
+        return False
     return bool(holder.strip(b"\0")) and not holder.startswith(_LOCK_BEGINS)
 
 
@@ -77,6 +83,14 @@ def refuse_foreign_folder(folder: Path) -> None:
     """CannotCreate where ``is_foreign``."""
     if is_foreign(folder):
         raise CannotCreate(f"{folder} is there, and is not the folder of a job", _MOVE_IT)
+
+
+def refuse_links(job_dir: Path) -> None:
+    """NoPermission where a link, or a file, has the name of a folder that the job will use in the end."""
+    for name in ("records", "out", "old"):
+        path = job_dir / name
+        if os.path.lexists(path) and not files.is_folder(path):
+            raise not_ours(path, folder_fault(path))
 
 
 def refuse_foreign_parts(plan: Plan) -> None:

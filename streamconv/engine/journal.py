@@ -14,6 +14,10 @@ I2  The file *must* belong to one plan: every slot carries the salt of the heade
 A slot whose checksum is wrong is torn or rotten and counts as pending: losing a record costs one chunk of work.
 Whatever later formats look like, their header pages begin with the magic and the number of the format and end with the
 CRC-32 of the page, so that each version knows an index that it cannot read, and leaves it alone.
+
+Slots are read through a shared mapping (``slots``) and stored by ``pwrite`` and ``fdatasync``, as LMDB does by default. Stored
+through the mapping they would be as durable and no faster, but a stray write of this process could change them, the system could
+write a slot back at any time before the data barrier, and a full or failing disk would be a signal instead of an error.
 Source: the layouts of SQLite's WAL and LMDB; see also borg and restic on write ordering.
 """
 
@@ -28,17 +32,20 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from glob import escape
 from pathlib import Path
+from typing import NamedTuple
 
-from ..errors import NoPermission, PlanDiffers, StreamconvError, WriteFailed
+import numpy as np
+import numpy.typing as npt
+
+from ..errors import NoPermission, PlanDiffers, StreamconvError, WriteFailed, raise_exhausted
 from . import files
+from .slots import SLOT, SlotArray, Slots, intact, sealed
 
 _PAGE = 4096
-_SLOT = 128
-_SLOTS_AT_ONCE = 8192
 _HEADER = struct.Struct("<4sIQBxxxxxxxQQQQ32sd16s")
-_STAMP = struct.Struct("<4sBxxxIIQQQQQd16sdfIQ16s")
 _CRC = struct.Struct("<I")
-_HEADER_MAGIC, _SLOT_MAGIC, _VERSION = b"SCVJ", b"SLOT", 1
+_HEADER_MAGIC, _VERSION = b"SCVJ", 1
+_SLOT_MAGIC = int.from_bytes(b"SLOT", "little")
 
 RUNNING, CLEAN, PUBLISHING = 1, 2, 3
 _DONE = 1
@@ -100,14 +107,40 @@ class Stamp:
     source: bytes = bytes(16)
 
 
-def _sealed(payload: bytes, size: int) -> bytes:
-    """``payload`` padded to ``size`` bytes, the last four being the CRC-32 of all before."""
-    body = payload.ljust(size - 4, b"\0")
-    return body + _CRC.pack(zlib.crc32(body))
+class Progress(NamedTuple):
+    """What an index says: its ``header``, and the valid ones of its slots, SLOT[n]."""
+
+    header: Header
+    done: SlotArray
+
+    @property
+    def n_bytes(self) -> int:
+        """Bytes of the finished chunks."""
+        return int(self.done["length"].sum())
+
+    @property
+    def stamps(self) -> list[Stamp]:
+        """The slots, in chunk order."""
+        return list(_stamps(self.done))
 
 
-def _intact(block: bytes) -> bool:
-    return int(_CRC.unpack(block[-4:])[0]) == zlib.crc32(block[:-4])
+def _stamps(done: SlotArray) -> Iterator[Stamp]:
+    # Columns as lists: a structured array gives numpy scalars one by one, twenty times as slow.
+    wanted = (done[name].tolist() for name in _FIELDS)
+    return (Stamp(*values) for values in zip(*wanted, strict=True))
+
+
+_FIELDS = (
+    "chunk", "file", "offset", "length", "rows", "digest", "sum_squared_error", "max_error", "nonfinite", "generation", "source",
+)  # fmt: skip
+
+
+def _valid(slots: SlotArray, salt: int) -> npt.NDArray[np.bool_]:
+    """Which of all slots of an index vouch for their chunks."""
+    valid: npt.NDArray[np.bool_] = (slots["magic"] == _SLOT_MAGIC) & (slots["state"] == _DONE) & (slots["salt"] == salt)
+    valid &= slots["chunk"] == np.arange(len(slots))
+    valid[valid] = intact(slots[valid])
+    return valid
 
 
 class Journal:
@@ -121,6 +154,7 @@ class Journal:
         self.path = path
         self._fd = fd
         self.header = header
+        self._slots: Slots | None = None
 
     @classmethod
     def create(cls, path: Path, n_slots: int, fingerprint: bytes, inputs: bytes = bytes(16)) -> Journal:
@@ -136,7 +170,7 @@ class Journal:
         fd = files.open_for_writing(temporary, create=True, mode=files.PRIVATE)
         try:
             journal = cls(temporary, fd, header)
-            size = 2 * _PAGE + n_slots * _SLOT
+            size = _size(n_slots)
             for at in range(0, size, 1 << 20):
                 files.pwrite_all(fd, bytes(min(1 << 20, size - at)), at, temporary)
             journal._write_header(header)
@@ -165,7 +199,7 @@ class Journal:
             if twin is not None:
                 files.remove_file(twin)
             header = cls._newest_header(fd, path)
-            if header is not None and os.fstat(fd).st_size == 2 * _PAGE + header.n_slots * _SLOT:
+            if header is not None and os.fstat(fd).st_size == _size(header.n_slots):
                 journal = cls(path, fd, header)
                 fd = -1
                 return journal
@@ -179,7 +213,7 @@ class Journal:
         found: Header | None = None
         for page in range(2):
             block = files.pread_exactly(fd, _PAGE, page * _PAGE, path)
-            if len(block) < _PAGE or not _intact(block):
+            if len(block) < _PAGE or _CRC.unpack(block[-4:])[0] != zlib.crc32(block[:-4]):
                 continue
             magic, version, generation, state, n_slots, salt, nonce, clean, fingerprint, _time, inputs = (
                 _HEADER.unpack_from(block)
@@ -217,7 +251,8 @@ class Journal:
             _HEADER_MAGIC, _VERSION, h.generation, h.state, h.n_slots, h.salt, h.nonce, h.clean_generation,
             h.fingerprint, time.time(), h.inputs,
         )  # fmt: skip
-        files.pwrite_all(self._fd, _sealed(payload, _PAGE), h.generation % 2 * _PAGE, self.path)
+        body = payload.ljust(_PAGE - _CRC.size, b"\0")
+        files.pwrite_all(self._fd, body + _CRC.pack(zlib.crc32(body)), h.generation % 2 * _PAGE, self.path)
         files.sync_data(self._fd, self.path)
         self.header = header
 
@@ -226,18 +261,31 @@ class Journal:
 
         Locks do not tell: they may be no-ops on network filesystems, and go with a folder that somebody removes.
         """
-        newest = self._newest_header(self._fd, self.path)
-        return newest is not None and newest.nonce == self.header.nonce and files.is_at(self._fd, self.path)
+        try:
+            fd = files.open_own(
+                self.path, os.O_RDONLY, links=2
+            )  # anew: what NFS knows of an open file may be a minute old
+        except FileNotFoundError:
+            return False
+        try:
+            newest = self._newest_header(fd, self.path)
+            same = os.path.samestat(os.fstat(fd), os.fstat(self._fd))
+            return same and newest is not None and newest.nonce == self.header.nonce
+        finally:
+            os.close(fd)
 
     def stamp(self, stamps: Iterable[Stamp]) -> None:
         """Record finished chunks durably. Their data must be durable already."""
-        now = time.time()
-        for s in stamps:
-            payload = _STAMP.pack(
-                _SLOT_MAGIC, _DONE, s.chunk, s.file, s.offset, s.length, s.rows, self.header.salt, self.header.nonce,
-                now, s.digest, s.sum_squared_error, s.max_error, s.nonfinite, self.header.generation, s.source,
-            )  # fmt: skip
-            files.pwrite_all(self._fd, _sealed(payload, _SLOT), 2 * _PAGE + s.chunk * _SLOT, self.path)
+        kept = list(stamps)
+        slots = np.zeros(len(kept), SLOT)
+        for slot, s in zip(slots, kept, strict=True):
+            for name in _FIELDS:
+                slot[name] = getattr(s, name)
+        slots["magic"], slots["state"], slots["time"] = _SLOT_MAGIC, _DONE, time.time()
+        slots["salt"], slots["nonce"], slots["generation"] = self.header.salt, self.header.nonce, self.header.generation
+        data, size = sealed(slots), SLOT.itemsize
+        for n, s in enumerate(kept):
+            files.pwrite_all(self._fd, data[n * size : (n + 1) * size], _size(s.chunk), self.path)
         files.sync_data(self._fd, self.path)
 
     def stamps(self) -> Iterator[Stamp]:
@@ -247,60 +295,55 @@ class Journal:
         ------
         WriteFailed : the index cannot be read
         """
-        return (found for _, found in self._slots() if found is not None)
+        return _stamps(self.done())
+
+    def done(self) -> SlotArray:
+        """The valid slots, SLOT[n], in chunk order; raises as ``stamps``."""
+        slots = self._read()
+        return slots[_valid(slots, self.header.salt)]
 
     def damaged_slots(self) -> int:
         """Slots that are neither pending nor intact: torn by a power cut, or rotten."""
-        return sum(found is None and any(block) for block, found in self._slots())
+        slots = self._read()
+        used = slots.view(np.uint8).reshape(-1, SLOT.itemsize).any(axis=1)
+        return int((used & ~_valid(slots, self.header.salt)).sum())
 
-    def _slots(self) -> Iterator[tuple[bytes, Stamp | None]]:
-        """The bytes of every slot, and what they say if they are valid.
-
-        By reads and not through a mapping: an I/O error is an error then, and not a signal that kills.
-        """
-        for first in range(0, self.header.n_slots, _SLOTS_AT_ONCE):
-            n = min(_SLOTS_AT_ONCE, self.header.n_slots - first)
-            read = files.pread_exactly(self._fd, n * _SLOT, 2 * _PAGE + first * _SLOT, self.path)
-            for chunk in range(first, first + len(read) // _SLOT):
-                block = read[(chunk - first) * _SLOT :][:_SLOT]
-                yield block, self._parse(block, chunk)
-
-    def _parse(self, block: bytes, chunk: int) -> Stamp | None:
-        if not any(block) or not _intact(block):
-            return None
-        (
-            magic,
-            state,
-            number,
-            file,
-            offset,
-            length,
-            rows,
-            salt,
-            _nonce,
-            _time,
-            digest,
-            sse,
-            worst,
-            bad,
-            generation,
-            source,
-        ) = _STAMP.unpack_from(block)
-        if magic != _SLOT_MAGIC or state != _DONE or number != chunk or salt != self.header.salt:
-            return None
-        return Stamp(chunk, file, offset, length, rows, digest, sse, worst, bad, generation, source)
+    def _read(self) -> SlotArray:
+        self._slots = self._slots or Slots(self._fd, 2 * _PAGE, self.header.n_slots, self.path)
+        return self._slots.read()
 
     def forget(self, chunks: Iterable[int]) -> None:
         """Make ``chunks`` pending again, durably."""
         for chunk in chunks:
-            files.pwrite_all(self._fd, bytes(_SLOT), 2 * _PAGE + chunk * _SLOT, self.path)
+            files.pwrite_all(self._fd, bytes(SLOT.itemsize), _size(chunk), self.path)
         files.sync_data(self._fd, self.path)
 
     def close(self) -> None:
         """Close the file; the job stays as it is."""
+        self._slots = None
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
+
+
+def begins_as_index(path: Path) -> bool:
+    """Whether one of the header pages in the file ``path`` is still known as that of an index, of whatever version."""
+    try:
+        fd = files.open_own(path, os.O_RDONLY, links=2)
+    except (OSError, NoPermission) as e:
+        raise_exhausted(e)
+        return False
+    try:
+        return any(files.pread_exactly(fd, 4, page * _PAGE, path) == _HEADER_MAGIC for page in range(2))
+    except WriteFailed:  # a disk that fails, as whoever opens it will say
+        return True
+    finally:
+        os.close(fd)
+
+
+def _size(n_slots: int) -> int:
+    """Of an index with so many slots; where the next one begins."""
+    return 2 * _PAGE + n_slots * SLOT.itemsize
 
 
 def _twin(fd: int, path: Path) -> Path | None:
@@ -332,7 +375,7 @@ def _same(a: os.stat_result, b: os.stat_result) -> bool:
     )  # fmt: skip
 
 
-def read_progress(path: Path) -> tuple[Header, list[Stamp]] | None:
+def read_progress(path: Path) -> Progress | None:
     """Header and valid slots of the index at ``path`` without taking it over; None when it cannot be read.
 
     Raises
@@ -347,9 +390,9 @@ def read_progress(path: Path) -> tuple[Header, list[Stamp]] | None:
     try:
         _twin(fd, path)
         header = Journal._newest_header(fd, path)
-        if header is None or os.fstat(fd).st_size != 2 * _PAGE + header.n_slots * _SLOT:
+        if header is None or os.fstat(fd).st_size != _size(header.n_slots):
             return None
-        return header, list(Journal(path, fd, header).stamps())
+        return Progress(header, Journal(path, fd, header).done())
     except WriteFailed:
         return None
     finally:

@@ -8,8 +8,11 @@ import platform
 import time
 from pathlib import Path
 
-from ..errors import CannotCreate, Locked
+from ..errors import CannotCreate, Locked, StreamconvError
 from . import files
+
+#: how long a lock file is
+LOCK_BYTES = 512
 
 
 def _boot_id() -> str:
@@ -53,8 +56,17 @@ class JobLock:
             os.close(self._fd)
             raise _just_finished(path)
         me = {"pid": os.getpid(), "host": platform.node(), "boot": _boot_id(), "start": int(time.time())}
-        files.pwrite_all(self._fd, json.dumps(me).encode().ljust(512, b"\0"), 0, path)
-        files.sync_dir(path.parent)  # a folder without a lock is not known as that of a job
+        try:
+            files.pwrite_all(self._fd, json.dumps(me).encode().ljust(LOCK_BYTES, b"\0"), 0, path)
+            # A folder without a lock is not known as that of a job, nor is one with a lock that says something else.
+            files.sync_data(self._fd, path)
+            files.sync_dir(path.parent)
+        except StreamconvError:
+            gone = not self.is_held()
+            os.close(self._fd)
+            if gone:  # where locks do nothing, another process has just removed the folder
+                raise _just_finished(path) from None
+            raise
 
     def is_held(self) -> bool:
         """Whether the job folder is still the one that was locked; somebody may have removed it, and begun anew."""

@@ -59,10 +59,14 @@ def write_records(plan: Plan, fds: Sequence[int], chunks: Sequence[Chunk], stamp
                     name, f.size, found.st_mtime_ns, found.st_ino, len(f.header), header, tuple(ranges.get(i, ()))
                 )
             )
-        record = Record(output.name, plan.fingerprint.hex(), list(plan.inputs), listed)
-        path = pending_path(plan.job_dir, output)
-        files.make_dir(path.parent)
-        files.write_atomically(path, record.text(), files.PRIVATE)
+        write_pending(plan.job_dir, output, Record(output.name, plan.fingerprint.hex(), list(plan.inputs), listed))
+
+
+def write_pending(job_dir: Path, output: Path, record: Record) -> None:
+    """Keep, durably, what the record of ``output`` will be."""
+    path = pending_path(job_dir, output)
+    files.make_dir(path.parent)
+    files.write_atomically(path, record.text(), files.PRIVATE)
 
 
 def is_placed(plan: Plan, index: int, stamps: Iterable[Stamp]) -> bool:

@@ -31,10 +31,10 @@ from ..rows import Bytes, Floats, Quality, read_while
 from ..threads import Flag, Monitor, Thread
 from . import files
 from .budget import Budget
+from .changes import SourceDigests
 from .job import Job
 from .journal import Stamp
 from .plan import Chunk, Plan, bundles
-from .verify import SourceDigests
 
 _COMMIT_SECONDS = 2.0
 #: between two looks at threads that may have died without a word

@@ -57,7 +57,8 @@ class Opener:
         with naming(str(self.recipe)):
             opened = self.open_model(reference.model)
         self.leaves.append(reference.model)
-        self.warnings += [f"{reference.model}: {text}" for text in opened.warnings]
+        name = f"{reference.model}: "
+        self.warnings += [name + text.removeprefix(name) for text in opened.warnings]
         return opened
 
     def models(self, references: Iterable[ModelRef]) -> dict[str, Checkpoint]:

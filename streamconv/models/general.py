@@ -208,22 +208,6 @@ def _rounded(count: int) -> str:
     return f"{count * scale:.{max(2 - digits, 0)}f}{unit}"
 
 
-def file_stem(metadata: Metadata, file_type: str, kind: str = "model") -> str:
-    """The output's name when only a folder is given.
-
-    Parameters
-    ----------
-    file_type : e.g. ``q8_0``
-    kind : ``model``, ``adapter``, ``mmproj`` or ``vocab``, which has neither size nor type
-    """
-    base = metadata.get("general.basename") or metadata.get("general.name") or "model"
-    keys = ("finetune", "version") if kind == "vocab" else ("size_label", "finetune", "version")
-    details = [metadata.get(f"general.{key}", "") for key in keys]
-    parts = [base.replace("/", "-"), *details, "vocab" if kind == "vocab" else file_type.upper()]
-    stem = "-".join(part.strip().replace(" ", "-") for part in parts if part)
-    return f"mmproj-{stem}" if kind == "mmproj" else stem
-
-
 def general_metadata(
     checkpoint: Checkpoint,
     *,

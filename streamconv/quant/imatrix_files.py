@@ -14,6 +14,7 @@ Source: llama.cpp ``tools/imatrix`` and ``tools/quantize`` (ggml 0.25.3).
 
 from __future__ import annotations
 
+import stat
 import struct
 from dataclasses import dataclass, field
 from math import prod
@@ -82,7 +83,10 @@ class _Cursor:
         self.at = 0
         self._left = _MAX_NUMBERS
         try:
-            size = path.stat().st_size
+            status = path.stat()
+            if not stat.S_ISREG(status.st_mode):
+                raise BadInput(f"{path} is not a regular file")
+            size = status.st_size
             self.data: Bytes = np.asarray(np.memmap(path, np.uint8, "r")) if size else np.empty(0, np.uint8)
         except FileNotFoundError:
             raise InputMissing(f"there is no importance matrix {path}") from None

@@ -68,7 +68,7 @@ def assign_types(
     if filetype is AUTO:
         raise UsageError("the type auto follows from a checkpoint's own types; name a file type here")
     by_name = {t.name: t for t in tensors}
-    sources = list(by_name) if options.keep_order else traversal_order(by_name)
+    sources = traversal_order(by_name)
     renamed, _ = pruned_names(sources, options.prune_layers)
     kept = [TensorFacts(name, by_name[source].shape, by_name[source].source_type) for source, name in renamed.items()]
     chooser = Chooser(model, filetype, options, kept, imatrix_names is not None)

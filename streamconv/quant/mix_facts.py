@@ -83,7 +83,6 @@ class MixOptions:
     tensor_types : (pattern searched in the name, type); the first that is found wins
     prune_layers : blocks to leave out
     allow_requantize : quantized tensors may be decoded and quantized again
-    keep_order : take the tensors in the order given (shard, then offset) instead of by block and name
     """
 
     pure: bool = False
@@ -93,7 +92,6 @@ class MixOptions:
     tensor_types: tuple[tuple[str, TensorType], ...] = ()
     prune_layers: tuple[int, ...] = ()
     allow_requantize: bool = False
-    keep_order: bool = False
 
 
 @dataclass(frozen=True)

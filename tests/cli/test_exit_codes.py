@@ -13,6 +13,9 @@ import numpy as np
 import pytest
 from small_models import Tensors, changed
 
+from streamconv import cli
+from streamconv.conversion import execution
+
 Here = Callable[..., Any]
 
 
@@ -153,6 +156,15 @@ def test_stopping_ends_with_75_and_the_same_command_finishes(here: Here, tiny_mo
     assert out.read_bytes() == whole.read_bytes()
 
 
+def test_resuming_says_how_much_it_reads_back_where_that_takes_long(
+    here: Here, unfinished: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    again = ["convert", tiny_model, unfinished, "--type", "q8_0"]
+    monkeypatch.setattr(execution, "_LONG_BYTES", 1)
+    result = here(*again)
+    assert (result.code, result.err.count("note: reading back ")) == (0, 1)
+
+
 def test_a_stop_that_was_asked_for_is_no_error_that_quiet_lets_through(
     here: Here, tiny_model: Path, tmp_path: Path
 ) -> None:
@@ -203,3 +215,24 @@ def test_converting_a_file_onto_itself_ends_with_64(here: Here, small: Path, tmp
     before = out.read_bytes()
     assert here("convert", out, out, "--type", "q8_0", "--force").code == 64
     assert out.read_bytes() == before
+
+
+def test_a_traceback_that_was_asked_for_changes_no_exit_code(
+    tiny_model: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    convert = ["convert", str(tiny_model), str(tmp_path / "x.gguf"), "--type", "q8_0", "--debug"]
+    assert cli.main([*convert, "--stop-after", "0s"]) == 75
+    assert cli.main(["convert", str(tmp_path / "absent"), *convert[2:]]) == 66
+    err = capfd.readouterr().err
+    assert err.count("Traceback") == 2
+    assert f"streamconv: {tmp_path}/absent is not there" in err
+
+
+def test_status_of_a_job_that_cannot_be_gone_on_with_says_why(here: Here, unfinished: Path, tmp_path: Path) -> None:
+    lock = unfinished.with_name(f"{unfinished.name}.streamconv") / "lock"
+    lock.unlink()
+    lock.symlink_to(tmp_path / "elsewhere")
+    for command in (["status", unfinished], ["convert", tmp_path, unfinished, "--type", "q8_0"]):
+        result = here(*command)
+        assert result.code in (66, 77)
+    assert here("status", unfinished).code == 77

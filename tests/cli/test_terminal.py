@@ -108,7 +108,7 @@ def test_a_traceback_that_was_asked_for_does_nothing_either(tmp_path: Path) -> N
         [sys.executable, "-m", "streamconv", "convert", f"./{EVIL}", "x.gguf", "--debug"],
         capture_output=True, text=True, check=False, cwd=tmp_path,
     )  # fmt: skip
-    assert "Traceback" in done.stderr
+    assert ("Traceback" in done.stderr, done.returncode) == (True, 66)
     is_harmless(done.stdout, done.stderr)
 
 

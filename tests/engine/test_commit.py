@@ -75,7 +75,7 @@ def test_a_digest_covers_every_piece_of_its_chunk(tmp_path: Path, monkeypatch: p
     found = read_progress(plan.job_dir / "index.wal")
     assert found is not None
     data = (plan.job_dir / "data-1.part").read_bytes()
-    digests = {s.chunk: s.digest for s in found[1]}
+    digests = {s.chunk: s.digest for s in found.stamps}
     assert digests == {c.number: xxhash.xxh3_128_digest(data[c.offset :][: c.length]) for c in plan.chunks()}
 
 

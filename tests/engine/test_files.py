@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
@@ -127,3 +128,59 @@ def test_without_renames_that_exchange_the_old_file_is_back_when_the_new_one_can
     with pytest.raises(WriteFailed):
         files.publish_over(part, final, os.lstat(final), tmp_path / "aside")
     assert (part.read_text(), final.read_text(), (tmp_path / "aside").exists()) == ("new", "old", False)
+
+
+def test_where_a_filesystem_cannot_reserve_a_large_file_is_not_filled_block_by_block(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on NFS before 4.2, where glibc's posix_fallocate would write into every block."""
+
+    def refuse(*_args: object) -> None:
+        raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
+
+    class Counting:
+        calls: ClassVar[list[str]] = []
+
+        def __getattr__(self, name: str) -> object:
+            if name in ("pwrite", "ftruncate", "posix_fallocate"):
+                self.calls.append(name)
+            return getattr(os, name)
+
+    path = tmp_path / "large"
+    fd = files.open_for_writing(path, create=True)
+    monkeypatch.setattr(files, "fallocate", refuse)
+    monkeypatch.setattr(files, "os", Counting())
+    files.allocate(fd, 2 << 30, path)
+    os.close(fd)
+    assert (path.stat().st_size, Counting.calls) == (2 << 30, ["ftruncate"])
+
+
+def test_reserved_space_is_there_and_can_be_given_back(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    fd = files.open_for_writing(path, create=True)
+    files.allocate(fd, 1 << 20, path)
+    assert path.stat().st_blocks * 512 >= path.stat().st_size == 1 << 20
+    if files.punch(fd, 0, 1 << 20):
+        assert (path.stat().st_size, path.stat().st_blocks) == (1 << 20, 0)
+    os.close(fd)
+
+
+def test_what_has_a_name_is_asked_by_opening_it_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On NFS the attributes of a name are up to a minute old until it is opened."""
+    path = tmp_path / "file"
+    path.write_bytes(b"a")
+    fd = os.open(path, os.O_RDONLY)
+    old = os.stat(path)
+    (tmp_path / "other").write_bytes(b"b")
+    os.rename(tmp_path / "other", path)
+
+    class Stale:
+        def __getattr__(self, name: str) -> object:
+            return (lambda *_a, **_k: old) if name in ("stat", "lstat") else getattr(os, name)
+
+    assert files.is_at(fd, path) is False
+    monkeypatch.setattr(files, "os", Stale())
+    assert files.is_at(fd, path) is False
+    path.unlink()
+    assert files.is_at(fd, path) is False
+    os.close(fd)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import mmap
 import os
 import struct
 import zlib
@@ -12,6 +13,7 @@ import pytest
 
 from streamconv.engine import files
 from streamconv.engine.journal import CLEAN, PUBLISHING, RUNNING, Journal, Stamp, read_progress
+from streamconv.engine.slots import Slots
 from streamconv.errors import PlanDiffers, WriteFailed
 
 PRINT = bytes(range(32))
@@ -144,6 +146,58 @@ def test_an_index_on_a_bad_sector_is_an_error_and_no_signal(journal: Journal, mo
     assert read_progress(journal.path) is None
 
 
+def mappings_of(path: Path) -> list[str]:
+    return [line.split()[1] for line in Path("/proc/self/maps").read_text().splitlines() if line.endswith(str(path))]
+
+
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="no /proc here")
+def test_slots_are_read_through_a_shared_mapping_that_cannot_be_written(journal: Journal) -> None:
+    journal.stamp([_stamp(2)])
+    assert [s.chunk for s in journal.stamps()] == [2]
+    assert mappings_of(journal.path) == ["r--s"]
+    journal.stamp([_stamp(4)])
+    assert [s.chunk for s in journal.stamps()] == [2, 4], "what pwrite stores shows in the mapping"
+    journal.close()
+    assert mappings_of(journal.path) == []
+
+
+def test_an_index_that_is_cut_under_a_run_is_an_error_and_no_signal(journal: Journal) -> None:
+    journal.stamp(_stamp(i) for i in range(5))
+    assert len(list(journal.stamps())) == 5
+    os.truncate(journal.path, 8192 + 3 * 128)
+    with pytest.raises(WriteFailed, match=r"index\.wal was cut to 8,576 bytes by another program") as caught:
+        list(journal.stamps())
+    assert caught.value.exit_code == 74
+
+
+def test_pages_of_a_mapping_that_cannot_be_read_are_an_error_and_no_signal(
+    journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Bad:
+        def madvise(self, advice: int) -> None:
+            raise OSError(errno.EFAULT, os.strerror(errno.EFAULT))
+
+    slots = Slots(os.open(journal.path, os.O_RDONLY), 8192, 5, journal.path)
+    monkeypatch.setattr(slots, "_mapping", Bad())
+    with pytest.raises(WriteFailed, match="cannot be read: Bad address"):
+        slots.read()
+
+
+@pytest.mark.parametrize("what", ["mmap", "madvise"])
+def test_where_a_system_cannot_map_or_not_bring_pages_in_slots_are_read(
+    journal: Journal, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    def refuse(*_args: object, **_more: object) -> None:
+        raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+
+    class Old(mmap.mmap):
+        madvise = refuse
+
+    monkeypatch.setattr(mmap, "mmap", refuse if what == "mmap" else Old)
+    journal.stamp([_stamp(2)])
+    assert [s.chunk for s in journal.stamps()] == [2]
+
+
 def test_a_new_index_has_all_its_blocks_so_that_a_full_disk_is_met_at_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -201,8 +255,7 @@ def test_progress_is_readable_while_a_run_holds_the_index(journal: Journal) -> N
     journal.stamp([_stamp(4)])
     found = read_progress(journal.path)
     assert found is not None
-    header, stamps = found
-    assert (header.n_slots, [s.chunk for s in stamps]) == (5, [4])
+    assert (found.header.n_slots, found.n_bytes, [s.chunk for s in found.stamps]) == (5, 100, [4])
 
 
 def test_an_index_from_before_inputs_were_recorded_is_read_on(journal: Journal, tmp_path: Path) -> None:
@@ -216,3 +269,21 @@ def test_forgotten_chunks_are_pending_again(journal: Journal) -> None:
     journal.stamp(_stamp(i) for i in range(5))
     journal.forget([1, 2])
     assert [s.chunk for s in _reopened(journal).stamps()] == [0, 3, 4]
+
+
+def test_whose_the_index_is_is_asked_by_opening_it_anew(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On NFS an open file may show contents that are up to a minute old."""
+    old = journal.path.read_bytes()
+    second = Journal.open(journal.path)
+    assert second is not None
+    second.take_over()
+
+    class Stale:
+        def __getattr__(self, name: str) -> object:
+            return getattr(os, name)
+
+        def pread(self, fd: int, size: int, offset: int) -> bytes:
+            return old[offset : offset + size] if fd == journal._fd else os.pread(fd, size, offset)
+
+    monkeypatch.setattr(files, "os", Stale())
+    assert not journal.still_ours()

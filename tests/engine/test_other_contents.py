@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from toy_jobs import Source, Toy, go, make_plan
 
-from streamconv.engine import existing, files, publishing
-from streamconv.engine.existing import look, write_renewed
+from streamconv.engine import existing, files, job, publishing
+from streamconv.engine.existing import look
 from streamconv.engine.plan import Plan
 from streamconv.engine.record import load, record_path
 from streamconv.errors import CannotCreate, InputChanged
@@ -157,9 +157,40 @@ def test_an_output_that_was_copied_is_compared_once(tmp_path: Path, monkeypatch:
     doubtful.refuse()
     found = look(plan)
     assert (found.complete, len(read)) == (True, 3)
-    write_renewed(found)
+    job.renew(plan, found)
     assert (look(plan).complete, len(read)) == (True, 3)
     is_in_order(plan)
+
+
+@pytest.mark.parametrize(
+    ("call", "nth"),
+    [("pwrite_all", 0), ("pwrite_all", 1), ("publish", 0), ("publish", 1), ("remove_file", 0), ("sync_dir", 1)],
+)
+def test_a_kill_while_new_times_are_remembered_leaves_nothing_that_the_next_run_does_not_remove(
+    tmp_path: Path, call: str, nth: int
+) -> None:
+    plan = plan_of(tmp_path, BEFORE, 1)
+    go(plan)
+    names = sorted(tmp_path.iterdir())
+    for f in plan.files:
+        os.utime(f.path, ns=(1, 1))
+    real, calls = getattr(files, call), list[int]()
+
+    def step(*args: object) -> object:
+        if len(calls) == nth:
+            os._exit(0)
+        calls.append(1)
+        return real(*args)
+
+    if (pid := os.fork()) == 0:
+        setattr(files, call, step)
+        job.renew(plan, look(plan))
+        os._exit(1)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    job.leftover(plan)
+    job.renew(plan, look(plan))
+    assert sorted(tmp_path.iterdir()) == names
+    assert look(plan, thorough=False).complete
 
 
 def test_an_output_of_other_contents_under_the_size_and_time_of_the_right_one_is_met_where_it_was_not_copied_so(

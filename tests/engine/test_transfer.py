@@ -85,7 +85,7 @@ def test_no_range_is_stamped_for_a_file_that_lost_its_name(tmp_path: Path) -> No
         part.commit(filling.stamp())
     found = read_progress(part.path.with_suffix(".wal"))
     assert found is not None
-    assert found[1] == []
+    assert found.stamps == []
 
 
 def test_indexes_that_killed_runs_left_half_made_do_not_pile_up(tmp_path: Path) -> None:

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from toy_jobs import folder_plan, go, interrupted, listing, make_plan, toys
+from toy_jobs import Toy, folder_plan, go, interrupted, listing, make_plan, toys
 
 from streamconv.engine import files, job, publishing
 from streamconv.engine.existing import look
 from streamconv.engine.record import load, pending_path, record_path, sealed
-from streamconv.errors import CannotCreate
+from streamconv.errors import CannotCreate, NoPermission
 
 
 def _record(tmp_path: Path) -> tuple[Path, dict[str, Any]]:
@@ -183,6 +183,19 @@ def test_what_lies_in_a_job_folder_and_is_not_the_jobs_stays(tmp_path: Path, nam
     assert [p.relative_to(plan.job_dir).as_posix() for p in plan.job_dir.rglob("*") if p.is_file()] == [name]
     job.leftover(plan)
     assert mine.read_text() == "mine"
+
+
+@pytest.mark.parametrize("name", ["records", "old", "out"])
+@pytest.mark.parametrize("what", ["link", "file"])
+def test_what_the_end_of_a_job_would_stumble_over_is_met_before_its_work(tmp_path: Path, name: str, what: str) -> None:
+    toy = Toy("a")
+    plan = make_plan(tmp_path, [toy])
+    plan.job_dir.mkdir(0o700)
+    (plan.job_dir / "lock").write_text('{"pid": 1}')
+    (plan.job_dir / name).symlink_to(tmp_path) if what == "link" else (plan.job_dir / name).write_text("mine")
+    with pytest.raises(NoPermission, match=name):
+        go(plan)
+    assert toy.made == []
 
 
 @pytest.mark.parametrize("inside", ["mine.txt", "more/mine.txt", "sub/", "link", "../old/mine.txt"])

@@ -17,7 +17,7 @@ import pytest
 from small_models import read_safetensors, write_safetensors
 
 from streamconv.conversion import Options, execute
-from streamconv.engine import existing, files, publishing, run, verify
+from streamconv.engine import changes, existing, files, publishing, run
 from streamconv.engine.plan import Plan, bundles
 from streamconv.engine.record import load, record_path
 from streamconv.errors import StreamconvError
@@ -98,14 +98,14 @@ class Subject:
     def go(self, **flags: Any) -> Counted:
         """Run the job."""
         found = Counted()
-        real_of, real_fill, real_damage = verify.SourceDigests.of, EncodedRows.fill, existing.first_damage
+        real_of, real_fill, real_damage = changes.SourceDigests.of, EncodedRows.fill, existing.first_damage
         real_make = run._Run._make
 
         def make(self: run._Run, bundle: Any, *args: Any) -> Any:
             found.rows += bundle[0].stop - bundle[0].start
             return real_make(self, bundle, *args)
 
-        def of(self: verify.SourceDigests, *args: Any) -> bytes:
+        def of(self: changes.SourceDigests, *args: Any) -> bytes:
             found.digests += 1
             return real_of(self, *args)
 
@@ -118,7 +118,7 @@ class Subject:
             return real_damage(*args)
 
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(verify.SourceDigests, "of", of)
+            patch.setattr(changes.SourceDigests, "of", of)
             patch.setattr(EncodedRows, "fill", fill)
             patch.setattr(run._Run, "_make", make)
             patch.setattr(existing, "first_damage", damage)

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from streamconv import cli
-from streamconv.engine import files, renames, trials
+from streamconv.engine import fallocate, files, renames, trials
 
 CALLS = frozenset(
     [
@@ -24,7 +24,6 @@ CALLS = frozenset(
         "fsync",
         "rename",
         "link",
-        "posix_fallocate",
         "ftruncate",
         "mkdir",
         "rmdir",
@@ -62,6 +61,10 @@ class FaultyOs:
     def rename_with(self, flag: int, old: Path, new: Path) -> bool:
         """Stands in for ``engine.renames``."""
         return bool(self._call("renameat2", renames.rename_with, flag, old, new))
+
+    def fallocate(self, fd: int, mode: int, offset: int, length: int) -> None:
+        """Stands in for ``engine.fallocate``."""
+        self._call("fallocate", fallocate.fallocate, fd, mode, offset, length)
 
     def _call(self, name: str, real: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         self.count += 1
@@ -122,6 +125,7 @@ def run(argv: list[str], log: Path, fault: Fault = Fault(), planted: Callable[[]
     def before() -> None:
         files.os = trials.os = faulty  # type: ignore[assignment]
         files.rename_with = faulty.rename_with
+        files.fallocate = faulty.fallocate
         if planted:
             planted()
 

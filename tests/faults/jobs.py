@@ -110,7 +110,7 @@ class Bench:
     def stamps(self) -> list[Stamp]:
         """What the index vouches for."""
         found = read_progress(self.job / "index.wal")
-        return found[1] if found else []
+        return found.stamps if found else []
 
     def violations(self, where: str, ended: bool = False) -> list[str]:
         """What is wrong right after a fault: slots over wrong bytes, wrong files under final names.
@@ -128,7 +128,7 @@ class Bench:
     def _named(self) -> list[Path]:
         """The files by their final names, where a run had begun to give them: what was there may have a part's name then."""
         found = read_progress(self.job / "index.wal")
-        return self.finals if found is not None and found[0].state == PUBLISHING else []
+        return self.finals if found is not None and found.header.state == PUBLISHING else []
 
     def finish(self, where: str, again: Callable[[], tuple[int, str]] | None = None) -> list[str]:
         """Run again without a fault; what is wrong then."""

@@ -29,7 +29,7 @@ from typing import Any
 import pytest
 
 from streamconv import ownership
-from streamconv.engine import files, renames
+from streamconv.engine import fallocate, files, renames
 
 SECTOR = 512
 #: name of a method of ``Disk`` and its arguments
@@ -262,10 +262,14 @@ class _Recorder:
             self._log_file("write", fd, offset, bytes(memoryview(data)[:n]))
             return n
 
-    def posix_fallocate(self, fd: int, offset: int, length: int) -> None:
+    def fallocate(self, fd: int, mode: int, offset: int, length: int) -> None:
         with self._lock:
-            os.posix_fallocate(fd, offset, length)
-            self._log_file("resize", fd, os.fstat(fd).st_size)
+            if mode:  # a hole
+                os.pwrite(fd, bytes(length), offset)
+                self._log_file("write", fd, offset, bytes(length))
+            else:
+                fallocate.fallocate(fd, mode, offset, length)
+                self._log_file("resize", fd, os.fstat(fd).st_size)
 
     def ftruncate(self, fd: int, size: int) -> None:
         with self._lock:
@@ -341,12 +345,6 @@ class _Recorder:
     def disk_usage(self, path: Path) -> Any:
         return shutil.disk_usage(path)
 
-    def punch(self, fd: int, offset: int, length: int) -> bool:
-        with self._lock:
-            os.pwrite(fd, bytes(length), offset)
-            self._log_file("write", fd, offset, bytes(length))
-            return True
-
 
 @contextmanager
 def recording(root: Path) -> Iterator[list[Call]]:
@@ -357,5 +355,5 @@ def recording(root: Path) -> Iterator[list[Call]]:
         patch.setattr(ownership, "os", recorder)
         patch.setattr(files, "shutil", recorder)
         patch.setattr(files, "rename_with", recorder.rename_with)
-        patch.setattr(files, "punch", recorder.punch)
+        patch.setattr(files, "fallocate", recorder.fallocate)
         yield recorder.calls

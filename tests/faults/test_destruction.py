@@ -290,6 +290,14 @@ def of_another_plan_with_notes(case: Case) -> tuple[int, int, int, int]:
     return NEVER
 
 
+def copied_without_times_and_record(case: Case) -> tuple[int, int, int, int]:
+    case.make()
+    _drop_records(case)
+    for path in case.first.rglob("*"):
+        os.utime(path, (0, 0) if path.suffix == ".json" else None)
+    return UPDATED
+
+
 def of_another_plan_with_a_card_and_without_a_record(case: Case) -> tuple[int, int, int, int]:
     case.make(*case.command.other)
     _drop_records(case)
@@ -309,6 +317,14 @@ def foreign_folder_in_the_jobs_place(case: Case) -> tuple[int, int, int, int]:
     place = case.world.spot / f"{case.out.name}.streamconv"
     (place / "out" / "chapters").mkdir(parents=True)
     for name in ("out/chapters/one.tex", "plan.json", "data-1.part", "mine.tmp", "old-1", "replaced.json"):
+        (place / name).write_text("mine")
+    return NEVER
+
+
+def foreign_folder_of_our_names_in_the_jobs_place(case: Case) -> tuple[int, int, int, int]:
+    place = case.world.spot / f"{case.out.name}.streamconv"
+    (place / "old").mkdir(parents=True)
+    for name in ("lock", "index.wal", "plan.json", "data-1.part", "replaced.json", "old/a"):
         (place / name).write_text("mine")
     return NEVER
 
@@ -367,7 +383,8 @@ ANYWHERE: tuple[Kind, ...] = (
     unfinished, unfinished_of_another_plan,
     foreign_file, link_to_a_foreign_file, link_to_a_foreign_folder, dangling_link, link_to_what_is_read, fifo, socket, device,
     empty_folder, foreign_folder, folder_that_holds_an_empty_one, foreign_folder_in_the_jobs_place, foreign_lock_in_the_jobs_place,
-    finished_beside_a_foreign_folder_in_the_jobs_place, foreign_file_in_the_jobs_place, foreign_file_in_the_records_place,
+    foreign_folder_of_our_names_in_the_jobs_place, finished_beside_a_foreign_folder_in_the_jobs_place,
+    foreign_file_in_the_jobs_place, foreign_file_in_the_records_place,
     link_in_the_records_place, folder_in_the_records_place, record_of_another_output, link_to_the_finished_output,
     finished_without_a_record,
 )  # fmt: skip
@@ -377,7 +394,7 @@ OF_FILES: tuple[Kind, ...] = (
 )  # fmt: skip
 OF_FOLDERS: tuple[Kind, ...] = (
     finished_with_notes, of_another_plan_with_notes, of_another_plan_with_a_card_and_without_a_record,
-    of_another_plan_edited_without_a_record, folder_that_holds_a_link,
+    of_another_plan_edited_without_a_record, folder_that_holds_a_link, copied_without_times_and_record,
 )  # fmt: skip
 
 

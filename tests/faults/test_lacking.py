@@ -16,7 +16,7 @@ from streamconv.engine import files, renames
 from . import jobs
 from .injector import Fault
 
-NOT_ON_EVERY_SYSTEM = ("posix_fallocate", "posix_fadvise")
+NOT_ON_EVERY_SYSTEM = ("posix_fadvise",)
 
 
 class Lacking:
@@ -40,9 +40,13 @@ def lacking(links: bool) -> Callable[[], None]:
     def refuse(*_args: object, **_options: object) -> Any:
         raise OSError(errno.ENOENT, os.strerror(errno.ENOENT))
 
+    def no_such_call(*_args: object) -> None:
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+
     def planted() -> None:
         files.os = Lacking(files.os, links)  # type: ignore[assignment]
         files.rename_with = renames.rename_with
+        files.fallocate = no_such_call
         renames._call = lambda: None  # type: ignore[assignment]
         renames.open = refuse  # type: ignore[attr-defined]
 

@@ -338,6 +338,7 @@ def test_a_disk_that_the_kernel_gives_up_on_while_it_runs_costs_no_output_and_no
             failing = Failing(Fault())
             files.os = trials.os = failing  # type: ignore[assignment]
             files.rename_with = failing.rename_with
+            files.fallocate = failing.fallocate
 
         result = go(bench, True, "--update", planted=planted)
         assert result.code in (73, 74, 77), result

@@ -97,7 +97,7 @@ class Commons:
                 continue
             found = read_progress(self.job / "index.wal")
             named = (self.job / "replaced.json").exists()
-            if found and found[1] and found[0].state == state and named == (state != RUNNING):
+            if found and len(found.done) and found.header.state == state and named == (state != RUNNING):
                 return
         raise AssertionError("no such state was met")
 

@@ -93,7 +93,7 @@ def test_a_power_cut_while_another_output_is_replaced_costs_work_at_most(
     rng = random.Random(f"{seed} {bench.kind} forced")
     assert cli.main([*bench.command, *_another(bench), "--quiet"]) == 0
     bench.job.mkdir()
-    (bench.job / "index.wal").write_bytes(b"rubbish")
+    (bench.job / "index.wal").write_bytes(b"SCVJ rubbish")
     found = cuts_over(bench, n, rng)
     tell(f"{n} power cuts while an output is replaced ({bench.kind}): {len(found)} wrong, seed {seed}")
     assert found == []

@@ -67,7 +67,7 @@ class Bench:
                 own = self._parts
             stamps = read_progress(index)
             if stamps is not None and all(p.exists() for p in own):
-                found += [f"{where}: {index} lies about {c}" for c in false_stamps(stamps[1], own)]
+                found += [f"{where}: {index} lies about {c}" for c in false_stamps(stamps.stamps, own)]
         now = self.made()
         return found + [f"{where}: wrong {n}" for n, digest in self.right.items() if now.get(n, digest) != digest]
 
@@ -137,7 +137,7 @@ def committed(hub: Hub, cache: Path) -> dict[str, list[tuple[int, int]]]:
                 if whole.exists():
                     found[name] = [(0, stored.size)]
                 elif progress is not None and part.stat().st_size == stored.size:
-                    found[name] = [(s.offset, s.offset + s.length) for s in progress[1]]
+                    found[name] = [(s.offset, s.offset + s.length) for s in progress.stamps]
     return found
 
 

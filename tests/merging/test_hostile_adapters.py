@@ -33,9 +33,7 @@ def test_a_pattern_that_python_would_never_finish_is_matched_at_once(key: str, p
 
 
 @pytest.mark.parametrize("key", ["rank_pattern", "alpha_pattern"])
-@pytest.mark.parametrize(
-    "pattern", [r"(a)\1", "(", "x" * 2000, "a{2000}", "(?P<a>b)"], ids=["reference", "open", "long", "often", "named"]
-)
+@pytest.mark.parametrize("pattern", ["(?R)b", "(", "x" * 2000, "a{2000}"], ids=["recursion", "open", "long", "often"])
 def test_a_pattern_that_is_not_read_is_refused_by_name(key: str, pattern: str, tmp_path: Path) -> None:
     base_model(tmp_path / "base")
     adapter(tmp_path / "adapter", factors(), **{key: {pattern: 3}})

@@ -14,7 +14,7 @@ import yaml
 
 from streamconv.errors import BadInput
 from streamconv.metadata import Metadata
-from streamconv.models.general import file_stem, general_metadata, parse_model_id, size_label, title
+from streamconv.models.general import general_metadata, parse_model_id, size_label, title
 from streamconv.sources.checkpoint import Checkpoint
 
 CASES = json.loads((Path(__file__).parent.parent / "data" / "general" / "names.json").read_text())
@@ -45,23 +45,6 @@ def test_model_ids_come_apart_as_in_the_reference(case: dict[str, Any]) -> None:
     for part in ("name", "organization", "basename", "finetune", "version", "size_label"):
         assert getattr(found, part) == case[part], part
     assert title(found.name or "") == case["title"]
-
-
-@pytest.mark.parametrize("case", CASES["cases"], ids=lambda case: case["model_id"])
-def test_default_file_names_are_those_of_the_reference(case: dict[str, Any]) -> None:
-    metadata = Metadata()
-    metadata.string("general.name", case["title"])
-    for part in ("basename", "finetune", "version", "size_label"):
-        metadata.string(f"general.{part}", case[part] or "")
-    assert file_stem(metadata, "q8_0") == case["default_file_name_q8_0"]
-
-
-def test_file_names_of_projectors_and_vocabularies() -> None:
-    metadata = Metadata()
-    for key, value in (("basename", "Gemma"), ("size_label", "4B"), ("finetune", "it"), ("version", "v2")):
-        metadata.string(f"general.{key}", value)
-    assert file_stem(metadata, "f16", "mmproj") == "mmproj-Gemma-4B-it-v2-F16"
-    assert file_stem(metadata, "f16", "vocab") == "Gemma-it-v2-vocab"
 
 
 @pytest.mark.parametrize("case", CASES["size_label"], ids=lambda case: case["label"])

@@ -220,12 +220,6 @@ def test_traversal_goes_by_block_then_bytewise() -> None:
     assert traversal_order(names) == want
 
 
-def test_order_is_kept_on_request() -> None:
-    tensors = facts(("blk.1.attn_v.weight", (8, 256)), ("blk.0.attn_v.weight", (8, 256)))
-    choices = assign_types(tensors, LLAMA, parse_file_type("Q8_0"), MixOptions(keep_order=True))
-    assert [c.name for c in choices] == [t.name for t in tensors]
-
-
 def test_pruning_renumbers_what_follows() -> None:
     names = ["a.weight", *(f"blk.{i}.x" for i in range(6))]
     assert pruned_names(names, (1, 3)) == (

@@ -122,9 +122,9 @@ class Part:
         if self.whole or self._is_here():
             return
         progress = read_progress(self._name("wal")) if self._has_part() else None
-        if progress is None or progress[0].fingerprint != self._facts:
+        if progress is None or progress.header.fingerprint != self._facts:
             return
-        for stamp in progress[1]:
+        for stamp in progress.stamps:
             if stamp.chunk not in self._rotten and self.states[stamp.chunk] == PENDING:
                 self.states[stamp.chunk] = STAMPED
                 self.digests[stamp.chunk] = stamp.digest

@@ -29,15 +29,17 @@ def writable_root(beside: Path) -> tuple[Path, str]:
     """Where fetched models are kept, and a note when that is not the usual place.
 
     STREAMCONV_CACHE, else ``streamconv/models`` in the user's cache (XDG_CACHE_HOME), else, where that cannot be written or
-    others can write to it, a folder in ``beside``. The first two may be links that this user made.
+    others can write to it, a folder in ``beside``. The first two may be links that this user made. A relative name would be
+    another folder in each working folder, and in a hostile one not ours: it does not count.
 
     Raises
     ------
     NoPermission : others can write to STREAMCONV_CACHE
     """
-    named = os.environ.get("STREAMCONV_CACHE")
-    if named:
-        root, fault = _followed(Path(named).absolute())
+    named = os.environ.get("STREAMCONV_CACHE", "")
+    relative = "" if not named or Path(named).is_absolute() else f"STREAMCONV_CACHE is {named}, not an absolute path"
+    if named and not relative:
+        root, fault = _followed(Path(named))
         if fault:
             raise NoPermission(f"STREAMCONV_CACHE: {fault}", owned.HINT)
         return root, ""
@@ -52,7 +54,7 @@ def writable_root(beside: Path) -> tuple[Path, str]:
         root, fault = _followed(usual)
         why = fault or why
         if not fault and os.access(root, os.W_OK | os.X_OK):
-            return root, ""
+            return root, f"{relative}: what is fetched is kept in {root}" if relative else ""
     except (CannotCreate, NoPermission, OSError) as e:
         raise_exhausted(e)
     other = beside.absolute() / ".streamconv-models"

@@ -1,0 +1,121 @@
+"""Would the inputs, as they are now, still give what was made of them?
+
+Told by a digest of all that rows are made from, or, where rows are made about as fast as they are read, by making them again.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable, Mapping
+from typing import NamedTuple
+
+import numpy as np
+import xxhash
+
+from ..errors import BadInput
+from ..rows import Bytes, Span, stop_if_unwanted
+from .plan import Chunk, Item, bundles
+
+_READ_BYTES = 4 << 20
+#: floats of a tile
+_SCRATCH = 128 << 10
+_UNKNOWN = bytes(16)
+
+#: told of the bytes read so far; raises to stop
+Progress = Callable[[int], None]
+
+
+class SourceDigests:
+    """Digests of what rows are made from; safe to ask from several threads.
+
+    The digest of a range is xxh3-128 of all bytes of local files that its rows are made from, in the order of their spans. Rows
+    that depend on a look at everything have that of everything in common, which is made once. For files whose whole content is
+    pinned, as that of the hub's is by a digest of its own, what pins it stands for the bytes.
+    """
+
+    def __init__(self) -> None:
+        self._common: dict[int, bytes] = {}
+        self._locks: dict[int, threading.Lock] = {}
+
+    def of(self, item: Item, start: int, stop: int) -> bytes:
+        """16 bytes for rows ``start..stop``; reads what they are made from.
+
+        Raises
+        ------
+        Stopped : nobody waits for them any more
+        """
+        if not item.whole:
+            return _digest_of_spans(item.spans(start, stop))
+        with self._locks.setdefault(id(item), threading.Lock()):
+            if id(item) not in self._common:
+                self._common[id(item)] = _digest_of_spans(item.everything())
+            return self._common[id(item)]
+
+    def worth_it(self, item: Item, start: int, stop: int) -> bytes:
+        """The same where it is worth its time; else zeros: to make the rows again takes no longer than to read them."""
+        if item.is_quick and any(not file.pin for file in item.files):
+            return _UNKNOWN
+        return self.of(item, start, stop)
+
+
+def _digest_of_spans(spans: Iterable[Span]) -> bytes:
+    digest = xxhash.xxh3_128()
+    for file, offset, length in spans:
+        if file.pin:
+            digest.update(file.pin)
+            continue
+        for at in range(offset, offset + length, _READ_BYTES):
+            stop_if_unwanted()
+            digest.update(file.view(at, min(_READ_BYTES, offset + length - at)).data)
+    return digest.digest()
+
+
+class Made(NamedTuple):
+    """Digests of what was made, and of what it was made from; the latter are zeros where they were not worth their time."""
+
+    digest: bytes
+    source: bytes = _UNKNOWN
+
+
+def changed_sources(chunks: Iterable[Chunk], made: Mapping[int, Made], progress: Progress | None = None) -> list[Chunk]:
+    """Those of ``chunks`` that inputs as they are now would give other bytes than ``made``, by chunk number, says; reads them.
+
+    Told by the digest of the inputs where there is one, else by making the bytes again, which are not kept.
+    """
+    digests, changed = SourceDigests(), []
+    for bundle in bundles(c for c in chunks if c.number in made):
+        first, found = bundle[0], b""
+        for c in bundle:
+            digest, source = made[c.number]
+            if any(source):
+                found = found or digests.of(c.item, c.start, c.stop)
+                same = source == found
+            else:
+                same = digest == _digest_made_again(c)
+            if not same:
+                changed.append(c)
+        first.item.release(first.start, first.stop)
+        if progress:
+            progress(sum(c.length for c in bundle))
+    return changed
+
+
+def _digest_made_again(chunk: Chunk) -> bytes:
+    """Digest of the bytes that the chunk would have now; empty where it cannot be made."""
+    item, n_bytes = chunk.item, chunk.item.row_bytes[chunk.part]
+    step = max(1, _READ_BYTES // max(n_bytes, 4 * item.n_cols))
+    scratch = np.empty(max(_SCRATCH, 2 * item.n_cols), np.float32)
+    digest = xxhash.xxh3_128()
+    outs: list[Bytes | None] = [None] * len(item.row_bytes)
+    for start in range(chunk.start, chunk.stop, step):
+        stop = min(start + step, chunk.stop)
+        # Rows begin where kernels may expect them to.
+        data = np.empty((stop - start) * n_bytes + 64, np.uint8)
+        data = data[-data.ctypes.data % 64 :][: (stop - start) * n_bytes]
+        outs[chunk.part] = data.reshape(stop - start, n_bytes)
+        try:
+            item.fill(start, stop, outs, scratch)
+        except BadInput:
+            return b""
+        digest.update(data.data)
+    return digest.digest()
