@@ -183,7 +183,7 @@ STATED = [
     (
         "GraniteMoeHybridForCausalLM",
         {"position_embedding_type": "rope", "attn_layer_indices": [1]},
-        "runtimes rotate positions",
+        "runtimes rotate no hybrid",
     ),
     ("GraniteMoeHybridForCausalLM", {"time_step_limit": [0.1, 1.0], "attn_layer_indices": [1]}, "'time_step_limit' is"),
     ("BambaForCausalLM", {"partial_rotary_factor": 0.5, "attn_layer_indices": [1]}, "'partial_rotary_factor' is 0.5"),

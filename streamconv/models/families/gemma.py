@@ -49,14 +49,12 @@ GEMMA_KEYS: tuple[Key, ...] = (
 FAMILY = Family(
     arch="gemma",
     architectures=("GemmaForCausalLM",),
-    classes={
-        "gemma": class_defaults(
-            256000, 8192, 3072, 24576, 28, 16, 16, head_dim=256, hidden_act="gelu_pytorch_tanh", **GEMMA_CLASS
-        )
-    },
+    classes={"gemma": class_defaults(
+        256000, 8192, 3072, 24576, 28, 16, 16, head_dim=256, hidden_act="gelu_pytorch_tanh", **GEMMA_CLASS,
+    )},
     assumes=GELU_TANH,
     keys=GEMMA_KEYS,
     transforms={"*norm": plus_one},
     drops=UNTIED,
     tokenizer=GEMMA1,
-)
+)  # fmt: skip

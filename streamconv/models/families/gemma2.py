@@ -11,27 +11,13 @@ from .gemma import GEMMA_CLASS, GEMMA_KEYS, UNTIED, plus_one
 FAMILY = Family(
     arch="gemma2",
     architectures=("Gemma2ForCausalLM",),
-    classes={
-        "gemma2": class_defaults(
-            256000,
-            8192,
-            2304,
-            9216,
-            26,
-            8,
-            4,
-            head_dim=256,
-            hidden_act=None,
-            query_pre_attn_scalar=256,
-            sliding_window=4096,
-            attn_logit_softcapping=50.0,
-            final_logit_softcapping=30.0,
-            **GEMMA_CLASS,
-        )
-    },
+    classes={"gemma2": class_defaults(
+        256000, 8192, 2304, 9216, 26, 8, 4, head_dim=256, hidden_act=None, query_pre_attn_scalar=256,
+        sliding_window=4096, attn_logit_softcapping=50.0, final_logit_softcapping=30.0, **GEMMA_CLASS,
+    )},
     assumes={**GELU_TANH, "query_pre_attn_scalar": attention_scale(46), "layer_types": layers(2)},
     keys=(*GEMMA_KEYS, soft_caps, sliding_window),
     transforms={"*norm": plus_one},
     drops=UNTIED,
     tokenizer=GEMMA,
-)
+)  # fmt: skip

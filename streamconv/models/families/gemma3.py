@@ -37,26 +37,11 @@ def local_freq_base(m: Metadata, a: str, c: Config) -> None:
 FAMILY = Family(
     arch="gemma3",
     architectures=("Gemma3ForCausalLM", "Gemma3ForConditionalGeneration"),
-    classes={
-        "gemma3_text": class_defaults(
-            262208,
-            131072,
-            2304,
-            9216,
-            26,
-            8,
-            4,
-            head_dim=256,
-            hidden_act=None,
-            query_pre_attn_scalar=256,
-            sliding_window=4096,
-            rope_parameters={
-                "full_attention": {"rope_type": "default", "rope_theta": 1000000.0},
-                "sliding_attention": {"rope_type": "default", "rope_theta": 10000.0},
-            },
-            **GEMMA_CLASS,
-        )
-    },
+    classes={"gemma3_text": class_defaults(
+        262208, 131072, 2304, 9216, 26, 8, 4, head_dim=256, hidden_act=None, query_pre_attn_scalar=256,
+        sliding_window=4096, rope_parameters={"full_attention": {"rope_type": "default", "rope_theta": 1000000.0},
+        "sliding_attention": {"rope_type": "default", "rope_theta": 10000.0}}, **GEMMA_CLASS,
+    )},
     assumes={
         **GELU_TANH,
         "query_pre_attn_scalar": attention_scale(62),
@@ -67,4 +52,4 @@ FAMILY = Family(
     transforms={"*norm": plus_one},
     cut_vocabulary=True,
     tokenizer=GEMMA3,
-)
+)  # fmt: skip

@@ -42,15 +42,12 @@ FAMILY = Family(
     arch="gpt-oss",
     architectures=("GptOssForCausalLM",),
     tokenizer=BPE,
-    classes={
-        "gpt_oss": class_defaults(
-            201088, 131072, 2880, 2880, 36, 64, 8, head_dim=64, rms_norm_eps=1e-5, num_local_experts=128, num_experts_per_tok=4,
-            sliding_window=128, rope_parameters={
-                "rope_type": "yarn", "factor": 32.0, "beta_fast": 32.0, "beta_slow": 1.0, "truncate": False,
-                "original_max_position_embeddings": 4096, "rope_theta": 150000.0,
-            },
-        )
-    },
+    classes={"gpt_oss": class_defaults(
+        201088, 131072, 2880, 2880, 36, 64, 8, head_dim=64, rms_norm_eps=1e-5, num_local_experts=128,
+        num_experts_per_tok=4, sliding_window=128, rope_parameters={
+            "rope_type": "yarn", "factor": 32.0, "beta_fast": 32.0, "beta_slow": 1.0, "truncate": False,
+            "original_max_position_embeddings": 4096, "rope_theta": 150000.0},
+    )},
     assumes={
         **{key: GATED_SILU[key] for key in ("hidden_act", "partial_rotary_factor", "rope_type")},
         "swiglu_alpha": Assumed((1.702,)), "swiglu_limit": Assumed((7.0,)), "layer_types": layers(2),

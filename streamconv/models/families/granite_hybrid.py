@@ -8,7 +8,6 @@ from dataclasses import replace
 from ...errors import BadInput
 from ...kit import NEGATIVE_EXP, Mapped, Reshaped, squeezed
 from ...metadata import Metadata
-from ...rows import Rows
 from ..assumed import GATED_SILU, Assumed
 from ..config import Config
 from ..family import Family
@@ -29,13 +28,6 @@ def attends(c: Config) -> list[bool]:
     if not c.get("attn_layer_period"):
         raise BadInput("config.json does not say which layers have attention")
     return [n % c.integer("attn_layer_period") == c.integer("attn_layer_offset") for n in range(c.n_layers)]
-
-
-def settled(family: Family, c: Config) -> Family:
-    """Without any state space it is another architecture."""
-    if not all(attends(c)):
-        return family
-    return replace(family, arch="granitemoe" if c.get("num_experts_per_tok", "num_experts_per_token") else "granite")
 
 
 def rotates(c: Config) -> bool:
@@ -71,11 +63,6 @@ def keys(m: Metadata, a: str, c: Config) -> None:
         m.u32(f"{a}.context_length", 2**20)
 
 
-def column(rows: Rows, _config: Config) -> Rows:
-    """A number a head."""
-    return Reshaped(rows, (rows.shape[0], 1))
-
-
 def fused(source: str, *targets: str, when: bool | None = None) -> Rule:
     """A matrix of every block, cut into as many as it becomes; ``when`` tells whether there are experts."""
     names, sources = (f"blk.{{bid}}.{name}.weight" for name in targets), (f"model.layers.{{bid}}.{source}.weight",)
@@ -87,13 +74,11 @@ FAMILY = Family(
     arch="granitehybrid",
     architectures=("GraniteMoeHybridForCausalLM", "BambaForCausalLM"),
     tokenizer=TokenizerRule(("spm", "bpe")),
-    variant=settled,
+    variant=lambda family, c: replace(family, arch="granitemoe" if c.get("num_experts_per_tok") else "granite")
+    if all(attends(c)) else family,  # without any state space it is another architecture
     assumes={
-        "hidden_act": GATED_SILU["hidden_act"], "rope_type": GATED_SILU["rope_type"],
-        "normalization_function": Assumed(("rmsnorm",)),
-        "position_embedding_type": Assumed(
-            lambda _, c: ("rope" if rotates(c) else "nope",), "runtimes rotate positions in models that are all attention only"
-        ),
+        **{key: GATED_SILU[key] for key in ("hidden_act", "rope_type")}, "normalization_function": Assumed(("rmsnorm",)),
+        "position_embedding_type": Assumed(lambda _, c: ("rope" if rotates(c) else "nope",), "runtimes rotate no hybrid's heads"),
         "partial_rotary_factor": Assumed(lambda _, c: (rotated(c) / max(c.head_dim, 1),), "the output says attn_rotary_emb"),
         "time_step_limit": Assumed(([0.0, 1e9], [0.0, math.inf]), "runtimes bound no time steps"),
     },
@@ -107,8 +92,9 @@ FAMILY = Family(
         fused("shared_mlp.output_linear", "ffn_down", when=False),
     ),
     transforms={
-        "attn_q": interleave_q, "attn_k": interleave_k, "ssm_conv1d": lambda rows, _: squeezed(rows), "ssm_d": column,
-        "ssm_a": lambda rows, c: column(Mapped(rows, NEGATIVE_EXP), c),
+        "attn_q": interleave_q, "attn_k": interleave_k, "ssm_conv1d": lambda rows, _: squeezed(rows),
+        "ssm_d": lambda rows, _: Reshaped(rows, (rows.shape[0], 1)),
+        "ssm_a": lambda rows, _: Reshaped(Mapped(rows, NEGATIVE_EXP), (rows.shape[0], 1)),
         "ssm_norm": lambda rows, c: Reshaped(rows, (c.integer("mamba_n_groups"), rows.shape[0] // c.integer("mamba_n_groups"))),
     },
 )  # fmt: skip

@@ -68,13 +68,11 @@ ROPE_FREQS = Rule(
 FAMILY = Family(
     arch="llama",
     architectures=("LlamaForCausalLM", "LLaMAForCausalLM", "LlamaModel"),
-    classes={
-        "llama": class_defaults(
-            32000, 2048, 4096, 11008, 32, 32, None, head_dim=head_width, bos_token_id=1, eos_token_id=2
-        )
-    },
+    classes={"llama": class_defaults(
+        32000, 2048, 4096, 11008, 32, 32, None, head_dim=head_width, bos_token_id=1, eos_token_id=2,
+    )},
     keys=(*BASE, vocab_size, rope_dimension_count),
     transforms={"attn_q": interleave_q, "attn_k": interleave_k},
     rules=(ROPE_FREQS,),
     tokenizer=LLAMA,
-)
+)  # fmt: skip

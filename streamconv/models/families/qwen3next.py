@@ -77,14 +77,12 @@ FAMILY = replace(
     qwen2moe.FAMILY,
     arch="qwen3next",
     architectures=("Qwen3NextForCausalLM",),
-    classes={
-        "qwen3_next": class_defaults(
-            151936, 32768, 2048, 5632, 48, 16, 2, head_dim=256, num_experts=512, num_experts_per_tok=10,
-            moe_intermediate_size=512, shared_expert_intermediate_size=512, linear_conv_kernel_dim=4, linear_key_head_dim=128,
-            linear_value_head_dim=128, linear_num_key_heads=16, linear_num_value_heads=32, full_attention_interval=4,
-            norm_topk_prob=True, partial_rotary_factor=0.25,
-        )
-    },
+    classes={"qwen3_next": class_defaults(
+        151936, 32768, 2048, 5632, 48, 16, 2, head_dim=256, num_experts=512, num_experts_per_tok=10,
+        moe_intermediate_size=512, shared_expert_intermediate_size=512, linear_conv_kernel_dim=4,
+        linear_key_head_dim=128, linear_value_head_dim=128, linear_num_key_heads=16, linear_num_value_heads=32,
+        full_attention_interval=4, norm_topk_prob=True, partial_rotary_factor=0.25,
+    )},
     assumes={
         **{key: GATED_SILU[key] for key in ("hidden_act", "rope_type", "truncate")}, **EVERY_LAYER_SPARSE, **scaled_to_one(True),
     },
