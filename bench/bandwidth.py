@@ -21,6 +21,7 @@ from measure import processor
 from streamconv.engine.budget import share
 from streamconv.quant.encode import EncodedRows, Encoding
 from streamconv.quant.types import TYPES
+from streamconv.rows import Rows
 
 TYPES_SHOWN = "Q8_0,Q4_0,Q4_1,Q5_0,Q5_1,TQ1_0,TQ2_0,Q2_0,Q1_0,MXFP4,NVFP4,Q4_K,Q6_K"
 N_COLS = 8192
@@ -28,7 +29,7 @@ N_COLS = 8192
 PIECE = 64
 
 
-class Rows:
+class WordRows(Rows):
     """bfloat16 rows in memory, handed out as a mapped checkpoint hands them out."""
 
     dtype = "BF16"
@@ -50,14 +51,8 @@ class Rows:
         out[...] = wide.view(np.float32)
         return out
 
-    def stored(self, start: int, stop: int) -> np.ndarray:
-        return self._words[start:stop].view(np.uint8)
-
-    def prefetch(self, start: int, stop: int) -> None:
-        pass
-
-    def release(self, start: int, stop: int) -> None:
-        pass
+    def native(self, kind: str, start: int, stop: int) -> np.ndarray | None:
+        return self._words[start:stop].view(np.uint8) if kind == self.dtype else None
 
 
 class Stopwatch:
@@ -84,7 +79,7 @@ def main() -> None:
     parser.add_argument("--mib", type=int, default=256, help="bf16 rows to go through")
     parser.add_argument("--runs", type=int, default=5)
     a = parser.parse_args()
-    rows = Rows((a.mib << 20) // (2 * N_COLS * PIECE) * PIECE)
+    rows = WordRows((a.mib << 20) // (2 * N_COLS * PIECE) * PIECE)
     source = rows.stored(0, rows.shape[0]).reshape(-1)
     target = np.empty_like(source)
     for name in a.types.split(","):

@@ -9,6 +9,8 @@ from pathlib import Path
 
 from streamconv import errors
 from streamconv.cli import make_parser
+from streamconv.conversion import TARGETS
+from streamconv.flags import FLAGS
 
 TARGET = Path(__file__).resolve().parent / "cli.md"
 
@@ -35,7 +37,13 @@ def text() -> str:
         usage = sub.format_help().split("exit codes:")[0].rstrip()
         parts.append(f"## streamconv {name}\n\n```\n{usage}\n```\n")
     parts.append(
-        "## Exit codes\n\n| code | error | when | resumable |\n|---|---|---|---|\n| 0 | | done, or nothing to do | |"
+        "## Options that only some outputs take\n\nFor every other output they are refused.\n\n| output | options |\n|---|---|"
+    )
+    for target in TARGETS.ours().values():
+        own = [flag for flag in FLAGS if flag.field in target.options] + [*target.flags]
+        parts.append(f"| {target.title} | {', '.join(f'`{flag.name}`' for flag in own)} |")
+    parts.append(
+        "\n## Exit codes\n\n| code | error | when | resumable |\n|---|---|---|---|\n| 0 | | done, or nothing to do | |"
     )
     classes = [c for c in vars(errors).values() if isinstance(c, type) and issubclass(c, errors.StreamconvError)]
     for c in sorted(classes, key=lambda c: c.exit_code):

@@ -15,7 +15,7 @@ from .rows import Rows
 
 def _options(type: str, ram: str | int | None, settings: dict[str, Any]) -> conversion.Options:
     ram_bytes = parse_size(ram) if isinstance(ram, str) else ram
-    return conversion.Options(type=type, ram_bytes=ram_bytes, **settings)
+    return conversion.Options.of({"type": type, "ram_bytes": ram_bytes, **settings})
 
 
 def convert(
@@ -55,7 +55,9 @@ def convert(
     """
     options = _options(type, ram, settings)
     prepared = conversion.prepare(src, out, options)
-    conversion.execute(prepared, options, reporter or progress.Silent())
+    outcome = conversion.execute(prepared, options, reporter or progress.Silent())
+    if options.report:
+        conversion.write_report(prepared, outcome, options.report, options.force)
     return [f.path for f in prepared.plan.files]
 
 

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import difflib
 import errno
 import faulthandler
 import io
 import os
-import re
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from typing import Any, NoReturn
 
@@ -27,6 +25,7 @@ from .errors import (
     exhausted,
     unreadable,
 )
+from .flags import FLAGS, JOBS, Flag, add, read_flags
 from .limits import allow_many_files, require_room_for_numpy, use_no_threads_of_libraries
 from .terminal import say, say_json, show_traceback
 
@@ -46,182 +45,99 @@ _SOURCE = (
     "checkpoint folder, file of weights (.safetensors, .gguf, .bin, .pt, .pth, .ckpt), merge recipe .yml, or"
     " org/model[@revision] on the hub"
 )
+_JOB = (("source", "SRC", _SOURCE), ("output", "OUT", "name of the output: NAME.gguf, or a folder for safetensors"))
+
+
+#: name of a command -> what it does, and what it is given: attribute, what stands for it, what it is
+_COMMANDS: dict[str, tuple[str, tuple[tuple[str, str, str], ...]]] = {
+    "convert": ("convert SRC to OUT; the same command again goes on where it stopped", _JOB),
+    "merge": ("merge models by a recipe, RECIPE.yml; OUT and everything else as for convert", _JOB),
+    "extract-lora": (
+        "extract a LoRA adapter that turns BASE into TUNED; resumes like convert",
+        (
+            ("base", "BASE", f"the model that was tuned: {_SOURCE}"),
+            ("tuned", "TUNED", "what became of it, named in the same ways"),
+            ("output", "OUT", "name of the adapter's folder"),
+        ),
+    ),
+    "plan": ("show what convert would do: tensors, types, bytes, memory, disk; writes nothing", _JOB),
+    "fetch": (
+        "fetch a model of the hub, so that later commands need no network; resumes like convert",
+        (("source", "ORG/MODEL", "org/model[@revision], or one file of it: org/model/FILE.gguf"),),
+    ),
+    "status": ("show how far the job for OUT is", (("output", "OUT", "the name given to convert"),)),
+    "verify": (
+        "read a finished output, or what was fetched, again and compare it with what it was",
+        (("output", "[OUT]", "the name given to convert, or one file of the output; compared with its record"),),
+    ),
+    "inspect": ("list tensors, metadata and tokenizer of a model", (("source", "SRC", _SOURCE),)),
+    "check": (
+        "predict what a loader will reject or get wrong",
+        (("source", "FILE.gguf", "the file, or the first of a split model"),),
+    ),
+}
 
 
 class _Parser(argparse.ArgumentParser):
+    """The program, or one of its commands; of those that plan a conversion, targets may bring options."""
+
+    command = ""
+    brought: tuple[Flag, ...] = ()
+
+    def bring(self, flags: Iterable[Flag]) -> bool:
+        """Take options of targets, where they are not known yet; whether there were any."""
+        new = [flag for flag in flags if self.command in flag.commands and flag not in self.brought]
+        try:
+            add(self, self.command, new)
+        except argparse.ArgumentError as e:
+            raise UsageError(f"two options are called alike: {e}", "Uninstall the package that brings one.") from None
+        self.brought = (*self.brought, *new)
+        self.set_defaults(brought=self.brought)
+        return bool(new)
+
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> tuple[Any, list[str]]:
         """Refuse a mistyped option here, where the options of the command are known, not those of the program."""
         found, unknown = super().parse_known_args(args, namespace)
+        if unknown and self.command in JOBS and self.bring(_of_targets()):
+            found, unknown = super().parse_known_args(args, namespace)
         if unknown:
+            import difflib
+
             flags = [flag for flag in self._option_string_actions if flag.startswith("--")]
             near = difflib.get_close_matches(unknown[0].partition("=")[0], flags, n=1, cutoff=0.75)
             self.error(f"unknown argument {unknown[0]}" + (f", did you mean {near[0]}?" if near else ""))
         return found, unknown
+
+    def format_help(self) -> str:
+        """The help, with what targets of ours bring."""
+        if self.command in JOBS:
+            folder = os.path.join(os.path.dirname(__file__), "conversion", "targets")
+            for name in sorted(n for n in os.listdir(folder) if n.endswith(".py")):
+                with open(os.path.join(folder, name), encoding="utf-8") as file:
+                    text = file.read()
+                if "Flag(" in text:  # to run it would take as long as a conversion takes to begin
+                    self.bring(read_flags(text))
+        return super().format_help()
+
+    def print_help(self, file: Any = None) -> None:
+        """Print the help, with what targets of other packages bring, too."""
+        if self.command in JOBS:
+            from .found import installed
+
+            if installed("streamconv.targets"):
+                self.bring(_of_targets())
+        super().print_help(file)
 
     def error(self, message: str) -> NoReturn:
         command = self.prog.removeprefix("streamconv").strip()
         raise UsageError(f"{command}: {message}" if command else message, f"{self.prog} --help lists what it takes.")
 
 
-def _seconds(text: str) -> float:
-    """Seconds of ``90``, ``90s``, ``15m``, ``2h`` or ``1h30m``.
+def _of_targets() -> list[Flag]:
+    """The options that targets bring, ours and those of other packages."""
+    from .commands import brought
 
-    >>> _seconds("2h"), _seconds("1h30m"), _seconds("90")
-    (7200.0, 5400.0, 90.0)
-    """
-    match = re.fullmatch(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s?)?", text.strip().lower())
-    if not match or not any(match.groups()):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a duration; write 90s, 15m or 2h")
-    hours, minutes, seconds = (float(g or 0) for g in match.groups())
-    return hours * 3600 + minutes * 60 + seconds
-
-
-def _size(text: str) -> int:
-    from .engine.budget import parse_size
-
-    return parse_size(text)
-
-
-def _positive(text: str) -> int:
-    if not text.isdigit() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a positive whole number")
-    return int(text)
-
-
-def _hub(parser: argparse.ArgumentParser) -> None:
-    """Options of the commands that may fetch."""
-    add = parser.add_argument_group("models on the hub").add_argument
-    add("--offline", action="store_true", help="never ask the network; use what is here")
-    add(
-        "--refresh",
-        action="store_true",
-        help="ask where the branch is now, instead of what it was when first asked for",
-    )
-
-
-def _layers(text: str) -> tuple[int, ...]:
-    try:
-        return tuple(sorted({int(part) for part in text.split(",")}))
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a list of block numbers such as 3,4,5") from None
-
-
-def _common(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--json", action="store_true", help="JSON on stdout instead of text")
-    parser.add_argument("--quiet", action="store_true", help="say nothing but errors")
-    parser.add_argument("--debug", action="store_true", help="show tracebacks")
-
-
-def _job(parser: argparse.ArgumentParser) -> None:
-    """Options of the commands that plan a conversion."""
-    parser.add_argument("source", metavar="SRC", help=_SOURCE)
-    parser.add_argument("output", metavar="OUT", help="name of the output: NAME.gguf, or a folder for safetensors")
-    add = parser.add_argument_group("types").add_argument
-    add(
-        "--type",
-        default="auto",
-        metavar="TYPE",
-        help="file type such as Q4_K_M or auto (default); A,B with OUT 'x-{type}.gguf'",
-    )
-    add("--tensor-type", action="append", default=[], metavar="REGEX=TYPE", help="type of tensors whose name matches")
-    add("--tensor-type-file", metavar="FILE", help="REGEX=TYPE words, one rule each")
-    add("--output-tensor-type", metavar="TYPE", help="type of output.weight")
-    add("--token-embedding-type", metavar="TYPE", help="type of token_embd.weight")
-    add("--leave-output-tensor", action="store_true", help="keep output.weight as it is")
-    add("--pure", action="store_true", help="the same type for every matrix")
-    add("--imatrix", action="append", default=[], metavar="FILE", help="importance matrix; may be repeated")
-    add("--include-weights", action="append", default=[], metavar="NAME", help="use only these imatrix entries")
-    add("--exclude-weights", action="append", default=[], metavar="NAME", help="ignore these imatrix entries")
-    add("--allow-requantize", action="store_true", help="quantize tensors again that are quantized already")
-    add("--copy", action="store_true", help="keep every tensor's type (GGUF input)")
-    add("--prune-layers", type=_layers, default=(), metavar="N,N", help="leave blocks out (GGUF input)")
-    add("--override-kv", action="append", default=[], metavar="KEY=TYPE:VALUE", help="set a key (GGUF input)")
-    add("--compat", choices=["ggml"], help="reproduce the defects of ggml's quantizers too")
-    add = parser.add_argument_group("model").add_argument
-    add("--pre", metavar="NAME", help="BPE pre-tokenizer, when it is not recognised")
-    add("--model-name", metavar="NAME", help="general.name of the output")
-    add("--vocab-only", action="store_true", help="metadata and tokenizer, no tensors")
-    add("--mmproj", action="store_true", help="the vision projector instead of the text model")
-    add("--allow-nonfinite", action="store_true", help="convert NaN and Inf instead of refusing them")
-    add("--split-max-size", type=_size, default=0, metavar="SIZE", help="write shards of at most this size, such as 4G")
-    add("--split-max-tensors", type=_positive, default=0, metavar="N", help="write shards of at most N tensors")
-    add("--keep-split", action="store_true", help="cut the output where the input is cut (GGUF input)")
-    add(
-        "--max-shard-size", type=_size, default=5_000_000_000, metavar="SIZE",
-        help="write safetensors shards of at most this size (default 5G)",
-    )  # fmt: skip
-    add = parser.add_argument_group("merge recipes").add_argument
-    add("--seed", type=int, default=0, metavar="N", help="seed of the random methods (default 0)")
-    add("--lenient", action="store_true", help="unknown keys of a recipe are warnings, not errors")
-    add("--allow-crimes", action="store_true", help="merge models of different architectures")
-    _running(parser)
-
-
-def _running(parser: argparse.ArgumentParser) -> None:
-    """Options of memory, threads and inputs."""
-    add = parser.add_argument_group("running").add_argument
-    add(
-        "--ram",
-        type=_size,
-        metavar="SIZE",
-        help="memory to allocate, such as 512MiB (default: a quarter, at most 2GiB)",
-    )
-    add("--threads", type=_positive, metavar="N", help="worker threads (default: all cores)")
-    add("--io", choices=["mmap", "pread"], default="mmap", help="how inputs are read; pread for unreliable media")
-    add("--chunk-size", type=_size, metavar="SIZE", help="most bytes a kill can cost per thread (default 16MiB)")
-    _hub(parser)
-    choice = parser.add_mutually_exclusive_group()
-    choice.add_argument(
-        "--evict", action="store_true", help="give fetched bytes back once what was made of them is durable"
-    )
-    choice.add_argument("--keep", action="store_true", help="keep what is fetched for later runs (default)")
-
-
-def _convert_options(parser: argparse.ArgumentParser) -> None:
-    add = parser.add_argument_group("resuming").add_argument
-    add("--stop-after", type=_seconds, metavar="TIME", help="stop in order after 90s, 15m, 2h …; exit code 75")
-    add(
-        "--force",
-        action="store_true",
-        help="replace OUT, a single file whoever made it, or an unfinished job that was planned differently",
-    )
-    add(
-        "--update",
-        action="store_true",
-        help="replace an OUT that streamconv made, or such a job, when inputs or options have changed; for pipelines",
-    )
-    add(
-        "--verify-on-resume", choices=["all", "recent", "none"], default="all",
-        help="finished chunks to read back before they are trusted (default: all)",
-    )  # fmt: skip
-    add("--nice", action="store_true", help="lowest priority for processor and disk")
-    add("--report", metavar="FILE", help="write type, hash and error of every tensor as JSON lines")
-    add("--dry-run", action="store_true", help="print the plan, write nothing")
-
-
-def _extract_options(parser: argparse.ArgumentParser) -> None:
-    """Options of ``extract-lora``."""
-    parser.add_argument("base", metavar="BASE", help=f"the model that was tuned: {_SOURCE}")
-    parser.add_argument("tuned", metavar="TUNED", help="what became of it, named in the same ways")
-    parser.add_argument("output", metavar="OUT", help="name of the adapter's folder")
-    add = parser.add_argument_group("adapter").add_argument
-    add(
-        "--rank", "--max-rank", type=_positive, default=128, metavar="N",
-        help="rank of the factors, where a matrix is not smaller (default 128)",
-    )  # fmt: skip
-    add(
-        "--distribute-scale", action=argparse.BooleanOptionalAction, default=True,
-        help="both factors take the root of the singular values (default), not A all of them",
-    )  # fmt: skip
-    add("--embed-lora", action="store_true", help="factors for embeddings too, instead of saving them whole")
-    add("--save-module", action="append", default=[], metavar="NAME", help="save these modules whole; may be repeated")
-    add("--include-regex", metavar="REGEX", help="only modules whose path has a match")
-    add("--exclude-regex", metavar="REGEX", help="no modules whose path has a match")
-    add("--sv-epsilon", type=float, default=0.0, metavar="X", help="leave out singular values up to X (default 0)")
-    add("--skip-undecomposable", action="store_true", help="leave out what no adapter can express")
-    add("--type", default="auto", metavar="TYPE", help="F32, F16 or BF16 (default: factors F32, the rest as it is)")
-    _running(parser)
-    _convert_options(parser)
+    return brought()
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -234,54 +150,16 @@ def make_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="store_true", help="print the version")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", parser_class=_Parser)
-
-    def command(name: str, text: str) -> argparse.ArgumentParser:
+    for name, (text, given) in _COMMANDS.items():
         sub = commands.add_parser(
             name, help=text, description=text[0].upper() + text[1:] + ".", epilog=_EPILOG,
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )  # fmt: skip
-        _common(sub)
-        return sub
-
-    convert = command("convert", "convert SRC to OUT; the same command again goes on where it stopped")
-    _job(convert)
-    _convert_options(convert)
-    merge = command("merge", "merge models by a recipe, RECIPE.yml; OUT and everything else as for convert")
-    _job(merge)
-    _convert_options(merge)
-    _extract_options(command("extract-lora", "extract a LoRA adapter that turns BASE into TUNED; resumes like convert"))
-    _job(command("plan", "show what convert would do: tensors, types, bytes, memory, disk; writes nothing"))
-    fetch = command("fetch", "fetch a model of the hub, so that later commands need no network; resumes like convert")
-    fetch.add_argument(
-        "source", metavar="ORG/MODEL", help="org/model[@revision], or one file of it: org/model/FILE.gguf"
-    )
-    _hub(fetch)
-    add = fetch.add_argument_group("running").add_argument
-    add("--all", action="store_true", help="every file, not only what a conversion needs")
-    add("--verify", action="store_true", help="read what is here against its digests; fetch again what is damaged")
-    add("--stop-after", type=_seconds, metavar="TIME", help="stop in order after 90s, 15m, 2h …; exit code 75")
-    add("--nice", action="store_true", help="lowest priority for processor and disk")
-    status = command("status", "show how far the job for OUT is")
-    status.add_argument("output", metavar="OUT", help="the name given to convert")
-    verify = command("verify", "read a finished output, or what was fetched, again and compare it with what it was")
-    verify.add_argument(
-        "output",
-        metavar="OUT",
-        nargs="?",
-        help="the name given to convert, or one file of the output; compared with its record",
-    )
-    verify.add_argument(
-        "--store", action="store_true", help="all models fetched from the hub, compared with their digests"
-    )
-    verify.add_argument(
-        "--stop-after", type=_seconds, metavar="TIME", help="with --store: stop after 90s, 15m, 2h …; exit code 75"
-    )
-    inspect = command("inspect", "list tensors, metadata and tokenizer of a model")
-    inspect.add_argument("source", metavar="SRC", help=_SOURCE)
-    _hub(inspect)
-    check = command("check", "predict what a loader will reject or get wrong")
-    check.add_argument("source", metavar="FILE.gguf", help="the file, or the first of a split model")
-    check.add_argument("--no-scan", action="store_true", help="skip looking for NaN and Inf in the data")
+        sub.command = name
+        for attribute, metavar, what in given:
+            nargs = "?" if metavar.startswith("[") else None
+            sub.add_argument(attribute, metavar=metavar.strip("[]"), help=what, nargs=nargs)
+        add(sub, name, FLAGS)
     return parser
 
 

@@ -12,78 +12,21 @@ from typing import Any
 
 from . import conversion, progress
 from .engine.run import Outcome
-from .errors import BadInput, StreamconvError, UsageError, unreadable
+from .errors import StreamconvError, UsageError
+from .flags import FLAGS, Flag
 from .progress import count, duration, size
 from .terminal import say, say_json
 
 
+def brought() -> list[Flag]:
+    """The options that targets bring, ours and those of other packages."""
+    return [flag for target in conversion.TARGETS.there() for flag in target.flags]
+
+
 def _options(a: argparse.Namespace) -> conversion.Options:
-    """The options of a conversion from parsed arguments."""
-    return conversion.Options(
-        **_of_every_run(a),
-        type="COPY" if a.copy else a.type,
-        imatrix=tuple(Path(p) for p in a.imatrix),
-        include_weights=tuple(a.include_weights),
-        exclude_weights=tuple(a.exclude_weights),
-        pure=a.pure,
-        leave_output_tensor=a.leave_output_tensor,
-        output_tensor_type=a.output_tensor_type,
-        token_embedding_type=a.token_embedding_type,
-        tensor_types=(*a.tensor_type, *_rules(a.tensor_type_file)),
-        prune_layers=a.prune_layers,
-        keep_split=a.keep_split,
-        max_shard_bytes=a.max_shard_size,
-        override_kv=tuple(a.override_kv),
-        allow_requantize=a.allow_requantize,
-        split_max_bytes=a.split_max_size,
-        split_max_tensors=a.split_max_tensors,
-        seed=a.seed,
-        lenient=a.lenient,
-        allow_crimes=a.allow_crimes,
-        pre=a.pre,
-        vocab_only=a.vocab_only,
-        mmproj=a.mmproj,
-        model_name=a.model_name,
-        allow_nonfinite=a.allow_nonfinite,
-        compat=a.compat == "ggml",
-        reads=(Path(a.tensor_type_file),) if a.tensor_type_file else (),
-    )
-
-
-def _of_every_run(a: argparse.Namespace) -> dict[str, Any]:
-    """The options that are the same whatever is made; ``plan`` has no words for those of a run."""
-    chosen = {"chunk_bytes": a.chunk_size} if a.chunk_size else {}
-    return {
-        "ram_bytes": a.ram,
-        "threads": a.threads,
-        "force": getattr(a, "force", False),
-        "update": getattr(a, "update", False),
-        "stop_after_s": getattr(a, "stop_after", None),
-        "verify": getattr(a, "verify_on_resume", "all"),
-        "measure": bool(getattr(a, "report", None)),
-        "report": Path(a.report) if getattr(a, "report", None) else None,
-        "io": a.io,
-        "evict": a.evict,
-        "offline": a.offline,
-        "refresh": a.refresh,
-        **chosen,
-    }
-
-
-def _rules(path: str | None) -> list[str]:
-    """``REGEX=TYPE`` words of a file."""
-    if path is None:
-        return []
-    try:
-        if (
-            Path(path).exists() and not Path(path).is_file()
-        ):  # a device without end, or a pipe that would keep us waiting
-            raise BadInput(f"{path} is not a regular file")
-        return Path(path).read_text(encoding="utf-8").split()
-    except OSError as e:
-        raise unreadable(path, e) from None
-    except UnicodeDecodeError as e:
-        raise BadInput(f"{path} is not UTF-8 (byte {e.start})") from None
+    """The options of a conversion from parsed arguments, those that a target brings included."""
+    flags = [flag for flag in (*FLAGS, *getattr(a, "brought", ())) if flag.field and a.command in flag.commands]
+    return conversion.Options.of({flag.field: getattr(a, flag.dest) for flag in flags if hasattr(a, flag.dest)})
 
 
 def convert(a: argparse.Namespace) -> int:
@@ -102,8 +45,8 @@ def _run(a: argparse.Namespace, prepared: conversion.Prepared, options: conversi
         reporter.message(f"note: {text}")
     with _progress_in_errors(reporter):
         outcome = conversion.execute(prepared, options, reporter)
-    if a.report:
-        conversion.write_report(prepared, outcome, Path(a.report), options.force)
+    if options.report:
+        conversion.write_report(prepared, outcome, options.report, options.force)
     if a.json:
         say_json(_final(prepared, outcome))
     elif not a.quiet:
@@ -140,7 +83,7 @@ def extract_lora(a: argparse.Namespace) -> int:
         exclude=a.exclude_regex,
         skip_undecomposable=a.skip_undecomposable,
     )
-    options = conversion.Options(**_of_every_run(a), type=a.type)
+    options = _options(a)
     extraction = Extraction(choice, a.distribute_scale, a.sv_epsilon)
     prepared = conversion.prepare_adapter(a.base, a.tuned, a.output, extraction, options)
     return (_show if a.dry_run else _run)(a, prepared, options)
@@ -261,10 +204,10 @@ def _plan_lines(facts: dict[str, Any]) -> Iterator[str]:
 
 def fetch(a: argparse.Namespace) -> int:
     """``streamconv fetch``."""
-    reporter = progress.reporter(quiet=a.quiet, as_json=a.json)
+    reporter, options = progress.reporter(quiet=a.quiet, as_json=a.json), _options(a)
     with _progress_in_errors(reporter):
         found = conversion.fetch(
-            a.source, reporter, everything=a.all, offline=a.offline, refresh=a.refresh, verify=a.verify,
+            a.source, reporter, everything=a.all, offline=options.offline, refresh=options.refresh, verify=a.verify,
             stop_after_s=a.stop_after,
         )  # fmt: skip
     name = f"{found.model.repo}@{found.model.commit}"
@@ -329,9 +272,7 @@ def inspect(a: argparse.Namespace) -> int:
     """``streamconv inspect``."""
     from . import inspect as inspection
 
-    facts = inspection.describe(
-        conversion.open_stored(a.source, conversion.Options(offline=a.offline, refresh=a.refresh))
-    )
+    facts = inspection.describe(conversion.open_stored(a.source, _options(a)))
     if a.json:
         say_json(facts, indent=1)
     else:

@@ -9,12 +9,13 @@ Contract
 --------
 * ``read`` is a pure function of ``(start, stop)``: thread-safe, the same bits for every chunking of the rows.
 * Values are the stored ones widened to float32, exactly where the stored type allows it.
-* ``stored(0, 0)`` tells for all rows whether they are stored: where it is not None, no other range is.
+* ``native(kind, 0, 0)`` tells for all rows whether they are to be had as ``kind``: where it is not None, no other range is.
 * ``spans`` names every byte of every file that the rows are made of; where ``whole``, ``everything`` does.
 * Rows of equal ``identity`` over equal bytes are equal. It follows from the constructor's arguments, so whatever decides a
   value is one of them (or a constant of the code), and none of them changes afterwards.
+* What values need to know of the whole tensor is what ``measure`` finds, a pure function of the sources; ``looks_first`` says
+  that there is such a thing. Once ``measured`` has it, reading rows reads their ``spans`` and no more.
 * ``prefetch``/``release`` are hints about the pages behind a range of rows; ignoring them is correct.
-* Whoever goes over a whole tensor before its first row calls ``stop_if_unwanted`` on the way.
 * Not checked here: that values are finite.
 
 ``tests/row_contract.py`` is this contract as a check; every kind of rows has a line in ``tests/test_row_contract.py``.
@@ -22,11 +23,12 @@ Contract
 
 from __future__ import annotations
 
+import base64
 import dataclasses
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextvars import ContextVar
+import threading
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
@@ -38,7 +40,7 @@ import numpy as np
 import xxhash
 from numpy.typing import NDArray
 
-from .errors import Stopped
+from .crew import Crew
 
 Floats = NDArray[np.float32]
 Bytes = NDArray[np.uint8]
@@ -46,6 +48,9 @@ Bytes = NDArray[np.uint8]
 Json = Any
 T = TypeVar("T", bound="Described")
 K = TypeVar("K")
+N = TypeVar("N", bound=np.generic)
+#: held by who measures rows that were read before they had been
+_measuring = threading.RLock()
 
 
 @dataclass
@@ -141,6 +146,7 @@ class Rows(Described):
     shape: tuple[int, ...]
     dtype: str
     looks_first: bool = False
+    _fact: Any = None
 
     def read(self, start: int, stop: int, out: Floats | None = None) -> Floats:
         """Rows ``start..stop`` as float32[stop - start, n_cols]; written into ``out`` (any row stride) when given."""
@@ -160,14 +166,49 @@ class Rows(Described):
 
     def stored(self, start: int, stop: int) -> Bytes | None:
         """The same rows as uint8[stop - start, row_bytes] in the encoding ``dtype`` names, or None when not stored so."""
+        return self.native(self.dtype, start, stop)
+
+    def native(self, kind: str, start: int, stop: int) -> Bytes | None:
+        """The same rows in the encoding ``kind``, uint8[stop - start, row_bytes]: a view where they lie so, a copy where they
+        are put in order; None where that takes more than copying. An empty range tells for all rows.
+        """
         return None
 
-    def blocks(self, type_name: str, start: int, stop: int) -> Bytes | None:
-        """The same rows as blocks of the GGUF type ``type_name``, uint8[stop - start, row_bytes]; None where that is no mere copy.
-
-        Like ``stored``, an empty range tells for all rows.
+    def make(self, kind: str, start: int, stop: int, out: Bytes) -> float | None:
+        """Fill ``out`` uint8[stop - start, row_bytes], C order, with the rows in the encoding ``kind`` where computing them so
+        saves a pass over float32; their largest magnitude, NaN when there is one. None where it does not, for all rows.
         """
-        return self.stored(start, stop) if type_name == self.dtype else None
+        return None
+
+    def measure(self, crew: Crew) -> Json:
+        """Look at all that the rows depend on as a whole; for those that look first.
+
+        A job calls it once before the first row of a tensor, when all ``sources`` are measured. The value is never None, and
+        the same with any crew; floats are exact as numbers, arrays go through ``packed``. Goes through pieces that ``crew``
+        shares among threads, and asks ``crew.go_on`` between others.
+
+        Raises
+        ------
+        Stopped : nobody waits for it any more
+        BadInput : the sources cannot be made into these rows
+        """
+        raise NotImplementedError
+
+    def measured(self, value: Json) -> None:
+        """Take what ``measure`` found, here or in another process, before any row is read; None: no more rows will be."""
+        self._fact = value
+
+    @property
+    def fact(self) -> Any:
+        """What was ``measured``, in whatever form the class keeps it; None where nothing has to be.
+
+        Readers outside of a job measure nothing before they read: then it is done now, by one thread.
+        """
+        if self.looks_first and self._fact is None:
+            with _measuring:
+                if self._fact is None:
+                    self.measured(self.measure(Crew()))
+        return self._fact
 
     @cached_property
     def sources(self) -> Sequence[Rows]:
@@ -186,6 +227,12 @@ class Rows(Described):
         """
         for source in self.sources:
             yield from source.spans(start, stop)
+
+    @cached_property
+    def looks(self) -> Sequence[Rows]:
+        """Those of ``walk(self)`` that look first, in the order in which they can be measured: each after what it looks at."""
+        found = dict.fromkeys(look for source in self.sources for look in source.looks)
+        return (*found, self) if self.looks_first else tuple(found)
 
     @property
     def whole(self) -> bool:
@@ -238,6 +285,18 @@ def walk(rows: Rows) -> Iterator[Rows]:
             seen.add(id(found))
             yield found
             ahead.extend(reversed(found.sources))
+
+
+def packed(array: NDArray[Any]) -> str:
+    """The bits of an array as text, for values that travel as JSON; its type and shape are not in it."""
+    return base64.b64encode(
+        np.ascontiguousarray(array).astype(array.dtype.newbyteorder("<"), copy=False).tobytes()
+    ).decode()
+
+
+def unpacked(text: str, dtype: type[N]) -> NDArray[N]:
+    """The numbers of ``packed``, flat."""
+    return np.frombuffer(base64.b64decode(text), np.dtype(dtype).newbyteorder("<")).astype(dtype)
 
 
 def identity_of(value: Any) -> Json:
@@ -314,20 +373,6 @@ def merge_of(rows: Rows) -> Merge | None:
     """How ``rows``, or what they are made of, are merged; None where nothing is."""
     found = (getattr(each, "how", None) for each in walk(rows))
     return next((how for how in found if isinstance(how, Merge)), None)
-
-
-_wanted: ContextVar[Callable[[], bool]] = ContextVar("wanted", default=lambda: True)
-
-
-def read_while(wanted: Callable[[], bool]) -> None:
-    """From now on, what this thread reads is wanted only while ``wanted()``."""
-    _wanted.set(wanted)
-
-
-def stop_if_unwanted() -> None:
-    """Raise Stopped where nobody waits any more for what this thread reads."""
-    if not _wanted.get()():
-        raise Stopped("nobody waits for these rows any more")
 
 
 def matrix_shape(shape: tuple[int, ...]) -> tuple[int, int]:

@@ -374,13 +374,14 @@ JOBS: dict[str, Callable[[Path], Job]] = {
 NEUTRAL: dict[str, Any] = {
     "ram_bytes": 64 << 20, "threads": 3, "force": True, "update": True, "stop_after_s": 9.0, "verify": "none",
     "allow_nonfinite": True, "measure": True, "lenient": True, "allow_crimes": True, "io": "pread", "evict": True,
-    "offline": True, "refresh": True, "report": Path("no-report.jsonl"), "reads": (Path("no-rules"),),
+    "offline": True, "refresh": True, "report": Path("no-report.jsonl"),
 }  # fmt: skip
 #: options that may
 DECIDING: dict[str, list[Any]] = {
     "type": ["q4_0", "f16", "q8_0,f16", "copy", "f32", "bf16"], "imatrix": [()], "include_weights": [("ffn",)],
     "exclude_weights": [("ffn",)], "pure": [True], "leave_output_tensor": [True], "output_tensor_type": ["q8_0", "f16"],
-    "token_embedding_type": ["q8_0", "f16"], "tensor_types": [("ffn_up=q8_0",), ("attn_q=f16",)], "prune_layers": [(1,)],
+    "token_embedding_type": ["q8_0", "f16"], "tensor_types": [("ffn_up=q8_0",), ("attn_q=f16",)],
+    "tensor_type_file": [DATA / "rules.txt"], "copy": [True], "own": [{"nothing": 1}], "prune_layers": [(1,)],
     "override_kv": [("general.name=str:other",)], "allow_requantize": [True], "split_max_bytes": [20000],
     "split_max_tensors": [3], "keep_split": [True], "max_shard_bytes": [20000], "pre": ["gpt-2"], "vocab_only": [True],
     "mmproj": [True], "model_name": ["other"], "compat": [True], "seed": [1], "chunk_bytes": [1 << 12],

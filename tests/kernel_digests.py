@@ -82,7 +82,7 @@ def changes() -> Found:
     from small_models import write_safetensors
 
     from streamconv import sources
-    from streamconv.merging.extraction.factors import Factors, LeftRows, RightRows, Settings, Workshop
+    from streamconv.merging.extraction.factors import LeftRows, RightRows, Settings
     from streamconv.merging.lora_rows import DoraColumns, DoraRows, Kept, LoraRows, LowRank
 
     rng = np.random.default_rng(5)
@@ -93,15 +93,15 @@ def changes() -> Found:
     with tempfile.TemporaryDirectory() as folder:
         m = sources.open_checkpoint(write_safetensors(Path(folder) / "m.safetensors", made)).tensors
         update = LowRank("w", m["a"], m["b"], 0.5, False, Kept())
-        factors = Factors("w", m["base"], m["tuned"], Settings(4), Workshop())
+        right = RightRows("w", m["base"], m["tuned"], Settings(4))
         for name, rows in {
             "low rank": LoraRows(m["base"], update),
             "rows of a length": DoraRows(m["base"], update, m["rows"]),
             "columns of a length": DoraColumns(
                 m["base"], LowRank("w", m["a_in"], m["b_out"], 0.5, True, Kept()), m["columns"]
             ),
-            "right factor": RightRows(factors),
-            "left factor": LeftRows(factors),
+            "right factor": right,
+            "left factor": LeftRows(right),
         }.items():
             yield name, rows.read(0, rows.shape[0])
 

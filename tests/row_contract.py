@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from streamconv.crew import Crew
 from streamconv.rows import Floats, Rows, Span, digest_of, matrix_shape
 from streamconv.sources.widen import STORED_TYPES, widen
 
@@ -62,6 +63,27 @@ def check_spans(fresh: Callable[[], Rows], cut: tuple[int, int], folder: Path) -
     with inverted_elsewhere(weights, spans):
         assert same(rows.read(*cut), expected[slice(*cut)]), f"{rows!r}: rows {cut} need more than {spans}"
         check_stored(rows, *cut, expected[slice(*cut)])
+
+
+def check_measured(fresh: Callable[[], Rows], folder: Path) -> None:
+    """Assert that rows that are told what others have measured, as JSON, need no byte but their spans, and measure nothing."""
+    rows, other = fresh(), fresh()
+    assert bool(rows.looks) == rows.whole
+    n_rows = matrix_shape(rows.shape)[0]
+    cut = (n_rows // 3, n_rows - n_rows // 3)
+    for look, its in zip(rows.looks, other.looks, strict=True):
+        value = its.measure(Crew())
+        assert value is not None
+        its.measured(value)
+        look.measured(json.loads(json.dumps(value)))
+        look.measure = None  # type: ignore[method-assign,assignment]
+    expected = fresh().read(*cut)
+    weights = {path for path in folder.rglob("*") if path.suffix in (".safetensors", ".bin", ".gguf")}
+    with inverted_elsewhere(weights if rows.looks else (), [*rows.spans(*cut)]):
+        assert same(rows.read(*cut), expected), (
+            f"{rows!r}: rows {cut} need more than was measured and {[*rows.spans(*cut)]}"
+        )
+    assert same(other.read(*cut), expected)
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from row_contract import check_identity, check_rows, check_spans, same, values_of
+from row_contract import check_identity, check_measured, check_rows, check_spans, same, values_of
 from small_models import write_safetensors
 
 import streamconv
@@ -31,15 +31,7 @@ from streamconv.kit import (
     split,
     take,
 )
-from streamconv.merging.extraction.factors import (
-    Factors,
-    LeftColumns,
-    LeftRows,
-    RightColumns,
-    RightRows,
-    Settings,
-    Workshop,
-)
+from streamconv.merging.extraction.factors import LeftColumns, LeftRows, RightRows, Settings
 from streamconv.merging.lora_rows import AddedVector, DoraColumns, DoraRows, Kept, LoraRows, LowRank, ReplacedRows
 from streamconv.merging.merged import SameRows
 from streamconv.merging.mixture.gates import GateRows, PromptGate
@@ -189,8 +181,8 @@ def factors(folder: Path) -> Sequence[Open]:
 
     def opened() -> Iterable[Rows]:
         m = open_matrices()
-        for kind in (RightRows, RightColumns, LeftRows, LeftColumns):
-            yield kind(Factors("w", m["base"], m["tuned"], Settings(4), Workshop()))
+        right = RightRows("w", m["base"], m["tuned"], Settings(4))
+        yield from (right, Transposed(right), LeftRows(right), LeftColumns(right))
         yield SameRows("w", [m["some"], open_matrices()["some"]], ["a", "b"])
 
     return each(opened)
@@ -289,6 +281,14 @@ def test_rows_say_what_decides_their_values_whenever_they_are_asked(kind: str, t
         rows = fresh()
         other = by_identity.setdefault(digest_of(rows.identity()), rows)
         assert same(values_of(rows), values_of(other)), f"{rows!r} and {other!r} say the same and are not"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_was_measured_elsewhere_is_all_that_rows_need_to_know_beside_what_they_name(
+    kind: str, tmp_path: Path
+) -> None:
+    for fresh in some(KINDS[kind](tmp_path)):
+        check_measured(fresh, tmp_path)
 
 
 def test_what_is_given_back_is_all_and_nothing_that_later_rows_need(tmp_path: Path) -> None:

@@ -12,18 +12,23 @@ from .outputs import prepare
 from .prepared import Output, OutputTensor, Prepared
 from .reports import describe, write_report
 from .requantizing import measured
+from .target import Chosen, Draft, Target
+from .targets import TARGETS
 from .unfinished import status
 from .verifying import verify
 from .verifying_store import VerifiedStore, verify_store
 
 __all__ = [
     "RECIPES",
-    "Damage",
+    "TARGETS",
+    "Chosen",
+    "Draft",
     "Fetched",
     "Options",
     "Output",
     "OutputTensor",
     "Prepared",
+    "Target",
     "VerifiedStore",
     "budget_of",
     "describe",

@@ -5,16 +5,16 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
+from .. import found
 from ..engine import budget
 from ..errors import UsageError
 from ..sources.checkpoint import Checkpoint
-from ..targets import safetensors
-from .folder import prepare_folder
 from .opening import open_source
 from .options import Options
-from .outputs import supplied
+from .outputs import planned
 from .prepared import Prepared
 from .supply import Supply
+from .targets.folder import ADAPTER
 from .unfinished import check_name
 
 if TYPE_CHECKING:  # merging takes as long to load as all the rest, and most conversions need none of it
@@ -42,15 +42,14 @@ def prepare_adapter(
     if output.suffix in (".gguf", ".safetensors"):
         raise UsageError(f"{output}: an adapter is a folder", f"Name it {output.with_suffix('')}.")
 
-    def planned(supply: Supply) -> tuple[Checkpoint, Prepared]:
-        checkpoint = open_extraction(
+    def open_(supply: Supply) -> Checkpoint:
+        return open_extraction(
             open_source(base, options, supply, as_saved=True),
             open_source(tuned, options, supply, as_saved=True),
             extraction,
             base_name=os.fspath(base),
-            threads=budget.default_threads() if options.threads is None else options.threads,
             ram_bytes=budget.default_ram() if options.ram_bytes is None else options.ram_bytes,
         )
-        return checkpoint, prepare_folder(checkpoint, output, options, safetensors.ADAPTER)
 
-    return supplied(output, options, planned)
+    with found.recorded() as plugins:
+        return planned(output, options, ADAPTER, open_, plugins)

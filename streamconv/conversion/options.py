@@ -2,46 +2,25 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
 from pathlib import Path
+from typing import Any
 
 from ..engine.plan import CHUNK_BYTES
 from ..errors import UsageError
+from ..flags import FLAGS, Flag
 from ..sources import IoMode
-from ..targets import safetensors
 
 
 @dataclass(frozen=True)
 class Options:
-    """Everything a conversion can be told; the command line's flags by the same names.
+    """Everything a conversion can be told; ``streamconv.flags`` has the command line's option for each.
 
     Attributes
     ----------
-    type : file type, or ``auto``; several with commas between them
-    ram_bytes, threads : budget; None = chosen from the machine. They never change the output.
-    force : replace an output or an unfinished job of another plan
-    update : the same where it was not made by this very plan
-    stop_after_s : stop at a chunk boundary after so many seconds
-    verify : finished chunks read back before a resumed run trusts them: all, recent, none
-    imatrix : importance matrix files; include/exclude filter their entries
-    tensor_types : ``REGEX=TYPE``
-    split_max_bytes, split_max_tensors : limits of a GGUF shard, 0 = one file
-    keep_split : cut the output where the GGUF input is cut
-    max_shard_bytes : limit of a safetensors shard
-    pre : BPE pre-tokenizer name, overriding detection
-    mmproj : write the vision projector instead of the text model
-    allow_nonfinite : convert NaN and Inf instead of refusing them
-    measure : decode what was encoded and add up the error
-    compat : reproduce defects of ggml
-    seed, lenient, allow_crimes : of a merge recipe: seed of random methods; unknown keys are warnings; models of different
-        architectures may be merged
-    io : how inputs are read, ``mmap`` or ``pread``
-    chunk_bytes : most output bytes of a chunk
-    evict : give the space of fetched bytes back as soon as what was made of them is durable
-    offline : never ask the network
-    refresh : ask the hub where a branch is now, instead of remembering what it was first
-    report : a file for type, hash and error of every tensor
-    reads : further files that the command reads, which nothing may be written over
+    measure : decode what was encoded and add up the error, as for a report
+    own : what a target's own options are set to, by ``Flag.field``
     """
 
     type: str = "auto"
@@ -59,13 +38,15 @@ class Options:
     output_tensor_type: str | None = None
     token_embedding_type: str | None = None
     tensor_types: tuple[str, ...] = ()
+    tensor_type_file: Path | None = None
+    copy: bool = False
     prune_layers: tuple[int, ...] = ()
     override_kv: tuple[str, ...] = ()
     allow_requantize: bool = False
     split_max_bytes: int = 0
     split_max_tensors: int = 0
     keep_split: bool = False
-    max_shard_bytes: int = safetensors.MAX_SHARD_BYTES
+    max_shard_bytes: int | None = None
     pre: str | None = None
     vocab_only: bool = False
     mmproj: bool = False
@@ -82,7 +63,16 @@ class Options:
     offline: bool = False
     refresh: bool = False
     report: Path | None = None
-    reads: tuple[Path, ...] = ()
+    own: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, told: Mapping[str, Any]) -> Options:
+        """The options that are ``told`` by name; a name of no field is that of a target's own."""
+        usual = {f.name: f.default for f in fields(cls)}
+        return cls(
+            **{name: _fitting(value, usual[name]) for name, value in told.items() if name in usual},
+            own={name: value for name, value in told.items() if name not in usual},
+        )
 
     @property
     def types(self) -> tuple[str, ...]:
@@ -92,7 +82,30 @@ class Options:
         ------
         UsageError : an empty name
         """
+        if self.copy:
+            return ("COPY",)
         names = tuple(dict.fromkeys(name.strip().upper() for name in self.type.split(",")))
         if not all(names):
             raise UsageError(f"--type {self.type!r} names no file type", "For example --type Q4_K_M,Q8_0.")
         return tuple("auto" if name == "AUTO" else name for name in names)
+
+    def given(self) -> list[Flag]:
+        """The options of the command line that stand for what is not as by default, each field's first."""
+        usual = {f.name: f.default for f in fields(self)}
+        flags = {flag.field: flag for flag in reversed(FLAGS) if flag.field}
+        return [flags[name] for name in usual if name in flags and getattr(self, name) != usual[name]]
+
+    def value(self, flag: Flag) -> Any:
+        """What ``flag``, a target's own, is set to."""
+        return self.own.get(flag.field, flag.default)
+
+
+def _fitting(value: Any, usual: Any) -> Any:
+    """``value`` in the way that an option has it whose default is ``usual``."""
+    if isinstance(value, list):
+        return tuple(value)
+    return bool(value) if isinstance(usual, bool) else value
+
+
+_DESCRIBED = {flag.field: f"    {flag.field} : {flag.help}" for flag in reversed(FLAGS) if flag.field}
+Options.__doc__ = "\n".join([(Options.__doc__ or "").rstrip(), *reversed(_DESCRIBED.values()), ""])

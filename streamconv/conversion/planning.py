@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +12,8 @@ from ..sources.checkpoint import Checkpoint
 from ..targets.layout import FileLayout
 from .options import Options
 from .prepared import OutputTensor
-from .provenance import OfOutputs
+from .target import Draft, Target
 
-#: the files of an output, given what identifies the job
-LayOut = Callable[[str], Sequence[FileLayout]]
 #: stands in the headers for the fingerprint while it is not known: as long as it is
 _UNKNOWN_JOB = "0" * 64
 
@@ -33,25 +31,32 @@ def _place(tensors: Sequence[OutputTensor], files: Sequence[FileLayout], first_f
 def make_plan(
     checkpoint: Checkpoint,
     output: Path,
-    outputs: Sequence[tuple[Sequence[OutputTensor], LayOut]],
+    target: Target,
+    outputs: Sequence[tuple[Path, Draft, Sequence[OutputTensor]]],
     options: Options,
-    description: Mapping[str, Any],
-    folder: Path | None = None,
-    names: Sequence[Path] = (),
+    plugins: Sequence[str] = (),
 ) -> tuple[plans.Plan, list[range]]:
-    """The engine's plan, see ``engine.plan.Plan``, and the numbers of every output's files in it; ``names`` where several are."""
-    drafts = [lay_out(_UNKNOWN_JOB) for _, lay_out in outputs]
-    ends = [sum(map(len, drafts[: n + 1])) for n in range(len(drafts))]
-    ranges = [range(end - len(draft), end) for end, draft in zip(ends, drafts, strict=True)]
+    """The engine's plan, see ``engine.plan.Plan``, and the numbers of every output's files in it.
+
+    Parameters
+    ----------
+    outputs : the name of each, what it holds, and that as items
+    plugins : what other packages have a part in it
+    """
+    laid = [target.lay_out(path, draft, options, _UNKNOWN_JOB) for path, draft, _ in outputs]
+    ends = [sum(map(len, laid[: n + 1])) for n in range(len(laid))]
+    ranges = [range(end - len(own), end) for end, own in zip(ends, laid, strict=True)]
     placements = [
         place
-        for (tensors, _), draft, numbers in zip(outputs, drafts, ranges, strict=True)
-        for place in _place(tensors, draft, numbers.start)
+        for (_, _, tensors), own, numbers in zip(outputs, laid, ranges, strict=True)
+        for place in _place(tensors, own, numbers.start)
     ]
-    draft = [f for own in drafts for f in own]
-    fingerprint = plans.fingerprint(_facts(checkpoint, draft, placements, options, folder))
-    del draft, drafts  # the header of a large vocabulary has megabytes, and there would be two
-    files = [f for _, lay_out in outputs for f in lay_out(fingerprint.hex())]
+    folder = output if target.is_folder else None
+    facts = _facts(checkpoint, [f for own in laid for f in own], placements, options, folder)
+    fingerprint = plans.fingerprint({**facts, "plugins": plugins} if plugins else facts)
+    del laid  # the header of a large vocabulary has megabytes, and there would be two
+    job = fingerprint.hex()
+    files = [f for path, draft, _ in outputs for f in target.lay_out(path, draft, options, job)]
     plan = plans.Plan(
         output=output,
         files=[plans.OutputFile(f.path, f.header, f.size) for f in files],
@@ -61,15 +66,16 @@ def make_plan(
         verify_inputs=checkpoint.verify_unchanged,
         description={
             "source": str(checkpoint.path),
-            **description,
+            "type": ",".join(draft.type for _, draft, _ in outputs),
+            "architecture": outputs[0][1].arch,
             "input size": sum(f.size for f in checkpoint.inputs),
             "output size": sum(f.size for f in files),
         },
         chunk_bytes=options.chunk_bytes,
         folder=folder,
         admits_nonfinite=options.allow_nonfinite,
-        parts=dict(zip(names, ranges, strict=True)) if names else {},
-        provenance=OfOutputs(),
+        parts={} if folder else {path: numbers for (path, _, _), numbers in zip(outputs, ranges, strict=True)},
+        provenance=target,
     )
     return plan, ranges
 

@@ -1,4 +1,4 @@
-"""Who made a file, by what the formats of our outputs let it say: the key ``streamconv.job`` of GGUF and safetensors."""
+"""Who made a file, by what formats let it say: the key ``streamconv.job`` of GGUF and safetensors."""
 
 from __future__ import annotations
 
@@ -14,21 +14,26 @@ from ..sources.safetensors import read_safetensors
 _FINGERPRINT = re.compile(r"[0-9a-f]{64}")
 
 
-class OfOutputs:
-    """See ``engine.plan.Provenance``."""
+def job_of_gguf(path: Path) -> str:
+    """The fingerprint in the header of a GGUF file; "" for every other file.
 
-    def job_of(self, path: Path) -> str:
-        """The fingerprint in the header of a GGUF or safetensors file; "" for every other file.
+    Our key is the last one. Where others follow, another tool has copied it, as llama-quantize and llama-gguf-split do, and added
+    its own.
+    """
+    try:
+        metadata = read_gguf(path).metadata
+    except StreamconvError:
+        return ""
+    return _checked(metadata.get(JOB_KEY, "") if list(metadata.values)[-1:] == [JOB_KEY] else "")
 
-        Our key is the last one of a GGUF file. Where others follow, another tool has copied it, as llama-quantize and
-        llama-gguf-split do, and added its own.
-        """
-        try:
-            if path.suffix == ".safetensors":
-                found = read_safetensors(MappedFile(path)).metadata.get(JOB_KEY, "")
-            else:
-                metadata = read_gguf(path).metadata
-                found = metadata.get(JOB_KEY, "") if list(metadata.values)[-1:] == [JOB_KEY] else ""
-        except StreamconvError:
-            return ""
-        return found if isinstance(found, str) and _FINGERPRINT.fullmatch(found) else ""
+
+def job_of_safetensors(path: Path) -> str:
+    """The same of a safetensors file."""
+    try:
+        return _checked(read_safetensors(MappedFile(path)).metadata.get(JOB_KEY, ""))
+    except StreamconvError:
+        return ""
+
+
+def _checked(found: object) -> str:
+    return found if isinstance(found, str) and _FINGERPRINT.fullmatch(found) else ""

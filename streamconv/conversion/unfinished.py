@@ -11,6 +11,7 @@ from typing import Any
 from ..engine import files, job_files
 from ..engine.journal import read_progress
 from ..engine.plan import job_folder
+from ..engine.record import record_path
 from ..errors import InputMissing, UsageError
 
 
@@ -85,9 +86,10 @@ def status(output: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 def _is_there(output: Path) -> bool:
-    """Whether a finished output has this name: a file, the first of its shards, files by type, or a folder of weights."""
+    """Whether a finished output has this name: a file, the first of its shards, files by type, a folder of ours or of weights."""
     stem = "*".join(map(glob.escape, output.stem.split("{type}")))
-    patterns = [f"{stem}-00001-of-*.gguf"] if output.suffix == ".gguf" else []
+    patterns = [f"{stem}-00001-of-*{output.suffix}"] if output.suffix else []
     if "{type}" in output.name:
         patterns.append(stem + output.suffix)
-    return output.is_file() or any(output.glob("*.safetensors")) or any(any(output.parent.glob(p)) for p in patterns)
+    is_folder = output.is_dir() and (any(output.glob("*.safetensors")) or record_path(output).is_file())
+    return output.is_file() or is_folder or any(any(output.parent.glob(p)) for p in patterns)

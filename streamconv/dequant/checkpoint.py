@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from ..errors import BadInput
@@ -13,7 +13,8 @@ from ..rows import Rows, walk
 from ..sources.checkpoint import Checkpoint
 from ..sources.naming import shown
 from .decoded_rows import DecodedRows
-from .formats import FORMATS
+from .format import Format
+from .formats import FORMATS, PLUGINS, formats_for
 from .scheme import SIDE_FILES, Scheme, read_scheme, without_scheme
 from .store import Store
 
@@ -54,14 +55,15 @@ def decoded(
     if not checkpoint.tensors:  # a vocabulary alone can be had from any checkpoint
         scheme = Scheme("", {})
     else:
-        scheme = read_scheme(checkpoint, quantization_config, _METHODS)
+        scheme = read_scheme(checkpoint, quantization_config, (*_METHODS, *PLUGINS.names()))
     store = Store(checkpoint, scheme, lenient)
-    for form in FORMATS:
+    formats = formats_for(scheme.method)
+    for form in formats:
         form.find(store)
     if scheme.method or store.made:
         _drop_activations(store)
     if not lenient:
-        _refuse_leftovers(store)
+        _refuse_leftovers(store, formats)
     config = without_scheme(checkpoint.config)
     if not store.made and not store.broken and config == checkpoint.config:
         return checkpoint
@@ -123,12 +125,12 @@ def _drop_activations(store: Store) -> None:
             store.drop(name)
 
 
-def _refuse_leftovers(store: Store) -> None:
+def _refuse_leftovers(store: Store, formats: Sequence[Format]) -> None:
     """Refuse parts that nothing was made of, and packed data without parts."""
     method = store.scheme.method
-    parts = {ending: whose for form in FORMATS for ending, whose in form.parts.items()}
+    parts = {ending: whose for form in formats for ending, whose in form.parts.items()}
     if method:
-        parts.update((ending, whose) for form in FORMATS for ending, whose in form.likely_parts.items())
+        parts.update((ending, whose) for form in formats for ending, whose in form.likely_parts.items())
     for name, rows in store.result().items():
         if isinstance(rows, DecodedRows):
             continue

@@ -12,8 +12,8 @@ from typing import NamedTuple
 import numpy as np
 import xxhash
 
-from ..errors import BadInput
-from ..rows import Bytes, Span, stop_if_unwanted
+from ..errors import BadInput, Stopped
+from ..rows import Bytes, Span
 from .plan import Chunk, Item, bundles
 
 _READ_BYTES = 4 << 20
@@ -31,9 +31,14 @@ class SourceDigests:
     The digest of a range is xxh3-128 of all bytes of local files that its rows are made from, in the order of their spans. Rows
     that depend on a look at everything have that of everything in common, which is made once. For files whose whole content is
     pinned, as that of the hub's is by a digest of its own, what pins it stands for the bytes.
+
+    Parameters
+    ----------
+    wanted : whether anybody still waits for them
     """
 
-    def __init__(self) -> None:
+    def __init__(self, wanted: Callable[[], bool] = lambda: True) -> None:
+        self._wanted = wanted
         self._common: dict[int, bytes] = {}
         self._locks: dict[int, threading.Lock] = {}
 
@@ -45,10 +50,10 @@ class SourceDigests:
         Stopped : nobody waits for them any more
         """
         if not item.whole:
-            return _digest_of_spans(item.spans(start, stop))
+            return _digest_of_spans(item.spans(start, stop), self._wanted)
         with self._locks.setdefault(id(item), threading.Lock()):
             if id(item) not in self._common:
-                self._common[id(item)] = _digest_of_spans(item.everything())
+                self._common[id(item)] = _digest_of_spans(item.everything(), self._wanted)
             return self._common[id(item)]
 
     def worth_it(self, item: Item, start: int, stop: int) -> bytes:
@@ -58,14 +63,15 @@ class SourceDigests:
         return self.of(item, start, stop)
 
 
-def _digest_of_spans(spans: Iterable[Span]) -> bytes:
+def _digest_of_spans(spans: Iterable[Span], wanted: Callable[[], bool]) -> bytes:
     digest = xxhash.xxh3_128()
     for file, offset, length in spans:
         if file.pin:
             digest.update(file.pin)
             continue
         for at in range(offset, offset + length, _READ_BYTES):
-            stop_if_unwanted()
+            if not wanted():
+                raise Stopped("nobody waits for these digests any more")
             digest.update(file.view(at, min(_READ_BYTES, offset + length - at)).data)
     return digest.digest()
 

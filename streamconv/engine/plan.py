@@ -17,7 +17,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any, Protocol
 
-from ..rows import Bytes, File, Floats, Json, Quality, Span
+from ..rows import Bytes, File, Floats, Json, Quality, Rows, Span
 
 #: A chunk holds at most this many output bytes and weights; both bound the work a kill can cost.
 CHUNK_BYTES = 16 << 20
@@ -57,6 +57,10 @@ class Item(Protocol):
         -------
         Quality : of every part
         """
+
+    @property
+    def looks(self) -> Sequence[Rows]:
+        """What is measured before the first row, in this order; see ``Rows.measure``."""
 
     @property
     def whole(self) -> bool:

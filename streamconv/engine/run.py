@@ -27,7 +27,7 @@ import numpy as np
 import xxhash
 
 from ..errors import Interrupted, Locked, NoResources, Stopped, WriteFailed, exhausted
-from ..rows import Bytes, Floats, Quality, read_while
+from ..rows import Bytes, Floats, Quality
 from ..threads import Flag, Monitor, Thread
 from . import files
 from .budget import Budget
@@ -35,6 +35,7 @@ from .changes import SourceDigests
 from .job import Job
 from .journal import Stamp
 from .plan import Chunk, Plan, bundles
+from .turns import Turns
 
 _COMMIT_SECONDS = 2.0
 #: between two looks at threads that may have died without a word
@@ -173,12 +174,13 @@ class _Run:
     ) -> None:
         self.job, self.budget, self.reporter, self.stop, self._request = job, budget, reporter, stop.event, stop
         self._supply = supply
-        self._sources = SourceDigests()
+        self._sources = SourceDigests(self._is_wanted)
         self._chunks = job.plan.chunks()
         self.pending = bundles(c for c in self._chunks if c.number not in job.done)
         if supply is not None:
             self.pending.sort(key=lambda bundle: supply.place(bundle[0]))
-        self._next = 0
+        self._turns = Turns(self.pending, self._is_wanted)
+        self._has_made = False
         self._changed = Monitor()
         self._finished: list[Stamp] = []
         self._finished_bytes = 0
@@ -201,9 +203,13 @@ class _Run:
         with self._changed:
             self._changed.notify_all()
 
+    def _is_over(self) -> bool:
+        return self.error is not None or self._request.signum != 0
+
     def _is_wanted(self) -> bool:
-        # Not for a deadline: a run that is given little time again and again would never come past a long first row.
-        return self.error is None and not self._request.signum
+        """Whether anybody waits for a look at a whole tensor."""
+        # A deadline ends it only in a run that has made something, or runs of little time would never come past a long one.
+        return not self._is_over() and not (self._has_made and self._request.is_due())
 
     def _take(self) -> tuple[list[Chunk], Chunk | None] | None:
         """The next chunks to make and one of those that will be taken after those being made."""
@@ -211,17 +217,13 @@ class _Run:
             # Do not run away from the disk: what a kill costs stays within two windows.
             while self._finished_bytes > 2 * self.budget.window_bytes and not self.stop.is_set():
                 self._changed.wait(0.5)
-            if self.stop.is_set() or self._next == len(self.pending):
+            if self.stop.is_set():
                 return None
-            bundle = self.pending[self._next]
-            self._next += 1
-            ahead = self._next + self.budget.threads - 1
-            return bundle, self.pending[ahead][0] if ahead < len(self.pending) else None
+        return self._turns.take(self.budget.threads - 1)
 
     def work(self) -> None:
         """Body of a worker thread."""
         try:
-            read_while(self._is_wanted)
             buffer = np.empty(self.budget.buffer_bytes, np.uint8)
             scratch = np.empty(self.budget.scratch_floats, np.float32)
             while (taken := self._take()) is not None:
@@ -232,10 +234,12 @@ class _Run:
                 if stamps is None:
                     return
                 bundle[0].item.release(bundle[0].start, bundle[0].stop)
+                self._turns.made(bundle)
                 n_bytes = sum(s.length for s in stamps)
                 with self._changed:
                     self._finished += stamps
                     self._finished_bytes += n_bytes
+                    self._has_made = True
                     if self._finished_bytes >= self.budget.window_bytes:
                         self._changed.notify_all()
                 self.reporter.advance(n_bytes, bundle[0].item.name)
@@ -331,7 +335,7 @@ class _Run:
 
     def _is_stuck(self) -> bool:
         """Whether threads have been asked to end for so long that they never will."""
-        if self._is_wanted() or (self._is_committing and self._committer.is_alive()):
+        if not self._is_over() or (self._is_committing and self._committer.is_alive()):
             self._asked_at = None
             return False
         if self._asked_at is None:
@@ -349,7 +353,7 @@ class _Run:
     def _look_after(self, threads: Sequence[Thread]) -> None:
         """See to what none of the threads can see to."""
         self._note_deaths(threads)
-        if not self._is_wanted():  # whoever failed may not have come to saying so
+        if self._is_over():  # whoever failed may not have come to saying so
             self.stop.set()
         # Workers that wait for an input look at no deadline, but what is fetched meanwhile brings the job forward too.
         if self._supply is not None and self._request.is_due():

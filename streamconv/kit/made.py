@@ -62,6 +62,6 @@ class Constant(Rows):
     def _fill(self, start: int, stop: int, out: Floats) -> None:
         out[...] = self._rows[start:stop]
 
-    def stored(self, start: int, stop: int) -> Bytes | None:
+    def native(self, kind: str, start: int, stop: int) -> Bytes | None:
         """The rows' bytes."""
-        return np.asarray(self._rows[start:stop].view(np.uint8))
+        return None if kind != "F32" else np.asarray(self._rows[start:stop].view(np.uint8))

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from functools import partial
+from collections.abc import Iterator, Sequence
 from itertools import accumulate, pairwise
 from math import prod
 
@@ -49,22 +48,14 @@ class Selected(Rows):
             b = min(len(out), a + strip)
             out[a:b] = self.inner.read(source + a * step, source + (b - 1) * step + 1)[::step]
 
-    def stored(self, start: int, stop: int) -> Bytes | None:
-        """The stored bytes of the rows in their order."""
-        return self._copied(self.inner.stored, start, stop)
-
-    def blocks(self, type_name: str, start: int, stop: int) -> Bytes | None:
-        """The blocks of the rows in their order."""
-        return self._copied(partial(self.inner.blocks, type_name), start, stop)
-
-    def _copied(self, read: Callable[[int, int], Bytes | None], start: int, stop: int) -> Bytes | None:
-        """The bytes of the rows in their order, as ``read`` has them of the inner."""
+    def native(self, kind: str, start: int, stop: int) -> Bytes | None:
+        """The bytes of the rows in their order."""
         runs = self.order.runs(start, stop)
         if not runs:
-            return read(0, 0)
+            return self.inner.native(kind, 0, 0)
         out: Bytes | None = None
         for source, count, step, at, stride in runs:
-            found = read(source, source + (count - 1) * step + 1)
+            found = self.inner.native(kind, source, source + (count - 1) * step + 1)
             if found is None or (len(runs) == 1 and step == 1):
                 return found
             if out is None:
@@ -109,9 +100,9 @@ class Columns(Rows):
         rows = self.inner.read(start, stop)
         out[...] = rows[:, self._index] if self._is_range else rows[:, self.order.indexes(0, self.order.length)]
 
-    def stored(self, start: int, stop: int) -> Bytes | None:
-        """The stored bytes of the columns, where each is bytes of its own."""
-        found = self.inner.stored(start, stop)
+    def native(self, kind: str, start: int, stop: int) -> Bytes | None:
+        """The bytes of the columns, where each is bytes of its own."""
+        found = self.inner.native(kind, start, stop)
         n_cols = self.inner.shape[-1]
         if found is None or found.shape[1] % n_cols:
             return None

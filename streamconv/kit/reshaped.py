@@ -55,10 +55,10 @@ class Reshaped(Rows):
         """Rows ``first..last`` of the inner."""
         return _Flat(first, last, self.inner.read(first, last).reshape(-1))
 
-    def stored(self, start: int, stop: int) -> Bytes | None:
+    def native(self, kind: str, start: int, stop: int) -> Bytes | None:
         """The stored bytes, where a row is rows of the inner or each number is bytes of its own."""
         first, last = self._behind(start, stop)
-        found = self.inner.stored(first, last)
+        found = self.inner.native(kind, first, last) if kind == self.dtype else None
         if found is None or self._inner_cols == self._n_cols:
             return found
         if found.shape[1] % self._inner_cols:

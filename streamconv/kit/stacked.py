@@ -44,14 +44,14 @@ class Stacked(Rows):
         for part, a, b, at in self._ranges(start, stop):
             part.read(a, b, out[at - start : at - start + b - a])
 
-    def stored(self, start: int, stop: int) -> Bytes | None:
+    def native(self, kind: str, start: int, stop: int) -> Bytes | None:
         """The stored rows where all parts have them, in one type."""
-        if any(part.dtype != self.dtype for part in self.parts):
+        if kind != self.dtype or any(part.dtype != kind for part in self.parts):
             return None
         if stop <= start:
-            found = [part.stored(0, 0) for part in self.parts]
+            found = [part.native(kind, 0, 0) for part in self.parts]
             return None if any(rows is None for rows in found) else found[0]
-        rows = [part.stored(a, b) for part, a, b, _ in self._ranges(start, stop)]
+        rows = [part.native(kind, a, b) for part, a, b, _ in self._ranges(start, stop)]
         known = [each for each in rows if each is not None]
         if len(known) < len(rows):
             return None

@@ -66,9 +66,9 @@ class Transposed(Rows):
             turned[:, row:end] = self.inner.read(base + row, base + end)[:, a:b].T
         return turned
 
-    def stored(self, start: int, stop: int) -> Bytes | None:
-        """The stored bytes of the numbers in their new places, where each is bytes of its own."""
-        none = self.inner.stored(0, 0)
+    def native(self, kind: str, start: int, stop: int) -> Bytes | None:
+        """The bytes of the numbers in their new places, where each is bytes of its own."""
+        none = self.inner.native(kind, 0, 0)
         if none is None or none.shape[1] % self._width or (item := none.shape[1] // self._width) not in (1, 2, 4, 8):
             return None
 
@@ -77,13 +77,13 @@ class Transposed(Rows):
             base = matrix * self._height
             for row in range(0, self._height, _STRIP):
                 end = min(row + _STRIP, self._height)
-                found = self.inner.stored(base + row, base + end)
+                found = self.inner.native(kind, base + row, base + end)
                 assert found is not None
                 part = np.ascontiguousarray(found[:, a * item : b * item])
                 turned[:, row:end] = part.view(turned.dtype).T
             return turned.view(np.uint8)
 
-        parts = [rows for _, rows in self._slabs(start, stop, item, "bytes", numbers)]
+        parts = [rows for _, rows in self._slabs(start, stop, item, kind, numbers)]
         if len(parts) == 1:
             return parts[0]
         return np.concatenate(parts) if parts else np.empty((0, self._height * item), np.uint8)

@@ -21,8 +21,9 @@ from typing import Any
 
 import numpy as np
 
+from ..crew import Crew
 from ..quant import cache
-from ..rows import Floats, Rows, Span, matrix_shape, stop_if_unwanted
+from ..rows import Floats, Json, Rows, Span, matrix_shape, packed, unpacked
 from ..sources.widen import STORED_TYPES, widen
 from .inputs import common_dtype, round_to
 from .scratch import borrow
@@ -202,34 +203,27 @@ class DoraRows(_Stretched):
 
 
 class DoraColumns(_Stretched):
-    """``base`` plus a low-rank change, every column stretched to a length of its own: ``lengths`` are float[n_cols].
-
-    The first ``read`` measures the columns.
-    """
+    """``base`` plus a low-rank change, every column stretched to a length of its own: ``lengths`` are float[n_cols]."""
 
     looks_first = True
 
-    def __init__(self, base: Rows, update: LowRank, lengths: Rows) -> None:
-        super().__init__(base, update, lengths)
-        self._factors: Floats | None = None
-        self._lock = threading.Lock()
+    def measure(self, crew: Crew) -> Json:
+        """What every column is multiplied by."""
+        bounds = [self.n_rows * k // _PARTS for k in range(_PARTS + 1)]
+        sums = np.sum(crew.map(lambda part: self._squares(crew, *part), list(pairwise(bounds))), axis=0)
+        found = np.sqrt(sums).astype(np.float32)
+        return packed(self._lengths / np.where(found > 0, found, np.float32(1)))
 
-    def prepare(self) -> None:
-        """Measure all columns, once."""
-        with self._lock:
-            if self._factors is not None:
-                return
-            bounds = [self.n_rows * k // _PARTS for k in range(_PARTS + 1)]
-            sums = np.sum([self._measure(a, b) for a, b in pairwise(bounds)], axis=0)
-            found = np.sqrt(sums).astype(np.float32)
-            self._factors = self._lengths / np.where(found > 0, found, np.float32(1))
+    def measured(self, value: Json) -> None:
+        """See ``Rows.measured``."""
+        self._fact = None if value is None else unpacked(value, np.float32)
 
-    def _measure(self, start: int, stop: int) -> Any:
+    def _squares(self, crew: Crew, start: int, stop: int) -> Any:
         """Sums of squares of the columns over rows ``start..stop``, float64[n_cols]."""
         sums = np.zeros(self.n_cols, np.float64)
         step = max(1, _TILE // max(1, self.n_cols))
         for a in range(start, stop, step):
-            stop_if_unwanted()
+            crew.go_on()
             with borrow(min(a + step, stop) - a, self.n_cols) as rows:
                 self.base.read(a, a + len(rows), rows)
                 self.update.add(a, rows)
@@ -237,9 +231,8 @@ class DoraColumns(_Stretched):
         return sums
 
     def _change(self, start: int, rows: Floats) -> None:
-        self.prepare()
         self.update.add(start, rows)
-        _kernels().scale_columns(self._factors, rows)
+        _kernels().scale_columns(self.fact, rows)
 
 
 class AddedVector(_Changed):

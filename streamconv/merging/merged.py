@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator, Sequence
 from math import isnan
 from typing import Any
 
 import numpy as np
 
+from ..crew import Crew
 from ..errors import BadInput
-from ..rows import Bytes, Floats, Merge, Rows, Span, matrix_shape, stop_if_unwanted
-from .crew import Crew
+from ..rows import Bytes, Floats, Json, Merge, Rows, Span, matrix_shape
 from .inputs import Inputs, holds, round_to
 from .kernels import load as load_kernels
-from .method import Bound, Statistic
+from .method import Bound
 from .scratch import borrow
 from .stream import Stream
 
@@ -34,8 +33,6 @@ class MergedRows(Rows):
     dtype : precision of the result
     load : inputs are rounded to it as they are read; None: not
     merged : what the method yields is rounded to it, and only then to ``dtype``; None: to ``dtype`` at once
-
-    ``prepare`` looks at the whole tensor where the method needs that; ``read`` calls it if nobody did.
     """
 
     scheme = 2
@@ -57,62 +54,34 @@ class MergedRows(Rows):
         self.dtype = dtype
         self.operator = operator
         self.inputs = Inputs(inputs, load)
-        self.statistic: Statistic = None
         self._n_cols = matrix_shape(self.shape)[1]
-        self._lock = threading.Lock()
         self._steps = [to for to in dict.fromkeys((merged, dtype)) if to not in (None, "F32")]
-        self._crew: Crew | None = None
         self._words = getattr(operator, "takes_words", False) and self.inputs.are_words
         self._step = max(1, (_WORDS if self._words else _TILE) // max(1, self._n_cols * self.inputs.count))
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.name!r}, {self.dtype}{list(self.shape)}, of {self.inputs.count})"
 
-    @property
-    def needs_prepare(self) -> bool:
-        """Whether ``prepare`` has work to do."""
-        return self.operator.needs_statistic and self.statistic is None
-
-    def prepare(self) -> None:
-        """Look at the whole tensor, once. Threads that call this meanwhile help; the result is the same for any number.
-
-        What any of them raises, all of them raise.
-        """
-        while self.needs_prepare:
-            with self._lock:
-                crew, leads = self._crew or Crew(), self._crew is None
-                self._crew = crew
-            if not leads:
-                crew.help()
-                continue
-            reason: BaseException | None = None
-            try:
-                if self.statistic is None:  # nobody was faster
-                    self.statistic = self.operator.measure(Stream(self.inputs, crew, self._words))
-            except BaseException as e:
-                reason = e
-                raise
-            finally:
-                with self._lock:
-                    self._crew = None
-                crew.dismiss(reason)
+    def measure(self, crew: Crew) -> Json:
+        """The statistic of the method."""
+        return self.operator.measure(Stream(self.inputs, crew, self._words))
 
     def _fill(self, start: int, stop: int, out: Floats) -> None:
         """Write rows ``start..stop`` into ``out``, rounded to ``dtype``."""
-        self.prepare()
         for a in range(start, stop, self._step):
             b = min(a + self._step, stop)
             self._tile(a, b, out[a - start : b - start])
 
-    def make(self, start: int, stop: int, out: Bytes) -> float:
-        """The rows of a tensor of type BF16 as its bytes, uint8[stop - start, 2 * n_cols]; their largest magnitude or NaN."""
-        self.prepare()
+    def make(self, kind: str, start: int, stop: int, out: Bytes) -> float | None:
+        """See ``Rows.make``: a tensor of type BF16 as its bytes."""
+        if not kind == self.dtype == "BF16":
+            return None
         largest = 0.0
         for a in range(start, stop, self._step):
             b = min(a + self._step, stop)
             words = out[a - start : b - start].reshape(-1).view(np.uint16)
             with self.inputs.tile(a, b, self._words) as x, borrow(b - a, self._n_cols) as y:
-                self.operator.merge(x, a, self.statistic, y)
+                self.operator.merge(x, a, self.fact, y)
                 for dtype in self._steps[:-1]:
                     round_to(dtype, y)
                 size = load_kernels("rounding").pack_bf16(y.reshape(-1), words)
@@ -122,11 +91,11 @@ class MergedRows(Rows):
     def _tile(self, start: int, stop: int, out: Floats) -> None:
         with self.inputs.tile(start, stop, self._words) as x:
             if out.flags.c_contiguous:
-                self.operator.merge(x, start, self.statistic, out)
+                self.operator.merge(x, start, self.fact, out)
                 self._round(out)
                 return
             with borrow(stop - start, self._n_cols) as dense:
-                self.operator.merge(x, start, self.statistic, dense)
+                self.operator.merge(x, start, self.fact, dense)
                 self._round(dense)
                 out[...] = dense
 
@@ -155,66 +124,65 @@ class CastRows(Rows):
                 rows[...] = dense
         return rows
 
-    def stored(self, start: int, stop: int) -> Bytes | None:
+    def native(self, kind: str, start: int, stop: int) -> Bytes | None:
         """The stored bytes where they are in this precision already."""
-        return self.inner.stored(start, stop) if self.inner.dtype == self.dtype and not self._steps else None
+        return self.inner.native(kind, start, stop) if kind == self.dtype and not self._steps else None
 
 
 class SameRows(Rows):
-    """A tensor of integers, which all inputs must hold alike; it is copied.
-
-    ``prepare`` compares the inputs.
-    """
+    """A tensor of integers, which all inputs must hold alike; it is copied."""
 
     def __init__(self, name: str, inputs: Sequence[Rows], models: Sequence[str]) -> None:
         self.name = name
         self.inputs = inputs
         self.shape = inputs[0].shape
         self.dtype = inputs[0].dtype
-        self._models = models
         self.looks_first = len(inputs) > 1
-        self._checked = not self.looks_first
-        self._lock = threading.Lock()
+        self._models = models
 
-    def prepare(self) -> None:
-        """Compare all rows of all inputs, once.
+    def measure(self, crew: Crew) -> Json:
+        """True: all inputs are the same.
 
         Raises
         ------
         BadInput : they differ
         """
-        with self._lock:
-            if self._checked:
-                return
-            n_rows, n_cols = matrix_shape(self.shape)
-            step = max(1, _TILE // max(1, n_cols))
-            for a in range(0, n_rows, step):
-                b = min(a + step, n_rows)
-                stop_if_unwanted()
-                first = self._rows(0, a, b)
-                for i in range(1, len(self.inputs)):
-                    if not np.array_equal(first, self._rows(i, a, b)):
-                        raise BadInput(
-                            f"tensor {self.name!r}: {self._models[0]} and {self._models[i]} hold different {self.dtype} "
-                            "numbers, which have no mean",
-                            "Merge models that share it.",
-                        )
-            self._checked = True
+        n_rows, n_cols = matrix_shape(self.shape)
+        step = max(1, _TILE // max(1, n_cols))
+        found = crew.map(lambda a: self._first_other(a, min(a + step, n_rows)), range(0, n_rows, step))
+        other = next((i for i in found if i is not None), None)
+        if other is not None:
+            raise BadInput(
+                f"tensor {self.name!r}: {self._models[0]} and {self._models[other]} hold different {self.dtype} "
+                "numbers, which have no mean",
+                "Merge models that share it.",
+            )
+        return True
 
-    def _rows(self, i: int, start: int, stop: int) -> Any:
-        stored = self.inputs[i].stored(start, stop)
-        return self.inputs[i].read(start, stop) if stored is None else stored
+    def _first_other(self, start: int, stop: int) -> int | None:
+        """The first input with other rows than input 0."""
+        first, *others = (self._rows(each, start, stop) for each in self.inputs)
+        return next((i for i, rows in enumerate(others, 1) if not np.array_equal(first, rows)), None)
+
+    def _rows(self, rows: Rows, start: int, stop: int) -> Any:
+        stored = rows.stored(start, stop)
+        return rows.read(start, stop) if stored is None else stored
+
+    def _one(self) -> Rows:
+        """One of the inputs, of which it is known that they are the same."""
+        found = self.fact
+        assert found or not self.looks_first
+        return self.inputs[0]
 
     def read(self, start: int, stop: int, out: Floats | None = None) -> Floats:
         """See ``Rows.read``."""
-        self.prepare()
-        return self.inputs[0].read(start, stop, out)
+        return self._one().read(start, stop, out)
 
-    def stored(self, start: int, stop: int) -> Bytes | None:
+    def native(self, kind: str, start: int, stop: int) -> Bytes | None:
         """The stored bytes."""
-        if stop > start:
-            self.prepare()
-        return self.inputs[0].stored(start, stop)
+        if kind != self.dtype:
+            return None
+        return (self._one() if stop > start else self.inputs[0]).native(kind, start, stop)
 
     def spans(self, start: int, stop: int) -> Iterator[Span]:
         """See ``Rows.spans``."""

@@ -18,7 +18,7 @@ from .inputs import Numbers
 from .settings import Kind
 from .stream import Stream
 
-#: what a prepare pass found
+#: what was measured, JSON-able
 Statistic = Any
 Scope = Literal["shared", "input", "other"]
 

@@ -37,6 +37,7 @@ class Parser:
         self.where = where
         self.lenient = lenient
         self.warnings = warnings
+        self._parameter_names = {p.name for method in METHODS.ours().values() for p in method.parameters}
 
     def recipe(self, value: Any, text: str, named: bool = False) -> Recipe:
         """The recipe in ``value``; ``named``: it may have a ``name``, being one of several documents."""
@@ -49,6 +50,7 @@ class Parser:
         method = top["merge_method"]
         if not isinstance(method, str) or method not in METHODS:
             raise BadInput(f"{self.where}: unknown merge_method {method!r}", nearest(str(method), METHODS))
+        self._parameter_names |= {p.name for p in METHODS[method].parameters}
         stack, modules = self._contents(top)
         return Recipe(
             where=self.where,
@@ -145,7 +147,7 @@ class Parser:
 
     def _parameters(self, value: Any, place: str) -> Parameters:
         """Settings by name; names that no method has are unknown keys."""
-        known = sorted({p.name for method in METHODS.values() for p in method.parameters})
+        known = sorted(self._parameter_names)
         found = mapping(value, self._at(place))
         self.check(found, tuple(known), self._at(place))
         return {

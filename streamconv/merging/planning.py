@@ -230,7 +230,7 @@ class _Sliced:
         count = f"exactly {least}" if least == most else f"at least {least}"
         beside = " beside the base" if method.base != "ordinary" else ""
         beside_base = sum(s.model.name != base for s in self.sources)
-        fitting = [m.name for m in METHODS.values() if _takes(m, beside_base, len(self.sources) > beside_base)]
+        fitting = [m.name for m in METHODS.there() if _takes(m, beside_base, len(self.sources) > beside_base)]
         raise BadInput(
             f"{self.where}: {method.name} takes {count} model{'s' * (least != 1)}{beside}, there are {n}",
             f"Change what is listed, or use a method that takes these: {', '.join(fitting)}." if fitting else "",

@@ -1,4 +1,4 @@
-"""The prepare pass: all rows of all inputs of a tensor, once, in blocks.
+"""The look at a whole tensor: all rows of all inputs of a tensor, once, in blocks.
 
 A block is a fixed number of rows that depends on the tensor's shape and the number of inputs only: what is added up over a
 block, and then block by block, is the same for any number of threads. A tile, one or several blocks, is what is read at a time.
@@ -6,15 +6,12 @@ block, and then block by block, is the same for any number of threads. A tile, o
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar
 
-import numpy as np
 from numpy.typing import NDArray
 
-from ..rows import stop_if_unwanted
-from .crew import Crew
+from ..crew import Crew
 from .inputs import Inputs, Numbers
 
 #: floats of all inputs in a block: with keys or differences of the same size they fill a second-level cache
@@ -56,60 +53,27 @@ class Stream:
 
         ``x`` are the rows from ``start`` on, [n_inputs, rows, n_cols]: float32, which may be overwritten, or bfloat16 as uint16.
         """
-
-        def keep(kept: list[tuple[int, T]], x: Numbers, start: int, at: int) -> None:
-            kept.append((at, look(x, start)))
-
-        def new() -> list[tuple[int, T]]:
-            return []
-
-        found = self.fold(new, keep, tiles)
-        return [value for _, value in sorted((pair for part in found for pair in part), key=lambda pair: pair[0])]
+        wanted = range(self.n_tiles) if tiles is None else tiles
+        return self._crew.map(lambda at: self._look(look, wanted, at), range(len(wanted)))
 
     def add_up(self, look: Callable[[Any, int], Iterable[NDArray[Any]]], total: NDArray[Any]) -> None:
         """Add the arrays of ``look(x, start)`` to ``total``, tile after tile: they are held only while an earlier tile is made."""
-        early: dict[int, Iterable[NDArray[Any]]] = {}
-        lock = threading.Lock()
-        following = 0
+        tiles = range(self.n_tiles)
+        self._crew.add_up(lambda at: self._look(look, tiles, at), tiles, total)
 
-        def keep(_: None, x: Numbers, start: int, at: int) -> None:
-            nonlocal following
-            found = look(x, start)
-            with lock:
-                early[at] = found
-                while following in early:
-                    for part in early.pop(following):
-                        np.add(total, part, out=total)
-                    following += 1
+    def fold(self, new: Callable[[], T], look: Callable[[T, Numbers, int, int], None]) -> list[T]:
+        """Call ``look(kept, x, start, n)`` for every tile ``n``; see ``Crew.fold``."""
+        tiles = range(self.n_tiles)
+        return self._crew.fold(
+            new, lambda kept, at: self._look(lambda x, start: look(kept, x, start, at), tiles, at), self.n_tiles
+        )
 
-        self.fold(lambda: None, keep)
-
-    def fold(
-        self, new: Callable[[], T], look: Callable[[T, Numbers, int, int], None], tiles: Sequence[int] | None = None
-    ) -> list[T]:
-        """Call ``look(kept, x, start, n)`` for every tile, ``n`` counting them; each thread keeps a ``new()`` of its own.
-
-        Which tiles a thread gets is not fixed: what is kept must not depend on it, once all are put together. Where one fails,
-        or nobody wants the rows any more, no other is begun.
-        """
-        wanted = range(self.n_tiles) if tiles is None else tiles
-        heap = iter(range(len(wanted)))  # taking the next one is one step of the interpreter, so threads may share it
-
-        def work() -> T:
-            kept = new()
-            try:
-                for at in heap:
-                    stop_if_unwanted()
-                    self._hint(wanted, at)
-                    start = wanted[at] * self.tile_rows
-                    with self.rows(start, min(start + self.tile_rows, self.n_rows)) as x:
-                        look(kept, x, start, at)
-            finally:
-                for _ in heap:  # left where a tile fails
-                    pass
-            return kept
-
-        return self._crew.all(work)
+    def _look(self, look: Callable[[Numbers, int], T], wanted: Sequence[int], at: int) -> T:
+        """``look(x, start)`` of the tile number ``at`` of those that are ``wanted``."""
+        self._hint(wanted, at)
+        start = wanted[at] * self.tile_rows
+        with self.rows(start, min(start + self.tile_rows, self.n_rows)) as x:
+            return look(x, start)
 
     def rows(self, start: int, stop: int) -> Any:
         """The rows ``start..stop`` of all inputs as ``map`` gives them; for a ``with`` block."""

@@ -107,7 +107,7 @@ class Family:
 
     def kept_type(self, rows: Rows) -> str | None:
         """The block type that the rows are copied in; None: they are encoded like others."""
-        return next((kind for kind in self.kept if rows.blocks(kind, 0, 0) is not None), None)
+        return next((kind for kind in self.kept if rows.native(kind, 0, 0) is not None), None)
 
 
 def _first(patterns: Mapping[str, T], name: str) -> T | None:

@@ -20,7 +20,6 @@ from functools import cache as once
 from importlib import import_module
 from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
-from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
 from types import CodeType, ModuleType
@@ -94,6 +93,8 @@ def _fault(wanted: Path) -> str:
 
 
 def _version() -> str:
+    from importlib.metadata import PackageNotFoundError, version  # takes long to load, and a plan needs none
+
     try:
         own = version("streamconv")
     except PackageNotFoundError:  # run from a source tree

@@ -8,8 +8,8 @@ wanted encoding already are copied as they lie.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from functools import lru_cache, partial
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from types import ModuleType
 
 import numpy as np
@@ -61,8 +61,7 @@ class Encoding:
         self._compat = compat
         self._codec: Codec | None = None
         # The same bytes in and out, NaN and all; or blocks that another container has in another order.
-        self._stored = _stored(rows, tensor_type)
-        self.copies = self._stored is not None
+        self.copies = rows.native(tensor_type.name, 0, 0) is not None
 
     @property
     def n_bytes(self) -> int:
@@ -113,14 +112,9 @@ class Encoding:
             return None
         return self._found_codec().quantize_bf16
 
-    def maker(self) -> Callable[[int, int, Bytes], float] | None:
-        """What gives the rows as they are to be written, where the source can.
-
-        A source may offer ``make(start, stop, out)`` beside ``read``: it fills ``out`` with the encoding that ``dtype`` names and
-        returns the largest magnitude, NaN when there is one.
-        """
-        offered = None if self._measure or self.type.name != self._rows.dtype else getattr(self._rows, "make", None)
-        return offered if self.type.name == "BF16" else None
+    def make(self, a: int, b: int, out: Bytes) -> float | None:
+        """See ``Rows.make``: the rows ``a..b`` as they are to be written."""
+        return None if self._measure else self._rows.make(self.type.name, a, b, out)
 
     def _found_codec(self) -> Codec:
         if self._codec is None:
@@ -142,8 +136,8 @@ class Encoding:
         """
         b = a + len(x)
         quality = Quality(sum_squared_error=0.0 if self._measure else math.nan)
-        if self._stored is not None:
-            stored = self._stored(a, b)
+        if self.copies:
+            stored = self._rows.native(self.type.name, a, b)
             assert stored is not None
             out[...] = stored
         else:
@@ -191,6 +185,11 @@ class EncodedRows:
         self._slice_rows = min(p.slice_rows for p in parts)
         # Block types see zeros for NaN and Inf in the shared tile, so the types that keep them come first.
         self._order = sorted(range(len(parts)), key=lambda k: parts[k].type.block_size > 1)
+
+    @property
+    def looks(self) -> Sequence[Rows]:
+        """See ``Rows.looks``."""
+        return self.rows.looks
 
     @property
     def whole(self) -> bool:
@@ -274,17 +273,16 @@ class EncodedRows:
         if len(wanted) != 1:
             return False
         part, out = wanted[0]
-        make, direct = part.maker(), part.direct()
-        if (make is None and direct is None) or not out.flags.c_contiguous:
+        direct = part.direct()
+        is_made = part.make(0, 0, out[:0]) is not None
+        if (direct is None and not is_made) or not out.flags.c_contiguous:
             return False
         for a in range(start, stop, step):
             b = min(a + step, stop)
-            if make is not None:
-                if may_overflow(part.type, make(a, b, out[a - start : b - start])):
-                    return False
-                continue
-            words = self._words(a, b)
-            if direct is None or words is None or may_overflow(part.type, direct(words, out[a - start : b - start])):
+            piece = out[a - start : b - start]
+            words = None if is_made else self._words(a, b)
+            largest = part.make(a, b, piece) if words is None or direct is None else direct(words, piece)
+            if largest is None or may_overflow(part.type, largest):
                 return False
         return True
 
@@ -317,13 +315,6 @@ class EncodedRows:
                 "The checkpoint is damaged or diverged; --allow-nonfinite converts it all the same.",
             )
         return int(x.size - np.count_nonzero(np.isfinite(x)))
-
-
-def _stored(rows: Rows, tensor_type: TensorType) -> Callable[[int, int], Bytes | None] | None:
-    """How rows are had in the wanted encoding without decoding them, None when they are not stored so."""
-    if rows.blocks(tensor_type.name, 0, 0) is None:
-        return None
-    return partial(rows.blocks, tensor_type.name)
 
 
 @lru_cache(maxsize=1)

@@ -48,10 +48,10 @@ class FileRows(Rows):
         if length:
             self._decode(self.file.view(offset, length).reshape(stop - start, self.row_bytes), out)
 
-    def stored(self, start: int, stop: int) -> Bytes | None:
-        """See ``Rows.stored``; None when rows do not end on whole bytes."""
+    def native(self, kind: str, start: int, stop: int) -> Bytes | None:
+        """See ``Rows.native``; None when rows do not end on whole bytes."""
         offset, length = self._range(start, stop)
-        if not self.row_bytes and self.n_cols:
+        if kind != self.dtype or (not self.row_bytes and self.n_cols):
             return None
         return self.file.view(offset, length).reshape(stop - start, self.row_bytes)
 

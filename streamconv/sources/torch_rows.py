@@ -111,9 +111,11 @@ class StridedRows(FileRows):
         for row, column, words in self._pieces(start, stop):
             widen(words, out[row : row + words.shape[0], column : column + words.shape[1]])
 
-    def stored(self, start: int, stop: int) -> Bytes | None:
-        """See ``Rows.stored``; a copy."""
+    def native(self, kind: str, start: int, stop: int) -> Bytes | None:
+        """See ``Rows.native``; a copy."""
         self._range(start, stop)
+        if kind != self.dtype:
+            return None
         out = np.empty((stop - start, self.n_cols), self._word)
         for row, column, words in self._pieces(start, stop):
             out[row : row + words.shape[0], column : column + words.shape[1]] = words

@@ -119,7 +119,7 @@ def test_mxfp4_becomes_gguf_blocks_without_loss() -> None:
     scale = np.ldexp(np.float32(1), blocks[:, :1].astype(np.int32) - 127)
     x = np.concatenate([e2m1[blocks[:, 1:] & 15], e2m1[blocks[:, 1:] >> 4]], axis=1) * scale
     assert np.array_equal(x.reshape(n, -1), rows.read(0, n))
-    assert rows.blocks("Q4_K", 0, 1) is None
+    assert rows.native("Q4_K", 0, 1) is None
     assert not Encoding(rows, TYPES["Q8_0"]).copies
 
 

@@ -11,7 +11,7 @@ from quantized_files import write_safetensors
 
 import streamconv
 from streamconv import dequant
-from streamconv.dequant import checkpoint, formats
+from streamconv.dequant import formats
 from streamconv.errors import BadInput
 from streamconv.sources import open_checkpoint
 
@@ -31,7 +31,7 @@ def test_the_order_of_formats_decides_nothing(monkeypatch: pytest.MonkeyPatch) -
         return [(sorted(d), repr(d[case["name"]])) for d, case in zip(decoded, CASES, strict=True)]
 
     forward = found()
-    monkeypatch.setattr(checkpoint, "FORMATS", formats.FORMATS[::-1])
+    monkeypatch.setattr(formats, "FORMATS", formats.FORMATS[::-1])
     assert found() == forward
 
 

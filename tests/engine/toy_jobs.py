@@ -10,12 +10,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from streamconv.crew import Crew
 from streamconv.engine import job, run
 from streamconv.engine.budget import share
 from streamconv.engine.plan import OutputFile, Placement, Plan, fingerprint
 from streamconv.errors import Stopped
 from streamconv.progress import Silent
-from streamconv.rows import Bytes, File, Floats, Quality, Span
+from streamconv.rows import Bytes, File, Floats, Json, Quality, Rows, Span
 
 
 class Source(File):
@@ -28,6 +29,26 @@ class Source(File):
         return np.frombuffer(self.path.read_bytes()[offset : offset + length], np.uint8)
 
 
+class Look(Rows):
+    """What has to be known of a whole tensor; ``body`` is what measuring it does."""
+
+    def __init__(self, body: Callable[[Crew], None] = Crew.go_on) -> None:
+        self.body = body
+        self.n_measured = 0
+        self.value: Json = None
+
+    def measure(self, crew: Crew) -> Json:
+        self.body(crew)
+        self.n_measured += 1
+        return self.n_measured
+
+    def measured(self, value: Json) -> None:
+        self.value = value
+
+    def ask(self) -> None:
+        assert self.value is not None, "it was not measured"
+
+
 class Toy:
     """Rows whose bytes follow from name and row number; counts what it made."""
 
@@ -35,9 +56,10 @@ class Toy:
     #: byte r of it is what row r is made from; none: nothing
     source: Source | None = None
 
-    def __init__(self, name: str, n_rows: int = 40, *row_bytes: int) -> None:
+    def __init__(self, name: str, n_rows: int = 40, *row_bytes: int, looks: Sequence[Look] = ()) -> None:
         self.name, self.n_rows, self.row_bytes = name, n_rows, row_bytes or (64,)
         self.n_cols = self.row_bytes[0]
+        self.looks = looks
         self.made: list[int] = []
         self.hook: Callable[[int], None] = lambda row: None
 

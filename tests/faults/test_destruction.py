@@ -18,7 +18,7 @@ from small_models import DATA
 
 from streamconv import cli, conversion
 from streamconv.commands import _options
-from streamconv.conversion.provenance import OfOutputs
+from streamconv.conversion.provenance import job_of_gguf
 from streamconv.engine import files
 from streamconv.engine.job import Job
 
@@ -789,7 +789,7 @@ def test_an_output_that_is_signed_again_says_so_last(place: World) -> None:
     for more in ([], ["--override-kv", "a.b=str:c"]):
         assert main("convert", first, out, "--copy", "--quiet", "--update", *more) == 0
         (place.spot / ".out.gguf.streamconv").unlink()
-        assert len(OfOutputs().job_of(out)) == 64
+        assert len(job_of_gguf(out)) == 64
 
 
 def test_two_outputs_of_one_command_do_not_get_one_name(place: World) -> None:

@@ -40,8 +40,8 @@ class HalfRows(Constant):
         super().__init__(values)
         self.dtype = "F16"
 
-    def stored(self, start: int, stop: int) -> Bytes | None:
-        return self._rows[start:stop].astype(np.float16).view(np.uint8)
+    def native(self, kind: str, start: int, stop: int) -> Bytes | None:
+        return None if kind != "F16" else self._rows[start:stop].astype(np.float16).view(np.uint8)
 
 
 def heads(x: Floats) -> Floats:
@@ -157,17 +157,17 @@ def test_a_turned_matrix_is_made_in_slabs_of_bounded_memory(slab_bytes: int, mon
 class BlockRows(Constant):
     """Rows that are also to be had as blocks: each is its number."""
 
-    def blocks(self, type_name: str, start: int, stop: int) -> Bytes | None:
-        if type_name != "MXFP4":
-            return None
+    def native(self, kind: str, start: int, stop: int) -> Bytes | None:
+        if kind != "MXFP4":
+            return super().native(kind, start, stop)
         return np.arange(start, stop, dtype=np.uint8)[:, None].repeat(17, axis=1)
 
 
 def test_rows_in_another_order_are_copied_as_blocks_of_that_order() -> None:
     odd = every(BlockRows(THREE), 2, 1, axis=1)
-    assert odd.blocks("Q4_0", 0, 0) is None
-    found = odd.blocks("MXFP4", 2, 9)
+    assert odd.native("Q4_0", 0, 0) is None
+    found = odd.native("MXFP4", 2, 9)
     assert found is not None
     assert found[:, 0].tolist() == [5, 7, 9, 11, 13, 15, 17]
     assert odd.stored(0, 0) is not None, "its plain numbers are there too"
-    assert every(Constant(X), 2, 0).blocks("F32", 0, 9) is not None
+    assert every(Constant(X), 2, 0).native("F32", 0, 9) is not None

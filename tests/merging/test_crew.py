@@ -9,15 +9,14 @@ from contextlib import contextmanager
 
 import pytest
 
+from streamconv.crew import Crew
 from streamconv.errors import Stopped
-from streamconv.merging.crew import Crew
-from streamconv.rows import read_while
 
 
 @contextmanager
 def helped(crew: Crew, count: int) -> Iterator[None]:
     """``count`` helpers, which are gone afterwards."""
-    with ThreadPoolExecutor(count) as pool:
+    with ThreadPoolExecutor(max(1, count)) as pool:
         helpers = [pool.submit(crew.help) for _ in range(count)]
         yield
         crew.dismiss()
@@ -61,31 +60,34 @@ def test_what_fails_in_the_leader_leaves_no_helper_waiting() -> None:
         assert len(crew.all(lambda: 1)) >= 1
 
 
-def _while_wanted(body: Callable[[], object], wanted: threading.Event) -> BaseException | None:
-    """What ``body`` raises in a thread whose rows are wanted until the event is set; fails the test when it does not end."""
+def _while_wanted(body: Callable[[Crew], object]) -> BaseException | None:
+    """What ``body`` raises in a thread whose crew is wanted for a moment only; fails the test when it does not end."""
     found: list[BaseException | None] = []
+    over = threading.Event()
+    crew = Crew(lambda: not over.is_set())
 
     def run() -> None:
-        read_while(lambda: not wanted.is_set())
         try:
-            body()
+            body(crew)
             found.append(None)
         except BaseException as e:
             found.append(e)
 
     thread = threading.Thread(target=run, daemon=True)
     thread.start()
-    wanted.set()
+    over.set()
     thread.join(10)
     assert found, "it hangs"
     return found[0]
 
 
 def test_a_leader_that_died_without_a_word_keeps_no_helper_once_nobody_wants_the_result() -> None:
-    assert isinstance(_while_wanted(Crew().help, threading.Event()), Stopped)
+    assert isinstance(_while_wanted(Crew.help), Stopped)
 
 
 def test_a_helper_that_died_without_a_word_keeps_no_leader_once_nobody_wants_the_result() -> None:
-    crew = Crew()
-    crew._busy = 1  # as one leaves it that has no memory to say that it goes
-    assert isinstance(_while_wanted(lambda: crew.all(lambda: 1), threading.Event()), Stopped)
+    def lead(crew: Crew) -> None:
+        crew._busy = 1  # as one leaves it that has no memory to say that it goes
+        crew.all(lambda: 1)
+
+    assert isinstance(_while_wanted(lead), Stopped)

@@ -12,13 +12,15 @@ import numpy as np
 import pytest
 from merge_cases import floats, values_of, write_model
 from small_models import read_safetensors
+from test_crew import helped
 
 from streamconv import cli, sources
+from streamconv.crew import Crew
 from streamconv.errors import BadInput, UsageError
 from streamconv.merging import lora
 from streamconv.merging.extraction import Choice, Extraction, open_extraction
 from streamconv.merging.extraction import factors as factoring
-from streamconv.merging.extraction.factors import Factors, Settings, Workshop
+from streamconv.merging.extraction.factors import LeftColumns, LeftRows, RightRows, Settings
 from streamconv.rows import Bytes, Floats
 from streamconv.sources.checkpoint import Checkpoint
 
@@ -93,11 +95,11 @@ def differences(folder: Path, adapter: Checkpoint) -> dict[str, float]:
     }
 
 
-def error(difference: np.ndarray, rank: int, threads: int = 1, **settings: Any) -> tuple[float, float]:
+def error(difference: np.ndarray, rank: int, **settings: Any) -> tuple[float, float]:
     """The error of the factors, and the least possible one (Eckart and Young)."""
     zeros = Matrix(np.zeros_like(difference))
-    found = Factors("x", zeros, Matrix(difference), Settings(rank, **settings), Workshop(threads))
-    product = found.left(0, len(difference)).astype(np.float64) @ found.right()[0]
+    right = RightRows("x", zeros, Matrix(difference), Settings(rank, **settings))
+    product = LeftRows(right).read(0, len(difference)).astype(np.float64) @ right.read(0, right.shape[0])
     values = np.linalg.svd(difference, compute_uv=False)
     return float(np.linalg.norm(difference - product)), float(np.sqrt((values[rank:] ** 2).sum()))
 
@@ -126,37 +128,41 @@ def test_factors_are_the_same_for_any_threads_and_after_being_forgotten(monkeypa
     monkeypatch.setattr(factoring, "EXACT", 16)
     monkeypatch.setattr(factoring, "_TILE", 1 << 12)
     tuned, base = (Matrix(np.random.default_rng(n).standard_normal((150, 120))) for n in range(2))
-    made = [Factors("x", base, tuned, Settings(8), Workshop(threads)) for threads in (1, 2, 3)]
-    first = made[0].right()
-    rows = made[0].left(0, 150)
-    for other in made:
-        other.forget()
-        for ours, theirs in zip(first, other.right(), strict=True):
-            np.testing.assert_array_equal(ours, theirs)
-        np.testing.assert_array_equal(np.concatenate([other.left(a, a + 1) for a in range(150)]), rows)
-        np.testing.assert_array_equal(other.whole_left(), rows.T)
+    values = []
+    for helpers in range(3):
+        crew, right = Crew(), RightRows("x", base, tuned, Settings(8))
+        with helped(crew, helpers):
+            values.append(right.measure(crew))
+        right.measured(json.loads(json.dumps(values[-1])))
+        left = LeftRows(right)
+        rows = left.read(0, 150)
+        np.testing.assert_array_equal(np.concatenate([left.read(a, a + 1) for a in range(150)]), rows)
+        np.testing.assert_array_equal(LeftColumns(right).read(0, 8), rows.T)
+        right.measured(None)
+        np.testing.assert_array_equal(left.read(7, 9), rows[7:9])
+    assert values[0] == values[1] == values[2]
 
 
 def test_equal_matrices_give_factors_of_zero() -> None:
     same = Matrix(np.random.default_rng(0).standard_normal((20, 30)))
-    found = Factors("x", same, same, Settings(4), Workshop())
-    assert not found.right()[0].any()
-    assert not found.left(0, 20).any()
+    found = RightRows("x", same, same, Settings(4))
+    assert not values_of(found).any()
+    assert not values_of(LeftRows(found)).any()
 
 
 def test_small_singular_values_are_left_out_on_demand() -> None:
     left, right = (np.linalg.qr(np.random.default_rng(n).standard_normal((20, 20)))[0] for n in range(2))
     difference = (left * np.array([3.0, 2.0, *[0.5] * 18])) @ right.T
-    found = Factors("x", Matrix(np.zeros((20, 20))), Matrix(difference), Settings(4, epsilon=1.0), Workshop())
-    assert np.count_nonzero(np.abs(found.right()[0]).max(axis=1)) == 2
+    found = RightRows("x", Matrix(np.zeros((20, 20))), Matrix(difference), Settings(4, epsilon=1.0))
+    assert np.count_nonzero(np.abs(values_of(found)).max(axis=1)) == 2
 
 
 def test_nan_is_refused() -> None:
     broken = np.zeros((4, 4))
     broken[1, 2] = np.nan
-    found = Factors("my tensor", Matrix(np.zeros((4, 4))), Matrix(broken), Settings(2), Workshop())
+    found = RightRows("my tensor", Matrix(np.zeros((4, 4))), Matrix(broken), Settings(2))
     with pytest.raises(BadInput, match=r"'my tensor'.* not finite"):
-        found.right()
+        found.measure(Crew())
 
 
 def test_a_whole_adapter_gives_the_tuned_model_back(tmp_path: Path) -> None:
@@ -304,7 +310,7 @@ def test_a_trained_model_comes_back_from_its_adapter(reference: Path) -> None:
     folder = reference / "models" / "tiny-gemma3"
     base, tuned = (sources.open_checkpoint(folder / name) for name in ("base", "code"))
     kept = r"layers\.[05]\.|norm|embed"
-    whole = open_extraction(base, tuned, Extraction(Choice(1024, include=kept)), threads=2)
+    whole = open_extraction(base, tuned, Extraction(Choice(1024, include=kept)))
     again = lora.with_adapter(base, whole)
     for name, rows in tuned.tensors.items():
         if "layers." not in name or ".0." in name or ".5." in name:

@@ -129,9 +129,10 @@ def test_bfloat16_is_made_as_it_is_read(lines: str, monkeypatch: pytest.MonkeyPa
         rows = open_text(tmp_path, text).tensors["w"]
         assert isinstance(rows, merged_rows.MergedRows)
         made = np.empty((40, 48), np.uint8)
-        largest, expected = rows.make(0, 40, made), values_of(rows)
+        largest, expected = rows.make("BF16", 0, 40, made), values_of(rows)
         np.testing.assert_array_equal(made.view("<u2"), expected.view("<u4") >> 16)
         np.testing.assert_equal(largest, np.abs(expected).max())
+        assert rows.make("F32", 0, 0, made[:0]) is None
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from streamconv.crew import Crew
 from streamconv.merging import select as selection
-from streamconv.merging.crew import Crew
 from streamconv.merging.inputs import Inputs
 from streamconv.merging.select import Cut, Differences, KeySource, MadeKeys, select
 from streamconv.merging.stream import Stream

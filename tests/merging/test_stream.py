@@ -15,14 +15,13 @@ from numpy.typing import NDArray
 from test_crew import helped
 from test_merge_select import Rows
 
+from streamconv.crew import Crew
 from streamconv.errors import Stopped
-from streamconv.merging.crew import Crew
 from streamconv.merging.inputs import Inputs, Numbers
 from streamconv.merging.merged import MergedRows
-from streamconv.merging.method import Bound, Task
+from streamconv.merging.method import Task
 from streamconv.merging.methods import METHODS
 from streamconv.merging.stream import Stream
-from streamconv.rows import Floats, read_while
 
 TILES = 60
 
@@ -69,33 +68,26 @@ def test_sums_are_added_in_the_order_of_tiles_and_not_kept(helpers: int) -> None
     assert total == expected
 
 
-def test_a_pass_that_fails_ends_at_once_and_for_all_who_wait() -> None:
-    begun, joined, measured = [], threading.Barrier(3), []
+def test_a_pass_that_fails_ends_at_once_and_for_all_who_take_part() -> None:
+    begun, joined = [], threading.Barrier(3)
 
-    class Failing:
-        needs_statistic = True
+    def look(x: Numbers, start: int) -> None:
+        begun.append(start)
+        if start > 2:
+            time.sleep(0.02)
+            return
+        joined.wait(10)  # all threads are in it
+        if start == 0:
+            raise OSError("gone")
 
-        def measure(self, stream: Stream) -> None:
-            measured.append(stream)
-            stream.map(self.look)
-
-        def look(self, x: Numbers, start: int) -> None:
-            begun.append(start)
-            if start > 2:
-                time.sleep(0.02)
-                return
-            joined.wait(10)  # all threads are in it
-            if start == 0:
-                raise OSError("gone")
-
-        def merge(self, x: Numbers, start: int, statistic: None, out: Floats) -> None: ...
-
-    failing = Bound("failing", Task("w", TILES, 64 << 10, 2, "a", False), Failing())
-    rows = MergedRows("w", [Rows(np.zeros((TILES, 64 << 10), np.float32))], failing, "F32")
-    with ThreadPoolExecutor(3) as pool:
-        for failed in [pool.submit(rows.read, 0, 1) for _ in range(3)]:
-            assert isinstance(failed.exception(10), OSError)
-    assert len(measured) == 1
+    crew = Crew()
+    with ThreadPoolExecutor(2) as pool:
+        helpers = [pool.submit(crew.help) for _ in range(2)]
+        with pytest.raises(OSError, match="gone") as failed:
+            tiles(crew).map(look)
+        crew.dismiss(failed.value)
+        for helper in helpers:
+            assert isinstance(helper.exception(10), OSError)
     assert len(begun) < TILES / 2
 
 
@@ -106,7 +98,7 @@ def test_weights_of_columns_take_no_memory_for_every_tile() -> None:
         task = Task("w", n_rows, n_cols, 2, "ab", False, settings, [{"weight": 1.0}, {"weight": 2.0}])
         rows = Rows(np.ones((n_rows, n_cols), np.float32))
         tracemalloc.reset_peak()
-        MergedRows("w", [rows, rows], METHODS["nuslerp"].bound(task), "F32").prepare()
+        MergedRows("w", [rows, rows], METHODS["nuslerp"].bound(task), "F32").measure(Crew())
 
     prepare(1, 2048)  # compiles
     tracemalloc.start()
@@ -119,14 +111,9 @@ def test_weights_of_columns_take_no_memory_for_every_tile() -> None:
 
 
 def test_a_pass_ends_soon_when_nobody_wants_its_rows_any_more() -> None:
-    looked = []
-
-    def unwanted_later() -> None:
-        read_while(lambda: len(looked) < 5)
-        tiles(Crew()).map(lambda x, start: looked.append(start))
-
-    with ThreadPoolExecutor(1) as pool:  # what a thread reads is wanted or not, not what another reads
-        assert isinstance(pool.submit(unwanted_later).exception(10), Stopped)
+    looked: list[int] = []
+    with pytest.raises(Stopped):
+        tiles(Crew(lambda: len(looked) < 5)).map(lambda x, start: looked.append(start))
     assert looked == [0, 1, 2, 3, 4]
     tiles(Crew()).map(lambda x, start: looked.append(start))
     assert len(looked) == 5 + TILES

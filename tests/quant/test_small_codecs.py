@@ -251,8 +251,8 @@ class Bf16Rows(Rows):
         out[...] = wide.view(np.float32)
         return out
 
-    def stored(self, start: int, stop: int) -> Bytes | None:
-        return self._bytes[start:stop] if self._is_stored else None
+    def native(self, kind: str, start: int, stop: int) -> Bytes | None:
+        return self._bytes[start:stop] if self._is_stored and kind == "BF16" else None
 
     def prefetch(self, start: int, stop: int) -> None: ...
 

@@ -4,7 +4,7 @@ Two codes a byte, low half first. MXFP4: 32 values share a power of two. NVFP4: 
 float32 of the whole tensor; that quotient is rounded to float32 before it is multiplied.
 
 MXFP4 of gpt-oss is stored as [experts, outputs, groups, 16] and stays in this orientation, that of GGUF: values and scales of a
-GGUF block are the same, only the halves of bytes change places, so ``blocks`` copies without loss.
+GGUF block are the same, only the halves of bytes change places, so ``native`` copies without loss.
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ class Mxfp4Rows(NibbleRows):
     def _scales(self, start: int, stop: int) -> Floats:
         return self.parts[1].floats(start, stop, "F8_E8M0")
 
-    def blocks(self, type_name: str, start: int, stop: int) -> Bytes | None:
-        """Rows ``start..stop`` as blocks of GGUF type ``type_name``: uint8[n, row_bytes]; None when that would lose something."""
-        if type_name != "MXFP4":
+    def native(self, kind: str, start: int, stop: int) -> Bytes | None:
+        """Rows ``start..stop`` as blocks of the GGUF type of this name."""
+        if kind != "MXFP4":
             return None
         n = self.n_cols // _MX
         out = np.empty((stop - start, n * 17), np.uint8)

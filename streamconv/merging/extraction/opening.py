@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ...errors import BadInput, UsageError
+from ...kit import Transposed
 from ...rows import Rows, matrix_shape
 from ...sources.checkpoint import Checkpoint
 from .. import side_files
-from .factors import Factors, LeftColumns, LeftRows, RightColumns, RightRows, Settings, Workshop, working_bytes
+from .factors import LeftColumns, LeftRows, RightRows, Settings, working_bytes
 from .modules import Choice, Pair, describe, pairs_of, select
 
 CONFIG = "adapter_config.json"
@@ -32,7 +33,6 @@ def open_extraction(
     extraction: Extraction,
     *,
     base_name: str = "",
-    threads: int = 1,
     ram_bytes: int | None = None,
 ) -> Checkpoint:
     """The adapter that turns ``base`` into ``tuned``, as near as its rank allows; reads headers, no weights.
@@ -40,7 +40,6 @@ def open_extraction(
     Parameters
     ----------
     base_name : what the adapter calls its base; empty: the path
-    threads : never changes a value
     ram_bytes : memory that may be used for one matrix
 
     Returns
@@ -58,12 +57,11 @@ def open_extraction(
             raise BadInput(f"{each.path} is a GGUF file, whose tensors no adapter names", "Give checkpoint folders.")
     choice = extraction.choice
     selection = select(base, pairs_of(base, tuned), choice)
-    workshop = Workshop(threads)
     settings = Settings(choice.rank, extraction.distribute, extraction.epsilon)
     tensors: dict[str, Rows] = {}
     for pair in selection.decomposed:
         _check_memory(pair, choice, ram_bytes)
-        tensors |= _factors(pair, settings, workshop, pair.module in selection.conv1d)
+        tensors |= _factors(pair, settings, pair.module in selection.conv1d)
     for pair in selection.saved:
         tensors[f"base_model.model.{pair.name}"] = pair.tuned
     layers = {pair.module for pair in selection.decomposed}
@@ -96,23 +94,23 @@ def _resized(saved: Sequence[Pair]) -> list[str]:
     ]
 
 
-def _factors(pair: Pair, settings: Settings, workshop: Workshop, conv1d: bool) -> dict[str, Rows]:
+def _factors(pair: Pair, settings: Settings, conv1d: bool) -> dict[str, Rows]:
     """The two factors of a matrix, by name. Of a layer stored as [n_out, n_in] A belongs to the columns, else to the rows."""
     prefix = f"base_model.model.{pair.module}"
-    factors = Factors(pair.name, pair.base, pair.tuned, settings, workshop)
+    right = RightRows(pair.name, pair.base, pair.tuned, settings)
     if pair.is_embedding:
         a, b = "lora_embedding_A", "lora_embedding_B"
     else:
         a, b = "lora_A.weight", "lora_B.weight"
     if pair.is_embedding or conv1d:
-        return {f"{prefix}.{a}": LeftColumns(factors), f"{prefix}.{b}": RightColumns(factors)}
-    return {f"{prefix}.{a}": RightRows(factors), f"{prefix}.{b}": LeftRows(factors)}
+        return {f"{prefix}.{a}": LeftColumns(right), f"{prefix}.{b}": Transposed(right)}
+    return {f"{prefix}.{a}": right, f"{prefix}.{b}": LeftRows(right)}
 
 
 def _check_memory(pair: Pair, choice: Choice, ram_bytes: int | None) -> None:
     n_rows, n_cols = matrix_shape(pair.base.shape)
     rank = min(choice.rank, n_rows, n_cols)
-    needed = working_bytes(n_rows, n_cols, rank) + (4 * rank * n_rows if pair.is_embedding else 0)
+    needed = working_bytes(n_rows, n_cols, rank)
     if ram_bytes is not None and needed > ram_bytes:
         raise UsageError(
             f"{pair.name!r} of shape {list(pair.base.shape)} needs {needed >> 20} MiB at rank {rank}, "

@@ -12,7 +12,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from ...rows import Floats
+from ...rows import Floats, packed, unpacked
 from ..inputs import Numbers
 from ..kernels import load
 from ..method import Statistic
@@ -24,7 +24,7 @@ Weigh = Callable[[Matrix], list[float]]
 
 
 class WholeTensor:
-    """The vectors are the flattened inputs; the statistic is their weights.
+    """The vectors are the flattened inputs; the statistic is their weights, packed.
 
     Parameters
     ----------
@@ -58,11 +58,11 @@ class WholeTensor:
 
         total = np.zeros(size, np.float64)
         stream.add_up(look, total)
-        return [float(w) for w in self._weigh(gram_matrix(total, self._count))]
+        return packed(np.array(self._weigh(gram_matrix(total, self._count)), np.float32))
 
     def merge(self, x: Numbers, start: int, statistic: Statistic, out: Floats) -> None:
         """See ``Operator.merge``."""
-        weights = np.array(statistic, np.float32)
+        weights = unpacked(statistic, np.float32)
         flat, one = x.reshape(len(x), -1), np.float32(1)
         if self._from_base:
             load("blend").delta_sum(flat, weights, one, one, out.reshape(-1))
@@ -97,7 +97,7 @@ class EachRow:
 
 
 class EachColumn:
-    """The vectors are single columns; the statistic are their weights, input by input. Parameters as for ``WholeTensor``."""
+    """The vectors are single columns; the statistic are all weights, input by input. Parameters as for ``WholeTensor``."""
 
     needs_statistic = True
 
@@ -120,13 +120,13 @@ class EachColumn:
         total = np.zeros((size, stream.n_cols), np.float64)
         stream.add_up(look, total)
         weights = [self._weigh(gram_matrix(column, self._count)) for column in total.T]
-        return [[float(w[i]) for w in weights] for i in range(self._count)]
+        return packed(np.array(weights, np.float32).T)
 
     def merge(self, x: Floats, start: int, statistic: Statistic, out: Floats) -> None:
         """See ``Operator.merge``."""
         if self._from_base:
             load("sums").subtract(x[1:].reshape(len(x) - 1, -1), x[0].reshape(-1))
-        weights = np.array(statistic, np.float32)
+        weights = unpacked(statistic, np.float32).reshape(self._count, -1)
         load("rows").mix_columns(x[1:] if self._from_base else x, weights, x[0], self._from_base, out)
 
 

@@ -6,9 +6,7 @@ same of the negative prompts, normalised again. It is the same in every layer.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator, Sequence
-from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -56,7 +54,7 @@ def expert_ids(where: str, base: Checkpoint, experts: Sequence[Expert], n_tokens
 
 
 class PromptGate(Described):
-    """The rows of a gate by ``cheap_embed``; the embedding is read when the first row is.
+    """The rows of a gate by ``cheap_embed``.
 
     Parameters
     ----------
@@ -67,22 +65,16 @@ class PromptGate(Described):
     def __init__(self, embedding: Rows, ids: Sequence[Ids]) -> None:
         self._embedding = embedding
         self._ids = ids
-        self._lock = threading.Lock()
 
     @property
     def shape(self) -> tuple[int, int]:
         """Experts and hidden size."""
         return len(self._ids), self._embedding.shape[-1]
 
-    def rows(self) -> Floats:
-        """float32[n_experts, hidden], not to be changed."""
-        with self._lock:
-            return self._rows
-
-    @cached_property
-    def _rows(self) -> Floats:
-        found = np.empty(self.shape, np.float32)
-        for row, (positive, negative) in zip(found, self._ids, strict=True):
+    def read(self, start: int, stop: int) -> Floats:
+        """Rows ``start..stop``: float32[stop - start, hidden]."""
+        found = np.empty((stop - start, self.shape[1]), np.float32)
+        for row, (positive, negative) in zip(found, self._ids[start:stop], strict=True):
             direction = self._direction(positive)
             if negative:
                 direction = _normalised(direction - self._direction(negative))
@@ -110,7 +102,7 @@ class GateRows(Rows):
         self.dtype = dtype
 
     def _fill(self, start: int, stop: int, out: Floats) -> None:
-        rows: Floats = self.gate.rows()[start:stop].copy()
+        rows = self.gate.read(start, stop)
         round_to(self.dtype, rows)
         out[...] = rows
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -10,8 +9,9 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
+from ...crew import Crew
 from ...kit import Reshaped
-from ...rows import Floats, Rows, Span, matrix_shape, stop_if_unwanted
+from ...rows import Floats, Json, Rows, Span, matrix_shape, packed, unpacked
 from ..inputs import holds, round_to
 
 #: rows that no source has: zeros; the mean of all rows that have a source; the mean of some rows
@@ -58,8 +58,6 @@ class LaidRows(Rows):
     Parameters
     ----------
     dtype : holds all values of all sources; means are rounded to it
-
-    The first ``read`` that needs the mean of all rows finds it.
     """
 
     def __init__(self, table: Table, dtype: str) -> None:
@@ -67,31 +65,32 @@ class LaidRows(Rows):
         self.dtype = dtype
         self.shape = (len(table.which), *table.sources[0].shape[1:])
         self.looks_first = bool((table.which == MEAN).any())
-        self._mean: Floats | None = None
         self._n_cols = matrix_shape(self.shape)[1]
-        self._lock = threading.Lock()
 
-    def _find_mean(self) -> Floats:
-        """The mean of all rows of tokens, added up in float64 in their order: float32[n_cols]."""
+    def measure(self, crew: Crew) -> Json:
+        """The mean of all rows of tokens, added up in float64 in their order."""
         sums = np.zeros(self._n_cols, np.float64)
         step = max(1, _TILE // max(1, self._n_cols))
-        for a in range(0, self.shape[0], step):
+
+        def look(a: int) -> list[NDArray[np.float64]]:
             b = min(a + step, self.shape[0])
-            stop_if_unwanted()
             rows = self._rows(a, b, np.empty((b - a, self._n_cols), np.float32))
-            sums += rows[self.table.tokens[a:b]].sum(axis=0, dtype=np.float64)
+            return [rows[self.table.tokens[a:b]].sum(axis=0, dtype=np.float64)]
+
+        crew.add_up(look, range(0, self.shape[0], step), sums)
         mean: Floats = (sums / max(1, int(self.table.tokens.sum()))).astype(np.float32)
         round_to(self.dtype, mean)
-        return mean
+        return packed(mean)
+
+    def measured(self, value: Json) -> None:
+        """See ``Rows.measured``."""
+        self._fact = None if value is None else unpacked(value, np.float32)
 
     def _fill(self, start: int, stop: int, out: Floats) -> None:
         self._rows(start, stop, out)
         padding = self.table.which[start:stop] == MEAN
         if padding.any():
-            with self._lock:
-                if self._mean is None:
-                    self._mean = self._find_mean()
-            out[padding] = self._mean
+            out[padding] = self.fact
 
     def _rows(self, start: int, stop: int, out: Floats) -> Floats:
         """Rows ``start..stop``; those that are the mean of all stay zero."""

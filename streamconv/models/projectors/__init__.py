@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from ..found import Families
+from ...found import Found
+from ..family import Family
 
 #: Hugging Face architecture -> projector
-PROJECTORS = Families(__name__, __path__)
+PROJECTORS = Found(__name__, __path__, Family, lambda family: family.architectures)

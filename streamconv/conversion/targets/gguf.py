@@ -1,0 +1,256 @@
+"""GGUF: a file, its shards, or several of different types; of a checkpoint, its projector, or another GGUF file again."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from ... import models
+from ...errors import BadInput, UsageError, unreadable
+from ...flags import Flag
+from ...metadata import Metadata
+from ...quant import converter_types, filetypes, imatrix, mix
+from ...quant.types import TensorType
+from ...rows import Floats, Rows
+from ...sources.checkpoint import Checkpoint
+from ...sources.stored import FileRows
+from ...targets import gguf
+from ...targets.layout import FileLayout, TensorInfo
+from ..judging import judged_file, judged_model
+from ..options import Options
+from ..provenance import job_of_gguf
+from ..target import Chosen, Draft, Target
+
+#: the number of files that keep the blocks of a checkpoint and have floats besides
+_MXFP4_MOE = 38
+#: options that the reason for a type names
+_DECIDERS = ("output_tensor_type", "token_embedding_type", "leave_output_tensor", "pure")
+
+
+@dataclass(frozen=True)
+class _Head:
+    """Key/values of an output, and the numbers of the tensors of each shard where it is cut like its input."""
+
+    metadata: Metadata
+    shards: Sequence[Sequence[int]] | None = None
+
+
+def choose(checkpoint: Checkpoint, options: Options) -> list[Draft]:
+    """The model in ``checkpoint`` once for every type of ``options.types``; a GGUF file keeps names and metadata.
+
+    Raises
+    ------
+    UsageError, BadInput, InputMissing : options, checkpoint or family do not fit
+    """
+    told = options.given()
+    options = replace(options, tensor_types=(*options.tensor_types, *_words(options.tensor_type_file)))
+    if options.keep_split and (options.split_max_bytes or options.split_max_tensors):
+        raise UsageError("--keep-split says where the output is cut, and so does --split-max-…", "Use one of them.")
+    found = None
+    if options.imatrix:
+        found = imatrix.load_imatrix(options.imatrix, options.include_weights, options.exclude_weights)
+    file_types = [filetypes.parse_file_type(name) for name in options.types]
+    weights = _Weights(found)
+    if checkpoint.metadata is not None:
+        drafts = [_retyped(checkpoint, options, file_type, weights) for file_type in file_types]
+    else:
+        family = models.projector_of(checkpoint) if options.mmproj else models.family_of(checkpoint)
+        model = models.build(
+            checkpoint, family, pre=options.pre, vocab_only=options.vocab_only, model_name=options.model_name
+        )
+        model = replace(model, warnings=[*model.warnings, *judged_model(checkpoint, family, model)])
+        drafts = [_converted(model, options, file_type, weights) for file_type in file_types]
+    return [replace(drafts[0], warnings=[*drafts[0].warnings, *_idle(drafts, options, told)]), *drafts[1:]]
+
+
+def lay_out(path: Path, draft: Draft, options: Options, job: str) -> Sequence[FileLayout]:
+    """The file of an output, or its shards."""
+    infos = [TensorInfo(t.name, t.rows.shape, t.type) for t in draft.tensors]
+    limits = {"max_bytes": options.split_max_bytes, "max_tensors": options.split_max_tensors}
+    return gguf.layout(path, draft.head.metadata, infos, **limits, shards=draft.head.shards, job_key=job)
+
+
+class _Weights:
+    """Importance weights of tensors, each looked up once for all outputs."""
+
+    def __init__(self, found: imatrix.Imatrix | None) -> None:
+        self.found = found
+        self._known: dict[str, Floats | None] = {}
+
+    def of(self, source: str, rows: Rows, type_: TensorType) -> Floats | None:
+        """Those of the tensor ``source``, None where it has none or its type does not use them."""
+        if self.found is None or type_.block_size == 1:
+            return None
+        if source not in self._known:
+            n_experts = rows.shape[0] if len(rows.shape) > 2 else 1
+            self._known[source] = self.found.weights(source, rows.shape[-1], n_experts)
+        return self._known[source]
+
+
+def _words(path: Path | None) -> list[str]:
+    """``REGEX=TYPE`` words of a file."""
+    if path is None:
+        return []
+    try:
+        if path.exists() and not path.is_file():  # a device without end, or a pipe that would keep us waiting
+            raise BadInput(f"{path} is not a regular file")
+        return path.read_text(encoding="utf-8").split()
+    except OSError as e:
+        raise unreadable(path, e) from None
+    except UnicodeDecodeError as e:
+        raise BadInput(f"{path} is not UTF-8 (byte {e.start})") from None
+
+
+def _idle(drafts: Sequence[Draft], options: Options, told: Sequence[Flag]) -> list[str]:
+    """For the plan: what does nothing here, such as rules that no tensor's name matches, which are mistyped most of the time.
+
+    Parameters
+    ----------
+    options : with the rules of a file among the others
+    told : options as they were given
+    """
+    tensors = [tensor for draft in drafts for tensor in draft.tensors]
+    idle = []
+    for text in options.tensor_types:
+        pattern, wanted = mix.parse_tensor_rule(text)
+        # the rule itself, or a type that takes over where the wanted one does not fit
+        told_so = (f"--tensor-type {pattern}={wanted.name}", f"{wanted.name}: columns ")
+        reasons = [tensor.reason for tensor in tensors if re.search(pattern, tensor.name)]
+        if not reasons:
+            idle.append(f"--tensor-type {text}: no tensor's name matches, so it does nothing")
+        elif not any(reason.startswith(told_so) for reason in reasons):
+            idle.append(f"--tensor-type {text}: other options decide the types that it is for, so it does nothing")
+    for flag in (flag for flag in told if flag.field in _DECIDERS):
+        fitted = flag.field == "pure"  # where its type fits no tensor, reasons tell of the one that takes over
+        if not any(t.reason.startswith(flag.name) or (fitted and ": columns " in t.reason) for t in tensors):
+            idle.append(f"{flag.name} decides the type of no tensor here, so it does nothing")
+    if options.copy and options.type != "auto":
+        idle.append(f"--type {options.type} has no effect, as --copy keeps the type of every tensor")
+    if options.mmproj and options.pre:
+        idle.append(f"--pre {options.pre} has no effect, as a projector has no tokenizer")
+    return idle
+
+
+def _chosen(choices: Sequence[mix.Choice], tensors: Mapping[str, Rows], weights: _Weights) -> list[Chosen]:
+    return [
+        Chosen(c.name, tensors[c.name], c.type, c.reason, weights.of(c.source, tensors[c.name], c.type))
+        for c in choices
+    ]
+
+
+def _converted(model: models.Model, options: Options, file_type: filetypes.FileType, weights: _Weights) -> Draft:
+    """A Hugging Face checkpoint: the converter's types, or those of a quantization mix."""
+    facts = [mix.TensorFacts(n, r.shape, r.dtype) for n, r in model.tensors.items()]
+    mixed = not _is_converter_type(file_type) or _has_type_options(options)
+    if mixed and options.mmproj:
+        raise UsageError("a projector file is F32, F16, BF16 or Q8_0", "Runtimes read no other type of projector.")
+    choices = converter_types.converter_types(facts, _plain_type(file_type, facts, mixed), model.forced_types)
+    if file_type is filetypes.AUTO:
+        file_type = converter_types.auto_file_type(facts)
+    if mixed:
+        # What the mix keeps, it keeps as the converter would have written it.
+        kept = {c.name: c.type.name for c in choices}
+        choices = mix.assign_types(
+            [mix.TensorFacts(f.name, f.shape, kept[f.name]) for f in facts],
+            mix.ModelFacts.from_metadata(model.metadata),
+            file_type,
+            _mix_options(options),
+            weights.found,
+        )
+    metadata = Metadata(dict(model.metadata.values))
+    if "general.file_type" in metadata and file_type.number is not None:
+        keeps = file_type.name in ("F32", "F16", "BF16") and any(c.type.name == "MXFP4" for c in choices)
+        metadata.u32("general.file_type", _MXFP4_MOE if keeps else file_type.number)
+    tensors = _chosen(choices, model.tensors, weights)
+    return Draft(file_type.name, model.arch, tensors, _Head(metadata), model.left_out, model.warnings)
+
+
+def _is_converter_type(file_type: filetypes.FileType) -> bool:
+    return file_type is filetypes.AUTO or file_type.name in converter_types.CONVERTER_TYPES
+
+
+def _plain_type(file_type: filetypes.FileType, facts: Sequence[mix.TensorFacts], mixed: bool) -> filetypes.FileType:
+    """The type of tensors that no mix changes: the one asked for, else the checkpoint's own 16-bit type, else F32.
+
+    What a mix starts from is never quantized: it would refuse to quantize it again.
+    """
+    if _is_converter_type(file_type) and not (mixed and file_type.default and file_type.default.block_size > 1):
+        return file_type
+    has_half = any(len(f.shape) > 1 and f.source_type in ("BF16", "F16") for f in facts)
+    return filetypes.AUTO if has_half else filetypes.FILE_TYPES["F32"]
+
+
+def _retyped(checkpoint: Checkpoint, options: Options, file_type: filetypes.FileType, weights: _Weights) -> Draft:
+    """A GGUF file: every tensor again, in other types."""
+    from ...quant import requantize
+
+    assert checkpoint.metadata is not None
+    if file_type is filetypes.AUTO:
+        raise UsageError("--type is needed to requantize a GGUF file", "For example --type Q4_K_M.")
+    facts = [mix.TensorFacts(n, r.shape, r.dtype) for n, r in checkpoint.tensors.items()]
+    model = mix.ModelFacts.from_metadata(checkpoint.metadata)
+    choices = mix.assign_types(facts, model, file_type, _mix_options(options), weights.found)
+    metadata = requantize.quantize_metadata(
+        checkpoint.metadata,
+        file_type,
+        source_types=[checkpoint.tensors[name].dtype for name in mix.traversal_order(list(checkpoint.tensors))],
+        overrides=[requantize.parse_override(text) for text in options.override_kv],
+        imatrix=weights.found,
+        imatrix_file=options.imatrix[0].name if options.imatrix else "",
+        block_count=model.n_layer - len(set(options.prune_layers)) if options.prune_layers else None,
+    )
+    rows = {c.name: checkpoint.tensors[c.source] for c in choices}
+    told = judged_file(checkpoint, metadata, rows, overridden=bool(options.override_kv))
+    tensors = _chosen(choices, rows, weights)
+    head = _Head(metadata, _shards_of_input(checkpoint, tensors) if options.keep_split else None)
+    return Draft(file_type.name, model.architecture, tensors, head, {}, [*checkpoint.warnings, *told])
+
+
+def _shards_of_input(checkpoint: Checkpoint, tensors: Sequence[Chosen]) -> list[list[int]]:
+    """Numbers of the tensors that lie in the same file of the input, file after file."""
+    shards: dict[Path, list[int]] = {f.path: [] for f in checkpoint.inputs}
+    for number, tensor in enumerate(tensors):
+        assert isinstance(tensor.rows, FileRows)  # a GGUF file's are
+        shards[tensor.rows.file.path].append(number)
+    return [shard for shard in shards.values() if shard] or [[]]
+
+
+def _has_type_options(options: Options) -> bool:
+    return bool(
+        options.tensor_types
+        or options.output_tensor_type
+        or options.token_embedding_type
+        or options.leave_output_tensor
+        or options.pure
+    )
+
+
+def _mix_options(options: Options) -> mix.MixOptions:
+    def tensor_type(text: str | None) -> TensorType | None:
+        return filetypes.parse_tensor_type(text) if text else None
+
+    return mix.MixOptions(
+        pure=options.pure,
+        leave_output_tensor=options.leave_output_tensor,
+        output_tensor_type=tensor_type(options.output_tensor_type),
+        token_embedding_type=tensor_type(options.token_embedding_type),
+        tensor_types=tuple(mix.parse_tensor_rule(text) for text in options.tensor_types),
+        prune_layers=options.prune_layers,
+        allow_requantize=options.allow_requantize,
+    )
+
+
+TARGET = Target(
+    name="gguf",
+    title="a GGUF file",
+    choose=choose,
+    lay_out=lay_out,
+    job_of=job_of_gguf,
+    options=(
+        "tensor_types", "tensor_type_file", "output_tensor_type", "token_embedding_type", "leave_output_tensor", "pure",
+        "imatrix", "include_weights", "exclude_weights", "allow_requantize", "copy", "prune_layers", "override_kv", "compat",
+        "pre", "model_name", "vocab_only", "mmproj", "split_max_bytes", "split_max_tensors", "keep_split",
+    ),
+)  # fmt: skip

@@ -1,0 +1,89 @@
+"""What a worker does next: chunks in their order, and before the first of a tensor what is to be measured of it as a whole.
+
+One tensor is measured at a time, so that its pages are read once and memory does not grow with the threads. Other workers go on
+with chunks that need nothing of it; those that find none take part. What was measured is forgotten with the last chunk.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter, deque
+from collections.abc import Callable, Sequence
+
+from ..crew import Crew
+from .plan import Chunk, Item
+
+
+class Turns:
+    """Bundles of chunks that are to be made; safe to use from several threads.
+
+    Parameters
+    ----------
+    wanted : whether the run still waits for what is being measured
+    """
+
+    def __init__(self, bundles: Sequence[list[Chunk]], wanted: Callable[[], bool]) -> None:
+        self._left = deque(bundles)
+        self._wanted = wanted
+        self._lock = threading.Lock()
+        self._crew: Crew | None = None
+        self._measured: set[int] = set()
+        self._uses = Counter(id(look) for bundle in bundles for look in bundle[0].item.looks)
+
+    def take(self, ahead: int) -> tuple[list[Chunk], Chunk | None] | None:
+        """The next chunks to make, and one that will be taken ``ahead`` turns after the next; None when all are taken.
+
+        Measures what these chunks need before it returns, or helps who does.
+
+        Raises
+        ------
+        Stopped, BadInput : as ``Rows.measure``, to all who took part
+        """
+        while True:
+            with self._lock:
+                bundle, leads = self._pop(), False
+                if bundle is None and self._crew is None:
+                    return None
+                if bundle is not None and not self._is_ready(bundle):
+                    leads, self._crew = True, Crew(self._wanted)
+                crew, later = self._crew, self._left[ahead][0] if ahead < len(self._left) else None
+            if crew is not None and bundle is None:
+                crew.help()
+            elif bundle is not None:
+                if crew is not None and leads:
+                    self._measure(bundle[0].item, crew)
+                return bundle, later
+
+    def made(self, bundle: list[Chunk]) -> None:
+        """These chunks need nothing any more."""
+        with self._lock:
+            for look in bundle[0].item.looks:
+                self._uses[id(look)] -= 1
+                if not self._uses[id(look)]:
+                    look.measured(None)
+
+    def _pop(self) -> list[Chunk] | None:
+        """Take the first bundle that can be made now: any, where nothing is being measured."""
+        for at, bundle in enumerate(self._left):
+            if self._crew is None or self._is_ready(bundle):
+                del self._left[at]
+                return bundle
+        return None
+
+    def _is_ready(self, bundle: list[Chunk]) -> bool:
+        return all(id(look) in self._measured for look in bundle[0].item.looks)
+
+    def _measure(self, item: Item, crew: Crew) -> None:
+        reason: BaseException | None = None
+        try:
+            for look in item.looks:
+                if id(look) not in self._measured:
+                    look.measured(look.measure(crew))
+                    self._measured.add(id(look))
+        except BaseException as e:
+            reason = e
+            raise
+        finally:
+            with self._lock:
+                self._crew = None
+            crew.dismiss(reason)

@@ -1,0 +1,260 @@
+"""Every option of the command line, once: what it is called, what it sets, which commands have it, on what it has an effect.
+
+The parser, ``docs/cli.md``, the attributes of ``conversion.Options`` and the refusal of what would have no effect follow from this
+table. A target may bring options of its own (``Target.flags``). Nothing but the parser is imported here, so ``--help`` answers at
+once.
+"""
+
+# Annotations are no texts here: NamedTuple would compile each when the program starts.
+import argparse
+import re
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
+
+#: the commands that plan a conversion, those that run a plan, and both
+JOBS = ("convert", "merge", "plan")
+RUNS = ("convert", "merge", "extract-lora")
+PLANS = (*JOBS, "extract-lora")
+ALL = (*PLANS, "fetch", "status", "verify", "inspect", "check")
+
+
+class Flag(NamedTuple):
+    """One option of the command line.
+
+    Attributes
+    ----------
+    names : its spellings with spaces between them; the first is for messages
+    help : what it does, in a few words
+    metavar : what stands for its value; empty for a switch
+    field : what it sets: a field of ``Options``, or the name of a target's own; empty: its command knows it by its name
+    kind : how its value is read, see ``KINDS``; empty: as it is
+    choices : the values that there are
+    many : it may be repeated
+    default : of one without a field
+    commands : those that have it
+    group : its heading in the help
+    special : only targets whose ``options`` have the field take it
+    source : the only source on which it has an effect: ``gguf``, ``checkpoint`` (what is not), ``recipe`` or ``hub``
+    needs : a field without which it has no effect
+    alternative : options with the same word exclude each other
+    """
+
+    names: str
+    help: str
+    metavar: str = ""
+    field: str = ""
+    kind: str = ""
+    choices: tuple[str, ...] = ()
+    many: bool = False
+    default: Any = None
+    commands: tuple[str, ...] = JOBS
+    group: str = ""
+    special: bool = False
+    source: str = ""
+    needs: str = ""
+    alternative: str = ""
+
+    @property
+    def name(self) -> str:
+        """Its first spelling."""
+        return self.names.split()[0]
+
+    @property
+    def dest(self) -> str:
+        """What parsed arguments call it."""
+        return self.name.lstrip("-").replace("-", "_")
+
+    def keywords(self) -> dict[str, Any]:
+        """What ``add_argument`` is told of it; an option with a field that is not given leaves no trace."""
+        told: dict[str, Any] = {"help": self.help}
+        if self.metavar or self.choices:
+            told |= {"metavar": self.metavar or None, "type": KINDS[self.kind], "choices": self.choices or None}
+            told["action"] = "append" if self.many else "store"
+        else:
+            told["action"] = argparse.BooleanOptionalAction if self.default else "store_true"
+        if self.field:
+            told["default"] = argparse.SUPPRESS
+        elif self.default is not None:
+            told["default"] = self.default
+        return told
+
+
+def _seconds(text: str) -> float:
+    """Seconds of ``90``, ``90s``, ``15m``, ``2h`` or ``1h30m``.
+
+    >>> _seconds("2h"), _seconds("1h30m"), _seconds("90")
+    (7200.0, 5400.0, 90.0)
+    """
+    match = re.fullmatch(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m)?(?:(\d+(?:\.\d+)?)s?)?", text.strip().lower())
+    if not match or not any(match.groups()):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a duration; write 90s, 15m or 2h")
+    hours, minutes, seconds = (float(g or 0) for g in match.groups())
+    return hours * 3600 + minutes * 60 + seconds
+
+
+def _size(text: str) -> int:
+    from .engine.budget import parse_size
+
+    return parse_size(text)
+
+
+def _positive(text: str) -> int:
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a positive whole number")
+    return int(text)
+
+
+def _layers(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(sorted({int(part) for part in text.split(",")}))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a list of block numbers such as 3,4,5") from None
+
+
+def _path(text: str) -> Any:
+    from pathlib import Path
+
+    return Path(text)
+
+
+#: how the values of options are read
+KINDS: dict[str, Callable[[str], Any]] = {
+    "": str, "integer": int, "number": float, "positive": _positive, "size": _size, "seconds": _seconds, "layers": _layers,
+    "path": _path,
+}  # fmt: skip
+
+_TYPES: dict[str, Any] = {"group": "types", "special": True}
+_MODEL: dict[str, Any] = {"group": "model", "special": True}
+_RECIPE: dict[str, Any] = {"group": "merge recipes", "source": "recipe"}
+_ADAPTER: dict[str, Any] = {"group": "adapter", "commands": ("extract-lora",)}
+_RUNNING: dict[str, Any] = {"group": "running", "commands": PLANS}
+_HUB: dict[str, Any] = {"group": "models on the hub", "commands": (*PLANS, "fetch", "inspect")}
+_KEPT: dict[str, Any] = {"commands": PLANS, "alternative": "what is fetched"}
+_FETCH: dict[str, Any] = {"group": "running", "commands": ("fetch",)}
+_RESUMING: dict[str, Any] = {"group": "resuming", "commands": RUNS}
+_STOP = "stop in order after 90s, 15m, 2h …; exit code 75"
+_NICE = "lowest priority for processor and disk"
+
+#: in the order of the help
+FLAGS = (
+    Flag("--json", "JSON on stdout instead of text", commands=ALL),
+    Flag("--quiet", "say nothing but errors", commands=ALL),
+    Flag("--debug", "show tracebacks", commands=ALL),
+    Flag("--store", "all models fetched from the hub, compared with their digests", commands=("verify",)),
+    Flag(
+        "--stop-after", "with --store: stop after 90s, 15m, 2h …; exit code 75", "TIME", kind="seconds", commands=("verify",)
+    ),
+    Flag("--no-scan", "skip looking for NaN and Inf in the data", commands=("check",)),
+    Flag(
+        "--type", "file type such as Q4_K_M or auto (default); A,B with OUT 'x-{type}.gguf'", "TYPE", "type", group="types"
+    ),
+    Flag("--tensor-type", "type of tensors whose name matches", "REGEX=TYPE", "tensor_types", many=True, **_TYPES),
+    Flag("--tensor-type-file", "REGEX=TYPE words, one rule each", "FILE", "tensor_type_file", "path", **_TYPES),
+    Flag("--output-tensor-type", "type of output.weight", "TYPE", "output_tensor_type", **_TYPES),
+    Flag("--token-embedding-type", "type of token_embd.weight", "TYPE", "token_embedding_type", **_TYPES),
+    Flag("--leave-output-tensor", "keep output.weight as it is", field="leave_output_tensor", **_TYPES),
+    Flag("--pure", "the same type for every matrix", field="pure", **_TYPES),
+    Flag("--imatrix", "importance matrix; may be repeated", "FILE", "imatrix", "path", many=True, **_TYPES),
+    Flag(
+        "--include-weights", "use only these imatrix entries", "NAME", "include_weights", many=True, needs="imatrix", **_TYPES
+    ),
+    Flag("--exclude-weights", "ignore these imatrix entries", "NAME", "exclude_weights", many=True, needs="imatrix", **_TYPES),
+    Flag("--allow-requantize", "quantize tensors again that are quantized already", field="allow_requantize", **_TYPES),
+    Flag("--copy", "keep every tensor's type (GGUF input)", field="copy", source="gguf", **_TYPES),
+    Flag("--prune-layers", "leave blocks out (GGUF input)", "N,N", "prune_layers", "layers", source="gguf", **_TYPES),
+    Flag("--override-kv", "set a key (GGUF input)", "KEY=TYPE:VALUE", "override_kv", many=True, source="gguf", **_TYPES),
+    Flag("--compat", "reproduce the defects of ggml's quantizers too", field="compat", choices=("ggml",), **_TYPES),
+    Flag("--pre", "BPE pre-tokenizer, when it is not recognised", "NAME", "pre", source="checkpoint", **_MODEL),
+    Flag("--model-name", "general.name of the output", "NAME", "model_name", source="checkpoint", **_MODEL),
+    Flag("--vocab-only", "metadata and tokenizer, no tensors", field="vocab_only", source="checkpoint", **_MODEL),
+    Flag("--mmproj", "the vision projector instead of the text model", field="mmproj", source="checkpoint", **_MODEL),
+    Flag("--allow-nonfinite", "convert NaN and Inf instead of refusing them", field="allow_nonfinite", group="model"),
+    Flag("--split-max-size", "write shards of at most this size, such as 4G", "SIZE", "split_max_bytes", "size", **_MODEL),
+    Flag("--split-max-tensors", "write shards of at most N tensors", "N", "split_max_tensors", "positive", **_MODEL),
+    Flag("--keep-split", "cut the output where the input is cut (GGUF input)", field="keep_split", source="gguf", **_MODEL),
+    Flag(
+        "--max-shard-size", "write safetensors shards of at most this size (default 5G)", "SIZE", "max_shard_bytes", "size",
+        **_MODEL,
+    ),
+    Flag("--seed", "seed of the random methods (default 0)", "N", "seed", "integer", **_RECIPE),
+    Flag("--lenient", "unknown keys of a recipe are warnings, not errors", field="lenient", **_RECIPE),
+    Flag("--allow-crimes", "merge models of different architectures", field="allow_crimes", **_RECIPE),
+    Flag(
+        "--rank --max-rank", "rank of the factors, where a matrix is not smaller (default 128)", "N", kind="positive",
+        default=128, **_ADAPTER,
+    ),
+    Flag(
+        "--distribute-scale", "both factors take the root of the singular values (default), not A all of them", default=True,
+        **_ADAPTER,
+    ),
+    Flag("--embed-lora", "factors for embeddings too, instead of saving them whole", **_ADAPTER),
+    Flag("--save-module", "save these modules whole; may be repeated", "NAME", many=True, default=[], **_ADAPTER),
+    Flag("--include-regex", "only modules whose path has a match", "REGEX", **_ADAPTER),
+    Flag("--exclude-regex", "no modules whose path has a match", "REGEX", **_ADAPTER),
+    Flag("--sv-epsilon", "leave out singular values up to X (default 0)", "X", kind="number", default=0.0, **_ADAPTER),
+    Flag("--skip-undecomposable", "leave out what no adapter can express", **_ADAPTER),
+    Flag("--type", "F32, F16 or BF16 (default: factors F32, the rest as it is)", "TYPE", "type", **_ADAPTER),
+    Flag(
+        "--ram", "memory to allocate, such as 512MiB (default: a quarter, at most 2GiB)", "SIZE", "ram_bytes", "size",
+        **_RUNNING,
+    ),
+    Flag("--threads", "worker threads (default: all cores)", "N", "threads", "positive", **_RUNNING),
+    Flag("--io", "how inputs are read; pread for unreliable media", field="io", choices=("mmap", "pread"), **_RUNNING),
+    Flag("--chunk-size", "most bytes a kill can cost per thread (default 16MiB)", "SIZE", "chunk_bytes", "size", **_RUNNING),
+    Flag("--offline", "never ask the network; use what is here", field="offline", **_HUB),
+    Flag(
+        "--refresh", "ask where the branch is now, instead of what it was when first asked for", field="refresh",
+        source="hub", **_HUB,
+    ),
+    Flag(
+        "--evict", "give fetched bytes back once what was made of them is durable", field="evict", source="hub", **_KEPT
+    ),
+    Flag("--keep", "keep what is fetched for later runs (default)", **_KEPT),
+    Flag("--all", "every file, not only what a conversion needs", **_FETCH),
+    Flag("--verify", "read what is here against its digests; fetch again what is damaged", **_FETCH),
+    Flag("--stop-after", _STOP, "TIME", kind="seconds", **_FETCH),
+    Flag("--nice", _NICE, **_FETCH),
+    Flag("--stop-after", _STOP, "TIME", "stop_after_s", "seconds", **_RESUMING),
+    Flag(
+        "--force", "replace OUT, a single file whoever made it, or an unfinished job that was planned differently",
+        field="force", **_RESUMING,
+    ),
+    Flag(
+        "--update",
+        "replace an OUT that streamconv made, or such a job, when inputs or options have changed; for pipelines",
+        field="update", **_RESUMING,
+    ),
+    Flag(
+        "--verify-on-resume", "finished chunks to read back before they are trusted (default: all)", field="verify",
+        choices=("all", "recent", "none"), **_RESUMING,
+    ),
+    Flag("--nice", _NICE, **_RESUMING),
+    Flag("--report", "write type, hash and error of every tensor as JSON lines", "FILE", "report", "path", **_RESUMING),
+    Flag("--dry-run", "print the plan, write nothing", **_RESUMING),
+)  # fmt: skip
+
+
+def add(parser: argparse.ArgumentParser, command: str, flags: Iterable[Flag]) -> None:
+    """Give ``parser`` those of ``flags`` that ``command`` has (``argparse.ArgumentError``: one is there already)."""
+    places: dict[str, Any] = {"": parser, **{str(group.title): group for group in parser._action_groups}}
+    alternatives: dict[str, Any] = {}
+    for flag in flags:
+        if command not in flag.commands:
+            continue
+        if flag.group not in places:
+            places[flag.group] = parser.add_argument_group(flag.group)
+        place = places[flag.group]
+        if flag.alternative:
+            if flag.alternative not in alternatives:
+                alternatives[flag.alternative] = place.add_mutually_exclusive_group()
+            place = alternatives[flag.alternative]
+        place.add_argument(*flag.names.split(), **flag.keywords())
+
+
+def read_flags(text: str) -> list[Flag]:
+    """Every ``Flag(...)`` in the text of a module, without running it: their arguments must be plain values."""
+    import ast
+
+    calls = [n for n in ast.walk(ast.parse(text)) if isinstance(n, ast.Call) and getattr(n.func, "id", "") == "Flag"]
+    plain = ast.literal_eval
+    return [Flag(*map(plain, call.args), **{str(k.arg): plain(k.value) for k in call.keywords}) for call in calls]
