@@ -116,7 +116,7 @@ def planning() -> Found:
             for factor, original in ((8.0, 8192), (32.0, 8192), (2.5, 64)):
                 rope = {"rope_type": "llama3", "factor": factor, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
                         "original_max_position_embeddings": original}  # fmt: skip
-                config = normalise({"head_dim": dim, "rope_theta": theta, "rope_scaling": rope}, FAMILY.defaults, True)
+                config = normalise({"head_dim": dim, "rope_theta": theta, "rope_scaling": rope}, FAMILY.classes)
                 yield f"rope {theta}", rope_factors(config)
 
 

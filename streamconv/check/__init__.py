@@ -16,7 +16,7 @@ from pathlib import Path
 from ..errors import BadInput
 from ..metadata import Metadata
 from ..sources import read_splits
-from . import endings, keys, layout, rope, template, tensors, values, vocabulary
+from . import endings, keys, layout, rope, template, tensors, vocabulary
 from .finding import Finding, Severity
 from .subject import Described, Subject
 
@@ -42,6 +42,8 @@ def check_gguf(path: str | os.PathLike[str], scan: bool = True) -> list[Finding]
         return [Finding("error", e.message)]
     findings = _judge(subject)
     if scan:
+        from . import values
+
         findings += values.check(subject)
     return sorted(findings, key=lambda finding: finding.rank)
 
@@ -52,7 +54,7 @@ def judge(metadata: Metadata, tensors: Mapping[str, Described]) -> list[Finding]
     Parameters
     ----------
     metadata : the key/values of its header
-    tensors : name -> anything with ``shape`` (slowest dimension first) and ``type``
+    tensors : name -> anything with a ``shape``, slowest dimension first
     """
     return sorted(_judge(Subject(metadata, tensors)), key=lambda finding: finding.rank)
 

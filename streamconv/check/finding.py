@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 Severity = Literal["error", "warning", "note"]
+Kind = Literal["other", "missing", "shape", "unknown"]
 
 _ORDER: dict[Severity, int] = {"error": 0, "warning": 1, "note": 2}
 
@@ -20,11 +21,18 @@ class Finding:
         wrongly; ``note``: a default or a choice that is good to know
     message : one sentence
     where : the tensor or key it is about, empty for the file
+    kind : ``missing``: ``where`` is not there; ``shape``: it has another shape than the loader wants; ``unknown``: the
+        architecture is in no table
+    others : tensors of other layers of which the same is to be said
+    shapes : of the tensor, and what the loader wants, slowest dimension first, None for what it does not say
     """
 
     severity: Severity
     message: str
     where: str = ""
+    kind: Kind = "other"
+    others: tuple[str, ...] = ()
+    shapes: tuple[tuple[int | None, ...], ...] = ()
 
     @property
     def rank(self) -> int:

@@ -61,7 +61,8 @@ def _required(subject: Subject, known: Architecture) -> Iterator[Finding]:
             continue
         if not key.condition or subject.scope().evaluated(key.condition):
             full = " or ".join(subject.stated.full(name) for name in key.names)
-            yield Finding("error", f"key {full} is missing: the loader requires it", subject.stated.full(key.names[0]))
+            message = f"key {full} is missing: the loader requires it"
+            yield Finding("error", message, subject.stated.full(key.names[0]), "missing")
 
 
 def _defaults(subject: Subject, known: Architecture) -> Iterator[Finding]:

@@ -53,6 +53,5 @@ def _architecture(subject: Subject) -> Iterator[Finding]:
             "note", f"{subject.arch} ({kind}) is not a text model; only the file's structure was checked", key
         )
     elif subject.known is None:
-        yield Finding(
-            "note", f"architecture {shown(subject.arch)} is not in our table; tensors and keys were not checked", key
-        )
+        message = f"architecture {shown(subject.arch)} is not in our table; tensors and keys were not checked"
+        yield Finding("note", message, key, "unknown")

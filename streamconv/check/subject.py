@@ -8,7 +8,6 @@ from functools import cached_property
 from typing import Any, Protocol
 
 from ..metadata import Metadata
-from ..quant.types import TensorType
 from ..sources import GgufFile
 from .names import Scope, Stated
 from .table import Architecture, architecture
@@ -20,15 +19,11 @@ REQUIRED = ("context_length", "embedding_length", "block_count")
 
 
 class Described(Protocol):
-    """What is known of a tensor: ``shape`` (slowest dimension first) and ``type``."""
+    """What has the shape of a tensor."""
 
     @property
     def shape(self) -> tuple[int, ...]:
         """Slowest dimension first."""
-
-    @property
-    def type(self) -> TensorType:
-        """Its encoding."""
 
 
 @dataclass(frozen=True)

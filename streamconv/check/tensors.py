@@ -45,7 +45,7 @@ def check(subject: Subject) -> Iterator[Finding]:
     for key, names in asked.unfit.items():
         more = f" (and {len(names) - 1} more tensors)" if names[1:] else ""
         message = f"key {key} is missing: the loader takes 0, which does not fit the shape of {shown(names[0])}{more}"
-        yield Finding("error", message, key)
+        yield Finding("error", message, key, "missing")
     if layers[0].evaluated("mtp_only"):
         yield Finding(
             "warning",
@@ -80,9 +80,8 @@ def _check_one(subject: Subject, wanted: Wanted, layers: Sequence[Scope], asked:
         if not _fits(found, right) and not _for_want_of_a_key(name, wanted, names, asked):
             misshapen.append((name, found, right))
     if missing and wanted.name != "output.weight":  # which has words of its own
-        yield Finding(
-            "error", f'{_these(missing, subject)} missing: the loader stops with "missing tensor"', missing[0]
-        )
+        message = f'{_these(missing, subject)} missing: the loader stops with "missing tensor"'
+        yield Finding("error", message, missing[0], "missing", tuple(missing[1:]))
     if misshapen:
         name, found, right = misshapen[0]
         yield Finding(
@@ -90,6 +89,9 @@ def _check_one(subject: Subject, wanted: Wanted, layers: Sequence[Scope], asked:
             f"{_these([m[0] for m in misshapen], subject)} of wrong shape: the file has {list(found)}, the loader wants"
             f" {[size if size is not None else '?' for size in right]} ({', '.join(wanted.sizes)}; fastest first)",
             name,
+            "shape",
+            tuple(m[0] for m in misshapen[1:]),
+            (found[::-1], right[::-1]),
         )
 
 
@@ -125,6 +127,7 @@ def _output(subject: Subject, known: Architecture, asked: _Asked) -> Iterator[Fi
             "error",
             f"output.weight is absent, and for {subject.arch} the loader does not fall back to token_embd.weight",
             "output.weight",
+            "missing",
         )
 
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 
 from ..rows import Floats, Rows
+from .exponential import exp
 from .made import Function
 from .reshaped import Reshaped
 
 
 def _negative_exp(x: Floats) -> Floats:
-    """In float64 and rounded once, so that no processor's arithmetic shows."""
-    return -np.exp(x.astype(np.float64)).astype(np.float32)
+    return -exp(x)
 
 
 def _plus_one(x: Floats) -> Floats:
@@ -19,7 +19,7 @@ def _plus_one(x: Floats) -> Floats:
     return x
 
 
-NEGATIVE_EXP = Function("-exp", 1, _negative_exp)
+NEGATIVE_EXP = Function("-exp", 2, _negative_exp)
 PLUS_ONE = Function("plus one", 1, _plus_one)
 
 

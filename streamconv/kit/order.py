@@ -53,6 +53,11 @@ class Order(Described):
         """How many indexes it takes."""
         return prod(self.sizes)
 
+    @property
+    def last(self) -> int:
+        """The highest index that it takes, where it takes any."""
+        return self.first + sum((size - 1) * step for size, step in zip(self.sizes, self.steps, strict=True))
+
     def is_all(self, n: int) -> bool:
         """Whether it takes all of ``n`` indexes as they come."""
         return self.length == n and self.first == 0 and all(step == 1 for step in self._shortest[1])

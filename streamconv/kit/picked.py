@@ -112,11 +112,18 @@ class Columns(Rows):
 
 
 def take(rows: Rows, order: Order, axis: int = 0) -> Rows:
-    """What numpy calls ``rows[…, order, …]`` with the order at ``axis``; the rows themselves where it is all of them."""
+    """What numpy calls ``rows[…, order, …]`` with the order at ``axis``; the rows themselves where it is all of them.
+
+    Raises
+    ------
+    ValueError : the order leads beyond the rows
+    """
     shape = rows.shape
     axis %= len(shape)
     if order.is_all(shape[axis]):
         return rows
+    if order.length and order.last >= shape[axis]:
+        raise ValueError(f"number {order.last} is not one of {shape[axis]}")
     if axis == len(shape) - 1:
         return Columns(rows, order)
     before, behind = prod(shape[:axis]), prod(shape[axis + 1 : -1])

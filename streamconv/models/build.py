@@ -6,7 +6,7 @@ Reads headers, configuration and tokenizer only; not one weight.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from math import prod
 
@@ -15,11 +15,13 @@ from ..kit import cut
 from ..metadata import Metadata
 from ..rows import Rows
 from ..sources.checkpoint import Checkpoint
-from .config import Config, normalise
+from ..sources.naming import shown
+from .assumed import judged, unknown
+from .config import Config, architecture, normalise
 from .family import Family
 from .general import general_metadata
 from .names import stem_of
-from .rules import bind
+from .rules import bind, fitting
 from .tokenizers import tokenizer_metadata
 
 _BLOCK = re.compile(r"blk\.(\d+)\.")
@@ -34,6 +36,7 @@ class Model:
     arch : GGUF architecture
     metadata : key/values in file order; ``general.file_type`` still 0
     tensors : GGUF name -> rows, in the order of the source
+    made_of : GGUF name -> names of the tensors of the source; none where it is made from nothing
     left_out : tensors of the source that are not part of this model, and why
     forced_types : name -> tensor type that runtimes expect whatever the file type is
     warnings : what a user should know
@@ -45,6 +48,13 @@ class Model:
     left_out: Mapping[str, str] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
     forced_types: Mapping[str, str] = field(default_factory=dict)
+    made_of: Mapping[str, str] = field(default_factory=dict)
+
+
+def settled(checkpoint: Checkpoint, family: Family) -> tuple[Family, Config]:
+    """The configuration as ``family`` reads it, and the family that it means."""
+    config = normalise(family.section(checkpoint.config), family.classes, checkpoint)
+    return family.variant(family, config), config
 
 
 def build(
@@ -65,15 +75,14 @@ def build(
 
     Raises
     ------
-    BadInput : a name, shape or value does not fit the family; names file, tensor or key
+    BadInput : a name or value does not fit the family; names file, tensor or key
     InputMissing : no tokenizer
     """
-    config = normalise(family.section(checkpoint.config), family.defaults, family.derive_head_dim, checkpoint)
-    family = family.variant(family, config)
-    told = _judged(checkpoint, family, config)
+    family, config = settled(checkpoint, family)
+    warnings = [*checkpoint.warnings, *judged(config, family.assumes, family.arch)]
     left_out: dict[str, str] = {}
-    tensors = {} if vocab_only else _named(checkpoint, family, config, left_out)
-    warnings = [*checkpoint.warnings, *told]
+    made_of: dict[str, str] = {}
+    tensors = {} if vocab_only else _named(checkpoint, family, config, left_out, made_of)
     vocabulary = Metadata()
     if family.tokenizer is not None:
         n_tokens = family.n_tokens(config)
@@ -81,7 +90,7 @@ def build(
         warnings += tokenizer.warnings
         vocabulary = tokenizer.metadata
         if "token_embd.weight" in tensors:
-            _fit_vocabulary(tensors, tokenizer.n_tokens, tensors["token_embd.weight"].shape[0], family)
+            _fit_vocabulary(tensors, tokenizer.n_tokens, prod(tensors["token_embd.weight"].shape[:1]), family)
     metadata = Metadata()
     metadata.string("general.architecture", family.arch)
     total, shared, expert, n_experts = _sizes(tensors)
@@ -93,40 +102,45 @@ def build(
     )  # fmt: skip
     for key in family.keys:
         key(metadata, family.arch, config)
+    warnings += _told(checkpoint, family, config, tensors)
+    _check_blocks(checkpoint, tensors, metadata.get(f"{family.arch}.block_count"))
     metadata.u32("general.quantization_version", 2)
     metadata.update(vocabulary)
     forced = {name: family.kept_type(rows) or family.forced_type(name) for name, rows in tensors.items()}
-    return Model(family.arch, metadata, tensors, left_out, warnings, {n: t for n, t in forced.items() if t})
+    return Model(family.arch, metadata, tensors, left_out, warnings, {n: t for n, t in forced.items() if t}, made_of)
 
 
-def _judged(checkpoint: Checkpoint, family: Family, config: Config) -> list[str]:
-    """What config.json says otherwise than runtimes compute, where that may be told; BadInput where it may not."""
-    told = []
-    for key, assumed in family.assumes.items():
-        stated = config.rope.get(key) if config.get(key) is None else config.get(key)
-        if stated is None or stated in assumed.values:
-            continue
-        if not assumed.otherwise:
-            known = " or ".join(map(repr, assumed.values))
-            raise BadInput(
-                f"{checkpoint.folder / 'config.json'}: {key!r} is {stated!r}, runtimes compute {family.arch!r} with {known}",
-                "No key of a GGUF file says so, so the output would be another model.",
-            )
-        told.append(f"config.json: {key!r} is {stated!r}, but {assumed.otherwise}")
-    return told
+def _told(checkpoint: Checkpoint, family: Family, config: Config, tensors: Mapping[str, Rows]) -> Iterator[str]:
+    """What config.json says that the output does not hold, where that may be told."""
+    if family.kind == "model" and (names := unknown(config, family.assumes, family.idle)):
+        yield f"config.json says {', '.join(map(shown, names))}, which this version does not know for {family.arch!r}"
+    if not tensors:
+        return
+    if config.rope.get("rope_type") == "llama3" and "rope_freqs.weight" not in tensors:
+        raise BadInput(
+            f"{config.folder}/config.json: 'rope_type' is 'llama3', which no runtime computes for {family.arch!r}",
+            "No key of a GGUF file says so, so the output would be another model.",
+        )
+    tied, has_head = config.get("tie_word_embeddings"), "output.weight" in tensors
+    if tied and has_head:
+        yield "config.json: 'tie_word_embeddings' is True, but the checkpoint has an output head, which runtimes use"
+    if tied is False and not has_head and architecture(checkpoint.config).endswith("ForCausalLM"):
+        yield "config.json: 'tie_word_embeddings' is False, but the checkpoint has no output head: runtimes use the embedding"
 
 
 def _sizes(tensors: Mapping[str, Rows]) -> tuple[int, int, int, int]:
     """Parameters, those outside experts, those of one expert in every block, and experts; see ``general.size_label``."""
-    parts = {name: rows.shape[0] for name, rows in tensors.items() if "_exps." in name}
+    parts = {name: prod(rows.shape[:1]) for name, rows in tensors.items() if "_exps." in name}
     n_params = sum(prod(rows.shape) for rows in tensors.values())
-    n_expert = sum(prod(tensors[name].shape) // n for name, n in parts.items())
+    n_expert = sum(prod(tensors[name].shape[1:]) for name in parts)
     n_shared = n_params - sum(prod(tensors[name].shape) for name in parts)
     n_experts = sum(parts.values()) // len(parts) if parts else 0
     return n_params, n_shared, n_expert, n_experts
 
 
-def _named(checkpoint: Checkpoint, family: Family, config: Config, left_out: dict[str, str]) -> dict[str, Rows]:
+def _named(
+    checkpoint: Checkpoint, family: Family, config: Config, left_out: dict[str, str], made_of: dict[str, str]
+) -> dict[str, Rows]:
     """GGUF name -> transformed rows, made tensors first, then in source order."""
     spelled: dict[str, Rows] = {}
     source_names: dict[str, str] = {}
@@ -152,52 +166,21 @@ def _named(checkpoint: Checkpoint, family: Family, config: Config, left_out: dic
         source = source_names.get(sources, sources)
         if name in found:
             raise BadInput(f"{checkpoint.path}: tensor {source!r} appears twice, as {name!r}")
-        _check_shape(checkpoint, source, rows, name, family, config)
         transform = family.transform_of(stem_of(name))
-        found[name] = rows if transform is None else transform(rows, config)
-    _check_complete(checkpoint, family, found, config)
+        made_of[name] = source
+        with fitting(source, [rows], config):
+            found[name] = rows if transform is None else transform(rows, config)
+    if not found:
+        raise BadInput(
+            f"{checkpoint.path}: no tensor is of architecture {family.arch!r}", "Is this the whole checkpoint?"
+        )
     return found
 
 
-def _check_shape(
-    checkpoint: Checkpoint, source_name: str, rows: Rows, name: str, family: Family, config: Config
-) -> None:
-    expected = family.shapes.get(stem_of(name))
-    if expected is None:
-        return
-    if name.endswith(".bias"):
-        expected = expected[:1]
-    want = [None if e == "vocabulary" else sum(_size(term, config) for term in e.split(" + ")) for e in expected]
-    fits = len(want) == len(rows.shape) and all(w in (None, s) for w, s in zip(want, rows.shape, strict=True))
-    if not fits:
-        shown = "[" + ", ".join("vocabulary" if w is None else str(w) for w in want) + "]"
-        raise BadInput(
-            f"{checkpoint.path}: tensor {source_name!r} has shape {list(rows.shape)}, config.json asks for {shown}",
-            "Tensor and config.json do not belong together; fetch the checkpoint again.",
-        )
-
-
-def _size(term: str, config: Config) -> int:
-    """What a word of ``Family.shapes`` stands for."""
-    if term == "hidden":
-        return config.hidden
-    if term == "ffn":
-        return config.integer("intermediate_size")
-    return {"head_dim": 1, "q": config.n_heads, "kv": config.n_kv_heads}[term] * config.head_dim
-
-
-def _check_complete(checkpoint: Checkpoint, family: Family, found: Mapping[str, Rows], config: Config) -> None:
-    n_layers = family.n_blocks(config) if family.needed or any(map(_BLOCK.match, found)) else 0
-    missing = family.missing(found, n_layers)
-    if missing:
-        more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
-        raise BadInput(
-            f"{checkpoint.path}: no tensor for {', '.join(missing[:3])}{more} ({n_layers} layers per config.json)",
-            "A shard is missing, or config.json is of another model.",
-        )
-    beyond = [n for n in found if (m := _BLOCK.match(n)) and int(m[1]) >= n_layers]
+def _check_blocks(checkpoint: Checkpoint, tensors: Mapping[str, Rows], n_blocks: int | None) -> None:
+    beyond = [n for n in tensors if (m := _BLOCK.match(n)) and n_blocks is not None and int(m[1]) >= n_blocks]
     if beyond:
-        raise BadInput(f"{checkpoint.path}: {beyond[0]} lies beyond the {n_layers} layers of config.json")
+        raise BadInput(f"{checkpoint.path}: {beyond[0]} lies beyond the {n_blocks} layers of config.json")
 
 
 def _fit_vocabulary(tensors: dict[str, Rows], n_tokens: int, n_rows: int, family: Family) -> None:

@@ -1,14 +1,15 @@
 """Reading config.json as the reference converter sees it, without transformers.
 
 The reference loads the file through a transformers configuration class, so absent keys take class defaults and legacy
-spellings of the RoPE parameters are folded into one dictionary. The class defaults are facts that each family file states.
+spellings of the RoPE parameters are folded into one dictionary. The class defaults are facts that each family file states
+(transformers 5.23).
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from ..errors import BadInput
@@ -25,6 +26,16 @@ _TEXT_SECTIONS = ("text_config", "llm_config", "lm_config", "language_config")
 #: far more than any model has; what is planned grows with them
 _MAX_LAYERS, _MAX_HEAD_DIM = 10_000, 1 << 16
 _MAX_REAL = 3.4e38
+#: keys of which an explicit null says that there is none of it, whatever the class defaults to
+_NULL_MEANS_NONE = ("sliding_window", "attn_logit_softcapping", "final_logit_softcapping")
+#: parameter of RoPE -> where configurations say it that do not say it among the others
+_ROPE_OF_ROOT = {
+    "rope_theta": ("rope_theta", "rotary_emb_base"),
+    "partial_rotary_factor": ("partial_rotary_factor",),
+    "original_max_position_embeddings": ("original_max_position_embeddings",),
+}
+#: kinds of scaling that start from the context a model was trained with; where it is not said it is the whole
+_FROM_ORIGINAL = ("llama3", "yarn", "longrope")
 
 
 def text_section(raw: Mapping[str, Any]) -> dict[str, Any]:
@@ -35,6 +46,12 @@ def text_section(raw: Mapping[str, Any]) -> dict[str, Any]:
         if isinstance(section, Mapping):
             merged.update(section)
     return merged
+
+
+def stated_keys(raw: Mapping[str, Any]) -> list[str]:
+    """The keys of the section of the text model, of the root where there is none."""
+    inner = [section for name in _TEXT_SECTIONS if isinstance(section := raw.get(name), Mapping)]
+    return list(dict.fromkeys(key for section in inner or [raw] for key in section))
 
 
 def architecture(raw: Mapping[str, Any]) -> str:
@@ -52,6 +69,23 @@ def architecture(raw: Mapping[str, Any]) -> str:
     raise BadInput("config.json has no 'architectures'", "Is this the folder of a whole model?")
 
 
+class Recorded(dict[str, Any]):
+    """A dictionary that knows what it was asked for."""
+
+    def __init__(self, values: Mapping[str, Any]) -> None:
+        super().__init__(values)
+        self.asked: set[str] = set()
+
+    def __getitem__(self, key: str) -> Any:
+        self.asked.add(key)
+        return super().__getitem__(key)
+
+    def get(self, key: str, default: Any = None) -> Any:
+        """What is there, or ``default``."""
+        self.asked.add(key)
+        return super().get(key, default)
+
+
 @dataclass(frozen=True)
 class Config:
     """A normalised configuration.
@@ -62,12 +96,14 @@ class Config:
     rope : ``rope_parameters`` of the full-attention layers: rope_type, rope_theta, factor, …
     rope_local : the same for sliding-window layers, {} where the family has one kind
     checkpoint : whose it is: config.json as it stands, and side files
+    defaults : of the configuration's class
     """
 
     values: Mapping[str, Any]
     rope: Mapping[str, Any]
     rope_local: Mapping[str, Any]
     checkpoint: Checkpoint | None = None
+    defaults: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def raw(self) -> Mapping[str, Any]:
@@ -78,6 +114,10 @@ class Config:
     def folder(self) -> str:
         """Where it lies, for messages."""
         return str(self.checkpoint.folder) if self.checkpoint is not None else "the checkpoint"
+
+    def raw_value(self, key: str) -> Any:
+        """What the text model's section says, or the root."""
+        return text_section(self.raw).get(key)
 
     def side(self, name: str) -> Any:
         """What is in another JSON file of the checkpoint, None where it has none of that name."""
@@ -96,10 +136,8 @@ class Config:
 
     def get(self, *names: str) -> Any:
         """The first of ``names`` that is present and not null, else None."""
-        for name in names:
-            if self.values.get(name) is not None:
-                return self.values[name]
-        return None
+        found = [self.values.get(name) for name in names]  # all, so that none counts as unknown
+        return next((value for value in found if value is not None), None)
 
     def integer(self, *names: str, most: int = (1 << 31) - 1) -> int:
         """The first of ``names``, which must be there and a whole number up to ``most`` (BadInput otherwise)."""
@@ -151,7 +189,12 @@ class Config:
         """Width of one head, stated or derived."""
         if self.get("head_dim") is not None:
             return self.integer("head_dim", most=_MAX_HEAD_DIM)
-        return self.hidden // max(self.n_heads, 1)
+        return head_width(self)
+
+
+def head_width(config: Config) -> int:
+    """A class default of ``head_dim``: the heads share the width of the residual stream."""
+    return config.hidden // max(config.n_heads, 1)
 
 
 def _is_real(value: Any) -> bool:
@@ -160,63 +203,68 @@ def _is_real(value: Any) -> bool:
 
 
 def normalise(
-    values: Mapping[str, Any],
-    defaults: Mapping[str, Any],
-    derive_head_dim: bool = False,
-    checkpoint: Checkpoint | None = None,
+    values: Mapping[str, Any], classes: Mapping[str, Mapping[str, Any]], checkpoint: Checkpoint | None = None
 ) -> Config:
-    """The configuration with the keys ``values``, those of the section that is meant.
+    """The configuration with the keys ``values``, those of the section that is meant, as transformers reads it.
 
     Parameters
     ----------
-    defaults : class defaults of the family; ``rope_parameters`` among them
-    derive_head_dim : the class states ``head_dim`` as hidden_size / heads when the file lacks it
+    classes : ``model_type`` -> class defaults, ``rope_parameters`` among them; a default may be a function of what is stated.
+        The first are those of a file that names no type; one that names another is read as it stands, as the reference does
     checkpoint : whose they are
     """
+    kind = values.get("model_type")
+    defaults = classes.get(kind, {}) if isinstance(kind, str) else next(iter(classes.values()), {})
     for names in (HEADS, EXPERTS, LAYERS, HIDDEN):  # what is stated in one spelling has no default in another
         if any(values.get(name) is not None for name in names):
             defaults = {k: v for k, v in defaults.items() if k not in names}
-    # An explicit null counts as absent where the class computes or defaults the value; that of sliding_window means none.
-    merged = {**defaults, **{k: v for k, v in values.items() if v is not None or defaults.get(k) is None}}
-    if "sliding_window" in values:
-        merged["sliding_window"] = values["sliding_window"]
+    # An explicit null counts as absent where the class computes or defaults the value.
+    merged = {**defaults, **{k: v for k, v in values.items() if v is not None or k in _NULL_MEANS_NONE}}
     if values.get("num_key_value_heads", 0) is None or merged.get("num_key_value_heads") is None:
         merged["num_key_value_heads"] = merged.get("num_attention_heads")
-    if derive_head_dim and merged.get("head_dim") is None:
-        config = Config(merged, {}, {})
-        merged["head_dim"] = config.hidden // max(config.n_heads, 1)
-    rope, local = _rope(merged, defaults.get("rope_parameters", {}))
-    return Config(merged, rope, local, checkpoint)
+    for key, derive in defaults.items():
+        if callable(derive) and merged[key] is derive:
+            merged[key] = derive(Config(merged, {}, {}))
+    rope, local = _rope(merged, values, defaults.get("rope_parameters", {}))
+    return Config(Recorded(merged), rope, local, checkpoint, defaults)
 
 
-def _rope(values: Mapping[str, Any], defaults: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+def _section(values: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """A copy of a dictionary among the values, empty where there is none."""
+    found = values.get(name)
+    return dict(found) if isinstance(found, Mapping) else {}
+
+
+def _rope(
+    merged: Mapping[str, Any], values: Mapping[str, Any], defaults: Mapping[str, Any]
+) -> tuple[dict[str, Any], dict[str, Any]]:
     """RoPE parameters of full and of sliding-window layers, from new or legacy spellings."""
-    given = values.get("rope_parameters") if values.get("rope_parameters") != defaults else None
-    stated = dict(given) if isinstance(given, Mapping) else {}
-    if isinstance(stated.get("full_attention"), Mapping) or isinstance(stated.get("sliding_attention"), Mapping):
-        full, local = dict(stated.get("full_attention") or {}), dict(stated.get("sliding_attention") or {})
-    else:
-        scaling = values.get("rope_scaling")
-        full = {**(dict(scaling) if isinstance(scaling, Mapping) else {}), **stated}
-        if not full and "rope_scaling" not in values and "full_attention" not in defaults:
-            full = {k: v for k, v in defaults.items() if k != "rope_theta"}
-        local = {}
+    scaling, stated = _section(values, "rope_scaling"), _section(values, "rope_parameters")
     two_kinds = "full_attention" in defaults
-    full_default = defaults["full_attention"] if two_kinds else defaults
-    if "rope_type" not in full:
-        full["rope_type"] = full.get("type", "default")
-    for legacy in ("rope_theta", "rotary_emb_base"):
-        if full.get("rope_theta") is None and values.get(legacy) is not None:
-            full["rope_theta"] = values[legacy]
+    default, default_local = (
+        (defaults["full_attention"], defaults["sliding_attention"]) if two_kinds else (defaults, {})
+    )
+    if any(isinstance(stated.get(kind), Mapping) for kind in ("full_attention", "sliding_attention")):
+        full, local = {**_section(stated, "full_attention"), **scaling}, _section(stated, "sliding_attention")
+    else:
+        full, local = scaling or stated or {k: v for k, v in default.items() if k != "rope_theta"}, {}
+    if full.get("rope_type") is None:
+        full["rope_type"] = full.get("type") or "default"
+    for key, names in _ROPE_OF_ROOT.items():
+        said = [value for name in names if (value := merged.get(name)) is not None]
+        if full.get(key) is None and said:
+            full[key] = said[0]
     if full.get("rope_theta") is None:
-        full["rope_theta"] = full_default.get("rope_theta")
-    if full.get("original_max_position_embeddings") is None and values.get("original_max_position_embeddings"):
-        full["original_max_position_embeddings"] = values["original_max_position_embeddings"]
-    if two_kinds:
-        local.setdefault("rope_type", "default")
+        full["rope_theta"] = default.get("rope_theta")
+    length = merged.get("max_position_embeddings")
+    if full["rope_type"] in _FROM_ORIGINAL and full.get("original_max_position_embeddings") is None and length:
+        full["original_max_position_embeddings"] = length
+    if two_kinds or local:
+        if local.get("rope_type") is None:
+            local["rope_type"] = local.get("type") or "default"
         if local.get("rope_theta") is None:
-            theta = values.get("rope_local_base_freq")
-            local["rope_theta"] = theta if theta is not None else defaults["sliding_attention"]["rope_theta"]
+            theta = merged.get("rope_local_base_freq" if two_kinds else "rope_theta")
+            local["rope_theta"] = theta if theta is not None else (default_local or default).get("rope_theta")
     for key, value in (*full.items(), *local.items()):
         if isinstance(value, (int, float)) and not (isinstance(value, bool) or _is_real(value)):
             raise BadInput(f"config.json: {key!r} of RoPE is {shown(repr(value))}, not a number that can be used")

@@ -7,6 +7,7 @@ those that are made from nothing first, any other where the last of its sources 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import NamedTuple
 
 from ..errors import BadInput
@@ -80,6 +81,20 @@ def packed_experts(source: str) -> tuple[Rule, ...]:
     gate_up = tuple(f"blk.{{bid}}.ffn_{target}_exps.weight" for target in ("gate", "up"))
     down = rename(f"{source}.down_proj", "blk.{bid}.ffn_down_exps.weight")
     return down, Rule(gate_up, (f"{source}.gate_up_proj",), halves)
+
+
+@contextmanager
+def fitting(source: str, rows: Sequence[Rows], config: Config) -> Iterator[None]:
+    """Where something is made of ``rows``: BadInput when their shapes are not those that the configuration says."""
+    try:
+        yield
+    except (ValueError, IndexError, ZeroDivisionError) as e:
+        shapes = " and ".join(str(list(r.shape)) for r in rows)
+        why = f": {e}" if isinstance(e, ValueError) else ""
+        raise BadInput(
+            f"{config.folder}: tensor {source!r} has shape {shapes}, which does not fit config.json{why}",
+            "Tensor and config.json do not belong together; fetch the checkpoint again.",
+        ) from None
 
 
 class _Job(NamedTuple):
@@ -168,15 +183,17 @@ def _finished(job: _Job, config: Config) -> Iterator[tuple[str, Rows, str]]:
     """The targets of a rule in one block."""
     rule = job.rule
     parts = [
-        _whole(source.replace("{bid}", str(job.place)), found)
+        _whole(source.replace("{bid}", str(job.place)), found, config)
         for source, found in zip(rule.sources, job.found, strict=True)
     ]
     told = " and ".join(source.replace("{bid}", str(job.place)) for source in rule.sources)
-    for target, rows in zip(rule.targets, rule.make(parts, config), strict=True):
+    with fitting(told, parts, config):
+        made = list(zip(rule.targets, rule.make(parts, config), strict=True))
+    for target, rows in made:
         yield target.replace("{bid}", str(job.place)), rows, told
 
 
-def _whole(source: str, found: Mapping[int, Rows]) -> Rows:
+def _whole(source: str, found: Mapping[int, Rows], config: Config) -> Rows:
     """The one tensor of a source, or all of them stacked in numeric order."""
     if "{x}" not in source and found:
         return found[0]
@@ -186,4 +203,6 @@ def _whole(source: str, found: Mapping[int, Rows]) -> Rows:
             f"no tensor {source.replace('{x}', str(missing))!r} beside others of its kind",
             "Is this the whole checkpoint?",
         )
-    return Stacked([found[x] for x in range(len(found))])
+    experts = [found[x] for x in range(len(found))]
+    with fitting(source, experts, config):
+        return Stacked(experts)

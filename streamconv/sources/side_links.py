@@ -22,6 +22,8 @@ from .naming import shown
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _MORE = "additional_chat_templates"
+#: folders of the modules of sentence-transformers, such as ``1_Pooling``, which have a configuration each
+_MODULE = re.compile(r"\d{1,3}_[A-Za-z]\w*")
 #: what a tokenizer, a configuration or a model's code may be called; an output without it would not be the same model
 _NEEDED = re.compile(r".*\.(json|model|jinja|py|tiktoken)|(vocab|merges)\.txt")
 
@@ -31,12 +33,29 @@ def is_needed(name: str) -> bool:
     return _NEEDED.fullmatch(name) is not None
 
 
+def is_beside(name: str) -> bool:
+    """Whether a file of that name is of the model, by where it lies: beside the weights, a chat template, a module's configuration.
+
+    >>> [is_beside(name) for name in ("a.txt", "additional_chat_templates/x.jinja", "1_Pooling/config.json", "onnx/config.json")]
+    [True, True, True, False]
+    """
+    folder, _, last = name.rpartition("/")
+    return folder in ("", _MORE) or (last == "config.json" and _MODULE.fullmatch(folder) is not None)
+
+
 def listed(folder: Path) -> Iterator[str]:
-    """Names of the regular files in ``folder`` and in its subfolder of chat templates, links to files included."""
-    for prefix in ("", f"{_MORE}/"):
-        if os.path.isdir(folder / prefix):
-            with os.scandir(folder / prefix) as entries:
-                yield from (prefix + entry.name for entry in entries if entry.is_file())
+    """Names of the regular files that are of the model in ``folder``, see ``is_beside``, links to files included."""
+    if not os.path.isdir(folder):
+        return
+    with os.scandir(folder) as entries:
+        found = sorted(entries, key=lambda entry: entry.name)
+    yield from (entry.name for entry in found if entry.is_file())
+    for entry in found:
+        if entry.name == _MORE and entry.is_dir():
+            with os.scandir(folder / _MORE) as templates:
+                yield from (f"{_MORE}/{template.name}" for template in templates if template.is_file())
+        elif _MODULE.fullmatch(entry.name) and os.path.isfile(folder / entry.name / "config.json"):
+            yield f"{entry.name}/config.json"
 
 
 def foreign_target(folder: Path, name: str) -> str | None:

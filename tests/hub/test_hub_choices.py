@@ -79,3 +79,31 @@ def test_a_short_file_in_the_hubs_own_cache_is_fetched_anew(
     assert tensor_bytes(tmp_path / "x.gguf") == expected
     assert hub.bytes_served(WEIGHTS) == size
     assert {path for path, spans in hub.served.items() if spans} == {WEIGHTS}, "the other files are whole"
+
+
+def test_the_modules_of_an_embedder_come_with_it(hub: Hub, here: Run, tmp_path: Path, data: Path) -> None:
+    store = shutil.copytree(data / "checkpoints" / "qwen3-tied" / "hf", tmp_path / "store")
+    modules = [{"path": "", "type": "st.models.Transformer"}, {"path": "1_Pooling", "type": "st.models.Pooling"}]
+    (store / "modules.json").write_text(json.dumps(modules))
+    for folder in ("1_Pooling", "onnx"):
+        (store / folder).mkdir()
+        (store / folder / "config.json").write_text(json.dumps({"pooling_mode_lasttoken": True}))
+    (store / "1_Pooling" / "model.safetensors").write_bytes(b"something else" * 1000)
+    hub.add("org/embedder", store)
+    for source, out in (("org/embedder", "hub.gguf"), (str(store), "folder.gguf")):
+        done = here("convert", source, tmp_path / out, "--type", "f16", "--pre", "qwen2")
+        assert done.code == 0, done.err
+        assert json.loads(here("inspect", tmp_path / out, "--json").out)["metadata"]["qwen3.pooling_type"] == 3
+    assert "1_Pooling/config.json" in hub.served
+    assert not {"onnx/config.json", "1_Pooling/model.safetensors"} & set(hub.served)
+
+
+def test_a_folder_that_is_written_keeps_the_modules_of_an_embedder(here: Run, tmp_path: Path, tiny_model: Path) -> None:
+    store = shutil.copytree(tiny_model, tmp_path / "store")
+    for name in ("1_Pooling/config.json", "2_Dense/notes.txt"):
+        (store / name).parent.mkdir()
+        (store / name).write_text("{}")
+    assert here("convert", store, tmp_path / "out").code == 0
+    kept = {p.relative_to(tmp_path / "out").as_posix() for p in (tmp_path / "out").rglob("*") if p.is_file()}
+    assert "1_Pooling/config.json" in kept
+    assert "2_Dense/notes.txt" not in kept

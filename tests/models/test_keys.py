@@ -81,7 +81,7 @@ def test_a_scaling_that_states_its_original_context_is_believed_before_the_root(
     spelling: str, root: dict[str, Any], scaling: int | None, expected: int
 ) -> None:
     stated = {**YARN, "original_max_position_embeddings": scaling}
-    config = normalise({**CONFIG, **root, spelling: stated}, {"rope_parameters": {"rope_theta": 10000.0}})
+    config = normalise({**CONFIG, **root, spelling: stated}, {"": {"rope_parameters": {"rope_theta": 10000.0}}})
     metadata = Metadata()
     keys.rope_scaling(metadata, "x", config)
     assert metadata.get("x.rope.scaling.original_context_length") == expected

@@ -31,7 +31,7 @@ REFERENCE = {
 
 def factors(theta: object, head_dim: int = 16, **scaling: object) -> Floats:
     values = {"head_dim": head_dim, "rope_theta": theta, "rope_scaling": {**SCALING, **scaling}}
-    return rope_factors(normalise(values, FAMILY.defaults, True))
+    return rope_factors(normalise(values, FAMILY.classes))
 
 
 @pytest.mark.parametrize("name", REFERENCE)
@@ -50,7 +50,7 @@ def test_factors_of_every_recorded_architecture_hold(reference: Path) -> None:
         config = {**config, **(config.get("text_config") or {})}
         rope = config.get("rope_scaling") or config.get("rope_parameters") or {}
         if expected and rope.get("rope_type") == "llama3" and not isinstance(config.get("rope_theta"), list):
-            found = rope_factors(normalise(config, FAMILY.defaults, True))
+            found = rope_factors(normalise(config, FAMILY.classes))
             assert hashlib.sha256(found.tobytes()).hexdigest() in expected, path.name
             held += 1
     assert held >= 7

@@ -18,6 +18,7 @@ from ...sources.checkpoint import Checkpoint
 from ...sources.stored import FileRows
 from ...targets import gguf
 from ...targets.layout import FileLayout, TensorInfo
+from ..judging import judged_file, judged_model
 from ..options import Options
 from ..provenance import job_of_gguf
 from ..target import Chosen, Draft, Target
@@ -59,6 +60,7 @@ def choose(checkpoint: Checkpoint, options: Options) -> list[Draft]:
         model = models.build(
             checkpoint, family, pre=options.pre, vocab_only=options.vocab_only, model_name=options.model_name
         )
+        model = replace(model, warnings=[*model.warnings, *judged_model(checkpoint, family, model)])
         drafts = [_converted(model, options, file_type, weights) for file_type in file_types]
     return [replace(drafts[0], warnings=[*drafts[0].warnings, *_idle(drafts, options, told)]), *drafts[1:]]
 
@@ -199,9 +201,11 @@ def _retyped(checkpoint: Checkpoint, options: Options, file_type: filetypes.File
         imatrix_file=options.imatrix[0].name if options.imatrix else "",
         block_count=model.n_layer - len(set(options.prune_layers)) if options.prune_layers else None,
     )
-    tensors = _chosen(choices, {c.name: checkpoint.tensors[c.source] for c in choices}, weights)
+    rows = {c.name: checkpoint.tensors[c.source] for c in choices}
+    told = judged_file(checkpoint, metadata, rows, overridden=bool(options.override_kv))
+    tensors = _chosen(choices, rows, weights)
     head = _Head(metadata, _shards_of_input(checkpoint, tensors) if options.keep_split else None)
-    return Draft(file_type.name, model.architecture, tensors, head, {}, checkpoint.warnings)
+    return Draft(file_type.name, model.architecture, tensors, head, {}, [*checkpoint.warnings, *told])
 
 
 def _shards_of_input(checkpoint: Checkpoint, tensors: Sequence[Chosen]) -> list[list[int]]:

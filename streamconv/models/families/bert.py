@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from ...metadata import Metadata
+from ..assumed import Assumed
 from ..config import Config
-from ..family import Assumed, Family
+from ..family import Family
 from ..keys import BASE, causal, head_count_kv, pooling_type
 from ..rules import Rule
 from ..tokenizers import BERT
@@ -46,33 +47,28 @@ def spelled(name: str, _config: Config) -> str:
     return name
 
 
+BERT_CLASS = {
+    "vocab_size": 30522, "max_position_embeddings": 512, "hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12,
+    "num_attention_heads": 12, "hidden_act": "gelu", "layer_norm_eps": 1e-12, "pad_token_id": 0, "type_vocab_size": 2,
+    "tie_word_embeddings": True,
+}  # fmt: skip
 FAMILY = Family(
     arch="bert",
     architectures=("BertModel", "BertForMaskedLM", "BertForSequenceClassification", "CamembertModel"),
     tokenizer=BERT,
-    defaults={
-        "vocab_size": 30522,
-        "max_position_embeddings": 512,
-        "hidden_size": 768,
-        "intermediate_size": 3072,
-        "num_hidden_layers": 12,
-        "num_attention_heads": 12,
-        "layer_norm_eps": 1e-12,
-        "pad_token_id": 0,
-        "type_vocab_size": 2,
+    classes={kind: BERT_CLASS for kind in ("bert", "camembert")},
+    idle=("pooler_*", "directionality", "pooling_mode*", "word_embedding_dimension"),
+    assumes={
+        "hidden_act": Assumed(("gelu",)), "position_embedding_type": Assumed(("absolute",)), "is_decoder": Assumed((False,)),
+        "add_cross_attention": Assumed((False,)),
     },
-    assumes={"hidden_act": Assumed(("gelu",)), "position_embedding_type": Assumed(("absolute",))},
     keys=(
         *(key for key in BASE if key not in (causal, head_count_kv)), looks_both_ways, pooling_type, output_labels,
     ),
     spelled=spelled,
+    misfits=("cls.weight", "cls.bias"),
     drops={"pooler.*": _UNUSED, "cls.*": _UNUSED, "embeddings.position_ids": "a buffer"},
     rules=tuple(
         Rule((f"cls.output.{part}",), (f"classifier.{part}",), when=has_labels) for part in ("weight", "bias")
-    ),
-    needed=(
-        "token_embd", "token_embd_norm", "position_embd", "blk.{bid}.attn_q", "blk.{bid}.attn_k", "blk.{bid}.attn_v",
-        "blk.{bid}.attn_output", "blk.{bid}.attn_output_norm", "blk.{bid}.ffn_up", "blk.{bid}.ffn_down",
-        "blk.{bid}.layer_output_norm",
     ),
 )  # fmt: skip

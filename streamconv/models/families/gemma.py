@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from ...kit import PLUS_ONE, Mapped
+from ...metadata import Metadata
 from ...rows import Rows
+from ..assumed import GELU_TANH
 from ..config import Config
-from ..family import GELU_TANH, Family
+from ..family import Family, class_defaults
 from ..keys import (
     Key,
     block_count,
@@ -17,9 +19,12 @@ from ..keys import (
     head_count_kv,
     key_value_length,
     rms_epsilon,
+    rope_freq_base,
+    rope_scaling,
 )
 from ..tokenizers import GEMMA1
 
+GEMMA_CLASS = {"tie_word_embeddings": True, "bos_token_id": 2, "eos_token_id": 1, "pad_token_id": 0}
 #: no runtime reads an output head
 UNTIED = {"lm_head.weight": "the runtime uses the embedding as output"}
 
@@ -29,32 +34,27 @@ def plus_one(rows: Rows, _config: Config) -> Rows:
     return Mapped(rows, PLUS_ONE)
 
 
+def unusual_rope(m: Metadata, a: str, c: Config) -> None:
+    """Base and scaling, where they are not what loaders take anyway."""
+    rope_scaling(m, a, c)
+    if c.rope.get("rope_theta") != 10000:
+        rope_freq_base(m, a, c)
+
+
 GEMMA_KEYS: tuple[Key, ...] = (
     context_length, embedding_length, block_count, feed_forward_length, head_count, head_count_kv, rms_epsilon,
-    key_value_length, file_type,
+    key_value_length, unusual_rope, file_type,
 )  # fmt: skip
 
 FAMILY = Family(
     arch="gemma",
     architectures=("GemmaForCausalLM",),
-    defaults={
-        "vocab_size": 256000,
-        "max_position_embeddings": 8192,
-        "hidden_size": 3072,
-        "intermediate_size": 24576,
-        "num_hidden_layers": 28,
-        "num_attention_heads": 16,
-        "num_key_value_heads": 16,
-        "head_dim": 256,
-        "rms_norm_eps": 1e-6,
-        "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0},
-        "bos_token_id": 2,
-        "eos_token_id": 1,
-        "pad_token_id": 0,
-    },
+    classes={"gemma": class_defaults(
+        256000, 8192, 3072, 24576, 28, 16, 16, head_dim=256, hidden_act="gelu_pytorch_tanh", **GEMMA_CLASS,
+    )},
     assumes=GELU_TANH,
     keys=GEMMA_KEYS,
     transforms={"*norm": plus_one},
     drops=UNTIED,
     tokenizer=GEMMA1,
-)
+)  # fmt: skip

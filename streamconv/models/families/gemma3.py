@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from ...errors import BadInput
 from ...metadata import Metadata
+from ..assumed import GELU_TANH, Assumed, attention_scale, layers
 from ..config import Config
-from ..family import GELU_TANH, Family
+from ..family import Family, class_defaults
 from ..keys import BASE, final_soft_cap, sliding_window
 from ..tokenizers import GEMMA3
-from .gemma import plus_one
+from .gemma import GEMMA_CLASS, plus_one
 
 
 def window(m: Metadata, a: str, c: Config) -> None:
@@ -26,34 +27,29 @@ def caps(m: Metadata, a: str, c: Config) -> None:
 
 def local_freq_base(m: Metadata, a: str, c: Config) -> None:
     """The base of local layers under candle's name too; llama.cpp's is ``rope.freq_base_swa``."""
+    if c.rope_local["rope_type"] != "default":
+        raise BadInput(
+            f"config.json: RoPE of sliding layers is {c.rope_local['rope_type']!r}, runtimes do not scale it"
+        )
     m.f32(f"{a}.rope.local_freq_base", float(c.rope_local["rope_theta"]))
 
 
 FAMILY = Family(
     arch="gemma3",
     architectures=("Gemma3ForCausalLM", "Gemma3ForConditionalGeneration"),
-    defaults={
-        "vocab_size": 262208,
-        "max_position_embeddings": 131072,
-        "hidden_size": 2304,
-        "intermediate_size": 9216,
-        "num_hidden_layers": 26,
-        "num_attention_heads": 8,
-        "num_key_value_heads": 4,
-        "head_dim": 256,
-        "rms_norm_eps": 1e-6,
-        "rope_parameters": {
-            "full_attention": {"rope_type": "default", "rope_theta": 1000000.0},
-            "sliding_attention": {"rope_type": "default", "rope_theta": 10000.0},
-        },
-        "sliding_window": 4096,
-        "bos_token_id": 2,
-        "eos_token_id": 1,
-        "pad_token_id": 0,
+    classes={"gemma3_text": class_defaults(
+        262208, 131072, 2304, 9216, 26, 8, 4, head_dim=256, hidden_act=None, query_pre_attn_scalar=256,
+        sliding_window=4096, rope_parameters={"full_attention": {"rope_type": "default", "rope_theta": 1000000.0},
+        "sliding_attention": {"rope_type": "default", "rope_theta": 10000.0}}, **GEMMA_CLASS,
+    )},
+    assumes={
+        **GELU_TANH,
+        "query_pre_attn_scalar": attention_scale(62),
+        "layer_types": layers(6),
+        "sliding_window_pattern": Assumed((1, 6), "runtimes give every sixth layer the whole context"),
     },
-    assumes=GELU_TANH,
     keys=(*BASE, caps, window, local_freq_base),
     transforms={"*norm": plus_one},
     cut_vocabulary=True,
     tokenizer=GEMMA3,
-)
+)  # fmt: skip

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from ...kit import Transposed, every
 from ...metadata import Metadata
 from ...rows import Rows
+from ..assumed import GATED_SILU, Assumed, layers
 from ..config import Config
-from ..family import NEEDED_ATTENTION, Family
+from ..family import Family, class_defaults
 from ..keys import BASE, sliding_window
 from ..rules import Rule, rename
 from ..tokenizers import BPE
@@ -41,28 +42,17 @@ FAMILY = Family(
     arch="gpt-oss",
     architectures=("GptOssForCausalLM",),
     tokenizer=BPE,
-    defaults={
-        "vocab_size": 201088,
-        "max_position_embeddings": 131072,
-        "hidden_size": 2880,
-        "intermediate_size": 2880,
-        "num_hidden_layers": 36,
-        "num_attention_heads": 64,
-        "num_key_value_heads": 8,
-        "head_dim": 64,
-        "rms_norm_eps": 1e-5,
-        "num_local_experts": 128,
-        "num_experts_per_tok": 4,
-        "rope_parameters": {
-            "rope_type": "yarn",
-            "factor": 32.0,
-            "beta_fast": 32.0,
-            "beta_slow": 1.0,
-            "original_max_position_embeddings": 4096,
-            "rope_theta": 150000.0,
-        },
-        "sliding_window": 128,
+    classes={"gpt_oss": class_defaults(
+        201088, 131072, 2880, 2880, 36, 64, 8, head_dim=64, rms_norm_eps=1e-5, num_local_experts=128,
+        num_experts_per_tok=4, sliding_window=128, rope_parameters={
+            "rope_type": "yarn", "factor": 32.0, "beta_fast": 32.0, "beta_slow": 1.0, "truncate": False,
+            "original_max_position_embeddings": 4096, "rope_theta": 150000.0},
+    )},
+    assumes={
+        **{key: GATED_SILU[key] for key in ("hidden_act", "partial_rotary_factor", "rope_type")},
+        "swiglu_alpha": Assumed((1.702,)), "swiglu_limit": Assumed((7.0,)), "layer_types": layers(2),
     },
+    idle=("initial_context_length", "experts_per_token"),
     keys=(*BASE, sliding_window, expert_feed_forward_length),
     kept=("MXFP4",),
     rules=(
@@ -73,9 +63,5 @@ FAMILY = Family(
         rename(f"{_EXPERTS}.down_proj_bias", f"{_DOWN}.bias"),
         Rule((f"{_GATE}.bias", f"{_UP}.bias"), (f"{_EXPERTS}.gate_up_proj_bias",), alternating),
         rename("model.layers.{bid}.self_attn.sinks", "blk.{bid}.attn_sinks.weight"),
-    ),
-    needed=(
-        *(name for name in NEEDED_ATTENTION if not name.endswith("ffn_norm")),
-        "blk.{bid}.post_attention_norm", "blk.{bid}.attn_sinks", _DOWN, _GATE, _UP,
     ),
 )  # fmt: skip

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 from ...errors import BadInput
 from ...kit import NEGATIVE_EXP, Mapped, Reshaped, squeezed
 from ...metadata import Metadata
-from ...rows import Rows
+from ..assumed import GATED_SILU, Assumed
 from ..config import Config
-from ..family import GATED_SILU, Family
+from ..family import Family
 from ..keys import BASE, key_value_length, vocab_size
 from ..names import plain_name
 from ..rules import Rule, as_they_are, halves
@@ -29,17 +30,20 @@ def attends(c: Config) -> list[bool]:
     return [n % c.integer("attn_layer_period") == c.integer("attn_layer_offset") for n in range(c.n_layers)]
 
 
-def settled(family: Family, c: Config) -> Family:
-    """Without any state space it is another architecture."""
-    if not all(attends(c)):
-        return family
-    return replace(family, arch="granitemoe" if c.get("num_experts_per_tok", "num_experts_per_token") else "granite")
+def rotates(c: Config) -> bool:
+    """Whether attention knows positions."""
+    return all(attends(c)) or "Bamba" in str(c.raw.get("architectures"))
+
+
+def rotated(c: Config) -> int:
+    """Rotated dimensions of a head."""
+    return c.integer("attn_rotary_emb") if c.get("attn_rotary_emb") else c.head_dim
 
 
 def keys(m: Metadata, a: str, c: Config) -> None:
     """What the reference writes behind the common keys; some of those again, with other values."""
     layers = attends(c)
-    m.u32(f"{a}.rope.dimension_count", c.integer("attn_rotary_emb") if c.get("attn_rotary_emb") else c.head_dim)
+    m.u32(f"{a}.rope.dimension_count", rotated(c))
     for key, name in (
         ("attention.scale", "attention_multiplier"), ("embedding_scale", "embedding_multiplier"),
         ("residual_scale", "residual_multiplier"), ("logit_scale", "logits_scaling"),
@@ -54,15 +58,9 @@ def keys(m: Metadata, a: str, c: Config) -> None:
     m.u32(f"{a}.ssm.inner_size", c.integer("mamba_expand") * c.hidden)
     m.u32(f"{a}.ssm.time_step_rank", c.integer("mamba_n_heads"))
     m.array(f"{a}.attention.head_count_kv", "INT32", [c.n_kv_heads if attention else 0 for attention in layers])
-    rotates = all(layers) or "Bamba" in str(c.raw.get("architectures"))
-    m.boolean(f"{a}.rope.scaling.finetuned", rotates)
-    if not rotates:
+    m.boolean(f"{a}.rope.scaling.finetuned", rotates(c))
+    if not rotates(c):
         m.u32(f"{a}.context_length", 2**20)
-
-
-def column(rows: Rows, _config: Config) -> Rows:
-    """A number a head."""
-    return Reshaped(rows, (rows.shape[0], 1))
 
 
 def fused(source: str, *targets: str, when: bool | None = None) -> Rule:
@@ -76,8 +74,15 @@ FAMILY = Family(
     arch="granitehybrid",
     architectures=("GraniteMoeHybridForCausalLM", "BambaForCausalLM"),
     tokenizer=TokenizerRule(("spm", "bpe")),
-    variant=settled,
-    assumes={"hidden_act": GATED_SILU["hidden_act"]},
+    variant=lambda family, c: replace(family, arch="granitemoe" if c.get("num_experts_per_tok") else "granite")
+    if all(attends(c)) else family,  # without any state space it is another architecture
+    assumes={
+        **{key: GATED_SILU[key] for key in ("hidden_act", "rope_type")}, "normalization_function": Assumed(("rmsnorm",)),
+        "position_embedding_type": Assumed(lambda _, c: ("rope" if rotates(c) else "nope",), "runtimes rotate no hybrid's heads"),
+        "partial_rotary_factor": Assumed(lambda _, c: (rotated(c) / max(c.head_dim, 1),), "the output says attn_rotary_emb"),
+        "time_step_limit": Assumed(([0.0, 1e9], [0.0, math.inf]), "runtimes bound no time steps"),
+    },
+    idle=("mamba_chunk_size", "mamba_d_head", "num_logits_to_keep"),
     keys=(*(key for key in BASE if key is not key_value_length), vocab_size, keys),
     spelled=lambda name, _: plain_name(name).replace(".dt_bias", ".dt_proj.bias"),
     rules=(
@@ -87,9 +92,9 @@ FAMILY = Family(
         fused("shared_mlp.output_linear", "ffn_down", when=False),
     ),
     transforms={
-        "attn_q": interleave_q, "attn_k": interleave_k, "ssm_conv1d": lambda rows, _: squeezed(rows), "ssm_d": column,
-        "ssm_a": lambda rows, c: column(Mapped(rows, NEGATIVE_EXP), c),
+        "attn_q": interleave_q, "attn_k": interleave_k, "ssm_conv1d": lambda rows, _: squeezed(rows),
+        "ssm_d": lambda rows, _: Reshaped(rows, (rows.shape[0], 1)),
+        "ssm_a": lambda rows, _: Reshaped(Mapped(rows, NEGATIVE_EXP), (rows.shape[0], 1)),
         "ssm_norm": lambda rows, c: Reshaped(rows, (c.integer("mamba_n_groups"), rows.shape[0] // c.integer("mamba_n_groups"))),
     },
-    needed=("token_embd", "output_norm", "blk.{bid}.attn_norm", "blk.{bid}.attn_q | blk.{bid}.ssm_in", "blk.{bid}.ffn_norm"),
 )  # fmt: skip

@@ -9,8 +9,8 @@ import numpy as np
 from ...errors import BadInput
 from ...kit import Constant, interleaved, take
 from ...rows import Floats, Rows
-from ..config import Config
-from ..family import Family
+from ..config import Config, head_width
+from ..family import Family, class_defaults
 from ..keys import BASE, rope_dimension_count, vocab_size
 from ..rules import Rule
 from ..tokenizers import LLAMA
@@ -68,21 +68,11 @@ ROPE_FREQS = Rule(
 FAMILY = Family(
     arch="llama",
     architectures=("LlamaForCausalLM", "LLaMAForCausalLM", "LlamaModel"),
-    defaults={
-        "vocab_size": 32000,
-        "max_position_embeddings": 2048,
-        "hidden_size": 4096,
-        "intermediate_size": 11008,
-        "num_hidden_layers": 32,
-        "num_attention_heads": 32,
-        "rms_norm_eps": 1e-6,
-        "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0},
-        "bos_token_id": 1,
-        "eos_token_id": 2,
-    },
-    derive_head_dim=True,
+    classes={"llama": class_defaults(
+        32000, 2048, 4096, 11008, 32, 32, None, head_dim=head_width, bos_token_id=1, eos_token_id=2,
+    )},
     keys=(*BASE, vocab_size, rope_dimension_count),
     transforms={"attn_q": interleave_q, "attn_k": interleave_k},
     rules=(ROPE_FREQS,),
     tokenizer=LLAMA,
-)
+)  # fmt: skip

@@ -6,6 +6,7 @@ from ...errors import BadInput
 from ...kit import NEGATIVE_EXP, Mapped, squeezed
 from ...metadata import Metadata
 from ...rows import Rows
+from ..assumed import Assumed
 from ..config import HIDDEN, Config
 from ..family import Family
 from ..keys import block_count, embedding_length, file_type
@@ -68,10 +69,11 @@ FAMILY = Family(
     architectures=("MambaForCausalLM", "MambaLMHeadModel", "FalconMambaForCausalLM"),
     tokenizer=TokenizerRule(("bpe", "spm")),
     n_tokens=padded,
+    assumes={
+        "hidden_act": Assumed(("silu",)), "rms_norm": Assumed((True,)),
+        "mixer_rms_eps": Assumed(lambda _, c: (c.get("layer_norm_epsilon"),), "runtimes use layer_norm_epsilon in all norms"),
+    },
+    idle=("time_step_*", "expand", "residual_in_fp32", "rescale_prenorm_residual", "fused_add_norm", "use_*"),
     keys=(start, embedding_length, unused, block_count, state_space, epsilon, file_type),
     transforms={"ssm_a": decay, "ssm_conv1d": convolution},
-    needed=(
-        "token_embd", "output_norm", "blk.{bid}.attn_norm", "blk.{bid}.ssm_in", "blk.{bid}.ssm_conv1d", "blk.{bid}.ssm_x",
-        "blk.{bid}.ssm_dt", "blk.{bid}.ssm_out",
-    ),
 )  # fmt: skip

@@ -4,22 +4,16 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from ..assumed import GATED_SILU, WINDOW_IGNORED
+from ..config import head_width
+from ..family import class_defaults
 from . import llama
 
 FAMILY = replace(
     llama.FAMILY,
     architectures=("MistralForCausalLM",),
-    defaults={
-        "vocab_size": 32000,
-        "max_position_embeddings": 131072,
-        "hidden_size": 4096,
-        "intermediate_size": 14336,
-        "num_hidden_layers": 32,
-        "num_attention_heads": 32,
-        "num_key_value_heads": 8,
-        "rms_norm_eps": 1e-6,
-        "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0},
-        "bos_token_id": 1,
-        "eos_token_id": 2,
-    },
-)
+    classes={"mistral": class_defaults(
+        32000, 131072, 4096, 14336, 32, 32, 8, head_dim=head_width, sliding_window=4096, bos_token_id=1, eos_token_id=2,
+    )},
+    assumes={**GATED_SILU, "sliding_window": WINDOW_IGNORED},
+)  # fmt: skip

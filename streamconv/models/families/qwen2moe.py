@@ -4,25 +4,17 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from ..assumed import scaled_to_one
+from ..family import class_defaults
 from . import qwen3moe
 
 FAMILY = replace(
     qwen3moe.FAMILY,
     arch="qwen2moe",
     architectures=("Qwen2MoeForCausalLM",),
-    defaults={
-        "vocab_size": 151936,
-        "max_position_embeddings": 32768,
-        "hidden_size": 2048,
-        "intermediate_size": 5632,
-        "num_hidden_layers": 24,
-        "num_attention_heads": 16,
-        "num_key_value_heads": 16,
-        "rms_norm_eps": 1e-6,
-        "num_experts": 60,
-        "num_experts_per_tok": 4,
-        "moe_intermediate_size": 1408,
-        "shared_expert_intermediate_size": 5632,
-        "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0},
-    },
-)
+    classes={"qwen2_moe": class_defaults(
+        151936, 32768, 2048, 5632, 24, 16, 16, num_experts=60, num_experts_per_tok=4, moe_intermediate_size=1408,
+        shared_expert_intermediate_size=5632, norm_topk_prob=False,
+    )},
+    assumes={**qwen3moe.FAMILY.assumes, **scaled_to_one(False)},
+)  # fmt: skip

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from ..family import Family
+from ..family import Family, class_defaults
+from ..keys import BASE, pooling_type
 from ..tokenizers import QWEN
-from .qwen2 import QWEN_DEFAULTS
 
 FAMILY = Family(
     arch="qwen3",
     architectures=("Qwen3ForCausalLM", "Qwen3Model"),
-    defaults={**QWEN_DEFAULTS, "head_dim": 128},
+    classes={"qwen3": class_defaults(151936, 32768, 4096, 22016, 32, 32, 32, head_dim=128)},
+    idle=("sliding_window",),
+    keys=(*BASE, pooling_type),
     tokenizer=QWEN,
 )

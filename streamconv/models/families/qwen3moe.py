@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from ..family import NEEDED_MIXTURE
+from ..assumed import EVERY_LAYER_SPARSE, GATED_SILU, scaled_to_one
+from ..family import class_defaults
 from ..keys import BASE, expert_feed_forward_length
 from ..rules import experts, packed_experts
 from . import qwen3
@@ -13,24 +14,14 @@ FAMILY = replace(
     qwen3.FAMILY,
     arch="qwen3moe",
     architectures=("Qwen3MoeForCausalLM",),
-    defaults={
-        "vocab_size": 151936,
-        "max_position_embeddings": 32768,
-        "hidden_size": 2048,
-        "intermediate_size": 6144,
-        "num_hidden_layers": 24,
-        "num_attention_heads": 32,
-        "num_key_value_heads": 4,
-        "rms_norm_eps": 1e-6,
-        "num_local_experts": 128,
-        "num_experts_per_tok": 8,
-        "moe_intermediate_size": 768,
-        "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0},
-    },
+    classes={"qwen3_moe": class_defaults(
+        151936, 32768, 2048, 6144, 24, 32, 4, num_local_experts=128, num_experts_per_tok=8, moe_intermediate_size=768,
+        norm_topk_prob=False,
+    )},
+    assumes={**GATED_SILU, **EVERY_LAYER_SPARSE, **scaled_to_one(True)},
     keys=(*BASE, expert_feed_forward_length),
     rules=(
         experts("model.layers.{bid}.mlp.experts", down="down_proj", gate="gate_proj", up="up_proj"),
         *packed_experts("model.layers.{bid}.mlp.experts"),
     ),
-    needed=NEEDED_MIXTURE,
-)
+)  # fmt: skip

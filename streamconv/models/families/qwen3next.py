@@ -8,8 +8,9 @@ from dataclasses import replace
 from ...kit import NEGATIVE_EXP, Mapped, Order, join, squeezed, take
 from ...metadata import Metadata
 from ...rows import Rows
+from ..assumed import EVERY_LAYER_SPARSE, GATED_SILU, scaled_to_one
 from ..config import Config
-from ..family import GATED_SILU
+from ..family import class_defaults
 from ..names import plain_name
 from ..rules import Rule
 from . import qwen2moe
@@ -46,6 +47,8 @@ def separate(rows: Sequence[Rows], c: Config) -> Sequence[Rows]:
     n_keys, key = c.integer("linear_num_key_heads"), c.integer("linear_key_head_dim")
     value = c.integer("linear_num_value_heads") // n_keys * c.integer("linear_value_head_dim")
     sizes, head = (key, key, value, value), 2 * (key + value)
+    if rows[0].shape[0] != n_keys * sum(sizes):
+        raise ValueError(f"{n_keys} heads have {n_keys * sum(sizes)} rows")
     parts = [take(rows[0], Order((n_keys, n), (head, 1), sum(sizes[:i]))) for i, n in enumerate(sizes)]
     return [join(parts[:3]), parts[3]]
 
@@ -74,25 +77,21 @@ FAMILY = replace(
     qwen2moe.FAMILY,
     arch="qwen3next",
     architectures=("Qwen3NextForCausalLM",),
-    defaults={
-        "vocab_size": 151936, "max_position_embeddings": 32768, "hidden_size": 2048, "intermediate_size": 5632,
-        "num_hidden_layers": 48, "num_attention_heads": 16, "num_key_value_heads": 2, "head_dim": 256, "rms_norm_eps": 1e-6,
-        "num_experts": 512, "num_experts_per_tok": 10, "moe_intermediate_size": 512, "shared_expert_intermediate_size": 512,
-        "linear_conv_kernel_dim": 4, "linear_key_head_dim": 128, "linear_value_head_dim": 128, "linear_num_key_heads": 16,
-        "linear_num_value_heads": 32, "full_attention_interval": 4, "partial_rotary_factor": 0.25,
-        "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0},
+    classes={"qwen3_next": class_defaults(
+        151936, 32768, 2048, 5632, 48, 16, 2, head_dim=256, num_experts=512, num_experts_per_tok=10,
+        moe_intermediate_size=512, shared_expert_intermediate_size=512, linear_conv_kernel_dim=4,
+        linear_key_head_dim=128, linear_value_head_dim=128, linear_num_key_heads=16, linear_num_value_heads=32,
+        full_attention_interval=4, norm_topk_prob=True, partial_rotary_factor=0.25,
+    )},
+    assumes={
+        **{key: GATED_SILU[key] for key in ("hidden_act", "rope_type", "truncate")}, **EVERY_LAYER_SPARSE, **scaled_to_one(True),
     },
-    assumes={"hidden_act": GATED_SILU["hidden_act"]},
     keys=(*qwen2moe.FAMILY.keys, keys),
     spelled=spelled,
-    n_blocks=lambda c: c.n_layers + n_further(c),
     names={f"model.layers.{{bid}}.{name}": f"blk.{{bid}}.nextn.{target}" for name, target in _PREDICTS.items()},
     rules=(*qwen2moe.FAMILY.rules, Rule(("blk.{bid}.attn_qkv.weight", "blk.{bid}.attn_gate.weight"), (_QKVZ,), separate)),
     transforms={
         "ssm_norm": lambda rows, _: rows, "*norm": plus_one, "ssm_a": lambda rows, _: Mapped(rows, NEGATIVE_EXP),
         "ssm_conv1d": lambda rows, _: squeezed(rows),
     },
-    shapes={},
-    needed=("token_embd", "output_norm", "blk.{bid}.attn_norm", "blk.{bid}.attn_q | blk.{bid}.attn_qkv",
-            "blk.{bid}.post_attention_norm", "blk.{bid}.ffn_up_exps"),
 )  # fmt: skip

@@ -2,14 +2,31 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from ...metadata import Metadata
+from ..assumed import Assumed
 from ..config import Config
 from ..family import Family
 from ..keys import block_count, embedding_length, file_type
 from ..tokenizers import T5
 
+_ACTIVATION = "runtimes compute gelu where there are gates, else relu"
 #: spellings of the table of tokens, of which checkpoints have one or several
 _TABLES = ("decoder.embed_tokens.weight", "encoder.embed_tokens.weight", "shared.weight")
+
+
+def class_defaults_of_t5(vocabulary: int, ffn: int, layers: int, heads: int) -> dict[str, Any]:
+    """Class defaults of the configurations of the kin."""
+    return {
+        "vocab_size": vocabulary, "d_model": 512, "d_kv": 64, "d_ff": ffn, "num_layers": layers, "num_heads": heads,
+        "num_decoder_layers": lambda c: c.n_layers, "relative_attention_num_buckets": 32, "layer_norm_epsilon": 1e-6,
+        "decoder_start_token_id": 0, "pad_token_id": 0, "eos_token_id": 1, "tie_word_embeddings": True,
+    }  # fmt: skip
+
+
+def _is_tied(c: Config) -> bool:
+    return c.get("tie_word_embeddings") is not False
 
 
 def spelled(name: str, c: Config) -> str:
@@ -47,25 +64,19 @@ FAMILY = Family(
         "UMT5Model",
     ),
     tokenizer=T5,
-    defaults={
-        "vocab_size": 32128,
-        "d_model": 512,
-        "d_kv": 64,
-        "d_ff": 2048,
-        "num_layers": 6,
-        "num_heads": 8,
-        "relative_attention_num_buckets": 32,
-        "layer_norm_epsilon": 1e-6,
-        "decoder_start_token_id": 0,
-        "pad_token_id": 0,
-        "eos_token_id": 1,
+    classes={
+        "t5": {**class_defaults_of_t5(32128, 2048, 6, 8), "scale_decoder_outputs": _is_tied},
+        "mt5": class_defaults_of_t5(250112, 1024, 8, 6),
+        "umt5": class_defaults_of_t5(250112, 1024, 8, 6),
     },
-    assumes={},
+    assumes={
+        "feed_forward_proj": Assumed(("relu", "gated-gelu"), _ACTIVATION),
+        "dense_act_fn": Assumed(("relu", "gelu_new"), _ACTIVATION),
+        "relative_attention_max_distance": Assumed((128,)),
+        "scale_decoder_outputs": Assumed((False,), "runtimes do not scale the logits: probabilities are sharper"),
+    },
+    idle=("is_gated_act", "scalable_attention", "is_decoder"),
     keys=(sizes, attention, file_type),
     spelled=spelled,
     drops={"copy.*": "the same table of tokens again"},
-    needed=(
-        "token_embd", "enc.output_norm", "dec.output_norm", "enc.blk.{bid}.attn_q", "enc.blk.{bid}.ffn_down",
-        "enc.blk.{bid}.ffn_up",
-    ),
 )  # fmt: skip

@@ -18,6 +18,14 @@ def vision_section(raw: Mapping[str, Any]) -> Mapping[str, Any]:
     return found
 
 
+def require(c: Config, *names: str) -> None:
+    """BadInput where the checkpoint has no tensor with one of these endings; the table of loaders is of text models."""
+    found = c.checkpoint.tensors if c.checkpoint is not None else ()
+    for name in names:
+        if not any(each.endswith(name) for each in found):
+            raise BadInput(f"{c.folder}: the projector has no tensor {name!r}", "Is this the whole checkpoint?")
+
+
 def sizes(m: Metadata, c: Config) -> None:
     """Sizes of the tower, in the order of the reference."""
     m.u32("clip.vision.image_size", c.integer("image_size"))

@@ -10,11 +10,14 @@ import re
 
 from ...errors import BadInput
 from ...metadata import Metadata
+from ..assumed import Assumed
 from ..config import Config, text_section
 from ..families.gemma import plus_one
-from ..family import Assumed, Family
+from ..family import Family
 from ..keys import file_type
-from ._vision import image_statistics, sizes, vision_section
+from ._vision import image_statistics, require, sizes, vision_section
+
+_PROJECTION = "mm_input_projection_weight", "mm_soft_emb_norm.weight"
 
 
 def spelled(name: str, _config: Config) -> str:
@@ -31,6 +34,7 @@ def why_not(name: str) -> str | None:
 
 def keys(m: Metadata, _arch: str, c: Config) -> None:
     """What the runtime asks of the tower."""
+    require(c, "patch_embedding.weight", "position_embedding.weight", "post_layernorm.weight", *_PROJECTION)
     text = Config({"hidden_size": 2304, **text_section(c.raw)}, {}, {})
     m.boolean("clip.has_vision_encoder", True)
     m.u32("clip.vision.projection_dim", text.hidden)
@@ -55,16 +59,14 @@ FAMILY = Family(
     kind="mmproj",
     section=vision_section,
     #: class defaults of the SigLIP configuration
-    defaults={
+    classes={"siglip_vision_model": {
         "hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12, "num_attention_heads": 12, "image_size": 224,
         "patch_size": 16, "layer_norm_eps": 1e-6,
-    },
+    }},
     assumes={"hidden_act": Assumed(("gelu_pytorch_tanh",))},
     keys=(file_type, keys),
     why_not=why_not,
     spelled=spelled,
     transforms={"mm.soft_emb_norm": plus_one},
     types={"mm.input_projection.weight": "F16", "v.patch_embd.weight": "F32", "v.position_embd.weight": "F32"},
-    shapes={},
-    needed=("mm.input_projection", "v.patch_embd", "v.position_embd", "mm.soft_emb_norm", "v.post_ln"),
 )  # fmt: skip

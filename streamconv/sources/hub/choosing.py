@@ -10,6 +10,7 @@ from ...errors import BadInput, InputMissing
 from ..checkpoint import MAX_SIDE_BYTES, is_weights
 from ..folder import INDEX, TORCH_INDEX
 from ..naming import shown_list
+from ..side_links import is_beside
 from .model import HubFile, HubModel
 
 #: side files that no converter looks at and that may be large
@@ -25,9 +26,9 @@ def side_files(model: HubModel) -> list[HubFile]:
 
 
 def _is_side(path: str) -> bool:
-    folder, _, name = path.rpartition("/")
+    name = path.rpartition("/")[2]
     return (
-        folder in ("", "additional_chat_templates")
+        is_beside(path)
         and not name.startswith(".")
         and not name.lower().endswith(_PICTURES)
         and (not is_weights(name) or name in _INDEXES)

@@ -1,0 +1,122 @@
+"""A configuration says to us what it says to transformers: class defaults, old and new spellings, null."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from streamconv.errors import BadInput
+from streamconv.metadata import Metadata
+from streamconv.models import FAMILIES
+from streamconv.models.config import Config, normalise
+from streamconv.models.families import gemma2, granite_hybrid, llama, t5
+from streamconv.models.keys import rope_freq_base, rope_scaling, soft_caps
+
+_RECORDED = Path(__file__).resolve().parents[1] / "data" / "configurations.json"
+_OTHER_THAN_NULL = ("tie_word_embeddings", "norm_topk_prob", "scale_decoder_outputs")
+#: keys that a kind's class makes one of, and nobody reads
+_UNREAD = {
+    "bert": ("num_key_value_heads",),
+    "camembert": ("num_key_value_heads",),
+    "qwen2_moe": ("num_key_value_heads",),
+}
+
+
+def recorded() -> Iterator[tuple[str, dict[str, Any], dict[str, Any]]]:
+    """``(model_type, what is stated, what transformers makes of it)``."""
+    plain: dict[str, dict[str, Any]] = {}
+    for kind, given, changed in json.loads(_RECORDED.read_text()):
+        plain.setdefault(kind, changed)
+        yield kind, given, {**plain[kind], **changed}
+
+
+CASES = list(recorded())
+
+
+def classes() -> dict[str, Mapping[str, Any]]:
+    return {kind: family.classes for family in FAMILIES.values() for kind in family.classes}
+
+
+def rope_of(made: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """RoPE of full and of sliding layers, without what has another name."""
+    rope = made.get("rope_parameters") or {}
+    full, local = (rope["full_attention"], rope["sliding_attention"]) if "full_attention" in rope else (rope, {})
+    return ({k: v for k, v in part.items() if k != "type"} for part in (full, local))  # type: ignore[return-value]
+
+
+@pytest.mark.parametrize(
+    ("kind", "given", "made"), CASES, ids=[f"{kind} {list(given)[4:]}" for kind, given, _ in CASES]
+)
+def test_every_class_is_read_as_transformers_reads_it(kind: str, given: dict[str, Any], made: dict[str, Any]) -> None:
+    config = normalise({**given, "model_type": kind}, classes()[kind])
+    for key, value in made.items():
+        null_is_said = value is None and key in _OTHER_THAN_NULL
+        if key != "rope_parameters" and key not in _UNREAD.get(kind, ()) and not null_is_said:
+            assert config.values.get(key) == value, key
+    if "rope_theta" in str(made.get("rope_parameters")):
+        full, local = rope_of(made)
+        assert {k: v for k, v in config.rope.items() if k != "type"} == full
+        assert {k: v for k, v in config.rope_local.items() if k != "type"} == local
+
+
+def test_all_kinds_of_all_families_are_recorded() -> None:
+    kinds = {kind for family in FAMILIES.values() for kind in family.classes}
+    assert kinds == {kind for kind, _, _ in CASES}
+
+
+def test_a_kind_that_no_class_is_known_of_is_read_as_it_stands() -> None:
+    config = normalise({"model_type": "aquila", "hidden_size": 8}, llama.FAMILY.classes)
+    assert config.get("intermediate_size") is None
+    assert normalise({"hidden_size": 8}, llama.FAMILY.classes).get("intermediate_size") == 11008
+    assert normalise({"model_type": ["llama"]}, llama.FAMILY.classes).get("intermediate_size") == 11008
+
+
+def test_a_family_that_is_read_raw_has_no_defaults() -> None:
+    for family in (FAMILIES["MambaForCausalLM"], granite_hybrid.FAMILY):
+        assert normalise({"model_type": "mamba", "rms_norm_eps": None}, family.classes).get("rms_norm_eps") is None
+
+
+def test_kin_of_one_family_have_classes_of_their_own() -> None:
+    sizes = {kind: normalise({"model_type": kind}, t5.FAMILY.classes) for kind in ("t5", "mt5", "umt5")}
+    assert [c.get("d_ff") for c in sizes.values()] == [2048, 1024, 1024]
+    assert [c.get("vocab_size") for c in sizes.values()] == [32128, 250112, 250112]
+    deep = normalise({"model_type": "t5", "num_layers": 3}, t5.FAMILY.classes)
+    assert deep.get("num_decoder_layers") == 3
+
+
+def test_a_cap_that_is_null_is_no_cap() -> None:
+    stated = {"model_type": "gemma2", "attn_logit_softcapping": None}
+    m = Metadata()
+    soft_caps(m, "x", normalise(stated, gemma2.FAMILY.classes))
+    assert m.get("x.attn_logit_softcapping") == 1e9
+    assert m.get("x.final_logit_softcapping") == 30.0
+
+
+@pytest.mark.parametrize("kind", ["yarn", "llama3", "longrope"])
+def test_the_original_context_is_the_whole_where_it_is_not_said(kind: str) -> None:
+    stated = {"model_type": "llama", "max_position_embeddings": 512, "rope_scaling": {"rope_type": kind, "factor": 2.0}}
+    assert normalise(stated, llama.FAMILY.classes).rope["original_max_position_embeddings"] == 512
+
+
+def test_scaling_that_is_said_twice_is_the_old_one() -> None:
+    stated = {"model_type": "llama", "rope_parameters": {"rope_type": "default", "rope_theta": 7.0}}
+    both = {**stated, "rope_scaling": {"type": "linear", "factor": 2.0}}
+    m = Metadata()
+    rope_scaling(m, "x", normalise(both, llama.FAMILY.classes))
+    assert m.get("x.rope.scaling.factor") == 2.0
+
+
+@pytest.mark.parametrize("rope", [[], "x", 7, {"full_attention": 3, "sliding_attention": {}}, {"rope_type": None}])
+@pytest.mark.parametrize("spelling", ["rope_scaling", "rope_parameters"])
+@pytest.mark.parametrize("architecture", sorted(FAMILIES))
+def test_rope_parameters_of_no_use_are_no_crash(architecture: str, spelling: str, rope: Any) -> None:
+    try:
+        config: Config = normalise({spelling: rope, "max_position_embeddings": 64}, FAMILIES[architecture].classes)
+    except BadInput:
+        return
+    rope_freq_base(Metadata(), "x", config)
+    rope_scaling(Metadata(), "x", config)
