@@ -2,22 +2,94 @@
 
 from __future__ import annotations
 
+import inspect
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal, TypedDict, TypeVar
 
 from . import conversion, progress
-from .engine.budget import parse_size
 from .engine.run import Reporter
+from .flags import FLAGS
 from .rows import Rows
 
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
-def _options(type: str, ram: str | int | None, settings: dict[str, Any]) -> conversion.Options:
-    ram_bytes = parse_size(ram) if isinstance(ram, str) else ram
-    return conversion.Options.of({"type": type, "ram_bytes": ram_bytes, **settings})
+F = TypeVar("F", bound=Callable[..., Any])
+AnyPath = str | os.PathLike[str]
 
 
+class Settings(TypedDict, total=False):
+    """The options of ``convert`` and ``plan`` for type checkers; one each for those of the command line."""
+
+    threads: int | None
+    force: bool
+    update: bool
+    stop_after_s: float | str | None
+    verify: Literal["all", "recent", "none"]
+    imatrix: AnyPath | Sequence[AnyPath]
+    include_weights: Sequence[str]
+    exclude_weights: Sequence[str]
+    pure: bool
+    leave_output_tensor: bool
+    output_tensor_type: str | None
+    token_embedding_type: str | None
+    tensor_types: Sequence[str]
+    tensor_type_file: AnyPath | None
+    copy: bool
+    prune_layers: Sequence[int]
+    override_kv: Sequence[str]
+    allow_requantize: bool
+    split_max_bytes: int | str
+    split_max_tensors: int
+    keep_split: bool
+    max_shard_bytes: int | str | None
+    pre: str | None
+    vocab_only: bool
+    mmproj: bool
+    model_name: str | None
+    allow_nonfinite: bool
+    measure: bool
+    compat: bool
+    seed: int
+    lenient: bool
+    allow_crimes: bool
+    io: Literal["mmap", "pread"]
+    chunk_bytes: int | str
+    evict: bool
+    offline: bool
+    refresh: bool
+    report: AnyPath | None
+
+
+def _documented(function: F) -> F:
+    """``function`` with every option in its signature and its docstring, where ``**settings`` are, for ``help``."""
+    usual = {f.name: f.default for f in fields(conversion.Options)}
+    told = {flag.field: flag.help for flag in reversed(FLAGS) if flag.field} | {
+        "measure": "decode and add up the errors"
+    }
+    signature = inspect.signature(function)
+    named = [p for p in signature.parameters.values() if p.kind is not p.VAR_KEYWORD]
+    named += [
+        inspect.Parameter(
+            name, inspect.Parameter.KEYWORD_ONLY, default=usual[name], annotation=annotation.__forward_arg__
+        )
+        for name, annotation in Settings.__annotations__.items()
+    ]
+    function.__signature__ = signature.replace(parameters=named)  # type: ignore[attr-defined]
+    lines = "\n".join(f"    {name} : {told[name]}" for name in Settings.__annotations__)
+    head, _, tail = (function.__doc__ or "").partition("    settings : ")
+    function.__doc__ = head + lines + "\n" + tail.partition("\n")[2]
+    return function
+
+
+def _options(type: str, ram: str | int | None, settings: Mapping[str, Any]) -> conversion.Options:
+    return conversion.Options.of({"type": type, "ram_bytes": ram, **settings})
+
+
+@_documented
 def convert(
     src: str | os.PathLike[str],
     out: str | os.PathLike[str],
@@ -25,7 +97,7 @@ def convert(
     type: str = "auto",
     ram: str | int | None = None,
     reporter: Reporter | None = None,
-    **settings: Any,
+    **settings: Unpack[Settings],
 ) -> list[Path]:
     """Convert ``src`` to ``out``; calling it again goes on where it stopped, or does nothing when it is done.
 
@@ -37,7 +109,7 @@ def convert(
     type : file type such as ``Q4_K_M``, or ``auto``; several with commas between them
     ram : memory to allocate, bytes or text such as ``"512MiB"``
     reporter : told how it goes; silent when None
-    settings : fields of ``conversion.Options``, such as ``threads=1`` or ``force=True``
+    settings : the options of the command line, such as ``threads=1`` or ``force=True``
 
     Returns
     -------
@@ -61,19 +133,21 @@ def convert(
     return [f.path for f in prepared.plan.files]
 
 
+@_documented
 def plan(
     src: str | os.PathLike[str],
     out: str | os.PathLike[str],
     *,
     type: str = "auto",
     ram: str | int | None = None,
-    **settings: Any,
+    **settings: Unpack[Settings],
 ) -> dict[str, Any]:
     """What ``convert`` would do, as ``streamconv plan --json`` prints it; reads headers only and writes nothing.
 
     Parameters
     ----------
-    src, out, type, ram, settings : as of ``convert``
+    src, out, type, ram : as of ``convert``
+    settings : as of ``convert``
 
     Raises
     ------
@@ -87,7 +161,11 @@ def plan(
     ('gemma3', 4.9, 'a vector, never quantized')
     """
     options = _options(type, ram, settings)
-    return conversion.describe(conversion.prepare(src, out, options), options)
+    prepared = conversion.prepare(src, out, options)
+    try:
+        return conversion.describe(prepared, options)
+    finally:
+        prepared.close()
 
 
 def open(src: str | os.PathLike[str], quantization_config: Mapping[str, Any] | None = None) -> Mapping[str, Rows]:

@@ -144,8 +144,7 @@ def _show(a: argparse.Namespace, prepared: conversion.Prepared, options: convers
     try:
         facts = conversion.describe(prepared, options)
     finally:
-        if prepared.supply is not None:
-            prepared.supply.close()
+        prepared.close()
     if a.json:
         say_json(facts, indent=1)
     elif not a.quiet:

@@ -47,7 +47,7 @@ ALLOWED = {
         "targets",
         "engine",
     },
-    "api": {"rows", "conversion", "engine", "progress"},
+    "api": {"rows", "flags", "conversion", "engine", "progress"},
     "commands": {"errors", "flags", "conversion", "engine", "progress", "terminal", "merging", "inspect", "check"},
     "cli": {"errors", "limits", "flags", "found", "engine", "commands", "terminal"},
     "__main__": {"cli"},

@@ -43,8 +43,7 @@ def execute(prepared: Prepared, options: Options, reporter: runs.Reporter) -> ru
     try:
         return _execute(prepared, options, reporter)
     finally:
-        if prepared.supply is not None:
-            prepared.supply.close()
+        prepared.close()
 
 
 def _execute(prepared: Prepared, options: Options, reporter: runs.Reporter) -> runs.Outcome | None:

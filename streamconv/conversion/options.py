@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from argparse import ArgumentTypeError
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -9,7 +11,7 @@ from typing import Any
 
 from ..engine.plan import CHUNK_BYTES
 from ..errors import UsageError
-from ..flags import FLAGS, Flag
+from ..flags import FLAGS, KINDS, Flag
 from ..sources import IoMode
 
 
@@ -70,7 +72,7 @@ class Options:
         """The options that are ``told`` by name; a name of no field is that of a target's own."""
         usual = {f.name: f.default for f in fields(cls)}
         return cls(
-            **{name: _fitting(value, usual[name]) for name, value in told.items() if name in usual},
+            **{name: _fitting(name, value, usual[name]) for name, value in told.items() if name in usual},
             own={name: value for name, value in told.items() if name not in usual},
         )
 
@@ -100,10 +102,27 @@ class Options:
         return self.own.get(flag.field, flag.default)
 
 
-def _fitting(value: Any, usual: Any) -> Any:
-    """``value`` in the way that an option has it whose default is ``usual``."""
-    if isinstance(value, list):
-        return tuple(value)
+_KINDS = {flag.field: flag.kind for flag in FLAGS}
+
+
+def _fitting(name: str, value: Any, usual: Any) -> Any:
+    """``value`` in the way that option ``name`` has it, whose default is ``usual``.
+
+    Raises
+    ------
+    UsageError : a text that is no size or duration
+    """
+    kind = _KINDS.get(name, "")
+    if isinstance(usual, tuple):
+        several = [value] if isinstance(value, (str, os.PathLike)) else value
+        return tuple(map(Path, several) if kind == "path" else several)
+    if kind == "path" and value is not None:
+        return Path(value)
+    if kind in ("size", "seconds") and isinstance(value, str):
+        try:
+            return KINDS[kind](value)
+        except ArgumentTypeError as e:
+            raise UsageError(f"{name}: {e}") from None
     return bool(value) if isinstance(usual, bool) else value
 
 
