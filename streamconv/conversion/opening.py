@@ -93,4 +93,5 @@ def open_rows(
     ``quantization_config`` stands in for that section of config.json. A tensor whose parts are missing or contradict each other
     is refused, with BadInput, when it is asked for.
     """
-    return dequant.decoded(open_stored(source, Options()), quantization_config, lenient=True).tensors
+    supply = Supply(Path(), gives_way=True)
+    return dequant.decoded(open_stored(source, Options(), supply), quantization_config, lenient=True).tensors

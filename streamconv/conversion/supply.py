@@ -58,6 +58,7 @@ class Supply:
     refresh : ask where branches are now instead of remembering
     pins : commits by reference, as an unfinished job has them; stronger than what is remembered
     reads : whether bytes are read here while they come
+    gives_way : whether other jobs of this process may take what it fetches over
     """
 
     def __init__(
@@ -69,9 +70,11 @@ class Supply:
         refresh: bool = False,
         pins: Mapping[str, str] | None = None,
         reads: bool = True,
+        gives_way: bool = False,
     ) -> None:
         self._beside = beside
         self._evict, self._offline, self._refresh, self._reads = evict, offline, refresh, reads
+        self._gives_way = gives_way
         self._pins = dict(pins or {})
         self._told: list[str] = []
         self._tell: Tell = self._told.append
@@ -191,7 +194,9 @@ class Supply:
     def transfer(self) -> Transfer:
         """The transfer of all files of this job."""
         self._is_open = True
-        return self._store.transfer(self._client, self, keep=not self._evict, cached=self._reads)
+        found = self._store.transfer(self._client, self, keep=not self._evict, cached=self._reads)
+        found.gives_way = self._gives_way
+        return found
 
     @cached_property
     def _store(self) -> Store:

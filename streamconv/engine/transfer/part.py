@@ -129,6 +129,12 @@ class Part:
                 self.states[stamp.chunk] = STAMPED
                 self.digests[stamp.chunk] = stamp.digest
 
+    def found_since(self, index: int) -> bool:
+        """Whether range ``index``, which nobody here fetches any more, was brought by somebody else."""
+        self.states[index] = PENDING
+        self.look()
+        return self.whole or self.states[index] == STAMPED
+
     def _is_here(self) -> bool:
         """Whether the complete file is, in the store or elsewhere."""
         final, seen = owned.status(self._name()), self._record()

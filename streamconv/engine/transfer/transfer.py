@@ -24,6 +24,8 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import ClassVar
+from weakref import WeakValueDictionary
 
 from ...errors import BadInput, CannotCreate, Locked, NoPermission, WriteFailed
 from ...threads import Thread
@@ -57,8 +59,13 @@ class Transfer(Shared):
     root : folder of all models; need not exist
     """
 
+    #: those of this process that hold a lock, by its file
+    _holders: ClassVar[WeakValueDictionary[Path, Transfer]] = WeakValueDictionary()
+
     def __init__(self, root: Path, origin: Origin, observer: Observer, settings: Settings) -> None:
         super().__init__(origin, observer, settings)
+        #: Another transfer of this process may have the locks: nothing is made of what is read here.
+        self.gives_way = False
         #: A process that releases ranges must not do so under a reader; looking at headers needs no lock, they stay.
         self.lock_to_read = False
         self.keeper = Keeper(self, lambda part, indexes: self.crew.add_again(part, indexes), self._give_back)
@@ -259,11 +266,16 @@ class Transfer(Shared):
         if part.home in self._locks:
             return
         owned.make(self._root, part.home / "blobs")
+        place = part.home / "lock"
+        other = self._holders.get(place)
+        if other is not None and other is not self and other.gives_way:
+            other.close()
         try:
-            self._locks[part.home] = JobLock(part.home / "lock")
+            self._locks[part.home] = JobLock(place)
         except Locked as e:
             who = e.message.rpartition(": ")[2]
             raise Locked(f"another process is fetching into {part.home}: {who}", e.hint) from None
+        self._holders[place] = self
         for p in self.parts:
             if p.home == part.home:
                 p.look()
@@ -410,6 +422,8 @@ class Arriving:
                 while part.states[index] != STAMPED:
                     if part.whole or part.states[index] == READY:
                         return
+                    if transfer.closing and transfer.gives_way and part.found_since(index):
+                        continue
                     transfer.raise_error()
                     if part.states[index] == PENDING and not transfer.owns(part):
                         transfer.own(part)
