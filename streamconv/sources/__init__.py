@@ -14,7 +14,7 @@ from .gguf import GgufFile, open_gguf, read_gguf, read_splits
 from .mapped import IoMode, MappedFile
 from .naming import PACKED, weight_ending
 from .torch import ENDINGS
-from .zstd import open_file, twice_there
+from .zstd import open_file, stored_at, twice_there
 
 __all__ = [
     "Checkpoint",
@@ -39,15 +39,16 @@ def open_checkpoint(
 ) -> Checkpoint:
     """Open a checkpoint folder or its index, a single file of safetensors or torch, or a ``.gguf`` file.
 
-    Of a split ``.gguf`` model it is the first file. Files of safetensors and GGUF may be compressed with Zstandard.
+    Of a split ``.gguf`` model it is the first file. Files of safetensors and GGUF may be compressed with Zstandard,
+    and are found by their plain names too.
 
     Reads headers only. ``io="pread"`` copies instead of mapping, for storage whose errors should not end the process.
     Without ``weights`` a folder may hold a configuration and a tokenizer only. ``cache`` keeps what is decompressed.
 
     Errors: InputMissing, NoPermission, BadInput; see the opener of each kind.
     """
-    path = Path(path)
     try:
+        path = stored_at(Path(path))
         is_folder, exists = path.is_dir(), path.exists()
     except OSError as e:
         raise unreadable(path, e) from None

@@ -2,16 +2,30 @@
 
 from __future__ import annotations
 
+import mmap
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+import numpy as np
+
 from ..rows import Bytes
 
+#: frames of at least so many bytes have pages of their own: from the heap, freed ones would stay with the process
+_PAGED_BYTES = 128 << 10
+#: the system grants a process about 65 000 mappings
+_MOST_FRAMES = 16_384
 #: where nobody says how much
 DEFAULT_BYTES = 512 << 20
+
+
+def empty(n_bytes: int) -> Bytes:
+    """Memory for a frame, which goes back to the system with the last reference."""
+    if n_bytes < _PAGED_BYTES or not hasattr(mmap, "MAP_PRIVATE"):
+        return np.empty(n_bytes, np.uint8)
+    return np.frombuffer(mmap.mmap(-1, n_bytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS), np.uint8)
 
 
 @dataclass
@@ -125,7 +139,7 @@ class FrameCache:
 
     def _make_room(self, n_bytes: int) -> bool:
         """Give up what was not used for longest until so many bytes are free; whether they are."""
-        while self._used + n_bytes > self.limit:
+        while self._used + n_bytes > self.limit or len(self._frames) >= _MOST_FRAMES:
             oldest = next((key for key, frame in self._frames.items() if not frame.readers), None)
             if oldest is None:
                 return False

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from ..errors import BadInput, NoResources
 from ..rows import Bytes, File, Json
 from .checkpoint import InputFile
-from .frame_cache import FrameCache
+from .frame_cache import FrameCache, empty
 from .mapped import IoMode, MappedFile
 from .naming import packed_path, plain_name
 from .zstd_frames import how_to_split, read_frames
@@ -169,18 +169,21 @@ class ZstdFile(MappedFile):
             stated = zstandard.get_frame_parameters(data).content_size
             if stated not in (_UNKNOWN_SIZE, size):
                 raise self._damaged(start, f"it states a size of {stated} bytes, the seek table one of {size}")
-            found = zstandard.ZstdDecompressor().decompress(data, max_output_size=size, allow_extra_data=False)
+            out = empty(size)
+            with zstandard.ZstdDecompressor().stream_reader(data, read_across_frames=True) as reader:
+                n = reader.readinto(out.data)
+                n += len(reader.read(1))  # where there is no more, this reads the frame's own checksum
         except zstandard.ZstdError as e:
             if "not enough memory" in str(e):
                 raise NoResources(f"{self.path}: there is not enough memory to decompress {size:,} bytes") from None
             raise self._damaged(start, str(e)) from None
-        if len(found) != size:
-            raise self._damaged(start, f"it becomes {len(found)} bytes instead of {size}")
+        if n != size:
+            raise self._damaged(start, f"it becomes {'more' if n > size else n} bytes instead of {size}")
         sums = self._frames.checksums
-        if sums is not None and xxhash.xxh64_intdigest(found) & 0xFFFFFFFF != sums[number]:
+        if sums is not None and xxhash.xxh64_intdigest(out.data) & 0xFFFFFFFF != sums[number]:
             raise self._damaged(start, "its content has another checksum than the seek table lists")
         self._packed.unmap(start, stop - start)
-        return np.frombuffer(found, np.uint8)
+        return out
 
     def _damaged(self, start: int, why: str) -> BadInput:
         """The error of the frame at byte ``start``; InputChanged where somebody wrote to the file."""
