@@ -9,6 +9,7 @@ from pathlib import Path
 
 from ..errors import UsageError, raise_exhausted
 from ..sources.checkpoint import is_weights
+from ..sources.naming import weight_ending
 
 Identity = tuple[int, int]
 
@@ -68,7 +69,7 @@ def _would_be_part(name: str, *, is_folder: bool, copied: bool) -> bool:
 
 def _homes(root: Path) -> list[Path]:
     """The folder of the model that is, or lies in, ``root``, and those of its subfolders that are part of it."""
-    if root.suffix in _ALONE and not root.is_dir():
+    if weight_ending(root) in _ALONE and not root.is_dir():
         return []
     home = root if root.is_dir() else root.parent
     return [home, *(home / name for name in _FOLDERS if (home / name).is_dir())]

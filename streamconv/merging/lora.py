@@ -18,6 +18,7 @@ from ..rows import Rows
 from ..sources import MappedFile, open_checkpoint
 from ..sources.checkpoint import Checkpoint, read_object
 from ..sources.side_links import refuse_foreign
+from ..sources.zstd import stored_at
 from .inputs import common_dtype
 from .layout import TEXT_SECTIONS
 from .lora_adapter import CONFIG, Adapter, Change, read_adapter
@@ -60,7 +61,7 @@ def open_adapter(folder: Path, open_tensors: Callable[[Path], Checkpoint] = open
         raise InputMissing(f"{folder} has no {CONFIG}", "Give the folder that PEFT saved the adapter in.")
     refuse_foreign(folder, CONFIG)
     config = read_object(folder / CONFIG)
-    file = next((folder / name for name in _FILES if (folder / name).exists()), None)
+    file = next((path for name in _FILES if (path := stored_at(folder / name)).exists()), None)
     if file is None:
         raise InputMissing(f"{folder} has neither {_FILES[0]} nor {_FILES[1]}")
     opened = open_tensors(file)
