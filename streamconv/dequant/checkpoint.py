@@ -117,8 +117,9 @@ def _look(store: Store, asked: bool) -> Sequence[Format]:
 def _check_section(store: Store) -> None:
     """Refuse a section that says what its format does not understand."""
     for form in formats_for(store.scheme.method):
-        if store.scheme.method in form.methods and form.settings is not None:
-            check_settings(store.scheme, store.path, form.settings)
+        if store.scheme.method in form.methods:
+            if form.settings is not None:
+                check_settings(store.scheme, store.path, form.settings)
             form.check(store)
 
 

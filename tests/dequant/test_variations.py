@@ -256,8 +256,35 @@ def modelopt_four_bits(rng: np.random.Generator) -> Made:
     return parts, {"quant_method": "modelopt", **config}, x
 
 
+def mlx(rng: np.random.Generator) -> Made:
+    mode = str(rng.choice(["affine", "affine", "affine", "mxfp4", "mxfp8", "nvfp4"]))
+    bits, width = {"mxfp4": (4, 32), "mxfp8": (8, 32), "nvfp4": (4, 16)}.get(
+        mode, (int(rng.choice([2, 3, 4, 5, 6, 8])), int(rng.choice([32, 64, 128])))
+    )
+    outer = tuple(int(d) for d in rng.integers(1, 4, rng.integers(2)))
+    shape = (*outer, int(rng.integers(1, 40)), max(32, width) * int(rng.integers(1, 5)))
+    q = rng.integers(0, 127 if mode == "mxfp8" else 1 << bits, shape)
+    words = packed(q.reshape(-1, shape[-1]), bits).view("<u4").reshape(*shape[:-1], -1)
+    grouped = (*shape[:-1], shape[-1] // width)
+    sizes = {"bits": bits, "group_size": width, **({"mode": mode} if mode != "affine" or rng.integers(2) else {})}
+    other = {"bits": 4 if bits == 8 else 8, "group_size": 64}
+    config: dict[str, Any] = {**other, "w": sizes, "v": False} if rng.integers(2) else {**sizes, "v": other}
+    parts: dict[str, tuple[str, np.ndarray]] = {"w.weight": ("U32", words)}
+    if mode == "affine":
+        stored, scales = some_scales(rng, grouped)
+        x = -rng.uniform(0.1, 1, grouped).astype(np.float32)
+        word = {"F32": x, "F16": x.astype(np.float16), "BF16": bf16(x)}[stored[0]]
+        parts |= {"w.scales": stored, "w.biases": (stored[0], word)}
+        spread = [np.repeat(part, width, axis=-1) for part in (scales, rounded(x, stored[0]))]
+        return parts, config, rounded(q.astype(np.float32) * spread[0] + spread[1], stored[0])
+    raw = rng.integers(100, 120, grouped, np.uint8)
+    parts["w.scales"] = "U8", raw
+    scales = e4m3(raw) if mode == "nvfp4" else np.exp2(raw.astype(np.float32) - 127)
+    return parts, config, (e4m3(q) if mode == "mxfp8" else E2M1[q]) * np.repeat(scales, width, axis=-1)
+
+
 MAKERS = [bnb4, gptq, awq, compressed, whole_numbers, float8, four_bit_floats, modelopt_four_bit_floats, modelopt_eight_bits,
-          modelopt_four_bits]  # fmt: skip
+          modelopt_four_bits, mlx]  # fmt: skip
 
 
 @pytest.mark.parametrize("make", MAKERS)
