@@ -80,6 +80,8 @@ def check_turning(scheme: Scheme, where: Path) -> None:
     BadInput : such a key, by its name
     """
     for key, value in scheme.values.items():
+        if key == "quantization_mode" and value == "online":  # BitNet's layers round the stored weights while they run
+            raise unknown_setting(where, key, value)
         if key == "transform_config":
             check_transforms(value, where)
         elif _TURNING.search(key.lower()) and _says_something(value):

@@ -15,6 +15,7 @@ from quantized_files import nf4, write_safetensors
 
 import streamconv
 from streamconv import dequant
+from streamconv.errors import BadInput
 from streamconv.quant.encode import EncodedRows, Encoding
 from streamconv.quant.types import TYPES
 from streamconv.rows import matrix_shape
@@ -178,3 +179,28 @@ def test_all_of_the_reference_is_decoded_bit_for_bit(reference: Path) -> None:
                     if not np.array_equal(in_slices(tensors[name], 7), want[name].read(0, n).reshape(want[name].shape)):
                         wrong.append(f"{stem} {name}")
     assert not wrong
+
+
+@pytest.mark.parametrize("type_", ["TQ1_0", "TQ2_0"])
+def test_ternary_weights_become_ternary_blocks_without_loss(tmp_path: Path, type_: str) -> None:
+    rng = np.random.default_rng(5)
+    q = rng.integers(-1, 2, (8, 512))
+    codes = (q + 1).astype(np.uint8).reshape(4, 2, 512)
+    path = write_safetensors(tmp_path / "x.safetensors", {
+        "w.weight": ("U8", codes[0] | codes[1] << 2 | codes[2] << 4 | codes[3] << 6),
+        "w.weight_scale": ("F32", np.array([4.0], "<f4")),
+    })  # fmt: skip
+    rows = streamconv.open(path, {"quant_method": "bitnet"})["w.weight"]
+    item = EncodedRows("x", rows, [Encoding(rows, TYPES[type_])])
+    out = np.empty((8, item.row_bytes[0]), np.uint8)
+    item.fill(0, 8, [out], np.empty(8 * 512, np.float32))
+    assert np.array_equal(streamconv.dequantize(out, type_, 512), q / np.float32(4))
+
+
+def test_a_code_that_is_no_ternary_weight_is_refused(tmp_path: Path) -> None:
+    path = write_safetensors(tmp_path / "x.safetensors", {
+        "w.weight": ("U8", np.full((1, 4), 0b00001100, np.uint8)), "w.weight_scale": ("F32", np.ones(1, np.float32)),
+    })  # fmt: skip
+    rows = streamconv.open(path, {"quant_method": "bitnet"})["w.weight"]
+    with pytest.raises(BadInput, match=r"w\.weight.*none of the three"):
+        rows.read(0, 4)

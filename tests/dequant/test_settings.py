@@ -169,3 +169,17 @@ def test_parts_of_modelopt_that_do_not_fit_are_named(tmp_path: Path, change: Any
     tensors = {name: part for name, part in {**NVFP4, **change}.items() if part is not None}
     with pytest.raises(BadInput, match=named):
         decoded(tmp_path, tensors, {"quant_method": "modelopt"})
+
+
+@pytest.mark.parametrize("section", [{"linear_class": "acme"}, {"use_rms_norm": True}, {"linear_class": ["bitlinear"]}])
+def test_layers_of_bitnet_that_compute_something_else_are_refused(tmp_path: Path, section: Any) -> None:
+    codes: Tensors = {"w.weight": ("U8", np.ones((2, 4), np.uint8)), "w.weight_scale": ("F32", np.ones(1, np.float32))}
+    with pytest.raises(BadInput, match=next(iter(section))):
+        decoded(tmp_path, codes, {"quant_method": "bitnet", **section})
+
+
+def test_weights_that_bitnet_rounds_while_it_runs_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match="quantization_mode is 'online'"):
+        decoded(
+            tmp_path, PLAIN, {"quant_method": "bitnet", "linear_class": "autobitlinear", "quantization_mode": "online"}
+        )

@@ -283,8 +283,19 @@ def mlx(rng: np.random.Generator) -> Made:
     return parts, config, (e4m3(q) if mode == "mxfp8" else E2M1[q]) * np.repeat(scales, width, axis=-1)
 
 
+def bitnet(rng: np.random.Generator) -> Made:
+    n, k = 4 * int(rng.integers(1, 40)), int(rng.integers(1, 300))
+    q = rng.integers(-1, 2, (n, k))
+    codes = (q + 1).astype(np.uint8).reshape(4, n // 4, k)
+    stored, scale = some_scales(rng, 1)
+    parts = {"w.weight": ("U8", codes[0] | codes[1] << 2 | codes[2] << 4 | codes[3] << 6), "w.weight_scale": stored}
+    multiplies = bool(rng.integers(2))
+    config = {"quant_method": "bitnet", "linear_class": "autobitlinear" if multiplies else "bitlinear"}
+    return parts, config, (q * scale if multiplies else q / scale).astype(np.float32)
+
+
 MAKERS = [bnb4, gptq, awq, compressed, whole_numbers, float8, four_bit_floats, modelopt_four_bit_floats, modelopt_eight_bits,
-          modelopt_four_bits, mlx]  # fmt: skip
+          modelopt_four_bits, mlx, bitnet]  # fmt: skip
 
 
 @pytest.mark.parametrize("make", MAKERS)
