@@ -204,3 +204,32 @@ def test_a_code_that_is_no_ternary_weight_is_refused(tmp_path: Path) -> None:
     rows = streamconv.open(path, {"quant_method": "bitnet"})["w.weight"]
     with pytest.raises(BadInput, match=r"w\.weight.*none of the three"):
         rows.read(0, 4)
+
+
+def sparse(**change: Any) -> dict[str, tuple[str, np.ndarray]]:
+    parts = {
+        "w.bitmask": ("U8", np.array([[0b0011], [0b1010]], np.uint8)), "w.compressed": ("F32", np.ones((2, 2), np.float32)),
+        "w.shape": ("I64", np.array([[2], [4]], "<i8")),
+    }  # fmt: skip
+    return {
+        name: part for name, part in {**parts, **{f"w.{key}": part for key, part in change.items()}}.items() if part
+    }
+
+
+def test_a_mask_that_keeps_more_than_half_is_refused(tmp_path: Path) -> None:
+    mask = "U8", np.array([[0b0011], [0b1011]], np.uint8)
+    rows = streamconv.open(write_safetensors(tmp_path / "x.safetensors", sparse(bitmask=mask)))["w.weight"]
+    assert rows.read(0, 1).tolist() == [[1, 1, 0, 0]]
+    with pytest.raises(BadInput, match=r"w\.bitmask.*row 1 does not keep half"):
+        rows.read(0, 2)
+
+
+@pytest.mark.parametrize(("change", "named"), [
+    ({"shape": None}, "w.shape"), ({"row_offsets": ("I64", np.ones(2, "<i8"))}, "sparse-bitmask"),
+    ({"compressed": ("F32", np.ones((2, 3), np.float32))}, "w.compressed"), ({"compressed": None}, "w.bitmask"),
+    ({"compressed": ("I8", np.ones((2, 2), np.int8))}, "w.weight_scale"),
+])  # fmt: skip
+def test_parts_of_a_sparse_matrix_that_do_not_fit_are_named(tmp_path: Path, change: Any, named: str) -> None:
+    path = write_safetensors(tmp_path / "x.safetensors", sparse(**change))
+    with pytest.raises(BadInput, match=named):
+        dequant.decoded(open_checkpoint(path), {"quant_method": "compressed-tensors"})

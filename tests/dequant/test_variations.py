@@ -11,7 +11,9 @@ import pytest
 from quantized_files import bf16, write_safetensors
 
 import streamconv
+from streamconv import dequant
 from streamconv.dequant.formats.bnb4 import TABLES
+from streamconv.sources import open_checkpoint
 
 Made = tuple[dict[str, tuple[str, np.ndarray]], dict[str, Any] | None, np.ndarray]
 E2M1 = np.array([0, 0.5, 1, 1.5, 2, 3, 4, 6, 0, -0.5, -1, -1.5, -2, -3, -4, -6], np.float32)
@@ -294,8 +296,34 @@ def bitnet(rng: np.random.Generator) -> Made:
     return parts, config, (q * scale if multiplies else q / scale).astype(np.float32)
 
 
+def sparse24(rng: np.random.Generator) -> Made:
+    n, k = int(rng.integers(1, 40)), 4 * int(rng.integers(1, 70))
+    keep = np.argsort(rng.random((n, k // 4, 4)), axis=-1).argsort(axis=-1) < 2
+    keep = keep.reshape(n, k)
+    kind = str(rng.choice(["F32", "F16", "BF16", "F8_E4M3", "I8"]))
+    parts: dict[str, tuple[str, np.ndarray]] = {
+        "w.bitmask": ("U8", np.packbits(keep, axis=1, bitorder="little")), "w.shape": ("I64", np.array([[n], [k]], "<i8")),
+    }  # fmt: skip
+    x = np.zeros((n, k), np.float32)
+    config = {
+        "quant_method": "compressed-tensors",
+        "sparsity_config": {"format": "sparse-24-bitmask", "targets": ["Linear"]},
+    }
+    if kind in ("F8_E4M3", "I8"):
+        codes = rng.integers(0, 127, (n, k // 2), np.uint8)
+        values = e4m3(codes) if kind == "F8_E4M3" else codes.astype(np.float32)
+        stored, scales = some_scales(rng, (n, 1) if rng.integers(2) else (1,))
+        parts |= {"w.compressed": (kind, codes), "w.weight_scale": stored}
+        x[keep] = values.reshape(-1)
+        return parts, config, rounded(x * scales, stored[0])
+    values = rng.standard_normal((n, k // 2)).astype(np.float32)
+    parts["w.compressed"] = kind, {"F32": values, "F16": values.astype(np.float16), "BF16": bf16(values)}[kind]
+    x[keep] = rounded(values, kind).reshape(-1)
+    return parts, config, x
+
+
 MAKERS = [bnb4, gptq, awq, compressed, whole_numbers, float8, four_bit_floats, modelopt_four_bit_floats, modelopt_eight_bits,
-          modelopt_four_bits, mlx, bitnet]  # fmt: skip
+          modelopt_four_bits, mlx, bitnet, sparse24]  # fmt: skip
 
 
 @pytest.mark.parametrize("make", MAKERS)
@@ -303,7 +331,9 @@ def test_any_variation_is_what_the_definition_says(tmp_path: Path, make: Any) ->
     for seed in range(25):
         rng = np.random.default_rng([seed, MAKERS.index(make)])
         parts, config, expected = make(rng)
-        rows = streamconv.open(write_safetensors(tmp_path / f"{seed}.safetensors", parts), config)["w.weight"]
+        path = write_safetensors(tmp_path / f"{seed}.safetensors", parts)
+        rows = streamconv.open(path, config)["w.weight"]
+        assert list(dequant.decoded(open_checkpoint(path), config).tensors) == ["w.weight"], "nothing is left over"
         assert rows.shape == expected.shape, seed
         matrix = expected.reshape(rows.n_rows, -1)  # type: ignore[attr-defined]
         start, stop = sorted(rng.integers(0, len(matrix) + 1, 2))

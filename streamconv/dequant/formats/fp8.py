@@ -30,8 +30,8 @@ def find(store: Store) -> None:
     BadInput : a scale is missing or does not fit; names file and tensor
     """
     for name in [name for name, rows in store.tensors.items() if rows.dtype in _FLOAT8]:
-        if name.endswith((".weight_scale", "_scale_inv")):
-            continue  # scales of other formats may be 8-bit floats themselves
+        if name.endswith((".weight_scale", "_scale_inv", ".compressed")):
+            continue  # of other formats
         with store.about(name, name):
             scale = _scale_of(store, name)
             if scale is not None:
