@@ -316,6 +316,9 @@ class Job:
         """
         existing = Existing() if all(fd < 0 for fd in self.part_fds) else look(self.plan)
         existing.refuse(force=self.force, update=self.update)  # it may have come since the run began, hours ago
+        if existing.complete and existing.there and not self.force:  # by a run that the lock should have kept out
+            self.discard()
+            raise Locked(f"another process has just made {self.plan.output}", "Run the same command again.")
         refuse_foreign_parts(self.plan)
         for index, f in enumerate(self.plan.files):
             fd, path = self.part_fds[index], self.plan.part_path(index)
