@@ -166,6 +166,14 @@ def decoders_of(rows: Rows) -> list[DecodedRows]:
     return [found for found in walk(rows) if isinstance(found, DecodedRows)]
 
 
+def scale_beside(rows: Rows, kind: str) -> Rows | None:
+    """What the blocks of type ``kind`` that ``rows`` are copied as have to be multiplied by; None where that is nothing, or where
+    there are no such blocks. The same object for the same rows."""
+    if rows.native(kind, 0, 0) is None:
+        return None
+    return next((beside for found in decoders_of(rows) if (beside := getattr(found, "beside", None)) is not None), None)
+
+
 def decoder_of(rows: Rows) -> DecodedRows | None:
     """The first of ``decoders_of``."""
     return next(iter(decoders_of(rows)), None)

@@ -4,18 +4,21 @@ Two codes a byte, low half first. MXFP4: 32 values share a power of two. NVFP4: 
 of the whole tensor divides (compressed-tensors) or multiplies (ModelOpt); the result is rounded to float32 before it is multiplied.
 
 MXFP4 of gpt-oss is stored as [experts, outputs, groups, 16] and stays in this orientation, that of GGUF: values and scales of a
-GGUF block are the same, only the halves of bytes change places, so ``native`` copies without loss.
+GGUF block are the same, only the halves of bytes change places, so ``native`` copies without loss. So it is with NVFP4, whose
+float32 of the whole tensor goes into a tensor of its own there.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import cached_property
 from math import prod
 
 import numpy as np
 
 from ...errors import BadInput
-from ...rows import Bytes, Floats
+from ...kit import Function, Mapped, Reshaped
+from ...rows import Bytes, Floats, Rows
 from ...sources.naming import shown
 from ..decoded_rows import DecodedRows, Range
 from ..format import LOST, Format
@@ -26,6 +29,9 @@ from ..store import Store
 from ..stream_rows import widened
 
 _MX, _NV = 32, 16
+#: values of a GGUF block of NVFP4
+_BLOCK = 64
+_INVERSE = Function("inverse", 1, lambda x: np.reciprocal(x))
 #: types of scales: powers of two for MXFP4, 8-bit floats for NVFP4
 _BYTES = ("U8", "F8_E8M0", "F8_E4M3")
 
@@ -119,6 +125,26 @@ class Nvfp4Rows(NibbleRows):
     def __init__(self, name: str, shape: tuple[int, ...], parts: list[Raw], dtype: str, divides: bool) -> None:
         super().__init__(name, shape, dtype, "nvfp4 (group 16)", parts, table=E2M1, high_first=False, block=_NV)
         self._divides = divides
+
+    @cached_property
+    def beside(self) -> Rows:
+        """What its GGUF blocks have to be multiplied by, which runtimes find in a tensor of its own: float32[1]."""
+        stored = Reshaped(self.parts[2].rows, (1,))
+        return Mapped(stored, _INVERSE) if self._divides else stored
+
+    def native(self, kind: str, start: int, stop: int) -> Bytes | None:
+        """Rows ``start..stop`` as blocks of the GGUF type of this name, without the float32 of the whole tensor; see ``beside``."""
+        if kind != "NVFP4" or self.n_cols % _BLOCK or self.parts[2].n_values != 1:
+            return None
+        n = self.n_cols // _NV
+        scales = self.parts[1].bytes(start * n, stop * n)
+        if np.any(scales & np.uint8(0x80)):
+            raise BadInput(f"{self.parts[1]} holds a negative scale, which NVFP4 blocks of GGUF have not")
+        pairs = self.parts[0].bytes(start * n * 8, stop * n * 8).reshape(-1, 8)
+        codes = np.stack([pairs & np.uint8(15), pairs >> np.uint8(4)], axis=-1).reshape(-1, 2, 8)
+        nibbles = codes[:, 0] | codes[:, 1] << np.uint8(4)
+        blocks = np.concatenate([scales.reshape(-1, _BLOCK // _NV), nibbles.reshape(-1, _BLOCK // 2)], axis=1)
+        return blocks.reshape(stop - start, n // 4 * 36)
 
     def _scales(self, start: int, stop: int) -> Floats:
         whole = self.parts[2].floats(0, self.parts[2].n_values)
