@@ -16,6 +16,8 @@ MLX_KEY = "quantization"
 _SECTIONS = ("text_config", "llm_config", "lm_config", "language_config", "thinker_config", "vision_config")
 #: side files that older tools wrote instead of a section of config.json, and the method they imply
 SIDE_FILES = {"quantize_config.json": "gptq", "quant_config.json": "awq", "hf_quant_config.json": "modelopt"}
+#: keys beside the sizes in sections of GPTQ and AWQ that have no quant_method
+_OF_OTHERS = frozenset({"desc_act", "damp_percent", "zero_point", "sym"})
 #: keys of bitsandbytes that its sections had before they had a quant_method
 _BNB = ("load_in_4bit", "load_in_8bit")
 
@@ -99,6 +101,7 @@ def is_of_mlx(values: object) -> bool:
         and "bits" in values
         and "group_size" in values
         and values.get("quant_method") in (None, "mlx")
+        and not _OF_OTHERS & values.keys()
     )
 
 
@@ -111,9 +114,9 @@ def _implied(values: Mapping[str, Any]) -> str:
         return "bitsandbytes"
     if "config_groups" in values:
         return "compressed-tensors"
-    if is_of_mlx(values):
-        return "mlx"
-    return ""
+    if "desc_act" in values:
+        return "gptq"
+    return "mlx" if is_of_mlx(values) else ""
 
 
 def without_scheme(config: Mapping[str, Any]) -> dict[str, Any]:

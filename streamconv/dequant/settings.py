@@ -32,7 +32,8 @@ _AUTO_ROUND = frozenset({
     "gradient_accumulate_steps", "lr", "lr_scheduler", "low_gpu_mem_usage", "low_cpu_mem_usage", "minmax_lr", "scale_dtype",
     "supported_types", "static_attention_dtype", "static_kv_dtype", "static_attention_granularity", "static_kv_granularity",
     "extra_config", "checkpoint_format", "not_use_best_mse", "dynamic_max_gap", "autoround_format", "damp_percent", "desc_act",
-    "true_sequential", "quant_lm_head", "momentum", "sampler", "zero_point", "config_groups", "format", "weight_block_size",
+    "true_sequential", "quant_lm_head", "n_samples", "train_bs", "use_quant_input", "enable_torch_compile",
+    "momentum", "sampler", "zero_point", "config_groups", "format", "weight_block_size",
 })  # fmt: skip
 #: of a group of modules, and of its weights
 _GROUP = frozenset({

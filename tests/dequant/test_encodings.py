@@ -233,3 +233,64 @@ def test_parts_of_a_sparse_matrix_that_do_not_fit_are_named(tmp_path: Path, chan
     path = write_safetensors(tmp_path / "x.safetensors", sparse(**change))
     with pytest.raises(BadInput, match=named):
         dequant.decoded(open_checkpoint(path), {"quant_method": "compressed-tensors"})
+
+
+def gptq(
+    module: str, bits: int, shift: int, rng: np.random.Generator
+) -> tuple[dict[str, tuple[str, np.ndarray]], np.ndarray]:
+    """A matrix of 32 outputs and 64 inputs in groups of 32, its zero points stored less ``shift``; and its values."""
+    q, z = rng.integers(0, 1 << bits, (64, 32)), rng.integers(shift, 1 << bits, (2, 32))
+    scales, per = rng.uniform(0.1, 1, (2, 32)).astype(np.float16), 32 // bits
+
+    def words(x: np.ndarray) -> np.ndarray:
+        return np.bitwise_or.reduce(
+            x.astype(np.uint32).reshape(-1, per, x.shape[1]) << (bits * np.arange(per, dtype=np.uint32))[:, None],
+            axis=1,
+        )
+
+    parts = {
+        f"{module}.qweight": ("I32", words(q)), f"{module}.qzeros": ("I32", words((z - shift).T).T.copy()),
+        f"{module}.scales": ("F16", scales),
+    }  # fmt: skip
+    group = np.arange(64) // 32
+    return parts, ((q - z[group]).astype(np.float32) * scales[group].astype(np.float32)).T
+
+
+@pytest.mark.parametrize(("packing", "shift"), [
+    ("auto_round:auto_gptq", 1), ("auto_gptq", 1), ("auto_round:gptq:exllamav2", 1), ("auto_round", 0), ("auto_round:gptqmodel", 0),
+    ("auto_round:exllamav2", 0),
+])  # fmt: skip
+def test_modules_of_autoround_have_the_bits_that_are_said_of_them(tmp_path: Path, packing: str, shift: int) -> None:
+    rng, parts, want = np.random.default_rng(7), {}, {}
+    for module, bits in (("h.0.a", 4), ("h.1.a", 8), ("h.0.b", 2), ("h.1.b", 2)):
+        made, want[f"{module}.weight"] = gptq(module, bits, shift, rng)
+        parts |= made
+    extra = {"h.1.a": {"bits": 8}, r".*\.b$": {"bits": 2, "act_bits": 16}, "head": {"bits": 16}}
+    config = {
+        "quant_method": "auto-round",
+        "packing_format": packing,
+        "bits": 4,
+        "group_size": 32,
+        "extra_config": extra,
+    }
+    path = write_safetensors(tmp_path / "x.safetensors", parts)
+    found = dequant.decoded(open_checkpoint(path), config).tensors
+    assert set(found) == set(want)
+    for name, values in want.items():
+        assert np.array_equal(in_slices(found[name], 7), values), name
+
+
+def test_modules_of_autoround_in_the_layout_of_awq_have_four_bits(tmp_path: Path) -> None:
+    path = write_safetensors(tmp_path / "x.safetensors", {"w.qweight": ("I32", np.ones((64, 4), "<i4"))})
+    config = {"quant_method": "auto-round", "packing_format": "auto_round:auto_awq", "extra_config": {"w": {"bits": 2}}}
+    with pytest.raises(BadInput, match=r"AWQ weights of '2' bits .'w'."):
+        dequant.decoded(open_checkpoint(path), config)
+
+
+def test_a_section_without_a_method_is_told_by_its_keys(tmp_path: Path) -> None:
+    parts, want = gptq("w", 4, 1, np.random.default_rng(8))
+    path = write_safetensors(tmp_path / "x.safetensors", parts)
+    found = dequant.decoded(
+        open_checkpoint(path), {"bits": 4, "group_size": 32, "desc_act": False, "damp_percent": 0.1}
+    )
+    assert np.array_equal(in_slices(found.tensors["w.weight"], 32), want)
