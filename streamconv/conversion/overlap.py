@@ -14,7 +14,7 @@ from ..sources.naming import weight_ending
 Identity = tuple[int, int]
 
 #: names in a folder of a model that a reader takes for weights
-_WEIGHTS = ("model*.safetensors", "pytorch_model*.bin", "*.index.json", "adapter_model.*")
+_WEIGHTS = ("model*.safetensors", "pytorch_model*.bin", "*.index.json", "adapter_model.*", "adapters.safetensors")
 #: endings of configurations, tokenizers and what else is read of a model for GGUF
 _SIDE = (".json", ".model", ".txt", ".jinja", ".md", ".yml", ".tiktoken", ".vocab")
 #: subfolders of a model that are part of it

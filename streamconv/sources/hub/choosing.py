@@ -16,7 +16,8 @@ from .model import HubFile, HubModel
 #: side files that no converter looks at and that may be large
 _PICTURES = (".png", ".jpg", ".jpeg", ".gif", ".webp", ".svg", ".pdf", ".mp3", ".mp4", ".wav", ".parquet")
 #: weights by preference: the first pattern that matches anything
-_WEIGHTS = ("model*.safetensors", "adapter_model.safetensors", "pytorch_model*.bin", "adapter_model.bin")
+_WEIGHTS = ("model*.safetensors", "adapter_model.safetensors", "pytorch_model*.bin", "adapter_model.bin",
+            "adapters.safetensors")  # fmt: skip
 _INDEXES = (INDEX, TORCH_INDEX)
 
 
