@@ -123,6 +123,12 @@ def whole(part: Raw) -> Range:
     return part, 0, part.n_bytes
 
 
+def rows_of(part: Raw, n_rows: int, start: int, stop: int) -> Range:
+    """Rows ``start..stop`` of ``part``, which has ``n_rows``."""
+    row_bytes = part.n_bytes // n_rows
+    return part, start * row_bytes, stop * row_bytes
+
+
 def numbers(part: Raw, first: int, last: int) -> Range:
     """Numbers ``first..last`` of ``part``."""
     return part, first * part.itemsize, last * part.itemsize

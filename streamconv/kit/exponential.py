@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 from fractions import Fraction
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +28,7 @@ _SCALE, _STEP, _STEP_LOW, _C2, _C3 = (np.float32(float.fromhex(h)) for h in (
 ))  # fmt: skip
 
 
+@cache
 def _table() -> tuple[Floats, Floats]:
     """``T`` and ``t`` above, float32[32]."""
     whole = [_root_of_power(n) for n in range(_N)]
@@ -41,9 +43,6 @@ def _root_of_power(n: int) -> Fraction:
     for _ in range(5):
         root = math.isqrt(root)
     return Fraction(root, 1 << _BITS)
-
-
-_NEAR, _REST = _table()
 
 
 def fused(a: Floats, b: Floats | np.float32, c: Floats | np.float32) -> Floats:
@@ -63,11 +62,12 @@ def fused(a: Floats, b: Floats | np.float32, c: Floats | np.float32) -> Floats:
 
 def exp(x: Floats) -> Floats:
     """exp of every number of float32 ``x``."""
+    near, rest = _table()
     y = np.clip(np.nan_to_num(x), -_LIMIT, _LIMIT)
     n = np.floor(y.astype(np.float64) * _SCALE).astype(np.float32)
     r = fused(n, -_STEP_LOW, fused(n, -_STEP, y))
     k, j = np.divmod(n.astype(np.int32), _N)
-    p = fused(fused(r, _C3, _C2), r * r, r + _REST[j])
+    p = fused(fused(r, _C3, _C2), r * r, r + rest[j])
     with np.errstate(over="ignore"):
-        made = np.ldexp(fused(_NEAR[j], p, _NEAR[j]).astype(np.float64), k).astype(np.float32)
+        made = np.ldexp(fused(near[j], p, near[j]).astype(np.float64), k).astype(np.float32)
     return np.where(np.isnan(x), x, made)

@@ -16,7 +16,7 @@ import numpy as np
 from ...errors import BadInput
 from ...rows import Floats
 from ...sources.naming import shown
-from ..decoded_rows import DecodedRows, Range
+from ..decoded_rows import DecodedRows, Range, rows_of
 from ..format import Format
 from ..grid_rows import Float8Rows, Grid
 from ..kernels import load
@@ -45,23 +45,18 @@ class AffineRows(DecodedRows):
         self._width = width
 
     def _decode(self, start: int, stop: int, out: Floats) -> None:
-        codes, scales, biases = (self._of(part, start, stop) for part in self.parts)
-        stream = self.parts[0].bytes(*codes).reshape(stop - start, -1)
+        stream, scales, biases = self._ranges(start, stop)
+        codes = stream[0].bytes(*stream[1:]).reshape(stop - start, -1)
         levels = np.empty(out.shape, np.uint8)
-        self._packing.unpack(stream, levels)
+        self._packing.unpack(codes, levels)
         factors, offsets = (
             part.floats(a // part.itemsize, b // part.itemsize).reshape(stop - start, -1)
-            for part, (a, b) in zip(self.parts[1:], (scales, biases), strict=True)
+            for part, a, b in (scales, biases)
         )
         load("levels").affine(frozen(levels), factors, offsets, self._width, out)
 
-    def _of(self, part: Raw, start: int, stop: int) -> tuple[int, int]:
-        """The bytes of ``part`` that rows ``start..stop`` are made of."""
-        row_bytes = part.n_bytes // self.n_rows
-        return start * row_bytes, stop * row_bytes
-
     def _ranges(self, start: int, stop: int) -> Iterable[Range]:
-        yield from ((part, *self._of(part, start, stop)) for part in self.parts)
+        return (rows_of(part, self.n_rows, start, stop) for part in self.parts)
 
 
 class ByteScaleRows(NibbleRows):

@@ -15,7 +15,7 @@ import numpy as np
 from ...errors import BadInput
 from ...rows import Floats
 from ...sources.naming import shown
-from ..decoded_rows import DecodedRows, Range, numbers
+from ..decoded_rows import DecodedRows, Range, numbers, rows_of
 from ..format import LOST, Format
 from ..raw import Raw
 from ..store import Store
@@ -35,7 +35,7 @@ class SparseRows(DecodedRows):
         super().__init__(name, shape, stored, f"sparse 2:4{kind}", parts)
 
     def _decode(self, start: int, stop: int, out: Floats) -> None:
-        values, mask = (self._bytes(part, start, stop) for part in self.parts[:2])
+        values, mask = (rows_of(part, self.n_rows, start, stop)[1:] for part in self.parts[:2])
         bits = np.unpackbits(
             self.parts[1].bytes(*mask).reshape(stop - start, -1), axis=1, count=self.n_cols, bitorder="little"
         ).view(bool)
@@ -55,13 +55,8 @@ class SparseRows(DecodedRows):
         scales = self.parts[2]
         return scales.floats(0, 1) if scales.n_values == 1 else scales.floats(start, stop).reshape(-1, 1)
 
-    def _bytes(self, part: Raw, start: int, stop: int) -> tuple[int, int]:
-        """The bytes of rows ``start..stop`` in ``part``."""
-        row_bytes = part.n_bytes // self.n_rows
-        return start * row_bytes, stop * row_bytes
-
     def _ranges(self, start: int, stop: int) -> Iterable[Range]:
-        yield from ((part, *self._bytes(part, start, stop)) for part in self.parts[:2])
+        yield from (rows_of(part, self.n_rows, start, stop) for part in self.parts[:2])
         for scales in self.parts[2:]:
             yield numbers(scales, *((0, 1) if scales.n_values == 1 else (start, stop)))
 
