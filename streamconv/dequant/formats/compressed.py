@@ -14,7 +14,7 @@ import numpy as np
 from ...errors import BadInput
 from ...rows import Bytes, Floats
 from ...sources.naming import shown
-from ..decoded_rows import Range, whole
+from ..decoded_rows import Range, rows_of, whole
 from ..format import LOST, Format
 from ..grid_rows import IntRows, grid_for
 from ..raw import Raw, frozen
@@ -75,9 +75,7 @@ class PackedRows(StreamRows):
         return frozen(levels.T.astype(np.float32))
 
     def _ranges(self, start: int, stop: int) -> Iterable[Range]:
-        for part in self.parts[:2]:  # a run for each row
-            row_bytes = part.n_bytes // self.n_rows
-            yield part, start * row_bytes, stop * row_bytes
+        yield from (rows_of(part, self.n_rows, start, stop) for part in self.parts[:2])
         yield from map(whole, self.parts[2:])
 
 
