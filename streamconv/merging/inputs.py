@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..quant import cache
 from ..rows import Floats, Rows, matrix_shape
 from .kernels import load
 from .scratch import borrow
@@ -47,7 +48,7 @@ def holds(wide: str, narrow: str) -> bool:
 def round_to(dtype: str, x: Floats) -> None:
     """Round ``x`` in place to the nearest values of ``dtype``, ties to even; beyond its range they become infinite."""
     if dtype in ("BF16", "F16"):
-        rounding: Any = load("rounding")
+        rounding: Any = cache.compiled(f"{cache.__package__}.rounding")
         flat = x.reshape(-1)
         (rounding.round_bf16 if dtype == "BF16" else rounding.round_f16)(flat)
 

@@ -10,8 +10,8 @@ from __future__ import annotations
 import numpy as np
 
 from ...quant.lanes import inline, kernel
+from ...quant.rounding import rounded_bf16, rounded_f16
 from . import mapped
-from .rounding import rounded_bf16, rounded_f16
 from .vectors import WIDTH, put_products
 
 #: elements made before they are rounded, 8 KiB; a block may exceed it

@@ -1,30 +1,10 @@
-"""float32 to the 16-bit types and back, in place."""
+"""float32 to bfloat16 as it is stored, and back."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from ...quant.lanes import bf16_to_f32, f16_to_f32, f32_to_bf16, f32_to_f16, from_bits, kernel
-
-
-@kernel
-def round_bf16(x):  # type: ignore[no-untyped-def]
-    """Round to bfloat16, ties to even.
-
-    x : float32[n], changed in place
-    """
-    for i in range(len(x)):
-        x[i] = from_bits(np.int32(f32_to_bf16(x[i]) << 16))
-
-
-@kernel
-def round_f16(x):  # type: ignore[no-untyped-def]
-    """Round to float16, ties to even; overflow becomes infinity.
-
-    x : float32[n], changed in place
-    """
-    for i in range(len(x)):
-        x[i] = f16_to_f32(f32_to_f16(x[i]))
+from ...quant.lanes import bf16_to_f32, f32_to_bf16, kernel
 
 
 @kernel

@@ -1,10 +1,10 @@
-"""The one rounding at the end of every decoder: float32 to the values of a 16-bit type, in place."""
+"""float32 to the values of a 16-bit type, still float32: the rounding at the end of every decoder and merge, in place."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from ...quant.lanes import HALF, bits, from_bits, inline, kernel
+from .lanes import HALF, bits, from_bits, inline, kernel
 
 _ABS, _SIGN = np.int32(0x7FFFFFFF), np.int32(-0x80000000)
 _INFINITE = np.int32(0x7F800000)
