@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable
 
 import numpy as np
-from measure import processor
+from measure import place
 
 from streamconv.engine.budget import share
 from streamconv.quant.encode import EncodedRows, Encoding
@@ -102,7 +102,7 @@ def main() -> None:
             copy.round(duplicate)
         traffic = (rows.n_bytes + encoding.n_bytes) / (2 * rows.n_bytes)
         record = {
-            "bench": "bandwidth", "cpu": processor(), "type": name, "gb_per_s": round(rows.n_bytes / ours.seconds / 1e9, 2),
+            "bench": "bandwidth", **place(), "type": name, "gb_per_s": round(rows.n_bytes / ours.seconds / 1e9, 2),
             "copy_gb_per_s": round(rows.n_bytes / copy.seconds / 1e9, 2), "of_copy": round(copy.seconds / ours.seconds, 2),
             "of_copy_of_same_traffic": round(copy.seconds * traffic / ours.seconds, 2),
             "ns_per_weight": round(2e9 * ours.seconds / rows.n_bytes, 2),

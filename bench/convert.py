@@ -15,7 +15,7 @@ import sys
 from pathlib import Path
 
 import checkpoint
-from measure import drop_caches, processor, run
+from measure import drop_caches, place, run
 
 QUANTIZE = """
 import ctypes, llama_cpp, sys
@@ -25,7 +25,7 @@ assert llama_cpp.llama_model_quantize(sys.argv[1].encode(), sys.argv[2].encode()
 
 
 def emit(name: str, **values: object) -> None:
-    print(json.dumps({"bench": name, "cpu": processor(), **values}), flush=True)
+    print(json.dumps({"bench": name, **place(), **values}), flush=True)
 
 
 def ours(source: Path, work: Path, ram: str, type_: str = "Q4_K_M", threads: int | None = None) -> dict[str, float]:

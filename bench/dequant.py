@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 from checkpoint import bf16
-from measure import processor
+from measure import place
 from nf4_checkpoint import NF4, Pool, parts_of
 from numba import njit
 
@@ -63,7 +63,7 @@ def best(f: Callable[[], object], runs: int = 9) -> float:
 def emit(what: str, n: int, seconds: float, **more: object) -> None:
     record = {
         "bench": "dequant",
-        "cpu": processor(),
+        **place(),
         "what": what,
         "ns_per_weight": round(seconds / n * 1e9, 3),
         **more,

@@ -19,14 +19,14 @@ import sys
 from pathlib import Path
 
 import checkpoint
-from measure import Run, drop_caches, processor, run
+from measure import Run, drop_caches, place, run
 
 SERVER = Path(__file__).resolve().parent.parent / "tests" / "hub" / "server.py"
 MODEL, CONNECTIONS = "org/big", 4
 
 
 def emit(what: str, gbit: float, result: Run) -> float:
-    record = {"bench": "hub", "cpu": processor(), "what": what, "gbit": gbit, **result.as_dict()}
+    record = {"bench": "hub", **place(), "what": what, "gbit": gbit, **result.as_dict()}
     print(json.dumps(record), flush=True)
     return result.wall_s
 

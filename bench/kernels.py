@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from measure import processor
+from measure import place
 
 from streamconv.quant.base import codec
 from streamconv.quant.types import TYPES
@@ -71,7 +71,7 @@ def main() -> None:
         seconds = best(lambda c=found, to=out: c.quantize(x, to, weights, True), reference)
         ours, peer = (s / x.size * 1e9 for s in seconds)
         record = {
-            "bench": "kernel", "cpu": processor(), "type": name, "imatrix": a.imatrix, "ours_ns": round(ours, 2),
+            "bench": "kernel", **place(), "type": name, "imatrix": a.imatrix, "ours_ns": round(ours, 2),
             "ggml_ns": round(peer, 2), "ratio": round(peer / ours, 1), "same_bytes": bool((out == theirs).all()),
         }  # fmt: skip
         print(json.dumps(record), flush=True)

@@ -6,6 +6,7 @@ import os
 import subprocess
 import time
 from dataclasses import asdict, dataclass
+from importlib.metadata import version
 from pathlib import Path
 
 
@@ -68,3 +69,8 @@ def processor() -> str:
     flags = Path("/proc/cpuinfo").read_text()
     vector = "AVX-512" if "avx512f" in flags else "AVX2" if "avx2" in flags else "SSE"
     return f"{name}, {vector}, {len(os.sched_getaffinity(0))} cores"
+
+
+def place() -> dict[str, str]:
+    """What a result was measured of, and on what."""
+    return {"version": version("streamconv"), "cpu": processor()}

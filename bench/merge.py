@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 from checkpoint import TOKENIZER, bf16
-from measure import drop_caches, processor, run
+from measure import drop_caches, place, run
 
 #: hidden, feed-forward, heads, vocabulary, layers
 SIZES = {"300M": (1024, 2816, 16, 32000, 18), "1.5B": (2048, 5632, 16, 32000, 26)}
@@ -100,7 +100,7 @@ def write(out: Path, size: str, seed: int) -> None:
 
 
 def emit(**values: object) -> None:
-    print(json.dumps({"bench": "merge", "cpu": processor(), **values}), flush=True)
+    print(json.dumps({"bench": "merge", **place(), **values}), flush=True)
 
 
 def best(command: list[str], out: Path, runs: int, inputs: list[Path]) -> dict[str, float]:

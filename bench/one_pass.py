@@ -17,11 +17,11 @@ from pathlib import Path
 
 import merge
 from convert import QUANTIZE
-from measure import Run, drop_caches, processor, run
+from measure import Run, drop_caches, place, run
 
 
 def emit(**values: object) -> None:
-    print(json.dumps({"bench": "one pass", "cpu": processor(), **values}), flush=True)
+    print(json.dumps({"bench": "one pass", **place(), **values}), flush=True)
 
 
 def cold(command: list[str], env: dict[str, str] | None = None) -> Run:

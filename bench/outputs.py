@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 
 import checkpoint
-from measure import Run, drop_caches, processor, run
+from measure import Run, drop_caches, place, run
 
 TYPES = ("Q4_K_M", "Q5_K_M", "Q8_0")
 
@@ -34,7 +34,7 @@ def best(rounds: int, source: Path, out: Path, types: str, ram: str) -> Run:
 
 
 def emit(what: str, result: Run, **more: object) -> None:
-    print(json.dumps({"bench": "outputs", "cpu": processor(), "what": what, **result.as_dict(), **more}), flush=True)
+    print(json.dumps({"bench": "outputs", **place(), "what": what, **result.as_dict(), **more}), flush=True)
 
 
 def main() -> None:

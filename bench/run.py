@@ -96,8 +96,9 @@ def kernel_table(found: list[dict[str, object]]) -> list[str]:
 def table() -> str:
     """The comparison as Markdown, from the recorded results."""
     found = records()
+    measured = dict.fromkeys(f"version {r.get('version', '0.1.0')} on {r['cpu']}" for r in found if "cpu" in r)
     lines = [
-        f"Measured on {found[0]['cpu']}, from a cold page cache but for the merges of 300M weights. Shown is the",
+        f"Measured: {'; '.join(measured)}; from a cold page cache but for the merges of 300M weights. Shown is the",
         "median of three in the first table, the best of several below; other tools' jobs ran once. `make bench` repeats it.",
         "",
     ]
