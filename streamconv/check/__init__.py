@@ -16,13 +16,15 @@ from pathlib import Path
 from ..errors import BadInput
 from ..metadata import Metadata
 from ..sources import read_splits
-from . import endings, keys, layout, rope, template, tensors, vocabulary
+from . import endings, key_types, keys, layout, rope, template, tensors, vocabulary
 from .finding import Finding, Severity
 from .subject import Described, Subject
 
 __all__ = ["Finding", "Severity", "check_gguf", "judge"]
 
-_CHECKS = (layout.check, keys.check, tensors.check, rope.check, vocabulary.check, endings.check, template.check)
+_CHECKS = (
+    layout.check, keys.check, key_types.check, tensors.check, rope.check, vocabulary.check, endings.check, template.check,
+)  # fmt: skip
 
 
 def check_gguf(path: str | os.PathLike[str], scan: bool = True) -> list[Finding]:
@@ -37,7 +39,7 @@ def check_gguf(path: str | os.PathLike[str], scan: bool = True) -> list[Finding]
     """
     path = Path(path)
     try:
-        subject = Subject.of(read_splits(path))
+        subject = Subject.of(read_splits(path, lenient=True))
     except BadInput as e:
         return [Finding("error", e.message)]
     findings = _judge(subject)

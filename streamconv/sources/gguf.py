@@ -86,13 +86,13 @@ class GgufRows(FileRows):
             out[...] = dense
 
 
-def read_gguf(path: Path, io: IoMode = "mmap", open_file: OpenFile = MappedFile) -> GgufFile:
-    """Read the header of one file and check that its tensors lie apart and inside it.
+def read_gguf(path: Path, io: IoMode = "mmap", open_file: OpenFile = MappedFile, lenient: bool = False) -> GgufFile:
+    """Read the header of one file and check that its tensors lie apart and inside it; ``lenient``: see ``parse_header``.
 
     Errors: InputMissing, NoPermission; BadInput names the file and the key or tensor.
     """
     file = open_file(path, io)
-    header = parse_header(file)
+    header = parse_header(file, lenient)
     _check_layout(file, header)
     return GgufFile(file, header)
 
@@ -107,16 +107,19 @@ def open_gguf(path: Path, io: IoMode = "mmap", open_file: OpenFile = MappedFile)
     files = read_splits(path, io, open_file)
     first = files[0]
     tensors = {name: each.rows(info) for each in files for name, info in each.tensors.items()}
-    metadata = Metadata({key: value for key, value in first.metadata.items() if key not in SPLIT_KEYS})
-    return Checkpoint(path=path, tensors=tensors, config={}, inputs=_inputs(files), metadata=metadata)
+    metadata = Metadata({key: value for key, value in first.metadata.items() if key and key not in SPLIT_KEYS})
+    told = [f"{path}: a key of the metadata is empty, which loaders refuse: left out"] if "" in first.metadata else []
+    return Checkpoint(path=path, tensors=tensors, config={}, inputs=_inputs(files), metadata=metadata, warnings=told)
 
 
-def read_splits(path: Path, io: IoMode = "mmap", open_file: OpenFile = MappedFile) -> list[GgufFile]:
-    """All files of the model whose first or only file is ``path``.
+def read_splits(
+    path: Path, io: IoMode = "mmap", open_file: OpenFile = MappedFile, lenient: bool = False
+) -> list[GgufFile]:
+    """All files of the model whose first or only file is ``path``; ``lenient``: see ``parse_header``.
 
     Errors: as ``read_gguf``; InputMissing names an absent split; BadInput when the splits contradict each other.
     """
-    first = read_gguf(path, io, open_file)
+    first = read_gguf(path, io, open_file, lenient)
     files = [first, *_other_splits(first, io, open_file)]
     seen: set[str] = set()
     for each in files:

@@ -72,8 +72,7 @@ class TokenizerFiles:
         BadInput : it is far too large for a tokenizer
         """
         place = self._checkpoint.side_file(name)
-        size = place.stat().st_size if isinstance(place, Path) else 0
-        if size > MAX_TOKENIZER_BYTES:
+        if isinstance(place, Path) and (size := place.stat().st_size) > MAX_TOKENIZER_BYTES:
             raise BadInput(f"{place} has {size} bytes, over the limit of {MAX_TOKENIZER_BYTES}")
         return place
 
