@@ -117,7 +117,7 @@ class TokenizerFiles:
         text = token_text(value)
         if value is not None and text is None:
             where = self.folder / "tokenizer_config.json"
-            raise BadInput(f"{where}: '{kind}_token' is {shown(repr(value))}, not the text of a token")
+            raise BadInput(f"{where}: '{kind}_token' is {said(value)}, not the text of a token")
         return text
 
     @cached_property
@@ -206,7 +206,12 @@ def as_flag(value: Any, where: str) -> bool | None:
     """``value`` if it is true, false or null; BadInput, beginning with ``where``, otherwise."""
     if value is None or isinstance(value, bool):
         return value
-    raise BadInput(f"{where} is {shown(repr(value))}, not true or false")
+    raise BadInput(f"{where} is {said(value)}, not true or false")
+
+
+def said(value: Any) -> str:
+    """A value as messages quote it."""
+    return shown(value) if isinstance(value, str) else repr(value)[:80]
 
 
 def token_text(entry: Any) -> str | None:

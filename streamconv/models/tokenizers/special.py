@@ -12,8 +12,7 @@ from typing import Any
 
 from ...errors import BadInput
 from ...metadata import Metadata
-from ...sources.naming import shown
-from .files import SPECIAL_KINDS, TokenizerFiles, token_id
+from .files import SPECIAL_KINDS, TokenizerFiles, said, token_id
 
 #: kind -> the middle of its key; "cls" has an id to find but no key
 ID_KEYS = {
@@ -102,9 +101,7 @@ class SpecialTokens:
             if any(
                 token_id(each) is None for each in (index if isinstance(index, list) else [index]) if each is not None
             ):
-                raise BadInput(
-                    f"{files.folder / 'config.json'}: {key!r} is {shown(repr(index))}, not the id of a token"
-                )
+                raise BadInput(f"{files.folder / 'config.json'}: {key!r} is {said(index)}, not the id of a token")
             self._set(kind, index)
 
     def _flags_of(self, files: TokenizerFiles) -> None:
