@@ -40,7 +40,7 @@ def _names(subject: Subject) -> Iterator[Finding]:
             message = (
                 f"tensor name {shown(name)} has {len(name.encode())} bytes, the loader takes {_MAX_NAME_BYTES - 1}"
             )
-            yield Finding("error", message, name)
+            yield Finding("error" if subject.is_known else "warning", message, name)
 
 
 def _offsets(file: GgufFile) -> Iterator[Finding]:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 from ..errors import BadInput
 from ..sources.naming import shown, shown_list
 from ..sources.sentencepiece import BYTE_PIECE, SPACE, is_spelling
 from .finding import Finding
 from .subject import Subject
-from .table import architecture, pre_tokenizers
+from .table import pre_tokenizers
 
 _PREFIX = "tokenizer.ggml."
 #: tokenizer.ggml.model -> keys without which the loader stops
@@ -25,13 +26,18 @@ _WITHOUT_MERGES = ("kimi-k2",)
 
 
 def check(subject: Subject) -> Iterator[Finding]:
-    """Everything under ``tokenizer.ggml`` but the ids of special tokens."""
+    """Everything under ``tokenizer.ggml`` but the ids of special tokens; of an unknown architecture nothing is an error."""
+    for finding in _all(subject):
+        yield finding if subject.is_known or finding.severity != "error" else replace(finding, severity="warning")
+
+
+def _all(subject: Subject) -> Iterator[Finding]:
     model = subject.metadata.get(f"{_PREFIX}model")
     if model in ("none", "no_vocab") or subject.arch == "clip" or not subject.arch:
         return
     if subject.metadata.get("general.type", "model") != "model":
         return
-    if model is None and architecture(subject.arch) is None:
+    if model is None and not subject.is_known:
         return  # what loads it may need no vocabulary
     if not isinstance(model, str):
         yield Finding("error", f"key {_PREFIX}model is missing: the loader finds no vocabulary", f"{_PREFIX}model")
@@ -131,6 +137,9 @@ def _spelling(subject: Subject, model: str) -> Iterator[Finding]:
     byte_level = any("\u0120" in text for text in normal) and not any(
         SPACE in text or BYTE_PIECE.fullmatch(text) for text in normal
     )
+    if model == "bert" and not any(SPACE in text for text in normal) and any(text.startswith("##") for text in normal):
+        message = f"{key} is 'bert', but tokens are spelled with ##: the loader looks for words that begin with U+2581"
+        yield Finding("warning", message, key)
     if model == "llama" and byte_level:
         message = f"{key} is 'llama', but tokens are spelled as byte-level BPE spells them: the loader finds no blank and no byte"
         yield Finding("warning", message, key)
@@ -138,8 +147,9 @@ def _spelling(subject: Subject, model: str) -> Iterator[Finding]:
 
 def _markers(subject: Subject) -> Iterator[Finding]:
     """Tokens that the chat template spells, of a type that a loader splits like any text."""
-    template = subject.metadata.get("tokenizer.chat_template")
-    if not isinstance(template, str):
+    found = (value.value for key, value in subject.metadata.items() if key.startswith("tokenizer.chat_template"))
+    template = "\n".join(text for text in found if isinstance(text, str))
+    if not template:
         return
     try:
         split = [

@@ -22,6 +22,8 @@ SPACE = "\u2581"
 BYTE_PIECE = re.compile(r"<0x[0-9A-Fa-f]{2}>")
 #: a blank and the end of a line in the alphabet of byte-level BPE
 _BYTE_LEVEL = re.compile("[\u0120\u010a]")
+#: the first line of a vocabulary of tiktoken: a token in base64 and its rank
+_TIKTOKEN = re.compile(rb"[A-Za-z0-9+/]+=* \d+\n")
 #: SentencePiece.Type
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = range(1, 7)
 #: models of 262 000 pieces have 5 MB, and each piece has three fields
@@ -37,6 +39,11 @@ def read_pieces(data: bytes, path: Path) -> tuple[list[str], array[float], array
     """
     if data.startswith(b"version https://git-lfs"):
         raise BadInput(f"{path} is a git-lfs pointer, not the file itself", "Run: git lfs pull")
+    if _TIKTOKEN.match(data):
+        raise BadInput(
+            f"{path} is a vocabulary of tiktoken, not a SentencePiece model",
+            "Put tokenizer.json of the same model beside it.",
+        )
     if len(data) > _MAX_BYTES:
         raise BadInput(f"{path} has {len(data)} bytes, over the limit of {_MAX_BYTES}")
     texts: list[str] = []

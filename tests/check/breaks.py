@@ -182,6 +182,16 @@ BREAKS: dict[str, Break] = {
         "spelled as byte-level BPE spells them",
         "warning",
     ),
+    "words spelled as bert spells them": Break(
+        "qwen2",
+        both(
+            put("tokenizer.ggml.model", "STRING", "bert"),
+            tokens(lambda t: t.__setitem__(slice(3, 40), [f"##{n}" for n in range(37)])),
+            put("tokenizer.ggml.token_type", "ARRAY", [1] * 40, "INT32"),
+        ),
+        "words that begin with U+2581",
+        "warning",
+    ),
     "turn markers as ordinary tokens": Break(
         "llama",
         both(

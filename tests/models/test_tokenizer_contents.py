@@ -10,7 +10,7 @@ import pytest
 from tokenizer_cases import added, bpe_files, checkpoint, read, spm_file, write_json
 
 from streamconv.errors import BadInput, InputMissing
-from streamconv.models.tokenizers import BERT, BPE, GEMMA, GEMMA3, LLAMA, QWEN, SPM, TokenizerRule
+from streamconv.models.tokenizers import BERT, BPE, GEMMA, GEMMA3, LLAMA, QWEN, SPM, TokenizerRule, tokenizer_metadata
 from streamconv.models.tokenizers.chat_template import chat_templates
 from streamconv.models.tokenizers.files import TokenizerFiles
 from streamconv.models.tokenizers.vocabulary import TokenType
@@ -377,9 +377,37 @@ def test_a_merge_without_a_tokenizer_names_its_models(tmp_path: Path) -> None:
 
     recipe = InputFile("r.yml", tmp_path / "r.yml", 1, "", 0, 0, 0)
     merged = Checkpoint(tmp_path / "r.yml", {}, {}, (recipe, part("first"), part("tuned"), part("first")), side={})
-    from streamconv.models.tokenizers import tokenizer_metadata
-
     with pytest.raises(InputMissing) as caught:
         tokenizer_metadata(merged, {}, LLAMA)
     assert caught.value.message.startswith(f"{tmp_path / 'first'} and {tmp_path / 'tuned'} have no tokenizer.model or")
     assert str(tmp_path / "first") in caught.value.hint
+
+
+def test_a_file_of_a_models_own_folder_is_named_where_it_lies(tmp_path: Path) -> None:
+    (tmp_path / "first").mkdir()
+    bpe_files(tmp_path / "first", model={"type": "BPE", "vocab": {}})
+    side = {"tokenizer.json": tmp_path / "first" / "tokenizer.json"}
+    with pytest.raises(BadInput, match=r"first/tokenizer\.json has no vocabulary"):
+        tokenizer_metadata(Checkpoint(tmp_path / "r.yml", {}, {}, (), side=side), {}, BPE, pre="gpt-2")
+
+
+@pytest.mark.parametrize("name", ["qwen.tiktoken", "tiktoken.model", "tekken.json"])
+def test_a_tokenizer_of_another_program_is_named(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text("IQ== 0\n")
+    with pytest.raises(BadInput, match=f"only as {name}"):
+        read(tmp_path, QWEN)
+
+
+def test_a_tokenizer_model_of_tiktoken_is_named_and_a_tokenizer_json_beside_it_read(tmp_path: Path) -> None:
+    (tmp_path / "tokenizer.model").write_text("IQ== 0\nIg== 1\n")
+    with pytest.raises(BadInput, match=r"tokenizer\.model is a vocabulary of tiktoken"):
+        read(tmp_path, LLAMA)
+    assert read(bpe_files(tmp_path), LLAMA, "gpt-2").kind == "bpe"
+
+
+@pytest.mark.parametrize("count", ["2", -1, 1e30, True])
+def test_a_number_of_token_types_that_is_none_is_refused(tmp_path: Path, count: object) -> None:
+    (tmp_path / "vocab.txt").write_text("[UNK]\na\n")
+    write_json(tmp_path, "config.json", {"type_vocab_size": count})
+    with pytest.raises(BadInput, match="type_vocab_size"):
+        read(tmp_path, BERT, "bert-bge")

@@ -25,7 +25,7 @@ from .rules import BERT, BPE, GEMMA, GEMMA1, GEMMA3, LLAMA, QWEN, SPM, T5, Token
 from .special import SpecialTokens, lowercases
 from .spm import MODELS, read_spm, read_t5
 from .vocab_txt import with_tokenizer_json, without_what_loaders_assume
-from .vocabulary import Vocabulary
+from .vocabulary import Vocabulary, token_count
 
 __all__ = [
     "BERT",
@@ -114,7 +114,7 @@ def _tokenizer(
     metadata = Metadata()
     _write_prefix(rule, files, vocabulary.adds_prefix, metadata, warnings)
     if kind == "wordpiece":
-        metadata.u32("tokenizer.ggml.token_type_count", config.get("type_vocab_size", 1))
+        metadata.u32("tokenizer.ggml.token_type_count", token_count(config, None, 1, "type_vocab_size"))
     vocabulary.write(metadata)
     if vocabulary.merges is not None:
         metadata.array("tokenizer.ggml.merges", "STRING", vocabulary.merges)
@@ -185,11 +185,12 @@ def _json_pieces(files: TokenizerFiles, config: Mapping[str, Any], size: int | N
 
 def _missing(files: TokenizerFiles, names: list[str]) -> StreamconvError:
     wanted, owners = " or ".join(names), files.owners()
-    if files.has("tekken.json"):
-        return BadInput(
-            f"{files.folder} has its tokenizer only as tekken.json, Mistral's own format, which is not read",
-            f"Put {wanted} of the same model beside it.",
-        )
+    for format_, pattern in (("Mistral's own format", "tekken.json"), ("tiktoken's format", "*tiktoken*")):
+        if found := files.names(pattern):
+            return BadInput(
+                f"{files.called(found[0]).parent} has its tokenizer only as {found[0]}, {format_}, which is not read",
+                f"Put {wanted} of the same model beside it.",
+            )
     folders = ", ".join(map(str, owners[:-1])) + f" and {owners[-1]}" if owners[1:] else str(owners[0])
     other = "tokenizer.json" if files.has("tokenizer.json") else ""
     return InputMissing(

@@ -43,7 +43,7 @@ def completed(files: TokenizerFiles, ids: Mapping[str, int], limit: int) -> tupl
         index = ids.get(token.text, token.id)
         other = added.setdefault(index, token)
         if other is not token:
-            where = files.folder / "tokenizer.json"
+            where = files.called("tokenizer.json")
             raise BadInput(f"{where}: the added tokens {other.text!r} and {token.text!r} have the same id {index}")
     for name, token in _others(files):
         if token.text in known:

@@ -147,7 +147,7 @@ def _merges_txt(files: TokenizerFiles) -> PackedStrings | None:
     if lines and lines[0].startswith("#"):
         del lines[0]
     pairs = (line.split() for line in lines)
-    packed = _packed((" ".join(pair) for pair in pairs if len(pair) == 2), files.folder / "merges.txt")
+    packed = _packed((" ".join(pair) for pair in pairs if len(pair) == 2), files.called("merges.txt"))
     return packed if len(packed) else None
 
 

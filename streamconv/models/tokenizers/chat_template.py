@@ -11,7 +11,6 @@ from ...metadata import Metadata
 from .files import TokenizerFiles
 
 _DEFAULT = "default"
-_MORE = "additional_chat_templates"
 
 
 def chat_templates(files: TokenizerFiles) -> tuple[dict[str, str], list[str]]:
@@ -40,9 +39,8 @@ def _places(files: TokenizerFiles) -> Iterator[tuple[str, Any]]:
     """What each place has: a text, a list of objects, or None."""
     yield "tokenizer_config.json", files.tokenizer_config.get("chat_template")
     yield "chat_template.jinja", files.text("chat_template.jinja")
-    for name in files.names(_MORE):
-        if name.endswith(".jinja"):
-            yield name, [{"name": PurePosixPath(name).stem, "template": files.text(name) or ""}]
+    for name in files.names("additional_chat_templates/*.jinja"):
+        yield name, [{"name": PurePosixPath(name).stem, "template": files.text(name) or ""}]
     yield "chat_template.json", (files.json("chat_template.json") or {}).get("chat_template")
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import mmap
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -53,6 +54,10 @@ class TokenizerFiles:
         self.folder = checkpoint.folder
         self.raw_config = checkpoint.config
 
+    def called(self, name: str) -> Path:
+        """What messages call the file ``name``."""
+        return self._checkpoint.called(name)
+
     def owners(self) -> list[Path]:
         """The folders in which the files were looked for: that of the checkpoint, of a merge those of its models."""
         found = self._checkpoint
@@ -76,9 +81,9 @@ class TokenizerFiles:
             raise BadInput(f"{place} has {size} bytes, over the limit of {MAX_TOKENIZER_BYTES}")
         return place
 
-    def names(self, folder: str) -> list[str]:
-        """Names of the files in the subfolder ``folder``, sorted."""
-        return [name for name in self._checkpoint.side_names() if name.startswith(f"{folder}/")]
+    def names(self, pattern: str) -> list[str]:
+        """Names of the files that match ``pattern``, sorted."""
+        return [name for name in self._checkpoint.side_names() if fnmatchcase(name, pattern)]
 
     def bytes(self, name: str) -> bytes | None:
         """The bytes of the file ``name``, or None."""
@@ -104,7 +109,7 @@ class TokenizerFiles:
         ------
         BadInput : it is something else than true or false
         """
-        return as_flag(self.tokenizer_config.get(name), f"{self.folder / 'tokenizer_config.json'}: {name!r}")
+        return as_flag(self.tokenizer_config.get(name), f"{self.called('tokenizer_config.json')}: {name!r}")
 
     def special_text(self, kind: str) -> str | None:
         """The text of ``bos_token`` and its like in tokenizer_config.json, None where it says nothing.
@@ -116,7 +121,7 @@ class TokenizerFiles:
         value = self.tokenizer_config.get(f"{kind}_token")
         text = token_text(value)
         if value is not None and text is None:
-            where = self.folder / "tokenizer_config.json"
+            where = self.called("tokenizer_config.json")
             raise BadInput(f"{where}: '{kind}_token' is {said(value)}, not the text of a token")
         return text
 
@@ -165,15 +170,15 @@ class TokenizerFiles:
         """tokenizer.json's added tokens in the order of the file."""
         entries = self.tokenizer_head.get("added_tokens") or []
         if not isinstance(entries, list):
-            raise BadInput(f"{self.folder / 'tokenizer.json'}: added_tokens is not a list")
-        where = f"{self.folder / 'tokenizer.json'}: added_tokens"
+            raise BadInput(f"{self.called('tokenizer.json')}: added_tokens is not a list")
+        where = f"{self.called('tokenizer.json')}: added_tokens"
         return [_added_token(entry, _entry(entry, where).get("id"), where) for entry in entries]
 
     @cached_property
     def declared_tokens(self) -> list[AddedToken]:
         """tokenizer_config.json's ``added_tokens_decoder`` in the order of the file."""
         entries = self.tokenizer_config.get("added_tokens_decoder") or {}
-        where = f"{self.folder / 'tokenizer_config.json'}: added_tokens_decoder"
+        where = f"{self.called('tokenizer_config.json')}: added_tokens_decoder"
         if not isinstance(entries, dict):
             raise BadInput(f"{where} is not an object")
         return [_added_token(entry, key, where) for key, entry in entries.items()]
@@ -184,7 +189,7 @@ class TokenizerFiles:
         entries = self.json("added_tokens.json") or {}
         for text, index in entries.items():
             if token_id(index) is None or index < 0:
-                raise BadInput(f"{self.folder / 'added_tokens.json'}: {text!r} has the id {index!r}")
+                raise BadInput(f"{self.called('added_tokens.json')}: {text!r} has the id {index!r}")
         return entries
 
     def special_texts(self) -> Iterator[str]:

@@ -31,10 +31,10 @@ def holds_pieces(files: TokenizerFiles) -> bool:
 
 def read_model(files: TokenizerFiles, kind: str) -> tuple[Path, dict[str, Any]]:
     """The file with the vocabulary, and its ``model`` object, which must be of type ``kind``."""
-    path = files.folder / "tokenizer.json"
+    path = files.called("tokenizer.json")
     whole = files.json("tokenizer.json")
     if whole is None:
-        path = files.folder / "vocab.json"
+        path = files.called("vocab.json")
         return path, {"type": kind, "vocab": files.json("vocab.json")}
     model = whole.get("model")
     if not isinstance(model, dict):

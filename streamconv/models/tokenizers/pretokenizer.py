@@ -101,7 +101,7 @@ class Detection(Question):
         if len(names) == 2 and files.tokenizer_class in _WORDS:
             request["words"] = _WORDS[files.tokenizer_class]
         self._class = files.tokenizer_class
-        super().__init__(files.folder / names[0], request, text, "Name its pre-tokenizer: --pre NAME")
+        super().__init__(files.called(names[0]), request, text, "Name its pre-tokenizer: --pre NAME")
 
     def name(self, pre_tokenizer: Any = None, bos: int | None = None, eos: int | None = None) -> str:
         """The pre-tokenizer's name.

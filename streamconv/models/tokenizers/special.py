@@ -101,7 +101,7 @@ class SpecialTokens:
             if any(
                 token_id(each) is None for each in (index if isinstance(index, list) else [index]) if each is not None
             ):
-                raise BadInput(f"{files.folder / 'config.json'}: {key!r} is {said(index)}, not the id of a token")
+                raise BadInput(f"{files.called('config.json')}: {key!r} is {said(index)}, not the id of a token")
             self._set(kind, index)
 
     def _flags_of(self, files: TokenizerFiles) -> None:

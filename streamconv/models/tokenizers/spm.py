@@ -36,7 +36,7 @@ def read_spm(files: TokenizerFiles, config: Mapping[str, Any], vocab_size: int |
     BadInput : a file is damaged
     """
     name = next((name for name in MODELS if files.has(name)), MODELS[0])
-    path = files.folder / name
+    path = files.called(name)
     texts, scores, types = sentencepiece.read_pieces(files.bytes(name) or b"", path)
     n_tokens = token_count(config, vocab_size, len(texts), "vocab_size_per_layer_input", "vocab_size")
     vocabulary = Vocabulary.empty("llama", "default", str(path), n_tokens, UNUSED_SCORE)
