@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import random
+import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 from tokenizer_cases import added, bpe_files, checkpoint, read, spm_file, write_json
+from tokenizers import Tokenizer
 
+import streamconv
 from streamconv.errors import BadInput, InputMissing
 from streamconv.models.tokenizers import BERT, BPE, GEMMA, GEMMA3, LLAMA, QWEN, SPM, TokenizerRule, tokenizer_metadata
 from streamconv.models.tokenizers.chat_template import chat_templates
@@ -77,15 +81,14 @@ def test_a_pre_tokenizer_that_is_named_makes_no_byte_level_vocabulary_of_pieces(
     assert "--pre qwen2 has no effect" in found.warnings[0]
 
 
-@pytest.mark.parametrize("model", [{"byte_fallback": False}, {"byte_fallback": None}])
+@pytest.mark.parametrize("fallback", [False, None])
+@pytest.mark.parametrize("decoder", ["ByteFallback", "Fuse"])
 def test_pieces_without_bytes_to_fall_back_to_are_refused_also_with_a_name(
-    tmp_path: Path, model: dict[str, Any]
+    tmp_path: Path, fallback: bool | None, decoder: str
 ) -> None:
-    pieces_file(tmp_path, model=model)
+    pieces_file(tmp_path, model={"byte_fallback": fallback}, decoder={"type": decoder})
     for pre in ("gpt-2", None):
-        with pytest.raises(
-            BadInput, match=r"tokenizer\.json: its vocabulary is not byte-level: blanks are spelled U\+2581"
-        ):
+        with pytest.raises(BadInput, match=r"tokenizer\.json: its vocabulary is not byte-level"):
             read(tmp_path, QWEN, pre)
 
 
@@ -411,3 +414,37 @@ def test_a_number_of_token_types_that_is_none_is_refused(tmp_path: Path, count: 
     write_json(tmp_path, "config.json", {"type_vocab_size": count})
     with pytest.raises(BadInput, match="type_vocab_size"):
         read(tmp_path, BERT, "bert-bge")
+
+
+# As runtimes split
+
+
+#: prints the ids that llama.cpp makes of each text of a JSON list: VOCABULARY.gguf TEXTS.json
+LOADER = """
+import json, sys, llama_cpp as c
+settings = c.llama_model_default_params()
+settings.vocab_only = True
+vocabulary = c.llama_model_get_vocab(c.llama_model_load_from_file(sys.argv[1].encode(), settings))
+found, ids = [], (c.llama_token * 512)()
+for text in json.load(open(sys.argv[2])):
+    data = text.encode()
+    found.append(list(ids[: c.llama_tokenize(vocabulary, data, len(data), ids, 512, False, True)]))
+print(json.dumps(found))
+"""
+
+
+@pytest.mark.oracle
+def test_llama_cpp_splits_texts_as_the_tokenizer_json_does(tmp_path: Path, data: Path, peers: Path) -> None:
+    folder = data / "checkpoints" / "llama-linear-sharded" / "hf"
+    (out,) = streamconv.convert(folder, tmp_path / "x.gguf", vocab_only=True)
+    library = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    pieces = sorted(text.replace("\u2581", " ") for text in library.get_vocab() if not text.startswith("<"))
+    chance = random.Random(7)
+    texts = ["".join(chance.choices(pieces, k=chance.randint(1, 12))) for _ in range(500)] + [
+        "\u00e9\U0001f600 x",
+        "  a  b ",
+    ]
+    write_json(tmp_path, "texts.json", texts)
+    command = [str(peers), "-c", LOADER, str(out), str(tmp_path / "texts.json")]
+    found = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    assert found == [library.encode(text, add_special_tokens=False).ids for text in texts]

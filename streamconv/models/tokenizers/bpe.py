@@ -11,7 +11,7 @@ from ...errors import BadInput
 from ...sources.sentencepiece import SPACE, is_spelling
 from .added import completed
 from .files import TokenizerFiles
-from .json_model import merge_pairs, model_ids, read_model
+from .json_model import merge_pairs, model_ids, of_no_kind, read_model
 from .library import Question
 from .packed import PackedStrings
 from .pretokenizer import Detection
@@ -87,10 +87,7 @@ def _parse(
     limit = token_count(config, vocab_size, 0, "vocab_size")
     added, warnings = completed(files, ids, limit)
     if kind == "BPE" and is_spelling(text for text, index in ids.items() if index not in added):
-        raise BadInput(
-            f"{path}: its vocabulary is not byte-level: blanks are spelled U+2581, bytes <0xNN>, as SentencePiece spells them",
-            "No runtime reads it as it is. Put the tokenizer.model of the same model beside it.",
-        )
+        raise of_no_kind(path)
     n_needed = max((*ids.values(), *added)) + 1
     n_tokens = limit or n_needed
     check_room(path, n_needed, n_tokens)

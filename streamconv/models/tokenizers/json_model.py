@@ -17,16 +17,30 @@ from .files import TokenizerFiles
 
 def names_byte_level(files: TokenizerFiles) -> bool:
     """Whether tokenizer.json names the step that spells bytes as characters; needs no look at the vocabulary."""
-    head = files.tokenizer_head
-    return '"ByteLevel"' in json.dumps([head.get(key) for key in ("normalizer", "pre_tokenizer", "decoder")])
+    return _names(files, "ByteLevel")
 
 
 def holds_pieces(files: TokenizerFiles) -> bool:
     """Whether tokenizer.json is BPE over SentencePiece's pieces, with bytes to fall back to."""
     if not files.has("tokenizer.json") or names_byte_level(files):
         return False
+    if _names(files, "ByteFallback"):
+        return True
     model = (files.json("tokenizer.json") or {}).get("model")
     return isinstance(model, dict) and _kind(model) == "BPE" and model.get("byte_fallback") is True
+
+
+def _names(files: TokenizerFiles, step: str) -> bool:
+    head = files.tokenizer_head
+    return f'"{step}"' in json.dumps([head.get(key) for key in ("normalizer", "pre_tokenizer", "decoder")])
+
+
+def of_no_kind(path: Path) -> BadInput:
+    """The error of a vocabulary that is neither byte-level nor falls back to bytes."""
+    return BadInput(
+        f"{path}: its vocabulary is not byte-level, as blanks are spelled U+2581, and has no byte_fallback",
+        "No runtime reads such a vocabulary. Put the tokenizer.model of the same model beside it.",
+    )
 
 
 def read_model(files: TokenizerFiles, kind: str) -> tuple[Path, dict[str, Any]]:

@@ -16,7 +16,7 @@ from ...errors import BadInput
 from ...sources.sentencepiece import BYTE_PIECE
 from .added import ADDED_SCORE, completed
 from .files import TokenizerFiles
-from .json_model import merge_pairs, model_ids, read_model
+from .json_model import merge_pairs, model_ids, of_no_kind, read_model
 from .vocabulary import UNUSED_SCORE, TokenType, Vocabulary, added_token, check_room, token_count
 
 #: what a tokenizer class calls special although no file says so
@@ -42,6 +42,8 @@ def read_json_pieces(files: TokenizerFiles, config: Mapping[str, Any], vocab_siz
     and its file cannot be loaded.
     """
     path, model = read_model(files, "BPE")
+    if model.get("byte_fallback") is not True:
+        raise of_no_kind(path)
     ids = model_ids(model, path)
     added, warnings = completed(files, ids, token_count(config, vocab_size, 0, "vocab_size"))
     n_needed = max((*ids.values(), *added)) + 1
