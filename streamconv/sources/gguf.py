@@ -121,7 +121,7 @@ def read_splits(
     Errors: as ``read_gguf``; InputMissing names an absent split; BadInput when the splits contradict each other.
     """
     first = read_gguf(path, io, open_file, lenient)
-    files = [first, *_other_splits(first, io, open_file)]
+    files = [first, *_other_splits(first, io, open_file, lenient)]
     seen: set[str] = set()
     for each in files:
         for name in each.tensors:
@@ -139,7 +139,7 @@ def _inputs(files: list[GgufFile]) -> tuple[InputFile, ...]:
     return tuple(each.file.describe(min(each.header.data_start, each.file.size)) for each in files)
 
 
-def _other_splits(first: GgufFile, io: IoMode, open_file: OpenFile) -> list[GgufFile]:
+def _other_splits(first: GgufFile, io: IoMode, open_file: OpenFile, lenient: bool) -> list[GgufFile]:
     """The second and later files of a split model."""
     path = first.file.path
     count = first.metadata.get("split.count", 1)
@@ -154,7 +154,7 @@ def _other_splits(first: GgufFile, io: IoMode, open_file: OpenFile) -> list[Gguf
     others, absent = [], []
     for p in paths[1:]:
         try:
-            others.append(read_gguf(p, io, open_file))
+            others.append(read_gguf(p, io, open_file, lenient))
         except InputMissing:
             absent.append(p.name)
     if absent:
