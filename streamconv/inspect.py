@@ -163,7 +163,7 @@ def _folder_tokenizer(checkpoint: Checkpoint, warnings: list[str]) -> dict[str, 
     return {
         "files": [{"name": name, "bytes": len(data)} for name, data in found.items()],
         "class": settings.get("tokenizer_class"),
-        "chat_template": "chat_template" in settings or "chat_template.jinja" in found,
+        "chat_template": settings.get("chat_template") is not None or "chat_template.jinja" in found,
     }
 
 

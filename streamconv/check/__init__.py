@@ -19,13 +19,15 @@ from ..metadata import Metadata
 from ..sources import read_splits
 from ..sources.frame_cache import DEFAULT_BYTES, FrameCache
 from ..sources.zstd import open_file
-from . import endings, keys, layout, rope, template, tensors, vocabulary
+from . import endings, key_types, keys, layout, rope, template, tensors, vocabulary
 from .finding import Finding, Severity
 from .subject import Described, Subject
 
 __all__ = ["Finding", "Severity", "check_gguf", "judge"]
 
-_CHECKS = (layout.check, keys.check, tensors.check, rope.check, vocabulary.check, endings.check, template.check)
+_CHECKS = (
+    layout.check, keys.check, key_types.check, tensors.check, rope.check, vocabulary.check, endings.check, template.check,
+)  # fmt: skip
 
 
 def check_gguf(path: str | os.PathLike[str], scan: bool = True, cache_bytes: int = DEFAULT_BYTES) -> list[Finding]:
@@ -41,7 +43,8 @@ def check_gguf(path: str | os.PathLike[str], scan: bool = True, cache_bytes: int
     """
     path = Path(path)
     try:
-        subject = Subject.of(read_splits(path, open_file=partial(open_file, cache=FrameCache(cache_bytes))))
+        opened = partial(open_file, cache=FrameCache(cache_bytes))
+        subject = Subject.of(read_splits(path, open_file=opened, lenient=True))
     except BadInput as e:
         return [Finding("error", e.message)]
     findings = _judge(subject)

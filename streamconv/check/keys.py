@@ -6,35 +6,10 @@ from collections.abc import Iterator
 from typing import Any
 
 from .finding import Finding
+from .key_types import PER_LAYER
 from .subject import MAX_LAYERS, REQUIRED, Subject
 from .table import Architecture, Key
 
-#: keys a loader reads with one exact type
-_TYPES = {
-    "context_length": "UINT32",
-    "embedding_length": "UINT32",
-    "block_count": "UINT32",
-    "attention.key_length": "UINT32",
-    "attention.value_length": "UINT32",
-    "attention.layer_norm_rms_epsilon": "FLOAT32",
-    "attention.layer_norm_epsilon": "FLOAT32",
-    "attention.sliding_window": "UINT32",
-    "rope.dimension_count": "UINT32",
-    "rope.freq_base": "FLOAT32",
-    "rope.scaling.factor": "FLOAT32",
-    "rope.scaling.original_context_length": "UINT32",
-    "rope.scaling.type": "STRING",
-    "expert_count": "UINT32",
-    "expert_used_count": "UINT32",
-}
-#: keys that may have one number per layer
-_PER_LAYER = (
-    "attention.head_count",
-    "attention.head_count_kv",
-    "feed_forward_length",
-    "expert_feed_forward_length",
-    "expert_used_count",
-)
 #: architectures whose heads are rotated whole
 _WHOLE_ROTATION = ("llama", "llama-embed", "deci", "falcon")
 
@@ -45,7 +20,6 @@ def check(subject: Subject) -> Iterator[Finding]:
     if known is None:
         return
     yield from _required(subject, known)
-    yield from _types(subject)
     yield from _layers(subject)
     yield from _heads(subject)
     yield from _experts(subject)
@@ -77,20 +51,12 @@ def _defaults(subject: Subject, known: Architecture) -> Iterator[Finding]:
             yield Finding("warning", message, subject.key(name))
 
 
-def _types(subject: Subject) -> Iterator[Finding]:
-    for name, right in _TYPES.items():
-        key = subject.key(name)
-        found = subject.metadata.values.get(key)
-        if found is not None and found.type != right and not (found.type == "ARRAY" and name in _PER_LAYER):
-            yield Finding("error", f"key {key} is stored as {found.type}, the loader reads {right}", key)
-
-
 def _layers(subject: Subject) -> Iterator[Finding]:
     count = subject.number("block_count")
     if count is not None and not 0 < count <= MAX_LAYERS:
         key = subject.key("block_count")
         yield Finding("error", f"{key} is {count}, the loader takes 1 to {MAX_LAYERS}", key)
-    for name in _PER_LAYER:
+    for name in PER_LAYER:
         found = subject.get(name)
         if isinstance(found, list) and count is not None and len(found) != count:
             key = subject.key(name)

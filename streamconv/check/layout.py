@@ -15,10 +15,23 @@ _MAX_NAME_BYTES = 64
 
 def check(subject: Subject) -> Iterator[Finding]:
     """Names, offsets and the architecture; sizes and overlaps were checked on reading."""
+    yield from _keys(subject)
     yield from _names(subject)
     for file in subject.files:
+        yield from _not_utf8(file)
         yield from _offsets(file)
     yield from _architecture(subject)
+
+
+def _keys(subject: Subject) -> Iterator[Finding]:
+    if "" in subject.metadata:
+        yield Finding("error", "a key of the metadata is empty: loaders refuse the file or abort the process")
+
+
+def _not_utf8(file: GgufFile) -> Iterator[Finding]:
+    if found := file.header.not_utf8:
+        more = f" ({len(found)} such texts)" if found[1:] else ""
+        yield Finding("warning", f"{found[0]} is not UTF-8{more}: llama.cpp takes it, programs that decode it stop")
 
 
 def _names(subject: Subject) -> Iterator[Finding]:
@@ -27,7 +40,7 @@ def _names(subject: Subject) -> Iterator[Finding]:
             message = (
                 f"tensor name {shown(name)} has {len(name.encode())} bytes, the loader takes {_MAX_NAME_BYTES - 1}"
             )
-            yield Finding("error", message, name)
+            yield Finding("error" if subject.is_known else "warning", message, name)
 
 
 def _offsets(file: GgufFile) -> Iterator[Finding]:

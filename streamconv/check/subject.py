@@ -58,6 +58,11 @@ class Subject:
         return architecture(self.arch) if self.is_text_model else None
 
     @property
+    def is_known(self) -> bool:
+        """Whether the table has the architecture; of others it is not known what loads them."""
+        return architecture(self.arch) is not None
+
+    @property
     def is_text_model(self) -> bool:
         """Not a projector, an adapter, an importance matrix, or a vocabulary alone."""
         kind = self.metadata.get("general.type", "model")

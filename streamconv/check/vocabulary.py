@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 from ..errors import BadInput
-from ..sources.naming import shown
+from ..sources.naming import shown, shown_list
+from ..sources.sentencepiece import BYTE_PIECE, SPACE, is_spelling
 from .finding import Finding
 from .subject import Subject
 from .table import pre_tokenizers
@@ -13,20 +16,34 @@ from .table import pre_tokenizers
 _PREFIX = "tokenizer.ggml."
 #: tokenizer.ggml.model -> keys without which the loader stops
 _NEEDS = {"gpt2": ("merges",), "gemma4": ("merges",), "whitespace": ("merges",), "plamo2": ("token_type",)}
+#: what loaders know of tokenizer.ggml.model
+_MODELS = ("llama", "bert", "gpt2", "hybriddna", "whitespace", "t5", "rwkv", "plamo2", "gemma4")
+_MARKER = re.compile(r"<[^<>\s]{2,}>|\[/?[A-Z_]{2,}\]")
+#: types of tokens that loaders find in a text before they split it: unknown, control, user-defined
+_MATCHED = (2, 3, 4)
 #: pre-tokenizers whose vocabularies have no merges
 _WITHOUT_MERGES = ("kimi-k2",)
 
 
 def check(subject: Subject) -> Iterator[Finding]:
-    """Everything under ``tokenizer.ggml`` but the ids of special tokens."""
+    """Everything under ``tokenizer.ggml`` but the ids of special tokens; of an unknown architecture nothing is an error."""
+    for finding in _all(subject):
+        yield finding if subject.is_known or finding.severity != "error" else replace(finding, severity="warning")
+
+
+def _all(subject: Subject) -> Iterator[Finding]:
     model = subject.metadata.get(f"{_PREFIX}model")
     if model in ("none", "no_vocab") or subject.arch == "clip" or not subject.arch:
         return
     if subject.metadata.get("general.type", "model") != "model":
         return
+    if model is None and not subject.is_known:
+        return  # what loads it may need no vocabulary
     if not isinstance(model, str):
         yield Finding("error", f"key {_PREFIX}model is missing: the loader finds no vocabulary", f"{_PREFIX}model")
         return
+    if model not in _MODELS and subject.known is not None:
+        yield Finding("error", f"{_PREFIX}model is {shown(model)}, which the loader does not know", f"{_PREFIX}model")
     if not subject.tokens:
         yield Finding("error", f"key {_PREFIX}tokens is missing: the loader requires it", f"{_PREFIX}tokens")
         return
@@ -40,6 +57,8 @@ def check(subject: Subject) -> Iterator[Finding]:
     yield from _texts(subject)
     if model == "gpt2":
         yield from _pre(subject)
+    yield from _spelling(subject, model)
+    yield from _markers(subject)
 
 
 def _embedding(subject: Subject) -> Iterator[Finding]:
@@ -77,7 +96,7 @@ def _texts(subject: Subject) -> Iterator[Finding]:
             if before != i:
                 twice.append((before, i, text))
     except BadInput as e:
-        yield Finding("error", e.message, key)
+        yield Finding("warning", f"{e.message}: llama.cpp takes it, programs that decode it stop", key)
         return
     if twice:
         before, i, text = twice[0]
@@ -94,3 +113,66 @@ def _pre(subject: Subject) -> Iterator[Finding]:
         yield Finding("warning", f"{key} is absent: the loader splits words by a default that suits few models", key)
     elif pre not in pre_tokenizers():
         yield Finding("error", f"{key} is {shown(str(pre))}: the loader does not know this pre-tokenizer", key)
+
+
+def _types(subject: Subject) -> Sequence[int]:
+    """The type of each token, NORMAL where the file says nothing."""
+    found = subject.metadata.get(f"{_PREFIX}token_type")
+    return found if isinstance(found, list) and len(found) >= len(subject.tokens) else [1] * len(subject.tokens)
+
+
+def _spelling(subject: Subject, model: str) -> Iterator[Finding]:
+    """A vocabulary of one kind under the name of another: a loader looks blanks and bytes up as the kind spells them."""
+    key = f"{_PREFIX}model"
+    try:
+        normal = [text for text, kind in zip(subject.tokens, _types(subject), strict=False) if kind in (1, 6)]
+    except BadInput:
+        return  # told by _texts
+    pieces = is_spelling(normal)
+    if model == "gpt2" and pieces:
+        message = (
+            f"{key} is 'gpt2', but tokens are spelled with U+2581 and <0xNN>: the loader drops blanks and line ends"
+        )
+        yield Finding("warning", message, key)
+    byte_level = any("\u0120" in text for text in normal) and not any(
+        SPACE in text or BYTE_PIECE.fullmatch(text) for text in normal
+    )
+    if model == "bert" and not any(SPACE in text for text in normal) and any(text.startswith("##") for text in normal):
+        message = f"{key} is 'bert', but tokens are spelled with ##: the loader looks for words that begin with U+2581"
+        yield Finding("warning", message, key)
+    if model == "llama" and byte_level:
+        message = f"{key} is 'llama', but tokens are spelled as byte-level BPE spells them: the loader finds no blank and no byte"
+        yield Finding("warning", message, key)
+
+
+def _markers(subject: Subject) -> Iterator[Finding]:
+    """Tokens that the chat template spells, of a type that a loader splits like any text."""
+    found = (value.value for key, value in subject.metadata.items() if key.startswith("tokenizer.chat_template"))
+    template = "\n".join(text for text in found if isinstance(text, str))
+    if not template:
+        return
+    try:
+        split = [
+            text
+            for text, kind in zip(subject.tokens, _types(subject), strict=False)
+            if kind not in _MATCHED and _is_marker(text) and text in template
+        ]
+    except BadInput:
+        return
+    if split:
+        yield Finding(
+            "warning",
+            f"the chat template spells {shown_list(split)}, whose type is neither control nor user-defined: the loader splits such"
+            " markers like any text",
+            "tokenizer.chat_template",
+            "marker",
+        )
+
+
+def _is_marker(text: str) -> bool:
+    """Whether a token looks like one that frames a text: ``<...>``, ``[...]``, without blanks within.
+
+    >>> [_is_marker(text) for text in ("<start_of_turn>", "[INST]", "<", "[0]", "<0x0A>", "a")]
+    [True, True, False, False, False, False]
+    """
+    return _MARKER.fullmatch(text) is not None and BYTE_PIECE.fullmatch(text) is None

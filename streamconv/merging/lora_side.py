@@ -45,7 +45,7 @@ def merged_side(base: Checkpoint, adapter: Checkpoint, warnings: list[str]) -> d
         )
         return side
     same_vocabulary = _same_model(base, adapter)
-    has_template = any(map(is_template_file, own)) or "chat_template" in (adapter.json(_CONFIG) or {})
+    has_template = any(map(is_template_file, own)) or (adapter.json(_CONFIG) or {}).get("chat_template")
     for name in [name for name in side if is_tokenizer_file(name) and name not in own]:
         keep = (
             not has_template if is_template_file(name) else same_vocabulary and name in (*_VOCABULARIES, "merges.txt")

@@ -314,7 +314,7 @@ def _write_sampling(metadata: Metadata, checkpoint: Checkpoint, given: Mapping[s
         config = {}
     for key, (type_, spellings) in _SAMPLING.items():
         name = f"general.sampling.{key}"
-        value = given.get(name, next((config[s] for s in spellings if s in config), None))
+        value = given.get(name, next((config[s] for s in spellings if config.get(s) is not None), None))
         if value is None:
             continue
         if type_ == "STRING":

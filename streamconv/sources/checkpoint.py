@@ -166,6 +166,11 @@ class Checkpoint:
         refuse_foreign(self.folder, name)
         return path
 
+    def called(self, name: str) -> Path:
+        """What messages call the side file ``name``: where it lies, which in a merge is the folder of one of its models."""
+        found = None if self.side is None else self.side.get(name)
+        return found if isinstance(found, Path) and found.name == Path(name).name else self.folder / name
+
     def side_bytes(self, name: str) -> bytes | None:
         """The bytes of the side file ``name``, or None when there is none; BadInput when it is far too large for one."""
         found = self.side_file(name)
@@ -177,16 +182,16 @@ class Checkpoint:
         """The side file ``name`` as UTF-8 text, or None when there is none; BadInput when it is far too long for one."""
         found = self.side_bytes(name)
         if found is not None and (len(found) > MAX_TEXT_BYTES or found.count(b"\n") > _MAX_LINES):
-            raise BadInput(f"{self.folder / name} is longer than any text beside weights: {len(found)} bytes")
+            raise BadInput(f"{self.called(name)} is longer than any text beside weights: {len(found)} bytes")
         try:
             return None if found is None else found.decode("utf-8")
         except UnicodeDecodeError as e:
-            raise BadInput(f"{self.folder / name} is not UTF-8 (byte {e.start})") from None
+            raise BadInput(f"{self.called(name)} is not UTF-8 (byte {e.start})") from None
 
     def json(self, name: str) -> dict[str, Any] | None:
         """The side file ``name`` as a JSON object, or None when there is none."""
         found = self.side_bytes(name)
-        return None if found is None else _object(found, self.folder / name, of_tokenizer=True)
+        return None if found is None else _object(found, self.called(name), of_tokenizer=True)
 
 
 def _object(data: bytes, path: Path, of_tokenizer: bool = False) -> dict[str, Any]:

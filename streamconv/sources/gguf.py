@@ -87,13 +87,13 @@ class GgufRows(FileRows):
             out[...] = dense
 
 
-def read_gguf(path: Path, io: IoMode = "mmap", open_file: OpenFile = open_local) -> GgufFile:
-    """Read the header of one file and check that its tensors lie apart and inside it.
+def read_gguf(path: Path, io: IoMode = "mmap", open_file: OpenFile = open_local, lenient: bool = False) -> GgufFile:
+    """Read the header of one file and check that its tensors lie apart and inside it; ``lenient``: see ``parse_header``.
 
     Errors: InputMissing, NoPermission; BadInput names the file and the key or tensor.
     """
     file = open_file(path, io)
-    header = parse_header(file)
+    header = parse_header(file, lenient)
     _check_layout(file, header)
     return GgufFile(file, header)
 
@@ -108,17 +108,20 @@ def open_gguf(path: Path, io: IoMode = "mmap", open_file: OpenFile = open_local)
     files = read_splits(path, io, open_file)
     first = files[0]
     tensors = {name: each.rows(info) for each in files for name, info in each.tensors.items()}
-    metadata = Metadata({key: value for key, value in first.metadata.items() if key not in SPLIT_KEYS})
-    return Checkpoint(path=path, tensors=tensors, config={}, inputs=_inputs(files), metadata=metadata)
+    metadata = Metadata({key: value for key, value in first.metadata.items() if key and key not in SPLIT_KEYS})
+    told = [f"{path}: a key of the metadata is empty, which loaders refuse: left out"] if "" in first.metadata else []
+    return Checkpoint(path=path, tensors=tensors, config={}, inputs=_inputs(files), metadata=metadata, warnings=told)
 
 
-def read_splits(path: Path, io: IoMode = "mmap", open_file: OpenFile = open_local) -> list[GgufFile]:
-    """All files of the model whose first or only file is ``path``.
+def read_splits(
+    path: Path, io: IoMode = "mmap", open_file: OpenFile = open_local, lenient: bool = False
+) -> list[GgufFile]:
+    """All files of the model whose first or only file is ``path``; ``lenient``: see ``parse_header``.
 
     Errors: as ``read_gguf``; InputMissing names an absent split; BadInput when the splits contradict each other.
     """
-    first = read_gguf(path, io, open_file)
-    files = [first, *_other_splits(first, io, open_file)]
+    first = read_gguf(path, io, open_file, lenient)
+    files = [first, *_other_splits(first, io, open_file, lenient)]
     seen: set[str] = set()
     for each in files:
         for name in each.tensors:
@@ -136,7 +139,7 @@ def _inputs(files: list[GgufFile]) -> tuple[InputFile, ...]:
     return tuple(each.file.describe(min(each.header.data_start, each.file.size)) for each in files)
 
 
-def _other_splits(first: GgufFile, io: IoMode, open_file: OpenFile) -> list[GgufFile]:
+def _other_splits(first: GgufFile, io: IoMode, open_file: OpenFile, lenient: bool) -> list[GgufFile]:
     """The second and later files of a split model."""
     path = first.file.path
     count = first.metadata.get("split.count", 1)
@@ -151,7 +154,7 @@ def _other_splits(first: GgufFile, io: IoMode, open_file: OpenFile) -> list[Gguf
     others, absent = [], []
     for p in paths[1:]:
         try:
-            others.append(read_gguf(p, io, open_file))
+            others.append(read_gguf(p, io, open_file, lenient))
         except InputMissing:
             absent.append(p.name)
     if absent:

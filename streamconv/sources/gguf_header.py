@@ -63,13 +63,17 @@ class TensorInfo:
 
 @dataclass(frozen=True)
 class Header:
-    """A parsed header; ``data_start`` is the offset that tensor offsets count from."""
+    """A parsed header; ``data_start`` is the offset that tensor offsets count from.
+
+    ``not_utf8`` names the texts that are not UTF-8, where these are taken: what is none in them is replaced.
+    """
 
     version: int
     metadata: Metadata
     tensors: dict[str, TensorInfo]
     alignment: int
     data_start: int
+    not_utf8: tuple[str, ...] = ()
 
 
 class StringArray(Sequence[str]):
@@ -133,7 +137,8 @@ class _WindowEnds(Exception):
 class _Cursor:
     """Reads fields one after the other from the first ``window`` bytes and knows where the file ends."""
 
-    def __init__(self, file: MappedFile, window: int) -> None:
+    def __init__(self, file: MappedFile, window: int, lenient: bool) -> None:
+        self.not_utf8: list[str] | None = [] if lenient else None
         self.path = file.path
         self.size = file.size
         self.buffer = file.view(0, window).data
@@ -179,7 +184,10 @@ class _Cursor:
         try:
             found = str(self.buffer[self.at - length : self.at], "utf-8")
         except UnicodeDecodeError:
-            raise self.bad(f"{what} is not UTF-8") from None
+            if self.not_utf8 is None:
+                raise self.bad(f"{what} is not UTF-8") from None
+            self.not_utf8.append(what)
+            found = str(self.buffer[self.at - length : self.at], "utf-8", "replace")
         self.charge(0 if found.isascii() else 3 * length)
         return found
 
@@ -228,8 +236,8 @@ class _Cursor:
         raise AssertionError  # ``at + 8`` is past the window, so ``need`` has raised
 
 
-def parse_header(file: MappedFile) -> Header:
-    """Parse and check everything before the data.
+def parse_header(file: MappedFile, lenient: bool = False) -> Header:
+    """Parse and check everything before the data; ``lenient`` takes texts that are not UTF-8.
 
     Errors: BadInput names the file, the key or tensor and the byte.
     """
@@ -237,7 +245,7 @@ def parse_header(file: MappedFile) -> Header:
     window = file.size if file.io == "mmap" else min(file.size, _FIRST_WINDOW_BYTES)
     while True:
         try:
-            return _parse(_Cursor(file, window))
+            return _parse(_Cursor(file, window, lenient))
         except _WindowEnds:
             window = min(file.size, window * 4)
 
@@ -260,7 +268,8 @@ def _parse(cursor: _Cursor) -> Header:
         if info.name in tensors:
             raise cursor.bad(f"duplicate tensor {shown(info.name)}")
         tensors[info.name] = info
-    return Header(version, metadata, tensors, alignment, -(-cursor.at // alignment) * alignment)
+    start = -(-cursor.at // alignment) * alignment
+    return Header(version, metadata, tensors, alignment, start, tuple(cursor.not_utf8 or ()))
 
 
 def _preamble(cursor: _Cursor) -> tuple[int, int, int]:

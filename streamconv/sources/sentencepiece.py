@@ -7,14 +7,23 @@ call per token and property are saved. Fields (sentencepiece_model.proto): Model
 
 from __future__ import annotations
 
+import re
 import struct
 from array import array
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..errors import BadInput
 
+#: a blank in a piece
+SPACE = "\u2581"
+#: the piece of a byte
+BYTE_PIECE = re.compile(r"<0x[0-9A-Fa-f]{2}>")
+#: a blank and the end of a line in the alphabet of byte-level BPE
+_BYTE_LEVEL = re.compile("[\u0120\u010a]")
+#: the first line of a vocabulary of tiktoken: a token in base64 and its rank
+_TIKTOKEN = re.compile(rb"[A-Za-z0-9+/]+=* \d+\n")
 #: SentencePiece.Type
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = range(1, 7)
 #: models of 262 000 pieces have 5 MB, and each piece has three fields
@@ -30,6 +39,11 @@ def read_pieces(data: bytes, path: Path) -> tuple[list[str], array[float], array
     """
     if data.startswith(b"version https://git-lfs"):
         raise BadInput(f"{path} is a git-lfs pointer, not the file itself", "Run: git lfs pull")
+    if _TIKTOKEN.match(data):
+        raise BadInput(
+            f"{path} is a vocabulary of tiktoken, not a SentencePiece model",
+            "Put tokenizer.json of the same model beside it.",
+        )
     if len(data) > _MAX_BYTES:
         raise BadInput(f"{path} has {len(data)} bytes, over the limit of {_MAX_BYTES}")
     texts: list[str] = []
@@ -148,3 +162,15 @@ def _varint(data: bytes, at: int) -> tuple[int, int]:
         shift += 7
         if shift > 63:
             raise ValueError("varint too long")
+
+
+def is_spelling(texts: Iterable[str]) -> bool:
+    """Whether these pieces are spelled as SentencePiece spells them, not as byte-level BPE does.
+
+    >>> is_spelling(["<0x0A>", "\u2581a", "a"]), is_spelling(["\u0120a", "a"]), is_spelling(["a"])
+    (True, False, False)
+    """
+    balance = 0
+    for text in texts:
+        balance += (SPACE in text or BYTE_PIECE.fullmatch(text) is not None) - (_BYTE_LEVEL.search(text) is not None)
+    return balance > 0

@@ -119,6 +119,16 @@ BREAKS: dict[str, Break] = {
     "epsilon as f64": Break(
         "llama", put("llama.attention.layer_norm_rms_epsilon", "FLOAT64", 1e-6), "stored as FLOAT64"
     ),
+    "causal as a number": Break("qwen2", put("qwen2.attention.causal", "UINT32", 1), "the loader reads BOOL"),
+    "base as f64": Break("gemma2", put("gemma2.rope.freq_base", "FLOAT64", 1e4), "the loader reads FLOAT32"),
+    "heads as i32": Break("qwen3", put("qwen3.attention.head_count", "INT32", 4), "the loader reads UINT32"),
+    "scaling as a number": Break("llama", put("llama.rope.scaling.type", "UINT32", 1), "the loader reads STRING"),
+    "soft-capping as a flag": Break(
+        "gemma2", put("gemma2.attn_logit_softcapping", "BOOL", False), "is stored as BOOL, the loader reads FLOAT32"
+    ),
+    "file type as text": Break("llama", put("general.file_type", "STRING", "F16"), "the loader reads UINT32"),
+    "name as a number": Break("llama", put("general.name", "UINT32", 7), "the loader reads STRING"),
+    "empty key": Break("llama", put("", "UINT32", 1), "a key of the metadata is empty"),
     "rope dimensions": Break("llama", put("llama.rope.dimension_count", "UINT32", 4), "must be the head size, 8"),
     "experts used": Break(
         "llama",
@@ -139,6 +149,58 @@ BREAKS: dict[str, Break] = {
     "no tokens": Break("llama", drop("tokenizer.ggml.tokens"), "tokenizer.ggml.tokens is missing"),
     "one token more": Break("llama", tokens(lambda t: t.append("new")), "40 rows, the vocabulary 41 tokens"),
     "token twice": Break("llama", tokens(lambda t: t.__setitem__(30, "t1")), "are both 't1'"),
+    "unknown kind of tokenizer": Break(
+        "llama", put("tokenizer.ggml.model", "STRING", "wordlevel"), "'wordlevel', which the loader does not know"
+    ),
+    "adding eos as a number": Break(
+        "gemma", put("tokenizer.ggml.add_eos_token", "UINT8", 0), "is stored as UINT8, the loader reads BOOL"
+    ),
+    "adding a blank as text": Break(
+        "llama", put("tokenizer.ggml.add_space_prefix", "STRING", "false"), "the loader reads BOOL"
+    ),
+    "end of turn as i32": Break("gemma3", put("tokenizer.ggml.eot_token_id", "INT32", -1), "the loader reads UINT32"),
+    "token types as u32": Break(
+        "llama", put("tokenizer.ggml.token_type", "ARRAY", [1] * 40, "UINT32"), "an array of UINT32, the loader reads"
+    ),
+    "scores as f64": Break(
+        "llama", put("tokenizer.ggml.scores", "ARRAY", [0.0] * 40, "FLOAT64"), "an array of FLOAT32 or INT32"
+    ),
+    "pieces as byte-level": Break(
+        "llama",
+        both(
+            tokens(lambda t: t.__setitem__(slice(20, 40), [f"\u2581{n}" for n in range(20)])),
+            put("tokenizer.ggml.model", "STRING", "gpt2"),
+            put("tokenizer.ggml.pre", "STRING", "gpt-2"),
+            put("tokenizer.ggml.merges", "ARRAY", ["\u2581 1"], "STRING"),
+        ),
+        "the loader drops blanks and line ends",
+        "warning",
+    ),
+    "byte-level as pieces": Break(
+        "qwen2",
+        tokens(lambda t: t.__setitem__(slice(3, 40), [f"\u0120{n}" for n in range(37)])),
+        "spelled as byte-level BPE spells them",
+        "warning",
+    ),
+    "words spelled as bert spells them": Break(
+        "qwen2",
+        both(
+            put("tokenizer.ggml.model", "STRING", "bert"),
+            tokens(lambda t: t.__setitem__(slice(3, 40), [f"##{n}" for n in range(37)])),
+            put("tokenizer.ggml.token_type", "ARRAY", [1] * 40, "INT32"),
+        ),
+        "words that begin with U+2581",
+        "warning",
+    ),
+    "turn markers as ordinary tokens": Break(
+        "llama",
+        both(
+            tokens(lambda t: t.__setitem__(slice(20, 23), ["<|im_start|>", "[INST]", "<other>"])),
+            put("tokenizer.chat_template", "STRING", "<|im_start|>user [INST] {{ m }}"),
+        ),
+        "spells '<|im_start|>', '[INST]', whose type is neither",
+        "warning",
+    ),
     "unknown pre-tokenizer": Break(
         "llama",
         both(
@@ -222,6 +284,14 @@ HARMLESS: dict[str, tuple[str, Callable[[Gguf], object]]] = {
     "own output": ("llama", tensor("output.weight", 40, 32)),
     "q bias": ("qwen2", tensor("blk.0.attn_q.bias", 32)),
     "rope factors": ("llama", tensor("rope_freqs.weight", 4)),
+    "scores as integers": ("llama", put("tokenizer.ggml.scores", "ARRAY", [0] * 40, "INT32")),
+    "turn markers as control tokens": (
+        "llama",
+        both(
+            tokens(lambda t: t.__setitem__(slice(1, 3), ["<|im_start|>", "</s>"])),
+            put("tokenizer.chat_template", "STRING", "<|im_start|>user <0x00> <{{ m }}>"),
+        ),
+    ),
     "unknown key": ("llama", put("llama.something.new", "UINT32", 3)),
     "both local bases": (
         "gemma3",

@@ -16,6 +16,7 @@ from streamconv.check.subject import Subject
 from streamconv.check.table import architecture
 from streamconv.errors import InputMissing
 from streamconv.metadata import Metadata
+from streamconv.sources import open_checkpoint
 
 WHOLE = ["llama", "qwen2", "qwen3", "gemma", "gemma2", "gemma3", "smollm3", "olmo2", "internlm2", "minicpm"]
 
@@ -211,3 +212,57 @@ def test_every_expression_of_the_table_can_be_evaluated() -> None:
             *(key.condition or "1" for key in known.keys),
         ):
             evaluate(expression, Sevens())
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        (b"Caf__", b"Caf\xe9\xff"),
+        (b"general.nam__", b"general.nam\xe9\xff"),
+        (b"{{ m }}__", b"{{ m }}\xe9\xff"),
+        (b"tag__", b"tag\xe9\xff"),
+        (b"t20", b"t\xe9\xff"),
+    ],
+)
+def test_text_that_is_not_utf8_is_a_warning_as_the_loader_takes_it(tmp_path: Path, old: bytes, new: bytes) -> None:
+    model = tiny("llama")
+    model.set("general.name", "STRING", "Caf__")
+    model.set("general.nam__", "STRING", "x")
+    model.set("tokenizer.chat_template", "STRING", "{{ m }}__")
+    model.set("general.tags", "ARRAY", ["tag__"], "STRING")
+    path = model.write(tmp_path / "x.gguf")
+    path.write_bytes(path.read_bytes().replace(old, new))
+    told = [finding for finding in check_gguf(path) if "not UTF-8" in finding.message]
+    assert [finding.severity for finding in told] == ["warning"] * (1 if old != b"tag__" else 0)
+    assert errors(path) == []
+
+
+@pytest.mark.parametrize("vocabulary", ["none", "damaged"])
+def test_of_an_architecture_that_is_in_no_table_only_what_it_states_is_judged(tmp_path: Path, vocabulary: str) -> None:
+    model = tiny("llama")
+    model.set("general.architecture", "STRING", "flux")
+    if vocabulary == "none":
+        for key in [key for key, _ in model.keys.items() if key.startswith("tokenizer.")]:
+            model.keys.remove(key)
+    else:
+        model.set("tokenizer.ggml.tokens", "ARRAY", ["a"] * 40, "STRING")
+    path = model.write(tmp_path / "x.gguf")
+    assert any("'flux' is not in our table" in f.message and f.severity == "note" for f in check_gguf(path))
+    assert errors(path) == []
+    assert any("are both 'a'" in finding.message for finding in check_gguf(path)) == (vocabulary == "damaged")
+
+
+def test_a_key_of_another_architecture_with_another_type_is_a_warning(tmp_path: Path) -> None:
+    model = tiny("llama")
+    model.set("llama.use_parallel_residual", "UINT32", 1)
+    findings = check_gguf(model.write(tmp_path / "x.gguf"))
+    assert [f.severity for f in findings if "loaders that read it want BOOL" in f.message] == ["warning"]
+
+
+def test_an_empty_key_is_left_out_of_what_is_converted(tmp_path: Path) -> None:
+    model = tiny("llama")
+    model.set("", "UINT32", 1)
+    found = open_checkpoint(model.write(tmp_path / "x.gguf"))
+    assert found.metadata is not None
+    assert "" not in found.metadata
+    assert "key of the metadata is empty" in found.warnings[0]

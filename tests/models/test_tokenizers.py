@@ -168,13 +168,17 @@ def test_gemma_3_without_a_sentencepiece_model_gets_no_space_prefix_key(tmp_path
     assert "tokenizer.ggml.add_space_prefix" not in metadata
 
 
-def test_kinds_are_tried_in_order(tmp_path: Path) -> None:
+def test_a_byte_level_tokenizer_json_goes_before_a_sentencepiece_model_that_contradicts_it(tmp_path: Path) -> None:
     bpe_files(tmp_path)
-    assert read(tmp_path, LLAMA, "gpt-2").kind == "bpe"
+    assert read(tmp_path, LLAMA, "gpt-2").warnings == []
     spm_file(tmp_path, ("<unk>", 0, 2), ("a", -1, 1))
     found = read(tmp_path, LLAMA, "gpt-2")
+    assert found.kind == "bpe"
+    assert "tokenizer.model is not read: the vocabulary of tokenizer.json is byte-level" in found.warnings[0]
+    (tmp_path / "tokenizer.json").unlink()
+    found = read(tmp_path, LLAMA, "gpt-2")
     assert found.kind == "spm"
-    assert "no effect" in found.warnings[0]
+    assert "--pre gpt-2 has no effect" in found.warnings[0]
 
 
 # What is refused

@@ -199,13 +199,14 @@ def test_byte_fallback_vocabularies_are_filled_to_the_rows_of_the_model(tmp_path
     model = {"type": "BPE", "byte_fallback": True, "vocab": {"<unk>": 0, "<0x0A>": 1, "▁a": 2}, "merges": []}
     steps = {"type": "Sequence", "decoders": [{"type": "Fuse"}]}
     more = [added(3, "<tool>", special=False), added(0, "<unk>")]
-    write_json(bpe_files(tmp_path, model=model, decoder=steps, added_tokens=more), "config.json", {"vocab_size": 5})
+    bpe_files(tmp_path, model=model, pre_tokenizer=None, decoder=steps, added_tokens=more)
+    write_json(tmp_path, "config.json", {"vocab_size": 5})
     found = read(tmp_path, LLAMA)
-    assert found.kind == "hf-llama"
+    assert found.kind == "spm"
     assert tokens(found.metadata) == [
         ("<unk>", CONTROL), ("<0x0A>", BYTE), ("▁a", NORMAL), ("<tool>", USER), ("[PAD4]", UNUSED),
     ]  # fmt: skip
-    assert set(found.metadata.get("tokenizer.ggml.scores")) == {-1000.0}
+    assert list(found.metadata.get("tokenizer.ggml.scores")) == [0, 0, 0, -1000, -10000]
     assert "tokenizer.ggml.merges" not in found.metadata
     assert "1 unused ones fill up" in found.warnings[0]
 

@@ -217,7 +217,7 @@ def test_weights_may_be_links_to_anywhere(output: str, model: Path, home: Path, 
     shutil.move(model / "model.safetensors", home / "big")
     link(model / "model.safetensors", home / "big")
     _, notes = converted(model, tmp_path / output)
-    assert notes == []
+    assert not [note for note in notes if "link" in note or "safetensors" in note]
 
 
 def test_an_adapters_files_are_its_own(model: Path, home: Path, tmp_path: Path) -> None:

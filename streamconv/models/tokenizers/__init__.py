@@ -10,21 +10,22 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ...errors import BadInput, InputMissing, unreadable
+from ...errors import BadInput, InputMissing, StreamconvError, unreadable
 from ...metadata import Metadata
 from ...sources.checkpoint import Checkpoint
 from .bpe import read_bpe, read_wordpiece
 from .chat_template import chat_templates, write_chat_templates
 from .ends import complete_ids
 from .files import TokenizerFiles
-from .hf_llama import is_hf_llama, read_hf_llama
+from .json_model import holds_pieces, names_byte_level
+from .json_pieces import read_json_pieces
 from .packed import PackedStrings
 from .pretokenizer import check_name
 from .rules import BERT, BPE, GEMMA, GEMMA1, GEMMA3, LLAMA, QWEN, SPM, T5, TokenizerRule
 from .special import SpecialTokens, lowercases
 from .spm import MODELS, read_spm, read_t5
 from .vocab_txt import with_tokenizer_json, without_what_loaders_assume
-from .vocabulary import Vocabulary
+from .vocabulary import Vocabulary, token_count
 
 __all__ = [
     "BERT",
@@ -42,6 +43,8 @@ __all__ = [
     "tokenizer_metadata",
 ]
 
+_PREFIX = "tokenizer.ggml.add_space_prefix"
+
 
 @dataclass(frozen=True)
 class Tokenizer:
@@ -51,7 +54,7 @@ class Tokenizer:
     ----------
     metadata : ``tokenizer.*`` keys in the order they are written
     n_tokens : length of ``tokenizer.ggml.tokens``
-    kind : the reader that was used, one of the rule's ``kinds``
+    kind : of the vocabulary, as the ``kinds`` of rules
     warnings : what a user should know
     """
 
@@ -101,18 +104,17 @@ def tokenizer_metadata(
 def _tokenizer(
     files: TokenizerFiles, config: Mapping[str, Any], rule: TokenizerRule, vocab_size: int | None, pre: str | None
 ) -> Tokenizer:
-    kind, read = _choose(files, rule)
+    kind, read, skipped = _choose(files, rule)
     vocabulary = read(files, config, vocab_size, pre)
     ids = vocabulary.ids()
-    warnings = vocabulary.warnings
+    warnings = [*skipped, *vocabulary.warnings]
     if pre is not None and vocabulary.pre != pre:
         warnings.append(f"--pre {pre} has no effect: {vocabulary.source} is no byte-level BPE")
 
     metadata = Metadata()
-    if rule.prefix_from_config and "add_prefix_space" in files.tokenizer_config:
-        metadata.boolean("tokenizer.ggml.add_space_prefix", files.tokenizer_config["add_prefix_space"])
+    _write_prefix(rule, files, vocabulary.adds_prefix, metadata, warnings)
     if kind == "wordpiece":
-        metadata.u32("tokenizer.ggml.token_type_count", config.get("type_vocab_size", 1))
+        metadata.u32("tokenizer.ggml.token_type_count", token_count(config, None, 1, "type_vocab_size"))
     vocabulary.write(metadata)
     if vocabulary.merges is not None:
         metadata.array("tokenizer.ggml.merges", "STRING", vocabulary.merges)
@@ -130,46 +132,92 @@ def _tokenizer(
 _Reader = Callable[[TokenizerFiles, Mapping[str, Any], "int | None", "str | None"], Vocabulary]
 
 
-def _has_json(files: TokenizerFiles) -> bool:
-    pair = files.has("vocab.json") and files.has("merges.txt")
-    return files.has("tokenizer.json") or pair
+def _choose(files: TokenizerFiles, rule: TokenizerRule) -> tuple[str, _Reader, list[str]]:
+    """The first of the rule's kinds that is there, its reader, and what is not read.
 
-
-#: kind -> whether the files are there, how to read them, what they are called
-_READERS: dict[str, tuple[Callable[[TokenizerFiles], bool], _Reader, str]] = {
-    "spm": (
-        lambda files: files.has("tokenizer.model"),
-        lambda files, config, size, pre: read_spm(files, config, size),
-        "tokenizer.model",
-    ),
-    "hf-llama": (
-        is_hf_llama,
-        lambda files, config, size, pre: read_hf_llama(files, config, size),
-        "tokenizer.json",
-    ),
-    "bpe": (_has_json, read_bpe, "tokenizer.json"),
-    "t5": (
-        lambda files: any(map(files.has, MODELS)),
-        lambda files, config, size, pre: read_t5(files, config, size),
-        "tokenizer.model",
-    ),
-    "wordpiece": (_has_json, read_wordpiece, "tokenizer.json"),
-}
-
-
-def _choose(files: TokenizerFiles, rule: TokenizerRule) -> tuple[str, _Reader]:
-    """The first of the rule's kinds whose files are there."""
+    A tokenizer.json is what it holds, byte-level BPE or SentencePiece's pieces, whatever the family mostly has. Pieces are read
+    from tokenizer.model where there is one, which has their scores; but a byte-level tokenizer.json is what transformers takes,
+    so a tokenizer.model beside it is of something else.
+    """
+    names: list[str] = []
     for kind in rule.kinds:
-        present, read, _ = _READERS[kind]
-        if present(files):
-            return kind, read
-    names = " or ".join(dict.fromkeys(_READERS[kind][2] for kind in rule.kinds))
-    if files.has("tekken.json"):
-        raise BadInput(
-            f"{files.folder} has its tokenizer only as tekken.json, which is not read",
-            f"Put {names} of the same model beside it.",
+        if kind == "spm":
+            names.append("tokenizer.model")
+            if files.has("tokenizer.model"):
+                if not (files.has("tokenizer.json") and names_byte_level(files)):
+                    return kind, _spm, []
+                told = f"{files.folder}/tokenizer.model is not read: the vocabulary of tokenizer.json is byte-level"
+                if "bpe" in rule.kinds:
+                    return "bpe", read_bpe, [f"{told}, and that is the one transformers takes"]
+                return (
+                    kind,
+                    _spm,
+                    [f"{files.folder}/tokenizer.json, which is byte-level, is not read: tokenizer.model is"],
+                )
+            if holds_pieces(files):
+                return kind, _json_pieces, []
+        elif kind == "t5":
+            names.append("tokenizer.model")
+            if any(map(files.has, MODELS)):
+                return kind, _t5, []
+        else:
+            names.append("tokenizer.json")
+            if files.has("tokenizer.json") or (files.has("vocab.json") and files.has("merges.txt")):
+                if kind == "wordpiece":
+                    return kind, read_wordpiece, []
+                if not holds_pieces(files):
+                    return kind, read_bpe, []
+                return "spm", _spm if "spm" in rule.kinds and files.has("tokenizer.model") else _json_pieces, []
+    raise _missing(files, list(dict.fromkeys(names)))
+
+
+def _spm(files: TokenizerFiles, config: Mapping[str, Any], size: int | None, pre: str | None) -> Vocabulary:
+    return read_spm(files, config, size)
+
+
+def _t5(files: TokenizerFiles, config: Mapping[str, Any], size: int | None, pre: str | None) -> Vocabulary:
+    return read_t5(files, config, size)
+
+
+def _json_pieces(files: TokenizerFiles, config: Mapping[str, Any], size: int | None, pre: str | None) -> Vocabulary:
+    return read_json_pieces(files, config, size)
+
+
+def _missing(files: TokenizerFiles, names: list[str]) -> StreamconvError:
+    wanted, owners = " or ".join(names), files.owners()
+    for format_, pattern in (("Mistral's own format", "tekken.json"), ("tiktoken's format", "*tiktoken*")):
+        if found := files.names(pattern):
+            return BadInput(
+                f"{files.called(found[0]).parent} has its tokenizer only as {found[0]}, {format_}, which is not read",
+                f"Put {wanted} of the same model beside it.",
+            )
+    folders = ", ".join(map(str, owners[:-1])) + f" and {owners[-1]}" if owners[1:] else str(owners[0])
+    other = "tokenizer.json" if files.has("tokenizer.json") else ""
+    return InputMissing(
+        f"{folders} {'have' if owners[1:] else 'has'} no {wanted}" + (f"; {other} is of another kind" if other else ""),
+        f"Copy the model's tokenizer files into {owners[0] if files.folder not in owners else 'the folder'}.",
+    )
+
+
+def _write_prefix(
+    rule: TokenizerRule, files: TokenizerFiles, added: bool | None, metadata: Metadata, warnings: list[str]
+) -> None:
+    """Say whether a blank goes before each text, where a file says so; loaders take it for so where nothing does.
+
+    Parameters
+    ----------
+    added : what a tokenizer.json of pieces does, None for other vocabularies
+    """
+    stated = files.flag("add_prefix_space") if rule.prefix_from_config else None
+    if None not in (stated, added) and stated != added:
+        warnings.append(
+            f"tokenizer_config.json says add_prefix_space {stated}, tokenizer.json does the opposite: tokenizer_config.json is"
+            " followed"
         )
-    raise InputMissing(f"{files.folder} has no {names}", "Copy the model's tokenizer files into the folder.")
+    if stated is not None:
+        metadata.boolean(_PREFIX, stated)
+    elif added is False and rule.add_space_prefix is None:
+        metadata.boolean(_PREFIX, False)
 
 
 def _write_fixed(rule: TokenizerRule, kind: str, config: Mapping[str, Any], metadata: Metadata) -> None:
@@ -183,4 +231,4 @@ def _write_fixed(rule: TokenizerRule, kind: str, config: Mapping[str, Any], meta
         else:
             metadata.u32(f"tokenizer.ggml.{key}", value)
     if rule.add_space_prefix is not None and kind == "spm":
-        metadata.boolean("tokenizer.ggml.add_space_prefix", rule.add_space_prefix)
+        metadata.boolean(_PREFIX, rule.add_space_prefix)

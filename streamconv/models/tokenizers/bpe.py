@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from ...errors import BadInput
-from .files import AddedToken, TokenizerFiles, token_text
+from ...sources.sentencepiece import SPACE, is_spelling
+from .added import completed
+from .files import TokenizerFiles
+from .json_model import merge_pairs, model_ids, of_no_kind, read_model
 from .library import Question
 from .packed import PackedStrings
 from .pretokenizer import Detection
-from .vocabulary import SPACE, TokenType, Vocabulary, added_token, check_room, token_count
+from .vocabulary import TokenType, Vocabulary, added_token, check_room, token_count
 
 #: a blank in the byte-level alphabet
 _BYTE_SPACE = "Ġ"
@@ -29,7 +32,7 @@ def read_bpe(files: TokenizerFiles, config: Mapping[str, Any], vocab_size: int |
 
     Raises
     ------
-    BadInput : a file is damaged, an id is beyond the vocabulary, or the pre-tokenizer is unknown
+    BadInput : a file is damaged, the vocabulary is not byte-level, an id is beyond it, or the pre-tokenizer is unknown
     """
     vocabulary, merges = _read(files, config, vocab_size, pre, "BPE", "gpt2")
     vocabulary.checks_ids = False
@@ -82,7 +85,9 @@ def _parse(
     merges = _merges(model.pop("merges", None), path)
     del model
     limit = token_count(config, vocab_size, 0, "vocab_size")
-    added, warnings = _added_tokens(files, ids, limit)
+    added, warnings = completed(files, ids, limit)
+    if kind == "BPE" and is_spelling(text for text, index in ids.items() if index not in added):
+        raise of_no_kind(path)
     n_needed = max((*ids.values(), *added)) + 1
     n_tokens = limit or n_needed
     check_room(path, n_needed, n_tokens)
@@ -101,79 +106,6 @@ def _parse(
         text = token.text if token.normalized else plain[token.text]
         vocabulary.put(index, *added_token(text, token.special))
     return vocabulary, merges
-
-
-def read_model(files: TokenizerFiles, kind: str) -> tuple[Path, dict[str, Any]]:
-    """The file with the vocabulary, and its ``model`` object, which must be of type ``kind``."""
-    path = files.folder / "tokenizer.json"
-    whole = files.json("tokenizer.json")
-    if whole is None:
-        path = files.folder / "vocab.json"
-        return path, {"type": kind, "vocab": files.json("vocab.json")}
-    model = whole.get("model")
-    if not isinstance(model, dict):
-        raise BadInput(f"{path} has no model")
-    found = model.get("type", "BPE" if "merges" in model else None)
-    if found != kind:
-        raise BadInput(f"{path} holds a {found} model; this family needs {kind}")
-    return path, model
-
-
-def model_ids(model: Mapping[str, Any], path: Path) -> dict[str, int]:
-    """Token text -> id of a model, checked.
-
-    Raises
-    ------
-    BadInput : it is not a mapping to non-negative integers
-    """
-    ids = model.get("vocab")
-    if not isinstance(ids, dict) or not ids:
-        raise BadInput(f"{path} has no vocabulary")
-    for text, index in ids.items():
-        if type(index) is not int or index < 0:
-            raise BadInput(f"{path}: token {text!r} has the id {index!r}")
-    return ids
-
-
-def _added_tokens(files: TokenizerFiles, ids: Mapping[str, int], limit: int) -> tuple[dict[int, AddedToken], list[str]]:
-    """Every added token by id, as transformers completes them when it loads a tokenizer, and warnings.
-
-    tokenizer.json's come first, then texts only tokenizer_config.json's ``added_tokens_decoder`` knows, then special
-    texts (``pad_token`` …) nobody has listed: those found in the vocabulary become special there, others take the
-    next free id if the model has room for it (``limit``, 0 for no limit).
-    """
-    added: dict[int, AddedToken] = {}
-    warnings: list[str] = []
-    known: set[str] = set()
-    taken = set(ids.values())
-    for token in files.added_tokens:
-        if token.text in known:
-            continue
-        known.add(token.text)
-        index = ids.get(token.text, token.id)
-        other = added.setdefault(index, token)
-        if other is not token:
-            where = files.folder / "tokenizer.json"
-            raise BadInput(f"{where}: the added tokens {other.text!r} and {token.text!r} have the same id {index}")
-    for token in files.declared_tokens:
-        if token.text in known:
-            continue
-        known.add(token.text)
-        index = ids.get(token.text, token.id)
-        if index in added or (token.text not in ids and index in taken):
-            warnings.append(f"tokenizer_config.json's token {token.text!r} is ignored: id {index} is another token")
-        else:
-            added[index] = token
-    for text in files.special_texts():
-        if text in known or not text:
-            continue
-        known.add(text)
-        index = ids.get(text, max((*taken, *added)) + 1)
-        if limit and index >= limit:
-            warnings.append(f"the special token {text!r} is left out: the model has no row for it")
-        else:
-            added[index] = AddedToken(index, text, True, False)
-    return added, warnings
 
 
 def decoded(entry: Any, texts: Iterable[str], path: Path) -> dict[str, str]:
@@ -200,20 +132,8 @@ def _merges(merges: Any, path: Path) -> PackedStrings | None:
     """Merges as "left right"; newer files hold pairs, whose blanks become the byte-level blank."""
     if merges is None:
         return None
-    if not isinstance(merges, list):
-        raise BadInput(f"{path}: merges is not a list")
-
-    def lines() -> Iterator[str]:
-        for rank, merge in enumerate(merges):
-            if isinstance(merge, str):
-                yield merge
-            elif isinstance(merge, list) and len(merge) == 2 and all(isinstance(part, str) for part in merge):
-                left, right = merge
-                yield f"{left.replace(' ', _BYTE_SPACE)} {right.replace(' ', _BYTE_SPACE)}"
-            else:
-                raise BadInput(f"{path}: merge {rank} is not a pair: {merge!r}")
-
-    return _packed(lines(), path)
+    blank = _BYTE_SPACE
+    return _packed((f"{a.replace(' ', blank)} {b.replace(' ', blank)}" for a, b in merge_pairs(merges, path)), path)
 
 
 def _merges_txt(files: TokenizerFiles) -> PackedStrings | None:
@@ -224,7 +144,7 @@ def _merges_txt(files: TokenizerFiles) -> PackedStrings | None:
     if lines and lines[0].startswith("#"):
         del lines[0]
     pairs = (line.split() for line in lines)
-    packed = _packed((" ".join(pair) for pair in pairs if len(pair) == 2), files.folder / "merges.txt")
+    packed = _packed((" ".join(pair) for pair in pairs if len(pair) == 2), files.called("merges.txt"))
     return packed if len(packed) else None
 
 
@@ -237,7 +157,7 @@ def _packed(texts: Iterable[str], path: Path) -> PackedStrings:
 
 def _special_id(files: TokenizerFiles, config: Mapping[str, Any], name: str) -> int | None:
     """The id of ``bos`` or ``eos``, wherever it is told."""
-    text = token_text(files.tokenizer_config.get(f"{name}_token"))
+    text = files.special_text(name)
     for token in files.added_tokens:
         if token.text == text:
             return token.id

@@ -1,42 +1,65 @@
-"""Chat templates: from tokenizer_config.json, chat_template.jinja or chat_template.json, in this order."""
+"""Chat templates, from the places that may hold them: tokenizer_config.json, chat_template.jinja, chat_template.json."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import PurePosixPath
 from typing import Any
 
 from ...metadata import Metadata
 from .files import TokenizerFiles
 
+_DEFAULT = "default"
+
 
 def chat_templates(files: TokenizerFiles) -> tuple[dict[str, str], list[str]]:
     """Templates by name, the plain one under ``default``, and warnings.
 
-    Without a tokenizer_config.json there are none, as in the reference.
+    Of two places that have a template of one name the first in the order above is believed, as by the reference; transformers
+    believes the second. Where they differ a warning says so.
     """
-    config = files.tokenizer_config
-    if not config:
-        return {}, []
-    found = config["chat_template"] if "chat_template" in config else _side_templates(files)
-    if found is None:
-        return {}, []
     named: dict[str, str] = {}
-    if isinstance(found, str):
-        named["default"] = found
-    elif isinstance(found, list):
-        for entry in found:
-            if isinstance(entry, Mapping) and isinstance(entry.get("template"), str):
-                name = re.sub(r"[^A-Za-z0-9]", "_", str(entry.get("name", "")))
-                if name:
-                    named[name] = entry["template"]
-    else:
-        return {}, [f"{files.folder}: chat_template is neither text nor a list: ignored"]
-    broken = [name for name, text in named.items() if not _is_unicode(text)]
-    for name in broken:
-        del named[name]
-    return named, [f"{files.folder}: the chat template {name!r} is not valid Unicode: ignored" for name in broken]
+    taken_from: dict[str, str] = {}
+    warnings: list[str] = []
+    for place, found in _places(files):
+        for name, text in _by_name(place, found, warnings):
+            before = named.setdefault(name, text)
+            if before.removesuffix("\n") != text.removesuffix("\n"):
+                which = "" if name == _DEFAULT else f" {name!r}"
+                warnings.append(
+                    f"the chat template{which} in {taken_from[name]} and the one in {place} differ: that of"
+                    f" {taken_from[name]} is taken"
+                )
+            taken_from.setdefault(name, place)
+    return named, [f"{files.folder}: {warning}" for warning in warnings]
+
+
+def _places(files: TokenizerFiles) -> Iterator[tuple[str, Any]]:
+    """What each place has: a text, a list of objects, or None."""
+    yield "tokenizer_config.json", files.tokenizer_config.get("chat_template")
+    yield "chat_template.jinja", files.text("chat_template.jinja")
+    for name in files.names("additional_chat_templates/*.jinja"):
+        yield name, [{"name": PurePosixPath(name).stem, "template": files.text(name) or ""}]
+    yield "chat_template.json", (files.json("chat_template.json") or {}).get("chat_template")
+
+
+def _by_name(place: str, found: Any, warnings: list[str]) -> Iterator[tuple[str, str]]:
+    """Names and texts of what is in one place; what is of no use becomes a warning."""
+    entries = [{"name": _DEFAULT, "template": found}] if isinstance(found, str) else found
+    if entries is not None and not isinstance(entries, list):
+        warnings.append(f"chat_template of {place} is neither text nor a list: ignored")
+        return
+    for entry in entries or ():
+        name, text = (entry.get("name"), entry.get("template")) if isinstance(entry, Mapping) else (None, None)
+        if text is None and name is not None:
+            continue
+        if not isinstance(name, str) or not name or not isinstance(text, str):
+            warnings.append(f"a chat template of {place} has no name or no text: ignored")
+        elif not _is_unicode(text):
+            warnings.append(f"the chat template {name!r} of {place} is not valid Unicode: ignored")
+        else:
+            yield re.sub(r"[^A-Za-z0-9]", "_", name), text
 
 
 def _is_unicode(text: str) -> bool:
@@ -50,19 +73,8 @@ def _is_unicode(text: str) -> bool:
 
 def write_chat_templates(templates: Mapping[str, str], metadata: Metadata) -> None:
     """Add the keys: the others by name, their list, then the default one."""
-    others = [name for name in templates if name != "default"]
+    others = [name for name in templates if name != _DEFAULT]
     for name in others:
         metadata.string(f"tokenizer.chat_template.{name}", templates[name])
     metadata.array("tokenizer.chat_templates", "STRING", others)
-    metadata.string("tokenizer.chat_template", templates.get("default", ""))
-
-
-def _side_templates(files: TokenizerFiles) -> Any:
-    plain = files.text("chat_template.jinja")
-    if plain is None:
-        return (files.json("chat_template.json") or {}).get("chat_template")
-    templates = [{"name": "default", "template": plain}]
-    for name in files.names("additional_chat_templates"):
-        if name.endswith(".jinja"):
-            templates.append({"name": PurePosixPath(name).stem, "template": files.text(name) or ""})
-    return templates if len(templates) > 1 else plain
+    metadata.string("tokenizer.chat_template", templates.get(_DEFAULT, ""))

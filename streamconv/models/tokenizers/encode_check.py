@@ -5,9 +5,9 @@ aborts on some damaged files, and its regular expressions may never end. Imports
 
 Argument : JSON ``{"cpu_s": int, "memory_bytes": int}``, the bounds of this process, and the request:
 
-    ``{"text": str, "file": tokenizer.json}``, or ``vocab`` and ``merges`` instead of ``file``; with none of them tokenizer.json
-        comes through the standard input. Answer: ``{"ids": [int], "plain": [int]}``, with and without the special tokens of
-        the template
+    ``{"text": str, "file": tokenizer.json}``, or ``vocab`` and ``merges`` instead of ``file``, then perhaps ``words``, a pattern of
+        words; with none of them tokenizer.json comes through the standard input. Answer: ``{"ids": [int], "plain": [int]}``, with
+        and without the special tokens of the template
     ``{}``; through the standard input comes JSON ``{"decoder": entry of tokenizer.json, "texts": [str]}``.
         Answer: ``{"texts": [str]}``, each decoded as the only token
 
@@ -27,15 +27,20 @@ _MAX_CHARACTERS = 1 << 20
 
 def encode(request: dict[str, str]) -> dict[str, Any]:
     """Ids of ``text``."""
-    from tokenizers import Tokenizer, models, pre_tokenizers
+    from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers
 
     if "file" in request:
         tokenizer = Tokenizer.from_file(request["file"])
     elif "vocab" not in request:
         tokenizer = Tokenizer.from_str(sys.stdin.buffer.read().decode())
-    else:  # the older pair of files says nothing of how text is split: GPT-2's way
+    else:  # the older pair of files says nothing of how text is split: as its class does, GPT-2's way where that is not known
         tokenizer = Tokenizer(models.BPE.from_file(request["vocab"], request["merges"]))
         tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+        if "words" in request:
+            tokenizer.normalizer = normalizers.NFC()
+            words = pre_tokenizers.Split(Regex(request["words"]), "isolated")
+            spelled = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+            tokenizer.pre_tokenizer = pre_tokenizers.Sequence([words, spelled])
     tokenizer.no_truncation()
     tokenizer.no_padding()
     with_special = tokenizer.encode(request["text"]).ids

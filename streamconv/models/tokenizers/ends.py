@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from ...metadata import Metadata
-from .files import TokenizerFiles, token_id
+from .files import TokenizerFiles, token_id, token_text
 from .special import SpecialTokens, id_key
 from .vocabulary import TokenType
 
@@ -58,8 +58,9 @@ def _find(
     for index in _told(kind, files):
         if index < len(types):
             return index
-    if special.texts.get(kind) in ids:
-        return ids[special.texts[kind]]
+    for text in (special.texts.get(kind), token_text(files.special_map.get(f"{kind}_token"))):
+        if text is not None and text in ids:
+            return ids[text]
     for index in _ids_in(config.get(f"{kind}_token_id")):
         if index < len(types) and types[index] == TokenType.CONTROL:
             return index

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import BadInput, UsageError
-from ...sources.hostile_json import MAX_TOKENIZER_BYTES
 from .files import TokenizerFiles
 from .library import Question
 
@@ -30,6 +29,19 @@ _TRAITS = (
     ("\\p{N}|", ("qwen2", "stablelm2", "deepseek-r1-qwen")),
     ("Digits", ("starcoder", "refact", "smollm", "command-r")),
 )
+#: tokenizer class -> the name of its rules
+_OF_CLASS = {
+    "Qwen2Tokenizer": "qwen2",
+    "GPT2Tokenizer": "gpt-2",
+    "CohereTokenizer": "command-r",
+    "BloomTokenizer": "bloom",
+}
+#: tokenizer class -> the pattern of words after NFC, where vocab.json and merges.txt are split otherwise than GPT-2 does
+_WORDS = {
+    "Qwen2Tokenizer": (
+        r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+    )
+}
 
 
 @cache
@@ -81,15 +93,15 @@ class Detection(Question):
     def __init__(self, files: TokenizerFiles) -> None:
         names = ["tokenizer.json"] if files.has("tokenizer.json") else ["vocab.json", "merges.txt"]
         places = [files.place(name) for name in names]
-        for place in places:
-            if isinstance(place, Path) and place.stat().st_size > MAX_TOKENIZER_BYTES:
-                raise BadInput(f"{place} has {place.stat().st_size} bytes, over the limit of {MAX_TOKENIZER_BYTES}")
         request: dict[str, Any] = {"text": _table()["check_text"]}
         text = places[0] if isinstance(places[0], bytes) else None
         if text is None:
             keys = ["file"] if len(names) == 1 else ["vocab", "merges"]
             request |= {key: str(place) for key, place in zip(keys, places, strict=True)}
-        super().__init__(files.folder / names[0], request, text, "Name its pre-tokenizer: --pre NAME")
+        if len(names) == 2 and files.tokenizer_class in _WORDS:
+            request["words"] = _WORDS[files.tokenizer_class]
+        self._class = files.tokenizer_class
+        super().__init__(files.called(names[0]), request, text, "Name its pre-tokenizer: --pre NAME")
 
     def name(self, pre_tokenizer: Any = None, bos: int | None = None, eos: int | None = None) -> str:
         """The pre-tokenizer's name.
@@ -113,6 +125,8 @@ class Detection(Question):
                 return found
         near = candidates(pre_tokenizer)
         like = f"Its rules look like those of: {', '.join(near)}. " if near else ""
+        if self._class in _OF_CLASS:
+            like = f"For its class, {self._class}, that is probably --pre {_OF_CLASS[self._class]}. {like}"
         raise BadInput(
             f"{self._file}: no known model splits text like this tokenizer (check text hash {digest})",
             f"Name the pre-tokenizer of the model it was derived from: --pre NAME. {like}"

@@ -10,8 +10,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+from ...errors import BadInput
 from ...metadata import Metadata
-from .files import TokenizerFiles, token_id, token_text
+from .files import SPECIAL_KINDS, TokenizerFiles, said, token_id
 
 #: kind -> the middle of its key; "cls" has an id to find but no key
 ID_KEYS = {
@@ -24,7 +25,6 @@ ID_KEYS = {
     "eot": "eot",
     "eom": "eom",
 }
-_KINDS = ("bos", "eos", "unk", "sep", "pad", "cls", "mask")
 _FLAG_KINDS = ("bos", "eos", "sep")
 
 
@@ -55,24 +55,24 @@ class SpecialTokens:
 
     def __init__(self, files: TokenizerFiles, n_tokens: int | None) -> None:
         self._end = 1 << 32 if n_tokens is None else n_tokens
-        self._kinds: tuple[str, ...] = _KINDS
+        self._kinds: tuple[str, ...] = SPECIAL_KINDS
         self.ids: dict[str, int] = {}
         self.flags: dict[str, bool] = {}
         self.warnings: list[str] = []
         config = files.tokenizer_config
-        self.texts = {kind: text for kind in _KINDS if (text := token_text(config.get(f"{kind}_token"))) is not None}
+        self.texts = {kind: text for kind in SPECIAL_KINDS if (text := files.special_text(kind)) is not None}
         self._named = bool(config)
         if files.tokenizer_head:
             for kind, stand_in in (("bos", "cls"), ("eos", "sep")):
                 if not self.texts.get(kind) and stand_in in self.texts:
                     self.texts[kind] = self.texts[stand_in]
             self._post_process(files.tokenizer_head.get("post_processor"))
-        self._flags_of(config)
+        self._flags_of(files)
         if self._named:
             first = {token.text: token.id for token in reversed(files.added_tokens)}
             for kind in self._kinds:
                 self._set(kind, first.get(self.texts.get(kind, "")))
-        self._fill(files.raw_config)
+        self._fill(files)
 
     def write(self, metadata: Metadata) -> None:
         """Add the id keys, then the flags."""
@@ -90,19 +90,25 @@ class SpecialTokens:
         else:
             self.ids[kind] = index
 
-    def _fill(self, config: Mapping[str, Any]) -> None:
-        nested = config.get("text_config")
+    def _fill(self, files: TokenizerFiles) -> None:
+        """What config.json says; a list, as some have of ends, is left to ``ends``, and a negative id means none."""
+        nested = files.raw_config.get("text_config")
         for kind in self._kinds:
-            index = config.get(f"{kind}_token_id")
+            key = f"{kind}_token_id"
+            index = files.raw_config.get(key)
             if index is None and isinstance(nested, Mapping):
-                index = nested.get(f"{kind}_token_id")
+                index = nested.get(key)
+            if any(
+                token_id(each) is None for each in (index if isinstance(index, list) else [index]) if each is not None
+            ):
+                raise BadInput(f"{files.called('config.json')}: {key!r} is {said(index)}, not the id of a token")
             self._set(kind, index)
 
-    def _flags_of(self, config: Mapping[str, Any]) -> None:
+    def _flags_of(self, files: TokenizerFiles) -> None:
         """tokenizer_config.json's flags, where the post-processor has not spoken."""
         for kind in _FLAG_KINDS:
-            flag = config.get(f"add_{kind}_token")
-            if not isinstance(flag, bool):
+            flag = files.flag(f"add_{kind}_token")
+            if flag is None:
                 continue
             if self.flags.setdefault(kind, flag) != flag:
                 self.warnings.append(

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ...errors import BadInput
 from ...sources import sentencepiece
+from .added import overlay
 from .files import TokenizerFiles
-from .vocabulary import TokenType, Vocabulary, added_token, token_count
+from .vocabulary import UNUSED_SCORE, TokenType, Vocabulary, token_count
 
 #: type of a piece -> ours; a user-defined piece is an ordinary token to the loaders
 _TYPES = {
@@ -21,13 +21,10 @@ _TYPES = {
 }
 #: names of such models; older checkpoints have the second
 MODELS = "tokenizer.model", "spiece.model"
-#: the converter's scores of ids that no piece has, and of tokens that were added to the pieces
-_UNUSED_SCORE = -10000.0
-_ADDED_SCORE = -1000.0
 
 
 def read_spm(files: TokenizerFiles, config: Mapping[str, Any], vocab_size: int | None) -> Vocabulary:
-    """The vocabulary of ``tokenizer.model``, overlaid with added_tokens.json and tokenizer_config.json.
+    """The vocabulary of ``tokenizer.model``, overlaid with the tokens that other files add (see ``added``).
 
     Parameters
     ----------
@@ -39,10 +36,10 @@ def read_spm(files: TokenizerFiles, config: Mapping[str, Any], vocab_size: int |
     BadInput : a file is damaged
     """
     name = next((name for name in MODELS if files.has(name)), MODELS[0])
-    path = files.folder / name
+    path = files.called(name)
     texts, scores, types = sentencepiece.read_pieces(files.bytes(name) or b"", path)
     n_tokens = token_count(config, vocab_size, len(texts), "vocab_size_per_layer_input", "vocab_size")
-    vocabulary = Vocabulary.empty("llama", "default", str(path), n_tokens, _UNUSED_SCORE)
+    vocabulary = Vocabulary.empty("llama", "default", str(path), n_tokens, UNUSED_SCORE)
     kept = min(n_tokens, len(texts))
     vocabulary.texts[:kept] = texts[:kept]
     vocabulary.types[:kept] = array("i", (_TYPES.get(kind, TokenType.NORMAL) for kind in types[:kept]))
@@ -52,19 +49,7 @@ def read_spm(files: TokenizerFiles, config: Mapping[str, Any], vocab_size: int |
         vocabulary.warnings.append(
             f"{path} has {len(texts)} tokens, the model only {n_tokens}: the last {len(texts) - kept} are left out"
         )
-    ignored = 0
-    for text, index in _added_tokens_json(files):
-        if index < n_tokens:
-            vocabulary.put(index, text, TokenType.USER_DEFINED, _ADDED_SCORE)
-        else:
-            ignored += 1
-    for token in files.declared_tokens:
-        if token.id < n_tokens:
-            vocabulary.put(token.id, *added_token(token.text, token.special), _ADDED_SCORE)
-        else:
-            ignored += 1
-    if ignored:
-        vocabulary.warnings.append(f"{ignored} added tokens have ids beyond the vocabulary of {n_tokens}: left out")
+    overlay(files, vocabulary)
     return vocabulary
 
 
@@ -79,10 +64,3 @@ def read_t5(files: TokenizerFiles, config: Mapping[str, Any], vocab_size: int | 
         vocabulary.more.boolean("tokenizer.ggml.remove_extra_whitespaces", settings.remove_spaces)
         vocabulary.more.array("tokenizer.ggml.precompiled_charsmap", "UINT8", list(settings.characters))
     return vocabulary
-
-
-def _added_tokens_json(files: TokenizerFiles) -> Iterator[tuple[str, int]]:
-    for text, index in (files.json("added_tokens.json") or {}).items():
-        if not isinstance(index, int) or isinstance(index, bool) or index < 0:
-            raise BadInput(f"{files.folder / 'added_tokens.json'}: {text!r} has the id {index!r}")
-        yield text, index

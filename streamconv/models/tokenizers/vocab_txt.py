@@ -22,31 +22,31 @@ def with_tokenizer_json(checkpoint: Checkpoint) -> Checkpoint:
     files = TokenizerFiles(checkpoint)
     if files.has("tokenizer.json") or files.has("vocab.json") or (text := files.text("vocab.txt")) is None:
         return checkpoint
-    made = json.dumps(_tokenizer(text.splitlines(), files.tokenizer_config)).encode()
+    made = json.dumps(_tokenizer(text.splitlines(), files)).encode()
     side = {name: place for name in checkpoint.side_names() if (place := checkpoint.side_file(name)) is not None}
     return replace(checkpoint, side={**side, "tokenizer.json": made})
 
 
-def _tokenizer(lines: list[str], config: dict[str, Any]) -> dict[str, Any]:
+def _tokenizer(lines: list[str], files: TokenizerFiles) -> dict[str, Any]:
     """What transformers makes of a vocabulary of these lines."""
     ids = {token: index for index, token in enumerate(lines)}
-    special = [config.get(f"{name}_token") or token for name, token in _SPECIAL.items()]
+    special = [files.special_text(name) or token for name, token in _SPECIAL.items()]
+    chinese, lowercase = (files.flag(name) for name in ("tokenize_chinese_chars", "do_lower_case"))
     added = [
         {"id": ids[token], "content": token, "special": True, "normalized": False, "single_word": False, "lstrip": False,
          "rstrip": False}
-        for token in special if isinstance(token, str) and token in ids
+        for token in special if token in ids
     ]  # fmt: skip
     normalizer = {
         "type": "BertNormalizer",
         "clean_text": True,
-        "handle_chinese_chars": config.get("tokenize_chinese_chars", True),
-        "strip_accents": config.get("strip_accents"),
-        "lowercase": config.get("do_lower_case", True),
+        "handle_chinese_chars": chinese is not False,
+        "strip_accents": files.flag("strip_accents"),
+        "lowercase": lowercase is not False,
     }
-    unknown = str(config.get("unk_token") or _SPECIAL["unk"])
     model = {
         "type": "WordPiece",
-        "unk_token": unknown,
+        "unk_token": files.special_text("unk") or _SPECIAL["unk"],
         "continuing_subword_prefix": "##",
         "max_input_chars_per_word": 100,
     }

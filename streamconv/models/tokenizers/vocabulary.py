@@ -10,10 +10,11 @@ from typing import Any
 
 from ...errors import BadInput
 from ...metadata import Metadata
+from ...sources.sentencepiece import SPACE
 from .packed import PackedStrings
 
-#: the character SentencePiece writes for a blank
-SPACE = "\u2581"
+#: the converter's score of ids that no piece has
+UNUSED_SCORE = -10000.0
 #: more tokens than this is a damaged number, not a model
 _MAX_TOKENS = 1 << 24
 _LOOK_SPECIAL = frozenset(("<pad>", "<mask>", "<2mass>", "[@BOS@]"))
@@ -96,6 +97,7 @@ class Vocabulary:
     scores : float32 of each token, None where the model has none
     more : keys behind those of all tokenizers
     merges : "left right" in order of rank, None where the model has none
+    adds_prefix : whether a blank goes before each text, None where the file does not say
     checks_ids : whether special ids beyond the last token are left out, as the reference does for this model
     warnings : what was odd about the files
     """
@@ -107,6 +109,7 @@ class Vocabulary:
     types: array[int]
     scores: array[float] | None = None
     merges: PackedStrings | None = None
+    adds_prefix: bool | None = None
     checks_ids: bool = True
     more: Metadata = field(default_factory=Metadata)
     warnings: list[str] = field(default_factory=list)
