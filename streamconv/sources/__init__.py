@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
-from ..errors import BadInput, InputMissing, unreadable
+from ..errors import BadInput, absent, unreadable
 from .checkpoint import Checkpoint, InputFile
-from .folder import LocalFiles, Shard, open_folder, open_index, refuse_meta, safetensors_shard, torch_shard
+from .folder import LocalFiles, Shard, open_folder, open_index, safetensors_shard, snapshot, torch_shard
 from .gguf import GgufFile, open_gguf, read_gguf, read_splits
+from .known_layouts import refuse_part
 from .mapped import IoMode, MappedFile
 from .torch import ENDINGS
 
@@ -32,7 +34,8 @@ _HINT = f"Give a checkpoint folder, a file ({_KNOWN}), a merge recipe (.yml), or
 def open_checkpoint(path: str | os.PathLike[str], io: IoMode = "mmap", weights: bool = True) -> Checkpoint:
     """Open a checkpoint folder or its index, a single file of safetensors or torch, or a ``.gguf`` file.
 
-    Of a split ``.gguf`` model it is the first file.
+    Of a split ``.gguf`` model it is the first file; of a folder ``models--ORG--NAME`` of huggingface_hub's cache the snapshot
+    of ``main`` is opened.
 
     Reads headers only. ``io="pread"`` copies instead of mapping, for storage whose errors should not end the process.
     Without ``weights`` a folder may hold a configuration and a tokenizer only.
@@ -47,8 +50,11 @@ def open_checkpoint(path: str | os.PathLike[str], io: IoMode = "mmap", weights: 
     except ValueError as e:
         raise BadInput(f"{str(path)!r} cannot be a path: {e}") from None
     if not exists:
-        raise InputMissing(f"{path} is not there", _HINT)
-    found = open_folder(path, io, weights) if is_folder else _open_file(path, io)
+        raise absent(path, _HINT)
+    cached = snapshot(path) if is_folder else None
+    found = open_folder(cached or path, io, weights) if is_folder else _open_file(path, io)
+    if cached is not None:
+        found = replace(found, name=path.resolve().name.removeprefix("models--").replace("--", "/"))
     if found.metadata is None:
         found.note_links()
     return found
@@ -57,10 +63,10 @@ def open_checkpoint(path: str | os.PathLike[str], io: IoMode = "mmap", weights: 
 def _open_file(path: Path, io: IoMode) -> Checkpoint:
     if path.name.endswith(".index.json"):
         return open_index(path, io)
+    refuse_part(path)
     if path.suffix == ".safetensors":
         return _single(safetensors_shard(MappedFile(path, io)))
     if path.suffix in ENDINGS:
-        refuse_meta(path)
         return _single(torch_shard(MappedFile(path, io)))
     if path.suffix == ".gguf":
         return open_gguf(path, io)
@@ -73,7 +79,7 @@ def _single(shard: Shard) -> Checkpoint:
     return Checkpoint(
         path=shard.path,
         tensors=dict(shard.tensors),
-        config=beside.read_object("config.json") if (beside.path / "config.json").exists() else {},
+        config=beside.read_object("config.json") if os.path.lexists(beside.path / "config.json") else {},
         inputs=(shard.input,),
         warnings=shard.warnings,
     )

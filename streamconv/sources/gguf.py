@@ -9,6 +9,7 @@ Source: ggml/docs/gguf.md; limits of ggml's gguf.cpp.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -147,7 +148,7 @@ def _other_splits(first: GgufFile, io: IoMode, open_file: OpenFile) -> list[Gguf
     paths = [path.with_name(f"{name['stem']}-{number:05d}-of-{count:05d}.gguf") for number in range(1, count + 1)]
     if int(name["number"]) != 1 or first.metadata.get("split.no") != 0:
         raise BadInput(f"{path} is not the first file of a split model", f"Give {paths[0].name}.")
-    absent = [p.name for p in paths if open_file is MappedFile and not p.exists()]
+    absent = [p.name for p in paths if open_file is MappedFile and not os.path.lexists(p)]
     if absent:
         raise InputMissing(f"{path.parent}: {len(absent)} of {count} splits not found, first {absent[0]}")
     others = [read_gguf(p, io, open_file) for p in paths[1:]]

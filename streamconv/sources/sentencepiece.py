@@ -28,8 +28,6 @@ def read_pieces(data: bytes, path: Path) -> tuple[list[str], array[float], array
     ------
     BadInput : the file is not such a model
     """
-    if data.startswith(b"version https://git-lfs"):
-        raise BadInput(f"{path} is a git-lfs pointer, not the file itself", "Run: git lfs pull")
     if len(data) > _MAX_BYTES:
         raise BadInput(f"{path} has {len(data)} bytes, over the limit of {_MAX_BYTES}")
     texts: list[str] = []

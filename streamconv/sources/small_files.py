@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from ..errors import BadInput, unreadable
+from .placeholders import refuse_placeholder
 
 
 def open_regular(path: Path) -> int:
@@ -32,7 +33,7 @@ def open_regular(path: Path) -> int:
 def read_small(path: Path, most: int) -> bytes:
     """The bytes of the regular file ``path``.
 
-    Errors: as ``open_regular``; BadInput also for more than ``most`` bytes.
+    Errors: as ``open_regular``; BadInput also for more than ``most`` bytes, and for what is not the file itself.
     """
     try:
         with open(open_regular(path), "rb") as file:
@@ -42,6 +43,7 @@ def read_small(path: Path, most: int) -> bytes:
         raise unreadable(path, e) from None
     if len(data) > most:
         raise BadInput(f"{path} has {size} bytes, over the limit of {most}")
+    refuse_placeholder(path, data)
     return data
 
 
