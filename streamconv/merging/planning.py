@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from ..errors import BadInput, UsageError
 from ..rows import Rows
 from ..sources.checkpoint import Checkpoint
+from ..sources.state_dicts import is_buffer
 from .binding import Input, Options, Rules, merged_tensor
 from .keys import naming
 from .layout import Layout, Place, flat, lay_out
@@ -260,9 +261,7 @@ class _Sliced:
             inputs.append(Input(source.model.name, rows, name or place.key, source.rules, source.is_base))
         target = self._name(place, layer)
         if missing and not (place.is_vocabulary or place.is_head):
-            if place.key.endswith(
-                "rotary_emb.inv_freq"
-            ):  # a buffer some versions stored, which every runtime recomputes
+            if is_buffer(place.key):  # some versions stored it, and every runtime computes it again
                 return
             raise BadInput(
                 f"{self.where}: {missing[0]} has no tensor for {target!r}, which {inputs[0].model} has",

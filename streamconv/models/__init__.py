@@ -14,6 +14,7 @@ from .config import architecture
 from .families import FAMILIES
 from .family import Family
 from .multimodal import text_architecture
+from .named import named
 from .offered import offered
 from .projectors import PROJECTORS
 
@@ -51,4 +52,4 @@ def projector_of(checkpoint: Checkpoint) -> Family:
     return PROJECTORS[name]
 
 
-__all__ = ["FAMILIES", "PROJECTORS", "Family", "Model", "build", "family_of", "offered", "projector_of"]
+__all__ = ["FAMILIES", "PROJECTORS", "Family", "Model", "build", "family_of", "named", "offered", "projector_of"]

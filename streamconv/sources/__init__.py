@@ -12,6 +12,7 @@ from .folder import LocalFiles, Shard, open_folder, open_index, safetensors_shar
 from .gguf import GgufFile, open_gguf, read_gguf, read_splits
 from .known_layouts import refuse_part
 from .mapped import IoMode, MappedFile
+from .state_dicts import unwrapped
 from .torch import ENDINGS
 
 __all__ = [
@@ -76,10 +77,12 @@ def _open_file(path: Path, io: IoMode) -> Checkpoint:
 def _single(shard: Shard) -> Checkpoint:
     """One file of weights, with the config.json beside it if there is one."""
     beside = LocalFiles(shard.path.parent, "mmap")
+    config = beside.read_object("config.json") if os.path.lexists(beside.path / "config.json") else {}
+    warnings = list(shard.warnings)
     return Checkpoint(
         path=shard.path,
-        tensors=dict(shard.tensors),
-        config=beside.read_object("config.json") if os.path.lexists(beside.path / "config.json") else {},
+        tensors=unwrapped(shard.tensors, shard.path, warnings) if config else dict(shard.tensors),
+        config=config,
         inputs=(shard.input,),
-        warnings=shard.warnings,
+        warnings=warnings,
     )

@@ -21,6 +21,7 @@ from .naming import shown, shown_list
 from .safetensors import read_safetensors
 from .side_links import refuse_foreign
 from .small_files import read_small
+from .state_dicts import unwrapped
 from .torch import read_torch
 
 INDEX = "model.safetensors.index.json"
@@ -277,7 +278,7 @@ def _open_shards(
         _check_index(folder / chosen.container.index, index, tensors, warnings)
     return Checkpoint(
         path=path or folder,
-        tensors=tensors,
+        tensors=unwrapped(tensors, path or folder, warnings),
         config=config,
         inputs=tuple(shard.input for shard in shards),
         warnings=warnings,

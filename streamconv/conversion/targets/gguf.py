@@ -56,6 +56,7 @@ def choose(checkpoint: Checkpoint, options: Options) -> list[Draft]:
     if checkpoint.metadata is not None:
         drafts = [_retyped(checkpoint, options, file_type, weights) for file_type in file_types]
     else:
+        checkpoint = models.named(checkpoint)
         family = models.projector_of(checkpoint) if options.mmproj else models.family_of(checkpoint)
         model = models.build(
             checkpoint, family, pre=options.pre, vocab_only=options.vocab_only, model_name=options.model_name
