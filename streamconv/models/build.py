@@ -91,7 +91,7 @@ def build(
         warnings += tokenizer.warnings
         vocabulary = tokenizer.metadata
         if "token_embd.weight" in tensors:
-            _fit_vocabulary(tensors, tokenizer.n_tokens, config, family)
+            _fit_vocabulary(tensors, vocabulary, config, family)
     metadata = Metadata()
     metadata.string("general.architecture", family.arch)
     total, shared, expert, n_experts = _sizes(tensors)
@@ -187,21 +187,21 @@ def _check_blocks(checkpoint: Checkpoint, tensors: Mapping[str, Rows], n_blocks:
         raise BadInput(f"{checkpoint.path}: {beyond[0]} lies beyond the {n_blocks} layers of config.json")
 
 
-def _fit_vocabulary(tensors: dict[str, Rows], n_tokens: int, config: Config, family: Family) -> None:
+def _fit_vocabulary(tensors: dict[str, Rows], vocabulary: Metadata, config: Config, family: Family) -> None:
     """Make embedding and token list agree, since loaders refuse a difference."""
-    n_rows = prod(tensors["token_embd.weight"].shape[:1])
+    tokens = vocabulary.get("tokenizer.ggml.tokens", ())
+    n_tokens, n_rows = len(tokens), prod(tensors["token_embd.weight"].shape[:1])
     if n_rows > n_tokens and family.cut_vocabulary:
         for name in ("token_embd.weight", "output.weight"):
             if name in tensors:
                 tensors[name] = cut(tensors[name], 0, n_tokens)
     elif n_rows != n_tokens:
+        own = next((i + 1 for i in range(n_tokens - 1, -1, -1) if tokens[i] != f"[PAD{i}]"), 0)
         stated, size = config.raw_value("vocab_size"), config.get("vocab_size")
-        said = (
-            f"says vocab_size {stated}" if stated is not None else f"has no vocab_size, whose class default is {size}"
-        )
+        said = f"says vocab_size {stated}" if stated is not None else f"no vocab_size, whose class default is {size}"
         raise BadInput(
-            f"{config.folder}: the embedding has {n_rows} rows, the vocabulary {n_tokens} tokens; config.json {said}",
-            f"Set vocab_size in config.json to {n_rows}, the rows of the embedding."
-            if size == n_tokens
+            f"{config.folder}: the embedding has {n_rows} rows, the tokenizer {own} tokens, config.json {said}",
+            f"Write vocab_size {n_rows} into config.json, as many as the embedding has rows."
+            if own <= n_rows
             else "Tokenizer and weights do not belong together; use the tokenizer files of this checkpoint.",
         )

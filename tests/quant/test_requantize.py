@@ -104,7 +104,7 @@ def test_unknown_datasets_and_chunks_are_not_written_and_long_names_are_cut(tmp_
 @pytest.mark.parametrize(
     ("text", "want"),
     [
-        ("a.b=int:-5", Value("UINT32", 5)),
+        ("a.b=int:-5", Value("INT64", -5)),
         ("a.b=float:0.1", Value("FLOAT32", float(np.float32(0.1)))),
         ("a.b=bool:true", Value("BOOL", True)),
         ("a.b=bool:false", Value("BOOL", False)),
