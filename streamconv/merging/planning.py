@@ -151,6 +151,11 @@ class Planner:
     def _module(self, module: str, stack: Stack) -> None:
         """All tensors of one module."""
         slices = [_Sliced(self, module, stack, part, number) for number, part in enumerate(stack.slices)]
+        if not stack.whole and not any(part.length for part in slices):
+            raise BadInput(
+                f"{self.recipe.where}: the slices of {module} hold no layer at all",
+                "A slice without layers gives what comes before or after those of others.",
+            )
         self.merge.restacked |= not stack.whole
         first, last = slices[0], slices[-1]
         before = [place for place in first.outside() if not place.comes_after]
@@ -179,7 +184,7 @@ class _Range:
 
 
 class _Sliced:
-    """One slice of one module, checked against the models."""
+    """One slice of one module, checked against the models; without layers the first and the last one matter all the same."""
 
     def __init__(self, planner: Planner, module: str, stack: Stack, part: Slice, number: int) -> None:
         self.planner = planner
@@ -215,7 +220,8 @@ class _Sliced:
                 "Give layer_range of equal length for all of them.",
             )
         self.length = lengths[0]
-        self._check_count(base)
+        if self.length:  # one without layers gives a few tensors outside of them; each method decides about these
+            self._check_count(base)
 
     def _check_count(self, base: str | None) -> None:
         """The method's contract on the number of inputs."""

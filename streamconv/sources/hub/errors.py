@@ -66,7 +66,7 @@ def refusal_elsewhere(
         log_in = "" if has_token else f" {_LOG_IN}"
         return NoPermission(
             f"{sent} refuses access: {token}{reason}",
-            f"If the model is gated, ask for it there. Set HF_ENDPOINT to the address of {host}, so that it gets the token.{log_in}",
+            f"If the model is gated, ask for it there. Set HF_ENDPOINT to {host}'s address, so that it gets the token.{log_in}",
         )
     return NetworkError(f"{sent} answered {status}{reason}", "Run the same command again to go on.")
 
