@@ -12,7 +12,7 @@ from math import prod
 
 from ..errors import BadInput
 from ..kit import cut
-from ..metadata import Metadata
+from ..metadata import BadValue, Metadata
 from ..rows import Rows
 from ..sources.checkpoint import Checkpoint
 from ..sources.naming import shown
@@ -102,7 +102,10 @@ def build(
         )
     )  # fmt: skip
     for key in family.keys:
-        key(metadata, family.arch, config)
+        try:
+            key(metadata, family.arch, config)
+        except BadValue as e:
+            raise BadInput(f"{config.folder}/config.json: {e.message}") from None
     warnings += _told(checkpoint, family, config, tensors)
     _check_blocks(checkpoint, tensors, metadata.get(f"{family.arch}.block_count"))
     metadata.u32("general.quantization_version", 2)
@@ -198,7 +201,7 @@ def _fit_vocabulary(tensors: dict[str, Rows], vocabulary: Metadata, config: Conf
     elif n_rows != n_tokens:
         own = next((i + 1 for i in range(n_tokens - 1, -1, -1) if tokens[i] != f"[PAD{i}]"), 0)
         stated, size = config.raw_value("vocab_size"), config.get("vocab_size")
-        said = f"says vocab_size {stated}" if stated is not None else f"no vocab_size, whose class default is {size}"
+        said = f"says vocab_size {stated}" if stated is not None else f"has no vocab_size (its class default is {size})"
         raise BadInput(
             f"{config.folder}: the embedding has {n_rows} rows, the tokenizer {own} tokens, config.json {said}",
             f"Write vocab_size {n_rows} into config.json, as many as the embedding has rows."

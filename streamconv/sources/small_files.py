@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from ..errors import BadInput, unreadable
-from .placeholders import refuse_placeholder
+from .placeholders import HEAD_BYTES, refuse_placeholder
 
 
 def open_regular(path: Path) -> int:
@@ -28,6 +28,12 @@ def open_regular(path: Path) -> int:
         os.close(fd)
         raise BadInput(f"{path} is not a regular file")
     return fd
+
+
+def head_of(path: Path) -> bytes:
+    """The first bytes of the regular file ``path``, as many as tell what it is; errors as ``open_regular``."""
+    with open(open_regular(path), "rb") as file:
+        return _up_to(HEAD_BYTES, file)
 
 
 def read_small(path: Path, most: int) -> bytes:

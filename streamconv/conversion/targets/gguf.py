@@ -8,14 +8,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ... import models
-from ...errors import BadInput, UsageError, unreadable
+from ...errors import BadInput, UsageError
 from ...flags import Flag
 from ...metadata import Metadata
 from ...quant import converter_types, filetypes, imatrix, mix
 from ...quant.encode import FLOATS
 from ...quant.types import TYPES, TensorType
 from ...rows import Rows
-from ...sources.checkpoint import Checkpoint
+from ...sources.checkpoint import MAX_TEXT_BYTES, Checkpoint
+from ...sources.placeholders import refuse_no_weights
+from ...sources.small_files import head_of, read_small
 from ...sources.stored import FileRows
 from ...targets import gguf
 from ...targets.layout import FileLayout, TensorInfo
@@ -52,6 +54,8 @@ def choose(checkpoint: Checkpoint, options: Options) -> list[Draft]:
         raise UsageError("--keep-split says where the output is cut, and so does --split-max-…", "Use one of them.")
     found = None
     if options.imatrix:
+        for path in options.imatrix:
+            refuse_no_weights(path, head_of(path))
         found = imatrix.load_imatrix(options.imatrix, options.include_weights, options.exclude_weights)
     file_types = [filetypes.parse_file_type(name) for name in options.types]
     weights = Weights(found)
@@ -81,11 +85,7 @@ def _words(path: Path | None) -> list[str]:
     if path is None:
         return []
     try:
-        if path.exists() and not path.is_file():  # a device without end, or a pipe that would keep us waiting
-            raise BadInput(f"{path} is not a regular file")
-        return path.read_text(encoding="utf-8").split()
-    except OSError as e:
-        raise unreadable(path, e) from None
+        return read_small(path, MAX_TEXT_BYTES).decode().split()
     except UnicodeDecodeError as e:
         raise BadInput(f"{path} is not UTF-8 (byte {e.start})") from None
 
