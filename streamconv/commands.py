@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from . import conversion, progress
+from .engine.budget import default_ram
 from .engine.run import Outcome
 from .errors import StreamconvError, UsageError
 from .flags import FLAGS, Flag
@@ -283,7 +284,7 @@ def check(a: argparse.Namespace) -> int:
     """``streamconv check``: 0 when a loader will take the file, 65 when not."""
     from .check import check_gguf
 
-    findings = check_gguf(Path(a.source), scan=not a.no_scan)
+    findings = check_gguf(Path(a.source), scan=not a.no_scan, cache_bytes=default_ram() // 2)
     errors = [f for f in findings if f.severity == "error"]
     if a.json:
         say_json([vars(f) for f in findings], indent=1)

@@ -14,7 +14,7 @@ from . import dequant
 from .errors import BadInput
 from .metadata import Metadata, Value
 from .sources.checkpoint import Checkpoint
-from .sources.naming import shown
+from .sources.naming import shown, weight_ending
 from .sources.stored import FileRows
 
 #: longest array that is listed whole
@@ -95,7 +95,7 @@ def _format(checkpoint: Checkpoint) -> str:
         return "gguf"
     if checkpoint.path.is_dir() or checkpoint.path.suffix == ".json":
         return "checkpoint folder"
-    return "safetensors" if checkpoint.path.suffix == ".safetensors" else "torch"
+    return "safetensors" if weight_ending(checkpoint.path) == ".safetensors" else "torch"
 
 
 def _tensor(name: str, rows: Any) -> dict[str, Any]:

@@ -11,11 +11,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
 from ..errors import BadInput
 from ..metadata import Metadata
 from ..sources import read_splits
+from ..sources.frame_cache import DEFAULT_BYTES, FrameCache
+from ..sources.zstd import open_file
 from . import endings, keys, layout, rope, template, tensors, vocabulary
 from .finding import Finding, Severity
 from .subject import Described, Subject
@@ -25,19 +28,20 @@ __all__ = ["Finding", "Severity", "check_gguf", "judge"]
 _CHECKS = (layout.check, keys.check, tensors.check, rope.check, vocabulary.check, endings.check, template.check)
 
 
-def check_gguf(path: str | os.PathLike[str], scan: bool = True) -> list[Finding]:
+def check_gguf(path: str | os.PathLike[str], scan: bool = True, cache_bytes: int = DEFAULT_BYTES) -> list[Finding]:
     """Everything worth knowing before a GGUF file is loaded, errors first.
 
     Parameters
     ----------
     path : the file, or the first file of a split model
     scan : read all data in search of NaN and infinity; without, only headers are read
+    cache_bytes : memory for frames of compressed files
 
     Errors: InputMissing and NoPermission. A file too damaged to be read gives one finding, not an exception.
     """
     path = Path(path)
     try:
-        subject = Subject.of(read_splits(path))
+        subject = Subject.of(read_splits(path, open_file=partial(open_file, cache=FrameCache(cache_bytes))))
     except BadInput as e:
         return [Finding("error", e.message)]
     findings = _judge(subject)

@@ -6,7 +6,6 @@ import os
 from typing import TYPE_CHECKING
 
 from .. import found
-from ..engine import budget
 from ..errors import UsageError
 from ..sources.checkpoint import Checkpoint
 from .opening import open_source
@@ -48,7 +47,7 @@ def prepare_adapter(
             open_source(tuned, options, supply, as_saved=True),
             extraction,
             base_name=os.fspath(base),
-            ram_bytes=budget.default_ram() if options.ram_bytes is None else options.ram_bytes,
+            ram_bytes=options.ram,
         )
 
     with found.recorded() as plugins:

@@ -11,6 +11,7 @@ from ..engine import job as jobs
 from ..engine import run as runs
 from ..engine.existing import look
 from ..errors import InputChanged, StreamconvError
+from ..sources.zstd import cache_bytes
 from .options import Options
 from .prepared import Prepared
 
@@ -23,10 +24,11 @@ _LONG_BYTES = 256 << 20
 def budget_of(prepared: Prepared, options: Options) -> budgets.Budget:
     """The shares of the memory budget for ``prepared``."""
     budget = budgets.share(
-        budgets.default_ram() if options.ram_bytes is None else options.ram_bytes,
+        options.ram,
         budgets.default_threads() if options.threads is None else options.threads,
         max((i.n_cols for i in prepared.items), default=1),
         max((sum(-(-n // 64) * 64 for n in i.row_bytes) for i in prepared.items), default=1),
+        held_bytes=cache_bytes(file for item in prepared.items for file in item.files),
     )
     if options.evict:  # inputs can go when what was made of them is committed, so commit more often
         return replace(budget, window_bytes=min(budget.window_bytes, _EVICT_WINDOW))

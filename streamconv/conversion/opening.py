@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from .supply import Supply
 #: endings of merge recipes
 RECIPES = (".yml", ".yaml")
 #: a name with such an ending is a file, though the hub would allow it for a model
-_FILE_ENDINGS = (".gguf", ".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".json", ".sbs", *RECIPES)
+_FILE_ENDINGS = (".gguf", ".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".json", ".sbs", ".zst", *RECIPES)
 
 
 def hub_reference(source: str | os.PathLike[str]) -> Reference | None:
@@ -65,24 +66,33 @@ def open_stored(
         return merging.open_recipe(
             path,
             lambda reference: open_source(reference, options, supply, as_saved),
-            open_adapter=lambda reference: _open_adapter(reference, supply),
+            open_adapter=lambda reference: _open_adapter(reference, supply, options),
             lenient=options.lenient,
             seed=options.seed,
             allow_crimes=options.allow_crimes,
         )
     if ref is not None:
         return supply.open(ref, options.io, weights=not options.vocab_only)
-    return sources.open_checkpoint(source, io=options.io, weights=not options.vocab_only)
+    cache = _frame_cache(supply, options)
+    return sources.open_checkpoint(source, io=options.io, weights=not options.vocab_only, cache=cache)
 
 
-def _open_adapter(reference: str, supply: Supply) -> Checkpoint:
+def _frame_cache(supply: Supply, options: Options) -> sources.FrameCache:
+    """Half of the memory of the job, for frames of all its compressed files."""
+    if supply.cache is None:
+        supply.cache = sources.FrameCache(options.ram // 2)
+    return supply.cache
+
+
+def _open_adapter(reference: str, supply: Supply, options: Options) -> Checkpoint:
     """The LoRA adapter ``reference`` names."""
     from ..merging import lora
 
     ref = hub_reference(reference)
     if ref is None:
         supply.roots.append(Path(reference))
-    return lora.open_adapter(Path(reference) if ref is None else supply.open_adapter(ref))
+    folder = Path(reference) if ref is None else supply.open_adapter(ref)
+    return lora.open_adapter(folder, partial(sources.open_checkpoint, cache=_frame_cache(supply, options)))
 
 
 def open_rows(

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from ..engine.budget import default_ram
 from ..engine.plan import CHUNK_BYTES
 from ..errors import UsageError
 from ..flags import FLAGS, KINDS, Flag
@@ -75,6 +76,11 @@ class Options:
             **{name: _fitting(name, value, usual[name]) for name, value in told.items() if name in usual},
             own={name: value for name, value in told.items() if name not in usual},
         )
+
+    @property
+    def ram(self) -> int:
+        """Bytes of memory that the job may allocate."""
+        return default_ram() if self.ram_bytes is None else self.ram_bytes
 
     @property
     def types(self) -> tuple[str, ...]:

@@ -9,11 +9,12 @@ from pathlib import Path
 
 from ..errors import UsageError, raise_exhausted
 from ..sources.checkpoint import is_weights
+from ..sources.naming import weight_ending
 
 Identity = tuple[int, int]
 
 #: names in a folder of a model that a reader takes for weights
-_WEIGHTS = ("model*.safetensors", "pytorch_model*.bin", "*.index.json", "adapter_model.*")
+_WEIGHTS = ("model*.safetensors", "pytorch_model*.bin", "*.index.json", "adapter_model.*", "adapters.safetensors")
 #: endings of configurations, tokenizers and what else is read of a model for GGUF
 _SIDE = (".json", ".model", ".txt", ".jinja", ".md", ".yml", ".tiktoken", ".vocab")
 #: subfolders of a model that are part of it
@@ -68,7 +69,7 @@ def _would_be_part(name: str, *, is_folder: bool, copied: bool) -> bool:
 
 def _homes(root: Path) -> list[Path]:
     """The folder of the model that is, or lies in, ``root``, and those of its subfolders that are part of it."""
-    if root.suffix in _ALONE and not root.is_dir():
+    if weight_ending(root) in _ALONE and not root.is_dir():
         return []
     home = root if root.is_dir() else root.parent
     return [home, *(home / name for name in _FOLDERS if (home / name).is_dir())]

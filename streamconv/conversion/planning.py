@@ -92,7 +92,7 @@ def _facts(
     It need not be kept complete: a byte is of a file's first ones, which are all here, or made by an item, which says itself
     what decides it, from the bytes of an input.
     """
-    inputs = {f.path: [f.name, f.size, f.digest] for f in checkpoint.inputs}
+    inputs = {f.path: list(f.content) for f in checkpoint.inputs}
     used: dict[Path, int] = {}
     items: dict[int, int] = {}
     identities = []

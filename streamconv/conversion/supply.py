@@ -24,7 +24,7 @@ from ..engine.transfer.owned import nearest_folder
 from ..engine.transfer.store import Store, writable_root
 from ..errors import WriteFailed
 from ..rows import Span
-from ..sources import folder, gguf
+from ..sources import FrameCache, folder, gguf
 from ..sources.checkpoint import Checkpoint, read_object
 from ..sources.hub.model import KINDS, HubFile, HubModel, Reference
 from ..sources.mapped import IoMode
@@ -89,6 +89,8 @@ class Supply:
         self.models: dict[str, HubModel] = {}
         #: files and folders of this machine that were opened
         self.roots: list[Path] = []
+        #: what is decompressed of compressed files of this machine; None before one was looked for
+        self.cache: FrameCache | None = None
 
     # Opening, while a job is planned.
 

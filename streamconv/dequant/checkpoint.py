@@ -12,18 +12,28 @@ from ..errors import BadInput
 from ..rows import Rows, walk
 from ..sources.checkpoint import Checkpoint
 from ..sources.naming import shown
+from .column_rows import scale_columns
 from .decoded_rows import DecodedRows
 from .format import Format
 from .formats import FORMATS, PLUGINS, formats_for
-from .scheme import SIDE_FILES, Scheme, read_scheme, without_scheme
+from .scheme import Scheme
+from .section import SIDE_FILES, read_scheme, without_scheme
+from .settings import check_settings, check_turning
 from .store import Store
 
 #: every ``quant_method`` whose tensors are looked for
 _METHODS = tuple(dict.fromkeys(method for form in FORMATS for method in form.methods))
+#: types of numbers that codes are stored as
+_CODES = ("U8", "I8", "U16", "I16", "U32", "I32", "F8_", "F4", "F6_")
+#: tables and masks of whole numbers that models have without being quantized
+_BUFFERS = re.compile(
+    r"(^|[._])(position_ids?|token_type_ids|relative_position_index|num_batches_tracked|attn\.(masked_)?bias|attention\.(masked_)?bias"
+    r"|tid2eid|summary_idxs|causal_mask|expert_map)$"
+)
 #: scales of activations and caches, which no weight needs
 _ACTIVATIONS = re.compile(
     r"(^|[._])(input_scale(_ub)?|activation_scale|output_scale|qscale_act|input_zero_point|output_zero_point"
-    r"|input_global_scale|[kvq]_scale|[kv]_zero_point)$"
+    r"|input_global_scale|[kvq]_scale|[kv]_zero_point)$|\.([kv])_proj\.\3_bias$"
 )
 #: conv1d layers of GPT-2, which bitsandbytes stores turned round
 _TURNED = re.compile(r"\.(c_attn|c_proj|c_fc|q_attn)\.weight$")
@@ -52,16 +62,10 @@ def decoded(
     """
     if checkpoint.metadata is not None:
         return checkpoint
-    if not checkpoint.tensors:  # a vocabulary alone can be had from any checkpoint
-        scheme = Scheme("", {})
-    else:
-        scheme = read_scheme(checkpoint, quantization_config, (*_METHODS, *PLUGINS.names()))
+    # a vocabulary alone can be had from any checkpoint
+    scheme = read_scheme(checkpoint, quantization_config) if checkpoint.tensors else Scheme("", {})
     store = Store(checkpoint, scheme, lenient)
-    formats = formats_for(scheme.method)
-    for form in formats:
-        form.find(store)
-    if scheme.method or store.made:
-        _drop_activations(store)
+    formats = _look(store, asked=quantization_config is not None)
     if not lenient:
         _refuse_leftovers(store, formats)
     config = without_scheme(checkpoint.config)
@@ -75,6 +79,54 @@ def decoded(
         side=_side(checkpoint, config),
         warnings=[*checkpoint.warnings, *store.warnings],
     )
+
+
+def _look(store: Store, asked: bool) -> Sequence[Format]:
+    """Let formats look for their tensors, as far as the section of config.json is one that is understood.
+
+    ``asked``: the section was given by the caller, not found in a file, where it may be left over.
+    """
+    scheme = store.scheme
+    known = scheme.method in (*_METHODS, *PLUGINS.names())
+    has_codes = any(_holds_codes(name, rows) for name, rows in store.tensors.items())
+    if scheme.values and not has_codes and not asked:
+        check_turning(scheme, store.path)
+    elif scheme.values and not known:
+        raise BadInput(
+            f"{store.path}: quantization_config: weights are stored as {shown(scheme.method)}, which cannot be decoded",
+            f"Known are {', '.join(_METHODS)}. Use the checkpoint this one was made from.",
+        )
+    elif scheme.values:
+        _check_section(store)
+    formats = formats_for(scheme.method if known else "")
+    for form in formats:
+        form.find(store)
+    scale_columns(store)
+    if scheme.values and not has_codes and not store.made:
+        store.warnings.append(
+            f"config.json has a quantization_config ({shown(scheme.said or 'without quant_method')}), but no tensor is stored so:"
+            " the weights are plain, and are taken as they are"
+        )
+    if scheme.method or store.made:
+        for name in store.tensors:
+            if _ACTIVATIONS.search(name):
+                store.drop(name)
+    return formats
+
+
+def _check_section(store: Store) -> None:
+    """Refuse a section that says what its format does not understand."""
+    for form in formats_for(store.scheme.method):
+        if store.scheme.method in form.methods:
+            if form.settings is not None:
+                check_settings(store.scheme, store.path, form.settings)
+            form.check(store)
+
+
+def _holds_codes(name: str, rows: Rows) -> bool:
+    """Whether a tensor can only be codes of something."""
+    is_code = rows.dtype.startswith(_CODES) or (rows.dtype in ("I64", "U64") and len(rows.shape) > 1)
+    return is_code and not _BUFFERS.search(name)
 
 
 class _Tensors(Mapping[str, Rows]):
@@ -114,15 +166,17 @@ def decoders_of(rows: Rows) -> list[DecodedRows]:
     return [found for found in walk(rows) if isinstance(found, DecodedRows)]
 
 
+def scale_beside(rows: Rows, kind: str) -> Rows | None:
+    """What the blocks of type ``kind`` that ``rows`` are copied as have to be multiplied by; None where that is nothing, or where
+    there are no such blocks. The same object for the same rows."""
+    if rows.native(kind, 0, 0) is None:
+        return None
+    return next((beside for found in decoders_of(rows) if (beside := getattr(found, "beside", None)) is not None), None)
+
+
 def decoder_of(rows: Rows) -> DecodedRows | None:
     """The first of ``decoders_of``."""
     return next(iter(decoders_of(rows)), None)
-
-
-def _drop_activations(store: Store) -> None:
-    for name in store.tensors:
-        if _ACTIVATIONS.search(name):
-            store.drop(name)
 
 
 def _refuse_leftovers(store: Store, formats: Sequence[Format]) -> None:
@@ -139,20 +193,24 @@ def _refuse_leftovers(store: Store, formats: Sequence[Format]) -> None:
                 raise BadInput(
                     f"{store.where(name)}: tensor {shown(name)} is part of {whose}", "Fetch the checkpoint again."
                 )
-        if method and name.endswith(".weight"):
+        if method:
             _refuse_packed(store, name, rows)
 
 
 def _refuse_packed(store: Store, name: str, rows: Rows) -> None:
-    """A weight of whole numbers is encoded, whatever is missing to decode it."""
-    needed = {"U8": "quant_state" if store.scheme.method == "bitsandbytes" else "scale", "I8": "scale", "I32": "scale"}
-    if rows.dtype == "I8" and store.scheme.method == "bitsandbytes":
+    """Codes that nothing was made of are those of an encoded weight, whatever is missing to decode it."""
+    if len(rows.shape) < 2 or rows.dtype in ("I64", "U64") or not _holds_codes(name, rows):
+        return
+    is_bnb = store.scheme.method == "bitsandbytes"
+    needed = {"U8": "quant_state" if is_bnb else "scale", "I8": "scale", "I32": "scale"}
+    if rows.dtype == "I8" and is_bnb:
         needed["I8"] = f"{name.removesuffix('.weight')}.SCB"
-    if rows.dtype in needed and len(rows.shape) > 1:
-        raise BadInput(
-            f"{store.where(name)}: tensor {shown(name)} holds {rows.dtype} codes, and its {needed[rows.dtype]} is missing",
-            "The checkpoint is incomplete, or of an encoding that cannot be decoded.",
-        )
+    missing = f", and its {needed[rows.dtype]} is missing" if rows.dtype in needed and name.endswith(".weight") else ""
+    raise BadInput(
+        f"{store.where(name)}: tensor {shown(name)} holds {rows.dtype} codes{missing}"
+        + ("" if missing else f", which are no part of a weight stored as {shown(store.scheme.said)}"),
+        "The checkpoint is incomplete, or of an encoding that cannot be decoded.",
+    )
 
 
 def _note_turned(store: Store) -> None:

@@ -88,6 +88,15 @@ class DecodedRows(Rows):
             for part, a, b in self._ranges(start, stop):
                 yield from part.spans(a, b)
 
+    def decode_exactly(self, start: int, stop: int, out: Floats) -> None:
+        """Rows ``start..stop`` before they are rounded to ``dtype``, into ``out`` float32[stop - start, n_cols], C order."""
+        if self.n_cols:
+            self._decode(start, stop, out)
+
+    def ranges(self, start: int, stop: int) -> Iterable[Range]:
+        """All bytes that rows ``start..stop`` are made of."""
+        return self._ranges(start, stop)
+
     def _make(self, start: int, stop: int, out: Floats) -> None:
         self._decode(start, stop, out)
         self._round(out)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 
 from .store import Store
@@ -22,9 +22,14 @@ class Format:
     methods : what config.json calls it (``quant_method``)
     parts : ending (a regular expression) of a tensor that makes no sense alone -> what it is a part of
     likely_parts : the same for endings that plain models may have too; they count where config.json names any method
+    settings : keys of its section that it reads, or that change no weight; any other that says something is refused. None: the
+        format looks after that itself
+    check : looks at the section before the tensors; BadInput where it says what the format cannot decode
     """
 
     find: Callable[[Store], None]
     methods: tuple[str, ...] = ()
     parts: Mapping[str, str] = field(default_factory=dict)
     likely_parts: Mapping[str, str] = field(default_factory=dict)
+    settings: Collection[str] | None = None
+    check: Callable[[Store], None] = lambda store: None

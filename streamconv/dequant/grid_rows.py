@@ -129,9 +129,11 @@ class Float8Rows(GridRows):
     """8-bit floats of the type the header names: ``value · scale``."""
 
     kernels = ("levels", "rounding")
+    #: the type, where the header names that of the words they lie in
+    code_type = ""
 
     def _decode(self, start: int, stop: int, out: Floats) -> None:
         row_of, first, last = self._scales(start, stop)
         scales = self._numbers(self.parts[1], first, last)
-        table = float8_table(self.parts[0].dtype)
+        table = float8_table(self.code_type or self.parts[0].dtype)
         load("levels").looked_up(self._codes(start, stop), table, scales, row_of, self._grid.width, out)

@@ -4,31 +4,19 @@ are encoded."""
 from __future__ import annotations
 
 import math
+import re
 from collections import ChainMap
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, cast
 
 from ..errors import BadInput
-from ..sources.checkpoint import Checkpoint
 from ..sources.naming import shown
 from ..sources.patterns import NotReadable, Patterns
 
-KEYS = ("quantization_config", "compression_config")
-_SECTIONS = ("text_config", "llm_config", "lm_config", "language_config", "thinker_config", "vision_config")
-#: side files that older tools wrote instead of a section of config.json, and the method they imply
-SIDE_FILES = {"quantize_config.json": "gptq", "quant_config.json": "awq", "hf_quant_config.json": "modelopt"}
-#: packings that AutoRound names, and whose they are
-_AUTO_ROUND = {
-    "auto_gptq": "gptq", "auto_round:auto_gptq": "gptq", "auto_awq": "awq", "auto_round:auto_awq": "awq",
-}  # fmt: skip
-_FORMATS = (
-    "dense", "pack-quantized", "int-quantized", "float-quantized", "naive-quantized", "nvfp4-pack-quantized",
-    "mxfp4-pack-quantized", "mixed-precision",
-)  # fmt: skip
-
-
+#: the path of one module, not a pattern of several
+_NAME = re.compile(r"\w+(\.\w+)*")
 #: a place in a list, and what is said there
 _Named = tuple[float, Mapping[str, Any]]
 
@@ -41,10 +29,12 @@ class Scheme:
     ----------
     method : one of those a format names, or "" when nothing is said
     values : the section
+    said : the method as the file spells it
     """
 
     method: str
     values: Mapping[str, Any]
+    said: str = ""
     _patterns: Patterns = field(default_factory=Patterns, compare=False)
 
     def integer(self, key: str, values: Mapping[str, Any] | None = None) -> int | None:
@@ -57,7 +47,16 @@ class Scheme:
         return value
 
     def overrides(self, module: str) -> Mapping[str, Any]:
-        """GPTQ's ``dynamic``: what is said of ``module`` in particular; the first pattern that matches counts."""
+        """What is said of ``module`` in particular: by AutoRound's ``extra_config``, or by GPTQ's ``dynamic``, of which the first
+        pattern that matches counts."""
+        extra = self.values.get("extra_config")
+        if isinstance(extra, Mapping):
+            if isinstance(extra.get(module), Mapping):
+                return cast("Mapping[str, Any]", extra[module])
+            for pattern, values in extra.items():
+                is_pattern = isinstance(values, Mapping) and not _NAME.fullmatch(pattern)
+                if is_pattern and self._matches(f".*?(?:{pattern})", module):
+                    return cast("Mapping[str, Any]", values)
         dynamic = self.values.get("dynamic")
         for pattern, values in dynamic.items() if isinstance(dynamic, Mapping) else ():
             if (
@@ -85,7 +84,7 @@ class Scheme:
         names: dict[str, _Named] = {}
         patterns: list[tuple[int, str, Mapping[str, Any]]] = []
         by_class: Mapping[str, Any] = {}
-        for group in _groups(self.values):
+        for group in groups_of(self.values):
             arguments, targets = group.get("weights"), group.get("targets")
             if not isinstance(arguments, Mapping) or not isinstance(targets, list):
                 continue
@@ -105,90 +104,13 @@ class Scheme:
             raise BadInput(f"config.json: quantization_config: the pattern {shown(pattern)} {e}") from None
 
 
-def read_scheme(checkpoint: Checkpoint, given: Mapping[str, Any] | None, methods: Sequence[str]) -> Scheme:
-    """The scheme of ``checkpoint``; ``given`` stands in for the section of config.json, ``methods`` are those that are known.
-
-    Raises
-    ------
-    BadInput : a method or format that cannot be decoded, by its name
-    """
-    values = given if given is not None else _section(checkpoint)
-    if values is None:
-        return Scheme("", {})
-    method = values.get("quant_method")
-    if method is None:
-        method = _implied(values)
-    if not isinstance(method, str):
-        raise BadInput(f"{checkpoint.path}: quantization_config: quant_method is {shown(str(method))}, not a name")
-    method = method.lower()
-    if method in ("auto-round", "intel/auto-round"):
-        packing = str(values.get("packing_format"))
-        if packing not in _AUTO_ROUND:
-            raise BadInput(f"{checkpoint.path}: weights packed as {shown(packing)} cannot be decoded")
-        method = _AUTO_ROUND[packing]
-    if method not in methods:
-        raise BadInput(
-            f"{checkpoint.path}: weights are stored as {shown(method)}, which cannot be decoded",
-            f"Known are {', '.join(methods)}. Use the checkpoint this one was made from.",
-        )
-    if method == "compressed-tensors":
-        _check_formats(checkpoint, values)
-    return Scheme(method, values)
-
-
 def first_of(*sections: Mapping[str, Any]) -> Mapping[str, Any]:
     """Sections of which the first that has a key counts; not copied, as each may be as large as a file lets it and is read for
     every module."""
     return ChainMap(*cast("tuple[dict[str, Any], ...]", sections))
 
 
-def without_scheme(config: Mapping[str, Any]) -> dict[str, Any]:
-    """config.json as that of the decoded model."""
-    clean = {key: value for key, value in config.items() if key not in KEYS}
-    for name in _SECTIONS:
-        section = clean.get(name)
-        if isinstance(section, Mapping):
-            clean[name] = {key: value for key, value in section.items() if key not in KEYS}
-    return clean
-
-
-def _section(checkpoint: Checkpoint) -> Mapping[str, Any] | None:
-    config = checkpoint.config
-    for where in (config, *(config.get(name) for name in _SECTIONS)):
-        for key in KEYS:
-            if isinstance(where, Mapping) and where.get(key) is not None:
-                found = where[key]
-                if not isinstance(found, Mapping):
-                    raise BadInput(f"{checkpoint.path}: config.json: {key} is not an object")
-                return found
-    if not config or not checkpoint.path.is_dir():
-        return None
-    for name, method in SIDE_FILES.items():
-        values = checkpoint.json(name)
-        if values is not None:
-            return {"quant_method": method, **values}
-    return None
-
-
-def _implied(values: Mapping[str, Any]) -> str:
-    """The method of a section without a name for it."""
-    if values.get("load_in_4bit") or values.get("load_in_8bit"):
-        return "bitsandbytes"
-    if "config_groups" in values:
-        return "compressed-tensors"
-    return ""
-
-
-def _groups(values: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+def groups_of(values: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The groups of modules that compressed-tensors and ModelOpt list."""
     groups = values.get("config_groups")
     return [g for g in groups.values() if isinstance(g, Mapping)] if isinstance(groups, Mapping) else []
-
-
-def _check_formats(checkpoint: Checkpoint, values: Mapping[str, Any]) -> None:
-    for holder in (values, *_groups(values)):
-        name = holder.get("format")
-        if name is not None and name not in _FORMATS:
-            raise BadInput(
-                f"{checkpoint.path}: compressed-tensors format {shown(str(name))} cannot be decoded",
-                f"Known are {', '.join(_FORMATS)}.",
-            )

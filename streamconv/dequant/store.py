@@ -103,6 +103,15 @@ class Store:
         self._made[anchor] = (rows.name, rows)
         self._gone.update(part.name for part in (*rows.parts, *companions) if part is not None and part.name != anchor)
 
+    def made_of(self, name: str) -> DecodedRows | None:
+        """What was put as tensor ``name``, None where nothing was."""
+        return next((rows for owner, rows in self._made.values() if owner == name), None)
+
+    def replace(self, old: DecodedRows, new: DecodedRows) -> None:
+        """``new``, which is made of ``old`` and of more parts, takes its place."""
+        anchor = next(anchor for anchor, (_, rows) in self._made.items() if rows is old)
+        self.put(anchor, new)
+
     def drop(self, name: str) -> None:
         """Leave a tensor out; for what the encoding stores beside the weights, such as scales of activations."""
         self._gone.add(name)

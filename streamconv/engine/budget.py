@@ -107,10 +107,11 @@ class Budget:
     window_bytes: int
 
 
-def share(ram_bytes: int, threads: int, widest_cols: int, widest_row_bytes: int) -> Budget:
+def share(ram_bytes: int, threads: int, widest_cols: int, widest_row_bytes: int, held_bytes: int = 0) -> Budget:
     """Divide ``ram_bytes`` for a job whose widest row has ``widest_cols`` weights and ``widest_row_bytes`` encoded bytes.
 
-    Fewer threads are used when the budget cannot feed them all.
+    Fewer threads are used when the budget cannot feed them all. ``held_bytes`` of it, at most half, are taken by what is kept
+    of compressed inputs.
 
     Raises
     ------
@@ -118,14 +119,16 @@ def share(ram_bytes: int, threads: int, widest_cols: int, widest_row_bytes: int)
     """
     scratch_floats = max(2 * _TILE_FLOATS, 2 * widest_cols)
     floor = widest_row_bytes + 4 * scratch_floats
-    while threads > 1 and threads * floor > ram_bytes // 2:
+    free = ram_bytes - held_bytes
+    while threads > 1 and threads * floor > free // 2:
         threads -= 1
-    if floor > ram_bytes // 2:
+    if floor > free // 2:
+        needed = 2 * floor * ram_bytes // max(1, free)
         given = f"{ram_bytes // MIB} MiB" if ram_bytes >= MIB else f"{ram_bytes} bytes"
         raise UsageError(
-            f"--ram {given} is too little: the widest row needs {2 * floor / MIB:.1f} MiB",
-            f"Use --ram {-(-2 * floor // MIB)}MiB or more.",
+            f"--ram {given} is too little: the widest row needs {needed / MIB:.1f} MiB",
+            f"Use --ram {-(-needed // MIB)}MiB or more.",
         )
-    buffer_bytes = max(widest_row_bytes, min(_MAX_BUFFER, ram_bytes // (4 * threads)))
-    window_bytes = max(2 * MIB, min(_MAX_WINDOW, ram_bytes // 2))
+    buffer_bytes = max(widest_row_bytes, min(_MAX_BUFFER, free // (4 * threads)))
+    window_bytes = max(2 * MIB, min(_MAX_WINDOW, free // 2))
     return Budget(ram_bytes, threads, buffer_bytes, scratch_floats, window_bytes)

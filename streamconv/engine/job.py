@@ -44,7 +44,7 @@ from .verify import digest_of
 #: room that must stay on the disk beyond the output: for the index, logs and whatever else writes there meanwhile
 _RESERVE_BYTES = 64 << 20
 #: seconds to wait, about, before the folder is looked at again in which another process was met
-_PAUSES = (0.05, 0.1, 0.2, 0.4, 0.8)
+_PAUSES = (0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2)
 
 
 def preflight(plan: Plan) -> None:
@@ -128,7 +128,7 @@ class Job:
             refuse_another(plan)  # as below, but before the lock is written
         with ExitStack() as stack:
             files.own_dir(plan.job_dir)
-            for wait_s in _PAUSES:  # where locks do nothing, another process may be removing its own
+            for wait_s in _PAUSES[:5]:  # where locks do nothing, another process may be removing its own
                 if not is_foreign(plan.job_dir):
                     break
                 time.sleep(wait_s)
@@ -316,6 +316,9 @@ class Job:
         """
         existing = Existing() if all(fd < 0 for fd in self.part_fds) else look(self.plan)
         existing.refuse(force=self.force, update=self.update)  # it may have come since the run began, hours ago
+        if existing.complete and existing.there and not self.force:  # by a run that the lock should have kept out
+            self.discard()
+            raise Locked(f"another process has just made {self.plan.output}", "Run the same command again.")
         refuse_foreign_parts(self.plan)
         for index, f in enumerate(self.plan.files):
             fd, path = self.part_fds[index], self.plan.part_path(index)

@@ -169,18 +169,23 @@ class Journal:
         temporary = path.with_name(f"{path.name}.{nonce:016x}.tmp")
         fd = files.open_for_writing(temporary, create=True, mode=files.PRIVATE)
         try:
-            journal = cls(temporary, fd, header)
             size = _size(n_slots)
             for at in range(0, size, 1 << 20):
                 files.pwrite_all(fd, bytes(min(1 << 20, size - at)), at, temporary)
-            journal._write_header(header)
+            cls(temporary, fd, header)._write_header(header)
             files.publish_new(temporary, path)
         except BaseException:
-            os.close(fd)
             with suppress(StreamconvError):
                 files.remove_file(temporary)
             raise
-        journal.path = path
+        finally:
+            os.close(fd)
+        # By its name, as all others will: FUSE may cache what is written under each name of a file by itself.
+        journal = cls.open(path)
+        if journal is None or journal.header.nonce != nonce:
+            if journal is not None:
+                journal.close()
+            raise files.NameInTheWay(f"{path} was replaced by another process just now")
         return journal
 
     @classmethod
@@ -211,6 +216,7 @@ class Journal:
     @staticmethod
     def _newest_header(fd: int, path: Path) -> Header | None:
         found: Header | None = None
+        files.drop_cache(fd)
         for page in range(2):
             block = files.pread_exactly(fd, _PAGE, page * _PAGE, path)
             if len(block) < _PAGE or _CRC.unpack(block[-4:])[0] != zlib.crc32(block[:-4]):
@@ -262,9 +268,7 @@ class Journal:
         Locks do not tell: they may be no-ops on network filesystems, and go with a folder that somebody removes.
         """
         try:
-            fd = files.open_own(
-                self.path, os.O_RDONLY, links=2
-            )  # anew: what NFS knows of an open file may be a minute old
+            fd = files.open_own(self.path, os.O_RDONLY, links=2)  # what NFS knows of an open file may be a minute old
         except FileNotFoundError:
             return False
         try:

@@ -19,12 +19,15 @@ from ..rows import Rows
 from ..sources import MappedFile, open_checkpoint
 from ..sources.checkpoint import Checkpoint, read_object
 from ..sources.side_links import refuse_foreign
+from ..sources.zstd import stored_at
 from .inputs import common_dtype
 from .layout import TEXT_SECTIONS
 from .lora_adapter import CONFIG, Adapter, Change, read_adapter
 from .lora_rows import AddedVector, DoraColumns, DoraRows, Kept, LoraRows, LowRank, ReplacedRows
 from .lora_side import largest_token, merged_side
 from .merged import CastRows
+from .mlx_adapter import FILE as MLX_FILE
+from .mlx_adapter import as_peft, is_of_mlx
 
 #: parts of module paths that wrappers of a model add or leave out
 _WRAPPERS = re.compile(r"^(?:(?:model|language_model|transformer|base_model|text_model|backbone)\.)+")
@@ -40,7 +43,7 @@ _FILES = ("adapter_model.safetensors", "adapter_model.bin")
 
 
 def open_adapter(folder: Path, open_tensors: Callable[[Path], Checkpoint] = open_checkpoint) -> Checkpoint:
-    """Open an adapter folder as PEFT saves it: adapter_config.json and adapter_model.safetensors or .bin.
+    """Open an adapter folder as PEFT saves it: adapter_config.json and adapter_model.safetensors or .bin; or as MLX saves it.
 
     Parameters
     ----------
@@ -48,7 +51,7 @@ def open_adapter(folder: Path, open_tensors: Callable[[Path], Checkpoint] = open
 
     Returns
     -------
-    Checkpoint : ``config`` is adapter_config.json; the file is among ``inputs``, for it decides values too
+    Checkpoint : ``config`` is adapter_config.json, in PEFT's spelling; the file is among ``inputs``, for it decides values too
 
     Raises
     ------
@@ -61,14 +64,20 @@ def open_adapter(folder: Path, open_tensors: Callable[[Path], Checkpoint] = open
         raise InputMissing(f"{folder} has no {CONFIG}", "Give the folder that PEFT saved the adapter in.")
     refuse_foreign(folder, CONFIG)
     config = read_object(folder / CONFIG)
-    file = next((folder / name for name in _FILES if os.path.lexists(folder / name)), None)
+    of_mlx = is_of_mlx(config)
+    names = (MLX_FILE,) if of_mlx else _FILES
+    file = next((path for name in names if os.path.lexists(path := stored_at(folder / name))), None)
     if file is None:
-        raise InputMissing(f"{folder} has neither {_FILES[0]} nor {_FILES[1]}")
+        what = f"is an adapter of MLX without {MLX_FILE}" if of_mlx else f"has neither {_FILES[0]} nor {_FILES[1]}"
+        raise InputMissing(f"{folder} {what}")
     opened = open_tensors(file)
     settings = MappedFile(folder / CONFIG)
+    tensors: Mapping[str, Rows] = opened.tensors
+    if of_mlx:
+        config, tensors = as_peft(str(folder), config, tensors)
     return Checkpoint(
         path=folder,
-        tensors=opened.tensors,
+        tensors=tensors,
         config=config,
         inputs=(*opened.inputs, settings.describe(settings.size)),
         warnings=opened.warnings,

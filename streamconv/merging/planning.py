@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from ..errors import BadInput, UsageError
 from ..rows import Rows
 from ..sources.checkpoint import Checkpoint
+from ..sources.naming import weight_ending
 from ..sources.state_dicts import is_buffer
 from .binding import Input, Options, Rules, merged_tensor
 from .keys import naming
@@ -64,7 +65,8 @@ def open_layouts(models: Mapping[str, Checkpoint]) -> dict[str, Model]:
 
 def is_plain_file(checkpoint: Checkpoint) -> bool:
     """Whether it is a file of tensors rather than a model: of any content, with names that mean nothing to us."""
-    return checkpoint.metadata is None and checkpoint.path.suffix in (".safetensors", ".bin", ".pt", ".pth", ".ckpt")
+    endings = (".safetensors", ".bin", ".pt", ".pth", ".ckpt")
+    return checkpoint.metadata is None and weight_ending(checkpoint.path) in endings
 
 
 def _config(checkpoint: Checkpoint) -> Mapping[str, object]:

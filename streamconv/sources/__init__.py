@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import os
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from ..errors import BadInput, absent, unreadable
 from .checkpoint import Checkpoint, InputFile
 from .folder import LocalFiles, Shard, open_folder, open_index, safetensors_shard, snapshot, torch_shard
+from .frame_cache import FrameCache
 from .gguf import GgufFile, open_gguf, read_gguf, read_splits
 from .known_layouts import refuse_part
 from .mapped import IoMode, MappedFile
+from .naming import PACKED, weight_ending
 from .state_dicts import unwrapped
 from .torch import ENDINGS
+from .zstd import open_file, stored_at, twice_there
 
 __all__ = [
     "Checkpoint",
+    "FrameCache",
     "GgufFile",
     "InputFile",
     "IoMode",
@@ -28,23 +33,26 @@ __all__ = [
 
 
 #: what messages list
-_KNOWN = f".safetensors, {', '.join(ENDINGS)}, .gguf"
+_KNOWN = f".safetensors, {', '.join(ENDINGS)}, .gguf, .safetensors.zst, .gguf.zst"
 _HINT = f"Give a checkpoint folder, a file ({_KNOWN}), a merge recipe (.yml), or org/model on the hub."
 
 
-def open_checkpoint(path: str | os.PathLike[str], io: IoMode = "mmap", weights: bool = True) -> Checkpoint:
+def open_checkpoint(
+    path: str | os.PathLike[str], io: IoMode = "mmap", weights: bool = True, cache: FrameCache | None = None
+) -> Checkpoint:
     """Open a checkpoint folder or its index, a single file of safetensors or torch, or a ``.gguf`` file.
 
     Of a split ``.gguf`` model it is the first file; of a folder ``models--ORG--NAME`` of huggingface_hub's cache the snapshot
-    of ``main`` is opened.
+    of ``main`` is opened. Files of safetensors and GGUF may be compressed with Zstandard, and are found by their plain names
+    too.
 
     Reads headers only. ``io="pread"`` copies instead of mapping, for storage whose errors should not end the process.
-    Without ``weights`` a folder may hold a configuration and a tokenizer only.
+    Without ``weights`` a folder may hold a configuration and a tokenizer only. ``cache`` keeps what is decompressed.
 
     Errors: InputMissing, NoPermission, BadInput; see the opener of each kind.
     """
-    path = Path(path)
     try:
+        path = stored_at(Path(path))
         is_folder, exists = path.is_dir(), path.exists()
     except OSError as e:
         raise unreadable(path, e) from None
@@ -52,25 +60,32 @@ def open_checkpoint(path: str | os.PathLike[str], io: IoMode = "mmap", weights: 
         raise BadInput(f"{str(path)!r} cannot be a path: {e}") from None
     if not exists:
         raise absent(path, _HINT)
+    cache = cache or FrameCache()
     cached = snapshot(path) if is_folder else None
-    found = open_folder(cached or path, io, weights) if is_folder else _open_file(path, io)
+    found = open_folder(cached or path, io, weights, cache) if is_folder else _open_file(path, io, cache)
     if cached is not None:
         found = replace(found, name=path.resolve().name.removeprefix("models--").replace("--", "/"))
+    found.warnings.extend(note for file in found.inputs if (note := twice_there(file.path)))
     if found.metadata is None:
         found.note_links()
     return found
 
 
-def _open_file(path: Path, io: IoMode) -> Checkpoint:
+def _open_file(path: Path, io: IoMode, cache: FrameCache) -> Checkpoint:
+    ending = weight_ending(path)
     if path.name.endswith(".index.json"):
-        return open_index(path, io)
+        return open_index(path, io, cache)
     refuse_part(path)
-    if path.suffix == ".safetensors":
-        return _single(safetensors_shard(MappedFile(path, io)))
+    if ending == ".safetensors":
+        return _single(safetensors_shard(open_file(path, io, cache)))
     if path.suffix in ENDINGS:
         return _single(torch_shard(MappedFile(path, io)))
-    if path.suffix == ".gguf":
-        return open_gguf(path, io)
+    if ending == ".gguf":
+        return open_gguf(path, io, partial(open_file, cache=cache))
+    if path.suffix == PACKED:
+        raise BadInput(
+            f"{path}: of compressed files only .safetensors.zst and .gguf.zst are read", "Decompress it: zstd -d"
+        )
     raise BadInput(f"{path}: the ending {path.suffix!r} is of no known format", f"Known are {_KNOWN}.")
 
 

@@ -18,7 +18,7 @@ from .small_files import read_small
 
 #: endings of files that hold weights, and of their indexes
 _WEIGHTS = re.compile(
-    r"\.(safetensors|bin|pt|pth|ckpt|gguf|onnx|h5|msgpack|npz|sbs|part)$|\.(safetensors|bin)\.index\.json$"
+    r"\.(safetensors|bin|pt|pth|ckpt|gguf|onnx|h5|msgpack|npz|sbs|part)(\.zst)?$|\.(safetensors|bin)\.index\.json$"
 )
 
 #: no configuration and no tokenizer is larger (those of 256,000 tokens have 35 MB); weights of other programs are
@@ -78,6 +78,11 @@ class InputFile:
     inode: int
     mtime_ns: int
     ctime_ns: int = 0
+
+    @property
+    def content(self) -> tuple[str, int, str]:
+        """Name, size and digest of what is read: files of which these are equal give the same output."""
+        return self.name, self.size, self.digest
 
     def verify_unchanged(self) -> bool:
         """InputChanged when the path no longer leads to the file that was opened, as it was opened.

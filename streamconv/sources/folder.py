@@ -15,14 +15,16 @@ from typing import Any, Protocol
 from ..errors import BadInput, InputMissing
 from ..rows import Rows
 from .checkpoint import JOB_KEY, Checkpoint, InputFile, is_weights, read_object, refuse_mixture
+from .frame_cache import FrameCache
 from .known_layouts import instead
 from .mapped import IoMode, MappedFile
-from .naming import shown, shown_list
+from .naming import plain_name, shown, shown_list
 from .safetensors import read_safetensors
 from .side_links import refuse_foreign
 from .small_files import read_small
 from .state_dicts import unwrapped
 from .torch import read_torch
+from .zstd import open_file
 
 INDEX = "model.safetensors.index.json"
 TORCH_INDEX = "pytorch_model.bin.index.json"
@@ -100,13 +102,13 @@ class Files(Protocol):
 class LocalFiles:
     """A folder on disk."""
 
-    def __init__(self, path: Path, io: IoMode) -> None:
+    def __init__(self, path: Path, io: IoMode, cache: FrameCache | None = None) -> None:
         self.path = path
-        self._io = io
+        self._io, self._cache = io, cache or FrameCache()
 
     def names(self) -> Collection[str]:
-        """See ``Files``; with links that lead nowhere, so that whoever opens one says so."""
-        return {p.name for p in self.path.iterdir()}
+        """See ``Files``; with links that lead nowhere, so that whoever opens one says so; compressed files by their plain names."""
+        return {plain_name(p.name) for p in self.path.iterdir()}
 
     def read_object(self, name: str) -> dict[str, Any]:
         """See ``Files``; an index may lie elsewhere with its weights, a configuration goes into outputs."""
@@ -116,12 +118,12 @@ class LocalFiles:
 
     def open(self, name: str) -> MappedFile:
         """See ``Files``."""
-        return MappedFile(self.path / name, self._io)
+        return open_file(self.path / name, self._io, self._cache)
 
 
-def open_folder(folder: Path, io: IoMode = "mmap", weights: bool = True) -> Checkpoint:
+def open_folder(folder: Path, io: IoMode = "mmap", weights: bool = True, cache: FrameCache | None = None) -> Checkpoint:
     """``open_files`` for a folder on disk."""
-    return open_files(LocalFiles(folder, io), weights)
+    return open_files(LocalFiles(folder, io, cache), weights)
 
 
 def snapshot(folder: Path) -> Path | None:
@@ -249,12 +251,12 @@ def _passed_over(folder: Path, present: Collection[str], chosen: _Set) -> Iterat
         yield f"{folder}: the weights are read from {shown_list(chosen.names)}{why}"
 
 
-def open_index(path: Path, io: IoMode = "mmap") -> Checkpoint:
+def open_index(path: Path, io: IoMode = "mmap", cache: FrameCache | None = None) -> Checkpoint:
     """Open the files that the index at ``path`` lists, with the config.json beside it if there is one.
 
     Errors: as ``open_folder``; BadInput also for an index of another kind.
     """
-    files = LocalFiles(path.parent, io)
+    files = LocalFiles(path.parent, io, cache)
     for container in _CONTAINERS:
         if path.name.endswith(container.index.removeprefix("model").removeprefix("pytorch_model")):
             present = files.names()
@@ -297,7 +299,7 @@ def _read_index(files: Files, name: str) -> dict[str, str]:
         # Refused by its spelling, before anything is opened; backslashes separate on other systems.
         if file in ("", ".", "..") or any(c in file for c in "/\\\0"):
             raise BadInput(f"{path}: weight_map path {shown(file)} of tensor {shown(tensor)} leads outside the folder")
-    return index
+    return {tensor: plain_name(file) for tensor, file in index.items()}
 
 
 def _series(present: Collection[str], pattern: str) -> tuple[list[str], list[list[str]]]:
@@ -331,7 +333,7 @@ def _join(shards: list[Shard], index: Mapping[str, str], warnings: list[str]) ->
     tensors: dict[str, Rows] = {}
     holder: dict[str, str] = {}
     for shard in shards:
-        file = shard.path.name
+        file = plain_name(shard.path.name)
         for name, rows in shard.tensors.items():
             if name in tensors:
                 if index.get(name) not in (file, holder[name]):

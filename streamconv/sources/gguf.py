@@ -24,9 +24,10 @@ from ..rows import Bytes, Floats, Rows
 from .checkpoint import JOB_KEY, Checkpoint, InputFile, refuse_mixture
 from .gguf_header import Header, TensorInfo, parse_header
 from .mapped import IoMode, MappedFile
-from .naming import shown
+from .naming import plain_name, shown
 from .stored import FileRows, StoredRows
 from .widen import STORED_TYPES
+from .zstd import open_file as open_local
 
 OpenFile = Callable[[Path, IoMode], MappedFile]
 SPLIT_KEYS = ("split.no", "split.count", "split.tensors.count")
@@ -87,7 +88,7 @@ class GgufRows(FileRows):
             out[...] = dense
 
 
-def read_gguf(path: Path, io: IoMode = "mmap", open_file: OpenFile = MappedFile) -> GgufFile:
+def read_gguf(path: Path, io: IoMode = "mmap", open_file: OpenFile = open_local) -> GgufFile:
     """Read the header of one file and check that its tensors lie apart and inside it.
 
     Errors: InputMissing, NoPermission; BadInput names the file and the key or tensor.
@@ -98,7 +99,7 @@ def read_gguf(path: Path, io: IoMode = "mmap", open_file: OpenFile = MappedFile)
     return GgufFile(file, header)
 
 
-def open_gguf(path: Path, io: IoMode = "mmap", open_file: OpenFile = MappedFile) -> Checkpoint:
+def open_gguf(path: Path, io: IoMode = "mmap", open_file: OpenFile = open_local) -> Checkpoint:
     """Open a model; of a split one, ``path`` is the first file and the others are found by their names.
 
     Tensors come in file order. The metadata are those of the first file, without the split keys.
@@ -112,7 +113,7 @@ def open_gguf(path: Path, io: IoMode = "mmap", open_file: OpenFile = MappedFile)
     return Checkpoint(path=path, tensors=tensors, config={}, inputs=_inputs(files), metadata=metadata)
 
 
-def read_splits(path: Path, io: IoMode = "mmap", open_file: OpenFile = MappedFile) -> list[GgufFile]:
+def read_splits(path: Path, io: IoMode = "mmap", open_file: OpenFile = open_local) -> list[GgufFile]:
     """All files of the model whose first or only file is ``path``.
 
     Errors: as ``read_gguf``; InputMissing names an absent split; BadInput when the splits contradict each other.
@@ -142,16 +143,22 @@ def _other_splits(first: GgufFile, io: IoMode, open_file: OpenFile) -> list[Gguf
     count = first.metadata.get("split.count", 1)
     if type(count) is not int or count <= 1:
         return []
-    name = _SHARD.fullmatch(path.name)
+    name = _SHARD.fullmatch(plain_name(path.name))
     if not name or int(name["count"]) != count:
         raise BadInput(f"{path}: split.count is {count}, so the name must end in -00001-of-{count:05d}.gguf")
     paths = [path.with_name(f"{name['stem']}-{number:05d}-of-{count:05d}.gguf") for number in range(1, count + 1)]
     if int(name["number"]) != 1 or first.metadata.get("split.no") != 0:
         raise BadInput(f"{path} is not the first file of a split model", f"Give {paths[0].name}.")
-    absent = [p.name for p in paths if open_file is MappedFile and not os.path.lexists(p)]
+    others, absent = [], []
+    for p in paths[1:]:
+        try:
+            others.append(read_gguf(p, io, open_file))
+        except InputMissing:
+            if os.path.islink(p):  # it leads nowhere
+                raise
+            absent.append(p.name)
     if absent:
         raise InputMissing(f"{path.parent}: {len(absent)} of {count} splits not found, first {absent[0]}")
-    others = [read_gguf(p, io, open_file) for p in paths[1:]]
     for number, each in enumerate(others, start=1):
         if (each.metadata.get("split.no"), each.metadata.get("split.count")) != (number, count):
             raise BadInput(f"{each.file.path}: its split.no and split.count do not say {number} of {count}")

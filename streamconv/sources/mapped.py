@@ -122,6 +122,10 @@ class MappedFile(File):
         """
         self._release(offset, length)
 
+    def unmap(self, offset: int, length: int) -> None:
+        """Take the whole pages inside the range out of this process; they stay in the page cache."""
+        self._release(offset, length, cached=True)
+
     def _release(self, offset: int, length: int, cached: bool = False) -> None:
         """Unmap the pages and, unless they are to stay ``cached``, drop them; in this order: fadvise skips mapped pages."""
         start = -(-offset // mmap.PAGESIZE) * mmap.PAGESIZE

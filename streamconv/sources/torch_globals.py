@@ -1,16 +1,17 @@
 """What a torch pickle may name, and what each of it means here.
 
-The list ``GLOBALS`` is the whole of it: dtypes and classes of storages, which are tags to us, and a handful of functions, for
-each of which something of ours is called that makes a record or a plain container.
+The list ``GLOBALS`` is the whole of it: dtypes and classes of storages and tensors, which are tags to us, and a handful of
+functions, for each of which something of ours is called that makes a record or a plain container. It is what torch's own reader
+allows (``weights_only``), without tensors that are sparse, quantized, nested or of other classes.
 
-Source: torch/_utils.py and torch/serialization.py for the arguments.
+Source: torch/_utils.py, torch/_tensor.py and torch/_weights_only_unpickler.py for names and arguments.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NoReturn, Protocol
+from typing import Any, NoReturn, Protocol, cast
 
 from .naming import shown
 
@@ -47,6 +48,13 @@ class Tag:
     name: str
     dtype: str
     is_storage: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """A class of tensors, which to us is a name: it says nothing of the values."""
+
+    name: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,10 +97,16 @@ class Tensor:
 
 @dataclass(frozen=True, slots=True)
 class Function:
-    """A global that may be called, and what is done instead."""
+    """A global that may be called, and what is done instead.
+
+    Attributes
+    ----------
+    makes_tensor : whether what it makes is a ``Tensor``
+    """
 
     name: str
     call: Callable[[Machine, tuple[Any, ...]], Any]
+    makes_tensor: bool = False
 
 
 def _is_size(value: Any) -> bool:
@@ -172,6 +186,58 @@ def _rebuild_parameter(machine: Machine, arguments: tuple[Any, ...]) -> Tensor:
     return arguments[0]
 
 
+def _rebuild_parameter_with_state(machine: Machine, arguments: tuple[Any, ...]) -> Tensor:
+    """``(tensor, requires_grad, hooks, state)``: a parameter with attributes of Python's, which say nothing of the values."""
+    if len(arguments) != 4:
+        machine.fail(f"a parameter with attributes has {len(arguments)} arguments")
+    return _rebuild_parameter(machine, arguments[:3])
+
+
+def _rebuild_from_type(machine: Machine, arguments: tuple[Any, ...]) -> Tensor:
+    """``(function, class, arguments, state)``: a tensor with attributes of Python's, or of torch's own class of parameters."""
+    if len(arguments) != 4 or type(arguments[2]) is not tuple:
+        machine.fail("a tensor with attributes is not made of a function, a class, arguments and a state")
+    function, kind = arguments[:2]
+    if type(function) is not Function or not function.makes_tensor or type(kind) is not Kind:
+        machine.fail(
+            "refused: a tensor with attributes is made by what is not a function for tensors, or is of an unknown class"
+        )
+    machine.charge(200)
+    return cast("Tensor", function.call(machine, arguments[2]))
+
+
+def _plain_set(machine: Machine, arguments: tuple[Any, ...]) -> list[Any]:
+    """``()`` or ``(items,)``: no weight is in a set, so it stays the list that it is made of."""
+    if len(arguments) > 1 or not all(type(items) in (list, tuple) for items in arguments):
+        machine.fail("a set is made of what is not a list")
+    items = list(arguments[0]) if arguments else []
+    machine.charge(64 + 16 * len(items))
+    return items
+
+
+def _counter(machine: Machine, arguments: tuple[Any, ...]) -> dict[str, Any]:
+    """``({key: number},)``."""
+    if len(arguments) != 1 or type(arguments[0]) is not dict:
+        machine.fail("a Counter is made of what is not a dictionary")
+    return arguments[0]
+
+
+def _byte_array(machine: Machine, arguments: tuple[Any, ...]) -> bytes:
+    """``(bytes,)``, or ``(text, "latin-1")`` as protocol 2 has them."""
+    if len(arguments) == 2 and arguments[1] == "latin-1":
+        return _encode(machine, (arguments[0], "latin1"))
+    if arguments and (len(arguments) != 1 or type(arguments[0]) is not bytes):
+        machine.fail("a bytearray is made of what are not bytes")
+    return arguments[0] if arguments else b""
+
+
+def _numbers(machine: Machine, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
+    """The two parts of a complex number, or the name and number of a device."""
+    if len(arguments) not in (1, 2) or any(type(part) not in (int, float, str) for part in arguments):
+        machine.fail("a complex number or a device is made of something else")
+    return arguments
+
+
 def _ordered_dict(machine: Machine, arguments: tuple[Any, ...]) -> dict[Any, Any]:
     """``()``, or ``([[key, value], …])`` as Python 2 wrote."""
     machine.charge(64)
@@ -215,15 +281,28 @@ _STORAGES = {
     "IntStorage": "I32", "ShortStorage": "I16", "CharStorage": "I8", "ByteStorage": "U8", "BoolStorage": "BOOL",
     "ComplexFloatStorage": "C64",
 }  # fmt: skip
+_BUILTINS = ("builtins", "__builtin__")
 #: the whole list of what a pickle may name
-GLOBALS: dict[tuple[str, str], Tag | Function] = {
+GLOBALS: dict[tuple[str, str], Tag | Kind | Function] = {
     **{("torch", name): Tag(f"torch.{name}", dtype, False) for name, dtype in DTYPES.items()},
     **{("torch", name): Tag(f"torch.{name}", dtype, True) for name, dtype in _STORAGES.items()},
     ("torch.storage", "UntypedStorage"): Tag("torch.storage.UntypedStorage", "", True),
-    ("torch._utils", "_rebuild_tensor_v2"): Function("_rebuild_tensor_v2", _rebuild_tensor),
-    ("torch._utils", "_rebuild_tensor_v3"): Function("_rebuild_tensor_v3", _rebuild_typed_tensor),
-    ("torch._utils", "_rebuild_parameter"): Function("_rebuild_parameter", _rebuild_parameter),
+    ("torch", "Tensor"): Kind("torch.Tensor"),
+    ("torch.nn.parameter", "Parameter"): Kind("torch.nn.parameter.Parameter"),
+    ("torch._utils", "_rebuild_tensor_v2"): Function("_rebuild_tensor_v2", _rebuild_tensor, True),
+    ("torch._utils", "_rebuild_tensor_v3"): Function("_rebuild_tensor_v3", _rebuild_typed_tensor, True),
+    ("torch._utils", "_rebuild_parameter"): Function("_rebuild_parameter", _rebuild_parameter, True),
+    ("torch._utils", "_rebuild_parameter_with_state"): Function(
+        "_rebuild_parameter_with_state", _rebuild_parameter_with_state, True
+    ),
+    ("torch._tensor", "_rebuild_from_type_v2"): Function("_rebuild_from_type_v2", _rebuild_from_type),
     ("collections", "OrderedDict"): Function("OrderedDict", _ordered_dict),
+    ("collections", "Counter"): Function("Counter", _counter),
+    # by the names of Python 3, and by those of Python 2, which older protocols keep
+    **{(module, "set"): Function("set", _plain_set) for module in _BUILTINS},
+    **{(module, "bytearray"): Function("bytearray", _byte_array) for module in _BUILTINS},
+    **{(module, "complex"): Function("complex", _numbers) for module in _BUILTINS},
+    ("torch", "device"): Function("device", _numbers),
     ("torch", "Size"): Function("Size", _size),
     ("_codecs", "encode"): Function("encode", _encode),
 }

@@ -4,7 +4,7 @@ A pickle is a program, and Python's own unpickler runs whatever it names. This o
 writes and a fixed list of globals, each compared as a whole ``(module, name)`` pair and each standing for something of ours:
 a record, a tag or a pure function. Nothing is imported, no attribute is looked up, no class is made; everything else is
 refused before it does anything. What comes out is made of dict, list, tuple, str, bytes, int, float, bool, None, and
-``Tag``, ``Storage`` and ``Tensor`` of ``torch_globals``.
+``Tag``, ``Kind``, ``Storage`` and ``Tensor`` of ``torch_globals``.
 
 All pickles of a file together get a ``Budget`` of steps and memory. It is spent by some 45 000 tensors: the most a file has
 that a model was split into is a few thousand, and whoever has more of them stores them as safetensors.
@@ -362,6 +362,8 @@ _OPCODES: dict[int, Callable[[Unpickler], object]] = {
     ord("]"): lambda m: m._push([], 64),
     ord("a"): lambda m: m._extend([m._stack.pop()]),
     ord("e"): lambda m: m._extend(m._pop_to_mark()),
+    0x8F: lambda m: m._push([], 64),  # EMPTY_SET; no weight is in a set, so it is a list
+    0x90: lambda m: m._extend(m._pop_to_mark()),
     ord("}"): lambda m: m._push({}, 64),
     ord("s"): Unpickler._set_item,
     ord("u"): lambda m: m._set_items(m._pop_to_mark()),

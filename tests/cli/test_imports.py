@@ -19,6 +19,7 @@ HEAVY = {
     "sentencepiece",
     "transformers",
     "torch",
+    "zstandard",
 }
 
 

@@ -15,6 +15,7 @@ from quantized_files import nf4, write_safetensors
 
 import streamconv
 from streamconv import dequant
+from streamconv.errors import BadInput
 from streamconv.quant.encode import EncodedRows, Encoding
 from streamconv.quant.types import TYPES
 from streamconv.rows import matrix_shape
@@ -168,7 +169,8 @@ def test_all_of_the_reference_is_decoded_bit_for_bit(reference: Path) -> None:
                 group = {"targets": ["Linear"], "weights": case["weights"]}
                 config = {"quant_method": "compressed-tensors", "format": case["format"], "config_groups": {"g": group}}
             if stem == "hqq":
-                config = {"quant_method": "hqq", **case}
+                facts = ("nbits", "axis", "group_size", "shape", "compute_dtype")
+                config = {"quant_method": "hqq", **{key: case[key] for key in facts if key in case}}
             tensors = streamconv.open(root / f"{stem}.safetensors", config)
             for name in want:
                 of_case = name == case["name"] or name.startswith(f"{case['name']}.")
@@ -177,3 +179,118 @@ def test_all_of_the_reference_is_decoded_bit_for_bit(reference: Path) -> None:
                     if not np.array_equal(in_slices(tensors[name], 7), want[name].read(0, n).reshape(want[name].shape)):
                         wrong.append(f"{stem} {name}")
     assert not wrong
+
+
+@pytest.mark.parametrize("type_", ["TQ1_0", "TQ2_0"])
+def test_ternary_weights_become_ternary_blocks_without_loss(tmp_path: Path, type_: str) -> None:
+    rng = np.random.default_rng(5)
+    q = rng.integers(-1, 2, (8, 512))
+    codes = (q + 1).astype(np.uint8).reshape(4, 2, 512)
+    path = write_safetensors(tmp_path / "x.safetensors", {
+        "w.weight": ("U8", codes[0] | codes[1] << 2 | codes[2] << 4 | codes[3] << 6),
+        "w.weight_scale": ("F32", np.array([4.0], "<f4")),
+    })  # fmt: skip
+    rows = streamconv.open(path, {"quant_method": "bitnet"})["w.weight"]
+    item = EncodedRows("x", rows, [Encoding(rows, TYPES[type_])])
+    out = np.empty((8, item.row_bytes[0]), np.uint8)
+    item.fill(0, 8, [out], np.empty(8 * 512, np.float32))
+    assert np.array_equal(streamconv.dequantize(out, type_, 512), q / np.float32(4))
+
+
+def test_a_code_that_is_no_ternary_weight_is_refused(tmp_path: Path) -> None:
+    path = write_safetensors(tmp_path / "x.safetensors", {
+        "w.weight": ("U8", np.full((1, 4), 0b00001100, np.uint8)), "w.weight_scale": ("F32", np.ones(1, np.float32)),
+    })  # fmt: skip
+    rows = streamconv.open(path, {"quant_method": "bitnet"})["w.weight"]
+    with pytest.raises(BadInput, match=r"w\.weight.*none of the three"):
+        rows.read(0, 4)
+
+
+def sparse(**change: Any) -> dict[str, tuple[str, np.ndarray]]:
+    parts = {
+        "w.bitmask": ("U8", np.array([[0b0011], [0b1010]], np.uint8)), "w.compressed": ("F32", np.ones((2, 2), np.float32)),
+        "w.shape": ("I64", np.array([[2], [4]], "<i8")),
+    }  # fmt: skip
+    return {
+        name: part for name, part in {**parts, **{f"w.{key}": part for key, part in change.items()}}.items() if part
+    }
+
+
+def test_a_mask_that_keeps_more_than_half_is_refused(tmp_path: Path) -> None:
+    mask = "U8", np.array([[0b0011], [0b1011]], np.uint8)
+    rows = streamconv.open(write_safetensors(tmp_path / "x.safetensors", sparse(bitmask=mask)))["w.weight"]
+    assert rows.read(0, 1).tolist() == [[1, 1, 0, 0]]
+    with pytest.raises(BadInput, match=r"w\.bitmask.*row 1 does not keep half"):
+        rows.read(0, 2)
+
+
+@pytest.mark.parametrize(("change", "named"), [
+    ({"shape": None}, "w.shape"), ({"row_offsets": ("I64", np.ones(2, "<i8"))}, "sparse-bitmask"),
+    ({"compressed": ("F32", np.ones((2, 3), np.float32))}, "w.compressed"), ({"compressed": None}, "w.bitmask"),
+    ({"compressed": ("I8", np.ones((2, 2), np.int8))}, "w.weight_scale"),
+])  # fmt: skip
+def test_parts_of_a_sparse_matrix_that_do_not_fit_are_named(tmp_path: Path, change: Any, named: str) -> None:
+    path = write_safetensors(tmp_path / "x.safetensors", sparse(**change))
+    with pytest.raises(BadInput, match=named):
+        dequant.decoded(open_checkpoint(path), {"quant_method": "compressed-tensors"})
+
+
+def gptq(
+    module: str, bits: int, shift: int, rng: np.random.Generator
+) -> tuple[dict[str, tuple[str, np.ndarray]], np.ndarray]:
+    """A matrix of 32 outputs and 64 inputs in groups of 32, its zero points stored less ``shift``; and its values."""
+    q, z = rng.integers(0, 1 << bits, (64, 32)), rng.integers(shift, 1 << bits, (2, 32))
+    scales, per = rng.uniform(0.1, 1, (2, 32)).astype(np.float16), 32 // bits
+
+    def words(x: np.ndarray) -> np.ndarray:
+        return np.bitwise_or.reduce(
+            x.astype(np.uint32).reshape(-1, per, x.shape[1]) << (bits * np.arange(per, dtype=np.uint32))[:, None],
+            axis=1,
+        )
+
+    parts = {
+        f"{module}.qweight": ("I32", words(q)), f"{module}.qzeros": ("I32", words((z - shift).T).T.copy()),
+        f"{module}.scales": ("F16", scales),
+    }  # fmt: skip
+    group = np.arange(64) // 32
+    return parts, ((q - z[group]).astype(np.float32) * scales[group].astype(np.float32)).T
+
+
+@pytest.mark.parametrize(("packing", "shift"), [
+    ("auto_round:auto_gptq", 1), ("auto_gptq", 1), ("auto_round:gptq:exllamav2", 1), ("auto_round", 0), ("auto_round:gptqmodel", 0),
+    ("auto_round:exllamav2", 0),
+])  # fmt: skip
+def test_modules_of_autoround_have_the_bits_that_are_said_of_them(tmp_path: Path, packing: str, shift: int) -> None:
+    rng, parts, want = np.random.default_rng(7), {}, {}
+    for module, bits in (("h.0.a", 4), ("h.1.a", 8), ("h.0.b", 2), ("h.1.b", 2)):
+        made, want[f"{module}.weight"] = gptq(module, bits, shift, rng)
+        parts |= made
+    extra = {"h.1.a": {"bits": 8}, r".*\.b$": {"bits": 2, "act_bits": 16}, "head": {"bits": 16}}
+    config = {
+        "quant_method": "auto-round",
+        "packing_format": packing,
+        "bits": 4,
+        "group_size": 32,
+        "extra_config": extra,
+    }
+    path = write_safetensors(tmp_path / "x.safetensors", parts)
+    found = dequant.decoded(open_checkpoint(path), config).tensors
+    assert set(found) == set(want)
+    for name, values in want.items():
+        assert np.array_equal(in_slices(found[name], 7), values), name
+
+
+def test_modules_of_autoround_in_the_layout_of_awq_have_four_bits(tmp_path: Path) -> None:
+    path = write_safetensors(tmp_path / "x.safetensors", {"w.qweight": ("I32", np.ones((64, 4), "<i4"))})
+    config = {"quant_method": "auto-round", "packing_format": "auto_round:auto_awq", "extra_config": {"w": {"bits": 2}}}
+    with pytest.raises(BadInput, match=r"AWQ weights of '2' bits .'w'."):
+        dequant.decoded(open_checkpoint(path), config)
+
+
+def test_a_section_without_a_method_is_told_by_its_keys(tmp_path: Path) -> None:
+    parts, want = gptq("w", 4, 1, np.random.default_rng(8))
+    path = write_safetensors(tmp_path / "x.safetensors", parts)
+    found = dequant.decoded(
+        open_checkpoint(path), {"bits": 4, "group_size": 32, "desc_act": False, "damp_percent": 0.1}
+    )
+    assert np.array_equal(in_slices(found.tensors["w.weight"], 32), want)

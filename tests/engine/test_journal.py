@@ -287,3 +287,13 @@ def test_whose_the_index_is_is_asked_by_opening_it_anew(journal: Journal, monkey
 
     monkeypatch.setattr(files, "os", Stale())
     assert not journal.still_ours()
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="no /proc here")
+def test_a_new_index_is_written_under_the_name_that_others_read_it_by(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """FUSE may cache each name of a file by itself: what is written under the temporary one would not show."""
+    monkeypatch.setattr(files, "rename_with", lambda flag, old, new: False)
+    made = Journal.create(tmp_path / "index.wal", 5, PRINT)
+    assert os.readlink(f"/proc/self/fd/{made._fd}") == str(tmp_path / "index.wal")

@@ -140,18 +140,20 @@ def test_chunks_are_read_back_from_the_disk_and_not_from_memory(
     """After a failed sync, cached pages may show what the disk does not hold."""
     plan = make_plan(tmp_path, toys())
     _half_done(plan, None)
-    calls: list[str] = []
+    calls: list[tuple[str, str]] = []
     for name in ("drop_cache", "pread_exactly"):
         real = getattr(files, name)
 
         def call(fd: int, *args: Any, name: str = name, real: Callable[..., Any] = real) -> Any:
-            calls.append(name)
+            calls.append((name, Path(os.readlink(f"/proc/self/fd/{fd}")).suffix))
             return real(fd, *args)
 
         monkeypatch.setattr(files, name, call)
     job.Job.open(plan).close()
-    at = calls.index("drop_cache")
-    assert calls[at : at + 3] == ["drop_cache", "pread_exactly", "drop_cache"]
+    for ending in (".wal", ".part"):
+        assert next(call for call in calls if call[1] == ending) == ("drop_cache", ending)
+    at = calls.index(("drop_cache", ".part"))
+    assert [name for name, _ in calls[at : at + 3]] == ["drop_cache", "pread_exactly", "drop_cache"]
 
 
 def test_a_run_that_lost_the_job_after_its_last_stamp_publishes_nothing(

@@ -151,3 +151,18 @@ def test_looking_at_a_folder_again_leaves_no_file_open(
     with pytest.raises(Locked, match="another process is at work"):
         job.Job.open(plan)
     assert len(os.listdir("/dev/fd")) == before
+
+
+def test_an_output_that_another_job_of_the_same_plan_has_made_meanwhile_stays(
+    opened: list[job.Job], tmp_path: Path
+) -> None:
+    late = job.Job.open(make_plan(tmp_path, toys()))
+    aside = late.plan.job_dir.rename(tmp_path / "aside")  # out of its way
+    go(make_plan(tmp_path, toys()))
+    made = os.stat(tmp_path / "out.bin")
+    aside.rename(late.plan.job_dir)
+    with pytest.raises(Locked, match="has just made"):
+        finish(late)
+    late.close()
+    assert os.path.samestat(os.stat(tmp_path / "out.bin"), made)
+    assert sorted(p.name for p in tmp_path.iterdir()) == [".out.bin.streamconv", "out.bin"]

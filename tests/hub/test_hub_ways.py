@@ -230,6 +230,15 @@ def test_a_folder_of_a_repository_is_refused_with_the_way_to_have_it(
     assert "fetch --all org/crowded" in refused.err
 
 
+def test_a_compressed_file_of_a_repository_is_refused_with_the_way_to_have_it(
+    hub: Hub, here: Run, tmp_path: Path, crowded: dict[str, int]
+) -> None:
+    refused = here("convert", "org/crowded/model.gguf.zst", tmp_path / "x.gguf")
+    assert refused.code == 65
+    assert "model.gguf.zst is compressed" in refused.err
+    assert "fetch --all org/crowded" in refused.err
+
+
 def test_the_plan_of_a_merge_tells_what_comes_of_each_model(
     hub: Hub, here: Run, tmp_path: Path, tiny_model: Path
 ) -> None:

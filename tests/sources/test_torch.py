@@ -13,7 +13,7 @@ import pytest
 from container_files import write_safetensors
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch_files import WORDS, archive, call, checkpoint, code, program, storage, stream, tensor
+from torch_files import WORDS, Code, archive, call, checkpoint, code, named, program, storage, stream, tensor
 
 from streamconv.errors import BadInput, InputChanged, InputMissing
 from streamconv.sources import Checkpoint, open_checkpoint
@@ -326,3 +326,51 @@ def test_torch_is_not_imported(data: Path) -> None:
         "assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", script], check=True)
+
+
+ATTRIBUTES = {"_is_hf_initialized": True, "note": ("a", [1.5, None])}
+
+
+@pytest.mark.parametrize("state", [{}, ATTRIBUTES, None, (None, {"slot": 1}), (ATTRIBUTES, {})])
+@pytest.mark.parametrize("kind", [("torch", "Tensor"), ("torch.nn.parameter", "Parameter")])
+def test_a_tensor_with_attributes_is_the_tensor_that_it_is(
+    tmp_path: Path, state: object, kind: tuple[str, str]
+) -> None:
+    arguments = (storage("FloatStorage", "0", 4), 1, (3,), (1,), False, call("collections", "OrderedDict"))
+    wrapped = call(
+        "torch._tensor",
+        "_rebuild_from_type_v2",
+        named("torch._utils", "_rebuild_tensor_v2"),
+        named(*kind),
+        arguments,
+        state,
+    )
+    parameter = call(
+        "torch._utils", "_rebuild_parameter_with_state", wrapped, True, call("collections", "OrderedDict"), state
+    )
+    inside = (tensor(storage("FloatStorage", "0", 4), (2, 2)), True, call("collections", "OrderedDict"))
+    of_parameter = call(
+        "torch._tensor",
+        "_rebuild_from_type_v2",
+        named("torch._utils", "_rebuild_parameter"),
+        named(*kind),
+        inside,
+        state,
+    )
+    found = opened(tmp_path, archive(program({"a": wrapped, "b": parameter, "c": of_parameter}), {"0": FOUR}))
+    assert {name: rows.shape for name, rows in found.tensors.items()} == {"a": (3,), "b": (3,), "c": (2, 2)}
+    for name in "ab":
+        assert found.tensors[name].read(0, 1).tolist() == [[1, 2, 3]]
+
+
+def test_plain_things_beside_the_weights_are_no_danger(tmp_path: Path) -> None:
+    beside = {
+        "sparse_tensor_module_names": call("__builtin__", "set", []), "names": call("builtins", "set", ["a", "b"]),
+        "new": Code(b"\x8f(" + code("a") + code(1) + b"\x90"), "count": call("collections", "Counter", {"a": 1}),
+        "raw": call("builtins", "bytearray", b"xy"), "old": call("__builtin__", "bytearray", "xy", "latin-1"),
+        "none": call("__builtin__", "bytearray"), "z": call("builtins", "complex", 0.5, 1.0),
+        "on": call("torch", "device", "cuda", 0),
+        "param_shapes": [{"w": call("torch", "Size", (4,))}], "ds_version": "0.18.0", "optimizer": None, "global_steps": 10,
+    }  # fmt: skip
+    found = opened(tmp_path, archive(program({"module": {"w": vector(), "model.v": vector()}, **beside}), {"0": FOUR}))
+    assert set(found.tensors) == {"w", "model.v"}

@@ -65,7 +65,8 @@ def test_no_function_of_python_is_reached(tmp_path: Path, function: Any, protoco
         ("torch", "hub.load"), ("torch.hub", "load"), ("torch._utils", "_rebuild_tensor_v2.__globals__"),
         ("torch._utils", "__builtins__"), ("torch.storage", "_load_from_bytes"), ("torch.serialization", "load"),
         ("collections", "OrderedDict.fromkeys"), ("collections", "defaultdict"), ("torch", "FloatStorage.__init__"),
-        ("torch.nn.parameter", "Parameter"), ("torch._utils", "_rebuild_qtensor"), ("torch._tensor", "_rebuild_from_type_v2"),
+        ("torch.nn.parameter", "Buffer"), ("torch._utils", "_rebuild_qtensor"), ("torch._tensor", "_rebuild_from_type"),
+        ("builtins", "frozenset"), ("collections", "deque"), ("torch", "nn.Parameter"),
         ("_codecs", "decode"), ("codecs", "encode"), ("torch ", "Size"), ("torch", "size"), ("", ""), ("torch", ""),
         ("torch.FloatStorage", ""), ("numpy.core.multiarray", "_reconstruct"), ("torch", "ComplexDoubleStorage"),
         ("torch", "UntypedStorage"), ("torch", "complex128"), ("torch.torch", "Size"), ("streamconv", "convert"),
@@ -76,6 +77,10 @@ def test_only_exact_pairs_of_the_list_are_allowed(tmp_path: Path, module: str, n
     refused(tmp_path, archive(program({"w": call(module, name, "x")})), re.escape(message))
     by_stack = Code(code(module) + code(name) + b"\x93" + code(("x",)) + b"R")
     refused(tmp_path, archive(PROTOCOL + by_stack + b"."), re.escape(message))
+
+
+TYPED = "torch._tensor", "_rebuild_from_type_v2"
+TENSOR, MAKE = named("torch", "Tensor"), named("torch._utils", "_rebuild_tensor_v2")
 
 
 @pytest.mark.parametrize(
@@ -102,6 +107,25 @@ def test_only_exact_pairs_of_the_list_are_allowed(tmp_path: Path, module: str, n
         (call("collections", "OrderedDict", [1]), "OrderedDict is made of"),
         (call("collections", "OrderedDict", [], []), "OrderedDict is made of"),
         (call("torch._utils", "_rebuild_parameter", {}, True, {}), "parameter has no tensor"),
+        (call(*TYPED, named("collections", "OrderedDict"), TENSOR, (), {}),
+         "not a function for tensors"),
+        (call(*TYPED, named("torch", "float32"), TENSOR, (), {}),
+         "not a function for tensors"),
+        (call(*TYPED, MAKE, named("torch", "Size"), (), {}),
+         "of an unknown class"),
+        (call(*TYPED, MAKE, TENSOR, []),
+         "a tensor with attributes is not made of"),
+        (call(*TYPED, MAKE, TENSOR, (), {}),
+         "a tensor has 0 arguments"),
+        (call(*TYPED, named("torch._tensor", "_rebuild_from_type_v2"), TENSOR,
+              (), {}), "not a function for tensors"),
+        (call("torch._utils", "_rebuild_parameter_with_state", {}, True, {}, {}), "parameter has no tensor"),
+        (call("torch._utils", "_rebuild_parameter_with_state", {}, True, {}), "has 3 arguments"),
+        (call("torch.nn.parameter", "Parameter", {}), "calls what is not a function"),
+        (call("builtins", "set", "text"), "a set is made of"), (call("builtins", "set", [], []), "a set is made of"),
+        (call("collections", "Counter", []), "a Counter is made of"), (call("builtins", "bytearray", 5), "a bytearray is made of"),
+        (call("builtins", "complex", []), "a complex number or a device"), (b"\x8f}\x90", "more from its stack"),
+        (b"}(K\x01\x90", "appends to what is not a list"), (b"\x91", "opcode 0x91"),
         (b"\x80\x06N", "protocol 6"), (b"\x80\x00N", "protocol 0"),
     ],
 )  # fmt: skip

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ... import models
+from ... import dequant, models
 from ...errors import BadInput, UsageError
 from ...flags import Flag
 from ...metadata import Metadata
@@ -27,8 +27,8 @@ from ..options import Options
 from ..provenance import job_of_gguf
 from ..target import Chosen, Draft, Target
 
-#: the number of files that keep the blocks of a checkpoint and have floats besides
-_MXFP4_MOE = 38
+#: block types that checkpoints have too, and the numbers of files that keep such blocks and have floats besides
+_KEPT = {"MXFP4": 38, "NVFP4": 39}
 #: options that the reason for a type names
 _DECIDERS = ("output_tensor_type", "token_embedding_type", "leave_output_tensor", "pure")
 
@@ -129,7 +129,11 @@ def _chosen(choices: Sequence[mix.Choice], tensors: Mapping[str, Rows], weights:
 
 def _converted(model: models.Model, options: Options, file_type: filetypes.FileType, weights: Weights) -> Draft:
     """A Hugging Face checkpoint: the converter's types, or those of a quantization mix."""
-    facts = [mix.TensorFacts(n, r.shape, r.dtype) for n, r in model.tensors.items()]
+    kept_blocks = _KEPT if file_type is filetypes.AUTO else {}
+    facts = [
+        mix.TensorFacts(n, r.shape, next((kind for kind in kept_blocks if r.native(kind, 0, 0) is not None), r.dtype))
+        for n, r in model.tensors.items()
+    ]
     mixed = not _is_converter_type(file_type) or _has_type_options(options)
     if mixed and options.mmproj:
         raise UsageError(
@@ -151,10 +155,19 @@ def _converted(model: models.Model, options: Options, file_type: filetypes.FileT
         )
     metadata = Metadata(dict(model.metadata.values))
     if "general.file_type" in metadata and file_type.number is not None:
-        keeps = file_type.name in ("F32", "F16", "BF16") and any(c.type.name == "MXFP4" for c in choices)
-        metadata.u32("general.file_type", _MXFP4_MOE if keeps else file_type.number)
-    tensors = _chosen(choices, model.tensors, weights)
+        is_plain = file_type.name in ("F32", "F16", "BF16")
+        blocks = next((c.type.name for c in choices if is_plain and c.type.name in _KEPT), "")
+        metadata.u32("general.file_type", _KEPT.get(blocks, file_type.number))
+    tensors = [tensor for chosen in _chosen(choices, model.tensors, weights) for tensor in (chosen, *_scale_of(chosen))]
     return Draft(file_type.name, model.arch, tensors, _Head(metadata), model.left_out, model.warnings)
+
+
+def _scale_of(chosen: Chosen) -> Iterator[Chosen]:
+    """The tensor that the blocks of ``chosen`` are multiplied by, where they are copied without it."""
+    beside = dequant.scale_beside(chosen.rows, chosen.type.name) if chosen.type.name in _KEPT else None
+    if beside is not None:
+        name = f"{chosen.name.removesuffix('.weight')}.scale"
+        yield Chosen(name, beside, TYPES["F32"], f"what the blocks of {chosen.name} are multiplied by")
 
 
 def _is_converter_type(file_type: filetypes.FileType) -> bool:

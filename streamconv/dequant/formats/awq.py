@@ -50,17 +50,20 @@ def find(store: Store) -> None:
     """
     if store.scheme.method != "awq":
         return
-    names = list(store.ending(".qweight"))
-    if names:
-        _check_version(store)
-    for name, module in names:
+    for name, module in list(store.ending(".qweight")):
         with store.about(name, f"{module}.weight"):
             _put(store, name, module)
 
 
-def _check_version(store: Store) -> None:
+def check(store: Store) -> None:
+    """Refuse layouts, widths and codes without zero points that cannot be decoded.
+
+    Raises
+    ------
+    BadInput : what it is
+    """
     values = store.scheme.values
-    version = str(values.get("version") or "gemm").lower()
+    version = str(values.get("version") or values.get("checkpoint_format") or values.get("format") or "gemm").lower()
     if version != "gemm":
         raise BadInput(f"{store.path}: AWQ weights laid out as {shown(version)} cannot be decoded", "Known is gemm.")
     if store.scheme.integer("bits") not in (None, 4):
@@ -70,6 +73,11 @@ def _check_version(store: Store) -> None:
 
 
 def _put(store: Store, name: str, module: str) -> None:
+    bits = store.scheme.overrides(module).get("bits")
+    if bits not in (None, 4):
+        raise BadInput(
+            f"{store.where(name)}: AWQ weights of {shown(str(bits))} bits ({shown(module)}) cannot be decoded"
+        )
     codes = store.companion(name, name, ("I32", "U32"))
     scales = store.companion(name, f"{module}.scales", _SCALES)
     zeros = store.companion(name, f"{module}.qzeros", ("I32", "U32"))
@@ -89,4 +97,12 @@ def _put(store: Store, name: str, module: str) -> None:
     store.put(name, AwqRows(f"{module}.weight", [codes, zeros, scales], Groups(n_cols, n_groups, min(width, n_cols))))
 
 
-FORMAT = Format(find, methods=("awq",))
+FORMAT = Format(
+    find,
+    methods=("awq",),
+    settings=(
+        "bits", "w_bit", "group_size", "q_group_size", "zero_point", "version", "format", "checkpoint_format", "sym", "desc_act",
+        "do_fuse", "fuse_max_seq_len", "modules_to_fuse", "lm_head", "pack_dtype", "dynamic", "true_sequential",
+    ),
+    check=check,
+)  # fmt: skip

@@ -185,8 +185,15 @@ def _offset(value: Any, refuse: Any) -> float:
     return float(np.float32(value))
 
 
+#: what decides nothing: each weight says itself how it is stored
+BNB_SETTINGS = (
+    "load_in_4bit", "load_in_8bit", "bnb_4bit_compute_dtype", "bnb_4bit_quant_type", "bnb_4bit_use_double_quant",
+    "bnb_4bit_quant_storage", "llm_int8_threshold", "llm_int8_skip_modules", "llm_int8_enable_fp32_cpu_offload",
+    "llm_int8_has_fp16_weight", "blocksize", "target_parameters",
+)  # fmt: skip
 FORMAT = Format(
     find,
     methods=("bitsandbytes",),
+    settings=BNB_SETTINGS,
     parts={r"\.(nested_)?(absmax|quant_map)$": "a 4-bit weight, whose quant_state is missing"},
 )

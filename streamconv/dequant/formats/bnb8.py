@@ -16,6 +16,7 @@ from ..grid_rows import Grid, IntRows
 from ..kernels import load
 from ..raw import Raw
 from ..store import Store
+from .bnb4 import BNB_SETTINGS
 
 _FORMATS = {1: "col32", 2: "col_turing", 3: "col_ampere"}
 _BLOCKS = (64, 128, 256, 512, 1024, 2048, 4096)
@@ -132,6 +133,7 @@ def _precision(store: Store, absmax: Raw) -> str:
 FORMAT = Format(
     find,
     methods=("bitsandbytes",),
+    settings=BNB_SETTINGS,
     parts={r"\.SCB$": "an 8-bit weight, which is missing"},
     likely_parts={r"\.weight_format$": "an 8-bit weight, which is missing"},
 )

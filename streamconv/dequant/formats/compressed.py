@@ -7,7 +7,7 @@ words (now), and words whose top bits are unused (older versions); the number of
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 
@@ -18,6 +18,7 @@ from ..decoded_rows import Range, whole
 from ..format import LOST, Format
 from ..grid_rows import IntRows, grid_for
 from ..raw import Raw, frozen
+from ..scheme import groups_of
 from ..store import Store
 from ..stream_rows import Groups, Packing, StreamRows
 from .fp8 import block_of, describe
@@ -180,6 +181,40 @@ def _plain(store: Store, name: str, module: str) -> None:
     store.put(weight, IntRows(weight, codes.shape, scales.dtype, f"int8 ({describe(grid, codes.shape)})", parts, grid))
 
 
+#: ``format`` of the whole section or of a group, and of its ``sparsity_config``
+_KNOWN = (
+    "dense", "pack-quantized", "int-quantized", "float-quantized", "naive-quantized", "nvfp4-pack-quantized",
+    "mxfp4-pack-quantized", "mxfp8-quantized", "mixed-precision",
+)  # fmt: skip
+_SPARSE = ("dense", "sparse-24-bitmask")
+
+
+def check(store: Store) -> None:
+    """Refuse formats that cannot be decoded.
+
+    Raises
+    ------
+    BadInput : a format, by its name
+    """
+    values = store.scheme.values
+    sparsity = values.get("sparsity_config")
+    for holder, known in (
+        (values, _KNOWN),
+        *((group, _KNOWN) for group in groups_of(values)),
+        *([(sparsity, _SPARSE)] if isinstance(sparsity, Mapping) else []),
+    ):
+        name = holder.get("format")
+        if name is not None and name not in known:
+            raise BadInput(
+                f"{store.path}: compressed-tensors format {shown(str(name))} cannot be decoded",
+                f"Known are {', '.join(known)}.",
+            )
+
+
 FORMAT = Format(
-    find, methods=("compressed-tensors",), likely_parts={r"\.weight_(zero_point|shape|packed|g_idx)$": LOST}
+    find,
+    methods=("compressed-tensors",),
+    likely_parts={r"\.weight_(zero_point|shape|packed|g_idx)$": LOST},
+    settings=("config_groups", "format", "quantization_status", "global_compression_ratio", "sparsity_config"),
+    check=check,
 )

@@ -1,20 +1,24 @@
-"""4-bit floats (E2M1) with a scale per group: MXFP4 of gpt-oss and of compressed-tensors, NVFP4 of compressed-tensors.
+"""4-bit floats (E2M1) with a scale per group: MXFP4 of gpt-oss, compressed-tensors and ModelOpt, NVFP4 of the latter two.
 
-Two codes a byte, low half first. MXFP4: 32 values share a power of two. NVFP4: 16 values share an 8-bit float, divided by one
-float32 of the whole tensor; that quotient is rounded to float32 before it is multiplied.
+Two codes a byte, low half first. MXFP4: 32 values share a power of two. NVFP4: 16 values share an 8-bit float, which one float32
+of the whole tensor divides (compressed-tensors) or multiplies (ModelOpt); the result is rounded to float32 before it is multiplied.
 
 MXFP4 of gpt-oss is stored as [experts, outputs, groups, 16] and stays in this orientation, that of GGUF: values and scales of a
-GGUF block are the same, only the halves of bytes change places, so ``native`` copies without loss.
+GGUF block are the same, only the halves of bytes change places, so ``native`` copies without loss. So it is with NVFP4, whose
+float32 of the whole tensor goes into a tensor of its own there.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import cached_property
+from math import prod
 
 import numpy as np
 
 from ...errors import BadInput
-from ...rows import Bytes, Floats
+from ...kit import Function, Mapped, Reshaped
+from ...rows import Bytes, Floats, Rows
 from ...sources.naming import shown
 from ..decoded_rows import DecodedRows, Range
 from ..format import LOST, Format
@@ -25,6 +29,11 @@ from ..store import Store
 from ..stream_rows import widened
 
 _MX, _NV = 32, 16
+#: values of a GGUF block of NVFP4
+_BLOCK = 64
+_INVERSE = Function("inverse", 1, lambda x: np.reciprocal(x))
+#: types of scales: powers of two for MXFP4, 8-bit floats for NVFP4
+_BYTES = ("U8", "F8_E8M0", "F8_E4M3")
 
 
 class Mxfp4Rows(NibbleRows):
@@ -105,14 +114,45 @@ class TurnedExpertRows(DecodedRows):
 
 
 class Nvfp4Rows(NibbleRows):
-    """``parts`` are codes, scales of groups, and the float32 that divides them."""
+    """``parts`` are codes, scales of groups, and a float32 of the whole tensor or of each slice.
 
-    def __init__(self, name: str, shape: tuple[int, ...], parts: list[Raw]) -> None:
-        super().__init__(name, shape, "BF16", "nvfp4 (group 16)", parts, table=E2M1, high_first=False, block=_NV)
+    Parameters
+    ----------
+    dtype : that of the result
+    divides : whether the float32 divides the scales, as that of compressed-tensors does; ModelOpt's multiplies them
+    """
+
+    def __init__(self, name: str, shape: tuple[int, ...], parts: list[Raw], dtype: str, divides: bool) -> None:
+        super().__init__(name, shape, dtype, "nvfp4 (group 16)", parts, table=E2M1, high_first=False, block=_NV)
+        self._divides = divides
+
+    @cached_property
+    def beside(self) -> Rows:
+        """What its GGUF blocks have to be multiplied by, which runtimes find in a tensor of its own: float32[1]."""
+        stored = Reshaped(self.parts[2].rows, (1,))
+        return Mapped(stored, _INVERSE) if self._divides else stored
+
+    def native(self, kind: str, start: int, stop: int) -> Bytes | None:
+        """Rows ``start..stop`` as blocks of the GGUF type of this name, without the float32 of the whole tensor; see ``beside``."""
+        if kind != "NVFP4" or self.n_cols % _BLOCK or self.parts[2].n_values != 1:
+            return None
+        n = self.n_cols // _NV
+        scales = self.parts[1].bytes(start * n, stop * n)
+        if np.any(scales & np.uint8(0x80)):
+            raise BadInput(f"{self.parts[1]} holds a negative scale, which NVFP4 blocks of GGUF have not")
+        pairs = self.parts[0].bytes(start * n * 8, stop * n * 8).reshape(-1, 8)
+        codes = np.stack([pairs & np.uint8(15), pairs >> np.uint8(4)], axis=-1).reshape(-1, 2, 8)
+        nibbles = codes[:, 0] | codes[:, 1] << np.uint8(4)
+        blocks = np.concatenate([scales.reshape(-1, _BLOCK // _NV), nibbles.reshape(-1, _BLOCK // 2)], axis=1)
+        return blocks.reshape(stop - start, n // 4 * 36)
 
     def _scales(self, start: int, stop: int) -> Floats:
+        whole = self.parts[2].floats(0, self.parts[2].n_values)
+        if len(whole) > 1:
+            whole = whole[np.arange(start, stop) // (self.n_rows * self.n_cols // _NV // len(whole))]
+        scales = self.parts[1].floats(start, stop)
         with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-            return frozen(np.divide(self.parts[1].floats(start, stop), self.parts[2].floats(0, 1)))
+            return frozen(np.divide(scales, whole) if self._divides else np.multiply(scales, whole))
 
 
 def find(store: Store) -> None:
@@ -130,6 +170,11 @@ def find(store: Store) -> None:
         if store.tensors[name].dtype == "U8":
             with store.about(name, f"{module}.weight"):
                 _packed(store, name, module)
+    for name, module in list(store.ending(".weight")):
+        scale = f"{module}.weight_scale"
+        if store.tensors[name].dtype == "U8" and scale in store and store.tensors[scale].dtype in _BYTES:
+            with store.about(name, name):
+                _modelopt(store, name, module)
     for name, stem in list(store.ending("_scales")):
         if store.tensors[name].dtype == "U8" and store.scheme.method == "mxfp4":
             with store.about(name, stem):
@@ -149,8 +194,31 @@ def _gpt_oss(store: Store, name: str, stem: str) -> None:
 
 
 def _packed(store: Store, name: str, module: str) -> None:
+    codes, scales, shape = _groups(store, name, module)
+    if scales.dtype != "F8_E4M3":
+        store.put(name, Mxfp4Rows(f"{module}.weight", shape, [codes, scales]))
+        return
+    whole = store.companion(name, f"{module}.weight_global_scale", ("F32",), 1)
+    store.put(name, Nvfp4Rows(f"{module}.weight", shape, [codes, scales, whole], "BF16", divides=True))
+
+
+def _modelopt(store: Store, name: str, module: str) -> None:
+    codes, scales, shape = _groups(store, name, module)
+    if scales.dtype != "F8_E4M3":
+        store.put(name, Mxfp4Rows(name, shape, [codes, scales]))
+        return
+    whole = store.companion(name, f"{module}.weight_scale_2", ("F32",))
+    if whole.n_values not in (1, prod(shape[:-2])):
+        raise BadInput(
+            f"{whole} has shape {list(whole.shape)}, {shown(name)} needs a value for the tensor or for each slice"
+        )
+    store.put(name, Nvfp4Rows(name, shape, [codes, scales, whole], "F32", divides=False))
+
+
+def _groups(store: Store, name: str, module: str) -> tuple[Raw, Raw, tuple[int, ...]]:
+    """Codes, the scales of their groups, and the shape of the values."""
     codes = store.companion(name, name)
-    scales = store.companion(name, f"{module}.weight_scale", ("U8", "F8_E8M0", "F8_E4M3"))
+    scales = store.companion(name, f"{module}.weight_scale", _BYTES)
     group = _NV if scales.dtype == "F8_E4M3" else _MX
     if (
         len(codes.shape) < 2
@@ -160,12 +228,7 @@ def _packed(store: Store, name: str, module: str) -> None:
         raise BadInput(
             f"{scales} has shape {list(scales.shape)}, {shown(name)} {list(codes.shape)}: not groups of {group} values"
         )
-    shape = (*codes.shape[:-1], 2 * codes.shape[-1])
-    if group == _MX:
-        store.put(name, Mxfp4Rows(f"{module}.weight", shape, [codes, scales]))
-        return
-    whole = store.companion(name, f"{module}.weight_global_scale", ("F32",), 1)
-    store.put(name, Nvfp4Rows(f"{module}.weight", shape, [codes, scales, whole]))
+    return codes, scales, (*codes.shape[:-1], 2 * codes.shape[-1])
 
 
-FORMAT = Format(find, methods=("mxfp4",), likely_parts={r"\.weight_(global_scale|scale_2)$": LOST})
+FORMAT = Format(find, methods=("mxfp4",), settings=(), likely_parts={r"\.weight_(global_scale|scale_2)$": LOST})

@@ -30,8 +30,8 @@ def find(store: Store) -> None:
     BadInput : a scale is missing or does not fit; names file and tensor
     """
     for name in [name for name, rows in store.tensors.items() if rows.dtype in _FLOAT8]:
-        if name.endswith((".weight_scale", "_scale_inv")):
-            continue  # scales of other formats may be 8-bit floats themselves
+        if name.endswith((".weight_scale", "_scale_inv", ".compressed")):
+            continue  # of other formats
         with store.about(name, name):
             scale = _scale_of(store, name)
             if scale is not None:
@@ -44,7 +44,7 @@ def find(store: Store) -> None:
 
 def _scale_of(store: Store, name: str) -> Raw | None:
     stem = name.removesuffix("weight")
-    for key in (f"{name}_scale_inv", f"{name}_scale", f"{stem}qscale_weight"):
+    for key in (f"{name}_scale_inv", f"{name}_scale", f"{stem}qscale_weight", f"{name}_weight_scale"):
         if key in store:
             return store.companion(name, key, _SCALES)
     return None
@@ -53,7 +53,7 @@ def _scale_of(store: Store, name: str) -> Raw | None:
 def _put(store: Store, name: str, codes: Raw, scale: Raw) -> None:
     module = name.removesuffix(".weight")
     block = block_of(store.scheme.values, store.scheme.weights_of(module))
-    grid = grid_for(codes.shape, scale.shape, block)
+    grid = _grid(codes.shape, scale.shape, block)
     if grid is None:
         raise BadInput(
             f"{scale} has shape {list(scale.shape)}, which does not fit {shown(name)} of shape {list(codes.shape)} with blocks of"
@@ -65,6 +65,17 @@ def _put(store: Store, name: str, codes: Raw, scale: Raw) -> None:
         name, codes.shape, scale.dtype if own_type else "F32", f"fp8-{kind} ({describe(grid, codes.shape)})", [codes, scale],
         grid, "F8_E8M0" if scale.dtype == "U8" else None,
     ))  # fmt: skip
+
+
+def _grid(shape: tuple[int, ...], scale: tuple[int, ...], block: Sequence[int]) -> Grid | None:
+    """How scales lie over the codes. ModelOpt has an axis of length one behind that of the rows and that of the columns of blocks,
+    and blocks of any one size; scales of single groups are those of MXFP8."""
+    if len(scale) == len(shape) + 2 and len(shape) > 1 and (scale[-3], scale[-1]) == (1, 1):
+        scale = (*scale[:-4], scale[-4], scale[-2])
+        rows, columns = shape[-2] / max(1, scale[-2]), shape[-1] / max(1, scale[-1])
+        if grid_for(shape, scale, block) is None and rows == columns:
+            block = (int(rows), int(columns))
+    return grid_for(shape, scale, block) or grid_for(shape, scale)
 
 
 def block_of(values: Mapping[str, Any], arguments: Mapping[str, Any]) -> Sequence[int]:
@@ -93,7 +104,19 @@ def describe(grid: Grid, shape: tuple[int, ...]) -> str:
 
 FORMAT = Format(
     find,
-    methods=("fp8", "fbgemm_fp8", "modelopt"),
+    methods=("fp8", "fbgemm_fp8"),
+    settings=(
+        "weight_block_size",
+        "fmt",
+        "format",
+        "scale_fmt",
+        "scale_format",
+        "is_checkpoint_fp8_serialized",
+        "activation_scale_ub",
+        "bits",
+        "quant_type",
+        "weight_dtype",
+    ),
     parts={r"(\.weight|_proj)_scale_inv$": LOST},
     likely_parts={r"\.(weight_scale|qscale_weight)$": LOST},
 )

@@ -111,8 +111,22 @@ def _packing(store: Store, module: str, n_rows: int, zeros: Raw, stated: int | N
     return Packing(fitting[0])
 
 
+def check(store: Store) -> None:
+    """Refuse layouts other than GPTQ's own two, such as marlin's.
+
+    Raises
+    ------
+    BadInput : another layout, by its name
+    """
+    _version(store, store.scheme.values)
+
+
 def _version(store: Store, stated: Mapping[str, object]) -> int:
-    name = stated.get("checkpoint_format") or "gptq"
+    name = (
+        "marlin"
+        if stated.get("is_marlin_format")
+        else stated.get("checkpoint_format") or stated.get("format") or "gptq"
+    )
     if name not in _FORMATS:
         raise BadInput(
             f"{store.path}: GPTQ weights laid out as {shown(str(name))} cannot be decoded",
@@ -121,4 +135,16 @@ def _version(store: Store, stated: Mapping[str, object]) -> int:
     return _FORMATS[str(name)]
 
 
-FORMAT = Format(find, methods=("gptq",), parts={r"\.(qzeros|g_idx)$": "a packed weight, whose qweight is missing"})
+FORMAT = Format(
+    find,
+    methods=("gptq",),
+    parts={r"\.(qzeros|g_idx)$": "a packed weight, whose qweight is missing"},
+    likely_parts={r"\.(B|B_24|B_meta|s|workspace)$": "a weight in marlin's layout, which cannot be decoded"},
+    settings=(
+        "bits", "group_size", "sym", "desc_act", "static_groups", "true_sequential", "checkpoint_format", "format",
+        "is_marlin_format", "dynamic", "lm_head", "damp_percent", "damp_auto_increment", "act_group_aware", "hyb_act", "mse",
+        "pack_dtype", "pack_impl", "cache_block_outputs", "use_cuda_fp16", "v2", "gptaq", "foem", "hessian", "fallback", "failsafe",
+        "fail_safe", "parallel_packing", "mock_quantization", "quantizer", "process", "vram_strategy", "auto_forward_data_parallel",
+    ),
+    check=check,
+)  # fmt: skip

@@ -186,4 +186,7 @@ def _value(key: str, raw: Raw) -> Any:
     return found[0] if not raw.shape else found
 
 
-FORMAT = Format(find, methods=("hqq",))
+FORMAT = Format(
+    find, methods=("hqq",), settings=("quant_config", "dynamic_config", "nbits", "bits", "group_size", "axis", "view_as_float",
+                                      "quant_scale", "quant_zero", "offload_meta", "shape", "weight_quant_params"),
+)  # fmt: skip

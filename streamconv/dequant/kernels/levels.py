@@ -35,6 +35,26 @@ def scaled(levels, flip, zeros, scales, row_of, width, factor, out):  # type: ig
 
 
 @kernel
+def affine(levels, scales, biases, width, out):  # type: ignore[no-untyped-def]
+    """``out = level · scale + bias``, rounded after each step.
+
+    levels : uint8[n, n_cols]
+    scales, biases : float32[n, n_groups]
+    width : int64, columns of a group
+    out : float32[n, n_cols]
+    """
+    for r in range(len(out)):
+        at, group = 0, 0
+        while at < out.shape[1]:
+            end = min(at + width, out.shape[1])
+            scale, bias = scales[r, group], biases[r, group]
+            source, target = levels[r, at:end], out[r, at:end]
+            for i in range(len(target)):
+                target[i] = np.float32(source[i]) * scale + bias
+            at, group = end, group + 1
+
+
+@kernel
 def scaled_by_column(levels, zeros, scales, group_of, out):  # type: ignore[no-untyped-def]
     """``out = (level − zero) · scale`` with a group for each column, in any order.
 
@@ -98,6 +118,7 @@ def warm_up() -> None:
     x, row_of = np.zeros((1, 1), np.float32), np.zeros(1, np.int64)
     scales, table = mapped(1, 1, dtype=np.float32), mapped(256, dtype=np.float32)
     scaled(mapped(1, 1), np.uint8(0), scales, scales, row_of, 1, np.float32(1), x)
+    affine(mapped(1, 1), scales, scales, 1, x)
     scaled_by_column(mapped(1, 1), scales, scales, np.zeros(1, np.int32), x)
     looked_up(mapped(1, 1), table, scales, row_of, 1, x)
     looked_up_flat(mapped(1), table, scales[0], 1, 0, x[0])

@@ -27,11 +27,12 @@ def caps(m: Metadata, a: str, c: Config) -> None:
 
 def local_freq_base(m: Metadata, a: str, c: Config) -> None:
     """The base of local layers under candle's name too; llama.cpp's is ``rope.freq_base_swa``."""
-    if c.rope_local["rope_type"] != "default":
-        raise BadInput(
-            f"config.json: RoPE of sliding layers is {c.rope_local['rope_type']!r}, runtimes do not scale it"
-        )
-    m.f32(f"{a}.rope.local_freq_base", float(c.rope_local["rope_theta"]))
+    local = c.rope_local
+    if not local:  # of a model_type that has no class defaults
+        return
+    if local["rope_type"] != "default":
+        raise BadInput(f"config.json: RoPE of sliding layers is {local['rope_type']!r}, runtimes do not scale it")
+    m.f32(f"{a}.rope.local_freq_base", float(local["rope_theta"]))
 
 
 FAMILY = Family(

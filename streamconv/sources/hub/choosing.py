@@ -9,14 +9,15 @@ from fnmatch import fnmatchcase
 from ...errors import BadInput, InputMissing
 from ..checkpoint import MAX_SIDE_BYTES, is_weights
 from ..folder import INDEX, TORCH_INDEX, prefers_whole
-from ..naming import shown_list
+from ..naming import PACKED, shown_list
 from ..side_links import is_beside
 from .model import HubFile, HubModel
 
 #: side files that no converter looks at and that may be large
 _PICTURES = (".png", ".jpg", ".jpeg", ".gif", ".webp", ".svg", ".pdf", ".mp3", ".mp4", ".wav", ".parquet")
 #: weights by preference: the first pattern that matches anything
-_WEIGHTS = ("model*.safetensors", "adapter_model.safetensors", "pytorch_model*.bin", "adapter_model.bin")
+_WEIGHTS = ("model*.safetensors", "adapter_model.safetensors", "pytorch_model*.bin", "adapter_model.bin",
+            "adapters.safetensors")  # fmt: skip
 _INDEXES = (INDEX, TORCH_INDEX)
 _NUMBER = r"-\d{5}-of-\d{5}\."
 
@@ -113,6 +114,11 @@ def one_file(model: HubModel, path: str) -> list[HubFile]:
         raise InputMissing(
             f"{model}: {path} is a folder",
             f"Fetch it whole with `streamconv fetch --all {model.repo}`, then convert the folder that it tells.",
+        )
+    if path.endswith(PACKED):
+        raise BadInput(
+            f"{model}: {path} is compressed; such files are read on this machine only",
+            f"Fetch it with `streamconv fetch --all {model.repo}`, then convert the file that it tells.",
         )
     if path not in model.files:
         near = [p for p in model.files if p.rpartition(".")[2] == path.rpartition(".")[2]]
