@@ -12,7 +12,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, Protocol
 
-from ..errors import BadInput, InputMissing
+from ..errors import BadInput, InputMissing, raise_exhausted
 from ..rows import Rows
 from .checkpoint import JOB_KEY, Checkpoint, InputFile, is_weights, read_object, refuse_mixture
 from .frame_cache import FrameCache
@@ -213,7 +213,11 @@ def _choose(files: Files, present: Collection[str], container: _Container) -> _S
     if len(by_index.here(present)) < len(by_index.names):
         why = f"{container.index} names files that are not here"
         return _Set(container, [container.whole], why=why)
-    shard = container.read(files.open(container.whole))
+    try:
+        shard = container.read(files.open(container.whole))
+    except BadInput as e:
+        raise_exhausted(e)
+        return replace(by_index, why=f"{container.whole} cannot be read")
     lacks = index.keys() - shard.tensors.keys()
     if lacks:
         return replace(by_index, why=f"{container.whole} lacks {shown_list(lacks)}, which {container.index} lists")

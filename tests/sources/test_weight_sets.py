@@ -72,6 +72,14 @@ def test_shards_are_read_where_the_whole_file_lacks_what_their_index_lists(folde
     assert f"{WHOLE} lacks 'b', which {INDEX} lists" in notes
 
 
+@pytest.mark.parametrize("damaged", [b"", b"Entry not found", bytes(99)])
+def test_shards_are_read_where_the_whole_file_is_damaged(folder: Path, damaged: bytes) -> None:
+    (folder / WHOLE).write_bytes(damaged)
+    shards(folder)
+    sizes, notes = opened(folder)
+    assert (sizes, f"({WHOLE} cannot be read); '{WHOLE}' is passed over" in notes) == ({2}, True)
+
+
 @pytest.mark.parametrize("left", [0, 1])
 def test_an_index_of_files_that_are_gone_gives_way_to_the_whole_file(folder: Path, left: int) -> None:
     whole(folder, "a", "b")
@@ -200,3 +208,23 @@ def test_one_ranks_file_given_by_itself_is_called_so(tmp_path: Path, name: str) 
     torch(tmp_path, name)
     with pytest.raises(BadInput, match="one rank's part"):
         open_checkpoint(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("module", "name", "words"),
+    [
+        ("torch.distributed.tensor", "DTensor", "one rank's part"),
+        ("torch._utils", "_rebuild_wrapper_subclass", "one rank's part"),
+        ("deepspeed.runtime.fp16.loss_scaler", "LossScaler", "zero_to_fp32.py"),
+        ("megatron.core.enums", "ModelType", "a checkpoint of Megatron"),
+        ("builtins", "eval", "nothing in the file is run"),
+    ],
+)
+def test_what_a_pickle_asks_for_says_what_the_file_is_whatever_its_name(
+    tmp_path: Path, module: str, name: str, words: str
+) -> None:
+    path = tmp_path / "weights.bin"
+    path.write_bytes(archive(b"\x80\x02}q\x00X\x01\x00\x00\x00a" + f"c{module}\n{name}\n".encode() + b"s.", {}))
+    with pytest.raises(BadInput, match="asks for the global") as refused:
+        open_checkpoint(path)
+    assert words in refused.value.hint
