@@ -22,6 +22,7 @@ A message says what is wrong, where (file, tensor, byte) and, in ``hint``, what 
 from __future__ import annotations
 
 import errno
+import os
 import re
 from collections.abc import Iterator
 
@@ -199,6 +200,22 @@ def _ran_out(e: BaseException) -> NoResources | None:
     return None
 
 
+def absent(path: object, hint: str = "") -> InputMissing:
+    """The error of an input ``path`` that is not there, or is a link to what is not; ``hint`` is for the former.
+
+    >>> absent("model.gguf")
+    InputMissing('model.gguf is not there')
+    """
+    try:
+        target = os.readlink(str(path))
+    except (OSError, ValueError):
+        return InputMissing(f"{path} is not there", hint)
+    return InputMissing(
+        f"{path} is a link to {target}, which is not there",
+        "Links were copied without the files that they lead to: copy the folder with `cp -rL`, or download the model again.",
+    )
+
+
 def unreadable(path: object, error: OSError | ValueError) -> StreamconvError:
     """The error of an input ``path`` that cannot be opened or read because of ``error``.
 
@@ -209,7 +226,7 @@ def unreadable(path: object, error: OSError | ValueError) -> StreamconvError:
     if ran_out is not None:
         return ran_out
     if isinstance(error, FileNotFoundError):
-        return InputMissing(f"{path} is not there")
+        return absent(path)
     if isinstance(error, PermissionError):
         return NoPermission(f"{path} may not be read")
     if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:

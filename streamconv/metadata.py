@@ -6,9 +6,13 @@ reference writer does (gguf-py ``GGUFWriter``).
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from numbers import Integral, Real
 from typing import Any
+
+from .errors import BadInput
 
 #: GGUF value type name -> (number in the file, struct format; "" for strings and arrays)
 VALUE_TYPES: dict[str, tuple[int, str]] = {
@@ -28,6 +32,14 @@ VALUE_TYPES: dict[str, tuple[int, str]] = {
 }
 
 
+#: largest finite numbers
+_MAX_FLOATS = {"FLOAT32": 3.4028234663852886e38, "FLOAT64": sys.float_info.max}
+
+
+class BadValue(BadInput):
+    """A value that the type of its key cannot hold."""
+
+
 @dataclass(frozen=True)
 class Value:
     """One typed value.
@@ -44,6 +56,18 @@ class Value:
     elem: str = ""
 
 
+def _fits(value: Any, kind: str) -> bool:
+    """Whether ``value`` is of the ``kind``, and within its range."""
+    is_real, is_whole = isinstance(value, Real), isinstance(value, Integral)
+    if kind in _MAX_FLOATS:
+        return is_real and bool(abs(value) <= _MAX_FLOATS[kind])
+    if "INT" in kind:
+        bits, is_signed = int(kind.lstrip("UINT")), kind.startswith("INT")
+        least, most = (-(1 << bits - 1), (1 << bits - 1) - 1) if is_signed else (0, (1 << bits) - 1)
+        return is_whole and bool(least <= value <= most)
+    return True
+
+
 @dataclass
 class Metadata:
     """An ordered, typed dictionary of GGUF keys."""
@@ -51,9 +75,14 @@ class Metadata:
     values: dict[str, Value] = field(default_factory=dict)
 
     def add(self, key: str, value: Value) -> None:
-        """Set ``key``; empty strings and arrays are ignored."""
+        """Set ``key``; empty strings and arrays are ignored. BadValue for a number, or one of a list, that its type cannot hold."""
         if value.type in ("STRING", "ARRAY") and not len(value.value):
             return
+        # Typed arrays hold what they hold, and vocabularies are long.
+        listed, kind = ([value.value], value.type) if value.type != "ARRAY" else (value.value, value.elem)
+        for number in listed if isinstance(listed, list) else ():
+            if not _fits(number, kind):
+                raise BadValue(f"the key {key} would be {number!r:.80}, which does not fit {kind}")
         self.values[key] = value
 
     def u16(self, key: str, value: int) -> None:

@@ -20,7 +20,7 @@ ALLOWED = {
     "found": {"errors"},
     "flags": {"engine"},
     "limits": set(),
-    "metadata": set(),
+    "metadata": {"errors"},
     "ownership": {"errors"},
     "quant": {*_DATA, "ownership", "threads", "limits"},
     "kit": {"rows", "errors"},

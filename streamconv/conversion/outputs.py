@@ -9,7 +9,7 @@ from pathlib import Path
 
 from .. import found
 from ..engine.record import record_path
-from ..errors import UsageError
+from ..errors import CannotCreate, UsageError
 from ..quant.base import has_codec
 from ..quant.encode import EncodedRows, Encoding
 from ..sources.checkpoint import Checkpoint
@@ -24,6 +24,9 @@ from .requantizing import notes
 from .supply import Supply
 from .target import Draft, Target
 from .unfinished import check_name, recorded_plan
+
+#: what Linux takes, where the file system does not say
+_MAX_NAME_BYTES, _MAX_PATH_BYTES = 255, 4095
 
 
 def prepare(source: str | os.PathLike[str], output: str | os.PathLike[str], options: Options) -> Prepared:
@@ -73,6 +76,7 @@ def planned(
         refuse_source(checkpoint, options)
         drafts = target.choose(checkpoint, options)
         prepared = _laid_out(checkpoint, output, target, drafts, options, sorted(plugins))
+        _refuse_long_names(prepared)
         _refuse_overlap(checkpoint, prepared, supply, options)
         if options.report:
             check_report(options.report, prepared.plan, options.force)
@@ -134,6 +138,22 @@ def _items(drafts: Sequence[Draft], options: Options) -> list[list[OutputTensor]
         [OutputTensor(t.name, items[id(t.rows)], next(numbers[id(t.rows)]), t.reason) for t in draft.tensors]
         for draft in drafts
     ]
+
+
+def _refuse_long_names(prepared: Prepared) -> None:
+    """CannotCreate for a name that the file system of the output would not take, before anything is made for it."""
+    for path in (prepared.plan.output, *(f.path for f in prepared.plan.files)):
+        try:
+            most = os.pathconf(path.parent, "PC_NAME_MAX")
+        except OSError:  # a folder that is not there yet
+            most = _MAX_NAME_BYTES
+        size, whole = len(os.fsencode(path.name)), len(os.fsencode(path.absolute()))
+        if size > most or whole > _MAX_PATH_BYTES:
+            what, n, most = ("name", size, most) if size > most else ("path", whole, _MAX_PATH_BYTES)
+            raise CannotCreate(
+                f"{path}: the {what} is too long: it has {n} bytes, the file system takes at most {most}",
+                "Choose a shorter one.",
+            )
 
 
 def _refuse_overlap(checkpoint: Checkpoint, prepared: Prepared, supply: Supply, options: Options) -> None:

@@ -112,9 +112,14 @@ class Supply:
         side = self.arriving(model, choosing.side_files(model))
         self.bring(side.values())
         path = self.folder(model)
-        chosen: list[HubFile] = []
+        chosen, notes = list[HubFile](), list(model.warnings)
         if weights:
-            chosen = choosing.weight_files(model, self.named_weights(model, side))
+            named = self.named_weights(model, side)
+            chosen = choosing.weight_files(model, named)
+            is_whole, note = choosing.is_whole_meant(model, named)
+            notes += [note] if note else []
+            if is_whole:
+                side.pop(choosing.index_file(model))
         arriving = {**side, **self.arriving(model, chosen)}
         if any(f.path.endswith(".bin") for f in chosen):  # their headers lie all over the file
             self.bring(arriving[f.path] for f in chosen)
@@ -122,7 +127,7 @@ class Supply:
         self._fetch_heads([arriving[f.path] for f in chosen])
         listed = {name: model.files[name] for name in arriving}
         found = folder.open_files(HubFiles(path, listed, arriving, io), weights)
-        return replace(found, side=_paths(side), warnings=[*model.warnings, *found.warnings])
+        return replace(found, side=_paths(side), warnings=[*notes, *found.warnings])
 
     def open_adapter(self, ref: Reference) -> Path:
         """The folder of the adapter that ``ref`` names, fetched whole: adapters are small, and needed all the time."""

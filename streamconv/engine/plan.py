@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
@@ -22,6 +23,8 @@ from ..rows import Bytes, File, Floats, Json, Quality, Rows, Span
 #: A chunk holds at most this many output bytes and weights; both bound the work a kill can cost.
 CHUNK_BYTES = 16 << 20
 CHUNK_WEIGHTS = 16 << 20
+#: what file systems take
+_MAX_NAME_BYTES = 255
 #: Raised whenever the same plan would give other bytes than before.
 KERNEL_ABI = 1
 
@@ -92,7 +95,15 @@ class Item(Protocol):
 
 def job_folder(output: Path) -> Path:
     """Where the unfinished job for ``output`` is, if there is one."""
-    return output.with_name(output.name + ".streamconv")
+    name = f"{output.name}.streamconv"
+    return output.with_name(
+        name if len(os.fsencode(name)) <= _MAX_NAME_BYTES else f"{shortened(output.name)}.streamconv"
+    )
+
+
+def shortened(name: str) -> str:
+    """A name for what belongs to a file ``name`` that has no room for an ending: its beginning, and a digest of all of it."""
+    return f"{os.fsencode(name)[:180].decode(errors='ignore')}.{fingerprint(name).hex()[:16]}"
 
 
 class Provenance(Protocol):
@@ -158,7 +169,7 @@ class Plan:
 
     Attributes
     ----------
-    output : the name the user gave; the job folder is ``output`` + ".streamconv"
+    output : the name the user gave; the job folder lies beside it, see ``job_folder``
     files, placements : the layout
     admits_nonfinite : whether rows in which NaN or Inf was met count as made. It decides no byte, so it is not in the
         fingerprint: who is refused may go on with it, and who goes on without it meets them again

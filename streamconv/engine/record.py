@@ -129,10 +129,9 @@ def record_path(output: Path) -> Path:
     """Where the record of ``output`` is; a name too long for that is cut and told apart by its digest."""
     name = f".{output.name}.streamconv"
     if len(os.fsencode(name)) > _MAX_NAME_BYTES:
-        from .plan import fingerprint
+        from .plan import shortened
 
-        kept = os.fsencode(output.name)[:180].decode(errors="ignore")
-        name = f".{kept}.{fingerprint(output.name).hex()[:16]}.streamconv"
+        name = f".{shortened(output.name)}.streamconv"
     return output.with_name(name)
 
 

@@ -8,12 +8,13 @@ Values are what PEFT merges into a base of the same precision: factors and sums 
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from ..errors import BadInput, InputMissing
+from ..errors import BadInput, InputMissing, absent
 from ..rows import Rows
 from ..sources import MappedFile, open_checkpoint
 from ..sources.checkpoint import Checkpoint, read_object
@@ -58,14 +59,14 @@ def open_adapter(folder: Path, open_tensors: Callable[[Path], Checkpoint] = open
     BadInput : one is damaged
     """
     if not folder.is_dir():
-        raise InputMissing(f"{folder} is not there", f"An adapter is a folder with {CONFIG} and {_FILES[0]}.")
-    if not (folder / CONFIG).exists():
+        raise absent(folder, f"An adapter is a folder with {CONFIG} and {_FILES[0]}.")
+    if not os.path.lexists(folder / CONFIG):
         raise InputMissing(f"{folder} has no {CONFIG}", "Give the folder that PEFT saved the adapter in.")
     refuse_foreign(folder, CONFIG)
     config = read_object(folder / CONFIG)
     of_mlx = is_of_mlx(config)
     names = (MLX_FILE,) if of_mlx else _FILES
-    file = next((path for name in names if (path := stored_at(folder / name)).exists()), None)
+    file = next((path for name in names if os.path.lexists(path := stored_at(folder / name))), None)
     if file is None:
         what = f"is an adapter of MLX without {MLX_FILE}" if of_mlx else f"has neither {_FILES[0]} nor {_FILES[1]}"
         raise InputMissing(f"{folder} {what}")

@@ -134,9 +134,9 @@ class Parser:
                     f"{self._at(place)}.layer_range: {layers!r} is not [START, STOP]",
                     "It means layers START … STOP - 1.",
                 )
-            if not 0 <= layers[0] < layers[1]:
+            if not 0 <= layers[0] <= layers[1]:
                 raise BadInput(
-                    f"{self._at(place)}.layer_range: {layers} is empty or negative", "It means layers START … STOP - 1."
+                    f"{self._at(place)}.layer_range: {layers} is negative", "It means layers START … STOP - 1."
                 )
         parameters = self._parameters(body.get("parameters"), f"{place}.parameters")
         return Source(reference, (layers[0], layers[1]) if layers is not None else None, parameters)

@@ -13,6 +13,7 @@ from ..errors import BadInput, UsageError
 from ..rows import Rows
 from ..sources.checkpoint import Checkpoint
 from ..sources.naming import weight_ending
+from ..sources.state_dicts import is_buffer
 from .binding import Input, Options, Rules, merged_tensor
 from .keys import naming
 from .layout import Layout, Place, flat, lay_out
@@ -152,6 +153,11 @@ class Planner:
     def _module(self, module: str, stack: Stack) -> None:
         """All tensors of one module."""
         slices = [_Sliced(self, module, stack, part, number) for number, part in enumerate(stack.slices)]
+        if not stack.whole and not any(part.length for part in slices):
+            raise BadInput(
+                f"{self.recipe.where}: the slices of {module} hold no layer at all",
+                "A slice without layers gives what comes before or after those of others.",
+            )
         self.merge.restacked |= not stack.whole
         first, last = slices[0], slices[-1]
         before = [place for place in first.outside() if not place.comes_after]
@@ -180,7 +186,7 @@ class _Range:
 
 
 class _Sliced:
-    """One slice of one module, checked against the models."""
+    """One slice of one module, checked against the models; without layers the first and the last one matter all the same."""
 
     def __init__(self, planner: Planner, module: str, stack: Stack, part: Slice, number: int) -> None:
         self.planner = planner
@@ -216,7 +222,8 @@ class _Sliced:
                 "Give layer_range of equal length for all of them.",
             )
         self.length = lengths[0]
-        self._check_count(base)
+        if self.length:  # one without layers gives a few tensors outside of them; each method decides about these
+            self._check_count(base)
 
     def _check_count(self, base: str | None) -> None:
         """The method's contract on the number of inputs."""
@@ -262,9 +269,7 @@ class _Sliced:
             inputs.append(Input(source.model.name, rows, name or place.key, source.rules, source.is_base))
         target = self._name(place, layer)
         if missing and not (place.is_vocabulary or place.is_head):
-            if place.key.endswith(
-                "rotary_emb.inv_freq"
-            ):  # a buffer some versions stored, which every runtime recomputes
+            if is_buffer(place.key):  # some versions stored it, and every runtime computes it again
                 return
             raise BadInput(
                 f"{self.where}: {missing[0]} has no tensor for {target!r}, which {inputs[0].model} has",

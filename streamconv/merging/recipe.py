@@ -18,7 +18,7 @@ class Source:
 
     Attributes
     ----------
-    layer_range : ``(start, stop)`` of its layers; None: all of them
+    layer_range : ``(start, stop)`` of its layers, of none where these are equal; None: all of them
     """
 
     model: ModelRef

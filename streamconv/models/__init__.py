@@ -14,6 +14,7 @@ from .config import architecture
 from .families import FAMILIES
 from .family import Family
 from .multimodal import text_architecture
+from .named import named
 from .offered import offered
 from .projectors import PROJECTORS
 
@@ -51,4 +52,24 @@ def projector_of(checkpoint: Checkpoint) -> Family:
     return PROJECTORS[name]
 
 
-__all__ = ["FAMILIES", "PROJECTORS", "Family", "Model", "build", "family_of", "offered", "projector_of"]
+def fixed_type(arch: str, name: str) -> str | None:
+    """The type that runtimes expect of tensor ``name`` in a GGUF file of architecture ``arch``; None: that of the file.
+
+    Only projectors have such tensors.
+    """
+    fixed = (family.forced_type(name) for family in PROJECTORS.values() if family.arch == arch)
+    return next(filter(None, fixed), None)
+
+
+__all__ = [
+    "FAMILIES",
+    "PROJECTORS",
+    "Family",
+    "Model",
+    "build",
+    "family_of",
+    "fixed_type",
+    "named",
+    "offered",
+    "projector_of",
+]

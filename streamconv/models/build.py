@@ -12,15 +12,16 @@ from math import prod
 
 from ..errors import BadInput
 from ..kit import cut
-from ..metadata import Metadata
+from ..metadata import BadValue, Metadata
 from ..rows import Rows
 from ..sources.checkpoint import Checkpoint
 from ..sources.naming import shown
+from ..sources.state_dicts import refuse_adapter, refuse_unsaved
 from .assumed import judged, unknown
 from .config import Config, architecture, normalise
 from .family import Family
 from .general import general_metadata
-from .names import stem_of
+from .names import hint_of_stranger, stem_of
 from .rules import bind, fitting
 from .tokenizers import tokenizer_metadata
 
@@ -90,7 +91,7 @@ def build(
         warnings += tokenizer.warnings
         vocabulary = tokenizer.metadata
         if "token_embd.weight" in tensors:
-            _fit_vocabulary(tensors, tokenizer.n_tokens, prod(tensors["token_embd.weight"].shape[:1]), family)
+            _fit_vocabulary(tensors, vocabulary, config, family)
     metadata = Metadata()
     metadata.string("general.architecture", family.arch)
     total, shared, expert, n_experts = _sizes(tensors)
@@ -101,7 +102,10 @@ def build(
         )
     )  # fmt: skip
     for key in family.keys:
-        key(metadata, family.arch, config)
+        try:
+            key(metadata, family.arch, config)
+        except BadValue as e:
+            raise BadInput(f"{config.folder}/config.json: {e.message}") from None
     warnings += _told(checkpoint, family, config, tensors)
     _check_blocks(checkpoint, tensors, metadata.get(f"{family.arch}.block_count"))
     metadata.u32("general.quantization_version", 2)
@@ -142,6 +146,7 @@ def _named(
     checkpoint: Checkpoint, family: Family, config: Config, left_out: dict[str, str], made_of: dict[str, str]
 ) -> dict[str, Rows]:
     """GGUF name -> transformed rows, made tensors first, then in source order."""
+    refuse_adapter(checkpoint.tensors, checkpoint.path)
     spelled: dict[str, Rows] = {}
     source_names: dict[str, str] = {}
     for source_name, rows in checkpoint.tensors.items():
@@ -155,10 +160,12 @@ def _named(
             raise BadInput(f"{checkpoint.path}: tensor {source_name!r} is there twice, as {source_names[name]!r} too")
         spelled[name], source_names[name] = rows, source_name
 
+    refuse_unsaved({source_names[name]: rows for name, rows in spelled.items()}, checkpoint.path)
+
     def unknown(name: str) -> BadInput:
         return BadInput(
             f"{checkpoint.path}: tensor {source_names[name]!r} has no place in architecture {family.arch!r}",
-            "If it belongs to another module, or the checkpoint is quantized, this version cannot convert it.",
+            hint_of_stranger(source_names[name]),
         )
 
     found: dict[str, Rows] = {}
@@ -183,16 +190,21 @@ def _check_blocks(checkpoint: Checkpoint, tensors: Mapping[str, Rows], n_blocks:
         raise BadInput(f"{checkpoint.path}: {beyond[0]} lies beyond the {n_blocks} layers of config.json")
 
 
-def _fit_vocabulary(tensors: dict[str, Rows], n_tokens: int, n_rows: int, family: Family) -> None:
+def _fit_vocabulary(tensors: dict[str, Rows], vocabulary: Metadata, config: Config, family: Family) -> None:
     """Make embedding and token list agree, since loaders refuse a difference."""
-    if n_rows < n_tokens:
-        raise BadInput(
-            f"the tokenizer has {n_tokens} tokens, the embedding only {n_rows} rows",
-            "Tokenizer and weights do not belong together; use the tokenizer files of this checkpoint.",
-        )
+    tokens = vocabulary.get("tokenizer.ggml.tokens", ())
+    n_tokens, n_rows = len(tokens), prod(tensors["token_embd.weight"].shape[:1])
     if n_rows > n_tokens and family.cut_vocabulary:
         for name in ("token_embd.weight", "output.weight"):
             if name in tensors:
                 tensors[name] = cut(tensors[name], 0, n_tokens)
-    elif n_rows > n_tokens:
-        raise BadInput(f"the embedding has {n_rows} rows, the tokenizer {n_tokens} tokens")
+    elif n_rows != n_tokens:
+        own = next((i + 1 for i in range(n_tokens - 1, -1, -1) if tokens[i] != f"[PAD{i}]"), 0)
+        stated, size = config.raw_value("vocab_size"), config.get("vocab_size")
+        said = f"says vocab_size {stated}" if stated is not None else f"has no vocab_size (its class default is {size})"
+        raise BadInput(
+            f"{config.folder}: the embedding has {n_rows} rows, the tokenizer {own} tokens, config.json {said}",
+            f"Write vocab_size {n_rows} into config.json, as many as the embedding has rows."
+            if own <= n_rows
+            else "Tokenizer and weights do not belong together; use the tokenizer files of this checkpoint.",
+        )

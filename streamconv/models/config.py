@@ -55,18 +55,14 @@ def stated_keys(raw: Mapping[str, Any]) -> list[str]:
 
 
 def architecture(raw: Mapping[str, Any]) -> str:
-    """The Hugging Face architecture name of the text model.
-
-    Raises
-    ------
-    BadInput : config.json names none
-    """
+    """The Hugging Face architecture name of the text model, "" where config.json says none."""
     section = raw.get("text_config")
     for where in (section if isinstance(section, Mapping) else {}, raw):
         names = where.get("architectures")
-        if isinstance(names, list) and names and isinstance(names[0], str):
-            return names[0]
-    raise BadInput("config.json has no 'architectures'", "Is this the folder of a whole model?")
+        first = names[0] if isinstance(names, list) and names else names
+        if isinstance(first, str):
+            return first
+    return ""
 
 
 class Recorded(dict[str, Any]):
@@ -218,6 +214,7 @@ def normalise(
     for names in (HEADS, EXPERTS, LAYERS, HIDDEN):  # what is stated in one spelling has no default in another
         if any(values.get(name) is not None for name in names):
             defaults = {k: v for k, v in defaults.items() if k not in names}
+    _refuse_texts(values, defaults, checkpoint)
     # An explicit null counts as absent where the class computes or defaults the value.
     merged = {**defaults, **{k: v for k, v in values.items() if v is not None or k in _NULL_MEANS_NONE}}
     if values.get("num_key_value_heads", 0) is None or merged.get("num_key_value_heads") is None:
@@ -227,6 +224,19 @@ def normalise(
             merged[key] = derive(Config(merged, {}, {}))
     rope, local = _rope(merged, values, defaults.get("rope_parameters", {}))
     return Config(Recorded(merged), rope, local, checkpoint, defaults)
+
+
+def _refuse_texts(values: Mapping[str, Any], defaults: Mapping[str, Any], checkpoint: Checkpoint | None) -> None:
+    """BadInput for a text where only true and false, or an object, mean something: Python would take any text for true."""
+    where = f"{checkpoint.folder}/config.json" if checkpoint is not None else "config.json"
+    for key, value in values.items():
+        is_flag = isinstance(defaults.get(key), bool) or str(value).lower() in ("true", "false")
+        if isinstance(value, str) and is_flag:
+            raise BadInput(f"{where}: {key!r} is the text {shown(value)}", "Write true or false, without quotes.")
+        if key in ("rope_scaling", "rope_parameters") and not isinstance(value, Mapping | None):
+            raise BadInput(
+                f"{where}: {key!r} is {shown(repr(value))}, not an object", "Write it as {...}, or null for none."
+            )
 
 
 def _section(values: Mapping[str, Any], name: str) -> dict[str, Any]:

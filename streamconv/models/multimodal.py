@@ -8,7 +8,7 @@ from ..sources.checkpoint import Checkpoint
 from .config import architecture
 
 #: Architectures around any text model that runtimes load by itself; the outer name decides, since others change what is inside.
-_OUTER = (
+OUTER = (
     "LlavaForConditionalGeneration", "VoxtralForConditionalGeneration", "Qwen2AudioForConditionalGeneration",
     "AudioFlamingo3ForConditionalGeneration",
 )  # fmt: skip
@@ -33,7 +33,7 @@ def text_architecture(checkpoint: Checkpoint) -> str:
     """
     section = checkpoint.config.get("text_config")
     name = architecture(checkpoint.config)
-    if name in _OUTER and isinstance(section, Mapping):
+    if name in OUTER and isinstance(section, Mapping):
         return _BY_TYPE.get(str(section.get("model_type")), "")
     if name not in _UNNAMED:
         return ""

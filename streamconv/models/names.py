@@ -7,6 +7,8 @@ from collections import defaultdict
 from collections.abc import Iterable
 from typing import Generic, NamedTuple, TypeVar
 
+from ..sources.state_dicts import is_buffer
+
 #: Starts of names that belong to other modules of a multimodal checkpoint.
 _OTHER_STARTS = ("mlp", "vit.", "vpm.", "siglip2.", "merger.", "resampler.", "conformer.", "sound_")
 #: Parts of names that belong to other modules of a multimodal checkpoint.
@@ -14,8 +16,16 @@ _OTHER_PARTS = (
     "visual.", "vision.", "vision_", "audio.", "audio_", "talker.", "projector.", "patch_embed", "image_newline",
     "model.connector.", "token2wav.", "code2wav.", "multi_modal_projector.",
 )  # fmt: skip
-#: Buffers that checkpoints carry and no runtime wants.
-_BUFFERS = (".rotary_emb.inv_freq", ".attention.bias", ".attention.masked_bias")
+#: pattern of names without a place -> what they are
+_STRANGERS = {
+    r"^(module|_orig_mod|base_model\.model|model\.model|state_dict)\.": "Its name begins with the prefix of a wrapper, which other"
+    " names do not have, so it is not taken off: save model.state_dict() of the model itself.",
+    r"\.(qweight|qzeros|g_idx|scales|biases|absmax|SCB|quant_state\..*|weight_(packed|scale\w*|zero_point|shape)|\w+_scale(_inv)?)$":
+    "It is a part of a quantized weight, of an encoding that this version does not know: use the checkpoint it was made from.",
+    r"(^|\.)(optimizer|optim|exp_avg|exp_avg_sq|ema\w*)(\.|$)": "It is a state of a training, not a weight: save the model alone.",
+    r"(^|\.)(score|classifier|classification_head|value_head|v_head)\.": "It is the head of a classifier or of a reward model,"
+    " which this architecture has no place for.",
+}  # fmt: skip
 _GGUF_BLOCK = re.compile(r"^blk\.[^.]+\.")
 
 T = TypeVar("T")
@@ -23,11 +33,17 @@ T = TypeVar("T")
 
 def why_not_of_text(name: str) -> str | None:
     """Why tensor ``name`` is not part of a text model, None where it is: it is of a vision or audio module, or a buffer."""
-    if name.endswith(_BUFFERS):
+    if is_buffer(name):
         return "a buffer"
     if name.startswith(_OTHER_STARTS) or any(part in name for part in _OTHER_PARTS):
         return "not part of the text model"
     return None
+
+
+def hint_of_stranger(name: str) -> str:
+    """What to do about tensor ``name``, which has no place in its architecture."""
+    known = next((hint for pattern, hint in _STRANGERS.items() if re.search(pattern, name)), "")
+    return known or "It belongs to another module, or to a variant of the architecture that this version does not know."
 
 
 def plain_name(name: str) -> str:

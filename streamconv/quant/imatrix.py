@@ -57,6 +57,11 @@ class Imatrix:
         """Number of names, after including and excluding."""
         return len(self._entries)
 
+    @cached_property
+    def measured(self) -> frozenset[str]:
+        """Names with weights in any of the files, those included that were left out when they were opened."""
+        return frozenset(name for f in self._files for name in f.entries)
+
     def __len__(self) -> int:
         return len(self._entries)
 

@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import BadInput, InputMissing, unreadable
+from ..errors import BadInput, unreadable
 from ..metadata import VALUE_TYPES
 from ..rows import Bytes, Floats
 
@@ -88,8 +88,6 @@ class _Cursor:
                 raise BadInput(f"{path} is not a regular file")
             size = status.st_size
             self.data: Bytes = np.asarray(np.memmap(path, np.uint8, "r")) if size else np.empty(0, np.uint8)
-        except FileNotFoundError:
-            raise InputMissing(f"there is no importance matrix {path}") from None
         except OSError as e:
             raise unreadable(path, e) from None
 

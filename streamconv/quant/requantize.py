@@ -8,6 +8,7 @@ Source: llama.cpp ``llama-quant.cpp`` and ``common/common.cpp`` ``string_parse_k
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 
 import numpy as np
@@ -23,13 +24,18 @@ Override = tuple[str, Value]
 #: longest key and string the reference keeps, in bytes of UTF-8
 _LONGEST = 127
 _ALIGNMENT = 32
+#: word of an override -> types of keys that it can stand for
+_WORDS = {
+    "bool": ("BOOL",), "str": ("STRING",), "float": ("FLOAT32", "FLOAT64"),
+    "int": ("UINT8", "INT8", "UINT16", "INT16", "UINT32", "INT32", "UINT64", "INT64"),
+}  # fmt: skip
 _SPLIT_KEYS = ("split.no", "split.count", "split.tensors.count")
 
 
 def parse_override(text: str) -> Override:
     """``KEY=TYPE:VALUE`` of ``--override-kv``, TYPE being ``int``, ``float``, ``bool`` or ``str``.
 
-    An int is stored as the unsigned 32-bit number of its absolute value, as the reference does.
+    How a number is stored depends on the key, see ``quantize_metadata``; until then an int is an INT64.
 
     Raises
     ------
@@ -57,15 +63,53 @@ def parse_override(text: str) -> Override:
     if kind not in ("int", "float"):
         raise UsageError(f'{key}: unknown type "{kind}"', "types are int, float, bool and str")
     try:
-        number = abs(int(word)) if kind == "int" else float(word)
+        number = int(word) if kind == "int" else float(word)
     except ValueError:
         raise UsageError(f'{key}: "{word}" is not {"an int" if kind == "int" else "a float"}') from None
     if kind == "float":
         with np.errstate(over="ignore"):
-            return key, Value("FLOAT32", float(np.float32(number)))
-    if number >= 1 << 32:
+            rounded = float(np.float32(number))
+        if not math.isfinite(rounded):
+            raise UsageError(f"{key}: {word} is not a number that fits 32 bits")
+        return key, Value("FLOAT32", rounded)
+    if abs(number) >= 1 << 32:
         raise UsageError(f"{key}: {word} does not fit 32 bits")
-    return key, Value("UINT32", number)
+    return key, Value("INT64", number)
+
+
+def _settled(key: str, value: Value, stored: Value | None, n_blocks: object) -> Value:
+    """``value`` of an override in the type that the key has, as loaders read a key with one type.
+
+    Without such a key an int becomes the unsigned number of its absolute value, as the reference has it. One number may stand
+    for a list of one for every block.
+
+    Raises
+    ------
+    UsageError : a value of that type cannot stand for the key's
+    """
+    is_number, number = value.type in ("INT64", "FLOAT32"), value.value
+    if stored is None:
+        return Value("UINT32", abs(number)) if value.type == "INT64" else value
+    kind = stored.type
+    if kind == "ARRAY" and len(stored.value) == n_blocks and stored.elem in ("UINT32", "INT32", "FLOAT32"):
+        kind = "FLOAT32" if stored.elem == "FLOAT32" else "UINT32"
+    if kind == value.type:
+        return value
+    if kind in ("FLOAT32", "FLOAT64") and is_number:
+        return Value(kind, float(np.float32(number)) if kind == "FLOAT32" else float(number))
+    if kind == "BOOL" and value.type == "INT64" and number in (0, 1):
+        return Value(kind, bool(number))
+    if "INT" in kind and is_number and number == int(number):
+        bits = np.iinfo(kind.lower())
+        if bits.min <= number <= bits.max:
+            return Value(kind, int(number))
+        raise UsageError(f"--override-kv {key}: {number} does not fit {kind}, the type of this key")
+    said = {"INT64": "an int", "FLOAT32": "a float", "BOOL": "a bool", "STRING": "a str"}[value.type]
+    fitting = next((word for word, kinds in _WORDS.items() if kind in kinds), "")
+    raise UsageError(
+        f"--override-kv {key}: the key is stored as {kind}, and {said} ({number}) cannot stand for it",
+        f"Write {key}={fitting}:VALUE." if fitting else "Lists cannot be overridden.",
+    )
 
 
 def quantize_metadata(
@@ -85,10 +129,14 @@ def quantize_metadata(
     source : keys of the input
     filetype : what is made; a copy declares what its source declares
     source_types : tensor types of the input in traversal order; looked at when a copy's source declares nothing
-    overrides : set after the keys of the quantizer, in this order
+    overrides : set after the keys of the quantizer, in this order, each in the type of the key that is there
     imatrix : the importance matrix that was used
     imatrix_file : how the user named it; the path that was opened, when empty
     block_count : number of blocks left after pruning; None when none was pruned
+
+    Raises
+    ------
+    UsageError : an override has a type that cannot stand for that of its key
     """
     result = Metadata(dict(source.values))
 
@@ -110,8 +158,9 @@ def quantize_metadata(
     # The reference copies this key but always pads to 32, which breaks files that say otherwise.
     if result.get("general.alignment", _ALIGNMENT) != _ALIGNMENT:
         result.remove("general.alignment")
+    n_blocks = source.get(f"{source.get('general.architecture')}.block_count")
     for key, value in overrides:
-        put(key, value)
+        put(key, _settled(key, value, result.values.get(key), n_blocks))
     if imatrix is not None:
         put("quantize.imatrix.file", Value("STRING", _clipped(imatrix_file or str(imatrix.files[0]))))
         if imatrix.dataset:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from ..errors import BadInput, InputMissing, unreadable
+from ..errors import BadInput, absent, unreadable
 from .checkpoint import Checkpoint, InputFile
-from .folder import LocalFiles, Shard, open_folder, open_index, refuse_meta, safetensors_shard, torch_shard
+from .folder import LocalFiles, Shard, open_folder, open_index, safetensors_shard, snapshot, torch_shard
 from .frame_cache import FrameCache
 from .gguf import GgufFile, open_gguf, read_gguf, read_splits
+from .known_layouts import refuse_part
 from .mapped import IoMode, MappedFile
 from .naming import PACKED, weight_ending
+from .state_dicts import unwrapped
 from .torch import ENDINGS
 from .zstd import open_file, stored_at, twice_there
 
@@ -39,8 +42,9 @@ def open_checkpoint(
 ) -> Checkpoint:
     """Open a checkpoint folder or its index, a single file of safetensors or torch, or a ``.gguf`` file.
 
-    Of a split ``.gguf`` model it is the first file. Files of safetensors and GGUF may be compressed with Zstandard,
-    and are found by their plain names too.
+    Of a split ``.gguf`` model it is the first file; of a folder ``models--ORG--NAME`` of huggingface_hub's cache the snapshot
+    of ``main`` is opened. Files of safetensors and GGUF may be compressed with Zstandard, and are found by their plain names
+    too.
 
     Reads headers only. ``io="pread"`` copies instead of mapping, for storage whose errors should not end the process.
     Without ``weights`` a folder may hold a configuration and a tokenizer only. ``cache`` keeps what is decompressed.
@@ -55,9 +59,12 @@ def open_checkpoint(
     except ValueError as e:
         raise BadInput(f"{str(path)!r} cannot be a path: {e}") from None
     if not exists:
-        raise InputMissing(f"{path} is not there", _HINT)
+        raise absent(path, _HINT)
     cache = cache or FrameCache()
-    found = open_folder(path, io, weights, cache) if is_folder else _open_file(path, io, cache)
+    cached = snapshot(path) if is_folder else None
+    found = open_folder(cached or path, io, weights, cache) if is_folder else _open_file(path, io, cache)
+    if cached is not None:
+        found = replace(found, name=path.resolve().name.removeprefix("models--").replace("--", "/"))
     found.warnings.extend(note for file in found.inputs if (note := twice_there(file.path)))
     if found.metadata is None:
         found.note_links()
@@ -68,10 +75,10 @@ def _open_file(path: Path, io: IoMode, cache: FrameCache) -> Checkpoint:
     ending = weight_ending(path)
     if path.name.endswith(".index.json"):
         return open_index(path, io, cache)
+    refuse_part(path)
     if ending == ".safetensors":
         return _single(safetensors_shard(open_file(path, io, cache)))
     if path.suffix in ENDINGS:
-        refuse_meta(path)
         return _single(torch_shard(MappedFile(path, io)))
     if ending == ".gguf":
         return open_gguf(path, io, partial(open_file, cache=cache))
@@ -85,10 +92,12 @@ def _open_file(path: Path, io: IoMode, cache: FrameCache) -> Checkpoint:
 def _single(shard: Shard) -> Checkpoint:
     """One file of weights, with the config.json beside it if there is one."""
     beside = LocalFiles(shard.path.parent, "mmap")
+    config = beside.read_object("config.json") if os.path.lexists(beside.path / "config.json") else {}
+    warnings = list(shard.warnings)
     return Checkpoint(
         path=shard.path,
-        tensors=dict(shard.tensors),
-        config=beside.read_object("config.json") if (beside.path / "config.json").exists() else {},
+        tensors=unwrapped(shard.tensors, shard.path, warnings) if config else dict(shard.tensors),
+        config=config,
         inputs=(shard.input,),
-        warnings=shard.warnings,
+        warnings=warnings,
     )

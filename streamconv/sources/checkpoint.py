@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..errors import BadInput, InputChanged
+from ..errors import BadInput, InputChanged, absent
 from ..metadata import Metadata
 from ..rows import Rows
 from .hostile_json import MAX_JSON_BYTES, NotJson, parse_json, texts
@@ -156,12 +156,14 @@ class Checkpoint:
     def side_file(self, name: str) -> Path | bytes | None:
         """The side file ``name``: its path, or its bytes where it exists in memory only; None when there is none.
 
-        BadInput when it is a link that leads away from the model.
+        BadInput when it is a link that leads away from the model, InputMissing when it is one that leads nowhere.
         """
         if self.side is not None:
             return self.side.get(name)
         path = self.folder / name
         if not path.is_file():
+            if path.is_symlink() and not path.exists() and is_needed(name):
+                raise absent(path)
             return None
         refuse_foreign(self.folder, name)
         return path

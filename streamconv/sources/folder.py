@@ -6,20 +6,23 @@ The files are of safetensors, or else of torch.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, Protocol
 
-from ..errors import BadInput, InputMissing
+from ..errors import BadInput, InputMissing, raise_exhausted
 from ..rows import Rows
 from .checkpoint import JOB_KEY, Checkpoint, InputFile, is_weights, read_object, refuse_mixture
 from .frame_cache import FrameCache
+from .known_layouts import instead
 from .mapped import IoMode, MappedFile
 from .naming import plain_name, shown, shown_list
 from .safetensors import read_safetensors
 from .side_links import refuse_foreign
+from .small_files import read_small
+from .state_dicts import unwrapped
 from .torch import read_torch
 from .zstd import open_file
 
@@ -60,8 +63,9 @@ def torch_shard(file: MappedFile) -> Shard:
 
 @dataclass(frozen=True)
 class _Container:
-    """How weights lie in a folder: the name of the index, the files without one, and how a file is read."""
+    """How weights lie in a folder: in one file or by an index, or in files without one, and how a file is read."""
 
+    whole: str
     index: str
     pattern: str
     read: Callable[[MappedFile], Shard]
@@ -69,9 +73,13 @@ class _Container:
 
 #: the first that is there is taken; many folders hold the same weights twice
 _CONTAINERS = (
-    _Container(INDEX, "model*.safetensors", safetensors_shard),
-    _Container(TORCH_INDEX, "pytorch_model*.bin", torch_shard),
+    _Container("model.safetensors", INDEX, "model*.safetensors", safetensors_shard),
+    _Container("pytorch_model.bin", TORCH_INDEX, "pytorch_model*.bin", torch_shard),
 )
+#: names of files that hold a model whole or in parts, in containers that are read and others
+_MODELS = (
+    *(c.pattern for c in _CONTAINERS), "consolidated*.safetensors", "consolidated*.pth", "tf_model*.h5", "flax_model*.msgpack",
+)  # fmt: skip
 
 
 class Files(Protocol):
@@ -99,8 +107,8 @@ class LocalFiles:
         self._io, self._cache = io, cache or FrameCache()
 
     def names(self) -> Collection[str]:
-        """See ``Files``; links that lead nowhere count as absent, compressed files have the names of the plain ones."""
-        return {plain_name(p.name) for p in self.path.iterdir() if p.exists()}
+        """See ``Files``; with links that lead nowhere, so that whoever opens one says so; compressed files by their plain names."""
+        return {plain_name(p.name) for p in self.path.iterdir()}
 
     def read_object(self, name: str) -> dict[str, Any]:
         """See ``Files``; an index may lie elsewhere with its weights, a configuration goes into outputs."""
@@ -118,6 +126,25 @@ def open_folder(folder: Path, io: IoMode = "mmap", weights: bool = True, cache: 
     return open_files(LocalFiles(folder, io, cache), weights)
 
 
+def snapshot(folder: Path) -> Path | None:
+    """The snapshot that is meant by the folder ``models--ORG--NAME`` of huggingface_hub's cache; None for other folders.
+
+    It is the one of ``main``, or the only one.
+
+    Errors: InputMissing where neither is there.
+    """
+    if not (folder / "snapshots").is_dir() or (folder / "config.json").exists():
+        return None
+    there = sorted(p.name for p in (folder / "snapshots").iterdir() if p.is_dir())
+    main = read_small(ref, 4096).decode(errors="replace").strip() if (ref := folder / "refs" / "main").is_file() else ""
+    if main in there or len(there) == 1:
+        return folder / "snapshots" / (main if main in there else there[0])
+    raise InputMissing(
+        f"{folder} is a folder of huggingface_hub's cache with {len(there)} snapshots, and refs/main names none of them",
+        f"Give one of them: {folder / 'snapshots'}/{there[0]}." if there else "Download the model again.",
+    )
+
+
 def open_files(files: Files, weights: bool = True) -> Checkpoint:
     """Open the checkpoint that ``files`` are; reads config.json, the index and the headers of all shards.
 
@@ -127,39 +154,105 @@ def open_files(files: Files, weights: bool = True) -> Checkpoint:
     Errors: InputMissing for an absent config.json or shard; BadInput for a file that is damaged, an index that contradicts
     the shards or leads out of the folder, and a tensor that two shards hold.
     """
-    folder = files.path
-    try:
-        config = files.read_object("config.json")
-    except InputMissing:
+    folder, present = files.path, files.names()
+    if "config.json" not in present:
         hint = "A checkpoint folder needs config.json beside its weights."
-        if "adapter_config.json" in files.names():
-            hint = "This is a LoRA adapter: merge it into its model with a recipe that names model: MODEL+ADAPTER."
-        raise InputMissing(f"{folder} has no config.json", _meta_hint(files.names()) or hint) from None
+        raise InputMissing(f"{folder} has no config.json", instead(folder, present) or hint)
+    config = files.read_object("config.json")
     if not weights:
         return Checkpoint(path=folder, tensors={}, config=config, inputs=())
-    present = files.names()
-    for container in _CONTAINERS:
-        index = _read_index(files, container.index) if container.index in present else {}
-        names = sorted(set(index.values())) if index else _shard_names(present, container.pattern)
-        if names:
-            return _open_shards(files, present, names, container, index, config)
-    raise InputMissing(
-        f"{folder} has no weights: neither model*.safetensors nor pytorch_model*.bin, nor an index of them",
-        _meta_hint(present),
-    )
+    found = [chosen for c in _CONTAINERS if (chosen := _choose(files, present, c)) is not None]
+    if not found:
+        raise InputMissing(
+            f"{folder} has no weights: neither model*.safetensors nor pytorch_model*.bin, nor an index of them",
+            instead(folder, present),
+        )
+    # An index of files that are all gone tells of nothing that is here.
+    chosen = next((each for each in found if each.here(present)), found[0])
+    if chosen is not found[0]:
+        chosen = replace(chosen, why=f"{found[0].container.index} names files that are not here")
+    opened = _open_shards(files, present, chosen, config)
+    return replace(opened, warnings=[*opened.warnings, *_passed_over(folder, present, chosen)])
 
 
-def _meta_hint(present: Collection[str]) -> str:
-    """What to do with the files that Meta released, "" when they are not here."""
-    found = any(fnmatchcase(name, "consolidated*.pth") for name in present)
-    hint = "consolidated*.pth are slices of tensors in Meta's own layout; fetch the Hugging Face form of the model."
-    return hint if found else ""
+@dataclass(frozen=True)
+class _Set:
+    """Files that together hold the weights of a model.
+
+    Attributes
+    ----------
+    index : tensor -> file, empty where there is none
+    why : why these files, where there are others
+    opened : those of ``names`` that were read in order to choose
+    """
+
+    container: _Container
+    names: list[str]
+    index: Mapping[str, str] = field(default_factory=dict)
+    why: str = ""
+    opened: Mapping[str, Shard] = field(default_factory=dict)
+
+    def here(self, present: Collection[str]) -> list[str]:
+        """Which of them are in the folder."""
+        return [name for name in self.names if name in present]
 
 
-def refuse_meta(path: Path) -> None:
-    """BadInput for a file that has the name of Meta's releases: names and order of rows are not those of Hugging Face."""
-    if hint := _meta_hint([path.name]):
-        raise BadInput(f"{path} has the name of a part in Meta's own layout, which is not read", hint)
+def prefers_whole(present: Collection[str], named: Collection[str], whole: str) -> bool:
+    """Whether the one file ``whole`` is meant and not the files that an index ``named``: transformers looks for it first."""
+    return whole in present and whole not in named
+
+
+def _choose(files: Files, present: Collection[str], container: _Container) -> _Set | None:
+    """The set of weights in ``container`` that is meant, None where there is none."""
+    index = _read_index(files, container.index) if container.index in present else {}
+    by_index = _Set(container, sorted(set(index.values())), index)
+    if not index:
+        return _without_index(files, present, container)
+    if not prefers_whole(present, by_index.names, container.whole):
+        return by_index
+    if len(by_index.here(present)) < len(by_index.names):
+        why = f"{container.index} names files that are not here"
+        return _Set(container, [container.whole], why=why)
+    try:
+        shard = container.read(files.open(container.whole))
+    except BadInput as e:
+        raise_exhausted(e)
+        return replace(by_index, why=f"{container.whole} cannot be read")
+    lacks = index.keys() - shard.tensors.keys()
+    if lacks:
+        return replace(by_index, why=f"{container.whole} lacks {shown_list(lacks)}, which {container.index} lists")
+    return _Set(container, [container.whole], why="transformers takes it first", opened={container.whole: shard})
+
+
+def _without_index(files: Files, present: Collection[str], container: _Container) -> _Set | None:
+    """Files by the pattern of their names; where these are several sets, the one that is meant."""
+    names, series = _series(present, container.pattern)
+    if container.whole in names and len(names) > 1:
+        opened = {name: container.read(files.open(name)) for name in names if name in present}
+        whole = opened[container.whole].tensors.keys()
+        is_again = any(whole & shard.tensors.keys() for name, shard in opened.items() if name != container.whole)
+        if is_again or len(opened) < len(names):
+            return _Set(container, [container.whole], why="transformers takes it first", opened=opened)
+        return _Set(container, names, opened=opened)
+    if len(series) > 1:
+        complete = [each for each in series if set(each) <= set(present)]
+        if len(complete) != 1:
+            raise BadInput(
+                f"{files.path} holds parts of several models: {shown_list([each[0] for each in series])} begin one each",
+                "Keep the files of one, or give its index.",
+            )
+        return _Set(container, complete[0], why="the others are not complete")
+    return _Set(container, names) if names else None
+
+
+def _passed_over(folder: Path, present: Collection[str], chosen: _Set) -> Iterator[str]:
+    """What to tell of files that hold weights too and are not read."""
+    others = [n for n in present if n not in chosen.names and any(fnmatchcase(n, p) for p in _MODELS)]
+    why = f" ({chosen.why})" if chosen.why else ""
+    if others:
+        yield f"{folder}: the weights are read from {shown_list(chosen.names)}{why}; {shown_list(others)} is passed over"
+    elif chosen.why:
+        yield f"{folder}: the weights are read from {shown_list(chosen.names)}{why}"
 
 
 def open_index(path: Path, io: IoMode = "mmap", cache: FrameCache | None = None) -> Checkpoint:
@@ -173,31 +266,25 @@ def open_index(path: Path, io: IoMode = "mmap", cache: FrameCache | None = None)
             present = files.names()
             config = files.read_object("config.json") if "config.json" in present else {}
             index = _read_index(files, path.name)
-            return _open_shards(files, present, sorted(set(index.values())), container, index, config, path)
+            return _open_shards(files, present, _Set(container, sorted(set(index.values())), index), config, path)
     raise BadInput(f"{path} is an index of no known kind", f"Known are {INDEX} and {TORCH_INDEX}.")
 
 
 def _open_shards(
-    files: Files,
-    present: Collection[str],
-    names: list[str],
-    container: _Container,
-    index: dict[str, str],
-    config: dict[str, Any],
-    path: Path | None = None,
+    files: Files, present: Collection[str], chosen: _Set, config: dict[str, Any], path: Path | None = None
 ) -> Checkpoint:
-    """The checkpoint in the files ``names``; ``path`` is what the user named, by default the folder."""
-    folder = files.path
-    _check_present(folder, present, names)
-    shards = [container.read(files.open(name)) for name in names]
+    """The checkpoint in the files ``chosen``; ``path`` is what the user named, by default the folder."""
+    folder, index = files.path, chosen.index
+    _check_present(folder, present, chosen.names)
+    shards = [chosen.opened.get(name) or chosen.container.read(files.open(name)) for name in chosen.names]
     refuse_mixture({shard.path: shard.job for shard in shards})
     warnings = [warning for shard in shards for warning in shard.warnings]
     tensors = _join(shards, index, warnings)
     if index:
-        _check_index(folder / container.index, index, tensors, warnings)
+        _check_index(folder / chosen.container.index, index, tensors, warnings)
     return Checkpoint(
         path=path or folder,
-        tensors=tensors,
+        tensors=unwrapped(tensors, path or folder, warnings),
         config=config,
         inputs=tuple(shard.input for shard in shards),
         warnings=warnings,
@@ -219,27 +306,33 @@ def _read_index(files: Files, name: str) -> dict[str, str]:
     return {tensor: plain_name(file) for tensor, file in index.items()}
 
 
-def _shard_names(present: Collection[str], pattern: str) -> list[str]:
-    """Those of ``present`` that fit ``pattern``, sorted, with the gaps in a numbered series filled."""
+def _series(present: Collection[str], pattern: str) -> tuple[list[str], list[list[str]]]:
+    """Those of ``present`` that fit ``pattern``, sorted, with the gaps in numbered series filled; and these series."""
     names = {name for name in present if fnmatchcase(name, pattern)}
-    for name in list(names):
-        found = _NUMBERED.fullmatch(name)
-        if found:
-            stem, count, ending = found["stem"], int(found["count"]), found["ending"]
-            names.update(f"{stem}-{number:05d}-of-{count:05d}{ending}" for number in range(1, count + 1))
-    return sorted(names)
+    series = {(m["stem"], m["count"], m["ending"]) for name in names if (m := _NUMBERED.fullmatch(name))}
+    filled = [
+        [f"{stem}-{number:05d}-of-{count}{ending}" for number in range(1, int(count) + 1)]
+        for stem, count, ending in sorted(series)
+    ]
+    return sorted(names.union(*filled)), filled
 
 
 def _check_present(folder: Path, present: Collection[str], names: list[str]) -> None:
     absent = [name for name in names if name not in present]
     if absent:
+        others = [n for n in present if n not in names and any(fnmatchcase(n, p) for p in _MODELS)]
+        beside = (
+            f" Or, if {shown_list(others)} is the model, remove the index and what is left of its files."
+            if others
+            else ""
+        )
         raise InputMissing(
             f"{folder}: {len(absent)} of {len(names)} weight files not found: {shown_list(absent)}",
-            "Fetch what is missing, then run the same command again.",
+            f"Fetch what is missing, then run the same command again.{beside}",
         )
 
 
-def _join(shards: list[Shard], index: dict[str, str], warnings: list[str]) -> dict[str, Rows]:
+def _join(shards: list[Shard], index: Mapping[str, str], warnings: list[str]) -> dict[str, Rows]:
     """All tensors of all shards. Where two shards hold a name, the index decides; without its word it is an error."""
     tensors: dict[str, Rows] = {}
     holder: dict[str, str] = {}
@@ -258,7 +351,7 @@ def _join(shards: list[Shard], index: dict[str, str], warnings: list[str]) -> di
     return tensors
 
 
-def _check_index(path: Path, index: dict[str, str], tensors: dict[str, Rows], warnings: list[str]) -> None:
+def _check_index(path: Path, index: Mapping[str, str], tensors: dict[str, Rows], warnings: list[str]) -> None:
     """Every promised tensor is there; one that was not promised is only odd."""
     lost = index.keys() - tensors.keys()
     if lost:

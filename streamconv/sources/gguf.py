@@ -9,6 +9,7 @@ Source: ggml/docs/gguf.md; limits of ggml's gguf.cpp.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -156,6 +157,8 @@ def _other_splits(first: GgufFile, io: IoMode, open_file: OpenFile, lenient: boo
         try:
             others.append(read_gguf(p, io, open_file, lenient))
         except InputMissing:
+            if os.path.islink(p):  # it leads nowhere
+                raise
             absent.append(p.name)
     if absent:
         raise InputMissing(f"{path.parent}: {len(absent)} of {count} splits not found, first {absent[0]}")

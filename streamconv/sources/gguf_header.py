@@ -25,6 +25,7 @@ from ..metadata import VALUE_TYPES, Metadata, Value
 from ..quant.types import BY_ID, TensorType
 from .mapped import MappedFile
 from .naming import shown
+from .placeholders import HEAD_BYTES, other_container, refuse_no_weights
 
 DEFAULT_ALIGNMENT = 32
 _MAX_DIMENSIONS = 4
@@ -276,7 +277,9 @@ def _preamble(cursor: _Cursor) -> tuple[int, int, int]:
     """Version, tensor count and key count."""
     magic = bytes(cursor.buffer[:4])
     if magic != b"GGUF":
-        raise BadInput(f"{cursor.path} is not a GGUF file: its magic is {magic!r}")
+        head = bytes(cursor.buffer[:HEAD_BYTES])
+        refuse_no_weights(cursor.path, head)
+        raise BadInput(f"{cursor.path} is not a GGUF file: {other_container(head) or f'its magic is {magic!r}'}")
     cursor.at = 4
     version = cursor.scalar("I", "the header")
     if not version & 0xFFFF:

@@ -16,6 +16,7 @@ from ..errors import BadInput
 from .hostile_json import MAX_JSON_BYTES, NotJson, parse_json
 from .mapped import MappedFile
 from .naming import shown
+from .placeholders import HEAD_BYTES, other_container, refuse_no_weights
 from .stored import StoredRows
 from .widen import STORED_TYPES
 
@@ -60,10 +61,14 @@ def read_safetensors(file: MappedFile) -> SafetensorsFile:
 
 def _header(file: MappedFile) -> tuple[dict[str, Any], int]:
     """The JSON header and the offset of the data."""
+    refuse_no_weights(file.path, head := bytes(file.view(0, min(file.size, HEAD_BYTES))))
     if file.size < 8:
         raise BadInput(f"{file.path} is truncated: {file.size} bytes are too small for a safetensors header")
-    length = int.from_bytes(bytes(file.view(0, 8)), "little")
+    length = int.from_bytes(head[:8], "little")
     if length > MAX_JSON_BYTES:  # before it is read, and where the file is remote, fetched
+        what = other_container(head)
+        if what:
+            raise BadInput(f"{file.path} is no safetensors file: it is {what}", "Give it the ending of what it is.")
         raise BadInput(f"{file.path}: header length {length} is over the limit of {MAX_JSON_BYTES}; not safetensors?")
     if 8 + length > file.size:
         raise BadInput(f"{file.path} is truncated: its header needs {8 + length} bytes, the file has {file.size}")

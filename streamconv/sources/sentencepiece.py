@@ -37,8 +37,6 @@ def read_pieces(data: bytes, path: Path) -> tuple[list[str], array[float], array
     ------
     BadInput : the file is not such a model
     """
-    if data.startswith(b"version https://git-lfs"):
-        raise BadInput(f"{path} is a git-lfs pointer, not the file itself", "Run: git lfs pull")
     if _TIKTOKEN.match(data):
         raise BadInput(
             f"{path} is a vocabulary of tiktoken, not a SentencePiece model",

@@ -17,7 +17,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from ..errors import BadInput
+from ..errors import BadInput, absent
 from .naming import shown
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
@@ -44,18 +44,25 @@ def is_beside(name: str) -> bool:
 
 
 def listed(folder: Path) -> Iterator[str]:
-    """Names of the regular files that are of the model in ``folder``, see ``is_beside``, links to files included."""
+    """Names of the regular files that are of the model in ``folder``, see ``is_beside``, links to files included.
+
+    Of links that lead nowhere those that are needed, see ``is_needed``: whoever opens them will say so.
+    """
     if not os.path.isdir(folder):
         return
     with os.scandir(folder) as entries:
         found = sorted(entries, key=lambda entry: entry.name)
-    yield from (entry.name for entry in found if entry.is_file())
+    yield from (entry.name for entry in found if entry.is_file() or _is_lost(entry))
     for entry in found:
         if entry.name == _MORE and entry.is_dir():
             with os.scandir(folder / _MORE) as templates:
                 yield from (f"{_MORE}/{template.name}" for template in templates if template.is_file())
         elif _MODULE.fullmatch(entry.name) and os.path.isfile(folder / entry.name / "config.json"):
             yield f"{entry.name}/config.json"
+
+
+def _is_lost(entry: os.DirEntry[str]) -> bool:
+    return entry.is_symlink() and is_needed(entry.name) and not os.path.exists(entry.path)
 
 
 def foreign_target(folder: Path, name: str) -> str | None:
@@ -77,9 +84,11 @@ def foreign_target(folder: Path, name: str) -> str | None:
 
 
 def refuse_foreign(folder: Path, name: str) -> None:
-    """BadInput when the side file ``name`` of ``folder`` is a link that leads away from the model."""
+    """BadInput when the side file ``name`` of ``folder`` is a link that leads away from the model, InputMissing when nowhere."""
     target = foreign_target(folder, name)
     if target is not None:
+        if not os.path.exists(target):
+            raise absent(folder / name)
         raise BadInput(
             f"{folder / name} is a link to {target}, outside of the model's folder",
             "Files beside the weights go into outputs, so they are not read from elsewhere: put a copy in place of the link.",

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from ..errors import BadInput, unreadable
+from .placeholders import HEAD_BYTES, refuse_placeholder
 
 
 def open_regular(path: Path) -> int:
@@ -29,10 +30,16 @@ def open_regular(path: Path) -> int:
     return fd
 
 
+def head_of(path: Path) -> bytes:
+    """The first bytes of the regular file ``path``, as many as tell what it is; errors as ``open_regular``."""
+    with open(open_regular(path), "rb") as file:
+        return _up_to(HEAD_BYTES, file)
+
+
 def read_small(path: Path, most: int) -> bytes:
     """The bytes of the regular file ``path``.
 
-    Errors: as ``open_regular``; BadInput also for more than ``most`` bytes.
+    Errors: as ``open_regular``; BadInput also for more than ``most`` bytes, and for what is not the file itself.
     """
     try:
         with open(open_regular(path), "rb") as file:
@@ -42,6 +49,7 @@ def read_small(path: Path, most: int) -> bytes:
         raise unreadable(path, e) from None
     if len(data) > most:
         raise BadInput(f"{path} has {size} bytes, over the limit of {most}")
+    refuse_placeholder(path, data)
     return data
 
 

@@ -15,6 +15,7 @@ import xxhash
 from ..errors import BadInput
 from .checkpoint import InputFile
 from .mapped import MappedFile
+from .placeholders import HEAD_BYTES, other_container, refuse_no_weights
 from .stored import FileRows
 from .torch_globals import Storage
 from .torch_legacy import MAGICS, LegacyStream
@@ -70,7 +71,7 @@ def read_torch(file: MappedFile) -> TorchFile:
 
 
 def _open(file: MappedFile) -> ZipArchive | LegacyStream:
-    head = bytes(file.view(0, min(file.size, 512)))
+    head = bytes(file.view(0, min(file.size, HEAD_BYTES)))
     if head.startswith(MAGIC):
         return ZipArchive(file)
     if head.startswith(MAGICS):
@@ -80,9 +81,9 @@ def _open(file: MappedFile) -> ZipArchive | LegacyStream:
             f"{file.path} is a tar archive, as torch wrote them before 2017; that format is not read",
             "Load it and save it again with a torch of today.",
         )
-    if head.startswith(b"version https://git-lfs"):
-        raise BadInput(f"{file.path} is a pointer of Git LFS, not the file itself", "Fetch it with `git lfs pull`.")
+    refuse_no_weights(file.path, head)
+    what = other_container(head)
     raise BadInput(
-        f"{file.path} is in no format that torch writes, neither a zip archive nor a pickle: it begins with"
-        f" {head[:8]!r}"
+        f"{file.path} is in no format that torch writes, neither a zip archive nor a pickle:"
+        f" {f'it is {what}' if what else f'it begins with {head[:8]!r}'}"
     )

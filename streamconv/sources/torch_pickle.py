@@ -33,6 +33,18 @@ _MAX_LINE = 256
 _MAX_KEY = 1 << 60
 #: in the memo, where nothing was put
 _ABSENT = object()
+_SAVE_PLAIN = (
+    "Only tensors in plain containers are read, and nothing in the file is run. From software that you trust"
+    " the file with, save model.state_dict() alone, best as safetensors."
+)
+_OF_RANK = "It holds distributed tensors (DTensor), one rank's part of a checkpoint: merge the ranks with the tool that wrote them."
+#: beginnings of globals -> what a file that asks for them is, and what to do instead
+_FOREIGN = {
+    "torch.distributed.": _OF_RANK,
+    "torch._utils._rebuild_wrapper_subclass": _OF_RANK,
+    "deepspeed.": "It is a training state of DeepSpeed: run zero_to_fp32.py, which lies beside it, and convert what that makes.",
+    "megatron.": "It is a checkpoint of Megatron: convert it to the Hugging Face form with the converter of Megatron.",
+}
 
 
 @dataclass
@@ -279,8 +291,7 @@ class Unpickler:
         if found is None:
             self.fail(
                 f"refused: the pickle asks for the global {shown(f'{module}.{name}')}, which is not allowed",
-                "Only tensors in plain containers are read, and nothing in the file is run. From software that you trust"
-                " the file with, save model.state_dict() alone, best as safetensors.",
+                next((hint for start, hint in _FOREIGN.items() if f"{module}.{name}".startswith(start)), _SAVE_PLAIN),
             )
         self._stack.append(found)
 

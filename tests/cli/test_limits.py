@@ -165,7 +165,9 @@ LONG, DEEP = "x" * 300, "/".join(["y" * 200] * 25)
 @pytest.mark.parametrize("arguments", [
     ["convert", "SRC", f"{LONG}.gguf"], ["convert", "SRC", LONG], ["convert", "SRC", f"{DEEP}/x.gguf"],
     ["convert", "SRC", DEEP], ["convert", "SRC", f"o-{{type}}{LONG}.gguf", "--type", "F16,Q8_0"],
-    ["convert", "SRC", f"{'z' * 240}.gguf"], ["plan", "SRC", f"{DEEP}/x.gguf"], ["extract-lora", "SRC", "SRC", LONG],
+    ["convert", "SRC", f"{'z' * 251}.gguf"], ["plan", "SRC", f"{'z' * 251}.gguf"], ["plan", "SRC", LONG],
+    ["plan", "SRC", f"{'z' * 240}.gguf", "--type", "F16", "--split-max-tensors", "5"],
+    ["plan", "SRC", f"{DEEP}/x.gguf"], ["extract-lora", "SRC", "SRC", LONG],
     ["convert", "SRC", "x.gguf", "--report", LONG], ["convert", "SRC", "x.gguf", "--report", f"{DEEP}/r"],
     ["convert", "SRC", "x.gguf", "--report", "z" * 256],
 ], ids=lambda words: f"{words[0]} {words[-2][:9]} {words[-1][:12]}")  # fmt: skip
@@ -177,6 +179,24 @@ def test_an_output_whose_name_is_too_long_ends_with_73_before_any_work(
     assert result.code == 73, result
     assert "too long" in result.err or "so long a name" in result.err
     assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("size", [244, 245, 250, 255])
+@pytest.mark.parametrize("letter", ["z", "é"])
+def test_an_output_with_the_longest_name_there_can_be_is_made_and_goes_on_after_a_stop(
+    here: Here, small: Path, tmp_path: Path, size: int, letter: str
+) -> None:
+    stem = letter * ((size - 5) // len(letter.encode()))
+    output = tmp_path / f"{stem}{'a' * (size - 5 - len(stem.encode()))}.gguf"
+    command = ["convert", small, output, "--type", "F16", "--chunk", "64KiB", "--threads", 1]
+    assert here(*command, "--stop-after", "0").code == 75
+    other = output.with_name(f"{output.name[:-6]}b.gguf")
+    assert here("convert", small, other, "--type", "F16").code == 0, "that of the other name is not in its way"
+    assert here("status", output).code in (0, 75)
+    assert here(*command).code == 0
+    assert here("verify", output).code == 0
+    assert "nothing to do" in here(*command, "--update").out
+    assert {name for name in os.listdir(tmp_path) if not name.startswith(".")} == {output.name, other.name}
 
 
 @pytest.mark.parametrize(

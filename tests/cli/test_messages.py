@@ -122,11 +122,15 @@ def test_a_report_that_cannot_be_written_is_refused_before_the_work(here: Here, 
 def test_a_small_file_that_may_not_be_used_ends_with_77(
     here: Here, small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: int, name: str
 ) -> None:
-    def refuse(*_: object, **__: object) -> str:
-        raise PermissionError(13, "Permission denied")
+    real = os.open
+
+    def refuse(path: Any, *args: Any, **kwargs: Any) -> int:
+        if path == tmp_path / "file":
+            raise PermissionError(13, "Permission denied")
+        return real(path, *args, **kwargs)
 
     monkeypatch.setattr(os, "access", lambda path, asked: asked != mode)
-    monkeypatch.setattr(Path, "read_text", refuse)
+    monkeypatch.setattr(os, "open", refuse)
     result = here("convert", small, tmp_path / "x.gguf", "--type", "f16", name, tmp_path / "file")
     assert result.code == 77, result
     assert os.listdir(tmp_path) == []

@@ -166,6 +166,45 @@ def test_the_token_does_not_follow_a_redirection_to_another_host(
     assert set(host.tokens) == {"Bearer hf_secret"}
 
 
+@pytest.mark.parametrize("token", ["", "hf_secret"])
+@pytest.mark.parametrize("status", [307, 308])
+@pytest.mark.parametrize("of", ["/revision/", "/tree/", "/resolve/"])
+@pytest.mark.parametrize(
+    "refusal", [(401, {}), (403, {"X-Error-Code": "GatedRepo"}), (401, {"X-Error-Code": "RepoNotFound"})]
+)
+def test_a_refusal_by_the_host_behind_a_mirror_names_that_host_and_says_who_got_the_token(
+    host: Scripted, other: Scripted, ask: Run, monkeypatch: pytest.MonkeyPatch, status: int, of: str, token: str,
+    refusal: tuple[int, dict[str, str]],
+) -> None:  # fmt: skip
+    monkeypatch.setenv("HF_TOKEN", token)
+    plain = listing(as_json([entry("config.json", oid="0" * 40)]))
+    host.answer = lambda path: (status, {"Location": f"{other.url}{path}"}, b"") if of in path else plain(path)
+    other.answer = lambda path: (*refusal, b"")
+    refused = ask()
+    if refusal[1].get("X-Error-Code") == "RepoNotFound" and token:
+        assert refused.code == 66, refused.err
+    else:
+        assert refused.code == 77, refused.err
+        assert ("it was not given the token" if token else "there is no token") in refused.err
+        assert f"Set HF_ENDPOINT to {other.url.removeprefix('http://')}" in refused.err
+    assert f"{other.url.removeprefix('http://')}, to which {host.url} sends on" in refused.err
+    assert len(other.asked) == 1, "what is final is not asked again"
+    assert set(other.tokens) == {None}
+
+
+@pytest.mark.parametrize("status", [403, 404])
+def test_a_storage_host_that_goes_on_refusing_is_named_as_the_one_that_refuses(
+    host: Scripted, other: Scripted, ask: Run, monkeypatch: pytest.MonkeyPatch, status: int
+) -> None:
+    monkeypatch.setattr("streamconv.sources.hub.patience.random.uniform", lambda a, b: 0)
+    plain = listing(as_json([entry("config.json", oid="0" * 40)]))
+    host.answer = lambda path: (302, {"Location": f"{other.url}/x"}, b"") if "/resolve/" in path else plain(path)
+    other.answer = lambda path: (status, {}, b"")
+    refused = ask()
+    assert refused.code == (77 if status == 403 else 66), refused.err
+    assert f"{other.url.removeprefix('http://')}, to which {host.url} sends on" in refused.err
+
+
 @pytest.mark.parametrize(
     "target", ["file:///etc/passwd", "ftp://127.0.0.1/x", "http://[", "http://127.0.0.1:99999999/", "//", "http:///x"]
 )

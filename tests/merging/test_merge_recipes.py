@@ -126,7 +126,8 @@ REFUSED = [
         "at least 2 models beside the base, there are 1",
     ),
     ("merge_method: passthrough\nslices:\n- sources: [{model: a, layer_range: [0, 3]}]", "which has 2 layers"),
-    ("merge_method: passthrough\nslices:\n- sources: [{model: a, layer_range: [1, 1]}]", "is empty or negative"),
+    ("merge_method: passthrough\nslices:\n- sources: [{model: a, layer_range: [1, 1]}]", "hold no layer at all"),
+    ("merge_method: passthrough\nslices:\n- sources: [{model: a, layer_range: [2, 1]}]", "is negative"),
     (
         "merge_method: linear\nslices:\n- sources: [{model: a, layer_range: [0, 2]}, {model: b, layer_range: [0, 1]}]",
         "different numbers of layers",

@@ -51,6 +51,57 @@ slices:
 _S, _F = "sliding_attention", "full_attention"
 
 
+def slices(method: str, *parts: str) -> str:
+    """A recipe whose slices have sources such as ``a 0 3``, several of them separated by commas."""
+    told = [[source.split() for source in part.split(",")] for part in parts]
+    sources = [
+        "; ".join(f"{{model: {name}, layer_range: [{start}, {stop}]}}" for name, start, stop in part) for part in told
+    ]
+    return "\n".join(
+        [
+            f"merge_method: {method}",
+            "dtype: float32",
+            "slices:",
+            *(f"- sources: [{s.replace(';', ',')}]" for s in sources),
+        ]
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "origins", "n"),
+    [
+        (("passthrough", "a 0 3", "b 3 3"), "aab", 3),
+        (("passthrough", "b 0 0", "a 0 3"), "baa", 3),
+        (("passthrough", "b 0 0", "a 1 3", "b 2 2"), "bab", 2),
+        (("passthrough", "a 0 1", "b 1 1", "a 2 3"), "aaa", 2),
+        (("slerp\nbase_model: a\nparameters: {t: 0}", "a 0 3, b 0 3", "b 3 3"), "aab", 3),
+    ],
+)
+def test_a_slice_without_layers_gives_what_lies_outside_of_them(
+    text: tuple[str, ...], origins: str, n: int, tmp_path: Path
+) -> None:
+    for seed, name in enumerate("ab"):
+        random_model(tmp_path / name, seed, shapes(3), config("llama", 3))
+    merged = open_text(tmp_path, slices(*text))
+    assert merged.config["num_hidden_layers"] == n
+    assert set(merged.tensors) == set(shapes(n))
+    models = {name: sources.open_checkpoint(tmp_path / name).tensors for name in "ab"}
+    of = dict(
+        zip(("model.embed_tokens.weight", "model.layers.0.mlp.up_proj.weight", "lm_head.weight"), origins, strict=True)
+    )
+    first = int(text[2 if text[1].endswith(" 0 0") else 1].split()[1])
+    for key, name in (*of.items(), ("model.norm.weight", origins[2])):
+        theirs = models[name][key.replace("layers.0", f"layers.{first}")]
+        np.testing.assert_allclose(values_of(merged.tensors[key]), values_of(theirs), rtol=1e-6)
+
+
+@pytest.mark.parametrize("ranges", [("0 0",), ("3 3", "0 0"), ("1 1", "2 2", "3 3")])
+def test_a_recipe_of_nothing_but_slices_without_layers_is_refused(ranges: tuple[str, ...], tmp_path: Path) -> None:
+    random_model(tmp_path / "a", 0, shapes(3), config("llama", 3))
+    with pytest.raises(BadInput, match="hold no layer at all"):
+        open_text(tmp_path, slices("passthrough", *(f"a {each}" for each in ranges)))
+
+
 @pytest.mark.parametrize(
     ("model_type", "norms", "more", "kinds"),
     [

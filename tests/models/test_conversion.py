@@ -186,7 +186,7 @@ def test_more_tokens_than_embedding_rows_are_refused(mistral: Path, tmp_path: Pa
             tensors[name] = tensors[name][0], tensors[name][1][:500]
 
     source = changed(mistral, tmp_path / "hf", cut)
-    with pytest.raises(BadInput, match="the tokenizer has 516 tokens, the embedding only 500 rows"):
+    with pytest.raises(BadInput, match="the embedding has 500 rows, the tokenizer 516 tokens"):
         streamconv.convert(source, tmp_path / "x.gguf")
 
 

@@ -6,6 +6,7 @@ import importlib.util
 import json
 import struct
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -104,7 +105,7 @@ def test_unknown_datasets_and_chunks_are_not_written_and_long_names_are_cut(tmp_
 @pytest.mark.parametrize(
     ("text", "want"),
     [
-        ("a.b=int:-5", Value("UINT32", 5)),
+        ("a.b=int:-5", Value("INT64", -5)),
         ("a.b=float:0.1", Value("FLOAT32", float(np.float32(0.1)))),
         ("a.b=bool:true", Value("BOOL", True)),
         ("a.b=bool:false", Value("BOOL", False)),
@@ -115,9 +116,63 @@ def test_overrides_have_four_types(text: str, want: Value) -> None:
     assert parse_override(text) == ("a.b", want)
 
 
+def keyed(kind: str, value: object, elem: str = "") -> Metadata:
+    keys = source(general__architecture=Value("STRING", "llama"), llama__block_count=Value("UINT32", 2))
+    keys.values["a.b"] = Value(kind, value, elem)
+    return keys
+
+
+@pytest.mark.parametrize(
+    ("stored", "text", "want"),
+    [
+        (("FLOAT32", 1.0), "int:1000000", Value("FLOAT32", 1e6)),
+        (("FLOAT32", 1.0), "float:0.1", Value("FLOAT32", float(np.float32(0.1)))),
+        (("BOOL", True), "int:0", Value("BOOL", False)), (("BOOL", False), "bool:true", Value("BOOL", True)),
+        (("UINT32", 1), "int:128", Value("UINT32", 128)), (("INT32", 1), "int:-5", Value("INT32", -5)),
+        (("UINT16", 1), "int:7", Value("UINT16", 7)), (("UINT64", 1), "int:7", Value("UINT64", 7)),
+        (("UINT32", 1), "float:5e3", Value("UINT32", 5000)), (("STRING", "x"), "str:y", Value("STRING", "y")),
+        (("ARRAY", [3, 4], "INT32"), "int:8", Value("UINT32", 8)),
+        (("ARRAY", [3.0, 4.0], "FLOAT32"), "int:8", Value("FLOAT32", 8.0)),
+    ],
+)  # fmt: skip
+def test_an_override_takes_the_type_of_the_key_that_is_there(stored: tuple[Any, ...], text: str, want: Value) -> None:
+    after = quantize_metadata(keyed(*stored), Q4_K_M, overrides=[parse_override(f"a.b={text}")])
+    assert after.values["a.b"] == want
+
+
+@pytest.mark.parametrize(
+    ("stored", "text", "word"),
+    [
+        (("FLOAT32", 1.0), "bool:true", "float"), (("FLOAT32", 1.0), "str:x", "float"), (("BOOL", True), "int:2", "bool"),
+        (("BOOL", True), "float:1", "bool"), (("BOOL", True), "str:true", "bool"), (("UINT32", 1), "bool:true", "int"),
+        (("UINT32", 1), "float:0.5", "int"), (("UINT32", 1), "str:5", "int"), (("STRING", "x"), "int:5", "str"),
+        (("ARRAY", [1, 2, 3], "INT32"), "int:5", "Lists"), (("ARRAY", [True, True], "BOOL"), "bool:true", "Lists"),
+        (("ARRAY", ["a", "b"], "STRING"), "str:x", "Lists"),
+    ],
+)  # fmt: skip
+def test_an_override_that_cannot_stand_for_the_key_is_refused(stored: tuple[Any, ...], text: str, word: str) -> None:
+    with pytest.raises(UsageError, match=r"a\.b: the key is stored as") as refused:
+        quantize_metadata(keyed(*stored), Q4_K_M, overrides=[parse_override(f"a.b={text}")])
+    assert word in refused.value.hint
+
+
+@pytest.mark.parametrize(
+    ("kind", "text"), [("UINT32", "int:-5"), ("UINT8", "int:256"), ("INT32", "int:4294967295"), ("INT8", "int:-129")]
+)
+def test_an_override_beyond_the_range_of_the_key_is_refused(kind: str, text: str) -> None:
+    with pytest.raises(UsageError, match=f"does not fit {kind}"):
+        quantize_metadata(keyed(kind, 1), Q4_K_M, overrides=[parse_override(f"a.b={text}")])
+
+
+def test_a_new_key_of_an_int_is_the_unsigned_number_of_its_absolute_value() -> None:
+    after = quantize_metadata(source(), Q4_K_M, overrides=[parse_override("my.int=int:-5")])
+    assert after.values["my.int"] == Value("UINT32", 5)
+
+
 @pytest.mark.parametrize(
     "text",
-    ["a", "a=1", "=int:1", "a=int:x", "a=int:4294967296", "a=float:", "a=bool:yes", "a=u8:1", "general.alignment=int:64",
+    ["a=float:inf", "a=float:nan", "a=float:1e39",
+     "a", "a=1", "=int:1", "a=int:x", "a=int:4294967296", "a=float:", "a=bool:yes", "a=u8:1", "general.alignment=int:64",
      "a=str:" + "x" * 128, "k" * 128 + "=int:1"],
 )  # fmt: skip
 def test_malformed_overrides_are_usage_errors(text: str) -> None:

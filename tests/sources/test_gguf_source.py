@@ -27,7 +27,7 @@ def array_header(elem: int, count: int) -> bytes:
 
 
 BROKEN = {
-    "empty": (b"", "GGUF"),
+    "empty": (b"", "empty"),
     "magic": (b"GGUX" + gguf_bytes([ARCH])[4:], "magic"),
     "three bytes": (b"GGU", "GGUF"),
     "only the magic": (b"GGUF", "truncated"),

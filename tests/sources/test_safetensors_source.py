@@ -20,7 +20,7 @@ def entry(dtype: object = "F32", shape: object = (2,), begin: object = 0, end: o
 
 DATA = bytes(range(32))
 BROKEN = {
-    "empty file": (b"", "too small"),
+    "empty file": (b"", "empty"),
     "shorter than the length": (b"\x01\x02", "too small"),
     "length 2^63": (safetensors_bytes({}, length=2**63), "header length"),
     "length over the limit": (safetensors_bytes({}, length=MAX_JSON_BYTES + 1), "header length 50331649 is over"),

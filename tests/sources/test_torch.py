@@ -131,9 +131,11 @@ def test_the_layout_of_meta_is_named(tmp_path: Path, with_config: bool) -> None:
     write(tmp_path / "consolidated.00.pth", checkpoint({"tok_embeddings.weight": ("F32", np.zeros(2, "<f4"))}))
     if with_config:
         (tmp_path / "config.json").write_text("{}")
-    with pytest.raises(InputMissing, match="fetch the Hugging Face form"):
+    with pytest.raises(InputMissing, match="Fetch the Hugging Face form"):
         open_checkpoint(tmp_path)
-    with pytest.raises(BadInput, match=r"consolidated.00.pth has the name of a part in Meta's own layout"):
+    with pytest.raises(
+        BadInput, match=r"consolidated.00.pth has the name of a file of slices of tensors in Meta's own layout"
+    ):
         open_checkpoint(tmp_path / "consolidated.00.pth")
 
 

@@ -15,6 +15,7 @@ from ...quant.encode import FLOATS
 from ...quant.types import TYPES, TensorType
 from ...rows import Rows
 from ...sources.checkpoint import Checkpoint
+from ...sources.state_dicts import refuse_unsaved
 from ...targets import safetensors
 from ...targets.layout import FileLayout, TensorInfo
 from ..options import Options
@@ -45,6 +46,7 @@ def choose(checkpoint: Checkpoint, options: Options, kind: safetensors.FolderKin
             f"{checkpoint.path} is GGUF, whose tensors cannot go back to a safetensors folder",
             "Name the output something.gguf.",
         )
+    refuse_unsaved(checkpoint.tensors, checkpoint.path)
     (wanted,) = options.types
     tensors = [Chosen(n, rows, *_type(checkpoint, n, rows, wanted)) for n, rows in checkpoint.tensors.items()]
     side = {n: data for n in checkpoint.side_names() if (data := checkpoint.side_bytes(n)) is not None}

@@ -8,16 +8,20 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ... import dequant, models
-from ...errors import BadInput, UsageError, unreadable
+from ...errors import BadInput, UsageError
 from ...flags import Flag
 from ...metadata import Metadata
 from ...quant import converter_types, filetypes, imatrix, mix
+from ...quant.encode import FLOATS
 from ...quant.types import TYPES, TensorType
-from ...rows import Floats, Rows
-from ...sources.checkpoint import Checkpoint
+from ...rows import Rows
+from ...sources.checkpoint import MAX_TEXT_BYTES, Checkpoint
+from ...sources.placeholders import refuse_no_weights
+from ...sources.small_files import head_of, read_small
 from ...sources.stored import FileRows
 from ...targets import gguf
 from ...targets.layout import FileLayout, TensorInfo
+from ..calibrated import Weights
 from ..judging import judged_file, judged_model
 from ..options import Options
 from ..provenance import job_of_gguf
@@ -50,19 +54,23 @@ def choose(checkpoint: Checkpoint, options: Options) -> list[Draft]:
         raise UsageError("--keep-split says where the output is cut, and so does --split-max-…", "Use one of them.")
     found = None
     if options.imatrix:
+        for path in options.imatrix:
+            refuse_no_weights(path, head_of(path))
         found = imatrix.load_imatrix(options.imatrix, options.include_weights, options.exclude_weights)
     file_types = [filetypes.parse_file_type(name) for name in options.types]
-    weights = _Weights(found)
+    weights = Weights(found)
     if checkpoint.metadata is not None:
         drafts = [_retyped(checkpoint, options, file_type, weights) for file_type in file_types]
     else:
+        checkpoint = models.named(checkpoint)
         family = models.projector_of(checkpoint) if options.mmproj else models.family_of(checkpoint)
         model = models.build(
             checkpoint, family, pre=options.pre, vocab_only=options.vocab_only, model_name=options.model_name
         )
         model = replace(model, warnings=[*model.warnings, *judged_model(checkpoint, family, model)])
         drafts = [_converted(model, options, file_type, weights) for file_type in file_types]
-    return [replace(drafts[0], warnings=[*drafts[0].warnings, *_idle(drafts, options, told)]), *drafts[1:]]
+    more = [*_idle(drafts, options, told), *weights.told(pruned=bool(options.prune_layers))]
+    return [replace(drafts[0], warnings=[*drafts[0].warnings, *more]), *drafts[1:]]
 
 
 def lay_out(path: Path, draft: Draft, options: Options, job: str) -> Sequence[FileLayout]:
@@ -72,33 +80,12 @@ def lay_out(path: Path, draft: Draft, options: Options, job: str) -> Sequence[Fi
     return gguf.layout(path, draft.head.metadata, infos, **limits, shards=draft.head.shards, job_key=job)
 
 
-class _Weights:
-    """Importance weights of tensors, each looked up once for all outputs."""
-
-    def __init__(self, found: imatrix.Imatrix | None) -> None:
-        self.found = found
-        self._known: dict[str, Floats | None] = {}
-
-    def of(self, source: str, rows: Rows, type_: TensorType) -> Floats | None:
-        """Those of the tensor ``source``, None where it has none or its type does not use them."""
-        if self.found is None or type_.block_size == 1:
-            return None
-        if source not in self._known:
-            n_experts = rows.shape[0] if len(rows.shape) > 2 else 1
-            self._known[source] = self.found.weights(source, rows.shape[-1], n_experts)
-        return self._known[source]
-
-
 def _words(path: Path | None) -> list[str]:
     """``REGEX=TYPE`` words of a file."""
     if path is None:
         return []
     try:
-        if path.exists() and not path.is_file():  # a device without end, or a pipe that would keep us waiting
-            raise BadInput(f"{path} is not a regular file")
-        return path.read_text(encoding="utf-8").split()
-    except OSError as e:
-        raise unreadable(path, e) from None
+        return read_small(path, MAX_TEXT_BYTES).decode().split()
     except UnicodeDecodeError as e:
         raise BadInput(f"{path} is not UTF-8 (byte {e.start})") from None
 
@@ -133,14 +120,14 @@ def _idle(drafts: Sequence[Draft], options: Options, told: Sequence[Flag]) -> li
     return idle
 
 
-def _chosen(choices: Sequence[mix.Choice], tensors: Mapping[str, Rows], weights: _Weights) -> list[Chosen]:
+def _chosen(choices: Sequence[mix.Choice], tensors: Mapping[str, Rows], weights: Weights) -> list[Chosen]:
     return [
         Chosen(c.name, tensors[c.name], c.type, c.reason, weights.of(c.source, tensors[c.name], c.type))
         for c in choices
     ]
 
 
-def _converted(model: models.Model, options: Options, file_type: filetypes.FileType, weights: _Weights) -> Draft:
+def _converted(model: models.Model, options: Options, file_type: filetypes.FileType, weights: Weights) -> Draft:
     """A Hugging Face checkpoint: the converter's types, or those of a quantization mix."""
     kept_blocks = _KEPT if file_type is filetypes.AUTO else {}
     facts = [
@@ -149,7 +136,10 @@ def _converted(model: models.Model, options: Options, file_type: filetypes.FileT
     ]
     mixed = not _is_converter_type(file_type) or _has_type_options(options)
     if mixed and options.mmproj:
-        raise UsageError("a projector file is F32, F16, BF16 or Q8_0", "Runtimes read no other type of projector.")
+        raise UsageError(
+            "a projector file is made in F32, F16, BF16 or Q8_0",
+            "For another type quantize the F16 file that this makes.",
+        )
     choices = converter_types.converter_types(facts, _plain_type(file_type, facts, mixed), model.forced_types)
     if file_type is filetypes.AUTO:
         file_type = converter_types.auto_file_type(facts)
@@ -195,7 +185,7 @@ def _plain_type(file_type: filetypes.FileType, facts: Sequence[mix.TensorFacts],
     return filetypes.AUTO if has_half else filetypes.FILE_TYPES["F32"]
 
 
-def _retyped(checkpoint: Checkpoint, options: Options, file_type: filetypes.FileType, weights: _Weights) -> Draft:
+def _retyped(checkpoint: Checkpoint, options: Options, file_type: filetypes.FileType, weights: Weights) -> Draft:
     """A GGUF file: every tensor again, in other types."""
     from ...quant import requantize
 
@@ -205,6 +195,7 @@ def _retyped(checkpoint: Checkpoint, options: Options, file_type: filetypes.File
     facts = [mix.TensorFacts(n, r.shape, r.dtype) for n, r in checkpoint.tensors.items()]
     model = mix.ModelFacts.from_metadata(checkpoint.metadata)
     choices = mix.assign_types(facts, model, file_type, _mix_options(options), weights.found)
+    choices = [_fixed(c, checkpoint.tensors[c.source], model.architecture) for c in choices]
     metadata = requantize.quantize_metadata(
         checkpoint.metadata,
         file_type,
@@ -219,6 +210,14 @@ def _retyped(checkpoint: Checkpoint, options: Options, file_type: filetypes.File
     tensors = _chosen(choices, rows, weights)
     head = _Head(metadata, _shards_of_input(checkpoint, tensors) if options.keep_split else None)
     return Draft(file_type.name, model.architecture, tensors, head, {}, [*checkpoint.warnings, *told])
+
+
+def _fixed(choice: mix.Choice, rows: Rows, architecture: str) -> mix.Choice:
+    """``choice`` with the type that runtimes expect, whatever the file type, as it would be made from the checkpoint itself."""
+    fixed = models.fixed_type(architecture, choice.name)
+    if fixed is None or fixed == choice.type.name or choice.reason == "copied" or rows.dtype not in FLOATS:
+        return choice
+    return replace(choice, type=TYPES[fixed], reason="fixed by the model family")
 
 
 def _shards_of_input(checkpoint: Checkpoint, tensors: Sequence[Chosen]) -> list[list[int]]:

@@ -17,6 +17,7 @@ from ...errors import BadInput
 from ...sources.checkpoint import Checkpoint
 from ...sources.hostile_json import MAX_TOKENIZER_BYTES, NotJson, parse_json
 from ...sources.naming import shown
+from ...sources.placeholders import HEAD_BYTES, refuse_placeholder
 from ...sources.small_files import open_regular
 
 #: classes that any tokenizer may be saved under
@@ -260,6 +261,7 @@ def _json_before_model(path: Path) -> dict[str, Any] | None:
     """
     try:
         with open(open_regular(path), "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            refuse_placeholder(path, data[:HEAD_BYTES])
             if data[-64:].rstrip()[-1:] != b"}":
                 raise BadInput(f"{path} is not valid JSON: it ends early", "Fetch it again.")
             at = 0

@@ -14,7 +14,7 @@ from urllib3.exceptions import HTTPError
 from ...errors import BadInput
 from ..hostile_json import NotJson, parse_json
 from ..naming import shown
-from .errors import one_line, refusal, unreachable
+from .errors import one_line, unreachable
 from .line import MAX_REDIRECTS, REDIRECTS, Line, followed, host_of, is_same_origin
 from .model import HubFile, Reference, hub_file, is_commit, require_distinct
 from .patience import Patience, Tries, asked_pause
@@ -137,7 +137,7 @@ class Api:
         if status in TRANSIENT:
             raise _Failed(f"{host_of(url)} answered {status}", asked_pause(headers))
         if status != 200:
-            raise refusal(status, headers, str(self._ref), self._line.endpoint, self._line.has_token)
+            raise self._line.refusal(url, status, headers, str(self._ref))
         encoding = headers.get("Content-Encoding", "identity")
         if encoding != "identity":  # a few bytes can become any number
             raise self._wrong(f"answered in an encoding that it was not asked for ({one_line(encoding, 40)})")

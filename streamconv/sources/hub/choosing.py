@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from fnmatch import fnmatchcase
 
 from ...errors import BadInput, InputMissing
 from ..checkpoint import MAX_SIDE_BYTES, is_weights
-from ..folder import INDEX, TORCH_INDEX
+from ..folder import INDEX, TORCH_INDEX, prefers_whole
 from ..naming import PACKED, shown_list
 from ..side_links import is_beside
 from .model import HubFile, HubModel
@@ -19,6 +19,7 @@ _PICTURES = (".png", ".jpg", ".jpeg", ".gif", ".webp", ".svg", ".pdf", ".mp3", "
 _WEIGHTS = ("model*.safetensors", "adapter_model.safetensors", "pytorch_model*.bin", "adapter_model.bin",
             "adapters.safetensors")  # fmt: skip
 _INDEXES = (INDEX, TORCH_INDEX)
+_NUMBER = r"-\d{5}-of-\d{5}\."
 
 
 def side_files(model: HubModel) -> list[HubFile]:
@@ -38,8 +39,25 @@ def _is_side(path: str) -> bool:
 
 def index_file(model: HubModel) -> str:
     """The index of the weights that ``weight_files`` would take, "" where they have none."""
-    name = INDEX if _matching(model, _WEIGHTS[0]) else TORCH_INDEX
-    return name if name in model.files else ""
+    if INDEX in model.files or _matching(model, _WEIGHTS[0]):
+        return INDEX if INDEX in model.files else ""
+    return TORCH_INDEX if TORCH_INDEX in model.files else ""
+
+
+def is_whole_meant(model: HubModel, named: Collection[str]) -> tuple[bool, str]:
+    """Whether one whole file is taken and not those that an index ``named``, and a note where both are there.
+
+    As with folders; only that here nobody looks into the whole file: one of less than half of their size is no model.
+    """
+    index = index_file(model)
+    whole = "pytorch_model.bin" if index == TORCH_INDEX else "model.safetensors"
+    if not named or not prefers_whole(model.files, named, whole):
+        return False, ""
+    if not all(name in model.files for name in named):
+        return True, f"{model}: {whole} is taken, as {index} names files that are not there"
+    if 2 * model.files[whole].size < sum(model.files[name].size for name in named):
+        return False, f"{model}: the files of {index} are taken; {whole}, which is much smaller, is passed over"
+    return True, f"{model}: {whole} is taken, as transformers does; the files of {index} are passed over"
 
 
 def _matching(model: HubModel, pattern: str) -> list[str]:
@@ -59,7 +77,9 @@ def weight_files(model: HubModel, named: Iterable[str] = ()) -> list[HubFile]:
     InputMissing : there are none, or not all that are named
     BadInput : there are only GGUF files, each of which is a model
     """
-    wanted = sorted(set(named))
+    wanted = [] if is_whole_meant(model, named := set(named))[0] else sorted(named)
+    if not any(name in model.files for name in wanted) and any(_matching(model, p) for p in _WEIGHTS):
+        wanted = []  # an index of files that are all gone tells of nothing that is there
     absent = [name for name in wanted if name not in model.files]
     if absent:
         raise InputMissing(
@@ -68,6 +88,9 @@ def weight_files(model: HubModel, named: Iterable[str] = ()) -> list[HubFile]:
         )
     for pattern in () if wanted else _WEIGHTS:
         wanted = _matching(model, pattern)
+        for whole in ("model.safetensors", "pytorch_model.bin"):
+            if whole in wanted and any(re.search(_NUMBER, name) for name in wanted):  # the same weights again, in parts
+                wanted = [whole]
         if wanted:
             break
     ggufs = sorted(path for path in model.files if path.endswith(".gguf"))

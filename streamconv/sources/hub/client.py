@@ -26,7 +26,7 @@ from urllib3.exceptions import HTTPError
 
 from ...errors import BadInput, NetworkError, Stopped, StreamconvError
 from .api import TRANSIENT
-from .errors import one_line, refusal
+from .errors import one_line
 from .line import MAX_REDIRECTS, REDIRECTS, Line, followed, host_of
 from .model import HubFile
 from .patience import PATIENT, Patience, Tries, asked_pause
@@ -195,10 +195,14 @@ class HubClient:
         if status == 416:
             text = f"{file.path}: {host} says the file ends before byte {at}, the hub lists {file.size} bytes"
             raise _Failed(text, error=lambda: BadInput(text, "Try again later, or tell the model's owner."))
-        if status in TRANSIENT or not self._line.is_hub(url):
-            raise _Failed(f"{file.path}: {host} answered {status}", asked_pause(headers))
         name = f"{file.repo}/{file.path}@{file.commit[:12]}"
-        raise refusal(status, headers, name, self._line.endpoint, self._line.has_token)
+        error = self._line.refusal(url, status, headers, name)
+        # A storage host refuses addresses that have expired; one that speaks as a hub does, or asks who we are, means us.
+        means_us = self._line.is_hub(url) or status == 401 or "X-Error-Code" in headers
+        if status in TRANSIENT or not means_us:
+            lasting = (lambda: error) if status in (403, 404) else None
+            raise _Failed(f"{file.path}: {host} answered {status}", asked_pause(headers), lasting)
+        raise error
 
     def _is_same(self, file: HubFile, response: urllib3.BaseHTTPResponse, fresh: bool) -> bool:
         """Whether the storage host still means the same object; after a new word from the hub it may be another copy."""

@@ -49,6 +49,28 @@ def refusal(status: int, headers: Mapping[str, str], what: str, endpoint: str, h
     return NetworkError(f"{what}: {endpoint} answered {status}{reason}", "Run the same command again to go on.")
 
 
+def refusal_elsewhere(
+    status: int, headers: Mapping[str, str], what: str, endpoint: str, host: str, has_token: bool
+) -> StreamconvError:
+    """The same for an answer of ``host``, to which ``endpoint`` sent on: it was not given the token, which is for the endpoint."""
+    said = one_line(headers.get("X-Error-Message", ""), 300)
+    code = headers.get("X-Error-Code", "")
+    sent = f"{what}: {host}, to which {endpoint} sends on,"
+    reason = f" ({said})" if said else ""
+    if status == 404 or (code in ("RevisionNotFound", "EntryNotFound", "RepoNotFound") and has_token):
+        return InputMissing(
+            f"{sent} does not have it{reason}", "Check the spelling; a private model is hidden so, too."
+        )
+    if status in (401, 403):
+        token = f"it was not given the token, which is for {endpoint}" if has_token else "there is no token"
+        log_in = "" if has_token else f" {_LOG_IN}"
+        return NoPermission(
+            f"{sent} refuses access: {token}{reason}",
+            f"If the model is gated, ask for it there. Set HF_ENDPOINT to {host}'s address, so that it gets the token.{log_in}",
+        )
+    return NetworkError(f"{sent} answered {status}{reason}", "Run the same command again to go on.")
+
+
 def unreachable(what: str, endpoint: str, error: BaseException) -> NetworkError:
     """The error for no answer at all."""
     text = str(error) or type(error).__name__

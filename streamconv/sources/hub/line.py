@@ -16,7 +16,8 @@ from urllib.request import getproxies, proxy_bypass
 
 import urllib3
 
-from ...errors import UsageError
+from ...errors import StreamconvError, UsageError
+from .errors import refusal, refusal_elsewhere
 from .patience import Patience
 
 REDIRECTS = (301, 302, 303, 307, 308)
@@ -60,6 +61,12 @@ class Line:
     def is_hub(self, url: str) -> bool:
         """Whether ``url`` is on the endpoint's host, for which the token is meant."""
         return _origin(url) == self._origin
+
+    def refusal(self, url: str, status: int, headers: Mapping[str, str], what: str) -> StreamconvError:
+        """The error for a final answer ``status`` of ``url`` about ``what``: of the hub, or of a host that it sent us on to."""
+        if self.is_hub(url):
+            return refusal(status, headers, what, self.endpoint, self.has_token)
+        return refusal_elsewhere(status, headers, what, self.endpoint, host_of(url), self.has_token)
 
     def send(self, url: str, headers: Mapping[str, str]) -> urllib3.BaseHTTPResponse:
         """The beginning of an answer: status and headers. Redirections are not followed, nothing is decoded.

@@ -1,0 +1,65 @@
+"""Which architecture config.json means where it does not say, or names a wrapper: that of its ``model_type``."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+
+from ..errors import BadInput
+from ..sources.checkpoint import Checkpoint
+from ..sources.known_layouts import instead
+from ..sources.naming import shown
+from .config import architecture
+from .families import FAMILIES
+from .multimodal import OUTER
+from .projectors import PROJECTORS
+
+#: classes around a model, under whose name it is saved from inside of them; FSDP puts its name before that of the model
+_WRAPPERS = re.compile(r"(Peft|Auto)Model\w*|OptimizedModule|(Fully|Distributed|Data)\w*Parallel\w*|FSDP(?P<inner>\w*)")
+#: kinds of classes of a ``model_type``, the one that makes text first
+_KINDS = ("ForCausalLM", "ForConditionalGeneration", "LMHeadModel", "Model")
+
+
+def named(checkpoint: Checkpoint) -> Checkpoint:
+    """``checkpoint`` with the architecture in its configuration; a note says so where config.json does not.
+
+    Raises
+    ------
+    BadInput : there is no config.json, or nothing in it says which model it is
+    """
+    config, path = checkpoint.config, checkpoint.folder / "config.json"
+    if not config:
+        hint = instead(checkpoint.folder, os.listdir(checkpoint.folder)) if checkpoint.folder.is_dir() else ""
+        raise BadInput(
+            f"{checkpoint.path}: there is no config.json beside it, which says what model it is",
+            hint or "Copy the model's config.json and tokenizer into the folder of the weights.",
+        )
+    name = architecture(config)
+    wrapper = _WRAPPERS.fullmatch(name)
+    if name and (wrapper is None or name in FAMILIES):
+        return checkpoint
+    known = [*FAMILIES, *PROJECTORS, *OUTER]
+    meant = wrapper["inner"] if wrapper is not None and wrapper["inner"] in known else _of_type(config, known)
+    said = f"names {name!r}, a wrapper," if wrapper is not None else "has no 'architectures'"
+    if not meant:
+        kind = config.get("model_type")
+        also = f", and its model_type {shown(str(kind))} is of no supported one" if kind else ", nor a model_type"
+        raise BadInput(
+            f"{path} {said}{also}", 'Write the model\'s class there, such as "architectures": ["LlamaForCausalLM"].'
+        )
+    note = f"{path} {said}; it is taken for {meant!r}, as model_type is {shown(str(config.get('model_type')))}"
+    return replace(
+        checkpoint, config={**config, "architectures": [meant]}, warnings=[*checkpoint.warnings, note]
+    )  # fmt: skip
+
+
+def _of_type(config: Mapping[str, object], known: Iterable[str]) -> str:
+    """The class among ``known`` that transformers has for the ``model_type``, "" where there is none."""
+    kinds = (*_KINDS[1::-1], *_KINDS[2:]) if isinstance(config.get("text_config"), Mapping) else _KINDS
+    stem = re.sub(r"[-_]", "", str(config.get("model_type") or "").lower().removesuffix("_text"))
+    fitting = [
+        name for kind in kinds for name in sorted(known, reverse=True) if name.lower() == f"{stem}{kind}".lower()
+    ]
+    return fitting[0] if stem and fitting else ""
