@@ -39,7 +39,7 @@ def seconds(prepared: Prepared, threads: int) -> float:
         if not encoding.copies:
             ns += n * _ENCODE_NS.get(encoding.type.name, (_PACK_NS, _PACK_NS))[encoding.has_weights]
         made = merge_of(item.rows)
-        if made is not None and id(item) not in merged:  # several outputs share one merge
-            merged.add(id(item))
+        if made is not None and item.number not in merged:  # several outputs share one merge
+            merged.add(item.number)
             ns += n * made.n_inputs * (_MERGE_NS + made.looks_first * _STATISTIC_NS)
     return _START_S + max(ns / 1e9 / max(1, threads), (read + written) / _DISK_BYTES_PER_S)

@@ -12,17 +12,18 @@ from ..engine.record import record_path
 from ..errors import CannotCreate, UsageError
 from ..quant.base import has_codec
 from ..quant.encode import EncodedRows, Encoding
+from ..rows import Rows
 from ..sources.checkpoint import Checkpoint
 from .fitting import idle_notes, pick, refuse_idle, refuse_source
+from .layout import Content, make_plan
 from .opening import open_source
 from .options import Options
 from .overlap import refuse_overlap
-from .planning import make_plan
-from .prepared import Output, OutputTensor, Prepared
+from .prepared import OutputTensor, Prepared
 from .reports import check_report
 from .requantizing import notes
 from .supply import Supply
-from .target import Draft, Target
+from .target import Chosen, Draft, Target
 from .unfinished import check_name, recorded_plan
 
 #: what Linux takes, where the file system does not say
@@ -100,44 +101,35 @@ def _pins(output: Path) -> dict[str, str]:
 def _laid_out(
     checkpoint: Checkpoint, output: Path, target: Target, drafts: Sequence[Draft], options: Options, plugins: list[str]
 ) -> Prepared:
-    names = [output if target.is_folder else output.with_name(output.name.replace("{type}", d.type)) for d in drafts]
-    if len(set(names)) < len(names):
+    by_name = {
+        output if target.is_folder else output.with_name(output.name.replace("{type}", d.type)): d for d in drafts
+    }
+    if len(by_name) < len(drafts):
         raise UsageError(
-            f"--type {options.type} names one type twice: two outputs would be {names[0]}",
+            f"--type {options.type} names one type twice: two outputs would be {next(iter(by_name))}",
             "auto is one of the others here.",
         )
-    tensors = _items(drafts, options)
-    plan, files = make_plan(
-        checkpoint, output, target, list(zip(names, drafts, tensors, strict=True)), options, plugins
-    )
-    outputs = [Output(*each) for each in zip(names, [d.type for d in drafts], tensors, files, strict=True)]
+    items: dict[Rows, EncodedRows] = {}
+    contents = [Content(p, d, [_tensor(t, items, options) for t in d.tensors]) for p, d in by_name.items()]
+    plan, outputs = make_plan(checkpoint, output, target, contents, options, plugins)
     warnings = [*dict.fromkeys(text for draft in drafts for text in draft.warnings), *notes(outputs)]
     return Prepared(checkpoint.path, plan, drafts[0].arch, outputs, drafts[0].left_out, warnings)
 
 
-def _items(drafts: Sequence[Draft], options: Options) -> list[list[OutputTensor]]:
-    """The tensors of every output; the same rows in several of them are one item, with an encoding for each."""
-    measure = options.measure or options.report is not None
-    parts: dict[int, list[Encoding]] = {}
-    for tensor in (t for draft in drafts for t in draft.tensors):
-        if tensor.type.name != tensor.rows.dtype and not has_codec(tensor.type.name):
-            raise UsageError(f"{tensor.name}: this version cannot make {tensor.type.name}", "Choose another type.")
-        parts.setdefault(id(tensor.rows), []).append(
-            Encoding(
-                tensor.rows, tensor.type, weights=tensor.weights, allow_nonfinite=options.allow_nonfinite, measure=measure,
-                compat=options.compat,
-            )
-        )  # fmt: skip
-    items = {
-        id(t.rows): EncodedRows(t.name, t.rows, parts[id(t.rows)], options.allow_nonfinite)
-        for draft in drafts
-        for t in draft.tensors
-    }
-    numbers = {rows: iter(range(len(own))) for rows, own in parts.items()}
-    return [
-        [OutputTensor(t.name, items[id(t.rows)], next(numbers[id(t.rows)]), t.reason) for t in draft.tensors]
-        for draft in drafts
-    ]
+def _tensor(chosen: Chosen, items: dict[Rows, EncodedRows], options: Options) -> OutputTensor:
+    """``chosen`` as a part of an item: the same rows in several outputs are one of ``items``, with an encoding for each."""
+    rows, type_ = chosen.rows, chosen.type
+    if type_.name != rows.dtype and not has_codec(type_.name):
+        raise UsageError(f"{chosen.name}: this version cannot make {type_.name}", "Choose another type.")
+    if rows not in items:
+        items[rows] = EncodedRows(chosen.name, rows, (), options.allow_nonfinite, number=len(items))
+    part = items[rows].add(
+        Encoding(
+            rows, type_, weights=chosen.weights, allow_nonfinite=options.allow_nonfinite,
+            measure=options.measure or options.report is not None, compat=options.compat,
+        )
+    )  # fmt: skip
+    return OutputTensor(chosen.name, items[rows], part, chosen.reason)
 
 
 def _refuse_long_names(prepared: Prepared) -> None:

@@ -89,7 +89,7 @@ class Prepared:
     @property
     def items(self) -> list[EncodedRows]:
         """What is read, each once."""
-        return list({id(t.item): t.item for o in self.outputs for t in o.tensors}.values())
+        return list({t.item.number: t.item for o in self.outputs for t in o.tensors}.values())
 
     def close(self) -> None:
         """Let other jobs, of this process too, have what brings the inputs; nothing more is read of what is not here yet."""

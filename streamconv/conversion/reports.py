@@ -163,12 +163,12 @@ def write_report(prepared: Prepared, outcome: runs.Outcome | None, path: Path, f
     unknown = Quality(sum_squared_error=math.nan)
     lines = []
     names = [(t, o) for o in prepared.outputs for t in o.tensors]
-    places = {(id(p.item), p.part): p for p in prepared.plan.placements}
+    places = {(p.item.number, p.part): p for p in prepared.plan.placements}
     for tensor, output in names:
         encoding, item = tensor.encoding, tensor.item
         n_bytes, n = encoding.n_bytes, item.n_rows * item.n_cols
         digest = hashlib.sha256()
-        place = places.get((id(item), tensor.part))
+        place = places.get((item.number, tensor.part))
         if place is not None:  # an empty tensor has none
             with open(prepared.plan.files[place.file].path, "rb") as f:
                 f.seek(place.offset)

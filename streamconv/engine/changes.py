@@ -51,10 +51,10 @@ class SourceDigests:
         """
         if not item.whole:
             return _digest_of_spans(item.spans(start, stop), self._wanted)
-        with self._locks.setdefault(id(item), threading.Lock()):
-            if id(item) not in self._common:
-                self._common[id(item)] = _digest_of_spans(item.everything(), self._wanted)
-            return self._common[id(item)]
+        with self._locks.setdefault(item.number, threading.Lock()):
+            if item.number not in self._common:
+                self._common[item.number] = _digest_of_spans(item.everything(), self._wanted)
+            return self._common[item.number]
 
     def worth_it(self, item: Item, start: int, stop: int) -> bytes:
         """The same where it is worth its time; else zeros: to make the rows again takes no longer than to read them."""

@@ -33,6 +33,10 @@ class Item(Protocol):
     """One tensor as rows of bytes, in one or more encodings."""
 
     @property
+    def number(self) -> int:
+        """What tells it from the other items of its plan."""
+
+    @property
     def name(self) -> str:
         """Name in the output."""
 
@@ -233,7 +237,7 @@ class Plan:
         """Every item with where its parts lie, in the order of the first of them."""
         found: dict[int, tuple[Item, list[Placement]]] = {}
         for p in self.placements:
-            found.setdefault(id(p.item), (p.item, []))[1].append(p)
+            found.setdefault(p.item.number, (p.item, []))[1].append(p)
         return list(found.values())
 
     def chunks(self) -> list[Chunk]:
@@ -254,7 +258,7 @@ class Plan:
 
 def bundles(chunks: Iterable[Chunk]) -> list[list[Chunk]]:
     """Chunks that follow each other and have the same rows of the same item, together: one read makes them all."""
-    return [list(group) for _, group in groupby(chunks, key=lambda c: (id(c.item), c.start))]
+    return [list(group) for _, group in groupby(chunks, key=lambda c: (c.item.number, c.start))]
 
 
 def fingerprint(facts: Any) -> bytes:

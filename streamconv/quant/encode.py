@@ -8,7 +8,7 @@ wanted encoding already are copied as they lie.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 from types import ModuleType
 
@@ -172,19 +172,34 @@ class EncodedRows:
     rows : where the values come from
     parts : the encodings
     allow_nonfinite : count NaN and Inf instead of refusing them
+    number : what tells it from the other items of its plan
     """
 
-    def __init__(self, name: str, rows: Rows, parts: Sequence[Encoding], allow_nonfinite: bool = False) -> None:
+    def __init__(
+        self, name: str, rows: Rows, parts: Iterable[Encoding] = (), allow_nonfinite: bool = False, number: int = 0
+    ) -> None:
+        self.number = number
         self.name = name
         self.rows = rows
-        self.parts = parts
         self.n_rows, self.n_cols = matrix_shape(rows.shape)
-        self.row_bytes = [p.row_bytes for p in parts]
+        self.parts: list[Encoding] = []
+        self.row_bytes: list[int] = []
         self._allow_nonfinite = allow_nonfinite
-        self._compiled = any(p.needs_kernel for p in parts)
-        self._slice_rows = min(p.slice_rows for p in parts)
+        self._compiled = False
+        self._slice_rows = max(1, self.n_rows)
+        self._order: list[int] = []
+        for part in parts:
+            self.add(part)
+
+    def add(self, part: Encoding) -> int:
+        """Write the rows in one more encoding, before any are made; the number of that part."""
+        self.parts.append(part)
+        self.row_bytes.append(part.row_bytes)
+        self._compiled = self._compiled or part.needs_kernel
+        self._slice_rows = min(self._slice_rows, part.slice_rows)
         # Block types see zeros for NaN and Inf in the shared tile, so the types that keep them come first.
-        self._order = sorted(range(len(parts)), key=lambda k: parts[k].type.block_size > 1)
+        self._order = sorted(range(len(self.parts)), key=lambda k: self.parts[k].type.block_size > 1)
+        return len(self.parts) - 1
 
     @property
     def looks(self) -> Sequence[Rows]:

@@ -50,19 +50,21 @@ def _padding(n: int) -> int:
     return -n % ALIGNMENT
 
 
-def _header(metadata: Metadata, tensors: Sequence[TensorInfo]) -> tuple[bytes, list[int], int]:
-    """Header bytes padded to the data start, offset of each tensor relative to it, and the data's length."""
-    out = [_MAGIC, struct.pack("<IQQ", _VERSION, len(tensors), len(metadata))]
+def _file(path: Path, metadata: Metadata, tensors: Sequence[TensorInfo], numbers: Sequence[int]) -> FileLayout:
+    """One file, with those of ``tensors`` that have these ``numbers``; its header is padded to the start of the data."""
+    out = [_MAGIC, struct.pack("<IQQ", _VERSION, len(numbers), len(metadata))]
     for key, value in metadata.items():
         out += [_string(key), encode_value(value)]
-    offsets, at = [], 0
-    for t in tensors:
-        offsets.append(at)
+    places, at = [], 0
+    for number in numbers:
+        places.append((number, at))
+        t = tensors[number]
         dims = t.shape[::-1] or (1,)
         out += [_string(t.name), struct.pack(f"<I{len(dims)}QIQ", len(dims), *dims, t.type.id, at)]
         at += t.n_bytes + _padding(t.n_bytes)
     header = b"".join(out)
-    return header + bytes(_padding(len(header))), offsets, at
+    header += bytes(_padding(len(header)))
+    return FileLayout(path, header, len(header) + at, [(number, len(header) + offset) for number, offset in places])
 
 
 def layout(
@@ -98,7 +100,5 @@ def layout(
         if job_key:  # the last key, which it is no more where another program has copied keys and added its own
             own.values.pop("streamconv.job", None)
             own.string("streamconv.job", job_key)
-        header, offsets, data_bytes = _header(own, [tensors[n] for n in numbers])
-        placed = [(n, len(header) + at) for n, at in zip(numbers, offsets, strict=True)]
-        files.append(FileLayout(name, header, len(header) + data_bytes, placed))
+        files.append(_file(name, own, tensors, numbers))
     return files

@@ -77,16 +77,15 @@ def layout(
     max_bytes : limit of a shard; a larger tensor gets one of its own
     job_key : identifies the job, in the free text of every shard
     """
-    shards = split(tensors, max_bytes if kind.splits else 0)
-    names = [f"{kind.weights}.safetensors"]
-    if len(shards) > 1:
-        names = [f"{kind.weights}-{k + 1:05d}-of-{len(shards):05d}.safetensors" for k in range(len(shards))]
-    files = [
-        _shard(folder / name, tensors, numbers, job_key) for name, numbers in zip(names, shards, strict=True)
-    ]  # fmt: skip
+    cut = split(tensors, max_bytes if kind.splits else 0)
+    shards = {
+        f"{kind.weights}{f'-{k:05d}-of-{len(cut):05d}' if len(cut) > 1 else ''}.safetensors": numbers
+        for k, numbers in enumerate(cut, 1)
+    }
+    files = [_shard(folder / name, tensors, numbers, job_key) for name, numbers in shards.items()]
     small = dict(side)
     if len(shards) > 1:
-        small[INDEX] = _index(tensors, dict(zip(names, shards, strict=True)))
+        small[INDEX] = _index(tensors, shards)
     return files + [FileLayout(folder / name, data, len(data), ()) for name, data in sorted(small.items())]
 
 

@@ -53,6 +53,7 @@ class Toy:
     """Rows whose bytes follow from name and row number; counts what it made."""
 
     whole = is_quick = False
+    number = 0
     #: byte r of it is what row r is made from; none: nothing
     source: Source | None = None
 
@@ -94,7 +95,8 @@ def make_plan(folder: Path, toys: list[Toy], tag: object = 0, n_files: int = 1, 
     header = b"HEAD" + fingerprint(tag).ljust(60, b"\0")
     placements, sizes = [], [len(header)] * n_files
     number = 0
-    for toy in toys:
+    for at, toy in enumerate(toys):
+        toy.number = at
         for part, row_bytes in enumerate(toy.row_bytes):
             f = number % n_files
             number += 1

@@ -1,62 +1,59 @@
-"""What every target's plan has in common."""
+"""Lays the outputs out, with the fingerprint of all that decides their bytes: the engine's plan."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..engine import plan as plans
 from ..sources.checkpoint import Checkpoint
 from ..targets.layout import FileLayout
 from .options import Options
-from .prepared import OutputTensor
+from .prepared import Output, OutputTensor
 from .target import Draft, Target
 
 #: stands in the headers for the fingerprint while it is not known: as long as it is
 _UNKNOWN_JOB = "0" * 64
 
 
-def _place(tensors: Sequence[OutputTensor], files: Sequence[FileLayout], first_file: int) -> list[plans.Placement]:
-    """Placements of one output's tensors; its files have the numbers from ``first_file`` on. Empty tensors need none."""
-    return [
-        plans.Placement(tensors[number].item, tensors[number].part, first_file + k, offset)
-        for k, f in enumerate(files)
-        for number, offset in f.tensors
-        if tensors[number].encoding.n_bytes
-    ]
+class Content(NamedTuple):
+    """What an output holds, before it has a place: its name, its draft, and the tensors of that as parts of items."""
+
+    path: Path
+    draft: Draft
+    tensors: Sequence[OutputTensor]
 
 
 def make_plan(
     checkpoint: Checkpoint,
     output: Path,
     target: Target,
-    outputs: Sequence[tuple[Path, Draft, Sequence[OutputTensor]]],
+    contents: Sequence[Content],
     options: Options,
     plugins: Sequence[str] = (),
-) -> tuple[plans.Plan, list[range]]:
-    """The engine's plan, see ``engine.plan.Plan``, and the numbers of every output's files in it.
+) -> tuple[plans.Plan, list[Output]]:
+    """The engine's plan, see ``engine.plan.Plan``, and the outputs with the numbers of their files in it.
 
     Parameters
     ----------
-    outputs : the name of each, what it holds, and that as items
     plugins : what other packages have a part in it
     """
-    laid = [target.lay_out(path, draft, options, _UNKNOWN_JOB) for path, draft, _ in outputs]
-    ends = [sum(map(len, laid[: n + 1])) for n in range(len(laid))]
-    ranges = [range(end - len(own), end) for end, own in zip(ends, laid, strict=True)]
-    placements = [
-        place
-        for (_, _, tensors), own, numbers in zip(outputs, laid, ranges, strict=True)
-        for place in _place(tensors, own, numbers.start)
-    ]
     folder = output if target.is_folder else None
-    facts = _facts(checkpoint, [f for own in laid for f in own], placements, options, folder)
+    files: list[FileLayout] = []
+    placements: list[plans.Placement] = []
+    outputs = []
+    for path, draft, tensors in contents:
+        laid = target.lay_out(path, draft, options, _UNKNOWN_JOB)
+        placements += _place(tensors, laid, len(files))
+        outputs.append(Output(path, draft.type, tensors, range(len(files), len(files) + len(laid))))
+        files += laid
+    facts = _facts(checkpoint, files, placements, options, folder)
     fingerprint = plans.fingerprint({**facts, "plugins": plugins} if plugins else facts)
-    del laid  # the header of a large vocabulary has megabytes, and there would be two
+    del files, laid  # the header of a large vocabulary has megabytes, and there would be two
     job = fingerprint.hex()
-    files = [f for path, draft, _ in outputs for f in target.lay_out(path, draft, options, job)]
+    files = [f for c in contents for f in target.lay_out(c.path, c.draft, options, job)]
     plan = plans.Plan(
         output=output,
         files=[plans.OutputFile(f.path, f.header, f.size, f.accept) for f in files],
@@ -66,18 +63,28 @@ def make_plan(
         verify_inputs=checkpoint.verify_unchanged,
         description={
             "source": str(checkpoint.path),
-            "type": ",".join(draft.type for _, draft, _ in outputs),
-            "architecture": outputs[0][1].arch,
+            "type": ",".join(o.type for o in outputs),
+            "architecture": contents[0].draft.arch,
             "input size": sum(f.size for f in checkpoint.inputs),
             "output size": sum(f.size for f in files),
         },
         chunk_bytes=options.chunk_bytes,
         folder=folder,
         admits_nonfinite=options.allow_nonfinite,
-        parts={} if folder else {path: numbers for (path, _, _), numbers in zip(outputs, ranges, strict=True)},
+        parts={} if folder else {o.path: o.files for o in outputs},
         provenance=target,
     )
-    return plan, ranges
+    return plan, outputs
+
+
+def _place(tensors: Sequence[OutputTensor], files: Sequence[FileLayout], first_file: int) -> list[plans.Placement]:
+    """Placements of one output's tensors; its files have the numbers from ``first_file`` on. Empty tensors need none."""
+    return [
+        plans.Placement(tensors[number].item, tensors[number].part, k, offset)
+        for k, f in enumerate(files, first_file)
+        for number, offset in f.tensors
+        if tensors[number].encoding.n_bytes
+    ]
 
 
 def _facts(
@@ -94,11 +101,11 @@ def _facts(
     """
     inputs = {f.path: list(f.content) for f in checkpoint.inputs}
     used: dict[Path, int] = {}
-    items: dict[int, int] = {}
+    order: dict[int, int] = {}
     identities = []
     for item in (place.item for place in placements):
-        if id(item) not in items:
-            items[id(item)] = len(items)
+        if item.number not in order:
+            order[item.number] = len(order)
             read = [used.setdefault(file.path, len(used)) for file in item.files]
             identities.append([item.identity(), read])
     return {
@@ -111,7 +118,7 @@ def _facts(
             for f in files
         ],
         "items": identities,
-        "places": [[items[id(place.item)], place.part, place.file, place.offset] for place in placements],
+        "places": [[order[place.item.number], place.part, place.file, place.offset] for place in placements],
         "inputs": [inputs[path] for path in used],
         "chunk_bytes": options.chunk_bytes,
     }
