@@ -272,7 +272,7 @@ def inspect(a: argparse.Namespace) -> int:
     """``streamconv inspect``."""
     from . import inspect as inspection
 
-    facts = inspection.describe(conversion.open_stored(a.source, _options(a)))
+    facts = inspection.describe(conversion.Opener(_options(a)).open_stored(a.source))
     if a.json:
         say_json(facts, indent=1)
     else:

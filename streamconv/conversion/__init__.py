@@ -6,7 +6,7 @@ This package is the only one that knows all stages; none of them knows another e
 from .adapter import prepare_adapter
 from .execution import budget_of, execute
 from .fetching import Fetched, fetch
-from .opening import RECIPES, open_rows, open_source, open_stored
+from .opening import RECIPES, Opener, open_rows
 from .options import Options
 from .outputs import prepare
 from .prepared import Output, OutputTensor, Prepared
@@ -24,6 +24,7 @@ __all__ = [
     "Chosen",
     "Draft",
     "Fetched",
+    "Opener",
     "Options",
     "Output",
     "OutputTensor",
@@ -36,8 +37,6 @@ __all__ = [
     "fetch",
     "measured",
     "open_rows",
-    "open_source",
-    "open_stored",
     "prepare",
     "prepare_adapter",
     "status",

@@ -7,12 +7,9 @@ from typing import TYPE_CHECKING
 
 from .. import found
 from ..errors import UsageError
-from ..sources.checkpoint import Checkpoint
-from .opening import open_source
 from .options import Options
-from .outputs import planned
+from .outputs import opening, planned
 from .prepared import Prepared
-from .supply import Supply
 from .targets.folder import ADAPTER
 from .unfinished import check_name
 
@@ -41,14 +38,12 @@ def prepare_adapter(
     if output.suffix in (".gguf", ".safetensors"):
         raise UsageError(f"{output}: an adapter is a folder", f"Name it {output.with_suffix('')}.")
 
-    def open_(supply: Supply) -> Checkpoint:
-        return open_extraction(
-            open_source(base, options, supply, as_saved=True),
-            open_source(tuned, options, supply, as_saved=True),
+    with found.recorded() as plugins, opening(output, options, ADAPTER) as opener:
+        checkpoint = open_extraction(
+            opener.open(base, as_saved=True),
+            opener.open(tuned, as_saved=True),
             extraction,
             base_name=os.fspath(base),
             ram_bytes=options.ram,
         )
-
-    with found.recorded() as plugins:
-        return planned(output, options, ADAPTER, open_, plugins)
+        return planned(checkpoint, opener, output, options, ADAPTER, plugins)

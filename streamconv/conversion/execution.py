@@ -12,6 +12,8 @@ from ..engine import run as runs
 from ..engine.existing import look
 from ..errors import InputChanged, StreamconvError
 from ..sources.zstd import cache_bytes
+from . import disk_space
+from .chunk_inputs import ChunkInputs
 from .options import Options
 from .prepared import Prepared
 
@@ -49,7 +51,7 @@ def execute(prepared: Prepared, options: Options, reporter: runs.Reporter) -> ru
 
 
 def _execute(prepared: Prepared, options: Options, reporter: runs.Reporter) -> runs.Outcome | None:
-    plan, supply = prepared.plan, prepared.supply
+    plan, hub = prepared.plan, prepared.hub
     stop = runs.StopRequest(options.stop_after_s)
     budget = budget_of(prepared, options)
     found = look(plan, progress=_Reading(reporter))
@@ -60,9 +62,11 @@ def _execute(prepared: Prepared, options: Options, reporter: runs.Reporter) -> r
         return None
     found.refuse(force=options.force, update=options.update)
     jobs.preflight(plan)
-    if supply is not None:
-        supply.listen(lambda text: reporter.message(f"note: {text}"))
-        supply.preflight(plan)
+    inputs = None
+    if hub is not None:
+        hub.notes.listen(lambda text: reporter.message(f"note: {text}"))
+        disk_space.preflight(hub, plan)
+        inputs = ChunkInputs(hub)
     job = _open_job(prepared, options, reporter)
     try:
         # Another process may have published it while we waited for the lock.
@@ -72,10 +76,10 @@ def _execute(prepared: Prepared, options: Options, reporter: runs.Reporter) -> r
             with suppress(StreamconvError):  # where locks do nothing, that one has removed the lock of both
                 jobs.leftover(plan)
             return None
-        if supply is not None:
-            supply.begin(c for c in plan.chunks() if c.number not in job.done)
+        if inputs is not None:
+            inputs.begin(c for c in plan.chunks() if c.number not in job.done)
         _warm_up(prepared, reporter)  # while the first bytes are on their way
-        return runs.run(job, budget, reporter, stop, supply)
+        return runs.run(job, budget, reporter, stop, inputs)
     finally:
         job.close()
 
@@ -118,7 +122,7 @@ def _open_job(prepared: Prepared, options: Options, reporter: runs.Reporter) -> 
             progress=_ReadingBack(reporter),
         )
     except InputChanged:
-        if prepared.supply is None or not prepared.supply.was_amended():
+        if prepared.hub is None or not prepared.hub.was_amended():
             raise
         reporter.message("note: bytes that had come wrong were replaced since; the output is begun anew")
         return jobs.Job.open(prepared.plan, anew=True)

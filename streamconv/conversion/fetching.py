@@ -10,7 +10,7 @@ from ..engine import run as runs
 from ..engine.transfer import Arriving
 from ..errors import Interrupted, Stopped
 from ..sources.hub.model import HubModel, require_reference
-from .supply import Supply
+from .hub_models import HubModels
 
 
 @dataclass(frozen=True)
@@ -57,69 +57,69 @@ def fetch(
     Stopped, Interrupted : asked to stop
     """
     stop = runs.StopRequest(stop_after_s)
-    supply = Supply(Path(), offline=offline, refresh=refresh, reads=False)
-    supply.listen(reporter.message)
+    hub = HubModels(Path(), offline=offline, refresh=refresh, reads=False)
+    hub.notes.listen(reporter.message)
     try:
         with stop.on_signals():
-            return _fetch(supply, source, reporter, everything, verify, stop)
+            return _fetch(hub, source, reporter, everything, verify, stop)
     finally:
-        supply.close()
+        hub.close()
 
 
 def _fetch(
-    supply: Supply, source: str, reporter: runs.Reporter, everything: bool, verify: bool, stop: runs.StopRequest
+    hub: HubModels, source: str, reporter: runs.Reporter, everything: bool, verify: bool, stop: runs.StopRequest
 ) -> Fetched:
     from ..sources.hub import choosing
 
     ref = require_reference(source)
-    model = supply.pin(ref)
-    supply.looked = lambda n, path: _end(model, stop)
+    model = hub.pin(ref)
+    hub.notes.looked = lambda n, path: _end(model, stop)
     for text in model.warnings:
         reporter.message(f"note: {text}")
-    side = supply.arriving(model, [] if ref.file else choosing.side_files(model))
-    supply.transfer.fetch(side.values())
-    _wait(supply, list(side.values()), stop, model)
+    side = hub.arriving(model, [] if ref.file else choosing.side_files(model))
+    hub.transfer.fetch(side.values())
+    _wait(hub, list(side.values()), stop, model)
     if everything:
         chosen = [f for _, f in sorted(model.files.items())]
     elif ref.file:
         chosen = choosing.one_file(model, ref.file)
     else:
-        chosen = choosing.weight_files(model, supply.named_weights(model, side))
-    wanted = {**side, **supply.arriving(model, chosen)}
+        chosen = choosing.weight_files(model, hub.named_weights(model, side))
+    wanted = {**side, **hub.arriving(model, chosen)}
     if verify:
-        _verify(supply, list(wanted.values()), reporter, model, stop)
+        _verify(hub, list(wanted.values()), reporter, model, stop)
     total = sum(model.files[name].size for name in wanted)
-    missing = supply.transfer.missing_bytes(wanted.values())
+    missing = hub.transfer.missing_bytes(wanted.values())
     reporter.start(total, total - missing)
-    supply.listen(reporter.message, reporter.advance)
+    hub.notes.listen(reporter.message, reporter.advance)
     try:
-        supply.transfer.fetch(wanted.values())
-        _wait(supply, list(wanted.values()), stop, model)
+        hub.transfer.fetch(wanted.values())
+        _wait(hub, list(wanted.values()), stop, model)
     finally:
         reporter.finish()
-    return Fetched(model, supply.folder(model), len(wanted), total, missing)
+    return Fetched(model, hub.folder(model), len(wanted), total, missing)
 
 
-def _wait(supply: Supply, wanted: list[Arriving], stop: runs.StopRequest, model: HubModel) -> None:
+def _wait(hub: HubModels, wanted: list[Arriving], stop: runs.StopRequest, model: HubModel) -> None:
     """Until ``wanted`` files are whole, or somebody asks to stop."""
-    while not supply.transfer.wait(wanted, 0.1):
+    while not hub.transfer.wait(wanted, 0.1):
         _end(model, stop)
 
 
 def _verify(
-    supply: Supply, wanted: list[Arriving], reporter: runs.Reporter, model: HubModel, stop: runs.StopRequest
+    hub: HubModels, wanted: list[Arriving], reporter: runs.Reporter, model: HubModel, stop: runs.StopRequest
 ) -> None:
     """Read what is whole of ``wanted`` again; what is damaged is whole no more."""
-    here = list({id(a.part): a for a in wanted if a.whole}.values())
+    here = list({a.part: a for a in wanted if a.whole}.values())
 
     def looked(n_bytes: int, path: str) -> None:
         reporter.advance(n_bytes, path)
         _end(model, stop)
 
     reporter.start(sum(a.part.remote.size for a in here), 0)
-    supply.looked = looked
+    hub.notes.looked = looked
     try:
-        supply.check(here, every=True)
+        hub.check(here, every=True)
     finally:
         reporter.finish()
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -33,12 +33,14 @@ def make_plan(
     contents: Sequence[Content],
     options: Options,
     plugins: Sequence[str] = (),
+    revisions: Mapping[str, str] | None = None,
 ) -> tuple[plans.Plan, list[Output]]:
     """The engine's plan, see ``engine.plan.Plan``, and the outputs with the numbers of their files in it.
 
     Parameters
     ----------
     plugins : what other packages have a part in it
+    revisions : commits of the models of the hub by their references
     """
     folder = output if target.is_folder else None
     files: list[FileLayout] = []
@@ -67,6 +69,7 @@ def make_plan(
             "architecture": contents[0].draft.arch,
             "input size": sum(f.size for f in checkpoint.inputs),
             "output size": sum(f.size for f in files),
+            **({"revisions": revisions} if revisions else {}),
         },
         chunk_bytes=options.chunk_bytes,
         folder=folder,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +12,8 @@ from .. import dequant, sources
 from ..rows import Rows
 from ..sources.checkpoint import Checkpoint
 from ..sources.hub.model import Reference, parse_reference
+from .hub_models import HubModels
 from .options import Options
-from .supply import Supply
 
 #: endings of merge recipes
 RECIPES = (".yml", ".yaml")
@@ -32,67 +32,73 @@ def hub_reference(source: str | os.PathLike[str]) -> Reference | None:
     return None if is_here or (not ref.file and path.suffix in _FILE_ENDINGS) else ref
 
 
-def open_source(
-    source: str | os.PathLike[str], options: Options, supply: Supply | None = None, as_saved: bool = False
-) -> Checkpoint:
-    """The checkpoint ``source`` names, its weights decoded where they are quantized already.
+class Opener:
+    """Opens what the inputs of one job are named by.
 
     Parameters
     ----------
-    supply : where models of the hub come from; None: one of its own, with the usual cache
-    as_saved : decoded tensors lie the way round in which a plain checkpoint has them, which for some is another one
+    hub : where models of the hub come from; None: the usual store
 
-    Raises
-    ------
-    BadInput, InputMissing, NoPermission : see the opener of each kind
-    NetworkError, Locked : a model of the hub cannot be had
+    Attributes
+    ----------
+    roots : files and folders of this machine that were opened
     """
-    found = dequant.decoded(open_stored(source, options, supply, as_saved))
-    return dequant.as_saved(found) if as_saved else found
 
+    def __init__(self, options: Options, hub: HubModels | None = None) -> None:
+        self._options = options
+        self.hub = hub or HubModels(Path(), offline=options.offline, refresh=options.refresh)
+        self.roots: list[Path] = []
 
-def open_stored(
-    source: str | os.PathLike[str], options: Options, supply: Supply | None = None, as_saved: bool = False
-) -> Checkpoint:
-    """The same with its tensors as they are stored; those of a merge are made and have nothing to decode."""
-    path = Path(source)
-    supply = supply or Supply(Path(), offline=options.offline, refresh=options.refresh)
-    ref = hub_reference(source)
-    if ref is None:
-        supply.roots.append(path)
-    if path.suffix in RECIPES:
-        from .. import merging
+    def open(self, source: str | os.PathLike[str], as_saved: bool = False) -> Checkpoint:
+        """The checkpoint ``source`` names, its weights decoded where they are quantized already.
 
-        return merging.open_recipe(
-            path,
-            lambda reference: open_source(reference, options, supply, as_saved),
-            open_adapter=lambda reference: _open_adapter(reference, supply, options),
-            lenient=options.lenient,
-            seed=options.seed,
-            allow_crimes=options.allow_crimes,
-        )
-    if ref is not None:
-        return supply.open(ref, options.io, weights=not options.vocab_only)
-    cache = _frame_cache(supply, options)
-    return sources.open_checkpoint(source, io=options.io, weights=not options.vocab_only, cache=cache)
+        Parameters
+        ----------
+        as_saved : decoded tensors lie the way round in which a plain checkpoint has them, which for some is another one
 
+        Raises
+        ------
+        BadInput, InputMissing, NoPermission : see the opener of each kind
+        NetworkError, Locked : a model of the hub cannot be had
+        """
+        found = dequant.decoded(self.open_stored(source, as_saved))
+        return dequant.as_saved(found) if as_saved else found
 
-def _frame_cache(supply: Supply, options: Options) -> sources.FrameCache:
-    """Half of the memory of the job, for frames of all its compressed files."""
-    if supply.cache is None:
-        supply.cache = sources.FrameCache(options.ram // 2)
-    return supply.cache
+    def open_stored(self, source: str | os.PathLike[str], as_saved: bool = False) -> Checkpoint:
+        """The same with its tensors as they are stored; those of a merge are made and have nothing to decode."""
+        path, options = Path(source), self._options
+        ref = hub_reference(source)
+        if ref is None:
+            self.roots.append(path)
+        if path.suffix in RECIPES:
+            from .. import merging
 
+            return merging.open_recipe(
+                path,
+                lambda reference: self.open(reference, as_saved),
+                open_adapter=self._open_adapter,
+                lenient=options.lenient,
+                seed=options.seed,
+                allow_crimes=options.allow_crimes,
+            )
+        if ref is not None:
+            return self.hub.open(ref, options.io, weights=not options.vocab_only)
+        return sources.open_checkpoint(source, io=options.io, weights=not options.vocab_only, cache=self._frames)
 
-def _open_adapter(reference: str, supply: Supply, options: Options) -> Checkpoint:
-    """The LoRA adapter ``reference`` names."""
-    from ..merging import lora
+    @cached_property
+    def _frames(self) -> sources.FrameCache:
+        """Half of the memory of the job, for frames of all its compressed files."""
+        return sources.FrameCache(self._options.ram // 2)
 
-    ref = hub_reference(reference)
-    if ref is None:
-        supply.roots.append(Path(reference))
-    folder = Path(reference) if ref is None else supply.open_adapter(ref)
-    return lora.open_adapter(folder, partial(sources.open_checkpoint, cache=_frame_cache(supply, options)))
+    def _open_adapter(self, reference: str) -> Checkpoint:
+        """The LoRA adapter ``reference`` names."""
+        from ..merging import lora
+
+        ref = hub_reference(reference)
+        if ref is None:
+            self.roots.append(Path(reference))
+        folder = Path(reference) if ref is None else self.hub.open_adapter(ref)
+        return lora.open_adapter(folder, partial(sources.open_checkpoint, cache=self._frames))
 
 
 def open_rows(
@@ -103,5 +109,5 @@ def open_rows(
     ``quantization_config`` stands in for that section of config.json. A tensor whose parts are missing or contradict each other
     is refused, with BadInput, when it is asked for.
     """
-    supply = Supply(Path(), gives_way=True)
-    return dequant.decoded(open_stored(source, Options(), supply), quantization_config, lenient=True).tensors
+    opener = Opener(Options(), HubModels(Path(), gives_way=True))
+    return dequant.decoded(opener.open_stored(source), quantization_config, lenient=True).tensors

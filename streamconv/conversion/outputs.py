@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,14 +16,14 @@ from ..quant.encode import EncodedRows, Encoding
 from ..rows import Rows
 from ..sources.checkpoint import Checkpoint
 from .fitting import idle_notes, pick, refuse_idle, refuse_source
+from .hub_models import HubModels
 from .layout import Content, make_plan
-from .opening import open_source
+from .opening import Opener
 from .options import Options
 from .overlap import refuse_overlap
 from .prepared import OutputTensor, Prepared
 from .reports import check_report
 from .requantizing import notes
-from .supply import Supply
 from .target import Chosen, Draft, Target
 from .unfinished import check_name, recorded_plan
 
@@ -42,52 +43,55 @@ def prepare(source: str | os.PathLike[str], output: str | os.PathLike[str], opti
     output = check_name(output)
     with found.recorded() as plugins:
         target = pick(output, options)
-        prepared = planned(
-            output, options, target, lambda supply: open_source(source, options, supply, target.as_saved), plugins
-        )
-    idle = idle_notes(source, options, from_hub=prepared.supply is not None)
+        with opening(output, options, target) as opener:
+            checkpoint = opener.open(source, target.as_saved)
+            prepared = planned(checkpoint, opener, output, options, target, plugins)
+    idle = idle_notes(source, options, from_hub=prepared.hub is not None)
     return replace(prepared, warnings=[*prepared.warnings, *idle])
 
 
-def planned(
-    output: Path,
-    options: Options,
-    target: Target,
-    open_: Callable[[Supply], Checkpoint],
-    plugins: set[str],
-) -> Prepared:
-    """The plan of what ``open_`` opens for ``output``, with whatever brings its inputs.
-
-    Parameters
-    ----------
-    open_ : given where models of the hub come from
-    plugins : what other packages have a part in it, known when all is chosen
+@contextmanager
+def opening(output: Path, options: Options, target: Target) -> Iterator[Opener]:
+    """Opens the inputs of a job for ``output``; what it fetches by stays open unless the job is refused.
 
     Raises
     ------
-    UsageError : an option has no effect, or the output is among the inputs
+    UsageError : an option has no effect
     """
     refuse_idle(options, target, output)
-    supply = Supply(
+    hub = HubModels(
         output.parent, evict=options.evict, offline=options.offline, refresh=options.refresh,
         pins={} if options.force else _pins(output),
     )  # fmt: skip
     try:
-        checkpoint = open_(supply)
-        refuse_source(checkpoint, options)
-        drafts = target.choose(checkpoint, options)
-        prepared = _laid_out(checkpoint, output, target, drafts, options, sorted(plugins))
-        _refuse_long_names(prepared)
-        _refuse_overlap(checkpoint, prepared, supply, options)
-        if options.report:
-            check_report(options.report, prepared.plan, options.force)
+        yield Opener(options, hub)
     except BaseException:
-        supply.close()
+        hub.close()
         raise
-    if not supply.models:
-        return prepared
-    description = {**prepared.plan.description, "revisions": supply.revisions}
-    return replace(prepared, plan=replace(prepared.plan, description=description), supply=supply)
+
+
+def planned(
+    checkpoint: Checkpoint, opener: Opener, output: Path, options: Options, target: Target, plugins: set[str]
+) -> Prepared:
+    """The plan of what ``opener`` opened as ``checkpoint``.
+
+    Parameters
+    ----------
+    plugins : what other packages have a part in it, known when all is chosen
+
+    Raises
+    ------
+    UsageError, BadInput : options do not fit the checkpoint, or the output is among the inputs
+    """
+    refuse_source(checkpoint, options)
+    drafts = target.choose(checkpoint, options)
+    hub = opener.hub if opener.hub.models else None
+    prepared = _laid_out(checkpoint, output, target, drafts, options, sorted(plugins), hub)
+    _refuse_long_names(prepared)
+    _refuse_overlap(checkpoint, prepared, opener.roots, options)
+    if options.report:
+        check_report(options.report, prepared.plan, options.force)
+    return prepared
 
 
 def _pins(output: Path) -> dict[str, str]:
@@ -99,7 +103,13 @@ def _pins(output: Path) -> dict[str, str]:
 
 
 def _laid_out(
-    checkpoint: Checkpoint, output: Path, target: Target, drafts: Sequence[Draft], options: Options, plugins: list[str]
+    checkpoint: Checkpoint,
+    output: Path,
+    target: Target,
+    drafts: Sequence[Draft],
+    options: Options,
+    plugins: list[str],
+    hub: HubModels | None,
 ) -> Prepared:
     by_name = {
         output if target.is_folder else output.with_name(output.name.replace("{type}", d.type)): d for d in drafts
@@ -111,9 +121,9 @@ def _laid_out(
         )
     items: dict[Rows, EncodedRows] = {}
     contents = [Content(p, d, [_tensor(t, items, options) for t in d.tensors]) for p, d in by_name.items()]
-    plan, outputs = make_plan(checkpoint, output, target, contents, options, plugins)
+    plan, outputs = make_plan(checkpoint, output, target, contents, options, plugins, hub.revisions if hub else {})
     warnings = [*dict.fromkeys(text for draft in drafts for text in draft.warnings), *notes(outputs)]
-    return Prepared(checkpoint.path, plan, drafts[0].arch, outputs, drafts[0].left_out, warnings)
+    return Prepared(checkpoint.path, plan, drafts[0].arch, outputs, drafts[0].left_out, warnings, hub)
 
 
 def _tensor(chosen: Chosen, items: dict[Rows, EncodedRows], options: Options) -> OutputTensor:
@@ -148,10 +158,10 @@ def _refuse_long_names(prepared: Prepared) -> None:
             )
 
 
-def _refuse_overlap(checkpoint: Checkpoint, prepared: Prepared, supply: Supply, options: Options) -> None:
+def _refuse_overlap(checkpoint: Checkpoint, prepared: Prepared, roots: Sequence[Path], options: Options) -> None:
     """Refuse to write over, around or into what is read."""
     plan, report, rules = prepared.plan, options.report, options.tensor_type_file
     writes = [*(f.path for f in plan.files), *map(record_path, plan.outputs), *([report] if report else [])]
     folders = [plan.job_dir, *([plan.folder] if plan.folder else [])]
     read = [*(f.path for f in checkpoint.inputs), *options.imatrix, *([rules] if rules else [])]
-    refuse_overlap(writes, folders, supply.roots, read, copied=plan.folder is not None)
+    refuse_overlap(writes, folders, roots, read, copied=plan.folder is not None)

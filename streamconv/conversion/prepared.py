@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ..engine.plan import Plan
 from ..quant.encode import EncodedRows, Encoding
-from .supply import Supply
+from .hub_models import HubModels
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ class Prepared:
     plan : what the engine runs
     arch : architecture, as the target spells it
     left_out : tensors of the source that the output does not have, and why
-    supply : brings the inputs, where they are not files on this machine
+    hub : the models of the hub among its inputs, if there are any
     """
 
     source: Path
@@ -84,7 +84,7 @@ class Prepared:
     outputs: Sequence[Output]
     left_out: Mapping[str, str] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
-    supply: Supply | None = None
+    hub: HubModels | None = None
 
     @property
     def items(self) -> list[EncodedRows]:
@@ -92,6 +92,6 @@ class Prepared:
         return list({t.item.number: t.item for o in self.outputs for t in o.tensors}.values())
 
     def close(self) -> None:
-        """Let other jobs, of this process too, have what brings the inputs; nothing more is read of what is not here yet."""
-        if self.supply is not None:
-            self.supply.close()
+        """Let other jobs, of this process too, fetch the same models; nothing more is read of what is not here yet."""
+        if self.hub is not None:
+            self.hub.close()

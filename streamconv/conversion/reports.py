@@ -19,6 +19,7 @@ from ..engine.unfinished import refuse_another
 from ..errors import CannotCreate, NoPermission, StreamconvError, UsageError, raise_exhausted
 from ..rows import Quality, merge_of
 from . import estimate
+from .disk_space import disk_bytes
 from .execution import budget_of
 from .options import Options
 from .prepared import OutputTensor, Prepared
@@ -86,15 +87,15 @@ def _obstacles(prepared: Prepared, options: Options) -> list[str]:
 
 def _fetching(prepared: Prepared) -> dict[str, Any] | None:
     """What has to come from the hub; None when nothing does."""
-    supply = prepared.supply
-    if supply is None:
+    hub = prepared.hub
+    if hub is None:
         return None
-    left = supply.left_out()
+    left = hub.left_out()
     return {
-        "models": [f"{model.repo}@{model.commit}" for model in supply.models.values()],
-        "missing_bytes": supply.missing_bytes(),
-        "disk_bytes_keep": supply.disk_bytes(evict=False),
-        "disk_bytes_evict": supply.disk_bytes(evict=True),
+        "models": [f"{model.repo}@{model.commit}" for model in hub.models.values()],
+        "missing_bytes": hub.missing_bytes(),
+        "disk_bytes_keep": disk_bytes(hub, evict=False),
+        "disk_bytes_evict": disk_bytes(hub, evict=True),
         "left_out": [f.path for f in left],
         "left_out_bytes": sum(f.size for f in left),
     }

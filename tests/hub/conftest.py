@@ -16,7 +16,7 @@ from hub_cases import MODEL, Result, Run, tensor_bytes
 from server import Hub
 
 import streamconv
-from streamconv.conversion import supply
+from streamconv.conversion import hub_models
 from streamconv.engine.transfer import Settings
 from streamconv.sources.hub.patience import PATIENT
 
@@ -92,9 +92,9 @@ def here(
     for key, seconds in {"first_s": 0.001, "longest_s": 0.01, "read_s": 3.0, "ask_s": 5.0}.items():
         monkeypatch.setitem(PATIENT.__dict__, key, seconds)
     small = Settings(head_bytes=64 << 10, range_bytes=256 << 10, span_bytes=1 << 20)
-    monkeypatch.setattr(supply, "_KEEPING", small)
+    monkeypatch.setattr(hub_models, "KEEPING", small)
     evicting = Settings(head_bytes=64 << 10, range_bytes=256 << 10, span_bytes=512 << 10, ahead_bytes=1 << 20)
-    monkeypatch.setattr(supply, "_EVICTING", evicting)
+    monkeypatch.setattr(hub_models, "EVICTING", evicting)
 
     def call(*args: object) -> Result:
         capfd.readouterr()

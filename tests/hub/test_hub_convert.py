@@ -140,11 +140,10 @@ def test_the_plan_states_what_keeping_and_evicting_take(here: Run, hub: Hub, tmp
 def test_what_cannot_fit_is_refused_up_front_with_the_flag_that_would(
     here: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from streamconv.conversion import supply
+    from streamconv.conversion import disk_space
     from streamconv.engine import files
 
-    monkeypatch.setattr(supply, "_AHEAD_BYTES", 1 << 20)
-    monkeypatch.setattr(supply, "_OPEN_BYTES", 0)
+    monkeypatch.setattr(disk_space, "_OPEN_BYTES", 0)
     monkeypatch.setattr(files, "free_bytes", lambda folder: 78 << 20)
     refused = here("convert", MODEL, tmp_path / "x.gguf", "--type", "q8_0")
     assert refused.code == 74

@@ -13,7 +13,7 @@ from server import Hub
 from small_models import Tensors, read_safetensors, write_safetensors
 
 from streamconv.conversion import execution
-from streamconv.conversion.supply import Supply
+from streamconv.conversion.chunk_inputs import ChunkInputs
 from streamconv.engine import files
 
 
@@ -45,9 +45,9 @@ def noisy(tensors: Tensors) -> Tensors:
 def releases(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """How many chunks were committed whenever bytes were given back."""
     committed, found = 0, []
-    commit, punch = Supply.committed, files.punch
+    commit, punch = ChunkInputs.committed, files.punch
 
-    def count(self: Supply, chunks: object) -> None:
+    def count(self: ChunkInputs, chunks: object) -> None:
         nonlocal committed
         several = list(chunks)  # type: ignore[call-overload]
         committed += len(several)
@@ -58,7 +58,7 @@ def releases(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         return punch(*where)  # type: ignore[arg-type]
 
     monkeypatch.setattr(execution, "_EVICT_WINDOW", 128 << 10)
-    monkeypatch.setattr(Supply, "committed", count)
+    monkeypatch.setattr(ChunkInputs, "committed", count)
     monkeypatch.setattr(files, "punch", note)
     return found
 

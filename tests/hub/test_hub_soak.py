@@ -20,7 +20,7 @@ from server import Ask, Cut, Fault, Hub, Slow, Status
 from small_models import gemma2
 
 from streamconv import cli
-from streamconv.conversion import execution, supply
+from streamconv.conversion import execution, hub_models
 from streamconv.engine.journal import read_progress
 from streamconv.engine.transfer import Settings
 
@@ -103,8 +103,8 @@ def small(hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, here: Run) 
         hub.add(f"org/{name}", tmp_path / name)
     (tmp_path / "documents.yml").write_text(DOCUMENTS.format("org/a", "org/b"))
     (tmp_path / "here.yml").write_text(DOCUMENTS.format(tmp_path / "a", tmp_path / "b"))
-    monkeypatch.setattr(supply, "_KEEPING", SMALL)
-    monkeypatch.setattr(supply, "_EVICTING", replace(SMALL, span_bytes=32 << 10, ahead_bytes=96 << 10))
+    monkeypatch.setattr(hub_models, "KEEPING", SMALL)
+    monkeypatch.setattr(hub_models, "EVICTING", replace(SMALL, span_bytes=32 << 10, ahead_bytes=96 << 10))
     real = execution.budget_of
     monkeypatch.setattr(execution, "budget_of", lambda *args: replace(real(*args), window_bytes=16 << 10))
     return tmp_path

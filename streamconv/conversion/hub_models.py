@@ -1,54 +1,30 @@
-"""Models on the hub as inputs of a job: named, their headers read, and their bytes brought while the job makes what it can.
-
-    prepare     Supply.open(reference): pin the commit, fetch the side files and the heads of the weights, nothing else
-    execute     begin(chunks to make) ─► the transfer fetches in their order; readers wait for the bytes they touch
-                committed(chunks)     ─► with --evict, ranges that nobody needs any more give their space back
-                settle()              ─► before the output gets its name: every digest was right
-
-Nothing here knows what a chunk is made of: which bytes it needs is what its row sources say (``Rows.spans``).
-"""
+"""Models on the hub as inputs of a job: named, pinned to a commit, and opened by their heads, nothing else fetched."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..engine import files
-from ..engine.plan import Chunk, Plan
 from ..engine.transfer import Arriving, Elsewhere, Settings, Transfer
-from ..engine.transfer.owned import nearest_folder
 from ..engine.transfer.store import Store, writable_root
-from ..errors import WriteFailed
-from ..rows import Span
-from ..sources import FrameCache, folder, gguf
+from ..sources import folder, gguf
 from ..sources.checkpoint import Checkpoint, read_object
 from ..sources.hub.model import KINDS, HubFile, HubModel, Reference
 from ..sources.mapped import IoMode
+from .transfer_notes import TransferNotes
 
 if TYPE_CHECKING:
-    from ..sources.hub import files as hub_files
     from ..sources.hub.client import HubClient
 
-    #: file, offset and length
-    Range = tuple[hub_files.Arriving, int, int]
-
-MIB = 1 << 20
-#: room that must stay on a disk beyond what is planned: for indexes, logs and whatever else writes there meanwhile
-_RESERVE_BYTES = 64 * MIB
-#: With --evict: bytes that may lie here before somebody asks for them, and those of chunks that are not committed yet.
-_AHEAD_BYTES, _OPEN_BYTES = 512 * MIB, 512 * MIB
-_EVICTING = Settings(span_bytes=32 * MIB, ahead_bytes=_AHEAD_BYTES)
-_KEEPING = Settings()
-
-Tell = Callable[[str], None]
+EVICTING = Settings(span_bytes=32 << 20, ahead_bytes=512 << 20)
+KEEPING = Settings()
 
 
-class Supply:
-    """The hub as one job sees it; costs nothing until a model is opened.
+class HubModels:
+    """The models of the hub that one job opens; costs nothing until one is opened.
 
     Parameters
     ----------
@@ -59,6 +35,12 @@ class Supply:
     pins : commits by reference, as an unfinished job has them; stronger than what is remembered
     reads : whether bytes are read here while they come
     gives_way : whether other jobs of this process may take what it fetches over
+
+    Attributes
+    ----------
+    models : what was opened, by reference
+    weights : their files of weights, in the order in which they are fetched
+    notes : what fetching tells
     """
 
     def __init__(
@@ -72,27 +54,15 @@ class Supply:
         reads: bool = True,
         gives_way: bool = False,
     ) -> None:
-        self._beside = beside
-        self._evict, self._offline, self._refresh, self._reads = evict, offline, refresh, reads
+        self._beside, self.evict = beside, evict
+        self._offline, self._refresh, self._reads = offline, refresh, reads
         self._gives_way = gives_way
         self._pins = dict(pins or {})
-        self._told: list[str] = []
-        self._tell: Tell = self._told.append
-        self._came: Callable[[int, str], None] = lambda n, path: None
-        self._spans: dict[int, Sequence[Range]] = {}
-        self._weights: list[Arriving] = []
         self._asked: set[HubFile] = set()
         self._is_open = False
-        #: told of bytes of the store that are read again, and the name of the file; may raise to end it
-        self.looked: Callable[[int, str], None] = lambda n, path: None
-        #: what was opened, by reference
         self.models: dict[str, HubModel] = {}
-        #: files and folders of this machine that were opened
-        self.roots: list[Path] = []
-        #: what is decompressed of compressed files of this machine; None before one was looked for
-        self.cache: FrameCache | None = None
-
-    # Opening, while a job is planned.
+        self.weights: list[Arriving] = []
+        self.notes = TransferNotes()
 
     def open(self, ref: Reference, io: IoMode = "mmap", weights: bool = True) -> Checkpoint:
         """The model that ``ref`` names, as a folder of it on disk would be opened; reads heads only.
@@ -123,8 +93,8 @@ class Supply:
         arriving = {**side, **self.arriving(model, chosen)}
         if any(f.path.endswith(".bin") for f in chosen):  # their headers lie all over the file
             self.bring(arriving[f.path] for f in chosen)
-        self._weights += [arriving[f.path] for f in chosen]
-        self._fetch_heads([arriving[f.path] for f in chosen])
+        self.weights += [arriving[f.path] for f in chosen]
+        self.transfer.hurry_heads([arriving[f.path] for f in chosen])
         listed = {name: model.files[name] for name in arriving}
         found = folder.open_files(HubFiles(path, listed, arriving, io), weights)
         return replace(found, side=_paths(side), warnings=[*notes, *found.warnings])
@@ -184,7 +154,7 @@ class Supply:
         from ..sources.hub.resolving import is_offline
 
         mends = not (self._offline or is_offline())
-        self.transfer.check(arriving, every=every, mends=mends, looked=lambda n, path: self.looked(n, path))
+        self.transfer.check(arriving, every=every, mends=mends, looked=lambda n, path: self.notes.looked(n, path))
 
     def left_out(self) -> list[HubFile]:
         """What ``models`` hold beside what was asked for: the same weights in other forms, pictures, …; the largest first."""
@@ -201,7 +171,7 @@ class Supply:
     def transfer(self) -> Transfer:
         """The transfer of all files of this job."""
         self._is_open = True
-        found = self._store.transfer(self._client, self, keep=not self._evict, cached=self._reads)
+        found = self._store.transfer(self._client, self.notes, keep=not self.evict, cached=self._reads)
         found.gives_way = self._gives_way
         return found
 
@@ -209,8 +179,8 @@ class Supply:
     def _store(self) -> Store:
         root, note = writable_root(self._beside)
         if note:
-            self._tell(note)
-        return Store(root, _EVICTING if self._evict else _KEEPING)
+            self.notes.message(note)
+        return Store(root, EVICTING if self.evict else KEEPING)
 
     @cached_property
     def _client(self) -> HubClient:
@@ -234,8 +204,8 @@ class Supply:
 
         chosen = choosing.one_file(model, ref.file)
         arriving = self.arriving(model, chosen)
-        self._weights += arriving.values()
-        self._fetch_heads(list(arriving.values()))
+        self.weights += arriving.values()
+        self.transfer.hurry_heads(list(arriving.values()))
         path = self.folder(model)
         opened = gguf.open_gguf(
             path / chosen[0].path,
@@ -247,66 +217,28 @@ class Supply:
         )  # fmt: skip
         return replace(opened, warnings=[*model.warnings, *opened.warnings])
 
-    def _fetch_heads(self, arriving: Sequence[Arriving]) -> None:
-        """Ask for the headers of all files at once rather than one after the other."""
-        self.transfer.hurry_heads(arriving)
-
-    # While the job runs; see ``engine.run.Supply``.
-
-    def begin(self, chunks: Iterable[Chunk]) -> None:
-        """These chunks are to be made: fetch what they need, in their order.
+    def start(self) -> None:
+        """Fetch what was claimed of the weights.
 
         Raises
         ------
         Locked, WriteFailed
         """
-        todo = list(chunks)
-        looked: set[int] = set()
-        for chunk in todo:
-            item = chunk.item
-            # No chunk is made before all rows were looked at, so one of them is enough to keep what that takes.
-            looks = item.whole and id(item) not in looked
-            looked.add(id(item))
-            spans = (*item.spans(chunk.start, chunk.stop), *(item.everything() if looks else ()))
-            self._spans[chunk.number] = _arriving(spans)
-        for chunk in sorted(todo, key=self.place):
-            for arriving, offset, length in self._spans[chunk.number]:
-                arriving.claim(offset, length)
         self.transfer.lock_to_read = True
         missing = self.missing_bytes()
         if missing:
-            names = ", ".join(str(m) for m in self.models.values())
-            self._tell(f"fetching {names}: {missing:,} bytes to come, kept in {self._store.root}")
+            names = ", ".join(map(str, self.models.values()))
+            self.notes.message(f"fetching {names}: {missing:,} bytes to come, kept in {self.root}")
         self.transfer.start()
 
-    def place(self, chunk: Chunk) -> tuple[int, int]:
-        """Number of the file and the offset at which what ``chunk`` needs begins; see ``engine.run.Supply``."""
-        spans = self._spans.get(chunk.number)
-        if not spans:
-            return 0, 0
-        arriving, offset, _ = spans[0]
-        return self._numbers.get(id(arriving), 0), offset
+    @property
+    def root(self) -> Path:
+        """The folder that everything is kept in."""
+        return self._store.root
 
-    @cached_property
-    def _numbers(self) -> dict[int, int]:
-        """The weight files in the order in which they are fetched, by identity."""
-        return {id(arriving): number for number, arriving in enumerate(self._weights)}
-
-    def committed(self, chunks: Iterable[Chunk]) -> None:
-        """These chunks are durable: what only they needed may go."""
-        for chunk in chunks:
-            for arriving, offset, length in self._spans.pop(chunk.number, ()):
-                arriving.unclaim(offset, length)
-
-    def settle(self, seconds: float) -> bool:
-        """Wait at most ``seconds`` until every file is whole and its digest was right, or it was released.
-
-        Raises
-        ------
-        BadInput : a digest is wrong
-        NetworkError : and whatever else ended the transfer
-        """
-        return self.transfer.wait(self._weights, seconds)
+    def missing_bytes(self) -> int:
+        """Bytes of the weights that are still to come."""
+        return self.transfer.missing_bytes(self.weights)
 
     def close(self) -> None:
         """End the transfer; what is durable stays. Readers that wait get Stopped."""
@@ -315,67 +247,7 @@ class Supply:
 
     def was_amended(self) -> bool:
         """Whether bytes of any file had to be replaced after they may have been read."""
-        return any(a.amended_ns for a in self._weights)
-
-    # Disk space.
-
-    def missing_bytes(self) -> int:
-        """Bytes of the weights that are still to come."""
-        return self.transfer.missing_bytes(self._weights)
-
-    def disk_bytes(self, evict: bool | None = None) -> int:
-        """Disk space that fetching will take beyond what it has, with ``evict`` as given or as it is."""
-        missing = self.missing_bytes()
-        window = _AHEAD_BYTES + _EVICTING.connections * _EVICTING.span_bytes + _OPEN_BYTES
-        return min(missing, window) if (self._evict if evict is None else evict) else missing
-
-    def preflight(self, plan: Plan) -> None:
-        """Refuse what cannot fit: the output and what is fetched, together where they share a disk.
-
-        Raises
-        ------
-        WriteFailed : names the flag that would make it fit
-        """
-        parent = nearest_folder(self._store.root)
-        output = plan.total_bytes - sum(files.allocated_bytes(plan.part_path(i)) for i in range(len(plan.files)))
-        shared = os.stat(parent).st_dev == os.stat(plan.output.parent).st_dev
-        need = self.disk_bytes() + (output if shared else 0) + _RESERVE_BYTES
-        free = files.free_bytes(parent)
-        if need <= free or not self.missing_bytes():
-            return
-        evicting = need - self.disk_bytes() + self.disk_bytes(evict=True)
-        hint = "Free some space, or move the cache with STREAMCONV_CACHE."
-        if not self._evict and evicting <= free:
-            hint = f"With --evict {evicting:,} bytes are enough: what was converted is given back at once."
-        for_output = f", {output:,} for the output" if shared else ""
-        what = f"{self.disk_bytes():,} for what is fetched{for_output}, {_RESERVE_BYTES:,} to spare"
-        raise WriteFailed(f"{parent}: {need:,} bytes are needed ({what}), {free:,} are free", hint)
-
-    # What the transfer tells; see ``engine.transfer.Observer``.
-
-    def listen(self, tell: Tell, came: Callable[[int, str], None] | None = None) -> None:
-        """Send messages to ``tell`` from now on, those kept until now first; byte counts to ``came``."""
-        self._tell = tell
-        if came is not None:
-            self._came = came
-        while self._told:
-            tell(self._told.pop(0))
-
-    def came(self, n_bytes: int, path: str) -> None:
-        """``n_bytes`` more of the file ``path`` are durable."""
-        self._came(n_bytes, path)
-
-    def message(self, text: str) -> None:
-        """Something a user should know."""
-        self._tell(text)
-
-
-def _arriving(spans: Iterable[Span]) -> list[Range]:
-    """Those of ``spans`` that are in files of the hub, each once."""
-    from ..sources.hub.files import ArrivingFile
-
-    found = ((s.file.arriving, s.offset, s.length) for s in spans if isinstance(s.file, ArrivingFile))
-    return list(dict.fromkeys(found))
+        return any(a.amended_ns for a in self.weights)
 
 
 def _paths(side: Mapping[str, Arriving]) -> dict[str, Path | bytes]:
