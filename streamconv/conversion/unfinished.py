@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..engine import files, job_files
-from ..engine.journal import read_progress
+from ..engine.index_file import read_progress
 from ..engine.plan import job_folder
 from ..engine.record import record_path
 from ..errors import InputMissing, UsageError

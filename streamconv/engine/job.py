@@ -23,6 +23,7 @@ from ..errors import CannotCreate, InputChanged, Locked, NoPermission, PlanDiffe
 from . import files, publishing
 from .changes import Made, changed_sources
 from .existing import Existing, look
+from .index_file import CLEAN, PUBLISHING, Stamp, read_progress
 from .job_files import (
     PART_MAGIC,
     empty,
@@ -34,7 +35,7 @@ from .job_files import (
     refuse_what_no_rename_reaches,
     write_plan,
 )
-from .journal import CLEAN, PUBLISHING, Journal, Stamp, read_progress
+from .journal import Journal
 from .lock import JobLock
 from .plan import Chunk, Plan
 from .record import Record
@@ -93,7 +94,7 @@ class Job:
     notes: list[str]
     force: bool
     update: bool
-    _resources: ExitStack
+    _opened: ExitStack
     _discarded: bool = False
 
     @classmethod
@@ -126,16 +127,17 @@ class Job:
             files.require_own_dir(plan.job_dir)
         if not (force or update or anew):
             refuse_another(plan)  # as below, but before the lock is written
-        with ExitStack() as stack:
-            files.own_dir(plan.job_dir)
-            for wait_s in _PAUSES[:5]:  # where locks do nothing, another process may be removing its own
-                if not is_foreign(plan.job_dir):
-                    break
-                time.sleep(wait_s)
-            refuse_foreign_folder(plan.job_dir)
-            refuse_links(plan.job_dir)
+        files.own_dir(plan.job_dir)
+        for wait_s in _PAUSES[:5]:  # where locks do nothing, another process may be removing its own
+            if not is_foreign(plan.job_dir):
+                break
+            time.sleep(wait_s)
+        refuse_foreign_folder(plan.job_dir)
+        refuse_links(plan.job_dir)
+        opened = ExitStack()  # the job's, once there is one
+        try:
             lock = JobLock(plan.job_dir / "lock")
-            stack.callback(lock.close)
+            opened.callback(lock.close)
             try:
                 refuse_what_no_rename_reaches(plan)
             except files.NameInTheWay as e:  # the folder has gone, as where locks do nothing
@@ -143,31 +145,34 @@ class Job:
             except StreamconvError:
                 leave_nothing(plan.job_dir)
                 raise
-            for pause in [*_PAUSES, None]:
+            pauses = iter(_PAUSES)
+            while True:
                 try:
-                    job = cls._enter(plan, lock, force, update, anew, verify, progress)
-                    break
+                    return cls._enter(plan, lock, opened, force, update, anew, verify, progress)
                 except files.NameInTheWay as e:  # where locks do nothing, others may be setting up the same folder
+                    pause = next(pauses, None)
                     if pause is None:
                         raise Locked(f"another process is at work: {e.message}", "Let that one finish.") from e
                     time.sleep(pause * random.uniform(0.5, 1.5))
-            stack.callback(job._resources.close)
-            job._resources = stack.pop_all()
-            return job
+        except BaseException:
+            opened.close()
+            raise
 
     @classmethod
     def _enter(
         cls,
         plan: Plan,
         lock: JobLock,
+        opened: ExitStack,
         force: bool,
         update: bool,
         anew: bool,
         verify: str,
         progress: Callable[[int, int], None] | None,
     ) -> Job:
-        """Set up the locked job folder, or take over what is there."""
-        with ExitStack() as stack:
+        """Set up the locked job folder, or take over what is there; whatever that opens joins what is ``opened``."""
+        stack = opened.enter_context(ExitStack())
+        try:
             notes: list[str] = []
             publishing.settle(plan.job_dir, lock)  # an earlier run may have been killed just before the end
             journal = unfinished(plan, force or update or anew, notes)
@@ -194,7 +199,7 @@ class Job:
                 stack.callback(journal.close)
             elif not (plan.job_dir / "plan.json").exists():
                 write_plan(plan)
-            job = cls(plan, lock, journal, parts, {}, notes, force, update, stack)
+            job = cls(plan, lock, journal, parts, {}, notes, force, update, opened)
             if not fresh:
                 # Where names were being given, a part's may have been exchanged for that of an older output.
                 doubt = bool(notes) or journal.header.state == PUBLISHING
@@ -202,13 +207,15 @@ class Job:
                 if journal.header.inputs not in (plan.inputs_digest, bytes(16)):
                     if not job._compare_inputs(chunks):
                         stack.close()
-                        job = cls._enter(plan, lock, force, update, True, verify, progress)
+                        job = cls._enter(plan, lock, opened, force, update, True, verify, progress)
                         job.notes[:0] = notes
                         return job
                     write_plan(plan)
             journal.take_over(plan.inputs_digest)
-            job._resources = stack.pop_all()
             return job
+        except BaseException:
+            stack.close()
+            raise
 
     def confirm(self) -> None:
         """Make sure that what is written goes to the files that the next run will find.
@@ -360,11 +367,11 @@ class Job:
 
     def abandon(self) -> None:
         """Leave everything open and locked until the process ends: threads that do not end may write to these files."""
-        self._resources.pop_all()
+        self._opened.pop_all()
 
     def close(self) -> None:
         """Release everything; the job stays as it is."""
-        self._resources.close()
+        self._opened.close()
         if self._discarded:  # not before: on NFS, files that are open keep a folder from being removed
             files.remove_if_empty(self.plan.job_dir)
 

@@ -18,7 +18,7 @@ from ..errors import CannotCreate, NoPermission, StreamconvError
 from ..ownership import folder_fault, not_ours
 from . import files, publishing
 from .existing import walk
-from .journal import begins_as_index
+from .index_file import begins_as_index
 from .lock import LOCK_BYTES, JobLock
 from .plan import Plan
 from .record import record_path

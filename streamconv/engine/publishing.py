@@ -27,7 +27,7 @@ import xxhash
 from ..errors import CannotCreate, Locked
 from . import files
 from .existing import Existing, is_published, walk
-from .journal import Stamp
+from .index_file import Stamp
 from .lock import JobLock
 from .plan import Chunk, Plan
 from .record import FileRecord, Range, Record, begins_as_record, load, pending_path, record_of, status

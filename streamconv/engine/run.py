@@ -32,8 +32,8 @@ from ..threads import Flag, Monitor, Thread
 from . import files
 from .budget import Budget
 from .changes import SourceDigests
+from .index_file import Stamp
 from .job import Job
-from .journal import Stamp
 from .plan import Chunk, Plan, bundles
 from .turns import Turns
 

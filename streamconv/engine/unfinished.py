@@ -6,8 +6,9 @@ import os
 from typing import NoReturn
 
 from ..errors import InputChanged, PlanDiffers
+from .index_file import Header, read_progress
 from .job_files import difference, recorded_plan
-from .journal import Header, Journal, read_progress
+from .journal import Journal
 from .plan import Plan
 
 

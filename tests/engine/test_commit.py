@@ -12,7 +12,8 @@ from toy_jobs import interrupted, make_plan, parted, toys
 
 from streamconv.engine import files, job, run, verify
 from streamconv.engine.budget import Budget
-from streamconv.engine.journal import Journal, Stamp, read_progress
+from streamconv.engine.index_file import Stamp, read_progress
+from streamconv.engine.journal import Journal
 from streamconv.engine.plan import Plan
 from streamconv.errors import Locked, Stopped
 from streamconv.progress import Silent

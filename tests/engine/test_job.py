@@ -15,7 +15,8 @@ from toy_jobs import Source, Toy, go, interrupted, make_plan, parted, toys
 
 from streamconv.engine import files, job, run
 from streamconv.engine.budget import share
-from streamconv.engine.journal import Journal, read_progress
+from streamconv.engine.index_file import read_progress
+from streamconv.engine.journal import Journal
 from streamconv.engine.plan import Plan
 from streamconv.errors import CannotCreate, InputChanged, PlanDiffers, Stopped, StreamconvError, WriteFailed
 from streamconv.progress import Silent

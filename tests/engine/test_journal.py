@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from streamconv.engine import files
-from streamconv.engine.journal import CLEAN, PUBLISHING, RUNNING, Journal, Stamp, read_progress
+from streamconv.engine.index_file import CLEAN, PUBLISHING, RUNNING, Stamp, read_progress
+from streamconv.engine.journal import Journal
 from streamconv.engine.slots import Slots
 from streamconv.errors import PlanDiffers, WriteFailed
 

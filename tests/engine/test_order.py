@@ -13,7 +13,8 @@ from toy_jobs import Toy, folder_plan, go, make_plan, toys
 
 from streamconv.engine import files, job, run
 from streamconv.engine.budget import share
-from streamconv.engine.journal import CLEAN, Journal, Stamp
+from streamconv.engine.index_file import CLEAN, Stamp
+from streamconv.engine.journal import Journal
 from streamconv.engine.plan import Plan
 from streamconv.errors import Locked, StreamconvError
 from streamconv.progress import Silent

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from streamconv.engine import files
-from streamconv.engine.journal import read_progress
+from streamconv.engine.index_file import read_progress
 from streamconv.engine.transfer.keeper import Keeper
 from streamconv.engine.transfer.part import CLAIMED, PENDING, READY, Filling, Part
 from streamconv.engine.transfer.remote import Hash

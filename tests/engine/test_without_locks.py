@@ -13,7 +13,8 @@ from toy_jobs import go, make_plan, toys
 
 from streamconv.engine import files, job, run
 from streamconv.engine.budget import share
-from streamconv.engine.journal import CLEAN, Journal
+from streamconv.engine.index_file import CLEAN
+from streamconv.engine.journal import Journal
 from streamconv.errors import Locked
 from streamconv.progress import Silent
 

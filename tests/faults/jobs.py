@@ -12,7 +12,7 @@ import xxhash
 from small_models import gemma2
 
 from streamconv import cli, conversion
-from streamconv.engine.journal import PUBLISHING, Stamp, read_progress
+from streamconv.engine.index_file import PUBLISHING, Stamp, read_progress
 
 from .injector import Fault, Result, run
 

@@ -21,7 +21,8 @@ import xxhash
 from small_models import gemma2
 
 from streamconv import cli
-from streamconv.engine.journal import PUBLISHING, RUNNING, Journal, read_progress
+from streamconv.engine.index_file import PUBLISHING, RUNNING, read_progress
+from streamconv.engine.journal import Journal
 from streamconv.engine.record import FileRecord, load
 from streamconv.errors import NoPermission
 

@@ -21,7 +21,7 @@ from small_models import gemma2
 
 from streamconv import cli
 from streamconv.conversion import execution, hub_models
-from streamconv.engine.journal import read_progress
+from streamconv.engine.index_file import read_progress
 from streamconv.engine.transfer import Settings
 
 SLOW = pytest.mark.slow

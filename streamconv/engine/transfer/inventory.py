@@ -12,7 +12,7 @@ import xxhash
 
 from ...errors import PlanDiffers, WriteFailed
 from .. import files
-from ..journal import read_progress
+from ..index_file import read_progress
 from . import owned
 
 _BLOB = re.compile(r"(?P<key>[0-9a-f]{40}|[0-9a-f]{64})(?P<part>\.part)?")

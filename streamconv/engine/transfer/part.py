@@ -28,7 +28,8 @@ import xxhash
 
 from ...errors import CannotCreate, Locked, StreamconvError, WriteFailed
 from .. import files
-from ..journal import Journal, Stamp, read_progress
+from ..index_file import Stamp, read_progress
+from ..journal import Journal
 from ..plan import fingerprint
 from . import owned
 from .remote import Cut, Elsewhere, Remote
