@@ -15,11 +15,11 @@ from .keys import naming
 from .layout import lay_out
 from .methods import METHODS
 from .opener import Opener
+from .planning import Merge, Model, Planner, is_plain_file, open_layouts
 from .recipe import Recipe
 from .references import parse_reference
-from .resolving import Merge, Model, Resolver, is_plain_file, open_layouts
-from .vocabulary import MergedVocabulary, differences, merge_vocabularies
-from .vocabulary_settings import VocabularySettings
+from .vocabulary import differences, plan_vocabulary
+from .vocabulary_plan import VocabularyPlan, VocabularySettings
 
 _NAMES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 
@@ -35,16 +35,16 @@ def assemble(recipe: Recipe, opener: Opener, path: Path, text: str) -> Checkpoin
     checkpoints = opener.models(recipe.references())
     models = open_layouts(checkpoints)
     named = _named(recipe, opener)
-    vocabulary = _vocabulary(recipe, checkpoints, named)
-    if vocabulary is None:
+    plan = _vocabulary(recipe, checkpoints, named)
+    if plan is None:
         opener.warnings += differences(checkpoints)
     options = replace(opener.options, stream=recipe.name or "")
-    merge = Resolver(recipe, models, vocabulary, options).resolve()
+    merge = Planner(recipe, models, plan, options).plan()
     donor = next(iter(models.values()))
-    opener.warnings += [*(vocabulary.warnings if vocabulary else ()), *merge.warnings]
-    config = _config(donor, merge, vocabulary, opener.warnings)
+    opener.warnings += [*(plan.warnings if plan else ()), *merge.warnings]
+    config = _config(donor, merge, plan, opener.warnings)
     method = METHODS[recipe.method]
-    side = side_files.collect(list(checkpoints.values()), vocabulary.side if vocabulary else None)
+    side = side_files.collect(list(checkpoints.values()), plan.side if plan else None)
     if config:
         side[side_files.CONFIG] = side_files.config_text(config)
     if not all(is_plain_file(each) for each in checkpoints.values()):
@@ -78,14 +78,14 @@ def state_dtype(config: config_edit.Section, tensors: Iterable[Rows]) -> None:
 
 def _vocabulary(
     recipe: Recipe, checkpoints: Mapping[str, Checkpoint], named: Mapping[str, Checkpoint]
-) -> MergedVocabulary | None:
-    """The vocabulary of the output, where the recipe asks for one."""
+) -> VocabularyPlan | None:
+    """The plan for the vocabulary, where the recipe asks for one."""
     if recipe.vocabulary is None:
         return None
     base = str(recipe.base_model) if recipe.base_model else None
     others = [name for name in named if name not in checkpoints]
     with naming(recipe.where):
-        return merge_vocabularies(recipe.vocabulary, {**checkpoints, **named}, base, others)
+        return plan_vocabulary(recipe.vocabulary, {**checkpoints, **named}, base, others)
 
 
 def _named(recipe: Recipe, opener: Opener) -> dict[str, Checkpoint]:
@@ -97,9 +97,7 @@ def _named(recipe: Recipe, opener: Opener) -> dict[str, Checkpoint]:
     return {text: opener.model(parse_reference(text, recipe.where, False, [])) for text in texts}
 
 
-def _config(
-    donor: Model, merge: Merge, vocabulary: MergedVocabulary | None, warnings: list[str]
-) -> config_edit.Section:
+def _config(donor: Model, merge: Merge, plan: VocabularyPlan | None, warnings: list[str]) -> config_edit.Section:
     """The donor's config.json with what changed."""
     config = config_edit.copied(donor.checkpoint.config)
     if not config:
@@ -115,10 +113,10 @@ def _config(
                     (config_edit.module_section(layer.model.checkpoint.config, module), layer.layer) for layer in layers
                 ]
                 config_edit.restack(section, origins, warnings)
-    if vocabulary is not None:
-        if vocabulary.size is not None:
-            config_edit.set_everywhere(config, "vocab_size", vocabulary.size)
-        for key, value in vocabulary.config.items():
+    if plan is not None:
+        if plan.size is not None:
+            config_edit.set_everywhere(config, "vocab_size", plan.size)
+        for key, value in plan.config.items():
             config_edit.set_everywhere(config, key, value)
     if any(place.is_head and place.is_vocabulary for place in lay_out(merge.tensors, config).names):
         config_edit.untie(config)

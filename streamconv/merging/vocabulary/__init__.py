@@ -7,6 +7,6 @@ rows of other models reads them while rows stream by, so no embedding is ever he
 from __future__ import annotations
 
 from .differences import differences
-from .merged import MergedVocabulary, merge_vocabularies
+from .plan import plan_vocabulary
 
-__all__ = ["MergedVocabulary", "differences", "merge_vocabularies"]
+__all__ = ["differences", "plan_vocabulary"]

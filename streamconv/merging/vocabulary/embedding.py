@@ -16,7 +16,7 @@ from ...errors import BadInput
 from ...kit import Reshaped
 from ...rows import Rows
 from ..inputs import common_dtype
-from ..vocabulary_settings import TokenRule
+from ..vocabulary_plan import TokenRule
 from .rows import MEAN, SOME, ZERO, Places, Table, laid_out
 from .tokens import Tokens
 
@@ -86,7 +86,7 @@ class Embedder:
         return found
 
     def embed(self, rows: Mapping[str, Rows], name: str) -> dict[str, Rows]:
-        """See ``MergedVocabulary.embed``."""
+        """See ``VocabularyPlan.embed``."""
         shared = _Shared(self, rows, name)
         return {model: shared.laid(model) for model in rows}
 

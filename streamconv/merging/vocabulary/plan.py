@@ -1,4 +1,4 @@
-"""A merged vocabulary, made of tokenizers, configurations and headers; no weight is read."""
+"""The plan for a merged vocabulary; see ``vocabulary_plan`` for the contract."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ...sources.checkpoint import Checkpoint
 from .. import side_files
 from ..config_edit import text_section
 from ..layout import Layout, lay_out
-from ..vocabulary_settings import VocabularySettings
+from ..vocabulary_plan import VocabularySettings
 from .embedding import Embedder
 from .files import Side, tokenizer_files, write_output
 from .output import Output, shared_part, start, unite
@@ -26,18 +26,18 @@ _GENERATION = "generation_config.json"
 _RELATED = 0.5
 
 
-def merge_vocabularies(
+def plan_vocabulary(
     settings: VocabularySettings,
     models: Mapping[str, Checkpoint],
     base: str | None,
     only_named: Collection[str] = (),
-) -> MergedVocabulary:
-    """The vocabulary of the output, where a recipe sets a tokenizer or a chat template.
+) -> Plan:
+    """Plan the merged vocabulary; reads tokenizers, configurations and headers.
 
     Parameters
     ----------
     settings : what the recipe says
-    models : reference -> model, adapters applied, in the order of the recipe; those that only the settings name come last
+    models : reference -> model, adapters applied
     base : the base model; None: the first one's tokenizer takes its place, but not its rows
     only_named : those of ``models`` that only give rows or the tokenizer, and are not merged
 
@@ -47,22 +47,16 @@ def merge_vocabularies(
     """
     merged = {name: model for name, model in models.items() if name not in only_named}
     if settings.source is None:
-        return MergedVocabulary(None, _kept(settings, merged), {}, [])
+        return Plan(None, _kept(settings, merged), {}, [])
     if any(model.metadata is not None for model in models.values()):
         raise BadInput(
             "tokenizer: the vocabulary of GGUF files cannot be changed", "Merge the checkpoints they were made of."
         )
-    return _Merging(settings, models, merged, base).merged_vocabulary()
+    return _Planned(settings, models, merged, base).plan()
 
 
-class MergedVocabulary:
-    """The merged vocabulary, and how each model's rows are laid out for it.
-
-    Attributes
-    ----------
-    side : all files of the tokenizer by name, and ``generation_config.json`` where ids in it have moved
-    config : other keys of config.json to set: ``bos_token_id`` and so on where the new tokenizer moved them
-    """
+class Plan:
+    """The merged vocabulary; see ``VocabularyPlan``."""
 
     def __init__(self, embedder: Embedder | None, side: Side, config: Mapping[str, Any], warnings: list[str]) -> None:
         self._embedder = embedder
@@ -72,30 +66,16 @@ class MergedVocabulary:
 
     @property
     def size(self) -> int | None:
-        """Rows of the merged embedding (``vocab_size`` of the config); None when the vocabulary stays as it is."""
+        """Rows of the merged embedding."""
         return None if self._embedder is None else self._embedder.size
 
     @property
     def warnings(self) -> list[str]:
-        """What the user should know, as far as it was found yet."""
+        """What was found so far."""
         return [*self._warnings, *(self._embedder.warnings if self._embedder else ())]
 
     def embed(self, rows: Mapping[str, Rows], name: str) -> dict[str, Rows]:
-        """The same tensor of every model, laid out for the merged vocabulary.
-
-        Called only when ``size`` is not None, for every tensor whose first axis is the vocabulary (embedding, head, and
-        output biases, which are vectors: one row, a column for each token).
-
-        Parameters
-        ----------
-        rows : reference -> the tensor of the models that take part and physically have it. Shapes differ in the first
-            axis only; dtypes may differ.
-        name : of the output tensor, for messages and to find the tensor in models that only a rule names
-
-        Returns
-        -------
-        dict : the same keys; shape ``(size, ...)``, each with a dtype that holds every row it may hand out
-        """
+        """The tensors of all models, laid out for the merged vocabulary."""
         assert self._embedder is not None
         return self._embedder.embed(rows, name)
 
@@ -114,8 +94,8 @@ def _templated(side: Side, settings: VocabularySettings, models: Mapping[str, Ch
     return side if text is None else with_template(side, text)
 
 
-class _Merging:
-    """One call of ``merge_vocabularies``."""
+class _Planned:
+    """One call of ``plan_vocabulary``."""
 
     def __init__(
         self,
@@ -133,8 +113,8 @@ class _Merging:
         self.tokens: dict[str, Tokens] = {name: read_tokens(model, name) for name, model in models.items()}
         self.layouts: dict[str, Layout] = {name: lay_out(m.tensors, m.config) for name, m in models.items()}
 
-    def merged_vocabulary(self) -> MergedVocabulary:
-        """What comes of it."""
+    def plan(self) -> Plan:
+        """The plan."""
         output = self._output()
         for text in self.settings.tokens:
             output.append(text)
@@ -158,7 +138,7 @@ class _Merging:
         side = _templated({**write_output(self.models[self.giver], output), **generation}, self.settings, self.merged)
         if "vocab_size_per_layer_input" in text_section(self.models[self.first].config):
             config["vocab_size_per_layer_input"] = size
-        return MergedVocabulary(embedder, side, config, warnings)
+        return Plan(embedder, side, config, warnings)
 
     def _output(self) -> Output:
         if self.giver not in self.models:
