@@ -15,9 +15,9 @@ from .keys import naming
 from .layout import lay_out
 from .methods import METHODS
 from .opener import Opener
-from .planning import Merge, Model, Planner, is_plain_file, open_layouts
 from .recipe import Recipe
 from .references import parse_reference
+from .resolving import Merge, Model, Resolver, is_plain_file, open_layouts
 from .vocabulary import differences, plan_vocabulary
 from .vocabulary_plan import VocabularyPlan, VocabularySettings
 
@@ -39,7 +39,7 @@ def assemble(recipe: Recipe, opener: Opener, path: Path, text: str) -> Checkpoin
     if plan is None:
         opener.warnings += differences(checkpoints)
     options = replace(opener.options, stream=recipe.name or "")
-    merge = Planner(recipe, models, plan, options).plan()
+    merge = Resolver(recipe, models, plan, options).resolve()
     donor = next(iter(models.values()))
     opener.warnings += [*(plan.warnings if plan else ()), *merge.warnings]
     config = _config(donor, merge, plan, opener.warnings)

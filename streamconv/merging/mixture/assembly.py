@@ -16,7 +16,7 @@ from ..merged import CastRows, MergedRows
 from ..method import Task
 from ..methods import METHODS
 from ..opener import Opener
-from ..planning import Model, open_layouts
+from ..resolving import Model, open_layouts
 from .gates import GateRows, PromptGate, expert_ids
 from .recipe import Expert, Mixture
 from .rows import NoisyRows, RandomRows

@@ -41,7 +41,7 @@ class SourceLayer:
 
 @dataclass
 class Merge:
-    """What planning found out.
+    """What comes of a document.
 
     Attributes
     ----------
@@ -77,8 +77,8 @@ def _config(checkpoint: Checkpoint) -> Mapping[str, object]:
     return {"num_hidden_layers": checkpoint.metadata.get(f"{arch}.block_count")}
 
 
-class Planner:
-    """Plans one document.
+class Resolver:
+    """Resolves one document.
 
     Parameters
     ----------
@@ -99,7 +99,7 @@ class Planner:
         self.options = options
         self.merge = Merge()
 
-    def plan(self) -> Merge:
+    def resolve(self) -> Merge:
         """All tensors of the output.
 
         Raises
@@ -188,10 +188,10 @@ class _Range:
 class _Sliced:
     """One slice of one module, checked against the models; without layers the first and the last one matter all the same."""
 
-    def __init__(self, planner: Planner, module: str, stack: Stack, part: Slice, number: int) -> None:
-        self.planner = planner
+    def __init__(self, resolver: Resolver, module: str, stack: Stack, part: Slice, number: int) -> None:
+        self.resolver = resolver
         self.module = module
-        recipe = planner.recipe
+        recipe = resolver.recipe
         self.place = ", models" if stack.whole else f", slice {number + 1}"
         self.where = recipe.where + self.place
         self.shared_rules = [part.parameters, stack.parameters, recipe.parameters]
@@ -205,7 +205,7 @@ class _Sliced:
             wanted.append((base, None, self.shared_rules))
         lengths, self.sources = [], []
         for name, layers, rules in wanted:
-            model = planner.models[name]
+            model = resolver.models[name]
             count = model.layout.counts.get(module, 0)
             start, stop = layers or (0, count)
             if stop > count:
@@ -214,7 +214,7 @@ class _Sliced:
                     f"The end is exclusive and at most {count}.",
                 )
             lengths.append(stop - start)
-            self.sources.append(_Range(model, start, rules, name == base and planner.method.base != "ordinary"))
+            self.sources.append(_Range(model, start, rules, name == base and resolver.method.base != "ordinary"))
         if len(set(lengths)) > 1:
             found = ", ".join(f"{name}: {n}" for (name, _, _), n in zip(wanted, lengths, strict=True))
             raise BadInput(
@@ -227,7 +227,7 @@ class _Sliced:
 
     def _check_count(self, base: str | None) -> None:
         """The method's contract on the number of inputs."""
-        method, n = self.planner.method, sum(not s.is_base for s in self.sources)
+        method, n = self.resolver.method, sum(not s.is_base for s in self.sources)
         has_base = any(s.is_base for s in self.sources)
         if method.base == "required" and not has_base:
             if base is None:
@@ -276,22 +276,22 @@ class _Sliced:
                 "Merge models of the same structure.",
             )
         t = 0.0 if j is None else j / (self.length - 1) if self.length > 1 else 1.0
-        planner = self.planner
-        if place.is_vocabulary and planner.vocabulary is not None and planner.vocabulary.size is not None:
-            with naming(planner.recipe.where, self.place):
-                laid = planner.vocabulary.embed({i.model: i.rows for i in inputs}, target)
+        resolver = self.resolver
+        if place.is_vocabulary and resolver.vocabulary is not None and resolver.vocabulary.size is not None:
+            with naming(resolver.recipe.where, self.place):
+                laid = resolver.vocabulary.embed({i.model: i.rows for i in inputs}, target)
             inputs = [Input(i.model, laid[i.model], i.name, i.rules, i.is_base) for i in inputs]
         self._check_shapes(target, place, inputs)
-        with naming(planner.recipe.where, self.place):
-            merged = merged_tensor(planner.recipe_for(inputs), target, inputs, self.shared_rules, t, planner.options)
+        with naming(resolver.recipe.where, self.place):
+            merged = merged_tensor(resolver.recipe_for(inputs), target, inputs, self.shared_rules, t, resolver.options)
         if merged is not None:
-            planner.merge.tensors[target] = merged
+            resolver.merge.tensors[target] = merged
         else:
-            planner.merge.warnings.append(f"{target!r} is left out: only {inputs[0].model} has it")
+            resolver.merge.warnings.append(f"{target!r} is left out: only {inputs[0].model} has it")
 
     def _name(self, place: Place, layer: int) -> str:
         """The output's name: as the first model would call it."""
-        layout = self.planner.first.layout
+        layout = self.resolver.first.layout
         if place.layer is not None:
             prefix = layout.prefixes.get(place.module) or self.sources[0].model.layout.prefixes[place.module]
             return f"{prefix}{layer}.{place.key}"
