@@ -166,6 +166,14 @@ def test_kernels_are_decorated_in_one_place_and_never_with_fastmath() -> None:
     assert not any(chosen for _, chosen in choices), choices
 
 
+def test_jobs_know_things_by_number_or_by_themselves_and_not_by_their_addresses() -> None:
+    for folder in ("conversion", "engine", "targets"):
+        for path in sorted((PACKAGE / folder).rglob("*.py")):
+            calls = (n for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.Call))
+            asked = [n.lineno for n in calls if isinstance(n.func, ast.Name) and n.func.id == "id"]
+            assert not asked, f"{path.relative_to(PACKAGE)}:{asked} asks for id()"
+
+
 def test_files_stay_short() -> None:
     for path in sorted(PACKAGE.rglob("*.py")):
         text = path.read_text()

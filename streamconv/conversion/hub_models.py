@@ -97,7 +97,8 @@ class HubModels:
         self.transfer.hurry_heads([arriving[f.path] for f in chosen])
         listed = {name: model.files[name] for name in arriving}
         found = folder.open_files(HubFiles(path, listed, arriving, io), weights)
-        return replace(found, side=_paths(side), warnings=[*notes, *found.warnings])
+        paths: dict[str, Path | bytes] = {name: arriving.path for name, arriving in side.items()}
+        return replace(found, side=paths, warnings=[*notes, *found.warnings])
 
     def open_adapter(self, ref: Reference) -> Path:
         """The folder of the adapter that ``ref`` names, fetched whole: adapters are small, and needed all the time."""
@@ -248,7 +249,3 @@ class HubModels:
     def was_amended(self) -> bool:
         """Whether bytes of any file had to be replaced after they may have been read."""
         return any(a.amended_ns for a in self.weights)
-
-
-def _paths(side: Mapping[str, Arriving]) -> dict[str, Path | bytes]:
-    return {name: arriving.path for name, arriving in side.items()}

@@ -11,6 +11,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Sequence
 
 from ..crew import Crew
+from ..rows import Rows
 from .plan import Chunk, Item
 
 
@@ -27,8 +28,8 @@ class Turns:
         self._wanted = wanted
         self._lock = threading.Lock()
         self._crew: Crew | None = None
-        self._measured: set[int] = set()
-        self._uses = Counter(id(look) for bundle in bundles for look in bundle[0].item.looks)
+        self._measured: set[Rows] = set()
+        self._uses = Counter(look for bundle in bundles for look in bundle[0].item.looks)
 
     def take(self, ahead: int) -> tuple[list[Chunk], Chunk | None] | None:
         """The next chunks to make, and one that will be taken ``ahead`` turns after the next; None when all are taken.
@@ -58,8 +59,8 @@ class Turns:
         """These chunks need nothing any more."""
         with self._lock:
             for look in bundle[0].item.looks:
-                self._uses[id(look)] -= 1
-                if not self._uses[id(look)]:
+                self._uses[look] -= 1
+                if not self._uses[look]:
                     look.measured(None)
 
     def _pop(self) -> list[Chunk] | None:
@@ -71,15 +72,15 @@ class Turns:
         return None
 
     def _is_ready(self, bundle: list[Chunk]) -> bool:
-        return all(id(look) in self._measured for look in bundle[0].item.looks)
+        return all(look in self._measured for look in bundle[0].item.looks)
 
     def _measure(self, item: Item, crew: Crew) -> None:
         reason: BaseException | None = None
         try:
             for look in item.looks:
-                if id(look) not in self._measured:
+                if look not in self._measured:
                     look.measured(look.measure(crew))
-                    self._measured.add(id(look))
+                    self._measured.add(look)
         except BaseException as e:
             reason = e
             raise
