@@ -15,6 +15,7 @@ Contract
   value is one of them (or a constant of the code), and none of them changes afterwards.
 * What values need to know of the whole tensor is what ``measure`` finds, a pure function of the sources; ``looks_first`` says
   that there is such a thing. Once ``measured`` has it, reading rows reads their ``spans`` and no more.
+* Row sources are compared and hashed by identity, as objects are that say nothing of it (a dataclass needs ``eq=False``).
 * ``prefetch``/``release`` are hints about the pages behind a range of rows; ignoring them is correct.
 * Not checked here: that values are finite.
 

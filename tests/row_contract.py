@@ -18,6 +18,8 @@ from streamconv.sources.widen import STORED_TYPES, widen
 def check_rows(rows: Rows) -> None:
     """Assert that any cut of ``rows``, in any thread and wherever it is written, has the bits of the whole."""
     assert isinstance(rows, Rows)
+    assert {rows: 1}[rows] == 1
+    assert type(rows).__eq__ is object.__eq__, "rows are keys, and equal to nothing but themselves"
     n_rows, n_cols = matrix_shape(rows.shape)
     whole = rows.read(0, n_rows)
     assert (whole.shape, whole.dtype) == ((n_rows, n_cols), np.float32)
