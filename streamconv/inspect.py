@@ -14,6 +14,7 @@ from . import dequant
 from .errors import BadInput
 from .metadata import Metadata, Value
 from .sources.checkpoint import Checkpoint
+from .sources.hf_config import flattened
 from .sources.naming import shown, weight_ending
 from .sources.stored import FileRows
 
@@ -31,7 +32,7 @@ _SIDE_FILES = (
     "chat_template.jinja",
     "generation_config.json",
 )
-#: config keys worth a line; those of ``text_config`` stand in for absent ones
+#: config keys worth a line; those of the text model's section stand in for absent ones
 _CONFIG_KEYS = (
     "architectures",
     "model_type",
@@ -193,8 +194,7 @@ def _section(title: str, pairs: Iterable[tuple[str, Any]]) -> Iterator[str]:
 
 
 def _config_pairs(config: dict[str, Any]) -> Iterator[tuple[str, Any]]:
-    inner = config.get("text_config")
-    merged = {**inner, **config} if isinstance(inner, dict) else config
+    merged = {**flattened(config), **config}
     for key in _CONFIG_KEYS:
         if key in merged:
             yield key, merged[key]

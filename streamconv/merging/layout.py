@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from ..sources.hf_config import AUDIO, LAYERS_OF_ANY, VISION, section, text_section, text_sections
+
 _LAYER = re.compile(r"(?:^|\.)(?:layers|layer|h|blocks|block|blk)\.(\d+)\.")
 #: leading parts of names that say nothing about the tensor
 _WRAPPERS = re.compile(r"^(?:(?:model|language_model|transformer|base_model|backbone|gpt_neox)\.)+")
@@ -34,9 +36,8 @@ _OTHER_VOCABULARY = (
     "lm_head.bias", "embed_out.bias", "output.bias", "embed_tokens_per_layer.weight", "cls.predictions.bias",
     "cls.predictions.decoder.weight", "cls.predictions.decoder.bias", "final_logits_bias",
 )  # fmt: skip
-LAYER_KEYS = ("num_hidden_layers", "n_layers", "n_layer", "num_layers", "depth", "encoder_layers")
-TEXT_SECTIONS = ("text_config", "llm_config", "lm_config", "language_config")
-_SECTIONS = {"vision_tower": ("vision_config",), "audio_tower": ("audio_config",), "text_decoder": TEXT_SECTIONS}
+#: modules whose keys have a section of their own
+_SECTIONS = {"vision_tower": VISION, "audio_tower": AUDIO}
 
 
 @dataclass(frozen=True)
@@ -117,16 +118,17 @@ class Layout:
         return next((name for place, name in self.names.items() if place.is_embedding and place.is_vocabulary), None)
 
 
+def module_section(config: Mapping[str, Any], module: str) -> Mapping[str, Any]:
+    """The part of the config that describes a module."""
+    return section(config, _SECTIONS[module]) if module in _SECTIONS else text_section(config)
+
+
 def layer_count(config: Mapping[str, Any], module: str) -> int | None:
     """The number of layers that config.json states for ``module``; None where it does not say."""
-    for section in (*(config.get(key) for key in _SECTIONS.get(module, TEXT_SECTIONS)), config):
-        if isinstance(section, Mapping):
-            for key in LAYER_KEYS:
-                if type(section.get(key)) is int:
-                    return int(section[key])
-        if module not in ("default", "text_decoder"):
-            return None
-    return None
+    places = [section(config, _SECTIONS[module])] if module in _SECTIONS else []
+    if module in ("default", "text_decoder"):
+        places = [*text_sections(config), config]
+    return next((part[key] for part in places for key in LAYERS_OF_ANY if type(part.get(key)) is int), None)
 
 
 def lay_out(names: Iterable[str], config: Mapping[str, Any]) -> Layout:

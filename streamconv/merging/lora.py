@@ -18,10 +18,10 @@ from ..errors import BadInput, InputMissing, absent
 from ..rows import Rows
 from ..sources import MappedFile, open_checkpoint
 from ..sources.checkpoint import Checkpoint, read_object
+from ..sources.hf_config import TEXT_SECTIONS, section, text_sections
 from ..sources.side_links import refuse_foreign
 from ..sources.zstd import stored_at
 from .inputs import common_dtype
-from .layout import TEXT_SECTIONS
 from .lora_adapter import CONFIG, Adapter, Change, read_adapter
 from .lora_rows import AddedVector, DoraColumns, DoraRows, Kept, LoraRows, LowRank, ReplacedRows
 from .lora_side import largest_token, merged_side
@@ -315,9 +315,9 @@ class _Application:
             changed["tie_word_embeddings"] = False
         config = dict(self.base.config)
         for key, value in changed.items():
-            places = [s for s in TEXT_SECTIONS if isinstance(config.get(s), Mapping) and key in config[s]]
-            for section in places:
-                config[section] = {**config[section], key: value}
+            places = [name for name in TEXT_SECTIONS if key in section(config, name)]
+            for name in places:
+                config[name] = {**config[name], key: value}
             # families whose default is to tie say nothing
             if key in config or not places:
                 config[key] = value
@@ -331,7 +331,4 @@ def _is_head(name: str) -> bool:
 
 def _text_value(config: Mapping[str, Any], key: str) -> Any:
     """``key`` of a configuration or of its text section."""
-    for section in (*(config.get(s) for s in TEXT_SECTIONS), config):
-        if isinstance(section, Mapping) and key in section:
-            return section[key]
-    return None
+    return next((part[key] for part in (*text_sections(config), config) if key in part), None)

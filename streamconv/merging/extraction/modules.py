@@ -10,7 +10,7 @@ from typing import Any
 from ...errors import BadInput, UsageError
 from ...rows import Rows, matrix_shape
 from ...sources.checkpoint import Checkpoint
-from ..config_edit import text_section
+from ...sources.hf_config import text_section, ties_by_default
 from ..inputs import is_whole
 from ..layout import Place, lay_out
 
@@ -240,6 +240,5 @@ def _short(chosen: Sequence[str], modules: Sequence[str]) -> list[str]:
 
 
 def _says_tied(config: Mapping[str, Any]) -> bool:
-    section = text_section(config)
-    default = str(section.get("model_type", "")).startswith(("gemma", "cohere", "gpt2"))
-    return bool(section.get("tie_word_embeddings", config.get("tie_word_embeddings", default)))
+    said = {**config, **text_section(config)}.get("tie_word_embeddings", ties_by_default(config))
+    return bool(said)

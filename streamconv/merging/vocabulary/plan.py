@@ -10,8 +10,8 @@ from typing import Any
 from ...errors import BadInput, UsageError
 from ...rows import Rows
 from ...sources.checkpoint import Checkpoint
+from ...sources.hf_config import text_section
 from .. import side_files
-from ..config_edit import text_section
 from ..layout import Layout, lay_out
 from ..vocabulary_plan import VocabularySettings
 from .embedding import Embedder
