@@ -14,6 +14,7 @@ from . import conversion, progress
 from .engine.budget import default_ram
 from .engine.run import Outcome
 from .errors import StreamconvError, UsageError
+from .file_names import RECIPES
 from .flags import FLAGS, Flag
 from .progress import count, duration, size
 from .terminal import say, say_json
@@ -67,7 +68,7 @@ def _progress_in_errors(reporter: progress.Silent) -> Iterator[None]:
 
 def merge(a: argparse.Namespace) -> int:
     """``streamconv merge``: ``convert`` for a recipe."""
-    if Path(a.source).suffix not in conversion.RECIPES:
+    if Path(a.source).suffix not in RECIPES:
         raise UsageError(f"{a.source} is no merge recipe", "Give a RECIPE.yml, or use streamconv convert.")
     return convert(a)
 

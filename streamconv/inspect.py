@@ -12,10 +12,11 @@ from typing import Any
 
 from . import dequant
 from .errors import BadInput
+from .file_names import TORCH, container_of
 from .metadata import Metadata, Value
 from .sources.checkpoint import Checkpoint
 from .sources.hf_config import flattened
-from .sources.naming import shown, weight_ending
+from .sources.naming import shown
 from .sources.stored import FileRows
 
 #: longest array that is listed whole
@@ -96,7 +97,7 @@ def _format(checkpoint: Checkpoint) -> str:
         return "gguf"
     if checkpoint.path.is_dir() or checkpoint.path.suffix == ".json":
         return "checkpoint folder"
-    return "safetensors" if weight_ending(checkpoint.path) == ".safetensors" else "torch"
+    return (container_of(checkpoint.path.name) or TORCH).name
 
 
 def _tensor(name: str, rows: Any) -> dict[str, Any]:

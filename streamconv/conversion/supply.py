@@ -23,6 +23,7 @@ from ..engine.transfer import Arriving, Elsewhere, Settings, Transfer
 from ..engine.transfer.owned import nearest_folder
 from ..engine.transfer.store import Store, writable_root
 from ..errors import WriteFailed
+from ..file_names import TORCH, container_of
 from ..rows import Span
 from ..sources import FrameCache, folder, gguf
 from ..sources.checkpoint import Checkpoint, read_object
@@ -121,7 +122,7 @@ class Supply:
             if is_whole:
                 side.pop(choosing.index_file(model))
         arriving = {**side, **self.arriving(model, chosen)}
-        if any(f.path.endswith(".bin") for f in chosen):  # their headers lie all over the file
+        if any(container_of(f.path) is TORCH for f in chosen):  # their headers lie all over the file
             self.bring(arriving[f.path] for f in chosen)
         self._weights += [arriving[f.path] for f in chosen]
         self._fetch_heads([arriving[f.path] for f in chosen])

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import BadInput, InputMissing, absent
+from ..file_names import MLX_ADAPTER, OF_FOLDERS
 from ..rows import Rows
 from ..sources import MappedFile, open_checkpoint
 from ..sources.checkpoint import Checkpoint, read_object
@@ -26,7 +27,6 @@ from .lora_adapter import CONFIG, Adapter, Change, read_adapter
 from .lora_rows import AddedVector, DoraColumns, DoraRows, Kept, LoraRows, LowRank, ReplacedRows
 from .lora_side import largest_token, merged_side
 from .merged import CastRows
-from .mlx_adapter import FILE as MLX_FILE
 from .mlx_adapter import as_peft, is_of_mlx
 
 #: parts of module paths that wrappers of a model add or leave out
@@ -39,7 +39,7 @@ _EMBEDDINGS = (
     "embed_in.weight",
     "tok_embeddings.weight",
 )
-_FILES = ("adapter_model.safetensors", "adapter_model.bin")
+_FILES = tuple(each.adapter for each in OF_FOLDERS)
 
 
 def open_adapter(folder: Path, open_tensors: Callable[[Path], Checkpoint] = open_checkpoint) -> Checkpoint:
@@ -65,10 +65,10 @@ def open_adapter(folder: Path, open_tensors: Callable[[Path], Checkpoint] = open
     refuse_foreign(folder, CONFIG)
     config = read_object(folder / CONFIG)
     of_mlx = is_of_mlx(config)
-    names = (MLX_FILE,) if of_mlx else _FILES
+    names = (MLX_ADAPTER,) if of_mlx else _FILES
     file = next((path for name in names if os.path.lexists(path := stored_at(folder / name))), None)
     if file is None:
-        what = f"is an adapter of MLX without {MLX_FILE}" if of_mlx else f"has neither {_FILES[0]} nor {_FILES[1]}"
+        what = f"is an adapter of MLX without {MLX_ADAPTER}" if of_mlx else f"has neither {_FILES[0]} nor {_FILES[1]}"
         raise InputMissing(f"{folder} {what}")
     opened = open_tensors(file)
     settings = MappedFile(folder / CONFIG)

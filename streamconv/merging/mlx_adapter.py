@@ -19,7 +19,6 @@ from ..kit.transposed import Transposed
 from ..rows import Rows
 from ..sources.naming import shown
 
-FILE = "adapters.safetensors"
 _KINDS = ("lora", "dora", "full")
 _EMBEDDINGS = ("embed_tokens", "wte", "word_embeddings", "embed_in", "tok_embeddings", "embedding")
 _HINT = "Fuse it with mlx_lm.fuse and give the resulting model."

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ..errors import BadInput
+from ..file_names import GGUF, OF_FOLDERS, container_of, part_of
 from .naming import shown_list
 
 
@@ -32,7 +33,7 @@ _ZERO = (
 #: the first whose names are there is told
 _LAYOUTS = (
     Layout(
-        ("adapter_config.json", "adapter_model.safetensors", "adapter_model.bin"), "a LoRA adapter",
+        ("adapter_config.json", *(each.adapter for each in OF_FOLDERS)), "a LoRA adapter",
         "Merge it into its model with a recipe that names model: MODEL+ADAPTER.",
     ),
     Layout(
@@ -74,13 +75,12 @@ _LAYOUTS = (
     Layout(("*.onnx",), "ONNX graphs", "Give the checkpoint that they were exported from."),
     Layout(("*.npz",), "weights of numpy or MLX", "Give the checkpoint that they were made from."),
 )  # fmt: skip
-_SPLIT = re.compile(r"(.*)-(\d{5})-of-(\d{5})\.gguf")
 
 
 def instead(folder: Path, present: Collection[str]) -> str:
     """What to do with a ``folder`` of the names ``present`` that is no checkpoint; "" where they tell nothing."""
     if ggufs := _models(present):
-        what = "the first of its parts" if _SPLIT.fullmatch(ggufs[0]) else "a whole model"
+        what = "the first of its parts" if part_of(ggufs[0]) else "a whole model"
         more = f" (others: {shown_list(ggufs[1:])})" if ggufs[1:] else ""
         return f"It holds GGUF files. Give the file instead: {folder / ggufs[0]}, {what}{more}."
     for layout in _LAYOUTS:
@@ -91,7 +91,7 @@ def instead(folder: Path, present: Collection[str]) -> str:
         return f"It holds checkpoints of a training run: give one, such as {folder / last}."
     if models := sorted(name for name in present if name.startswith("models--")):
         return f"It is a cache of huggingface_hub: give the folder of a model, such as {folder / models[0]}."
-    if files := [name for name in present if name.endswith((".safetensors", ".bin", ".pt", ".pth", ".ckpt"))]:
+    if files := [name for name in present if container_of(name) in OF_FOLDERS]:
         return f"It holds {shown_list(files)}: if the weights are in one of them, give that file."
     return ""
 
@@ -109,6 +109,6 @@ def _matching(layout: Layout, present: Collection[str]) -> list[str]:
 
 def _models(present: Collection[str]) -> list[str]:
     """The GGUF files that each are a model, or the first part of one; projectors and importance matrices last."""
-    ggufs = [name for name in present if name.endswith(".gguf")]
-    first = [name for name in ggufs if not (part := _SPLIT.fullmatch(name)) or int(part[2]) == 1]
+    ggufs = [name for name in present if container_of(name) is GGUF]
+    first = [name for name in ggufs if not (part := part_of(name)) or part.number == 1]
     return sorted(first, key=lambda name: (name.startswith(("mmproj", "imatrix")), name))

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ..file_names import part_names
 from ..metadata import VALUE_TYPES, Metadata, Value
 from .layout import FileLayout, TensorInfo, split
 
@@ -86,19 +87,17 @@ def layout(
     """
     if shards is None:
         shards = split(tensors, max_bytes, max_tensors)
-    files = []
+    files, names = [], part_names(path.stem, len(shards), ".gguf") if len(shards) > 1 else [path.name]
     for index, numbers in enumerate(shards):
         own = Metadata(dict(metadata.values) if index == 0 else {})
-        name = path
         if len(shards) > 1:
             own.u16("split.no", index)
             own.u16("split.count", len(shards))
             own.i32("split.tensors.count", len(tensors))
-            name = path.with_name(f"{path.stem}-{index + 1:05d}-of-{len(shards):05d}.gguf")
         if job_key:  # the last key, which it is no more where another program has copied keys and added its own
             own.values.pop("streamconv.job", None)
             own.string("streamconv.job", job_key)
         header, offsets, data_bytes = _header(own, [tensors[n] for n in numbers])
         placed = [(n, len(header) + at) for n, at in zip(numbers, offsets, strict=True)]
-        files.append(FileLayout(name, header, len(header) + data_bytes, placed))
+        files.append(FileLayout(path.with_name(names[index]), header, len(header) + data_bytes, placed))
     return files
