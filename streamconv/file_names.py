@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import NamedTuple
 
@@ -62,6 +64,17 @@ _OTHERS = (".onnx", ".h5", ".msgpack", ".npz", ".sbs", ".part")
 _INDEXES = tuple(f"{each.endings[0]}.index.json" for each in OF_FOLDERS)
 #: the file of an adapter as MLX saves it
 MLX_ADAPTER = "adapters.safetensors"
+#: the folder of further chat templates, and patterns of all files of such
+MORE_TEMPLATES = "additional_chat_templates"
+TEMPLATES = ("chat_template.*", f"{MORE_TEMPLATES}/*")
+#: patterns of files that hold a vocabulary, and of all that belong to a tokenizer, its code aside
+VOCABULARIES = (
+    "tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "*.tiktoken", "tekken.json", "spiece.model",
+    "sentencepiece.bpe.model",
+)  # fmt: skip
+OF_TOKENIZERS = (
+    *VOCABULARIES, *TEMPLATES, "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "merges.txt",
+)  # fmt: skip
 #: endings of merge recipes
 RECIPES = (".yml", ".yaml")
 
@@ -74,6 +87,11 @@ def container_of(name: str) -> Container | None:
     """
     ending = Path(plain_name(name)).suffix
     return next((each for each in CONTAINERS if ending in each.endings), None)
+
+
+def fits(name: str, patterns: Iterable[str]) -> bool:
+    """Whether one of ``patterns`` matches all of ``name``."""
+    return any(fnmatchcase(name, pattern) for pattern in patterns)
 
 
 def is_weights(name: str) -> bool:

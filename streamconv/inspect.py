@@ -12,7 +12,7 @@ from typing import Any
 
 from . import dequant
 from .errors import BadInput
-from .file_names import TORCH, container_of
+from .file_names import OF_TOKENIZERS, TEMPLATES, TORCH, container_of, fits
 from .metadata import Metadata, Value
 from .sources.checkpoint import Checkpoint
 from .sources.hf_config import flattened
@@ -22,17 +22,6 @@ from .sources.stored import FileRows
 #: longest array that is listed whole
 _WHOLE_ARRAY = 16
 _FIRST_ELEMENTS = 8
-_SIDE_FILES = (
-    "tokenizer.json",
-    "tokenizer.model",
-    "tokenizer_config.json",
-    "vocab.json",
-    "merges.txt",
-    "added_tokens.json",
-    "special_tokens_map.json",
-    "chat_template.jinja",
-    "generation_config.json",
-)
 #: config keys worth a line; those of the text model's section stand in for absent ones
 _CONFIG_KEYS = (
     "architectures",
@@ -153,7 +142,7 @@ def _gguf_tokenizer(metadata: Metadata) -> dict[str, Any]:
 def _folder_tokenizer(checkpoint: Checkpoint, warnings: list[str]) -> dict[str, Any]:
     found: dict[str, bytes] = {}
     settings: dict[str, Any] = {}
-    for name in _SIDE_FILES:
+    for name in (*(n for n in checkpoint.side_names() if fits(n, OF_TOKENIZERS)), "generation_config.json"):
         try:
             data = checkpoint.side_bytes(name)
             if data is not None:
@@ -165,7 +154,7 @@ def _folder_tokenizer(checkpoint: Checkpoint, warnings: list[str]) -> dict[str, 
     return {
         "files": [{"name": name, "bytes": len(data)} for name, data in found.items()],
         "class": settings.get("tokenizer_class"),
-        "chat_template": settings.get("chat_template") is not None or "chat_template.jinja" in found,
+        "chat_template": settings.get("chat_template") is not None or any(fits(name, TEMPLATES) for name in found),
     }
 
 

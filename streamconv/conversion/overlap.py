@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator
-from fnmatch import fnmatchcase
 from pathlib import Path
 
 from ..errors import UsageError, raise_exhausted
-from ..file_names import GGUF, MLX_ADAPTER, OF_FOLDERS, RECIPES, container_of, is_weights
+from ..file_names import GGUF, MLX_ADAPTER, MORE_TEMPLATES, OF_FOLDERS, RECIPES, container_of, fits, is_weights
 
 Identity = tuple[int, int]
 
@@ -17,7 +16,7 @@ _WEIGHTS = (*(each.pattern for each in OF_FOLDERS), "*.index.json", "adapter_mod
 #: endings of configurations, tokenizers and what else is read of a model for GGUF
 _SIDE = (".json", ".model", ".txt", ".jinja", ".md", ".yml", ".tiktoken", ".vocab")
 #: subfolders of a model that are part of it
-_FOLDERS = ("additional_chat_templates",)
+_FOLDERS = (MORE_TEMPLATES,)
 
 
 def refuse_overlap(
@@ -57,7 +56,7 @@ def _would_be_part(name: str, *, is_folder: bool, copied: bool) -> bool:
     """Whether a reader of the folder takes a new file of this name for part of the model; ``copied``: with what lies beside."""
     if is_folder:
         return name in _FOLDERS
-    if any(fnmatchcase(name, pattern) for pattern in _WEIGHTS):
+    if fits(name, _WEIGHTS):
         return True
     if name.startswith(".") or is_weights(name):
         return False

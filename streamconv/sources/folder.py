@@ -7,12 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, Protocol
 
 from ..errors import BadInput, InputMissing, raise_exhausted
-from ..file_names import OF_FOLDERS, SAFETENSORS, TORCH, Container, is_weights, part_names, part_of, plain_name
+from ..file_names import OF_FOLDERS, SAFETENSORS, TORCH, Container, fits, is_weights, part_names, part_of, plain_name
 from ..rows import Rows
 from .checkpoint import JOB_KEY, Checkpoint, InputFile, read_object, refuse_mixture
 from .frame_cache import FrameCache
@@ -230,7 +229,7 @@ def _without_index(files: Files, present: Collection[str], container: Container)
 
 def _passed_over(folder: Path, present: Collection[str], chosen: _Set) -> Iterator[str]:
     """What to tell of files that hold weights too and are not read."""
-    others = [n for n in present if n not in chosen.names and any(fnmatchcase(n, p) for p in _MODELS)]
+    others = [n for n in present if n not in chosen.names and fits(n, _MODELS)]
     why = f" ({chosen.why})" if chosen.why else ""
     if others:
         yield f"{folder}: the weights are read from {shown_list(chosen.names)}{why}; {shown_list(others)} is passed over"
@@ -291,7 +290,7 @@ def _read_index(files: Files, name: str) -> dict[str, str]:
 
 def _series(present: Collection[str], pattern: str) -> tuple[list[str], list[list[str]]]:
     """Those of ``present`` that fit ``pattern``, sorted, with the gaps in numbered series filled; and these series."""
-    names = {name for name in present if fnmatchcase(name, pattern)}
+    names = {name for name in present if fits(name, (pattern,))}
     series = {(part.stem, part.n_parts, part.ending) for name in names if (part := part_of(name))}
     filled = [part_names(*each) for each in sorted(series)]
     return sorted(names.union(*filled)), filled
@@ -300,7 +299,7 @@ def _series(present: Collection[str], pattern: str) -> tuple[list[str], list[lis
 def _check_present(folder: Path, present: Collection[str], names: list[str]) -> None:
     absent = [name for name in names if name not in present]
     if absent:
-        others = [n for n in present if n not in names and any(fnmatchcase(n, p) for p in _MODELS)]
+        others = [n for n in present if n not in names and fits(n, _MODELS)]
         beside = (
             f" Or, if {shown_list(others)} is the model, remove the index and what is left of its files."
             if others

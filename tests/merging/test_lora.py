@@ -250,6 +250,21 @@ def test_the_adapters_tokenizer_is_taken_when_it_ships_one_and_the_bases_else(tm
     assert found.side_bytes("generation_config.json") == b"{}"
 
 
+@pytest.mark.parametrize("name", ["sentencepiece.bpe.model", "qwen.tiktoken", "tekken.json", "vocab.txt"])
+def test_any_file_of_a_vocabulary_makes_a_tokenizer_of_the_adapters_own(name: str, tmp_path: Path) -> None:
+    base_model(tmp_path / "base")
+    for each in (name, "tokenizer_config.json"):
+        (tmp_path / "base" / each).write_text("{}")
+        (tmp_path / "base" / "tokenizer.model.v3").write_text("old")
+    folder = adapter(tmp_path / "adapter", factors())
+    (folder / name).write_text("its own")
+    (folder / "tokenizer_config.json").write_text('{"a": 1}')
+    found = applied(tmp_path)
+    assert (found.text(name), found.text("tokenizer_config.json")) == ("its own", '{"a": 1}')
+    assert found.side_file("tokenizer.model.v3") is None
+    assert not found.warnings
+
+
 @pytest.mark.parametrize("kind", ["IA3", "LOHA", "LOKR", "VERA", "PROMPT_TUNING"])
 def test_other_adapters_are_refused(kind: str, tmp_path: Path) -> None:
     base_model(tmp_path / "base")
