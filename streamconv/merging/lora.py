@@ -9,7 +9,6 @@ Values are what PEFT merges into a base of the same precision: factors and sums 
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -23,22 +22,13 @@ from ..sources.hf_config import TEXT_SECTIONS, section, text_sections
 from ..sources.side_links import refuse_foreign
 from ..sources.zstd import stored_at
 from .inputs import common_dtype
+from .layout import bare, is_head, lay_out
 from .lora_adapter import CONFIG, Adapter, Change, read_adapter
 from .lora_rows import AddedVector, DoraColumns, DoraRows, Kept, LoraRows, LowRank, ReplacedRows
 from .lora_side import largest_token, merged_side
 from .merged import CastRows
 from .mlx_adapter import as_peft, is_of_mlx
 
-#: parts of module paths that wrappers of a model add or leave out
-_WRAPPERS = re.compile(r"^(?:(?:model|language_model|transformer|base_model|text_model|backbone)\.)+")
-_HEADS = ("lm_head.weight", "embed_out.weight", "output.weight")
-_EMBEDDINGS = (
-    "embed_tokens.weight",
-    "wte.weight",
-    "word_embeddings.weight",
-    "embed_in.weight",
-    "tok_embeddings.weight",
-)
 _FILES = tuple(each.adapter for each in OF_FOLDERS)
 
 
@@ -120,9 +110,9 @@ class _Application:
         self.warnings = [*base.warnings, *adapter.warnings]
         self._loose: dict[str, list[str]] = {}
         for name in base.tensors:
-            self._loose.setdefault(_WRAPPERS.sub("", name), []).append(name)
-        self.embedding = next((n for n in base.tensors if f".{n}".endswith(tuple(f".{e}" for e in _EMBEDDINGS))), None)
-        self.head = next((name for name in base.tensors if _is_head(name)), None)
+            self._loose.setdefault(bare(name), []).append(name)
+        self.embedding = lay_out(base.tensors, base.config).embedding
+        self.head = next((name for name in base.tensors if is_head(name)), None)
 
     def checkpoint(self, adapter: Checkpoint) -> Checkpoint:
         """The result."""
@@ -146,10 +136,10 @@ class _Application:
         """The base's name for the parameter ``target`` of the adapter's model; that of a head it does not store, too."""
         if target in self.tensors:
             return target
-        loose = self._loose.get(_WRAPPERS.sub("", target), [])
+        loose = self._loose.get(bare(target), [])
         if len(loose) == 1:
             return loose[0]
-        if _is_head(target) and self.head is None and self.embedding is not None:
+        if is_head(target) and self.head is None and self.embedding is not None:
             return target
         raise BadInput(
             f"{self.adapter.where}: tensor {tensor!r} belongs to {target!r}, which {self.base.path} does not have",
@@ -171,7 +161,7 @@ class _Application:
         if name not in self.base.tensors and self.adapter.keeps_tying:
             return
         was = self._base_rows(name)
-        grown = name in (self.embedding, self.head) or _is_head(name)
+        grown = name in (self.embedding, self.head) or is_head(name)
         if was.shape != rows.shape and not (grown and was.shape[1:] == rows.shape[1:]):
             raise BadInput(
                 f"{self.adapter.where}: tensor {tensor!r} has shape {list(rows.shape)}, "
@@ -263,7 +253,7 @@ class _Application:
         if self.embedding is None:
             return
         embedding = self.tensors[self.embedding]
-        head = next((name for name in self.tensors if _is_head(name)), None)
+        head = next((name for name in self.tensors if is_head(name)), None)
         tied = self.head is None and bool(_text_value(self.base.config, "tie_word_embeddings"))
         replaced = any(self._is_embedding(target) for target in self.adapter.saved) and not self._embedding_changed()
         if head is None and tied and replaced and not self.adapter.keeps_tying:
@@ -287,7 +277,7 @@ class _Application:
             )
 
     def _is_embedding(self, target: str) -> bool:
-        return self.embedding is not None and _WRAPPERS.sub("", target) == _WRAPPERS.sub("", self.embedding)
+        return self.embedding is not None and bare(target) == bare(self.embedding)
 
     def _embedding_changed(self) -> bool:
         """Whether the embedding gets a low-rank change."""
@@ -311,7 +301,7 @@ class _Application:
             n_rows = self.tensors[self.embedding].shape[0]
             if n_rows != self.base.tensors[self.embedding].shape[0]:
                 changed["vocab_size"] = n_rows
-        if self.head is None and any(_is_head(name) for name in self.tensors):
+        if self.head is None and any(is_head(name) for name in self.tensors):
             changed["tie_word_embeddings"] = False
         config = dict(self.base.config)
         for key, value in changed.items():
@@ -322,11 +312,6 @@ class _Application:
             if key in config or not places:
                 config[key] = value
         return config
-
-
-def _is_head(name: str) -> bool:
-    """Whether ``name`` is the output projection."""
-    return _WRAPPERS.sub("", name) in _HEADS
 
 
 def _text_value(config: Mapping[str, Any], key: str) -> Any:

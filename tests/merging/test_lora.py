@@ -223,6 +223,18 @@ def test_a_resized_vocabulary_changes_the_configuration(tmp_path: Path) -> None:
         applied(tmp_path)
 
 
+@pytest.mark.parametrize(
+    "name", ["model.embed_tokens", "backbone.embeddings", "shared", "gpt_neox.embed_in", "transformer.wte"]
+)
+def test_the_embedding_is_known_by_every_name_that_families_give_it(name: str, tmp_path: Path) -> None:
+    write_model(
+        tmp_path / "base", {f"{name}.weight": numbers(VOCABULARY, N_IN), f"{Q}.weight": numbers(N_OUT, N_IN)}, LLAMA
+    )
+    grown = numbers(VOCABULARY + 2, N_IN, seed=8)
+    adapter(tmp_path / "adapter", {f"{P}{name}.weight": grown}, modules_to_save=[name.rpartition(".")[2]])
+    assert applied(tmp_path).config["vocab_size"] == VOCABULARY + 2
+
+
 def test_a_head_of_its_own_unties_the_model(tmp_path: Path) -> None:
     base = {f"{EMBEDDING}.weight": numbers(VOCABULARY, N_IN), f"{Q}.weight": numbers(N_OUT, N_IN)}
     write_model(tmp_path / "base", base, {**LLAMA, "tie_word_embeddings": True})
