@@ -18,7 +18,7 @@ from ..file_names import MLX_ADAPTER, OF_FOLDERS
 from ..rows import Rows
 from ..sources import MappedFile, open_checkpoint
 from ..sources.checkpoint import Checkpoint, read_object
-from ..sources.hf_config import TEXT_SECTIONS, section, text_sections
+from ..sources.hf_config import TEXT_SECTIONS, is_tied, section
 from ..sources.side_links import refuse_foreign
 from ..sources.zstd import stored_at
 from .inputs import common_dtype
@@ -254,7 +254,7 @@ class _Application:
             return
         embedding = self.tensors[self.embedding]
         head = next((name for name in self.tensors if is_head(name)), None)
-        tied = self.head is None and bool(_text_value(self.base.config, "tie_word_embeddings"))
+        tied = self.head is None and is_tied(self.base.config)
         replaced = any(self._is_embedding(target) for target in self.adapter.saved) and not self._embedding_changed()
         if head is None and tied and replaced and not self.adapter.keeps_tying:
             # the head was not trained: it still is what the base's embedding was
@@ -312,8 +312,3 @@ class _Application:
             if key in config or not places:
                 config[key] = value
         return config
-
-
-def _text_value(config: Mapping[str, Any], key: str) -> Any:
-    """``key`` of a configuration or of its text section."""
-    return next((part[key] for part in (*text_sections(config), config) if key in part), None)

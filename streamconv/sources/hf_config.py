@@ -41,6 +41,11 @@ def flattened(config: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for part in (config, *text_sections(config)) for key, value in part.items()}
 
 
+def is_tied(config: Mapping[str, Any]) -> bool:
+    """Whether the head is the embedding, as config.json says or as the model's class has it."""
+    return bool({**config, **text_section(config)}.get("tie_word_embeddings", ties_by_default(config)))
+
+
 def ties_by_default(config: Mapping[str, Any]) -> bool:
     """Whether the head is the embedding where ``tie_word_embeddings`` is not said."""
     kind = text_section(config).get("model_type", config.get("model_type"))

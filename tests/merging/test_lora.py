@@ -262,6 +262,24 @@ def test_the_adapters_tokenizer_is_taken_when_it_ships_one_and_the_bases_else(tm
     assert found.side_bytes("generation_config.json") == b"{}"
 
 
+@pytest.mark.parametrize(
+    "said", [{"tie_word_embeddings": True}, {"model_type": "gemma2"}, {"text_config": {"model_type": "cohere"}}]
+)
+def test_a_head_that_was_not_trained_stays_where_the_model_ties_by_its_key_or_its_family(
+    said: dict[str, Any], tmp_path: Path
+) -> None:
+    embedding = numbers(VOCABULARY, N_IN)
+    write_model(
+        tmp_path / "base", {f"{EMBEDDING}.weight": embedding, f"{Q}.weight": numbers(N_OUT, N_IN)}, {**LLAMA, **said}
+    )
+    trained = numbers(VOCABULARY, N_IN, seed=8)
+    adapter(tmp_path / "adapter", {f"{P}{EMBEDDING}.weight": trained}, modules_to_save=["embed_tokens"])
+    found = applied(tmp_path)
+    np.testing.assert_array_equal(values_of(found.tensors[f"{EMBEDDING}.weight"]), trained)
+    np.testing.assert_array_equal(values_of(found.tensors[f"{HEAD}.weight"]), embedding)
+    assert found.config["tie_word_embeddings"] is False
+
+
 @pytest.mark.parametrize("name", ["sentencepiece.bpe.model", "qwen.tiktoken", "tekken.json", "vocab.txt"])
 def test_any_file_of_a_vocabulary_makes_a_tokenizer_of_the_adapters_own(name: str, tmp_path: Path) -> None:
     base_model(tmp_path / "base")

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from ...errors import BadInput, UsageError
 from ...rows import Rows, matrix_shape
 from ...sources.checkpoint import Checkpoint
-from ...sources.hf_config import text_section, ties_by_default
+from ...sources.hf_config import is_tied, text_section
 from ..inputs import is_whole
 from ..layout import Place, lay_out
 
@@ -171,7 +171,7 @@ def select(base: Checkpoint, pairs: Sequence[Pair], choice: Choice) -> Selection
     conv1d = frozenset(
         p.module for p in decomposed if is_gpt2 and p.place.layer is not None and _CONV1D.search(p.module)
     )
-    tied = _says_tied(base.config) and not any(pair.place.is_head for pair in pairs)
+    tied = is_tied(base.config) and not any(pair.place.is_head for pair in pairs)
     return Selection(decomposed, saved, biases, conv1d, tuple(dict.fromkeys(pair.module for pair in pairs)), tied)
 
 
@@ -237,8 +237,3 @@ def _short(chosen: Sequence[str], modules: Sequence[str]) -> list[str]:
         means = [other for other in modules if other.endswith(last)]
         names.append(last if wanted.issuperset(means) and not last.isdigit() else module)
     return list(dict.fromkeys(names))
-
-
-def _says_tied(config: Mapping[str, Any]) -> bool:
-    said = {**config, **text_section(config)}.get("tie_word_embeddings", ties_by_default(config))
-    return bool(said)
