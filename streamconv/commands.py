@@ -16,8 +16,9 @@ from .engine.run import Outcome
 from .errors import StreamconvError, UsageError
 from .file_names import RECIPES
 from .flags import FLAGS, Flag
-from .progress import count, duration, size
+from .progress import count, duration
 from .terminal import say, say_json
+from .units import size
 
 
 def brought() -> list[Flag]:

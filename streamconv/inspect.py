@@ -18,6 +18,7 @@ from .sources.checkpoint import Checkpoint
 from .sources.hf_config import flattened
 from .sources.naming import shown
 from .sources.stored import FileRows
+from .units import size
 
 #: longest array that is listed whole
 _WHOLE_ARRAY = 16
@@ -232,16 +233,4 @@ def _plain(text: str, limit: int = 80) -> str:
 
 
 def _size(n_bytes: int | None) -> str:
-    """Bytes in binary units.
-
-    >>> _size(0), _size(1023), _size(1536), _size(5 << 30)
-    ('0 B', '1023 B', '1.5 KiB', '5.0 GiB')
-    """
-    if n_bytes is None:
-        return "?"
-    number, unit = float(n_bytes), "B"
-    for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
-        if number < 1024 or unit == "TiB":
-            break
-        number /= 1024
-    return f"{n_bytes} B" if unit == "B" else f"{number:.1f} {unit}"
+    return "?" if n_bytes is None else size(n_bytes)

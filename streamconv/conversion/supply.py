@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..engine import files
+from ..engine.budget import RESERVE_BYTES
 from ..engine.plan import Chunk, Plan
 from ..engine.transfer import Arriving, Elsewhere, Settings, Transfer
 from ..engine.transfer.owned import nearest_folder
@@ -29,6 +30,7 @@ from ..sources import FrameCache, folder, gguf
 from ..sources.checkpoint import Checkpoint, read_object
 from ..sources.hub.model import KINDS, HubFile, HubModel, Reference
 from ..sources.mapped import IoMode
+from ..units import MIB
 
 if TYPE_CHECKING:
     from ..sources.hub import files as hub_files
@@ -37,9 +39,6 @@ if TYPE_CHECKING:
     #: file, offset and length
     Range = tuple[hub_files.Arriving, int, int]
 
-MIB = 1 << 20
-#: room that must stay on a disk beyond what is planned: for indexes, logs and whatever else writes there meanwhile
-_RESERVE_BYTES = 64 * MIB
 #: With --evict: bytes that may lie here before somebody asks for them, and those of chunks that are not committed yet.
 _AHEAD_BYTES, _OPEN_BYTES = 512 * MIB, 512 * MIB
 _EVICTING = Settings(span_bytes=32 * MIB, ahead_bytes=_AHEAD_BYTES)
@@ -340,7 +339,7 @@ class Supply:
         parent = nearest_folder(self._store.root)
         output = plan.total_bytes - sum(files.allocated_bytes(plan.part_path(i)) for i in range(len(plan.files)))
         shared = os.stat(parent).st_dev == os.stat(plan.output.parent).st_dev
-        need = self.disk_bytes() + (output if shared else 0) + _RESERVE_BYTES
+        need = self.disk_bytes() + (output if shared else 0) + RESERVE_BYTES
         free = files.free_bytes(parent)
         if need <= free or not self.missing_bytes():
             return
@@ -349,7 +348,7 @@ class Supply:
         if not self._evict and evicting <= free:
             hint = f"With --evict {evicting:,} bytes are enough: what was converted is given back at once."
         for_output = f", {output:,} for the output" if shared else ""
-        what = f"{self.disk_bytes():,} for what is fetched{for_output}, {_RESERVE_BYTES:,} to spare"
+        what = f"{self.disk_bytes():,} for what is fetched{for_output}, {RESERVE_BYTES:,} to spare"
         raise WriteFailed(f"{parent}: {need:,} bytes are needed ({what}), {free:,} are free", hint)
 
     # What the transfer tells; see ``engine.transfer.Observer``.

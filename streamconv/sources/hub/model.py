@@ -7,7 +7,7 @@ import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import PurePosixPath
-from typing import Any, Protocol
+from typing import Any
 
 from ...errors import BadInput, UsageError
 from ..naming import shown
@@ -77,19 +77,6 @@ _MAX_FILE_BYTES = 1 << 44
 _TELL = "Tell the model's owner."
 
 
-class Hash(Protocol):
-    """A running digest, as ``hashlib`` has them."""
-
-    def update(self, data: bytes, /) -> object:
-        """Take in ``data``."""
-
-    def hexdigest(self) -> str:
-        """The digest of everything taken in."""
-
-    def copy(self) -> Hash:
-        """One that goes on from here by itself."""
-
-
 @dataclass(frozen=True)
 class HubFile:
     """One file of a commit.
@@ -115,7 +102,7 @@ class HubFile:
         """Kind and digest in one word."""
         return f"{self.kind}:{self.key}"
 
-    def new_hash(self) -> Hash:
+    def new_hash(self) -> hashlib._Hash:
         """A running digest whose end must equal ``key``."""
         if self.kind == "sha256":
             return hashlib.sha256()
