@@ -76,9 +76,9 @@ def merge(a: argparse.Namespace) -> int:
 
 def extract_lora(a: argparse.Namespace) -> int:
     """``streamconv extract-lora``."""
-    from .merging.extraction import Choice, Extraction
+    from .merging.extraction import Extraction, ModuleChoice
 
-    choice = Choice(
+    choice = ModuleChoice(
         rank=a.rank,
         embed_lora=a.embed_lora,
         save=tuple(a.save_module),

@@ -115,7 +115,7 @@ def packed_path(path: Path) -> Path:
     return packed if plain_name(packed.name) == path.name else path
 
 
-class Part(NamedTuple):
+class PartName(NamedTuple):
     """The name of one of several files that are numbered from 1.
 
     Attributes
@@ -133,14 +133,14 @@ class Part(NamedTuple):
 _PART = re.compile(r"(.*)-([0-9]{5})-of-([0-9]{5})((?:\.[a-z0-9]+)+)", re.DOTALL)
 
 
-def part_of(name: str) -> Part | None:
+def part_of(name: str) -> PartName | None:
     """Which part of a set a file is by its name, None where it is a file of its own.
 
     >>> part_of("q8-00002-of-00003.gguf"), part_of("q8.gguf")
-    (Part(stem='q8', number=2, n_parts=3, ending='.gguf'), None)
+    (PartName(stem='q8', number=2, n_parts=3, ending='.gguf'), None)
     """
     found = _PART.fullmatch(name)
-    return Part(found[1], int(found[2]), int(found[3]), found[4]) if found is not None else None
+    return PartName(found[1], int(found[2]), int(found[3]), found[4]) if found is not None else None
 
 
 def part_names(stem: str, n_parts: int, ending: str) -> list[str]:

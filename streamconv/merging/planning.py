@@ -14,7 +14,7 @@ from ..file_names import OF_FOLDERS, container_of
 from ..rows import Rows
 from ..sources.checkpoint import Checkpoint
 from ..sources.state_dicts import is_buffer
-from .binding import Input, Options, Rules, merged_tensor
+from .binding import Input, MergeOptions, Rules, merged_tensor
 from .keys import naming
 from .layout import Layout, Place, flat, lay_out
 from .methods import METHODS, Method
@@ -87,7 +87,7 @@ class Planner:
     """
 
     def __init__(
-        self, recipe: Recipe, models: Mapping[str, Model], vocabulary: VocabularyPlan | None, options: Options
+        self, recipe: Recipe, models: Mapping[str, Model], vocabulary: VocabularyPlan | None, options: MergeOptions
     ) -> None:
         self.recipe = recipe
         self._in_float32 = replace(recipe, dtype=None, out_dtype="F32")

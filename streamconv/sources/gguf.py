@@ -22,7 +22,7 @@ from ..metadata import Metadata
 from ..quant.types import TYPES, TensorType
 from ..rows import Bytes, Floats, Rows
 from .checkpoint import JOB_KEY, Checkpoint, InputFile, refuse_mixture
-from .gguf_header import Header, TensorInfo, parse_header
+from .gguf_header import GgufHeader, GgufTensor, parse_header
 from .mapped import IoMode, MappedFile
 from .naming import shown
 from .stored import FileRows, StoredRows
@@ -44,7 +44,7 @@ class GgufFile:
     """
 
     file: MappedFile
-    header: Header
+    header: GgufHeader
 
     @property
     def metadata(self) -> Metadata:
@@ -52,11 +52,11 @@ class GgufFile:
         return self.header.metadata
 
     @property
-    def tensors(self) -> dict[str, TensorInfo]:
+    def tensors(self) -> dict[str, GgufTensor]:
         """Tensor infos by name, in file order."""
         return self.header.tensors
 
-    def rows(self, info: TensorInfo) -> Rows:
+    def rows(self, info: GgufTensor) -> Rows:
         """The row source of one tensor."""
         offset = self.header.data_start + info.offset
         if info.type.name in STORED_TYPES:
@@ -167,7 +167,7 @@ def _other_splits(first: GgufFile, io: IoMode, open_file: OpenFile, lenient: boo
     return others
 
 
-def _check_layout(file: MappedFile, header: Header) -> None:
+def _check_layout(file: MappedFile, header: GgufHeader) -> None:
     """Tensor data lie inside the file and do not overlap; gaps are harmless to a reader."""
     end, before = 0, ""
     for info in sorted(header.tensors.values(), key=lambda info: (info.offset, info.n_bytes)):

@@ -20,7 +20,7 @@ _KIND = re.compile(r"^(?P<module>.+)\.(?P<kind>weight|bias)$")
 
 
 @dataclass(frozen=True)
-class Choice:
+class ModuleChoice:
     """What the user asks for.
 
     Attributes
@@ -129,7 +129,7 @@ def pairs_of(base: Checkpoint, tuned: Checkpoint) -> list[Pair]:
     return found
 
 
-def select(base: Checkpoint, pairs: Sequence[Pair], choice: Choice) -> Selection:
+def select(base: Checkpoint, pairs: Sequence[Pair], choice: ModuleChoice) -> Selection:
     """Sort the tensors out.
 
     Raises
@@ -175,7 +175,7 @@ def select(base: Checkpoint, pairs: Sequence[Pair], choice: Choice) -> Selection
     return Selection(decomposed, saved, biases, conv1d, tuple(dict.fromkeys(pair.module for pair in pairs)), tied)
 
 
-def _refuse(pair: Pair, choice: Choice) -> None:
+def _refuse(pair: Pair, choice: ModuleChoice) -> None:
     """No adapter can express this tensor."""
     if not choice.skip_undecomposable:
         shapes = list(pair.base.shape), list(pair.tuned.shape)
@@ -186,7 +186,7 @@ def _refuse(pair: Pair, choice: Choice) -> None:
         )
 
 
-def _wanted(module: str, choice: Choice) -> bool:
+def _wanted(module: str, choice: ModuleChoice) -> bool:
     try:
         if choice.include is not None and not re.search(choice.include, module):
             return False
@@ -199,7 +199,7 @@ def _is_named(module: str, names: Iterable[str]) -> bool:
     return any(module == name or module.endswith(f".{name}") for name in names)
 
 
-def describe(selection: Selection, choice: Choice, base_name: str) -> dict[str, Any]:
+def describe(selection: Selection, choice: ModuleChoice, base_name: str) -> dict[str, Any]:
     """adapter_config.json. The scale of every layer is 1, for its alpha is its rank."""
     ranks = {pair.module: min(choice.rank, *matrix_shape(pair.base.shape)) for pair in selection.decomposed}
     rank = max(ranks.values(), default=choice.rank)
