@@ -25,6 +25,7 @@ from .errors import (
     exhausted,
     unreadable,
 )
+from .file_names import ENDINGS
 from .flags import FLAGS, JOBS, Flag, add, read_flags
 from .limits import allow_many_files, require_room_for_numpy, use_no_threads_of_libraries
 from .terminal import say, say_json, show_traceback
@@ -42,8 +43,7 @@ Running the same command again goes on where it stopped; when it is done it says
 
 #: what a person may name as a source
 _SOURCE = (
-    "checkpoint folder, file of weights (.safetensors, .gguf, .bin, .pt, .pth, .ckpt), merge recipe .yml, or"
-    " org/model[@revision] on the hub"
+    f"checkpoint folder, file of weights ({', '.join(ENDINGS)}), merge recipe .yml, or org/model[@revision] on the hub"
 )
 _JOB = (("source", "SRC", _SOURCE), ("output", "OUT", "name of the output: NAME.gguf, or a folder for safetensors"))
 

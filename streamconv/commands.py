@@ -14,9 +14,11 @@ from . import conversion, progress
 from .engine.budget import default_ram
 from .engine.run import Outcome
 from .errors import StreamconvError, UsageError
+from .file_names import RECIPES
 from .flags import FLAGS, Flag
-from .progress import count, duration, size
+from .progress import count, duration
 from .terminal import say, say_json
+from .units import size
 
 
 def brought() -> list[Flag]:
@@ -67,16 +69,16 @@ def _progress_in_errors(reporter: progress.Silent) -> Iterator[None]:
 
 def merge(a: argparse.Namespace) -> int:
     """``streamconv merge``: ``convert`` for a recipe."""
-    if Path(a.source).suffix not in conversion.RECIPES:
+    if Path(a.source).suffix not in RECIPES:
         raise UsageError(f"{a.source} is no merge recipe", "Give a RECIPE.yml, or use streamconv convert.")
     return convert(a)
 
 
 def extract_lora(a: argparse.Namespace) -> int:
     """``streamconv extract-lora``."""
-    from .merging.extraction import Choice, Extraction
+    from .merging.extraction import Extraction, ModuleChoice
 
-    choice = Choice(
+    choice = ModuleChoice(
         rank=a.rank,
         embed_lora=a.embed_lora,
         save=tuple(a.save_module),

@@ -12,26 +12,18 @@ from typing import Any
 
 from . import dequant
 from .errors import BadInput
+from .file_names import OF_TOKENIZERS, TEMPLATES, TORCH, container_of, fits
 from .metadata import Metadata, Value
 from .sources.checkpoint import Checkpoint
-from .sources.naming import shown, weight_ending
+from .sources.hf_config import flattened
+from .sources.naming import shown
 from .sources.stored import FileRows
+from .units import size
 
 #: longest array that is listed whole
 _WHOLE_ARRAY = 16
 _FIRST_ELEMENTS = 8
-_SIDE_FILES = (
-    "tokenizer.json",
-    "tokenizer.model",
-    "tokenizer_config.json",
-    "vocab.json",
-    "merges.txt",
-    "added_tokens.json",
-    "special_tokens_map.json",
-    "chat_template.jinja",
-    "generation_config.json",
-)
-#: config keys worth a line; those of ``text_config`` stand in for absent ones
+#: config keys worth a line; those of the text model's section stand in for absent ones
 _CONFIG_KEYS = (
     "architectures",
     "model_type",
@@ -95,7 +87,7 @@ def _format(checkpoint: Checkpoint) -> str:
         return "gguf"
     if checkpoint.path.is_dir() or checkpoint.path.suffix == ".json":
         return "checkpoint folder"
-    return "safetensors" if weight_ending(checkpoint.path) == ".safetensors" else "torch"
+    return (container_of(checkpoint.path.name) or TORCH).name
 
 
 def _tensor(name: str, rows: Any) -> dict[str, Any]:
@@ -151,7 +143,7 @@ def _gguf_tokenizer(metadata: Metadata) -> dict[str, Any]:
 def _folder_tokenizer(checkpoint: Checkpoint, warnings: list[str]) -> dict[str, Any]:
     found: dict[str, bytes] = {}
     settings: dict[str, Any] = {}
-    for name in _SIDE_FILES:
+    for name in (*(n for n in checkpoint.side_names() if fits(n, OF_TOKENIZERS)), "generation_config.json"):
         try:
             data = checkpoint.side_bytes(name)
             if data is not None:
@@ -163,7 +155,7 @@ def _folder_tokenizer(checkpoint: Checkpoint, warnings: list[str]) -> dict[str, 
     return {
         "files": [{"name": name, "bytes": len(data)} for name, data in found.items()],
         "class": settings.get("tokenizer_class"),
-        "chat_template": settings.get("chat_template") is not None or "chat_template.jinja" in found,
+        "chat_template": settings.get("chat_template") is not None or any(fits(name, TEMPLATES) for name in found),
     }
 
 
@@ -193,8 +185,7 @@ def _section(title: str, pairs: Iterable[tuple[str, Any]]) -> Iterator[str]:
 
 
 def _config_pairs(config: dict[str, Any]) -> Iterator[tuple[str, Any]]:
-    inner = config.get("text_config")
-    merged = {**inner, **config} if isinstance(inner, dict) else config
+    merged = {**flattened(config), **config}
     for key in _CONFIG_KEYS:
         if key in merged:
             yield key, merged[key]
@@ -242,16 +233,4 @@ def _plain(text: str, limit: int = 80) -> str:
 
 
 def _size(n_bytes: int | None) -> str:
-    """Bytes in binary units.
-
-    >>> _size(0), _size(1023), _size(1536), _size(5 << 30)
-    ('0 B', '1023 B', '1.5 KiB', '5.0 GiB')
-    """
-    if n_bytes is None:
-        return "?"
-    number, unit = float(n_bytes), "B"
-    for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
-        if number < 1024 or unit == "TiB":
-            break
-        number /= 1024
-    return f"{n_bytes} B" if unit == "B" else f"{number:.1f} {unit}"
+    return "?" if n_bytes is None else size(n_bytes)

@@ -10,13 +10,14 @@ import os
 import sys
 from contextlib import suppress
 
-_MIB = 1 << 20
+from .units import MIB
+
 #: addresses that loading numpy and what else every command needs takes, measured with margin (numpy 2: 110)
-_NUMPY_BYTES = 128 * _MIB
+_NUMPY_BYTES = 128 * MIB
 #: the same of the compiler (numba 0.62 to 0.66: 220)
-_COMPILER_BYTES = 256 * _MIB
+_COMPILER_BYTES = 256 * MIB
 #: memory that compiling the kernels of one module takes, measured with margin (Q4_K, the largest: 75)
-_COMPILING_BYTES = 128 * _MIB
+_COMPILING_BYTES = 128 * MIB
 
 
 def allow_many_files() -> None:
@@ -67,7 +68,7 @@ def _try(what: str, mapped_bytes: int, written_bytes: int) -> None:
                 protection |= mmap.PROT_READ
                 taken.append(mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS, prot=protection))
     except (OSError, MemoryError):
-        raise MemoryError(f"{what} takes up to {(mapped_bytes + written_bytes) // _MIB} MiB") from None
+        raise MemoryError(f"{what} takes up to {(mapped_bytes + written_bytes) // MIB} MiB") from None
     finally:
         for piece in taken:
             piece.close()

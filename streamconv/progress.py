@@ -12,24 +12,12 @@ from typing import Any, TextIO
 import psutil
 
 from .terminal import plain, say, say_json
+from .units import size
 
 _LINE_EVERY_S = 30.0
 _EVENT_EVERY_S = 1.0
 #: what a run makes in less time tells nothing of how fast it will go on
 _RATE_AFTER_S = 1.0
-
-
-def size(n: float) -> str:
-    """``n`` bytes for people, in powers of 1024.
-
-    >>> size(512), size(3 * 1024**2), size(5.5 * 1024**3)
-    ('512 B', '3.0 MiB', '5.5 GiB')
-    """
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if abs(n) < 1024:
-            return f"{n:.0f} B" if unit == "B" else f"{n:.1f} {unit}"
-        n /= 1024
-    return f"{n:.2f} TiB"
 
 
 def count(n: float) -> str:

@@ -119,7 +119,7 @@ class Monitor(threading.Condition):
         self.release()
 
 
-class Flag:
+class Latch:
     """What can be set once and is only looked at: unlike a ``threading.Event`` it has no lock that somebody could hold."""
 
     __slots__ = ("_is_set",)

@@ -18,7 +18,7 @@ from small_models import Tensors, read_safetensors, write_safetensors
 
 from streamconv import conversion
 from streamconv.conversion import Options, Prepared
-from streamconv.merging.extraction import Choice, Extraction
+from streamconv.merging.extraction import Extraction, ModuleChoice
 
 DATA = Path(__file__).resolve().parent / "data"
 PLAIN = DATA / "checkpoints" / "mistral-spm" / "hf"
@@ -309,7 +309,7 @@ def extraction(root: Path) -> Job:
     gptq(root / "a")
     _model(root / "b", _noisy(3))
     return Job(
-        lambda o: conversion.prepare_adapter(root / "a", root / "b", root / "x", Extraction(Choice(4)), o),
+        lambda o: conversion.prepare_adapter(root / "a", root / "b", root / "x", Extraction(ModuleChoice(4)), o),
         (root / "a" / "config.json", root / "b" / "config.json", root / "b" / "tokenizer_config.json"),
     )
 

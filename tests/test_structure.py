@@ -10,7 +10,7 @@ import pytest
 import streamconv
 
 PACKAGE = Path(streamconv.__file__).resolve().parent
-_DATA = {"rows", "errors", "metadata"}
+_DATA = {"rows", "errors", "metadata", "file_names"}
 #: what each folder and file may import of ours; stages know the data and those before them, the engine no stage
 ALLOWED = {
     "errors": set(),
@@ -19,23 +19,26 @@ ALLOWED = {
     "rows": {"crew"},
     "found": {"errors"},
     "flags": {"engine"},
-    "limits": set(),
+    "units": set(),
+    "limits": {"units"},
+    "file_names": set(),
     "metadata": {"errors"},
     "ownership": {"errors"},
     "quant": {*_DATA, "ownership", "threads", "limits"},
     "kit": {"rows", "errors"},
     "sources": {*_DATA, "quant", "ownership"},
     "terminal": set(),
-    "progress": {"terminal"},
+    "progress": {"terminal", "units"},
     "dequant": {"rows", "errors", "found", "kit", "sources", "quant"},
     "merging": {*_DATA, "found", "crew", "kit", "sources", "quant"},
     "models": {*_DATA, "found", "kit", "sources"},
-    "targets": {"errors", "metadata", "quant"},
-    "engine": {"rows", "errors", "ownership", "threads", "crew"},
+    "targets": {"errors", "metadata", "file_names", "quant"},
+    "engine": {"rows", "errors", "file_names", "units", "ownership", "threads", "crew"},
     "check": {*_DATA, "sources", "quant"},
-    "inspect": {"errors", "metadata", "sources", "dequant"},
+    "inspect": {"errors", "metadata", "file_names", "units", "sources", "dequant"},
     "conversion": {
         *_DATA,
+        "units",
         "found",
         "flags",
         "sources",
@@ -48,8 +51,20 @@ ALLOWED = {
         "engine",
     },
     "api": {"rows", "flags", "conversion", "engine", "progress"},
-    "commands": {"errors", "flags", "conversion", "engine", "progress", "terminal", "merging", "inspect", "check"},
-    "cli": {"errors", "limits", "flags", "found", "engine", "commands", "terminal"},
+    "commands": {
+        "errors",
+        "units",
+        "file_names",
+        "flags",
+        "conversion",
+        "engine",
+        "progress",
+        "terminal",
+        "merging",
+        "inspect",
+        "check",
+    },
+    "cli": {"errors", "file_names", "limits", "flags", "found", "engine", "commands", "terminal"},
     "__main__": {"cli"},
     "__init__": {"errors", "api", "quant"},
 }

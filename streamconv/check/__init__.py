@@ -21,7 +21,7 @@ from ..sources.frame_cache import DEFAULT_BYTES, FrameCache
 from ..sources.zstd import open_file
 from . import endings, key_types, keys, layout, rope, template, tensors, vocabulary
 from .finding import Finding, Severity
-from .subject import Described, Subject
+from .subject import Shaped, Subject
 
 __all__ = ["Finding", "Severity", "check_gguf", "judge"]
 
@@ -55,7 +55,7 @@ def check_gguf(path: str | os.PathLike[str], scan: bool = True, cache_bytes: int
     return sorted(findings, key=lambda finding: finding.rank)
 
 
-def judge(metadata: Metadata, tensors: Mapping[str, Described]) -> list[Finding]:
+def judge(metadata: Metadata, tensors: Mapping[str, Shaped]) -> list[Finding]:
     """What a loader will make of a model that is not written yet, errors first.
 
     Parameters

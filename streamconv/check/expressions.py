@@ -28,7 +28,7 @@ _BINARY: dict[type[ast.AST], Callable[[int, int], int]] = {
 }
 
 
-class Unknown(Exception):
+class NotStated(Exception):
     """An expression needs a number that the file does not state."""
 
 
@@ -45,14 +45,14 @@ def evaluate(expression: str, names: Names) -> int:
     try:
         return _value(_parsed(expression), names)
     except ZeroDivisionError:
-        raise Unknown(expression) from None
+        raise NotStated(expression) from None
 
 
 def truth(expression: str, names: Names) -> bool | None:
     """Whether an expression is true; None when the file does not say enough."""
     try:
         return bool(evaluate(expression, names))
-    except Unknown:
+    except NotStated:
         return None
 
 
@@ -70,7 +70,7 @@ def _summed(node: ast.AST, names: Names) -> Iterator[str]:
     elif isinstance(node, ast.IfExp):
         try:
             yield from _summed(node.body if _value(node.test, names) else node.orelse, names)
-        except (Unknown, ZeroDivisionError):
+        except (NotStated, ZeroDivisionError):
             return
 
 
@@ -101,7 +101,7 @@ def _value(node: ast.AST, names: Names) -> int:
 def _known(name: str, names: Names) -> int:
     found = names[name]
     if found is None:
-        raise Unknown(name)
+        raise NotStated(name)
     return found
 
 

@@ -19,7 +19,7 @@ from functools import cached_property
 from typing import Any
 
 from ..metadata import Metadata
-from .expressions import Unknown, evaluate, summed
+from .expressions import NotStated, evaluate, summed
 from .table import derived_names, keyed_names
 
 #: beginnings of keys that do not begin with the architecture
@@ -159,5 +159,5 @@ class Scope(Mapping[str, "int | None"]):
 def _or_none(expression: str, names: Mapping[str, int | None]) -> int | None:
     try:
         return evaluate(expression, names)
-    except Unknown:
+    except NotStated:
         return None

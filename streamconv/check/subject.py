@@ -18,7 +18,7 @@ MAX_LAYERS = 512
 REQUIRED = ("context_length", "embedding_length", "block_count")
 
 
-class Described(Protocol):
+class Shaped(Protocol):
     """What has the shape of a tensor."""
 
     @property
@@ -38,7 +38,7 @@ class Subject:
     """
 
     metadata: Metadata
-    tensors: Mapping[str, Described]
+    tensors: Mapping[str, Shaped]
     files: Sequence[GgufFile] = field(default=())
 
     @classmethod

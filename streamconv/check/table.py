@@ -9,7 +9,7 @@ from functools import cache
 from importlib import resources
 from typing import Any, NamedTuple
 
-from .expressions import Names, Unknown, evaluate, truth
+from .expressions import Names, NotStated, evaluate, truth
 
 _FUSED_QKV = "*.attn_{q,k,v}"
 _FUSED_EXPERTS = "*.ffn_{gate,up}_exps"
@@ -146,7 +146,7 @@ def _size(expression: str, names: Names) -> int | None:
         return None
     try:
         return evaluate(expression, names)
-    except Unknown:
+    except NotStated:
         return None
 
 

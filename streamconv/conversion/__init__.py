@@ -6,7 +6,7 @@ This package is the only one that knows all stages; none of them knows another e
 from .adapter import prepare_adapter
 from .execution import budget_of, execute
 from .fetching import Fetched, fetch
-from .opening import RECIPES, Opener, open_rows
+from .opening import Opener, open_rows
 from .options import Options
 from .outputs import prepare
 from .prepared import Output, OutputTensor, Prepared
@@ -19,7 +19,6 @@ from .verifying import verify
 from .verifying_store import VerifiedStore, verify_store
 
 __all__ = [
-    "RECIPES",
     "TARGETS",
     "Chosen",
     "Draft",

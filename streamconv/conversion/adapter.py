@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from .. import found
 from ..errors import UsageError
+from ..file_names import GGUF, SAFETENSORS, container_of
 from .options import Options
 from .outputs import opening, planned
 from .prepared import Prepared
@@ -35,7 +36,7 @@ def prepare_adapter(
     if not os.fspath(base) or not os.fspath(tuned):
         raise UsageError("a name of a file is empty")
     output = check_name(output)
-    if output.suffix in (".gguf", ".safetensors"):
+    if container_of(output.name) in (GGUF, SAFETENSORS):
         raise UsageError(f"{output}: an adapter is a folder", f"Name it {output.with_suffix('')}.")
 
     with found.recorded() as plugins, opening(output, options, ADAPTER) as opener:

@@ -5,15 +5,14 @@ from __future__ import annotations
 import os
 
 from ..engine import files
+from ..engine.budget import RESERVE_BYTES
 from ..engine.plan import Plan
 from ..engine.transfer.owned import nearest_folder
 from ..errors import WriteFailed
+from ..units import MIB
 from . import hub_models
 from .hub_models import HubModels
 
-MIB = 1 << 20
-#: room that must stay on a disk beyond what is planned: for indexes, logs and whatever else writes there meanwhile
-_RESERVE_BYTES = 64 * MIB
 #: With --evict: those of chunks that are not committed yet.
 _OPEN_BYTES = 512 * MIB
 
@@ -36,7 +35,7 @@ def preflight(models: HubModels, plan: Plan) -> None:
     output = plan.total_bytes - sum(files.allocated_bytes(plan.part_path(i)) for i in range(len(plan.files)))
     shared = os.stat(parent).st_dev == os.stat(plan.output.parent).st_dev
     fetched = disk_bytes(models, models.evict)
-    need = fetched + (output if shared else 0) + _RESERVE_BYTES
+    need = fetched + (output if shared else 0) + RESERVE_BYTES
     free = files.free_bytes(parent)
     if need <= free or not models.missing_bytes():
         return
@@ -45,5 +44,5 @@ def preflight(models: HubModels, plan: Plan) -> None:
     if not models.evict and evicting <= free:
         hint = f"With --evict {evicting:,} bytes are enough: what was converted is given back at once."
     for_output = f", {output:,} for the output" if shared else ""
-    what = f"{fetched:,} for what is fetched{for_output}, {_RESERVE_BYTES:,} to spare"
+    what = f"{fetched:,} for what is fetched{for_output}, {RESERVE_BYTES:,} to spare"
     raise WriteFailed(f"{parent}: {need:,} bytes are needed ({what}), {free:,} are free", hint)

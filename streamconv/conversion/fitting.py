@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import NoReturn
 
 from ..errors import UsageError
+from ..file_names import RECIPES
 from ..flags import FLAGS, Flag
 from ..sources.checkpoint import Checkpoint
-from .opening import RECIPES
 from .options import Options
 from .target import FOLDER, Target
 from .targets import TARGETS

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from ..engine.transfer import Arriving, Elsewhere, Settings, Transfer
 from ..engine.transfer.store import Store, writable_root
+from ..file_names import TORCH, container_of
 from ..sources import folder, gguf
 from ..sources.checkpoint import Checkpoint, read_object
 from ..sources.hub.model import KINDS, HubFile, HubModel, Reference
@@ -91,7 +92,7 @@ class HubModels:
             if is_whole:
                 side.pop(choosing.index_file(model))
         arriving = {**side, **self.arriving(model, chosen)}
-        if any(f.path.endswith(".bin") for f in chosen):  # their headers lie all over the file
+        if any(container_of(f.path) is TORCH for f in chosen):  # their headers lie all over the file
             self.bring(arriving[f.path] for f in chosen)
         self.weights += [arriving[f.path] for f in chosen]
         self.transfer.hurry_heads([arriving[f.path] for f in chosen])

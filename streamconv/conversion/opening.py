@@ -9,16 +9,15 @@ from pathlib import Path
 from typing import Any
 
 from .. import dequant, sources
+from ..file_names import ENDINGS, PACKED, RECIPES
 from ..rows import Rows
 from ..sources.checkpoint import Checkpoint
 from ..sources.hub.model import Reference, parse_reference
 from .hub_models import HubModels
 from .options import Options
 
-#: endings of merge recipes
-RECIPES = (".yml", ".yaml")
 #: a name with such an ending is a file, though the hub would allow it for a model
-_FILE_ENDINGS = (".gguf", ".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".json", ".sbs", ".zst", *RECIPES)
+_FILE_ENDINGS = (*ENDINGS, PACKED, ".json", ".sbs", *RECIPES)
 
 
 def hub_reference(source: str | os.PathLike[str]) -> Reference | None:

@@ -4,23 +4,19 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator
-from fnmatch import fnmatchcase
 from pathlib import Path
 
 from ..errors import UsageError, raise_exhausted
-from ..sources.checkpoint import is_weights
-from ..sources.naming import weight_ending
+from ..file_names import GGUF, MLX_ADAPTER, MORE_TEMPLATES, OF_FOLDERS, RECIPES, container_of, fits, is_weights
 
 Identity = tuple[int, int]
 
 #: names in a folder of a model that a reader takes for weights
-_WEIGHTS = ("model*.safetensors", "pytorch_model*.bin", "*.index.json", "adapter_model.*", "adapters.safetensors")
+_WEIGHTS = (*(each.pattern for each in OF_FOLDERS), "*.index.json", "adapter_model.*", MLX_ADAPTER)
 #: endings of configurations, tokenizers and what else is read of a model for GGUF
 _SIDE = (".json", ".model", ".txt", ".jinja", ".md", ".yml", ".tiktoken", ".vocab")
 #: subfolders of a model that are part of it
-_FOLDERS = ("additional_chat_templates",)
-#: endings of sources that are files of their own: nothing beside them is read
-_ALONE = (".gguf", ".yml", ".yaml")
+_FOLDERS = (MORE_TEMPLATES,)
 
 
 def refuse_overlap(
@@ -60,7 +56,7 @@ def _would_be_part(name: str, *, is_folder: bool, copied: bool) -> bool:
     """Whether a reader of the folder takes a new file of this name for part of the model; ``copied``: with what lies beside."""
     if is_folder:
         return name in _FOLDERS
-    if any(fnmatchcase(name, pattern) for pattern in _WEIGHTS):
+    if fits(name, _WEIGHTS):
         return True
     if name.startswith(".") or is_weights(name):
         return False
@@ -69,8 +65,8 @@ def _would_be_part(name: str, *, is_folder: bool, copied: bool) -> bool:
 
 def _homes(root: Path) -> list[Path]:
     """The folder of the model that is, or lies in, ``root``, and those of its subfolders that are part of it."""
-    if weight_ending(root) in _ALONE and not root.is_dir():
-        return []
+    if (container_of(root.name) is GGUF or root.suffix in RECIPES) and not root.is_dir():
+        return []  # a file of its own: nothing beside it is read
     home = root if root.is_dir() else root.parent
     return [home, *(home / name for name in _FOLDERS if (home / name).is_dir())]
 

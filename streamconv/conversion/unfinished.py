@@ -13,6 +13,7 @@ from ..engine.index_file import read_progress
 from ..engine.plan import job_folder
 from ..engine.record import record_path
 from ..errors import InputMissing, UsageError
+from ..file_names import first_parts
 
 
 def check_name(output: str | os.PathLike[str]) -> Path:
@@ -88,7 +89,7 @@ def status(output: str | os.PathLike[str]) -> dict[str, Any]:
 def _is_there(output: Path) -> bool:
     """Whether a finished output has this name: a file, the first of its shards, files by type, a folder of ours or of weights."""
     stem = "*".join(map(glob.escape, output.stem.split("{type}")))
-    patterns = [f"{stem}-00001-of-*{output.suffix}"] if output.suffix else []
+    patterns = [first_parts(stem, output.suffix)] if output.suffix else []
     if "{type}" in output.name:
         patterns.append(stem + output.suffix)
     is_folder = output.is_dir() and (any(output.glob("*.safetensors")) or record_path(output).is_file())

@@ -14,11 +14,12 @@ from ..engine.record import Record, current_record, load, record_path
 from ..engine.run import Reporter
 from ..engine.verify import Damage, damages
 from ..errors import InputMissing
+from ..file_names import ENDINGS, first_parts
 from ..quant.filetypes import FILE_TYPES
 from .unfinished import check_name
 
 #: endings of what a loader of the folder may take for a part of the model
-_LOADED = (".safetensors", ".index.json", ".gguf", ".bin", ".pt", ".pth", ".ckpt")
+_LOADED = (*ENDINGS, ".index.json")
 #: folders above a file of an output in which its record may be
 _DEEPEST = 4
 
@@ -103,7 +104,7 @@ def _records(output: Path) -> dict[Path, Record]:
 
 def _is_there(output: Path) -> bool:
     """Whether there is an output of this name, or a record of one."""
-    shards = f"{glob.escape(output.stem)}-00001-of-*.gguf" if output.suffix == ".gguf" else ""
+    shards = first_parts(glob.escape(output.stem), ".gguf") if output.suffix == ".gguf" else ""
     return (
         os.path.lexists(output)
         or os.path.lexists(record_path(output))

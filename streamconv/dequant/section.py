@@ -7,13 +7,14 @@ from typing import Any
 
 from ..errors import BadInput
 from ..sources.checkpoint import Checkpoint
+from ..sources.hf_config import TEXT_SECTIONS, VISION, section
 from ..sources.naming import shown
 from .scheme import Scheme
 
 KEYS = ("quantization_config", "compression_config")
 #: MLX's key, which counts where it looks like MLX's
 MLX_KEY = "quantization"
-_SECTIONS = ("text_config", "llm_config", "lm_config", "language_config", "thinker_config", "vision_config")
+_SECTIONS = (*TEXT_SECTIONS, "thinker_config", VISION)
 #: side files that older tools wrote instead of a section of config.json, and the method they imply
 SIDE_FILES = {"quantize_config.json": "gptq", "quant_config.json": "awq", "hf_quant_config.json": "modelopt"}
 #: keys beside the sizes in sections of GPTQ and AWQ that have no quant_method
@@ -73,9 +74,7 @@ def _auto_round(values: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]]:
 
 def _section(checkpoint: Checkpoint) -> Mapping[str, Any] | None:
     config = checkpoint.config
-    for where in (config, *(config.get(name) for name in _SECTIONS)):
-        if not isinstance(where, Mapping):
-            continue
+    for where in (config, *(section(config, name) for name in _SECTIONS)):
         mlx = where.get(MLX_KEY)
         if isinstance(mlx, Mapping) and is_of_mlx(mlx):
             return {"quant_method": "mlx", **mlx}
@@ -123,9 +122,8 @@ def without_scheme(config: Mapping[str, Any]) -> dict[str, Any]:
     """config.json as that of the decoded model."""
     clean = _clean(config)
     for name in _SECTIONS:
-        section = clean.get(name)
-        if isinstance(section, Mapping):
-            clean[name] = _clean(section)
+        if isinstance(part := clean.get(name), Mapping):
+            clean[name] = _clean(part)
     return clean
 
 

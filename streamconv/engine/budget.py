@@ -15,8 +15,10 @@ from pathlib import Path
 import psutil
 
 from ..errors import UsageError
+from ..units import MIB
 
-MIB = 1 << 20
+#: room that must stay on a disk beyond what is planned: for indexes, logs and whatever else writes there meanwhile
+RESERVE_BYTES = 64 * MIB
 _UNITS = {
     "": 1,
     "k": 1000,

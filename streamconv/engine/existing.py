@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ..errors import CannotCreate, NoPermission, raise_exhausted
+from ..file_names import SAFETENSORS
 from . import files
 from .changes import Made, changed_sources
 from .plan import Plan
@@ -38,7 +39,7 @@ _SIDE = (
     "config.json", "generation_config.json", "tokenizer.json", "tokenizer.model", "tokenizer_config.json",
     "special_tokens_map.json", "added_tokens.json", "vocab.json", "vocab.txt", "merges.txt", "chat_template.jinja",
     "chat_template.json", "preprocessor_config.json", "processor_config.json", "video_preprocessor_config.json",
-    "adapter_config.json", "mergekit_config.yml", "README.md", "LICENSE", "NOTICE", "model.safetensors.index.json",
+    "adapter_config.json", "mergekit_config.yml", "README.md", "LICENSE", "NOTICE", SAFETENSORS.index,
 )  # fmt: skip
 
 

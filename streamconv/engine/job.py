@@ -21,6 +21,7 @@ from pathlib import Path
 
 from ..errors import CannotCreate, InputChanged, Locked, NoPermission, PlanDiffers, StreamconvError, WriteFailed
 from . import files, publishing
+from .budget import RESERVE_BYTES
 from .changes import Made, changed_sources
 from .existing import Existing, look
 from .index_file import CLEAN, PUBLISHING, Stamp, read_progress
@@ -42,8 +43,6 @@ from .record import Record
 from .unfinished import refuse_another, unfinished
 from .verify import digest_of
 
-#: room that must stay on the disk beyond the output: for the index, logs and whatever else writes there meanwhile
-_RESERVE_BYTES = 64 << 20
 #: seconds to wait, about, before the folder is looked at again in which another process was met
 _PAUSES = (0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2)
 
@@ -61,11 +60,11 @@ def preflight(plan: Plan) -> None:
     if not parent.is_dir():
         raise CannotCreate(f"{parent} is not a folder", f"Create it first: mkdir -p {parent}")
     have = sum(files.allocated_bytes(plan.part_path(i)) for i in range(len(plan.files)))
-    need = plan.total_bytes - have + _RESERVE_BYTES
+    need = plan.total_bytes - have + RESERVE_BYTES
     free = files.free_bytes(parent)
     if need > free and plan.total_bytes > have:
         raise WriteFailed(
-            f"{parent}: {need:,} bytes are needed ({need - _RESERVE_BYTES:,} for the output, {_RESERVE_BYTES:,} to spare),"
+            f"{parent}: {need:,} bytes are needed ({need - RESERVE_BYTES:,} for the output, {RESERVE_BYTES:,} to spare),"
             f" {free:,} are free",
             "Free some space, or choose a smaller --type or another folder.",
         )

@@ -28,7 +28,7 @@ import xxhash
 
 from ..errors import Interrupted, Locked, NoResources, Stopped, WriteFailed, exhausted
 from ..rows import Bytes, Floats, Quality
-from ..threads import Flag, Monitor, Thread
+from ..threads import Latch, Monitor, Thread
 from . import files
 from .budget import Budget
 from .changes import SourceDigests
@@ -101,7 +101,7 @@ class StopRequest:
 
     def __init__(self, stop_after_s: float | None = None) -> None:
         #: set at the first look after it became due, see ``is_due``
-        self.event = Flag()
+        self.event = Latch()
         self.signum = 0
         self._deadline = None if stop_after_s is None else time.monotonic() + stop_after_s
 

@@ -12,7 +12,7 @@ SLAB_BYTES = 8 << 20
 _KEPT = 2
 
 
-class Slab(Protocol):
+class Held(Protocol):
     """Some rows."""
 
     @property
@@ -24,7 +24,7 @@ class Slab(Protocol):
         """One past the last."""
 
 
-S = TypeVar("S", bound=Slab)
+S = TypeVar("S", bound=Held)
 
 
 class _Shelf(threading.local):

@@ -12,7 +12,7 @@ from ..sources.checkpoint import Checkpoint, InputFile
 from ..sources.mapped import MappedFile
 from . import config_edit, side_files
 from .keys import naming
-from .layout import lay_out
+from .layout import lay_out, module_section
 from .methods import METHODS
 from .opener import Opener
 from .recipe import Recipe
@@ -107,11 +107,9 @@ def _config(donor: Model, merge: Merge, plan: VocabularyPlan | None, warnings: l
     state_dtype(config, merge.tensors.values())
     if merge.restacked:
         for module, layers in merge.layers.items():
-            section = config_edit.module_section(config, module)
+            section = module_section(config, module)
             if isinstance(section, dict) and layers:
-                origins = [
-                    (config_edit.module_section(layer.model.checkpoint.config, module), layer.layer) for layer in layers
-                ]
+                origins = [(module_section(layer.model.checkpoint.config, module), layer.layer) for layer in layers]
                 config_edit.restack(section, origins, warnings)
     if plan is not None:
         if plan.size is not None:

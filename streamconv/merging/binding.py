@@ -19,7 +19,7 @@ class _LeftOut(Exception):
 
 
 @dataclass(frozen=True)
-class Options:
+class MergeOptions:
     """How a recipe is carried out.
 
     Attributes
@@ -59,7 +59,7 @@ class Input:
 
 
 def merged_tensor(
-    recipe: Recipe, name: str, inputs: Sequence[Input], shared: Rules, t: float, options: Options
+    recipe: Recipe, name: str, inputs: Sequence[Input], shared: Rules, t: float, options: MergeOptions
 ) -> Rows | None:
     """The rows of output tensor ``name``; None when it is to be left out.
 

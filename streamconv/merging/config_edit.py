@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ..errors import BadInput
-from .layout import LAYER_KEYS, TEXT_SECTIONS
+from ..sources.hf_config import LAYERS_OF_ANY, text_section, ties_by_default
 
 Section = dict[str, Any]
 #: for every output layer the section of the config it comes from, and its number there
@@ -36,24 +36,6 @@ _DEFAULT_PERIODS = {"gemma2": 2, "gemma3": 6, "gemma3_text": 6, "cohere2": 4, "g
 _SLIDING, _FULL = "sliding_attention", "full_attention"
 
 
-def text_section(config: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The part of the config that describes the text model."""
-    for key in TEXT_SECTIONS:
-        if isinstance(config.get(key), Mapping):
-            found: Mapping[str, Any] = config[key]
-            return found
-    return config
-
-
-def module_section(config: Mapping[str, Any], module: str) -> Mapping[str, Any]:
-    """The part of the config that describes a module."""
-    name = {"vision_tower": "vision_config", "audio_tower": "audio_config"}.get(module)
-    if name is None:
-        return text_section(config)
-    found = config.get(name)
-    return found if isinstance(found, Mapping) else {}
-
-
 def restack(section: Section, origins: Origins, warnings: list[str]) -> None:
     """Change what counts or lists layers in ``section``, in place.
 
@@ -69,7 +51,7 @@ def restack(section: Section, origins: Origins, warnings: list[str]) -> None:
     n = len(origins)
     before = dict(section)
     old = _count(before)
-    for key in LAYER_KEYS:
+    for key in LAYERS_OF_ANY:
         if type(section.get(key)) is int:
             section[key] = n
     for key, value in before.items():
@@ -88,7 +70,7 @@ def restack(section: Section, origins: Origins, warnings: list[str]) -> None:
 
 
 def _count(section: Mapping[str, Any]) -> int | None:
-    return next((section[key] for key in LAYER_KEYS if type(section.get(key)) is int), None)
+    return next((section[key] for key in LAYERS_OF_ANY if type(section.get(key)) is int), None)
 
 
 def _entry(source: Mapping[str, Any], key: str, layer: int) -> Any:
@@ -178,13 +160,12 @@ def set_everywhere(config: Section, key: str, value: Any) -> None:
 def untie(config: Section) -> None:
     """Say that the head is not the embedding, where the config or the family's default says it is."""
     text = text_section(config)
-    default = str(text.get("model_type", config.get("model_type"))).startswith(("gemma", "cohere", "gpt2"))
     sections = {id(s): s for s in (config, text)}.values()
     stated = [section for section in sections if "tie_word_embeddings" in section]
     for section in stated:
         assert isinstance(section, dict)
         section["tie_word_embeddings"] = False
-    if not stated and default:
+    if not stated and ties_by_default(config):
         set_everywhere(config, "tie_word_embeddings", False)
 
 

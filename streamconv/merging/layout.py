@@ -13,9 +13,11 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from ..sources.hf_config import AUDIO, LAYERS_OF_ANY, VISION, section, text_section, text_sections
+
 _LAYER = re.compile(r"(?:^|\.)(?:layers|layer|h|blocks|block|blk)\.(\d+)\.")
 #: leading parts of names that say nothing about the tensor
-_WRAPPERS = re.compile(r"^(?:(?:model|language_model|transformer|base_model|backbone|gpt_neox)\.)+")
+_WRAPPERS = re.compile(r"^(?:(?:model|language_model|text_model|transformer|base_model|backbone|gpt_neox)\.)+")
 _MODULES = (
     ("multi_modal_projector", ("multi_modal_projector", "mm_projector", "connector", "visual.merger", "embed_vision")),
     ("vision_tower", ("vision_tower", "vision_model", "vision_encoder", "visual.")),
@@ -26,17 +28,35 @@ _AFTER = re.compile(
     r"embed_out|classifier|cls|pooler|final_logits_bias|post_layernorm|ln_post|merger)(?:\.|$)"
 )
 _EMBEDDINGS = (
-    "embed_tokens.weight", "wte.weight", "token_embd.weight", "word_embeddings.weight", "embed_in.weight",
-    "tok_embeddings.weight", "embeddings.weight", "embedding.weight", "shared.weight",
+    ".embed_tokens.weight", ".wte.weight", ".token_embd.weight", ".word_embeddings.weight", ".embed_in.weight",
+    ".tok_embeddings.weight", ".embeddings.weight", ".embedding.weight", ".shared.weight",
 )  # fmt: skip
 _HEADS = ("lm_head.weight", "embed_out.weight", "output.weight")
 _OTHER_VOCABULARY = (
     "lm_head.bias", "embed_out.bias", "output.bias", "embed_tokens_per_layer.weight", "cls.predictions.bias",
     "cls.predictions.decoder.weight", "cls.predictions.decoder.bias", "final_logits_bias",
 )  # fmt: skip
-LAYER_KEYS = ("num_hidden_layers", "n_layers", "n_layer", "num_layers", "depth", "encoder_layers")
-TEXT_SECTIONS = ("text_config", "llm_config", "lm_config", "language_config")
-_SECTIONS = {"vision_tower": ("vision_config",), "audio_tower": ("audio_config",), "text_decoder": TEXT_SECTIONS}
+#: modules whose keys have a section of their own
+_SECTIONS = {"vision_tower": VISION, "audio_tower": AUDIO}
+
+
+def bare(name: str) -> str:
+    """The name of a tensor or a module without the prefixes that say nothing about it.
+
+    >>> bare("model.language_model.embed_tokens.weight"), bare("model.layers.0.mlp.up_proj")
+    ('embed_tokens.weight', 'layers.0.mlp.up_proj')
+    """
+    return _WRAPPERS.sub("", name)
+
+
+def is_head(name: str) -> bool:
+    """Whether ``name`` is that of the output projection."""
+    return bare(name) in _HEADS
+
+
+def is_embedding(name: str) -> bool:
+    """Whether ``name`` is that of a table of tokens, whatever module it is in."""
+    return f".{name}".endswith(_EMBEDDINGS)
 
 
 @dataclass(frozen=True)
@@ -67,7 +87,7 @@ class Place:
     @property
     def is_embedding(self) -> bool:
         """Whether it is the token embedding."""
-        return self.layer is None and any(f".{self.key}".endswith(f".{name}") for name in _EMBEDDINGS)
+        return self.layer is None and is_embedding(self.key)
 
     @property
     def is_vocabulary(self) -> bool:
@@ -117,16 +137,17 @@ class Layout:
         return next((name for place, name in self.names.items() if place.is_embedding and place.is_vocabulary), None)
 
 
+def module_section(config: Mapping[str, Any], module: str) -> Mapping[str, Any]:
+    """The part of the config that describes a module."""
+    return section(config, _SECTIONS[module]) if module in _SECTIONS else text_section(config)
+
+
 def layer_count(config: Mapping[str, Any], module: str) -> int | None:
     """The number of layers that config.json states for ``module``; None where it does not say."""
-    for section in (*(config.get(key) for key in _SECTIONS.get(module, TEXT_SECTIONS)), config):
-        if isinstance(section, Mapping):
-            for key in LAYER_KEYS:
-                if type(section.get(key)) is int:
-                    return int(section[key])
-        if module not in ("default", "text_decoder"):
-            return None
-    return None
+    places = [section(config, _SECTIONS[module])] if module in _SECTIONS else []
+    if module in ("default", "text_decoder"):
+        places = [*text_sections(config), config]
+    return next((part[key] for part in places for key in LAYERS_OF_ANY if type(part.get(key)) is int), None)
 
 
 def lay_out(names: Iterable[str], config: Mapping[str, Any]) -> Layout:
@@ -156,7 +177,7 @@ def lay_out(names: Iterable[str], config: Mapping[str, Any]) -> Layout:
         if found and prefixes.get(module) == prefix and int(found[1]) < counts[module]:
             place = Place(module, int(found[1]), name[found.end() :])
         else:
-            place = Place(module, None, _WRAPPERS.sub("", name))
+            place = Place(module, None, bare(name))
         places.setdefault(place if place not in places else Place(module, place.layer, name), name)
     modules = tuple(dict.fromkeys(place.module for place in places))
     return Layout(places, prefixes, counts, modules)
@@ -179,7 +200,7 @@ def _module_names(names: list[str], stacks: Mapping[str, set[int]]) -> dict[str,
     if len(text_stacks) < 2:
         return dict.fromkeys(found, "default")
     # an encoder and a decoder: named by the part of the prefix that tells them apart
-    labels = {prefix: _WRAPPERS.sub("", prefix).split(".")[0] for prefix in text_stacks}
+    labels = {prefix: bare(prefix).split(".")[0] for prefix in text_stacks}
     if len(set(labels.values())) < len(labels):
         return dict.fromkeys(found, "default")
     last = labels[text_stacks[-1]] if "decoder" not in labels.values() else "decoder"

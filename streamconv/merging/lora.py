@@ -9,37 +9,27 @@ Values are what PEFT merges into a base of the same precision: factors and sums 
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from ..errors import BadInput, InputMissing, absent
+from ..file_names import MLX_ADAPTER, OF_FOLDERS
 from ..rows import Rows
 from ..sources import MappedFile, open_checkpoint
 from ..sources.checkpoint import Checkpoint, read_object
+from ..sources.hf_config import TEXT_SECTIONS, is_tied, section
 from ..sources.side_links import refuse_foreign
 from ..sources.zstd import stored_at
 from .inputs import common_dtype
-from .layout import TEXT_SECTIONS
+from .layout import bare, is_head, lay_out
 from .lora_adapter import CONFIG, Adapter, Change, read_adapter
 from .lora_rows import AddedVector, DoraColumns, DoraRows, Kept, LoraRows, LowRank, ReplacedRows
 from .lora_side import largest_token, merged_side
 from .merged import CastRows
-from .mlx_adapter import FILE as MLX_FILE
 from .mlx_adapter import as_peft, is_of_mlx
 
-#: parts of module paths that wrappers of a model add or leave out
-_WRAPPERS = re.compile(r"^(?:(?:model|language_model|transformer|base_model|text_model|backbone)\.)+")
-_HEADS = ("lm_head.weight", "embed_out.weight", "output.weight")
-_EMBEDDINGS = (
-    "embed_tokens.weight",
-    "wte.weight",
-    "word_embeddings.weight",
-    "embed_in.weight",
-    "tok_embeddings.weight",
-)
-_FILES = ("adapter_model.safetensors", "adapter_model.bin")
+_FILES = tuple(each.adapter for each in OF_FOLDERS)
 
 
 def open_adapter(folder: Path, open_tensors: Callable[[Path], Checkpoint] = open_checkpoint) -> Checkpoint:
@@ -65,10 +55,10 @@ def open_adapter(folder: Path, open_tensors: Callable[[Path], Checkpoint] = open
     refuse_foreign(folder, CONFIG)
     config = read_object(folder / CONFIG)
     of_mlx = is_of_mlx(config)
-    names = (MLX_FILE,) if of_mlx else _FILES
+    names = (MLX_ADAPTER,) if of_mlx else _FILES
     file = next((path for name in names if os.path.lexists(path := stored_at(folder / name))), None)
     if file is None:
-        what = f"is an adapter of MLX without {MLX_FILE}" if of_mlx else f"has neither {_FILES[0]} nor {_FILES[1]}"
+        what = f"is an adapter of MLX without {MLX_ADAPTER}" if of_mlx else f"has neither {_FILES[0]} nor {_FILES[1]}"
         raise InputMissing(f"{folder} {what}")
     opened = open_tensors(file)
     settings = MappedFile(folder / CONFIG)
@@ -120,9 +110,9 @@ class _Application:
         self.warnings = [*base.warnings, *adapter.warnings]
         self._loose: dict[str, list[str]] = {}
         for name in base.tensors:
-            self._loose.setdefault(_WRAPPERS.sub("", name), []).append(name)
-        self.embedding = next((n for n in base.tensors if f".{n}".endswith(tuple(f".{e}" for e in _EMBEDDINGS))), None)
-        self.head = next((name for name in base.tensors if _is_head(name)), None)
+            self._loose.setdefault(bare(name), []).append(name)
+        self.embedding = lay_out(base.tensors, base.config).embedding
+        self.head = next((name for name in base.tensors if is_head(name)), None)
 
     def checkpoint(self, adapter: Checkpoint) -> Checkpoint:
         """The result."""
@@ -146,10 +136,10 @@ class _Application:
         """The base's name for the parameter ``target`` of the adapter's model; that of a head it does not store, too."""
         if target in self.tensors:
             return target
-        loose = self._loose.get(_WRAPPERS.sub("", target), [])
+        loose = self._loose.get(bare(target), [])
         if len(loose) == 1:
             return loose[0]
-        if _is_head(target) and self.head is None and self.embedding is not None:
+        if is_head(target) and self.head is None and self.embedding is not None:
             return target
         raise BadInput(
             f"{self.adapter.where}: tensor {tensor!r} belongs to {target!r}, which {self.base.path} does not have",
@@ -171,7 +161,7 @@ class _Application:
         if name not in self.base.tensors and self.adapter.keeps_tying:
             return
         was = self._base_rows(name)
-        grown = name in (self.embedding, self.head) or _is_head(name)
+        grown = name in (self.embedding, self.head) or is_head(name)
         if was.shape != rows.shape and not (grown and was.shape[1:] == rows.shape[1:]):
             raise BadInput(
                 f"{self.adapter.where}: tensor {tensor!r} has shape {list(rows.shape)}, "
@@ -263,8 +253,8 @@ class _Application:
         if self.embedding is None:
             return
         embedding = self.tensors[self.embedding]
-        head = next((name for name in self.tensors if _is_head(name)), None)
-        tied = self.head is None and bool(_text_value(self.base.config, "tie_word_embeddings"))
+        head = next((name for name in self.tensors if is_head(name)), None)
+        tied = self.head is None and is_tied(self.base.config)
         replaced = any(self._is_embedding(target) for target in self.adapter.saved) and not self._embedding_changed()
         if head is None and tied and replaced and not self.adapter.keeps_tying:
             # the head was not trained: it still is what the base's embedding was
@@ -287,7 +277,7 @@ class _Application:
             )
 
     def _is_embedding(self, target: str) -> bool:
-        return self.embedding is not None and _WRAPPERS.sub("", target) == _WRAPPERS.sub("", self.embedding)
+        return self.embedding is not None and bare(target) == bare(self.embedding)
 
     def _embedding_changed(self) -> bool:
         """Whether the embedding gets a low-rank change."""
@@ -311,27 +301,14 @@ class _Application:
             n_rows = self.tensors[self.embedding].shape[0]
             if n_rows != self.base.tensors[self.embedding].shape[0]:
                 changed["vocab_size"] = n_rows
-        if self.head is None and any(_is_head(name) for name in self.tensors):
+        if self.head is None and any(is_head(name) for name in self.tensors):
             changed["tie_word_embeddings"] = False
         config = dict(self.base.config)
         for key, value in changed.items():
-            places = [s for s in TEXT_SECTIONS if isinstance(config.get(s), Mapping) and key in config[s]]
-            for section in places:
-                config[section] = {**config[section], key: value}
+            places = [name for name in TEXT_SECTIONS if key in section(config, name)]
+            for name in places:
+                config[name] = {**config[name], key: value}
             # families whose default is to tie say nothing
             if key in config or not places:
                 config[key] = value
         return config
-
-
-def _is_head(name: str) -> bool:
-    """Whether ``name`` is the output projection."""
-    return _WRAPPERS.sub("", name) in _HEADS
-
-
-def _text_value(config: Mapping[str, Any], key: str) -> Any:
-    """``key`` of a configuration or of its text section."""
-    for section in (*(config.get(s) for s in TEXT_SECTIONS), config):
-        if isinstance(section, Mapping) and key in section:
-            return section[key]
-    return None

@@ -6,26 +6,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ..file_names import OF_TOKENIZERS, TEMPLATES, VOCABULARIES, fits
 from ..sources.checkpoint import Checkpoint
 
-#: files that hold a vocabulary, any of which makes a tokenizer together with tokenizer_config.json
-_VOCABULARIES = ("tokenizer.json", "tokenizer.model", "spiece.model", "vocab.json", "vocab.txt", "tekken.json")
-#: what else belongs to a tokenizer
-_BESIDE = (
-    "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "merges.txt", "sentencepiece.bpe.model",
-    "chat_template.jinja", "chat_template.json", "tokenizer.model.v3",
-)  # fmt: skip
+#: those of Mistral have a copy of tokenizer.model beside it
+_TOKENIZER = (*OF_TOKENIZERS, "tokenizer.model.v3")
 _CONFIG = "tokenizer_config.json"
-
-
-def is_tokenizer_file(name: str) -> bool:
-    """Whether the side file ``name`` is part of a tokenizer."""
-    return name in _VOCABULARIES or name in _BESIDE or name.startswith("additional_chat_templates/")
-
-
-def is_template_file(name: str) -> bool:
-    """Whether the side file ``name`` holds chat templates only."""
-    return name in ("chat_template.jinja", "chat_template.json") or name.startswith("additional_chat_templates/")
 
 
 def merged_side(base: Checkpoint, adapter: Checkpoint, warnings: list[str]) -> dict[str, Path | bytes]:
@@ -36,20 +22,19 @@ def merged_side(base: Checkpoint, adapter: Checkpoint, warnings: list[str]) -> d
     has none.
     """
     side = {name: found for name in base.side_names() if (found := base.side_file(name)) is not None}
-    own = {n: f for n in adapter.side_names() if is_tokenizer_file(n) and (f := adapter.side_file(n)) is not None}
+    own = {n: f for n in adapter.side_names() if fits(n, _TOKENIZER) and (f := adapter.side_file(n)) is not None}
     if not own:
         return side
-    if _CONFIG not in own or not any(name in own for name in _VOCABULARIES):
+    if _CONFIG not in own or not any(fits(name, VOCABULARIES) for name in own):
         warnings.append(
             f"{adapter.path} has only a part of a tokenizer ({', '.join(sorted(own))}): that of {base.path} is taken"
         )
         return side
     same_vocabulary = _same_model(base, adapter)
-    has_template = any(map(is_template_file, own)) or (adapter.json(_CONFIG) or {}).get("chat_template")
-    for name in [name for name in side if is_tokenizer_file(name) and name not in own]:
-        keep = (
-            not has_template if is_template_file(name) else same_vocabulary and name in (*_VOCABULARIES, "merges.txt")
-        )
+    has_template = any(fits(name, TEMPLATES) for name in own) or (adapter.json(_CONFIG) or {}).get("chat_template")
+    for name in [name for name in side if fits(name, _TOKENIZER) and name not in own]:
+        is_spelling = fits(name, (*VOCABULARIES, "merges.txt"))
+        keep = not has_template if fits(name, TEMPLATES) else same_vocabulary and is_spelling
         if not keep:
             del side[name]
     return {**side, **own}

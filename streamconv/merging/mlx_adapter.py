@@ -18,10 +18,9 @@ from ..errors import BadInput
 from ..kit.transposed import Transposed
 from ..rows import Rows
 from ..sources.naming import shown
+from .layout import is_embedding
 
-FILE = "adapters.safetensors"
 _KINDS = ("lora", "dora", "full")
-_EMBEDDINGS = ("embed_tokens", "wte", "word_embeddings", "embed_in", "tok_embeddings", "embedding")
 _HINT = "Fuse it with mlx_lm.fuse and give the resulting model."
 
 
@@ -74,10 +73,10 @@ def as_peft(
 
 def _part(where: str, kind: str, name: str, module: str, part: str) -> str:
     """What PEFT calls a part of a module."""
-    is_embedding = module.rpartition(".")[2] in _EMBEDDINGS
-    if part in ("lora_a", "lora_b") and not (is_embedding and kind == "dora"):
-        return f"lora_{'embedding_' if is_embedding else ''}{part[-1].upper()}"
-    if part == "m" and kind == "dora" and not is_embedding:
+    looks_up = is_embedding(f"{module}.weight")
+    if part in ("lora_a", "lora_b") and not (looks_up and kind == "dora"):
+        return f"lora_{'embedding_' if looks_up else ''}{part[-1].upper()}"
+    if part == "m" and kind == "dora" and not looks_up:
         return "lora_magnitude_vector"
     raise BadInput(f"{where}: tensor {shown(name)} of an adapter of MLX is not understood", _HINT)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ..sources.checkpoint import Checkpoint
 from . import lora
-from .binding import Options
+from .binding import MergeOptions
 from .keys import naming
 from .references import ModelRef
 
@@ -31,7 +31,7 @@ class Opener:
     open_model: Open
     open_adapter: Open
     recipe: Path
-    options: Options = field(default_factory=Options)
+    options: MergeOptions = field(default_factory=MergeOptions)
     lenient: bool = False
     stages: Mapping[str, Callable[[], Checkpoint]] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)

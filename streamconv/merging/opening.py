@@ -15,7 +15,7 @@ from ..errors import BadInput
 from ..sources.checkpoint import Checkpoint
 from . import lora
 from .assembly import assemble
-from .binding import Options
+from .binding import MergeOptions
 from .mixture import Mixture, assemble_mixture, parse_mixture
 from .opener import Open, Opener
 from .parse import Parser
@@ -55,7 +55,7 @@ def open_recipe(
         open_model,
         open_adapter or (lambda reference: lora.open_adapter(Path(reference))),
         path,
-        Options(seed=seed, allow_crimes=allow_crimes),
+        MergeOptions(seed=seed, allow_crimes=allow_crimes),
         lenient,
     )
     return _Documents(path, opener).output()

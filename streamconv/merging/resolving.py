@@ -10,11 +10,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from ..errors import BadInput, UsageError
+from ..file_names import OF_FOLDERS, container_of
 from ..rows import Rows
 from ..sources.checkpoint import Checkpoint
-from ..sources.naming import weight_ending
 from ..sources.state_dicts import is_buffer
-from .binding import Input, Options, Rules, merged_tensor
+from .binding import Input, MergeOptions, Rules, merged_tensor
 from .keys import naming
 from .layout import Layout, Place, flat, lay_out
 from .methods import METHODS, Method
@@ -65,8 +65,7 @@ def open_layouts(models: Mapping[str, Checkpoint]) -> dict[str, Model]:
 
 def is_plain_file(checkpoint: Checkpoint) -> bool:
     """Whether it is a file of tensors rather than a model: of any content, with names that mean nothing to us."""
-    endings = (".safetensors", ".bin", ".pt", ".pth", ".ckpt")
-    return checkpoint.metadata is None and weight_ending(checkpoint.path) in endings
+    return checkpoint.metadata is None and container_of(checkpoint.path.name) in OF_FOLDERS
 
 
 def _config(checkpoint: Checkpoint) -> Mapping[str, object]:
@@ -88,7 +87,7 @@ class Resolver:
     """
 
     def __init__(
-        self, recipe: Recipe, models: Mapping[str, Model], vocabulary: VocabularyPlan | None, options: Options
+        self, recipe: Recipe, models: Mapping[str, Model], vocabulary: VocabularyPlan | None, options: MergeOptions
     ) -> None:
         self.recipe = recipe
         self._in_float32 = replace(recipe, dtype=None, out_dtype="F32")

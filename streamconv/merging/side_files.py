@@ -4,26 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
+from ..file_names import OF_TOKENIZERS, VOCABULARIES, fits
 from ..sources.checkpoint import Checkpoint
 
-_TOKENIZER = (
-    "tokenizer.json", "tokenizer.model", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
-    "merges.txt", "vocab.json", "vocab.txt", "*.tiktoken", "tekken.json", "spiece.model", "sentencepiece.bpe.model",
-    "chat_template.*", "additional_chat_templates/*", "tokenization_*.py",
-)  # fmt: skip
-#: a folder has a tokenizer when it has one of these
-_VOCABULARIES = (
-    "tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "*.tiktoken", "tekken.json", "spiece.model",
-    "sentencepiece.bpe.model",
-)  # fmt: skip
+_TOKENIZER = (*OF_TOKENIZERS, "tokenization_*.py")
 _GENERATION = ("generation_config.json",)
-_OTHER = (
-    "*processor_config.json", "processor_config.json", "*.py", "LICENSE*", "NOTICE*", "USE_POLICY*",
-)  # fmt: skip
+_OTHER = ("*processor_config.json", "*.py", "LICENSE*", "NOTICE*", "USE_POLICY*")
 CONFIG, README, RECIPE = "config.json", "README.md", "mergekit_config.yml"
 
 Side = dict[str, "Path | bytes"]
@@ -38,7 +27,7 @@ def collect(models: Sequence[Checkpoint], tokenizer: Mapping[str, Path | bytes] 
     tokenizer : the files of a tokenizer made for the merge; None: take a donor's
     """
     side: Side = {}
-    for kind, wanted in ((_OTHER, _OTHER), (_GENERATION, _GENERATION), (_TOKENIZER, _VOCABULARIES)):
+    for kind, wanted in ((_OTHER, _OTHER), (_GENERATION, _GENERATION), (_TOKENIZER, VOCABULARIES)):
         if kind is _TOKENIZER and tokenizer is not None:
             side.update(tokenizer)
             continue
@@ -53,7 +42,7 @@ def collect(models: Sequence[Checkpoint], tokenizer: Mapping[str, Path | bytes] 
 def _matching(checkpoint: Checkpoint, patterns: Iterable[str]) -> list[str]:
     if checkpoint.metadata is not None:  # what lies beside a GGUF file has nothing to do with it
         return []
-    return [name for name in checkpoint.side_names() if any(fnmatch(name, pattern) for pattern in patterns)]
+    return [name for name in checkpoint.side_names() if fits(name, patterns)]
 
 
 def tokenizer_names(checkpoint: Checkpoint) -> list[str]:
@@ -63,7 +52,7 @@ def tokenizer_names(checkpoint: Checkpoint) -> list[str]:
 
 def has_tokenizer(checkpoint: Checkpoint) -> bool:
     """Whether there is a vocabulary among the side files."""
-    return bool(_matching(checkpoint, _VOCABULARIES))
+    return bool(_matching(checkpoint, VOCABULARIES))
 
 
 def config_text(config: Mapping[str, Any]) -> bytes:

@@ -14,15 +14,14 @@ from typing import Any
 
 from ..errors import BadInput
 from ..sources.checkpoint import Checkpoint
+from ..sources.hf_config import LAYERS, flattened, section, text_sections
 from ..sources.hostile_json import NotJson, parse_json
 from ..sources.naming import shown
 
-#: spellings of the numbers of attention heads, of layers and of experts, and of the width of the residual stream
+#: spellings of the numbers of attention heads and of experts, and of the width of the residual stream
 HEADS = "num_attention_heads", "n_head", "n_heads"
-LAYERS = "num_hidden_layers", "n_layers", "n_layer", "num_layers"
 HIDDEN = "hidden_size", "n_embd", "dim", "d_model"
 EXPERTS = "num_local_experts", "num_experts", "n_routed_experts"
-_TEXT_SECTIONS = ("text_config", "llm_config", "lm_config", "language_config")
 #: far more than any model has; what is planned grows with them
 _MAX_LAYERS, _MAX_HEAD_DIM = 10_000, 1 << 16
 _MAX_REAL = 3.4e38
@@ -38,26 +37,14 @@ _ROPE_OF_ROOT = {
 _FROM_ORIGINAL = ("llama3", "yarn", "longrope")
 
 
-def text_section(raw: Mapping[str, Any]) -> dict[str, Any]:
-    """The root with the section of the text model, where there is one, merged over it."""
-    merged = dict(raw)
-    for name in _TEXT_SECTIONS:
-        section = raw.get(name)
-        if isinstance(section, Mapping):
-            merged.update(section)
-    return merged
-
-
 def stated_keys(raw: Mapping[str, Any]) -> list[str]:
     """The keys of the section of the text model, of the root where there is none."""
-    inner = [section for name in _TEXT_SECTIONS if isinstance(section := raw.get(name), Mapping)]
-    return list(dict.fromkeys(key for section in inner or [raw] for key in section))
+    return list(dict.fromkeys(key for part in text_sections(raw) or [raw] for key in part))
 
 
 def architecture(raw: Mapping[str, Any]) -> str:
     """The Hugging Face architecture name of the text model, "" where config.json says none."""
-    section = raw.get("text_config")
-    for where in (section if isinstance(section, Mapping) else {}, raw):
+    for where in (*text_sections(raw), raw):
         names = where.get("architectures")
         first = names[0] if isinstance(names, list) and names else names
         if isinstance(first, str):
@@ -113,7 +100,7 @@ class Config:
 
     def raw_value(self, key: str) -> Any:
         """What the text model's section says, or the root."""
-        return text_section(self.raw).get(key)
+        return flattened(self.raw).get(key)
 
     def side(self, name: str) -> Any:
         """What is in another JSON file of the checkpoint, None where it has none of that name."""
@@ -239,23 +226,18 @@ def _refuse_texts(values: Mapping[str, Any], defaults: Mapping[str, Any], checkp
             )
 
 
-def _section(values: Mapping[str, Any], name: str) -> dict[str, Any]:
-    """A copy of a dictionary among the values, empty where there is none."""
-    found = values.get(name)
-    return dict(found) if isinstance(found, Mapping) else {}
-
-
 def _rope(
     merged: Mapping[str, Any], values: Mapping[str, Any], defaults: Mapping[str, Any]
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """RoPE parameters of full and of sliding-window layers, from new or legacy spellings."""
-    scaling, stated = _section(values, "rope_scaling"), _section(values, "rope_parameters")
+    scaling, stated = dict(section(values, "rope_scaling")), dict(section(values, "rope_parameters"))
     two_kinds = "full_attention" in defaults
     default, default_local = (
         (defaults["full_attention"], defaults["sliding_attention"]) if two_kinds else (defaults, {})
     )
     if any(isinstance(stated.get(kind), Mapping) for kind in ("full_attention", "sliding_attention")):
-        full, local = {**_section(stated, "full_attention"), **scaling}, _section(stated, "sliding_attention")
+        full = {**section(stated, "full_attention"), **scaling}
+        local = dict(section(stated, "sliding_attention"))
     else:
         full, local = scaling or stated or {k: v for k, v in default.items() if k != "rope_theta"}, {}
     if full.get("rope_type") is None:

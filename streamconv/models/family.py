@@ -13,8 +13,9 @@ from functools import cached_property
 from typing import Any, TypeVar
 
 from ..rows import Rows
+from ..sources.hf_config import flattened
 from .assumed import GATED_SILU, Assumed
-from .config import Config, text_section
+from .config import Config
 from .keys import BASE, Key
 from .names import plain_name, why_not_of_text
 from .rules import Names, Rule
@@ -72,7 +73,7 @@ class Family:
     classes: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     n_tokens: Callable[[Config], int | None] = lambda _config: None
     kind: str = "model"
-    section: Callable[[Mapping[str, Any]], Mapping[str, Any]] = text_section
+    section: Callable[[Mapping[str, Any]], Mapping[str, Any]] = flattened
     variant: Callable[[Family, Config], Family] = lambda family, _config: family
     assumes: Mapping[str, Assumed] = field(default_factory=lambda: GATED_SILU)
     idle: tuple[str, ...] = ()

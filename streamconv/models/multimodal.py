@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from ..sources.checkpoint import Checkpoint
+from ..sources.hf_config import text_section, text_sections
 from .config import architecture
 
 #: Architectures around any text model that runtimes load by itself; the outer name decides, since others change what is inside.
@@ -12,7 +11,7 @@ OUTER = (
     "LlavaForConditionalGeneration", "VoxtralForConditionalGeneration", "Qwen2AudioForConditionalGeneration",
     "AudioFlamingo3ForConditionalGeneration",
 )  # fmt: skip
-#: ``text_config.model_type`` -> architecture of the text model alone
+#: ``model_type`` of the section of the text model -> architecture of the text model alone
 _BY_TYPE = {
     "llama": "LlamaForCausalLM",
     "mistral": "MistralForCausalLM",
@@ -31,10 +30,9 @@ def text_architecture(checkpoint: Checkpoint) -> str:
 
     The modules of a text model differ in their attention: Qwen 2 has biases on queries, Qwen 3 norms, Llama neither.
     """
-    section = checkpoint.config.get("text_config")
     name = architecture(checkpoint.config)
-    if name in OUTER and isinstance(section, Mapping):
-        return _BY_TYPE.get(str(section.get("model_type")), "")
+    if name in OUTER and text_sections(checkpoint.config):
+        return _BY_TYPE.get(str(text_section(checkpoint.config).get("model_type")), "")
     if name not in _UNNAMED:
         return ""
     block = "llm.model.layers.0.self_attn."

@@ -9,6 +9,7 @@ from dataclasses import replace
 
 from ..errors import BadInput
 from ..sources.checkpoint import Checkpoint
+from ..sources.hf_config import text_sections
 from ..sources.known_layouts import instead
 from ..sources.naming import shown
 from .config import architecture
@@ -57,7 +58,7 @@ def named(checkpoint: Checkpoint) -> Checkpoint:
 
 def _of_type(config: Mapping[str, object], known: Iterable[str]) -> str:
     """The class among ``known`` that transformers has for the ``model_type``, "" where there is none."""
-    kinds = (*_KINDS[1::-1], *_KINDS[2:]) if isinstance(config.get("text_config"), Mapping) else _KINDS
+    kinds = (*_KINDS[1::-1], *_KINDS[2:]) if text_sections(config) else _KINDS
     stem = re.sub(r"[-_]", "", str(config.get("model_type") or "").lower().removesuffix("_text"))
     fitting = [
         name for kind in kinds for name in sorted(known, reverse=True) if name.lower() == f"{stem}{kind}".lower()

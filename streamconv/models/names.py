@@ -69,7 +69,7 @@ def stem_of(name: str) -> str:
     return _GGUF_BLOCK.sub("", name).removesuffix(".weight").removesuffix(".bias")
 
 
-class Place(NamedTuple):
+class Indices(NamedTuple):
     """Which one of many alike a tensor is; None where there is but one.
 
     Attributes
@@ -87,7 +87,7 @@ class Templates(Generic[T]):
 
     >>> templates = Templates([("h.{bid}.layer.0.w", "a"), ("h.{bid}.layer.1.w", "b")])
     >>> templates.find("h.12.layer.1.w")
-    [('b', Place(bid=12, x=None))]
+    [('b', Indices(bid=12, x=None))]
     """
 
     def __init__(self, pairs: Iterable[tuple[str, T]]) -> None:
@@ -96,7 +96,7 @@ class Templates(Generic[T]):
             pattern, numbers = _pattern(template)
             self._by_pattern[pattern].append((numbers, value))
 
-    def find(self, name: str) -> list[tuple[T, Place]]:
+    def find(self, name: str) -> list[tuple[T, Indices]]:
         """What belongs to the templates that ``name`` fits."""
         pattern, numbers = _pattern(name)
         found = []
@@ -104,7 +104,7 @@ class Templates(Generic[T]):
             given = dict(zip(wanted, numbers, strict=True))
             bid, x = given.pop("{bid}", None), given.pop("{x}", None)
             if all(key == number for key, number in given.items()):
-                found.append((value, Place(None if bid is None else int(bid), None if x is None else int(x))))
+                found.append((value, Indices(None if bid is None else int(bid), None if x is None else int(x))))
         return found
 
 

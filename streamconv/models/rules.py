@@ -15,7 +15,7 @@ from ..kit import Stacked, split
 from ..rows import Rows
 from .config import Config
 from .gguf_names import known_names
-from .names import Place, Templates
+from .names import Indices, Templates
 
 #: (rows of each source, configuration) -> rows of each target
 Make = Callable[[Sequence[Rows], Config], Sequence[Rows]]
@@ -120,7 +120,7 @@ class Names:
         self._known = Templates([*known_names(arch), *more.items()])
         self._sources = Templates([(s, (n, i)) for n, rule in enumerate(rules) for i, s in enumerate(rule.sources)])
 
-    def renamed(self, name: str) -> tuple[str, Place] | None:
+    def renamed(self, name: str) -> tuple[str, Indices] | None:
         """The GGUF name of a tensor that is only renamed, None where none is known."""
         for suffix in ("", *_SUFFIXES):
             stem = name.removesuffix(suffix) if suffix else name
@@ -129,7 +129,7 @@ class Names:
                 return target.format(bid=place.bid, xid=place.x) + suffix, place
         return None
 
-    def ruled(self, name: str, config: Config) -> Iterator[tuple[int, int, Place]]:
+    def ruled(self, name: str, config: Config) -> Iterator[tuple[int, int, Indices]]:
         """``(number of a rule, number of its source, place)`` that hold for tensor ``name``."""
         for (rule, source), place in self._sources.find(name):
             if self.rules[rule].when(config, -1 if place.bid is None else place.bid):

@@ -8,15 +8,14 @@ from functools import partial
 from pathlib import Path
 
 from ..errors import BadInput, absent, unreadable
+from ..file_names import ENDINGS, GGUF, PACKABLE, PACKED, container_of
 from .checkpoint import Checkpoint, InputFile
-from .folder import LocalFiles, Shard, open_folder, open_index, safetensors_shard, snapshot, torch_shard
+from .folder import READERS, LocalFiles, Shard, open_folder, open_index, snapshot
 from .frame_cache import FrameCache
 from .gguf import GgufFile, open_gguf, read_gguf, read_splits
 from .known_layouts import refuse_part
 from .mapped import IoMode, MappedFile
-from .naming import PACKED, weight_ending
 from .state_dicts import unwrapped
-from .torch import ENDINGS
 from .zstd import open_file, stored_at, twice_there
 
 __all__ = [
@@ -33,7 +32,8 @@ __all__ = [
 
 
 #: what messages list
-_KNOWN = f".safetensors, {', '.join(ENDINGS)}, .gguf, .safetensors.zst, .gguf.zst"
+_COMPRESSED = [ending + PACKED for ending in PACKABLE]
+_KNOWN = ", ".join((*ENDINGS, *_COMPRESSED))
 _HINT = f"Give a checkpoint folder, a file ({_KNOWN}), a merge recipe (.yml), or org/model on the hub."
 
 
@@ -72,19 +72,17 @@ def open_checkpoint(
 
 
 def _open_file(path: Path, io: IoMode, cache: FrameCache) -> Checkpoint:
-    ending = weight_ending(path)
+    container = container_of(path.name)
     if path.name.endswith(".index.json"):
         return open_index(path, io, cache)
     refuse_part(path)
-    if ending == ".safetensors":
-        return _single(safetensors_shard(open_file(path, io, cache)))
-    if path.suffix in ENDINGS:
-        return _single(torch_shard(MappedFile(path, io)))
-    if ending == ".gguf":
+    if container is GGUF:
         return open_gguf(path, io, partial(open_file, cache=cache))
+    if container is not None:
+        return _single(READERS[container](open_file(path, io, cache)))
     if path.suffix == PACKED:
         raise BadInput(
-            f"{path}: of compressed files only .safetensors.zst and .gguf.zst are read", "Decompress it: zstd -d"
+            f"{path}: of compressed files only {' and '.join(_COMPRESSED)} are read", "Decompress it: zstd -d"
         )
     raise BadInput(f"{path}: the ending {path.suffix!r} is of no known format", f"Known are {_KNOWN}.")
 

@@ -10,27 +10,17 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import BadInput, InputChanged, absent
+from ..file_names import is_weights
 from ..metadata import Metadata
 from ..rows import Rows
 from .hostile_json import MAX_JSON_BYTES, NotJson, parse_json, texts
 from .side_links import foreign_target, is_needed, left_out, listed, refuse_foreign
 from .small_files import read_small
 
-#: endings of files that hold weights, and of their indexes
-_WEIGHTS = re.compile(
-    r"\.(safetensors|bin|pt|pth|ckpt|gguf|onnx|h5|msgpack|npz|sbs|part)(\.zst)?$|\.(safetensors|bin)\.index\.json$"
-)
-
 #: no configuration and no tokenizer is larger (those of 256,000 tokens have 35 MB); weights of other programs are
 MAX_SIDE_BYTES = 256 << 20
 #: merges of 256 000 tokens have 5 MB, a model card with all its results 1 MB
 MAX_TEXT_BYTES, _MAX_LINES = 16 << 20, 1 << 20
-
-
-def is_weights(name: str) -> bool:
-    """Whether a file of that name holds weights, or is an index of files that do."""
-    return _WEIGHTS.search(name) is not None
-
 
 #: the key under which our outputs name the job that made them
 JOB_KEY = "streamconv.job"

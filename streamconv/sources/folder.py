@@ -5,30 +5,25 @@ The files are of safetensors, or else of torch.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, Protocol
 
 from ..errors import BadInput, InputMissing, raise_exhausted
+from ..file_names import OF_FOLDERS, SAFETENSORS, TORCH, Container, fits, is_weights, part_names, part_of, plain_name
 from ..rows import Rows
-from .checkpoint import JOB_KEY, Checkpoint, InputFile, is_weights, read_object, refuse_mixture
+from .checkpoint import JOB_KEY, Checkpoint, InputFile, read_object, refuse_mixture
 from .frame_cache import FrameCache
 from .known_layouts import instead
 from .mapped import IoMode, MappedFile
-from .naming import plain_name, shown, shown_list
+from .naming import shown, shown_list
 from .safetensors import read_safetensors
 from .side_links import refuse_foreign
 from .small_files import read_small
 from .state_dicts import unwrapped
 from .torch import read_torch
 from .zstd import open_file
-
-INDEX = "model.safetensors.index.json"
-TORCH_INDEX = "pytorch_model.bin.index.json"
-_NUMBERED = re.compile(r"(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})(?P<ending>\.[a-z]+)")
 
 
 @dataclass(frozen=True)
@@ -61,24 +56,11 @@ def torch_shard(file: MappedFile) -> Shard:
     return Shard(file.path, found.tensors, found.describe(), found.warnings)
 
 
-@dataclass(frozen=True)
-class _Container:
-    """How weights lie in a folder: in one file or by an index, or in files without one, and how a file is read."""
-
-    whole: str
-    index: str
-    pattern: str
-    read: Callable[[MappedFile], Shard]
-
-
-#: the first that is there is taken; many folders hold the same weights twice
-_CONTAINERS = (
-    _Container("model.safetensors", INDEX, "model*.safetensors", safetensors_shard),
-    _Container("pytorch_model.bin", TORCH_INDEX, "pytorch_model*.bin", torch_shard),
-)
+#: how a file is read
+READERS: Mapping[Container, Callable[[MappedFile], Shard]] = {SAFETENSORS: safetensors_shard, TORCH: torch_shard}
 #: names of files that hold a model whole or in parts, in containers that are read and others
 _MODELS = (
-    *(c.pattern for c in _CONTAINERS), "consolidated*.safetensors", "consolidated*.pth", "tf_model*.h5", "flax_model*.msgpack",
+    *(c.pattern for c in OF_FOLDERS), "consolidated*.safetensors", "consolidated*.pth", "tf_model*.h5", "flax_model*.msgpack",
 )  # fmt: skip
 
 
@@ -161,10 +143,10 @@ def open_files(files: Files, weights: bool = True) -> Checkpoint:
     config = files.read_object("config.json")
     if not weights:
         return Checkpoint(path=folder, tensors={}, config=config, inputs=())
-    found = [chosen for c in _CONTAINERS if (chosen := _choose(files, present, c)) is not None]
+    found = [chosen for c in OF_FOLDERS if (chosen := _choose(files, present, c)) is not None]
     if not found:
         raise InputMissing(
-            f"{folder} has no weights: neither model*.safetensors nor pytorch_model*.bin, nor an index of them",
+            f"{folder} has no weights: neither {' nor '.join(c.pattern for c in OF_FOLDERS)}, nor an index of them",
             instead(folder, present),
         )
     # An index of files that are all gone tells of nothing that is here.
@@ -186,7 +168,7 @@ class _Set:
     opened : those of ``names`` that were read in order to choose
     """
 
-    container: _Container
+    container: Container
     names: list[str]
     index: Mapping[str, str] = field(default_factory=dict)
     why: str = ""
@@ -202,7 +184,7 @@ def prefers_whole(present: Collection[str], named: Collection[str], whole: str) 
     return whole in present and whole not in named
 
 
-def _choose(files: Files, present: Collection[str], container: _Container) -> _Set | None:
+def _choose(files: Files, present: Collection[str], container: Container) -> _Set | None:
     """The set of weights in ``container`` that is meant, None where there is none."""
     index = _read_index(files, container.index) if container.index in present else {}
     by_index = _Set(container, sorted(set(index.values())), index)
@@ -214,7 +196,7 @@ def _choose(files: Files, present: Collection[str], container: _Container) -> _S
         why = f"{container.index} names files that are not here"
         return _Set(container, [container.whole], why=why)
     try:
-        shard = container.read(files.open(container.whole))
+        shard = READERS[container](files.open(container.whole))
     except BadInput as e:
         raise_exhausted(e)
         return replace(by_index, why=f"{container.whole} cannot be read")
@@ -224,11 +206,11 @@ def _choose(files: Files, present: Collection[str], container: _Container) -> _S
     return _Set(container, [container.whole], why="transformers takes it first", opened={container.whole: shard})
 
 
-def _without_index(files: Files, present: Collection[str], container: _Container) -> _Set | None:
+def _without_index(files: Files, present: Collection[str], container: Container) -> _Set | None:
     """Files by the pattern of their names; where these are several sets, the one that is meant."""
     names, series = _series(present, container.pattern)
     if container.whole in names and len(names) > 1:
-        opened = {name: container.read(files.open(name)) for name in names if name in present}
+        opened = {name: READERS[container](files.open(name)) for name in names if name in present}
         whole = opened[container.whole].tensors.keys()
         is_again = any(whole & shard.tensors.keys() for name, shard in opened.items() if name != container.whole)
         if is_again or len(opened) < len(names):
@@ -247,7 +229,7 @@ def _without_index(files: Files, present: Collection[str], container: _Container
 
 def _passed_over(folder: Path, present: Collection[str], chosen: _Set) -> Iterator[str]:
     """What to tell of files that hold weights too and are not read."""
-    others = [n for n in present if n not in chosen.names and any(fnmatchcase(n, p) for p in _MODELS)]
+    others = [n for n in present if n not in chosen.names and fits(n, _MODELS)]
     why = f" ({chosen.why})" if chosen.why else ""
     if others:
         yield f"{folder}: the weights are read from {shown_list(chosen.names)}{why}; {shown_list(others)} is passed over"
@@ -261,13 +243,13 @@ def open_index(path: Path, io: IoMode = "mmap", cache: FrameCache | None = None)
     Errors: as ``open_folder``; BadInput also for an index of another kind.
     """
     files = LocalFiles(path.parent, io, cache)
-    for container in _CONTAINERS:
-        if path.name.endswith(container.index.removeprefix("model").removeprefix("pytorch_model")):
+    for container in OF_FOLDERS:
+        if path.name.endswith(container.index.removeprefix(container.stem)):
             present = files.names()
             config = files.read_object("config.json") if "config.json" in present else {}
             index = _read_index(files, path.name)
             return _open_shards(files, present, _Set(container, sorted(set(index.values())), index), config, path)
-    raise BadInput(f"{path} is an index of no known kind", f"Known are {INDEX} and {TORCH_INDEX}.")
+    raise BadInput(f"{path} is an index of no known kind", f"Known are {' and '.join(c.index for c in OF_FOLDERS)}.")
 
 
 def _open_shards(
@@ -276,7 +258,7 @@ def _open_shards(
     """The checkpoint in the files ``chosen``; ``path`` is what the user named, by default the folder."""
     folder, index = files.path, chosen.index
     _check_present(folder, present, chosen.names)
-    shards = [chosen.opened.get(name) or chosen.container.read(files.open(name)) for name in chosen.names]
+    shards = [chosen.opened.get(name) or READERS[chosen.container](files.open(name)) for name in chosen.names]
     refuse_mixture({shard.path: shard.job for shard in shards})
     warnings = [warning for shard in shards for warning in shard.warnings]
     tensors = _join(shards, index, warnings)
@@ -308,19 +290,16 @@ def _read_index(files: Files, name: str) -> dict[str, str]:
 
 def _series(present: Collection[str], pattern: str) -> tuple[list[str], list[list[str]]]:
     """Those of ``present`` that fit ``pattern``, sorted, with the gaps in numbered series filled; and these series."""
-    names = {name for name in present if fnmatchcase(name, pattern)}
-    series = {(m["stem"], m["count"], m["ending"]) for name in names if (m := _NUMBERED.fullmatch(name))}
-    filled = [
-        [f"{stem}-{number:05d}-of-{count}{ending}" for number in range(1, int(count) + 1)]
-        for stem, count, ending in sorted(series)
-    ]
+    names = {name for name in present if fits(name, (pattern,))}
+    series = {(part.stem, part.n_parts, part.ending) for name in names if (part := part_of(name))}
+    filled = [part_names(*each) for each in sorted(series)]
     return sorted(names.union(*filled)), filled
 
 
 def _check_present(folder: Path, present: Collection[str], names: list[str]) -> None:
     absent = [name for name in names if name not in present]
     if absent:
-        others = [n for n in present if n not in names and any(fnmatchcase(n, p) for p in _MODELS)]
+        others = [n for n in present if n not in names and fits(n, _MODELS)]
         beside = (
             f" Or, if {shown_list(others)} is the model, remove the index and what is left of its files."
             if others

@@ -10,7 +10,6 @@ Source: ggml/docs/gguf.md; limits of ggml's gguf.cpp.
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,20 +17,20 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import BadInput, InputMissing
+from ..file_names import part_names, part_of, plain_name
 from ..metadata import Metadata
 from ..quant.types import TYPES, TensorType
 from ..rows import Bytes, Floats, Rows
 from .checkpoint import JOB_KEY, Checkpoint, InputFile, refuse_mixture
-from .gguf_header import Header, TensorInfo, parse_header
+from .gguf_header import GgufHeader, GgufTensor, parse_header
 from .mapped import IoMode, MappedFile
-from .naming import plain_name, shown
+from .naming import shown
 from .stored import FileRows, StoredRows
 from .widen import STORED_TYPES
 from .zstd import open_file as open_local
 
 OpenFile = Callable[[Path, IoMode], MappedFile]
 SPLIT_KEYS = ("split.no", "split.count", "split.tensors.count")
-_SHARD = re.compile(r"(?P<stem>.*)-(?P<number>\d{5})-of-(?P<count>\d{5})\.gguf")
 
 
 @dataclass(frozen=True)
@@ -45,7 +44,7 @@ class GgufFile:
     """
 
     file: MappedFile
-    header: Header
+    header: GgufHeader
 
     @property
     def metadata(self) -> Metadata:
@@ -53,11 +52,11 @@ class GgufFile:
         return self.header.metadata
 
     @property
-    def tensors(self) -> dict[str, TensorInfo]:
+    def tensors(self) -> dict[str, GgufTensor]:
         """Tensor infos by name, in file order."""
         return self.header.tensors
 
-    def rows(self, info: TensorInfo) -> Rows:
+    def rows(self, info: GgufTensor) -> Rows:
         """The row source of one tensor."""
         offset = self.header.data_start + info.offset
         if info.type.name in STORED_TYPES:
@@ -146,11 +145,11 @@ def _other_splits(first: GgufFile, io: IoMode, open_file: OpenFile, lenient: boo
     count = first.metadata.get("split.count", 1)
     if type(count) is not int or count <= 1:
         return []
-    name = _SHARD.fullmatch(plain_name(path.name))
-    if not name or int(name["count"]) != count:
+    part = part_of(plain_name(path.name))
+    if part is None or part.n_parts != count:
         raise BadInput(f"{path}: split.count is {count}, so the name must end in -00001-of-{count:05d}.gguf")
-    paths = [path.with_name(f"{name['stem']}-{number:05d}-of-{count:05d}.gguf") for number in range(1, count + 1)]
-    if int(name["number"]) != 1 or first.metadata.get("split.no") != 0:
+    paths = [path.with_name(name) for name in part_names(part.stem, count, part.ending)]
+    if part.number != 1 or first.metadata.get("split.no") != 0:
         raise BadInput(f"{path} is not the first file of a split model", f"Give {paths[0].name}.")
     others, absent = [], []
     for p in paths[1:]:
@@ -168,7 +167,7 @@ def _other_splits(first: GgufFile, io: IoMode, open_file: OpenFile, lenient: boo
     return others
 
 
-def _check_layout(file: MappedFile, header: Header) -> None:
+def _check_layout(file: MappedFile, header: GgufHeader) -> None:
     """Tensor data lie inside the file and do not overlap; gaps are harmless to a reader."""
     end, before = 0, ""
     for info in sorted(header.tensors.values(), key=lambda info: (info.offset, info.n_bytes)):

@@ -45,7 +45,7 @@ _U64 = struct.Struct("<Q")
 
 
 @dataclass(frozen=True)
-class TensorInfo:
+class GgufTensor:
     """One tensor as the header lists it.
 
     Attributes
@@ -63,7 +63,7 @@ class TensorInfo:
 
 
 @dataclass(frozen=True)
-class Header:
+class GgufHeader:
     """A parsed header; ``data_start`` is the offset that tensor offsets count from.
 
     ``not_utf8`` names the texts that are not UTF-8, where these are taken: what is none in them is replaced.
@@ -71,7 +71,7 @@ class Header:
 
     version: int
     metadata: Metadata
-    tensors: dict[str, TensorInfo]
+    tensors: dict[str, GgufTensor]
     alignment: int
     data_start: int
     not_utf8: tuple[str, ...] = ()
@@ -237,7 +237,7 @@ class _Cursor:
         raise AssertionError  # ``at + 8`` is past the window, so ``need`` has raised
 
 
-def parse_header(file: MappedFile, lenient: bool = False) -> Header:
+def parse_header(file: MappedFile, lenient: bool = False) -> GgufHeader:
     """Parse and check everything before the data; ``lenient`` takes texts that are not UTF-8.
 
     Errors: BadInput names the file, the key or tensor and the byte.
@@ -251,7 +251,7 @@ def parse_header(file: MappedFile, lenient: bool = False) -> Header:
             window = min(file.size, window * 4)
 
 
-def _parse(cursor: _Cursor) -> Header:
+def _parse(cursor: _Cursor) -> GgufHeader:
     version, n_tensors, n_pairs = _preamble(cursor)
     metadata = Metadata()
     for _ in range(n_pairs):
@@ -262,7 +262,7 @@ def _parse(cursor: _Cursor) -> Header:
         # Past ``Metadata.add``: a reader shows empty values too.
         metadata.values[key] = cursor.value(key)
     alignment = _alignment(cursor, metadata)
-    tensors: dict[str, TensorInfo] = {}
+    tensors: dict[str, GgufTensor] = {}
     for _ in range(n_tensors):
         cursor.charge(_INFO_COST)
         info = _tensor_info(cursor, alignment)
@@ -270,7 +270,7 @@ def _parse(cursor: _Cursor) -> Header:
             raise cursor.bad(f"duplicate tensor {shown(info.name)}")
         tensors[info.name] = info
     start = -(-cursor.at // alignment) * alignment
-    return Header(version, metadata, tensors, alignment, start, tuple(cursor.not_utf8 or ()))
+    return GgufHeader(version, metadata, tensors, alignment, start, tuple(cursor.not_utf8 or ()))
 
 
 def _preamble(cursor: _Cursor) -> tuple[int, int, int]:
@@ -303,7 +303,7 @@ def _alignment(cursor: _Cursor, metadata: Metadata) -> int:
     return int(found.value)
 
 
-def _tensor_info(cursor: _Cursor, alignment: int) -> TensorInfo:
+def _tensor_info(cursor: _Cursor, alignment: int) -> GgufTensor:
     name = cursor.text("a tensor name", _MAX_NAME_BYTES)
     what = f"tensor {shown(name)}"
     n_dims = cursor.scalar("I", what)
@@ -327,4 +327,4 @@ def _tensor_info(cursor: _Cursor, alignment: int) -> TensorInfo:
     if offset % alignment:
         raise cursor.bad(f"{what}: offset {offset} is not aligned to {alignment}")
     n_bytes = prod(sizes) // tensor_type.block_size * tensor_type.block_bytes
-    return TensorInfo(name, tuple(reversed(sizes)), tensor_type, offset, n_bytes)
+    return GgufTensor(name, tuple(reversed(sizes)), tensor_type, offset, n_bytes)

@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ..errors import BadInput
+from ..file_names import GGUF, OF_FOLDERS, container_of, part_of
 from .naming import shown_list
 
 
-class Layout(NamedTuple):
+class KnownLayout(NamedTuple):
     """A layout: patterns of the names that it is known by, what these are, and what to do.
 
     Attributes
@@ -31,56 +32,55 @@ _ZERO = (
 )
 #: the first whose names are there is told
 _LAYOUTS = (
-    Layout(
-        ("adapter_config.json", "adapter_model.safetensors", "adapter_model.bin"), "a LoRA adapter",
+    KnownLayout(
+        ("adapter_config.json", *(each.adapter for each in OF_FOLDERS)), "a LoRA adapter",
         "Merge it into its model with a recipe that names model: MODEL+ADAPTER.",
     ),
-    Layout(
+    KnownLayout(
         ("consolidated*.pth",), "slices of tensors in Meta's own layout",
         "Fetch the Hugging Face form of the model: config.json and model*.safetensors.", True,
     ),
-    Layout(
+    KnownLayout(
         ("consolidated*.safetensors", "params.json"), "Mistral's own layout, whose names and order of rows are its own",
         "Fetch the Hugging Face form of the model: config.json, model*.safetensors and tokenizer.json.",
     ),
-    Layout(
+    KnownLayout(
         ("*world_size_*_rank_*", "*fsdp*rank*"), "a distributed checkpoint (FSDP): every file is one rank's part of the tensors",
         "Merge the ranks with the tool that wrote them (verl: python -m verl.model_merger merge), then convert its output.", True,
     ),
-    Layout(
+    KnownLayout(
         ("*.distcp", "pytorch_model_fsdp*"), "a distributed checkpoint of torch: every file is one rank's part of the tensors",
         "Merge it first: accelerate merge-weights, or python -m torch.distributed.checkpoint.format_utils dcp_to_torch.", True,
     ),
-    Layout(
+    KnownLayout(
         ("*zero_pp_rank_*", "*optim_states.pt"), "a DeepSpeed ZeRO checkpoint: every file is one rank's part", _ZERO, True,
     ),
-    Layout(
+    KnownLayout(
         ("global_step*", "zero_to_fp32.py", "mp_rank_*_model_states.pt"), "a DeepSpeed checkpoint",
         f"{_ZERO} Weights that ZeRO did not spread are in global_step…/mp_rank_00_model_states.pt.",
     ),
-    Layout(
+    KnownLayout(
         ("mp_rank_*", "tp_rank_*", "iter_[0-9]*", "latest_checkpointed_iteration.txt", "*.nemo"),
         "a checkpoint of Megatron or NeMo",
         "Convert it to the Hugging Face form first, with the converter of the framework that wrote it.",
     ),
-    Layout(
+    KnownLayout(
         ("model_index.json", "diffusion_pytorch_model*"), "a pipeline of diffusers, of several models",
         "Give the folder of one that is a language model, such as text_encoder.",
     ),
-    Layout(
+    KnownLayout(
         ("tf_model*.h5", "flax_model*.msgpack", "rust_model.ot"), "weights of TensorFlow, Flax or Rust",
         "Load them with transformers (from_tf=True, from_flax=True) and save_pretrained: that writes model.safetensors.",
     ),
-    Layout(("*.onnx",), "ONNX graphs", "Give the checkpoint that they were exported from."),
-    Layout(("*.npz",), "weights of numpy or MLX", "Give the checkpoint that they were made from."),
+    KnownLayout(("*.onnx",), "ONNX graphs", "Give the checkpoint that they were exported from."),
+    KnownLayout(("*.npz",), "weights of numpy or MLX", "Give the checkpoint that they were made from."),
 )  # fmt: skip
-_SPLIT = re.compile(r"(.*)-(\d{5})-of-(\d{5})\.gguf")
 
 
 def instead(folder: Path, present: Collection[str]) -> str:
     """What to do with a ``folder`` of the names ``present`` that is no checkpoint; "" where they tell nothing."""
     if ggufs := _models(present):
-        what = "the first of its parts" if _SPLIT.fullmatch(ggufs[0]) else "a whole model"
+        what = "the first of its parts" if part_of(ggufs[0]) else "a whole model"
         more = f" (others: {shown_list(ggufs[1:])})" if ggufs[1:] else ""
         return f"It holds GGUF files. Give the file instead: {folder / ggufs[0]}, {what}{more}."
     for layout in _LAYOUTS:
@@ -91,7 +91,7 @@ def instead(folder: Path, present: Collection[str]) -> str:
         return f"It holds checkpoints of a training run: give one, such as {folder / last}."
     if models := sorted(name for name in present if name.startswith("models--")):
         return f"It is a cache of huggingface_hub: give the folder of a model, such as {folder / models[0]}."
-    if files := [name for name in present if name.endswith((".safetensors", ".bin", ".pt", ".pth", ".ckpt"))]:
+    if files := [name for name in present if container_of(name) in OF_FOLDERS]:
         return f"It holds {shown_list(files)}: if the weights are in one of them, give that file."
     return ""
 
@@ -103,12 +103,12 @@ def refuse_part(path: Path) -> None:
             raise BadInput(f"{path} has the name of a file of {layout.what}; that is not read", layout.instead)
 
 
-def _matching(layout: Layout, present: Collection[str]) -> list[str]:
+def _matching(layout: KnownLayout, present: Collection[str]) -> list[str]:
     return [name for pattern in layout.patterns for name in sorted(present) if fnmatchcase(name, pattern)]
 
 
 def _models(present: Collection[str]) -> list[str]:
     """The GGUF files that each are a model, or the first part of one; projectors and importance matrices last."""
-    ggufs = [name for name in present if name.endswith(".gguf")]
-    first = [name for name in ggufs if not (part := _SPLIT.fullmatch(name)) or int(part[2]) == 1]
+    ggufs = [name for name in present if container_of(name) is GGUF]
+    first = [name for name in ggufs if not (part := part_of(name)) or part.number == 1]
     return sorted(first, key=lambda name: (name.startswith(("mmproj", "imatrix")), name))

@@ -3,36 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from pathlib import Path
-
-#: ending of compressed files, and those that may stand before it
-PACKED = ".zst"
-_PACKABLE = (".safetensors", ".gguf")
-
-
-def plain_name(name: str) -> str:
-    """The name that a compressed file of weights has when it is decompressed; other names as they are.
-
-    >>> plain_name("model.safetensors.zst"), plain_name("model.safetensors"), plain_name("notes.zst")
-    ('model.safetensors', 'model.safetensors', 'notes.zst')
-    """
-    plain = name.removesuffix(PACKED)
-    return plain if plain.endswith(_PACKABLE) else name
-
-
-def weight_ending(path: Path) -> str:
-    """The ending that tells the format of a file of weights, compressed or not.
-
-    >>> weight_ending(Path("model.gguf.zst"))
-    '.gguf'
-    """
-    return Path(plain_name(path.name)).suffix
-
-
-def packed_path(path: Path) -> Path:
-    """Where the compressed form of the file of weights ``path`` would be; ``path`` itself where it has none."""
-    packed = path.with_name(path.name + PACKED)
-    return packed if plain_name(packed.name) == path.name else path
 
 
 def shown(name: str, limit: int = 80) -> str:

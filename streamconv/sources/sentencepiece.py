@@ -73,7 +73,7 @@ def read_pieces(data: bytes, path: Path) -> tuple[list[str], array[float], array
     return texts, scores, types
 
 
-class Settings(NamedTuple):
+class SpmSettings(NamedTuple):
     """How a model takes a text apart.
 
     Attributes
@@ -90,7 +90,7 @@ class Settings(NamedTuple):
     characters: bytes = b""
 
 
-def read_settings(data: bytes, path: Path) -> Settings:
+def read_settings(data: bytes, path: Path) -> SpmSettings:
     """The settings of a model whose pieces could be read: fields of TrainerSpec and NormalizerSpec.
 
     Raises
@@ -108,7 +108,7 @@ def read_settings(data: bytes, path: Path) -> Settings:
                     found[name] = _varint(data, a)[0] == 1
     except (IndexError, ValueError):
         raise BadInput(f"{path} is damaged: not a SentencePiece model") from None
-    return Settings(**found)
+    return SpmSettings(**found)
 
 
 #: field -> field inside it -> what it says; a model type of 1 is Unigram

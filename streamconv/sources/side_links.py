@@ -18,10 +18,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ..errors import BadInput, absent
+from ..file_names import MORE_TEMPLATES
 from .naming import shown
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
-_MORE = "additional_chat_templates"
 #: folders of the modules of sentence-transformers, such as ``1_Pooling``, which have a configuration each
 _MODULE = re.compile(r"\d{1,3}_[A-Za-z]\w*")
 #: what a tokenizer, a configuration or a model's code may be called; an output without it would not be the same model
@@ -40,7 +40,7 @@ def is_beside(name: str) -> bool:
     [True, True, True, False]
     """
     folder, _, last = name.rpartition("/")
-    return folder in ("", _MORE) or (last == "config.json" and _MODULE.fullmatch(folder) is not None)
+    return folder in ("", MORE_TEMPLATES) or (last == "config.json" and _MODULE.fullmatch(folder) is not None)
 
 
 def listed(folder: Path) -> Iterator[str]:
@@ -54,9 +54,9 @@ def listed(folder: Path) -> Iterator[str]:
         found = sorted(entries, key=lambda entry: entry.name)
     yield from (entry.name for entry in found if entry.is_file() or _is_lost(entry))
     for entry in found:
-        if entry.name == _MORE and entry.is_dir():
-            with os.scandir(folder / _MORE) as templates:
-                yield from (f"{_MORE}/{template.name}" for template in templates if template.is_file())
+        if entry.name == MORE_TEMPLATES and entry.is_dir():
+            with os.scandir(folder / MORE_TEMPLATES) as templates:
+                yield from (f"{MORE_TEMPLATES}/{template.name}" for template in templates if template.is_file())
         elif _MODULE.fullmatch(entry.name) and os.path.isfile(folder / entry.name / "config.json"):
             yield f"{entry.name}/config.json"
 

@@ -1,4 +1,4 @@
-"""Checkpoints of torch, ``.bin``, ``.pt`` and ``.pth``, read without torch.
+"""Checkpoints of torch, read without torch.
 
 The file is a zip archive (``torch_zip``) or, from before 2020, a stream of pickles (``torch_legacy``). Either way a pickle
 describes tensors as views of storages; it is read by a machine that can do nothing else (``torch_pickle``). The storages stay
@@ -22,9 +22,6 @@ from .torch_legacy import MAGICS, LegacyStream
 from .torch_names import named_tensors
 from .torch_rows import tensor_rows
 from .torch_zip import MAGIC, ZipArchive
-
-#: endings of files that torch writes
-ENDINGS = (".bin", ".pt", ".pth", ".ckpt")
 
 
 @dataclass(frozen=True)

@@ -51,7 +51,7 @@ class Tag:
 
 
 @dataclass(frozen=True, slots=True)
-class Kind:
+class TensorClass:
     """A class of tensors, which to us is a name: it says nothing of the values."""
 
     name: str
@@ -96,7 +96,7 @@ class Tensor:
 
 
 @dataclass(frozen=True, slots=True)
-class Function:
+class Callee:
     """A global that may be called, and what is done instead.
 
     Attributes
@@ -198,7 +198,7 @@ def _rebuild_from_type(machine: Machine, arguments: tuple[Any, ...]) -> Tensor:
     if len(arguments) != 4 or type(arguments[2]) is not tuple:
         machine.fail("a tensor with attributes is not made of a function, a class, arguments and a state")
     function, kind = arguments[:2]
-    if type(function) is not Function or not function.makes_tensor or type(kind) is not Kind:
+    if type(function) is not Callee or not function.makes_tensor or type(kind) is not TensorClass:
         machine.fail(
             "refused: a tensor with attributes is made by what is not a function for tensors, or is of an unknown class"
         )
@@ -283,26 +283,26 @@ _STORAGES = {
 }  # fmt: skip
 _BUILTINS = ("builtins", "__builtin__")
 #: the whole list of what a pickle may name
-GLOBALS: dict[tuple[str, str], Tag | Kind | Function] = {
+GLOBALS: dict[tuple[str, str], Tag | TensorClass | Callee] = {
     **{("torch", name): Tag(f"torch.{name}", dtype, False) for name, dtype in DTYPES.items()},
     **{("torch", name): Tag(f"torch.{name}", dtype, True) for name, dtype in _STORAGES.items()},
     ("torch.storage", "UntypedStorage"): Tag("torch.storage.UntypedStorage", "", True),
-    ("torch", "Tensor"): Kind("torch.Tensor"),
-    ("torch.nn.parameter", "Parameter"): Kind("torch.nn.parameter.Parameter"),
-    ("torch._utils", "_rebuild_tensor_v2"): Function("_rebuild_tensor_v2", _rebuild_tensor, True),
-    ("torch._utils", "_rebuild_tensor_v3"): Function("_rebuild_tensor_v3", _rebuild_typed_tensor, True),
-    ("torch._utils", "_rebuild_parameter"): Function("_rebuild_parameter", _rebuild_parameter, True),
-    ("torch._utils", "_rebuild_parameter_with_state"): Function(
+    ("torch", "Tensor"): TensorClass("torch.Tensor"),
+    ("torch.nn.parameter", "Parameter"): TensorClass("torch.nn.parameter.Parameter"),
+    ("torch._utils", "_rebuild_tensor_v2"): Callee("_rebuild_tensor_v2", _rebuild_tensor, True),
+    ("torch._utils", "_rebuild_tensor_v3"): Callee("_rebuild_tensor_v3", _rebuild_typed_tensor, True),
+    ("torch._utils", "_rebuild_parameter"): Callee("_rebuild_parameter", _rebuild_parameter, True),
+    ("torch._utils", "_rebuild_parameter_with_state"): Callee(
         "_rebuild_parameter_with_state", _rebuild_parameter_with_state, True
     ),
-    ("torch._tensor", "_rebuild_from_type_v2"): Function("_rebuild_from_type_v2", _rebuild_from_type),
-    ("collections", "OrderedDict"): Function("OrderedDict", _ordered_dict),
-    ("collections", "Counter"): Function("Counter", _counter),
+    ("torch._tensor", "_rebuild_from_type_v2"): Callee("_rebuild_from_type_v2", _rebuild_from_type),
+    ("collections", "OrderedDict"): Callee("OrderedDict", _ordered_dict),
+    ("collections", "Counter"): Callee("Counter", _counter),
     # by the names of Python 3, and by those of Python 2, which older protocols keep
-    **{(module, "set"): Function("set", _plain_set) for module in _BUILTINS},
-    **{(module, "bytearray"): Function("bytearray", _byte_array) for module in _BUILTINS},
-    **{(module, "complex"): Function("complex", _numbers) for module in _BUILTINS},
-    ("torch", "device"): Function("device", _numbers),
-    ("torch", "Size"): Function("Size", _size),
-    ("_codecs", "encode"): Function("encode", _encode),
+    **{(module, "set"): Callee("set", _plain_set) for module in _BUILTINS},
+    **{(module, "bytearray"): Callee("bytearray", _byte_array) for module in _BUILTINS},
+    **{(module, "complex"): Callee("complex", _numbers) for module in _BUILTINS},
+    ("torch", "device"): Callee("device", _numbers),
+    ("torch", "Size"): Callee("Size", _size),
+    ("_codecs", "encode"): Callee("encode", _encode),
 }

@@ -16,7 +16,7 @@ from ..errors import BadInput
 from .mapped import MappedFile
 from .naming import shown
 from .torch_globals import Storage
-from .torch_pickle import MAX_PICKLE_BYTES, Budget, Unpickler
+from .torch_pickle import MAX_PICKLE_BYTES, PickleBudget, Unpickler
 from .widen import STORED_TYPES
 
 #: a pickle of protocol 2 or later
@@ -41,7 +41,7 @@ class LegacyStream:
     def __init__(self, file: MappedFile) -> None:
         self._file = file
         self._at = 0
-        self._budget = Budget()
+        self._budget = PickleBudget()
         if self._load("magic number", _MAX_PREAMBLE_BYTES)[0] != _MAGIC_NUMBER:
             raise BadInput(f"{file.path} is a pickle, but not one of torch.save")
         version, _ = self._load("version", _MAX_PREAMBLE_BYTES)

@@ -6,7 +6,7 @@ a record, a tag or a pure function. Nothing is imported, no attribute is looked 
 refused before it does anything. What comes out is made of dict, list, tuple, str, bytes, int, float, bool, None, and
 ``Tag``, ``Kind``, ``Storage`` and ``Tensor`` of ``torch_globals``.
 
-All pickles of a file together get a ``Budget`` of steps and memory. It is spent by some 45 000 tensors: the most a file has
+All pickles of a file together get a ``PickleBudget`` of steps and memory. It is spent by some 45 000 tensors: the most a file has
 that a model was split into is a few thousand, and whoever has more of them stores them as safetensors.
 Not checked here: whether a tensor lies inside its storage, and whether the storage is there.
 
@@ -22,7 +22,7 @@ from typing import Any, NoReturn
 
 from ..errors import BadInput
 from .naming import shown
-from .torch_globals import GLOBALS, Function, Storage, storage_of
+from .torch_globals import GLOBALS, Callee, Storage, storage_of
 
 #: 45 000 tensors take 10 MiB
 MAX_PICKLE_BYTES = 16 << 20
@@ -48,7 +48,7 @@ _FOREIGN = {
 
 
 @dataclass
-class Budget:
+class PickleBudget:
     """What the pickles of one file may still take.
 
     Attributes
@@ -76,10 +76,10 @@ class Unpickler:
     storages : every storage that was mentioned, in order
     """
 
-    def __init__(self, data: memoryview, where: str, base: int, budget: Budget | None = None) -> None:
+    def __init__(self, data: memoryview, where: str, base: int, budget: PickleBudget | None = None) -> None:
         self.storages: list[Storage] = []
         self._data = bytes(data)
-        self._budget = Budget() if budget is None else budget
+        self._budget = PickleBudget() if budget is None else budget
         self._where = where
         self._base = base
         self._at = 0
@@ -302,7 +302,7 @@ class Unpickler:
     def _reduce(self) -> None:
         arguments = self._stack.pop()
         function = self._stack.pop()
-        if type(function) is not Function or type(arguments) is not tuple:
+        if type(function) is not Callee or type(arguments) is not tuple:
             self.fail("refused: the pickle calls what is not a function on the list of what may be called")
         self._stack.append(function.call(self, arguments))
 

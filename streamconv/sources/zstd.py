@@ -16,11 +16,11 @@ import xxhash
 from numpy.typing import NDArray
 
 from ..errors import BadInput, NoResources
+from ..file_names import packed_path, plain_name
 from ..rows import Bytes, File, Json
 from .checkpoint import InputFile
 from .frame_cache import FrameCache, empty
 from .mapped import IoMode, MappedFile
-from .naming import packed_path, plain_name
 from .zstd_frames import how_to_split, read_frames
 
 Sizes = NDArray[np.int64]

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ..file_names import part_names
 from ..metadata import VALUE_TYPES, Metadata, Value
 from .layout import FileLayout, TensorInfo, split
 
@@ -88,17 +89,15 @@ def layout(
     """
     if shards is None:
         shards = split(tensors, max_bytes, max_tensors)
-    files = []
+    files, names = [], part_names(path.stem, len(shards), ".gguf") if len(shards) > 1 else [path.name]
     for index, numbers in enumerate(shards):
         own = Metadata(dict(metadata.values) if index == 0 else {})
-        name = path
         if len(shards) > 1:
             own.u16("split.no", index)
             own.u16("split.count", len(shards))
             own.i32("split.tensors.count", len(tensors))
-            name = path.with_name(f"{path.stem}-{index + 1:05d}-of-{len(shards):05d}.gguf")
         if job_key:  # the last key, which it is no more where another program has copied keys and added its own
             own.values.pop("streamconv.job", None)
             own.string("streamconv.job", job_key)
-        files.append(_file(name, own, tensors, numbers))
+        files.append(_file(path.with_name(names[index]), own, tensors, numbers))
     return files

@@ -18,6 +18,7 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 
 from ..errors import NoResources, StreamconvError, raise_exhausted
+from ..file_names import SAFETENSORS, part_names
 from ..quant.types import TYPES, TensorType
 from .layout import FileLayout, TensorInfo, split
 
@@ -30,7 +31,6 @@ _OTHER = {
     "BOOL": 1, "U8": 1, "U16": 2, "U32": 4, "U64": 8, "C64": 8,
     "F8_E4M3": 1, "F8_E5M2": 1, "F8_E8M0": 1, "F8_E4M3FNUZ": 1, "F8_E5M2FNUZ": 1,
 }  # fmt: skip
-INDEX = "model.safetensors.index.json"
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class FolderKind:
     splits: bool
 
 
-MODEL = FolderKind("config.json", "model", True)
+MODEL = FolderKind("config.json", SAFETENSORS.stem, True)
 ADAPTER = FolderKind("adapter_config.json", "adapter_model", False)
 
 
@@ -77,15 +77,13 @@ def layout(
     max_bytes : limit of a shard; a larger tensor gets one of its own
     job_key : identifies the job, in the free text of every shard
     """
-    cut = split(tensors, max_bytes if kind.splits else 0)
-    shards = {
-        f"{kind.weights}{f'-{k:05d}-of-{len(cut):05d}' if len(cut) > 1 else ''}.safetensors": numbers
-        for k, numbers in enumerate(cut, 1)
-    }
+    cut, ending = split(tensors, max_bytes if kind.splits else 0), SAFETENSORS.endings[0]
+    names = part_names(kind.weights, len(cut), ending) if len(cut) > 1 else [kind.weights + ending]
+    shards = dict(zip(names, cut, strict=True))
     files = [_shard(folder / name, tensors, numbers, job_key) for name, numbers in shards.items()]
     small = dict(side)
     if len(shards) > 1:
-        small[INDEX] = _index(tensors, shards)
+        small[SAFETENSORS.index] = _index(tensors, shards)
     return files + [FileLayout(folder / name, data, len(data), ()) for name, data in sorted(small.items())]
 
 

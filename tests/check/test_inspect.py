@@ -88,6 +88,18 @@ def test_the_root_of_the_config_says_more_than_the_section_of_the_text_model(tmp
     assert "  model_type: outer\n  hidden_size: 8\n  torch_dtype: bfloat16\n" in text
 
 
+def test_every_file_of_a_tokenizer_is_listed(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "additional_chat_templates").mkdir()
+    names = ["additional_chat_templates/tools.jinja", "qwen.tiktoken", "spiece.model", "tekken.json", "vocab.txt"]
+    for name in [*names, "notes.txt"]:
+        (tmp_path / name).write_text("{}")
+    safetensors(tmp_path / "model.safetensors", {"a": np.zeros((4, 8))})
+    facts = inspect.describe(open_checkpoint(tmp_path))["tokenizer"]
+    assert [file["name"] for file in facts["files"]] == names
+    assert facts["chat_template"] is True
+
+
 def test_columns_are_aligned(tmp_path: Path) -> None:
     path = safetensors(tmp_path / "x.safetensors", {"a": np.zeros(3), "much.longer.name": np.zeros((10, 1000))})
     table = inspect.render(inspect.describe(open_checkpoint(path))).splitlines()[-3:]

@@ -21,7 +21,7 @@ from streamconv import conversion
 from streamconv.conversion import TARGETS
 from streamconv.dequant import formats
 from streamconv.errors import BadInput, UsageError
-from streamconv.merging.extraction import Choice, Extraction
+from streamconv.merging.extraction import Extraction, ModuleChoice
 from streamconv.merging.methods import METHODS
 from streamconv.models import FAMILIES, PROJECTORS
 
@@ -248,7 +248,11 @@ def test_the_version_of_a_decoder_decides_an_adapter_too(
                 package(tmp_path / version, {"formats acme": f"{module}:FORMAT"}, version=version, **{module: FORMAT})
             )
             prepared = conversion.prepare_adapter(
-                tmp_path / "a", tmp_path / "b", tmp_path / "x", Extraction(Choice(2)), conversion.Options(threads=1)
+                tmp_path / "a",
+                tmp_path / "b",
+                tmp_path / "x",
+                Extraction(ModuleChoice(2)),
+                conversion.Options(threads=1),
             )
             prints.append(prepared.plan.fingerprint)
     assert prints[0] != prints[1]

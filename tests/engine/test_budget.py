@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from streamconv.engine.budget import MIB, default_ram, default_threads, parse_size, share
+from streamconv.engine.budget import default_ram, default_threads, parse_size, share
 from streamconv.errors import UsageError
+from streamconv.units import MIB
 
 
 @pytest.mark.parametrize(

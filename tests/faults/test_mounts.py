@@ -287,7 +287,7 @@ def test_a_disk_that_fills_while_an_output_is_replaced_costs_neither_the_old_one
     stage: Stage, kind: str, room: int
 ) -> None:
     def body() -> None:
-        job._RESERVE_BYTES = 0  # in this child
+        job.RESERVE_BYTES = 0  # in this child
         mounting.ext4(stage.place, 4 << 20, "-O", "^has_journal")
         bench = stage.bench(kind)
         assert go(bench).code == 0

@@ -18,7 +18,7 @@ from streamconv import cli, sources
 from streamconv.crew import Crew
 from streamconv.errors import BadInput, UsageError
 from streamconv.merging import lora
-from streamconv.merging.extraction import Choice, Extraction, open_extraction
+from streamconv.merging.extraction import Extraction, ModuleChoice, open_extraction
 from streamconv.merging.extraction import factors as factoring
 from streamconv.merging.extraction.factors import LeftColumns, LeftRows, RightRows, Settings
 from streamconv.rows import Bytes, Floats
@@ -77,7 +77,7 @@ def extract(folder: Path, rank: int = 64, **choice: Any) -> Checkpoint:
     return open_extraction(
         sources.open_checkpoint(folder / "base"),
         sources.open_checkpoint(folder / "tuned"),
-        Extraction(Choice(rank, **choice)),
+        Extraction(ModuleChoice(rank, **choice)),
     )
 
 
@@ -253,7 +253,7 @@ def test_a_rank_that_needs_more_memory_than_there_is_is_refused(tmp_path: Path) 
     models(tmp_path)
     base, tuned = (sources.open_checkpoint(tmp_path / name) for name in ("base", "tuned"))
     with pytest.raises(UsageError, match="the budget is 1 MiB"):
-        open_extraction(base, tuned, Extraction(Choice(8)), ram_bytes=1 << 20)
+        open_extraction(base, tuned, Extraction(ModuleChoice(8)), ram_bytes=1 << 20)
 
 
 def test_the_command_writes_what_peft_reads_and_resumes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -295,7 +295,7 @@ def test_factors_can_be_written_in_half_precision(tmp_path: Path) -> None:
 def test_products_are_those_of_mergekit(reference: Path) -> None:
     root = reference / "golden" / "merge"
     base, tuned = (sources.open_checkpoint(root / "inputs" / "llama" / name) for name in ("base", "ft1"))
-    found = open_extraction(base, tuned, Extraction(Choice(4, exclude="norm|embed_tokens|lm_head")))
+    found = open_extraction(base, tuned, Extraction(ModuleChoice(4, exclude="norm|embed_tokens|lm_head")))
     want = read_safetensors(root / "extract_lora_r4" / "expected" / "adapter_model.safetensors")
     assert set(found.tensors) == set(want)
     for name in want:
@@ -310,7 +310,7 @@ def test_a_trained_model_comes_back_from_its_adapter(reference: Path) -> None:
     folder = reference / "models" / "tiny-gemma3"
     base, tuned = (sources.open_checkpoint(folder / name) for name in ("base", "code"))
     kept = r"layers\.[05]\.|norm|embed"
-    whole = open_extraction(base, tuned, Extraction(Choice(1024, include=kept)))
+    whole = open_extraction(base, tuned, Extraction(ModuleChoice(1024, include=kept)))
     again = lora.with_adapter(base, whole)
     for name, rows in tuned.tensors.items():
         if "layers." not in name or ".0." in name or ".5." in name:
@@ -319,7 +319,7 @@ def test_a_trained_model_comes_back_from_its_adapter(reference: Path) -> None:
             assert np.abs(ours - theirs).max() <= 2**-7 * np.abs(theirs).max()
     for name in ("mlp.down_proj", "self_attn.q_proj", "self_attn.k_proj"):
         path = f"model.layers.0.{name}"
-        limited = open_extraction(base, tuned, Extraction(Choice(16, include=f"^{path}$")))
+        limited = open_extraction(base, tuned, Extraction(ModuleChoice(16, include=f"^{path}$")))
         a, b = (values_of(limited.tensors[f"{P}{path}.lora_{x}.weight"]).astype(np.float64) for x in "AB")
         difference = values_of(tuned.tensors[f"{path}.weight"]) - values_of(base.tensors[f"{path}.weight"])
         least = np.sqrt((np.linalg.svd(difference.astype(np.float64), compute_uv=False)[16:] ** 2).sum())

@@ -223,6 +223,18 @@ def test_a_resized_vocabulary_changes_the_configuration(tmp_path: Path) -> None:
         applied(tmp_path)
 
 
+@pytest.mark.parametrize(
+    "name", ["model.embed_tokens", "backbone.embeddings", "shared", "gpt_neox.embed_in", "transformer.wte"]
+)
+def test_the_embedding_is_known_by_every_name_that_families_give_it(name: str, tmp_path: Path) -> None:
+    write_model(
+        tmp_path / "base", {f"{name}.weight": numbers(VOCABULARY, N_IN), f"{Q}.weight": numbers(N_OUT, N_IN)}, LLAMA
+    )
+    grown = numbers(VOCABULARY + 2, N_IN, seed=8)
+    adapter(tmp_path / "adapter", {f"{P}{name}.weight": grown}, modules_to_save=[name.rpartition(".")[2]])
+    assert applied(tmp_path).config["vocab_size"] == VOCABULARY + 2
+
+
 def test_a_head_of_its_own_unties_the_model(tmp_path: Path) -> None:
     base = {f"{EMBEDDING}.weight": numbers(VOCABULARY, N_IN), f"{Q}.weight": numbers(N_OUT, N_IN)}
     write_model(tmp_path / "base", base, {**LLAMA, "tie_word_embeddings": True})
@@ -248,6 +260,39 @@ def test_the_adapters_tokenizer_is_taken_when_it_ships_one_and_the_bases_else(tm
     assert found.text("tokenizer.json") == '{"model": {"vocab": {"a": 0}}}'
     assert found.side_file("chat_template.jinja") is None
     assert found.side_bytes("generation_config.json") == b"{}"
+
+
+@pytest.mark.parametrize(
+    "said", [{"tie_word_embeddings": True}, {"model_type": "gemma2"}, {"text_config": {"model_type": "cohere"}}]
+)
+def test_a_head_that_was_not_trained_stays_where_the_model_ties_by_its_key_or_its_family(
+    said: dict[str, Any], tmp_path: Path
+) -> None:
+    embedding = numbers(VOCABULARY, N_IN)
+    write_model(
+        tmp_path / "base", {f"{EMBEDDING}.weight": embedding, f"{Q}.weight": numbers(N_OUT, N_IN)}, {**LLAMA, **said}
+    )
+    trained = numbers(VOCABULARY, N_IN, seed=8)
+    adapter(tmp_path / "adapter", {f"{P}{EMBEDDING}.weight": trained}, modules_to_save=["embed_tokens"])
+    found = applied(tmp_path)
+    np.testing.assert_array_equal(values_of(found.tensors[f"{EMBEDDING}.weight"]), trained)
+    np.testing.assert_array_equal(values_of(found.tensors[f"{HEAD}.weight"]), embedding)
+    assert found.config["tie_word_embeddings"] is False
+
+
+@pytest.mark.parametrize("name", ["sentencepiece.bpe.model", "qwen.tiktoken", "tekken.json", "vocab.txt"])
+def test_any_file_of_a_vocabulary_makes_a_tokenizer_of_the_adapters_own(name: str, tmp_path: Path) -> None:
+    base_model(tmp_path / "base")
+    for each in (name, "tokenizer_config.json"):
+        (tmp_path / "base" / each).write_text("{}")
+        (tmp_path / "base" / "tokenizer.model.v3").write_text("old")
+    folder = adapter(tmp_path / "adapter", factors())
+    (folder / name).write_text("its own")
+    (folder / "tokenizer_config.json").write_text('{"a": 1}')
+    found = applied(tmp_path)
+    assert (found.text(name), found.text("tokenizer_config.json")) == ("its own", '{"a": 1}')
+    assert found.side_file("tokenizer.model.v3") is None
+    assert not found.warnings
 
 
 @pytest.mark.parametrize("kind", ["IA3", "LOHA", "LOKR", "VERA", "PROMPT_TUNING"])

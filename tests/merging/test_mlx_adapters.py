@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from merge_cases import write_model
 from small_models import write_safetensors
-from test_lora import EMBEDDING, N_IN, N_OUT, RANK, VOCABULARY, Q, applied, base_model, close, numbers
+from test_lora import EMBEDDING, LLAMA, N_IN, N_OUT, RANK, VOCABULARY, Q, applied, base_model, close, numbers
 
 from streamconv.errors import BadInput, InputMissing
 from streamconv.merging import lora
@@ -41,6 +42,15 @@ def test_an_embedding_has_its_factors_the_other_way_round(tmp_path: Path) -> Non
     adapter(tmp_path / "adapter", {f"{EMBEDDING}.lora_a": a, f"{EMBEDDING}.lora_b": b})
     want = base[f"{EMBEDDING}.weight"] + 20 * (a.astype(np.float64) @ b)
     close(applied(tmp_path).tensors[f"{EMBEDDING}.weight"], want)
+
+
+def test_an_embedding_is_known_by_the_names_that_models_have(tmp_path: Path) -> None:
+    embedding = numbers(VOCABULARY, N_IN)
+    write_model(tmp_path / "base", {"backbone.embeddings.weight": embedding}, LLAMA)
+    a, b = numbers(VOCABULARY, RANK, seed=4), numbers(RANK, N_IN, seed=5)
+    adapter(tmp_path / "adapter", {"backbone.embeddings.lora_a": a, "backbone.embeddings.lora_b": b})
+    want = embedding + 20 * (a.astype(np.float64) @ b)
+    close(applied(tmp_path).tensors["backbone.embeddings.weight"], want)
 
 
 def test_lengths_of_dora_are_those_of_rows(tmp_path: Path) -> None:

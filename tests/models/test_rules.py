@@ -14,7 +14,7 @@ from streamconv.errors import BadInput
 from streamconv.kit import Constant, split
 from streamconv.models.config import Config
 from streamconv.models.gguf_names import known_names
-from streamconv.models.names import Place, Templates
+from streamconv.models.names import Indices, Templates
 from streamconv.models.rules import Names, Rule, bind, experts, rename
 from streamconv.rows import Rows
 
@@ -89,7 +89,7 @@ def test_a_name_may_have_a_suffix_or_none() -> None:
 
 def test_a_number_of_a_template_is_meant_as_it_stands() -> None:
     templates = Templates([("b.{bid}.layer.1.{x}.w", "second"), ("b.{bid}.layer.0.{x}.w", "first")])
-    assert templates.find("b.7.layer.0.12.w") == [("first", Place(7, 12))]
+    assert templates.find("b.7.layer.0.12.w") == [("first", Indices(7, 12))]
     assert templates.find("b.7.layer.2.12.w") == templates.find("b.7.layer.one.12.w") == []
 
 

@@ -10,7 +10,7 @@ import pytest
 from streamconv.errors import BadInput
 from streamconv.models.tokenizers import T5, Tokenizer, tokenizer_metadata
 from streamconv.sources.checkpoint import Checkpoint
-from streamconv.sources.sentencepiece import Settings, read_settings
+from streamconv.sources.sentencepiece import SpmSettings, read_settings
 
 WORDS = (("<pad>", 3), ("</s>", 3), ("<unk>", 2), ("\u2581a", 1))
 
@@ -50,6 +50,6 @@ def test_a_model_that_merges_pairs_is_written_like_others(tmp_path: Path) -> Non
 
 
 def test_settings_that_are_not_stated_are_those_of_the_library() -> None:
-    assert read_settings(model(), Path("x")) == Settings(True, True, True, b"")
+    assert read_settings(model(), Path("x")) == SpmSettings(True, True, True, b"")
     with pytest.raises(BadInput, match="damaged"):
         read_settings(message(3, b"\x12\x09abc"), Path("x"))

@@ -14,7 +14,7 @@ from torch_files import PROTOCOL, Code, archive, call, code, named, program, sto
 
 from streamconv.errors import BadInput
 from streamconv.sources import open_checkpoint
-from streamconv.sources.torch_pickle import Budget, Unpickler
+from streamconv.sources.torch_pickle import PickleBudget, Unpickler
 
 ZEROS = {"0": bytes(64)}
 FLOATS = storage("FloatStorage", "0", 16)
@@ -176,11 +176,11 @@ def test_damaged_pickles_are_refused(tmp_path: Path, raw: bytes, message: str) -
 )  # fmt: skip
 def test_a_pickle_has_a_budget(body: bytes) -> None:
     with pytest.raises(BadInput, match=r"takes more steps|describes more objects"):
-        Unpickler(memoryview(PROTOCOL + body), "x", 0, Budget(150_000, 2 << 20)).load()
+        Unpickler(memoryview(PROTOCOL + body), "x", 0, PickleBudget(150_000, 2 << 20)).load()
 
 
 def test_the_pickles_of_a_file_share_its_budget() -> None:
-    budget = Budget(1000, 10_000)
+    budget = PickleBudget(1000, 10_000)
     for _ in range(2):
         Unpickler(memoryview(PROTOCOL + b"N" + b"0N" * 200 + b"."), "x", 0, budget).load()
     with pytest.raises(BadInput, match="takes more steps"):

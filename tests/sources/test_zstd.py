@@ -22,8 +22,8 @@ from zstd_files import KINDS, compressed, concatenated, pack, pieces, seekable, 
 
 from streamconv.check import check_gguf
 from streamconv.errors import BadInput, InputChanged, InputMissing
+from streamconv.file_names import is_weights
 from streamconv.sources import open_checkpoint
-from streamconv.sources.checkpoint import is_weights
 from streamconv.sources.frame_cache import FrameCache
 from streamconv.sources.mapped import IoMode, MappedFile
 from streamconv.sources.zstd import ZstdFile

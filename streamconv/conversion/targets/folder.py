@@ -15,6 +15,7 @@ from ...quant.encode import FLOATS
 from ...quant.types import TYPES, TensorType
 from ...rows import Rows
 from ...sources.checkpoint import Checkpoint
+from ...sources.hf_config import text_sections
 from ...sources.state_dicts import refuse_unsaved
 from ...targets import safetensors
 from ...targets.layout import FileLayout, TensorInfo
@@ -89,8 +90,7 @@ def _type(checkpoint: Checkpoint, name: str, rows: Rows, wanted: str) -> tuple[T
 def _own_type(checkpoint: Checkpoint) -> str:
     """The type config.json names for the weights; F32 where it names none."""
     names = {torch: name for name, torch in safetensors.TORCH_NAMES.items() if name in _TYPES}
-    text = checkpoint.config.get("text_config")
-    for section in (checkpoint.config, text if isinstance(text, Mapping) else {}):
+    for section in (checkpoint.config, *text_sections(checkpoint.config)):
         for key in ("dtype", "torch_dtype"):
             if (torch := str(section.get(key))) in names:
                 return names[torch]

@@ -30,6 +30,7 @@ from weakref import WeakValueDictionary
 from ...errors import BadInput, CannotCreate, Locked, NoPermission, WriteFailed
 from ...threads import Thread
 from .. import files
+from ..budget import RESERVE_BYTES
 from ..lock import JobLock
 from . import owned
 from .crew import Crew
@@ -38,7 +39,6 @@ from .part import CLAIMED, PENDING, READY, STAMPED, Part
 from .remote import Elsewhere, Remote
 from .shared import Observer, Origin, Settings, Shared
 
-_RESERVE_BYTES = 64 << 20
 #: reading more than this for a second time is told
 _TELL_BYTES = 256 << 20
 #: between two looks at threads that may have died without a word
@@ -313,10 +313,10 @@ class Transfer(Shared):
         unfinished = [p for p in parts if not p.whole]
         need = sum(p.remote.size - p.allocated_bytes() for p in unfinished)
         free = files.free_bytes(unfinished[0].home) if unfinished else 0
-        if need > 0 and need + _RESERVE_BYTES > free:
+        if need > 0 and need + RESERVE_BYTES > free:
             raise WriteFailed(
-                f"{self._root}: {need + _RESERVE_BYTES:,} bytes are needed ({need:,} for what is fetched,"
-                f" {_RESERVE_BYTES:,} to spare), {free:,} are free",
+                f"{self._root}: {need + RESERVE_BYTES:,} bytes are needed ({need:,} for what is fetched,"
+                f" {RESERVE_BYTES:,} to spare), {free:,} are free",
                 "Free some space, move the cache with STREAMCONV_CACHE, or convert with --evict.",
             )
 

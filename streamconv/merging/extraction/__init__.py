@@ -5,7 +5,7 @@ The adapter is a checkpoint whose tensors are made while they are read, so it is
 
 from __future__ import annotations
 
-from .modules import Choice
+from .modules import ModuleChoice
 from .opening import Extraction, open_extraction
 
-__all__ = ["Choice", "Extraction", "open_extraction"]
+__all__ = ["Extraction", "ModuleChoice", "open_extraction"]

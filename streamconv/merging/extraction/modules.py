@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from ...errors import BadInput, UsageError
 from ...rows import Rows, matrix_shape
 from ...sources.checkpoint import Checkpoint
-from ..config_edit import text_section
+from ...sources.hf_config import is_tied, text_section
 from ..inputs import is_whole
 from ..layout import Place, lay_out
 
@@ -20,7 +20,7 @@ _KIND = re.compile(r"^(?P<module>.+)\.(?P<kind>weight|bias)$")
 
 
 @dataclass(frozen=True)
-class Choice:
+class ModuleChoice:
     """What the user asks for.
 
     Attributes
@@ -129,7 +129,7 @@ def pairs_of(base: Checkpoint, tuned: Checkpoint) -> list[Pair]:
     return found
 
 
-def select(base: Checkpoint, pairs: Sequence[Pair], choice: Choice) -> Selection:
+def select(base: Checkpoint, pairs: Sequence[Pair], choice: ModuleChoice) -> Selection:
     """Sort the tensors out.
 
     Raises
@@ -171,11 +171,11 @@ def select(base: Checkpoint, pairs: Sequence[Pair], choice: Choice) -> Selection
     conv1d = frozenset(
         p.module for p in decomposed if is_gpt2 and p.place.layer is not None and _CONV1D.search(p.module)
     )
-    tied = _says_tied(base.config) and not any(pair.place.is_head for pair in pairs)
+    tied = is_tied(base.config) and not any(pair.place.is_head for pair in pairs)
     return Selection(decomposed, saved, biases, conv1d, tuple(dict.fromkeys(pair.module for pair in pairs)), tied)
 
 
-def _refuse(pair: Pair, choice: Choice) -> None:
+def _refuse(pair: Pair, choice: ModuleChoice) -> None:
     """No adapter can express this tensor."""
     if not choice.skip_undecomposable:
         shapes = list(pair.base.shape), list(pair.tuned.shape)
@@ -186,7 +186,7 @@ def _refuse(pair: Pair, choice: Choice) -> None:
         )
 
 
-def _wanted(module: str, choice: Choice) -> bool:
+def _wanted(module: str, choice: ModuleChoice) -> bool:
     try:
         if choice.include is not None and not re.search(choice.include, module):
             return False
@@ -199,7 +199,7 @@ def _is_named(module: str, names: Iterable[str]) -> bool:
     return any(module == name or module.endswith(f".{name}") for name in names)
 
 
-def describe(selection: Selection, choice: Choice, base_name: str) -> dict[str, Any]:
+def describe(selection: Selection, choice: ModuleChoice, base_name: str) -> dict[str, Any]:
     """adapter_config.json. The scale of every layer is 1, for its alpha is its rank."""
     ranks = {pair.module: min(choice.rank, *matrix_shape(pair.base.shape)) for pair in selection.decomposed}
     rank = max(ranks.values(), default=choice.rank)
@@ -237,9 +237,3 @@ def _short(chosen: Sequence[str], modules: Sequence[str]) -> list[str]:
         means = [other for other in modules if other.endswith(last)]
         names.append(last if wanted.issuperset(means) and not last.isdigit() else module)
     return list(dict.fromkeys(names))
-
-
-def _says_tied(config: Mapping[str, Any]) -> bool:
-    section = text_section(config)
-    default = str(section.get("model_type", "")).startswith(("gemma", "cohere", "gpt2"))
-    return bool(section.get("tie_word_embeddings", config.get("tie_word_embeddings", default)))

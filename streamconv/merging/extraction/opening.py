@@ -13,16 +13,16 @@ from ...rows import Rows, matrix_shape
 from ...sources.checkpoint import Checkpoint
 from .. import side_files
 from .factors import LeftColumns, LeftRows, RightRows, Settings, working_bytes
-from .modules import Choice, Pair, describe, pairs_of, select
+from .modules import ModuleChoice, Pair, describe, pairs_of, select
 
 CONFIG = "adapter_config.json"
 
 
 @dataclass(frozen=True)
 class Extraction:
-    """What to extract; see ``Choice`` and ``Settings``."""
+    """What to extract; see ``ModuleChoice`` and ``Settings``."""
 
-    choice: Choice
+    choice: ModuleChoice
     distribute: bool = True
     epsilon: float = 0.0
 
@@ -107,7 +107,7 @@ def _factors(pair: Pair, settings: Settings, conv1d: bool) -> dict[str, Rows]:
     return {f"{prefix}.{a}": right, f"{prefix}.{b}": LeftRows(right)}
 
 
-def _check_memory(pair: Pair, choice: Choice, ram_bytes: int | None) -> None:
+def _check_memory(pair: Pair, choice: ModuleChoice, ram_bytes: int | None) -> None:
     n_rows, n_cols = matrix_shape(pair.base.shape)
     rank = min(choice.rank, n_rows, n_cols)
     needed = working_bytes(n_rows, n_cols, rank)

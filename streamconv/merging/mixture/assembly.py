@@ -20,7 +20,7 @@ from ..resolving import Model, open_layouts
 from .gates import GateRows, PromptGate, expert_ids
 from .recipe import Expert, Mixture
 from .rows import NoisyRows, RandomRows
-from .targets import TARGETS, Target, default_target
+from .targets import TARGETS, MixtureTarget, default_target
 
 _GATE, _UP, _DOWN = (f"{part}_proj" for part in ("gate", "up", "down"))
 _PROJECTIONS = (_GATE, _UP, _DOWN)
@@ -59,7 +59,7 @@ def assemble_mixture(mixture: Mixture, opener: Opener, path: Path, text: str) ->
     )
 
 
-def _target(mixture: Mixture, models: dict[str, Model]) -> Target:
+def _target(mixture: Mixture, models: dict[str, Model]) -> MixtureTarget:
     """The architecture of the result."""
     types = {name: str(model.checkpoint.config.get("model_type", "")) for name, model in models.items()}
     own = types[str(mixture.base)]
@@ -94,7 +94,7 @@ def _target(mixture: Mixture, models: dict[str, Model]) -> Target:
 class _Builder:
     """The tensors of a mixture."""
 
-    def __init__(self, mixture: Mixture, models: dict[str, Model], target: Target, opener: Opener) -> None:
+    def __init__(self, mixture: Mixture, models: dict[str, Model], target: MixtureTarget, opener: Opener) -> None:
         self._mixture = mixture
         self._models = models
         self._base = models[str(mixture.base)]

@@ -10,7 +10,7 @@ Config = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Target:
+class MixtureTarget:
     """One architecture.
 
     Attributes
@@ -59,18 +59,18 @@ def _deepseek(config: Config, experts: int, shared: int, per_token: int) -> None
 
 
 _ALL = (
-    Target("mixtral", "MixtralForCausalLM", "mixtral", ("llama", "mistral"), _mixtral, fused=True),
-    Target("qwen2", "Qwen2MoeForCausalLM", "qwen2_moe", ("qwen2",), _qwen2, shared="shared_expert",
+    MixtureTarget("mixtral", "MixtralForCausalLM", "mixtral", ("llama", "mistral"), _mixtral, fused=True),
+    MixtureTarget("qwen2", "Qwen2MoeForCausalLM", "qwen2_moe", ("qwen2",), _qwen2, shared="shared_expert",
            shared_gate="shared_expert_gate"),
-    Target("qwen3", "Qwen3MoeForCausalLM", "qwen3_moe", ("qwen3",), _qwen3),
-    Target("deepseek", "DeepseekForCausalLM", "deepseek", ("llama", "mistral"), _deepseek, shared="shared_experts"),
+    MixtureTarget("qwen3", "Qwen3MoeForCausalLM", "qwen3_moe", ("qwen3",), _qwen3),
+    MixtureTarget("deepseek", "DeepseekForCausalLM", "deepseek", ("llama", "mistral"), _deepseek, shared="shared_experts"),
 )  # fmt: skip
 
 #: by the name in recipes
-TARGETS: Mapping[str, Target] = {target.name: target for target in _ALL}
+TARGETS: Mapping[str, MixtureTarget] = {target.name: target for target in _ALL}
 
 
-def default_target(model_type: str, has_shared: bool) -> Target | None:
+def default_target(model_type: str, has_shared: bool) -> MixtureTarget | None:
     """The architecture for dense models of ``model_type``; None where there is none."""
     fitting = [target for target in _ALL if model_type in target.inputs]
     return next((t for t in fitting if (t.shared is not None) == has_shared), fitting[0] if fitting else None)

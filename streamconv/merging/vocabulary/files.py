@@ -9,7 +9,7 @@ from typing import Any
 
 from ...sources.checkpoint import Checkpoint
 from .. import side_files
-from .output import Output
+from .output import MergedVocabulary
 from .tokens import ADDED, CONFIG, SENTENCEPIECE, TOKENIZER, VOCABULARY
 
 Side = dict[str, "Path | bytes"]
@@ -21,7 +21,7 @@ def tokenizer_files(checkpoint: Checkpoint) -> Side:
     return {name: file for name, file in found.items() if file is not None}
 
 
-def write_output(checkpoint: Checkpoint, output: Output) -> Side:
+def write_output(checkpoint: Checkpoint, output: MergedVocabulary) -> Side:
     """The files of the merged tokenizer.
 
     tokenizer.json takes all tokens. Where there are files of the older kind, tokens go to added_tokens.json and
@@ -54,7 +54,7 @@ def _text(value: Mapping[str, Any]) -> bytes:
     return (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode("utf-8", "surrogatepass")
 
 
-def _edited_tokenizer(fast: dict[str, Any], output: Output) -> dict[str, Any]:
+def _edited_tokenizer(fast: dict[str, Any], output: MergedVocabulary) -> dict[str, Any]:
     """tokenizer.json with the new tokens, without the dropped ones."""
     kept = {e["content"]: e for e in fast.get("added_tokens") or [] if e["content"] in output.ids}
     kept |= {text: {"id": output.ids[text], "content": text, **output.added[text]} for text in output.new}
@@ -73,7 +73,7 @@ def _without(model: Mapping[str, Any], dropped: set[str]) -> dict[str, Any]:
     return edited
 
 
-def _edited_config(config: Mapping[str, Any], output: Output, old: bool) -> dict[str, Any]:
+def _edited_config(config: Mapping[str, Any], output: MergedVocabulary, old: bool) -> dict[str, Any]:
     """tokenizer_config.json with the new tokens, without the dropped ones."""
     dropped = set(output.dropped)
     edited = {

@@ -11,7 +11,7 @@ _ORDINARY: Flags = flags({"normalized": True})
 
 
 @dataclass
-class Output:
+class MergedVocabulary:
     """The merged vocabulary.
 
     Attributes
@@ -47,7 +47,7 @@ class Output:
         self.new.append(text)
 
 
-def start(giver: str, tokens: Tokens, n_rows: int) -> Output:
+def start(giver: str, tokens: Tokens, n_rows: int) -> MergedVocabulary:
     """The vocabulary of one model, without the tokens for which it has no row.
 
     Parameters
@@ -57,7 +57,7 @@ def start(giver: str, tokens: Tokens, n_rows: int) -> Output:
     ids = {text: index for text, index in tokens.ids.items() if index < n_rows}
     dropped = [text for text in tokens.ids if text not in ids]
     added = {text: found for text, found in tokens.added.items() if text in ids}
-    output = Output(giver, ids, added, min(tokens.end, n_rows) if dropped else tokens.end, dropped=dropped)
+    output = MergedVocabulary(giver, ids, added, min(tokens.end, n_rows) if dropped else tokens.end, dropped=dropped)
     if dropped:
         output.warnings.append(
             f"{tokens.where}: {len(dropped)} tokens such as {dropped[0]!r} have ids beyond the {n_rows} rows of its "
@@ -66,7 +66,7 @@ def start(giver: str, tokens: Tokens, n_rows: int) -> Output:
     return output
 
 
-def unite(output: Output, others: Iterable[tuple[Tokens, int]]) -> None:
+def unite(output: MergedVocabulary, others: Iterable[tuple[Tokens, int]]) -> None:
     """Append the tokens of ``others``, each with its number of rows; ids that are given stay as they are.
 
     The models with the most tokens come first, so that of all ids most stay where they are. Ordinary tokens are appended

@@ -10,13 +10,13 @@ from typing import Any
 from ...errors import BadInput, UsageError
 from ...rows import Rows
 from ...sources.checkpoint import Checkpoint
+from ...sources.hf_config import text_section
 from .. import side_files
-from ..config_edit import text_section
 from ..layout import Layout, lay_out
 from ..vocabulary_plan import VocabularySettings
 from .embedding import Embedder
 from .files import Side, tokenizer_files, write_output
-from .output import Output, shared_part, start, unite
+from .output import MergedVocabulary, shared_part, start, unite
 from .special_ids import ends_of, renumbered
 from .templates import chosen_template, with_template
 from .tokens import Tokens, read_tokens
@@ -140,7 +140,7 @@ class _Planned:
             config["vocab_size_per_layer_input"] = size
         return Plan(embedder, side, config, warnings)
 
-    def _output(self) -> Output:
+    def _output(self) -> MergedVocabulary:
         if self.giver not in self.models:
             raise UsageError(f"tokenizer.source: {self.giver} is none of the models")
         output = start(self.giver, self.tokens[self.giver], self._n_rows(self.giver))
@@ -156,14 +156,14 @@ class _Planned:
             raise BadInput(f"{name} has no token embedding, so its vocabulary cannot be changed")
         return self.models[name].tensors[found].shape[0]
 
-    def _size(self, output: Output) -> int:
+    def _size(self, output: MergedVocabulary) -> int:
         """Rows of the output: never fewer than the base's where its ids stay, unless padding is asked for."""
         multiple = self.settings.pad_to_multiple_of
         if multiple is not None:
             return -(-output.end // multiple) * multiple
         return max(output.end, self._n_rows(self.first)) if self.giver == self.first else output.end
 
-    def _strangers(self, output: Output) -> list[str]:
+    def _strangers(self, output: MergedVocabulary) -> list[str]:
         """Warnings about vocabularies that have little in common with the output's."""
         ids = self.tokens[self.giver].ids
         parts = {n: shared_part(ids, self.tokens[n].ids) for n in self.merged if n != self.giver}
@@ -184,7 +184,7 @@ class _Planned:
             found = layout.embedding
         return None if found is None else tensors[found]
 
-    def _config(self, output: Output) -> tuple[dict[str, Any], Side]:
+    def _config(self, output: MergedVocabulary) -> tuple[dict[str, Any], Side]:
         """Keys of config.json, and generation_config.json where it must change, for ids that moved."""
         before = {index: text for text, index in self.tokens[self.first].ids.items()}
         donor, giver = self.models[self.first], self.models[self.giver]

@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import UsageError
+from ...file_names import TEMPLATES, fits
 from ...sources.checkpoint import MAX_SIDE_BYTES, Checkpoint
 from ...sources.hostile_json import parse_json
 from ...sources.small_files import read_small
 from .tokens import CONFIG
 
 FILE = "chat_template.jinja"
-_OLD_FILE, _MORE = "chat_template.json", "additional_chat_templates/"
+_OLD_FILE = "chat_template.json"
 #: shorter text is a misspelt name, not a template
 _SHORTEST = 20
 
@@ -136,7 +137,7 @@ def template_of(checkpoint: Checkpoint) -> str | None:
 
 def with_template(side: Mapping[str, Path | bytes], text: str) -> dict[str, Path | bytes]:
     """Tokenizer files with ``text`` as their only chat template: readers differ in which of several they take."""
-    kept = {name: f for name, f in side.items() if name not in (FILE, _OLD_FILE) and not name.startswith(_MORE)}
+    kept = {name: f for name, f in side.items() if not fits(name, TEMPLATES)}
     found = kept.get(CONFIG)
     if found is not None:
         config = parse_json(found if isinstance(found, bytes) else read_small(found, MAX_SIDE_BYTES), of_tokenizer=True)

@@ -10,8 +10,9 @@ import re
 
 from ...errors import BadInput
 from ...metadata import Metadata
+from ...sources.hf_config import flattened
 from ..assumed import Assumed
-from ..config import Config, text_section
+from ..config import Config
 from ..families.gemma import plus_one
 from ..family import Family
 from ..keys import file_type
@@ -35,7 +36,7 @@ def why_not(name: str) -> str | None:
 def keys(m: Metadata, _arch: str, c: Config) -> None:
     """What the runtime asks of the tower."""
     require(c, "patch_embedding.weight", "position_embedding.weight", "post_layernorm.weight", *_PROJECTION)
-    text = Config({"hidden_size": 2304, **text_section(c.raw)}, {}, {})
+    text = Config({"hidden_size": 2304, **flattened(c.raw)}, {}, {})
     m.boolean("clip.has_vision_encoder", True)
     m.u32("clip.vision.projection_dim", text.hidden)
     sizes(m, c)

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import PurePosixPath
 from typing import Any
 
+from ...file_names import MORE_TEMPLATES
 from ...metadata import Metadata
 from .files import TokenizerFiles
 
@@ -39,7 +40,7 @@ def _places(files: TokenizerFiles) -> Iterator[tuple[str, Any]]:
     """What each place has: a text, a list of objects, or None."""
     yield "tokenizer_config.json", files.tokenizer_config.get("chat_template")
     yield "chat_template.jinja", files.text("chat_template.jinja")
-    for name in files.names("additional_chat_templates/*.jinja"):
+    for name in files.names(f"{MORE_TEMPLATES}/*.jinja"):
         yield name, [{"name": PurePosixPath(name).stem, "template": files.text(name) or ""}]
     yield "chat_template.json", (files.json("chat_template.json") or {}).get("chat_template")
 

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from ...metadata import Metadata
+from ...sources.hf_config import text_sections
 from .files import TokenizerFiles, token_id, token_text
 from .special import SpecialTokens, id_key
 from .vocabulary import TokenType
@@ -71,8 +72,7 @@ def _told(kind: str, files: TokenizerFiles) -> Iterator[int]:
     """Every id the checkpoint's own files give for ``kind``, config.json first."""
     key = f"{kind}_token_id"
     root = files.raw_config
-    nested = root.get("text_config")
-    for source in (root, nested if isinstance(nested, Mapping) else {}, files.generation_config):
+    for source in (root, *text_sections(root), files.generation_config):
         yield from _ids_in(source.get(key))
 
 

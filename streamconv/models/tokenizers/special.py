@@ -12,6 +12,7 @@ from typing import Any
 
 from ...errors import BadInput
 from ...metadata import Metadata
+from ...sources.hf_config import section
 from .files import SPECIAL_KINDS, TokenizerFiles, said, token_id
 
 #: kind -> the middle of its key; "cls" has an id to find but no key
@@ -92,11 +93,11 @@ class SpecialTokens:
 
     def _fill(self, files: TokenizerFiles) -> None:
         """What config.json says; a list, as some have of ends, is left to ``ends``, and a negative id means none."""
-        nested = files.raw_config.get("text_config")
+        nested = section(files.raw_config, "text_config")  # the only one in which the reference looks
         for kind in self._kinds:
             key = f"{kind}_token_id"
             index = files.raw_config.get(key)
-            if index is None and isinstance(nested, Mapping):
+            if index is None:
                 index = nested.get(key)
             if any(
                 token_id(each) is None for each in (index if isinstance(index, list) else [index]) if each is not None

@@ -2,24 +2,33 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection, Iterable
 from fnmatch import fnmatchcase
 
 from ...errors import BadInput, InputMissing
-from ..checkpoint import MAX_SIDE_BYTES, is_weights
-from ..folder import INDEX, TORCH_INDEX, prefers_whole
-from ..naming import PACKED, shown_list
+from ...file_names import (
+    GGUF,
+    MLX_ADAPTER,
+    OF_FOLDERS,
+    PACKED,
+    SAFETENSORS,
+    Container,
+    container_of,
+    is_weights,
+    part_names,
+    part_of,
+)
+from ..checkpoint import MAX_SIDE_BYTES
+from ..folder import prefers_whole
+from ..naming import shown_list
 from ..side_links import is_beside
 from .model import HubFile, HubModel
 
 #: side files that no converter looks at and that may be large
 _PICTURES = (".png", ".jpg", ".jpeg", ".gif", ".webp", ".svg", ".pdf", ".mp3", ".mp4", ".wav", ".parquet")
 #: weights by preference: the first pattern that matches anything
-_WEIGHTS = ("model*.safetensors", "adapter_model.safetensors", "pytorch_model*.bin", "adapter_model.bin",
-            "adapters.safetensors")  # fmt: skip
-_INDEXES = (INDEX, TORCH_INDEX)
-_NUMBER = r"-\d{5}-of-\d{5}\."
+_WEIGHTS = (*(name for c in OF_FOLDERS for name in (c.pattern, c.adapter)), MLX_ADAPTER)
+_INDEXES = tuple(c.index for c in OF_FOLDERS)
 
 
 def side_files(model: HubModel) -> list[HubFile]:
@@ -39,9 +48,12 @@ def _is_side(path: str) -> bool:
 
 def index_file(model: HubModel) -> str:
     """The index of the weights that ``weight_files`` would take, "" where they have none."""
-    if INDEX in model.files or _matching(model, _WEIGHTS[0]):
-        return INDEX if INDEX in model.files else ""
-    return TORCH_INDEX if TORCH_INDEX in model.files else ""
+    return container.index if (container := _container(model)) is not None and container.index in model.files else ""
+
+
+def _container(model: HubModel) -> Container | None:
+    """The format of the weights that ``weight_files`` would take."""
+    return next((c for c in OF_FOLDERS if c.index in model.files or _matching(model, c.pattern)), None)
 
 
 def is_whole_meant(model: HubModel, named: Collection[str]) -> tuple[bool, str]:
@@ -49,8 +61,7 @@ def is_whole_meant(model: HubModel, named: Collection[str]) -> tuple[bool, str]:
 
     As with folders; only that here nobody looks into the whole file: one of less than half of their size is no model.
     """
-    index = index_file(model)
-    whole = "pytorch_model.bin" if index == TORCH_INDEX else "model.safetensors"
+    index, whole = index_file(model), (_container(model) or SAFETENSORS).whole
     if not named or not prefers_whole(model.files, named, whole):
         return False, ""
     if not all(name in model.files for name in named):
@@ -88,12 +99,12 @@ def weight_files(model: HubModel, named: Iterable[str] = ()) -> list[HubFile]:
         )
     for pattern in () if wanted else _WEIGHTS:
         wanted = _matching(model, pattern)
-        for whole in ("model.safetensors", "pytorch_model.bin"):
-            if whole in wanted and any(re.search(_NUMBER, name) for name in wanted):  # the same weights again, in parts
+        for whole in (c.whole for c in OF_FOLDERS):
+            if whole in wanted and any(part_of(name) for name in wanted):  # the same weights again, in parts
                 wanted = [whole]
         if wanted:
             break
-    ggufs = sorted(path for path in model.files if path.endswith(".gguf"))
+    ggufs = sorted(path for path in model.files if path.endswith(GGUF.endings))
     if not wanted and ggufs:
         raise BadInput(
             f"{model} holds GGUF files only: {shown_list(ggufs)}", f"Name one of them: {model.repo}/{ggufs[0]}"
@@ -123,8 +134,6 @@ def one_file(model: HubModel, path: str) -> list[HubFile]:
     if path not in model.files:
         near = [p for p in model.files if p.rpartition(".")[2] == path.rpartition(".")[2]]
         raise InputMissing(f"{model} has no file {path}", f"It has {shown_list(near)}." if near else "")
-    stem, _, count = path.removesuffix(".gguf").rpartition("-of-")
-    if path.endswith(".gguf") and count.isdigit() and stem[-5:].isdigit():
-        split = re.compile(rf"{re.escape(stem[:-5])}\d{{5}}-of-{count}\.gguf")
-        return [f for name, f in sorted(model.files.items()) if split.fullmatch(name)]
-    return [model.files[path]]
+    part = part_of(path) if container_of(path) is GGUF else None
+    names = part_names(part.stem, part.n_parts, part.ending) if part is not None else [path]
+    return [model.files[name] for name in names if name in model.files]
