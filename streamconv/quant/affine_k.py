@@ -10,9 +10,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from ..kernels.lanes import ONE, ZERO, get_f16, inline, kernel, put_f16, rint_any
 from ..rows import Bytes, Floats
 from .importance import scaled_columns
-from .lanes import ONE, ZERO, get_f16, inline, kernel, put_f16, rint_any
 from .search import (
     GIVEN,
     INVERSE_ROW,

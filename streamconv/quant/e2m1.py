@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from .lanes import ONE, ZERO, inline, kernel, magnitude
+from ..kernels.lanes import ONE, ZERO, inline, kernel, magnitude
 
 #: value of each code in steps; code 8, a negative zero, is never made
 VALUES = np.array([0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12], np.float32)

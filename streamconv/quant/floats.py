@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from ..kernels.lanes import bf16_to_f32, f16_to_f32, f32_to_bf16, f32_to_f16, kernel
 from ..rows import Bytes, Floats
 from .base import Codec
-from .lanes import bf16_to_f32, f16_to_f32, f32_to_bf16, f32_to_f16, kernel
 from .types import TYPES
 
 

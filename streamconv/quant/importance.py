@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from .lanes import ZERO, inline, kernel
+from ..kernels.lanes import ZERO, inline, kernel
 
 
 @kernel

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from ..kernels.lanes import LANES, ONE, ZERO, f16_to_f32, f32_to_f16, inline, kernel
 from ..rows import Bytes, Floats
 from .base import Codec
 from .grids import grid_table, grid_values
@@ -19,7 +20,6 @@ from .iq1_search import CUT, EIGHTH, LARGEST, REGS_SIZE, SCALE, keep_better, pla
 from .iq_calls import flat, quantize_with
 from .iq_lanes import W, X, load_weights
 from .iq_nearest import SCRATCH_SIZE, level_value
-from .lanes import LANES, ONE, ZERO, f16_to_f32, f32_to_f16, inline, kernel
 from .types import TYPES
 
 _BYTES = 56

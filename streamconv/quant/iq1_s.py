@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from ..kernels.lanes import LANES, ONE, ZERO, get_f16, inline, kernel, put_f16
 from ..rows import Bytes, Floats
 from .base import Codec
 from .grids import grid_table, grid_values
@@ -19,7 +20,6 @@ from .iq1_search import CUT, EIGHTH, LARGEST, REGS_SIZE, SCALE, keep_better, pla
 from .iq_calls import flat, quantize_with
 from .iq_lanes import W, X, load_weights
 from .iq_nearest import SCRATCH_SIZE
-from .lanes import LANES, ONE, ZERO, get_f16, inline, kernel, put_f16
 from .types import TYPES
 
 _BYTES = 50

@@ -13,10 +13,10 @@ from __future__ import annotations
 
 import numpy as np
 
+from ..kernels.lanes import HALF, LANES, ONE, ZERO, clamp, inline, magnitude, rint_any
 from .grids import KEYS
 from .iq_lanes import W, X
 from .iq_nearest import MAX, level_value, nearest
-from .lanes import HALF, LANES, ONE, ZERO, clamp, inline, magnitude, rint_any
 
 EIGHTH = np.float32(0.125)
 _STEPS = np.float32(15)

@@ -11,13 +11,13 @@ from __future__ import annotations
 
 import numpy as np
 
+from ..kernels.lanes import HALF, get_f16, kernel, put_f16
 from ..rows import Bytes, Floats
 from .base import Codec
 from .grids import grid_table, grid_values
 from .iq_block import decode_points, load_weights, round_scales, search_block, sum_squares, take_signs
 from .iq_calls import flat, quantize_with
 from .iq_search import PICKS_SIZE, TWO, WORK_SIZE, Plan
-from .lanes import HALF, get_f16, kernel, put_f16
 from .types import TYPES
 
 _BYTES = 82

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from ..kernels.lanes import HALF, ZERO, get_f16, inline, kernel, put_f16
 from ..rows import Bytes, Floats
 from .base import Codec
 from .grids import grid_table, grid_values
@@ -27,7 +28,6 @@ from .iq_block import (
 )
 from .iq_calls import flat, quantize_with
 from .iq_search import BATCH, PICKS_SIZE, WORK_SIZE, Plan, W, X, search
-from .lanes import HALF, ZERO, get_f16, inline, kernel, put_f16
 from .search_positive import positive_runs
 from .types import TYPES
 

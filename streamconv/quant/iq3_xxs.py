@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from ..kernels.lanes import HALF, ZERO, get_f16, kernel, put_f16
 from ..rows import Bytes, Floats
 from .base import Codec
 from .grids import grid_table, grid_values
@@ -26,7 +27,6 @@ from .iq_block import (
 )
 from .iq_calls import flat, quantize_with
 from .iq_search import PICKS_SIZE, TWO, WORK_SIZE, Plan
-from .lanes import HALF, ZERO, get_f16, kernel, put_f16
 from .types import TYPES
 
 _BYTES = 98

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from ..kernels.lanes import LANES, ONE, ZERO, get_f16, kernel, put_f16
 from ..rows import Bytes, Floats
 from .base import Codec
 from .iq4_search import (
@@ -29,7 +30,6 @@ from .iq4_search import (
     weigh,
 )
 from .iq_calls import flat, quantize_with
-from .lanes import LANES, ONE, ZERO, get_f16, kernel, put_f16
 from .types import TYPES
 
 _BYTES = 18

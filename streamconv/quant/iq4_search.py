@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from .lanes import EPSILON, HALF, LANES, ONE, ZERO, inline, magnitude
+from ..kernels.lanes import EPSILON, HALF, LANES, ONE, ZERO, inline, magnitude
 
 #: what the codes 0…15 stand for
 VALUES = np.array([-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113], np.float32)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from ..kernels.lanes import LANES, ONE, ZERO, get_f16, inline, kernel, magnitude, put_f16, rint_any
 from ..rows import Bytes, Floats
 from .base import Codec
 from .iq4_search import (
@@ -30,7 +31,6 @@ from .iq4_search import (
     weigh,
 )
 from .iq_calls import flat, quantize_with
-from .lanes import LANES, ONE, ZERO, get_f16, inline, kernel, magnitude, put_f16, rint_any
 from .types import TYPES
 
 _BYTES = 136

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from ..kernels.lanes import HALF, ONE, ZERO, clamp, inline, rint_any
 from .iq_search import ROOT, W, X, search
-from .lanes import HALF, ONE, ZERO, clamp, inline, rint_any
 
 _STEPS = np.float32(31)
 _MOST = np.int32(15)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from .lanes import LANES, ZERO, inline
+from ..kernels.lanes import LANES, ZERO, inline
 
 #: matrices of a tile
 X, W = 0, 32 * LANES

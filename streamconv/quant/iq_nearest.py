@@ -12,8 +12,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from ..kernels.lanes import LANES, ZERO, inline, kernel
 from .grids import KEYS
-from .lanes import LANES, ZERO, inline, kernel
 
 MAX = np.float32(np.finfo(np.float32).max)
 _INFINITY = np.float32(np.inf)

@@ -21,9 +21,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ..kernels.lanes import HALF, LANES, ONE, ZERO, inline, kernel, magnitude, rint_any
 from .grids import KEYS
 from .iq_nearest import SCRATCH_SIZE, nearest
-from .lanes import HALF, LANES, ONE, ZERO, inline, kernel, magnitude, rint_any
 
 #: The lead needed, in units of W = Σ wa·(s·g + |x|)² for the largest s and g. Rounding errors of two compared distances come
 #: to at most 32 · 2^-24 in the reference, 40 · 2^-24 here; between the ends of a run a lead shrinks to no less than 0.66.

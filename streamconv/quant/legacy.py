@@ -11,10 +11,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..rows import Bytes, Floats
-from .base import Codec, Words
-from .importance import scaled_columns
-from .lanes import (
+from ..kernels.lanes import (
     ONE,
     ZERO,
     bits,
@@ -27,6 +24,10 @@ from .lanes import (
     put_f16,
     rint_any,
 )
+from ..kernels.tiles import GROUP, bits_missing, larger, negated_bits, signed_bits, value
+from ..rows import Bytes, Floats
+from .base import Codec, Words
+from .importance import scaled_columns
 from .search import (
     GIVEN,
     INVERSE_ROW,
@@ -38,7 +39,6 @@ from .search import (
     padded,
 )
 from .search_symmetric import symmetric_runs
-from .tiles import GROUP, bits_missing, larger, negated_bits, signed_bits, value
 from .types import TensorType
 
 BLOCK = 32

@@ -14,11 +14,11 @@ from math import log
 
 import numpy as np
 
+from ..kernels.lanes import ZERO, bits, from_bits, inline, kernel
+from ..kernels.tiles import block_largest
 from ..rows import Bytes, Floats
 from .base import Codec
 from .e2m1 import VALUES, encode
-from .lanes import ZERO, bits, from_bits, inline, kernel
-from .tiles import block_largest
 from .types import TYPES
 
 _BLOCK, _BYTES = 32, 17

@@ -14,11 +14,11 @@ from __future__ import annotations
 
 import numpy as np
 
+from ..kernels.lanes import HALF, ZERO, bits, from_bits, inline, kernel, magnitude
+from ..kernels.tiles import block_largest
 from ..rows import Bytes, Floats
 from .base import Codec
 from .e2m1 import VALUES, encode
-from .lanes import HALF, ZERO, bits, from_bits, inline, kernel, magnitude
-from .tiles import block_largest
 from .types import TYPES
 
 _BLOCK, _SUB, _BYTES = 64, 16, 36

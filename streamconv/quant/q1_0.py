@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from ..kernels.lanes import ZERO, get_f16, kernel, magnitude, put_f16
 from ..rows import Bytes, Floats
 from .base import Codec
-from .lanes import ZERO, get_f16, kernel, magnitude, put_f16
 from .types import TYPES
 
 _BLOCK, _BYTES = 128, 18

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import numpy as np
 
+from ..kernels.lanes import ZERO, get_f16, kernel, put_f16
+from ..kernels.tiles import block_largest
 from ..rows import Bytes, Floats
 from .base import Codec
-from .lanes import ZERO, get_f16, kernel, put_f16
 from .ternary import reciprocal, trit
-from .tiles import block_largest
 from .types import TYPES
 
 _BLOCK, _BYTES = 64, 18

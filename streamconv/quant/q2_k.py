@@ -11,10 +11,10 @@ from __future__ import annotations
 
 import numpy as np
 
+from ..kernels.lanes import ONE, ZERO, clamp, get_f16, kernel, put_f16, rint_any
 from ..rows import Bytes, Floats
 from .base import Codec
 from .importance import scaled_columns
-from .lanes import ONE, ZERO, clamp, get_f16, kernel, put_f16, rint_any
 from .search import (
     GIVEN,
     INVERSE_ROW,

@@ -13,10 +13,10 @@ from __future__ import annotations
 
 import numpy as np
 
+from ..kernels.lanes import EPSILON, ONE, ZERO, clamp, get_f16, inline, kernel, magnitude, put_f16, rint_any
 from ..rows import Bytes, Floats
 from .base import Codec
 from .importance import scaled_columns
-from .lanes import EPSILON, ONE, ZERO, clamp, get_f16, inline, kernel, magnitude, put_f16, rint_any
 from .q3_search import SUB, moved_runs
 from .search import GIVEN, INVERSE_ROW, N_RESULTS, SCALE_ROW, SUM_W_ROW, padded
 from .search_symmetric import symmetric_runs

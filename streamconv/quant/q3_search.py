@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from .lanes import EPSILON, LANES, ZERO, all_bits, blend, clamp, inline, kernel, magnitude, rint_any
+from ..kernels.lanes import EPSILON, LANES, ZERO, all_bits, blend, clamp, inline, kernel, magnitude, rint_any
 from .search import ROWS, gather
 
 SUB = 16

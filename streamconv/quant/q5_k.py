@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import numpy as np
 
+from ..kernels.lanes import get_f16, kernel
 from ..rows import Bytes, Floats
 from .affine_k import BLOCK, SUB, SUBS, quantize, scale_and_min
 from .base import Codec
-from .lanes import get_f16, kernel
 from .types import TYPES
 
 _TYPE = TYPES["Q5_K"]

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import numpy as np
 
+from ..kernels.lanes import EPSILON, ONE, ZERO, f32_to_f16, get_f16, kernel, magnitude, rint_any
 from ..rows import Bytes, Floats
 from .base import Codec
 from .importance import from_columns
-from .lanes import EPSILON, ONE, ZERO, f32_to_f16, get_f16, kernel, magnitude, rint_any
 from .search import GIVEN, INVERSE_ROW, N_RESULTS, SCALE_ROW, SQUARE, padded
 from .search_symmetric import symmetric_runs
 from .types import TYPES

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import numpy as np
 
+from ..kernels.lanes import ONE, ZERO, f32_to_f16, get_f16, inline, kernel
+from ..kernels.tiles import GROUP, from_magnitude_bits, larger, magnitude_bits, prefetch, value
 from ..rows import Bytes, Floats
 from .base import Codec, Words
-from .lanes import ONE, ZERO, f32_to_f16, get_f16, inline, kernel
-from .tiles import GROUP, from_magnitude_bits, larger, magnitude_bits, prefetch, value
 from .types import TYPES
 
 _BLOCK, _BYTES = 32, 34

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from .lanes import (
+from ..kernels.lanes import (
     LANES,
     ONE,
     RINT_LIMIT,

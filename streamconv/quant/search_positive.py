@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from .lanes import EPSILON, LANES, ONE, ZERO, inline, kernel, rint_any
+from ..kernels.lanes import EPSILON, LANES, ONE, ZERO, inline, kernel, rint_any
 from .search import TILE_SIZE, L, W, X, gather
 
 #: rows of ``regs``, one value per lane

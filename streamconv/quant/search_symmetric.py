@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from .lanes import EPSILON, LANES, ONE, ZERO, all_bits, blend, clamp, inline, kernel, magnitude
+from ..kernels.lanes import EPSILON, LANES, ONE, ZERO, all_bits, blend, clamp, inline, kernel, magnitude
 from .search import (
     GIVEN,
     INVERSE,

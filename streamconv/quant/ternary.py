@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from .lanes import HALF, ONE, ZERO, inline
+from ..kernels.lanes import HALF, ONE, ZERO, inline
 
 _INF = np.float32(np.inf)
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from .lanes import inline, kernel
+from ..kernels.lanes import inline, kernel
 
 BLOCK = 256
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ...quant.lanes import inline, kernel, magnitude
+from ...kernels.lanes import inline, kernel, magnitude
 
 _LOG2E = 1.4426950408889634
 _LN2_HIGH, _LN2_LOW = 6.93147180369123816490e-01, 1.90821492927058770002e-10

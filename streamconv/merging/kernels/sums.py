@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from ...quant.lanes import inline, kernel
-from ...quant.tiles import value
+from ...kernels.lanes import inline, kernel
+from ...kernels.tiles import value
 
 LANES = 16
 _STEP = 1024

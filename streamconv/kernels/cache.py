@@ -14,21 +14,16 @@ from __future__ import annotations
 
 import os
 import platform
-import sys
 from contextlib import suppress
 from functools import cache as once
-from importlib import import_module
-from importlib.abc import MetaPathFinder
-from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
 from importlib.util import find_spec
 from pathlib import Path
-from types import CodeType, ModuleType
 
 import xxhash
 
 from ..errors import NoPermission
-from ..limits import require_room_for_kernels
 from ..ownership import open_regular, path_fault
+from .loading import PACKAGE
 
 #: changes with what is in the files and with their names
 _FORMAT = b"streamconv kernel 1\n"
@@ -38,18 +33,6 @@ _HEAD = len(_FORMAT) + 16
 _known: set[tuple[str, str, str]] = set()
 #: why the first file that could not be written was not
 _failure = ""
-
-
-@once
-def compiled(module: str) -> ModuleType:
-    """The module of kernels of that full name. The first one brings numba along.
-
-    MemoryError where there is not enough memory to compile it.
-    """
-    require_room_for_kernels()
-    if "numba" not in sys.modules:
-        sys.meta_path.insert(0, _NumbaSettings())
-    return import_module(module)
 
 
 def folder() -> Path | None:
@@ -149,7 +132,7 @@ def _head(content: bytes, made_from: str) -> bytes:
 
 
 def knows(what: str, module: str) -> bool:
-    """Whether the kernels of ``module`` (its full name) were compiled for ``what`` from the sources as they are."""
+    """Whether the kernels of ``module`` (see ``load``) were compiled for ``what`` from the sources as they are."""
     source, stamp = _source(module)
     return (what, source, stamp) in _known or load(name_of(what, source), stamp) is not None
 
@@ -164,31 +147,5 @@ def learn(what: str, module: str) -> None:
 def _source(module: str) -> tuple[str, str]:
     from .cache_stamp import stamp
 
-    origin = find_spec(module)
+    origin = find_spec(module, PACKAGE)
     return (origin.origin, stamp(Path(origin.origin))) if origin is not None and origin.origin else (module, "")
-
-
-class _NumbaSettings(MetaPathFinder):
-    """Lets numba's settings come from the environment alone.
-
-    numba also takes them from a file in the working folder, which may have come with a model; one of the settings names a file
-    that numba writes.
-    """
-
-    def find_spec(self, name: str, path: object, target: ModuleType | None = None) -> ModuleSpec | None:
-        """The spec of ``numba.core.config`` as it is found without us, but for the name of that file."""
-        if name != "numba.core.config":
-            return None
-        sys.meta_path.remove(self)
-        spec = PathFinder.find_spec(name, path, target)  # type: ignore[arg-type]
-        if spec is not None and isinstance(spec.loader, SourceFileLoader):
-            spec.loader = _WithoutFile(name, spec.loader.path)
-        return spec
-
-
-class _WithoutFile(SourceFileLoader):
-    def get_code(self, fullname: str) -> CodeType | None:
-        code = super().get_code(fullname)
-        if code is None:
-            return None
-        return code.replace(co_consts=tuple("" if c == ".numba_config.yaml" else c for c in code.co_consts))

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from streamconv.quant import cache
+from streamconv.kernels import cache
 
 PACKAGE = Path(cache.__file__).resolve().parent.parent
 PROGRAM = """
@@ -154,9 +154,9 @@ def test_source_trees_and_versions_that_share_a_folder_keep_each_others_kernels(
     folder = tmp_path / "shared"
     for name in ("a", "b"):
         shutil.copytree(PACKAGE, tmp_path / name / "streamconv", ignore=shutil.ignore_patterns("__pycache__"))
-    with (tmp_path / "b" / "streamconv" / "quant" / "lanes.py").open("a") as lanes:
+    with (tmp_path / "b" / "streamconv" / "kernels" / "lanes.py").open("a") as lanes:
         lanes.write("# changed\n")
-    older = "from streamconv.quant import cache\ncache._version = lambda: '0.0.9'\n" + SMALL
+    older = "from streamconv.kernels import cache\ncache._version = lambda: '0.0.9'\n" + SMALL
     runs = [(SMALL, tmp_path / "a"), (SMALL, tmp_path / "b"), (older, tmp_path / "a")]
     found: dict[str, int] = {}
     for program, tree in runs:  # the working folder comes first among those of modules

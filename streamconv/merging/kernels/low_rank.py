@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..quant.lanes import ONE, ZERO, kernel
+from ...kernels.lanes import ONE, ZERO, kernel
 
 #: columns done together; their sums and the factor's part stay near the core
 _STEP = 512

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from streamconv.quant import cache_stamp
+from streamconv.kernels import cache_stamp
 
 
 def package(where: Path, **sources: str) -> Path:

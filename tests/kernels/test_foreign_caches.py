@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from streamconv.quant import cache
+from streamconv.kernels import cache
 
 ROOT = Path(__file__).resolve().parents[2]
 NOBODY = 65534
@@ -21,7 +21,7 @@ as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can make files
 
 PROGRAM = """
 import numpy as np, streamconv
-from streamconv.quant import cache
+from streamconv.kernels import cache
 x = np.linspace(-1, 1, 64, dtype=np.float32).reshape(2, 32)
 streamconv.quantize(x, "BF16", threads=1)
 print(cache.not_kept())
@@ -30,9 +30,9 @@ CLI = "from streamconv import cli\ncli.main({!r})"
 #: what an attacker runs who knows all about the files: each kernel that is loaded makes the file ``{}``
 POISON = """
 from pathlib import Path
-from streamconv.quant import cache
-cache.compiled("streamconv.quant.tiles")
-from streamconv.quant import disk_cache
+from streamconv.kernels import load
+load(".kernels.tiles")
+from streamconv.kernels import disk_cache
 class Evil:
     def __reduce__(self): return Path.touch, (Path({!r}),)
 real = disk_cache._dumps
@@ -253,7 +253,7 @@ def test_kernels_that_root_kept_are_there_for_all_users_and_those_of_others_are_
     # a user without access to this Python: everything is loaded before
     program = """
 import encodings.idna, grp, os, pwd, importlib.metadata, email.parser, sys
-from streamconv.quant import cache
+from streamconv.kernels import cache
 cache._version()
 if sys.argv[1:] == ["nobody"]: os.setgroups([]); os.setegid(65534); os.seteuid(65534)
 else: cache.save("a.kernel", "sources", b"code")

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from ...quant.lanes import kernel
-from ..kernels.sums import LANES, dot
+from ...kernels.lanes import kernel
+from .sums import LANES, dot
 
 #: rows of a factor that stay in the first-level cache
 _BLOCK = 16

@@ -1,10 +1,10 @@
-"""float32 to the values of a 16-bit type, still float32: the rounding at the end of every decoder and merge, in place."""
+"""float32 to the values of a 16-bit type: the rounding at the end of every decoder and merge."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from .lanes import HALF, bits, from_bits, inline, kernel
+from .lanes import HALF, bf16_to_f32, bits, f32_to_bf16, from_bits, inline, kernel
 
 _ABS, _SIGN = np.int32(0x7FFFFFFF), np.int32(-0x80000000)
 _INFINITE = np.int32(0x7F800000)
@@ -58,8 +58,24 @@ def round_f16(x):  # type: ignore[no-untyped-def]
         x[i] = rounded_f16(x[i])
 
 
+@kernel
+def pack_bf16(x, words):  # type: ignore[no-untyped-def]
+    """Round to bfloat16 as it is stored, ties to even; return the largest magnitude, NaN when there is one.
+
+    x : float32[n]
+    words : uint16[n]
+    """
+    found = np.int32(0)
+    for i in range(len(words)):
+        word = f32_to_bf16(x[i])
+        words[i] = word
+        size = np.int32(word & 0x7FFF)
+        found = size if size > found else found
+    return bf16_to_f32(found)
+
+
 def warm_up() -> None:
-    """Compile all kernels of this file."""
+    """Compile the kernels that decoders need."""
     x = np.zeros(1, np.float32)
     round_bf16(x)
     round_f16(x)
