@@ -1,6 +1,6 @@
 """What a block format is, and how to find one.
 
-A codec module of this package (named in ``types.py``) holds the kernels of one format and ends with
+A module of ``formats/`` (named in ``types.py``) holds the kernels of one format and ends with
 
     CODEC = Codec(TYPES["Q4_K"], quantize=_quantize, dequantize=_dequantize)   # or CODECS = {...} for a close family
 
@@ -69,7 +69,7 @@ def has_codec(name: str) -> bool:
 
 def codec_module(tensor_type: TensorType) -> str:
     """What ``kernels.load`` calls the module of the codec of a tensor type that has one."""
-    return f".quant.{tensor_type.module}"
+    return f".quant.formats.{tensor_type.module}"
 
 
 def codec(name: str) -> Codec:

@@ -136,14 +136,14 @@ def test_a_full_disk_costs_compiling_again_and_leaves_nothing(place: Path, monke
 def test_what_was_compiled_is_known_to_later_processes_and_without_a_folder_to_this_one(
     place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    module = "streamconv.quant.q8_0"
+    module = "streamconv.quant.formats.q8_0"
     monkeypatch.setattr(cache, "_known", set())
     assert not cache.knows("Q8_0", module)
     cache.learn("Q8_0", module)
     monkeypatch.setattr(cache, "_known", set())
     assert cache.knows("Q8_0", module)
     assert not cache.knows("Q8_0 with imatrix", module)
-    assert not cache.knows("Q8_0", "streamconv.quant.q4_k")
+    assert not cache.knows("Q8_0", "streamconv.quant.formats.q4_k")
     monkeypatch.setattr(cache, "_place", lambda: (None, "why"))
     assert not cache.knows("Q8_0", module)
     cache.learn("Q8_0", module)
