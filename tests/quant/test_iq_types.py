@@ -13,7 +13,8 @@ from streamconv.errors import BadInput, UsageError
 from streamconv.quant.filetypes import parse_file_type
 from streamconv.quant.formats._grids import KEYS, grid_table
 from streamconv.quant.formats._iq_nearest import SCRATCH_SIZE, nearest
-from streamconv.quant.mix import MixOptions, ModelFacts, TensorFacts, assign_types
+from streamconv.quant.mix import assign_types
+from streamconv.quant.mix_facts import MixOptions, ModelFacts, TensorFacts
 from streamconv.quant.types import TYPES
 from streamconv.rows import Bytes, Floats
 
