@@ -9,10 +9,10 @@ from __future__ import annotations
 import numpy as np
 
 from ...kernels.lanes import ONE, ZERO, kernel
+from .sums import LANES, dot
 
 #: columns done together; their sums and the factor's part stay near the core
 _STEP = 512
-_LANES = 16
 
 
 @kernel
@@ -57,24 +57,12 @@ def give_rows_length(lengths, x):  # type: ignore[no-untyped-def]
     x       : float32[n_rows, n_cols], C order, changed in place
     Rounding: squares are added up in float64, 16 partial sums side by side; the length is rounded to float32 once
     """
-    n = x.shape[1]
-    whole = n - n % _LANES
-    sums = np.empty(_LANES, np.float64)
+    sums = np.empty(LANES, np.float64)
     for i in range(len(x)):
         row = x[i]
-        sums[:] = 0.0
-        for start in range(0, whole, _LANES):
-            part = row[start : start + _LANES]
-            for lane in range(len(part)):
-                sums[lane] += np.float64(part[lane]) * np.float64(part[lane])
-        total = 0.0
-        for lane in range(_LANES):
-            total += sums[lane]
-        for k in range(whole, n):
-            total += np.float64(row[k]) * np.float64(row[k])
-        length = np.float32(np.sqrt(total))
+        length = np.float32(np.sqrt(dot(row, row, sums)))
         factor = lengths[i] / (length if length > ZERO else ONE)
-        for k in range(n):
+        for k in range(len(row)):
             row[k] *= factor
 
 

@@ -31,6 +31,23 @@ def dot(a, b, sums):  # type: ignore[no-untyped-def]
     return total
 
 
+@inline
+def total_of(x, sums):  # type: ignore[no-untyped-def]
+    """The sum of float64[n] ``x``; ``sums`` float64[LANES] is scratch."""
+    whole = len(x) - len(x) % LANES
+    sums[:] = 0.0
+    for start in range(0, whole, LANES):
+        part = x[start : start + LANES]
+        for lane in range(len(part)):
+            sums[lane] += part[lane]
+    total = 0.0
+    for lane in range(LANES):
+        total += sums[lane]
+    for k in range(whole, len(x)):
+        total += x[k]
+    return total
+
+
 @kernel
 def gram(x, block, out):  # type: ignore[no-untyped-def]
     """Dot products of all pairs of inputs, block by block.
