@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -85,10 +86,12 @@ def modules() -> dict[str, Path]:
 
 
 MODULES = modules()
+#: how ``kernels.load`` is told of a module
+KERNELS = re.compile(r"(\.\w+)*\.kernels\.\w+")
 
 
 def imported(path: Path) -> set[str]:
-    """Our modules that a file imports, anywhere in it and if only for type checkers."""
+    """Our modules that a file imports, anywhere in it and if only for type checkers, and those whose kernels it loads by name."""
     package = path.relative_to(PACKAGE).parts[:-1]
     found = set()
     for node in ast.walk(ast.parse(path.read_text())):
@@ -101,6 +104,8 @@ def imported(path: Path) -> set[str]:
                     found.add(next((n for n in names if n in MODULES), names[0]))
         elif isinstance(node, ast.Import):
             found.update(a.name.removeprefix("streamconv.") for a in node.names if a.name.startswith("streamconv."))
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str) and KERNELS.fullmatch(node.value):
+            found.add(node.value[1:])
     return found
 
 
@@ -114,6 +119,12 @@ def test_nothing_imports_against_the_direction_of_the_data(place: str) -> None:
         if name.split(".")[0] == place:
             wrong = {i.split(".")[0] for i in imported(path)} - ALLOWED[place] - {place}
             assert not wrong, f"{path.relative_to(PACKAGE)} imports {sorted(wrong)}"
+
+
+def test_kernels_that_are_loaded_by_name_are_there_and_none_is_left_over() -> None:
+    loaded = {i for path in MODULES.values() for i in imported(path)}
+    kernels = {name for name in MODULES if KERNELS.fullmatch(f".{name}")}
+    assert {name for name in loaded if KERNELS.fullmatch(f".{name}")} == kernels
 
 
 def test_no_modules_import_each_other_in_a_circle() -> None:
