@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -22,15 +23,16 @@ ALLOWED = {
     "units": set(),
     "limits": {"units"},
     "file_names": set(),
+    "kernels": {"errors", "limits", "ownership"},
     "metadata": {"errors"},
     "ownership": {"errors"},
-    "quant": {*_DATA, "ownership", "threads", "limits"},
+    "quant": {*_DATA, "kernels", "threads"},
     "kit": {"rows", "errors"},
     "sources": {*_DATA, "quant", "ownership"},
     "terminal": set(),
     "progress": {"terminal", "units"},
-    "dequant": {"rows", "errors", "found", "kit", "sources", "quant"},
-    "merging": {*_DATA, "found", "crew", "kit", "sources", "quant"},
+    "dequant": {"rows", "errors", "found", "kernels", "kit", "sources"},
+    "merging": {*_DATA, "found", "crew", "kernels", "kit", "sources"},
     "models": {*_DATA, "found", "kit", "sources"},
     "targets": {"errors", "metadata", "file_names", "quant"},
     "engine": {"rows", "errors", "file_names", "units", "ownership", "threads", "crew"},
@@ -41,6 +43,7 @@ ALLOWED = {
         "units",
         "found",
         "flags",
+        "kernels",
         "sources",
         "dequant",
         "merging",
@@ -85,7 +88,7 @@ WRITERS = {
     "write_bytes",
 }
 #: the one seam for writes, what only tries, and the cache of kernels, which no job needs
-MAY_WRITE = {"engine/files.py", "engine/trials.py", "quant/cache.py"}
+MAY_WRITE = {"engine/files.py", "engine/trials.py", "kernels/cache.py"}
 
 
 def modules() -> dict[str, Path]:
@@ -98,10 +101,12 @@ def modules() -> dict[str, Path]:
 
 
 MODULES = modules()
+#: how ``kernels.load`` is told of a module
+KERNELS = re.compile(r"(\.\w+)*\.kernels\.\w+")
 
 
 def imported(path: Path) -> set[str]:
-    """Our modules that a file imports, anywhere in it and if only for type checkers."""
+    """Our modules that a file imports, anywhere in it and if only for type checkers, and those whose kernels it loads by name."""
     package = path.relative_to(PACKAGE).parts[:-1]
     found = set()
     for node in ast.walk(ast.parse(path.read_text())):
@@ -114,6 +119,8 @@ def imported(path: Path) -> set[str]:
                     found.add(next((n for n in names if n in MODULES), names[0]))
         elif isinstance(node, ast.Import):
             found.update(a.name.removeprefix("streamconv.") for a in node.names if a.name.startswith("streamconv."))
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str) and KERNELS.fullmatch(node.value):
+            found.add(node.value[1:])
     return found
 
 
@@ -127,6 +134,12 @@ def test_nothing_imports_against_the_direction_of_the_data(place: str) -> None:
         if name.split(".")[0] == place:
             wrong = {i.split(".")[0] for i in imported(path)} - ALLOWED[place] - {place}
             assert not wrong, f"{path.relative_to(PACKAGE)} imports {sorted(wrong)}"
+
+
+def test_kernels_that_are_loaded_by_name_are_there_and_none_is_left_over() -> None:
+    loaded = {i for path in MODULES.values() for i in imported(path)}
+    kernels = {name for name in MODULES if KERNELS.fullmatch(f".{name}")}
+    assert {name for name in loaded if KERNELS.fullmatch(f".{name}")} == kernels
 
 
 def test_no_modules_import_each_other_in_a_circle() -> None:
@@ -166,7 +179,7 @@ def test_kernels_are_decorated_in_one_place_and_never_with_fastmath() -> None:
     for path in sorted(PACKAGE.rglob("*.py")):
         where = str(path.relative_to(PACKAGE))
         for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.ImportFrom) and node.module == "numba" and where != "quant/lanes.py":
+            if isinstance(node, ast.ImportFrom) and node.module == "numba" and where != "kernels/lanes.py":
                 taken = {a.name for a in node.names}
                 assert not taken & {"jit", "njit", "vectorize", "guvectorize", "prange"}, (
                     f"{where} has decorators of its own"
@@ -177,7 +190,7 @@ def test_kernels_are_decorated_in_one_place_and_never_with_fastmath() -> None:
                 if isinstance(key, ast.keyword) or (isinstance(key, ast.Constant) and key.value == "fastmath"):
                     assert isinstance(value, ast.Constant), f"{where}:{value.lineno} leaves fastmath open"
                     choices.append((where, value.value))
-    assert ("quant/lanes.py", False) in choices
+    assert ("kernels/lanes.py", False) in choices
     assert not any(chosen for _, chosen in choices), choices
 
 

@@ -130,17 +130,17 @@ def _open_job(prepared: Prepared, options: Options, reporter: runs.Reporter) -> 
 
 def _warm_up(prepared: Prepared, reporter: runs.Reporter) -> None:
     """Compile the kernels of this job once, in this thread, and say so when it takes a while."""
-    from ..dequant.kernels import load
-    from ..quant import cache
+    from ..kernels import cache, load
+    from ..quant.base import codec_module
 
     kinds = {(e.type.name, e.has_weights, e.copies): e for i in prepared.items for e in i.parts}
     wanted = {
-        (f"{e.type.name}{' with imatrix' if e.has_weights else ''}", f"{cache.__package__}.{e.type.module}")
+        (f"{e.type.name}{' with imatrix' if e.has_weights else ''}", codec_module(e.type))
         for e in kinds.values() if e.needs_kernel
     }  # fmt: skip
     decoders = [d for i in prepared.items for d in dequant.decoders_of(i.rows)]
     modules = sorted({name for d in decoders for name in d.kernels})
-    wanted |= {(d.encoding.split(" ")[0], f"{load.__module__}.{name}") for d in decoders for name in d.kernels}
+    wanted |= {(d.encoding.split(" ")[0], name) for d in decoders for name in d.kernels}
     new = sorted(pair for pair in wanted if not cache.knows(*pair))
     if new:
         names = ", ".join(dict.fromkeys(what for what, _ in new))

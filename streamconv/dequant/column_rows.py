@@ -28,7 +28,7 @@ class ScaledColumns(DecodedRows):
     def __init__(self, inner: DecodedRows, factors: Raw) -> None:
         encoding = f"{inner.encoding}, columns scaled"
         super().__init__(inner.name, inner.shape, inner.dtype, encoding, [*inner.parts, factors])
-        self.kernels = tuple(dict.fromkeys((*inner.kernels, "rounding")))
+        self.kernels = tuple(dict.fromkeys((*inner.kernels, ".kernels.rounding")))
         self._inner = inner
         self._factors = factors
 

@@ -6,9 +6,9 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
+from ..kernels import load
 from ..rows import Floats, Rows, Span, matrix_shape
 from ..sources.naming import shown
-from .kernels import load
 from .raw import Raw
 
 #: values decoded at a time; they are rounded while they are in the second-level cache
@@ -32,7 +32,7 @@ class DecodedRows(Rows):
 
     Attributes
     ----------
-    kernels : modules of ``dequant.kernels`` it uses
+    kernels : names of the modules of kernels it uses, see ``kernels.load``; each has a ``warm_up``
     """
 
     kernels: Sequence[str] = ()
@@ -103,7 +103,7 @@ class DecodedRows(Rows):
 
     def _round(self, out: Floats) -> None:
         if self.dtype in _ROUND:
-            getattr(load("rounding"), _ROUND[self.dtype])(out.reshape(-1))
+            getattr(load(".kernels.rounding"), _ROUND[self.dtype])(out.reshape(-1))
 
     def _step(self) -> int:
         """Rows decoded at a time."""

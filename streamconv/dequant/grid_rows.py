@@ -9,10 +9,10 @@ from functools import cache as once
 import numpy as np
 from numpy.typing import NDArray
 
+from ..kernels import load
 from ..rows import Floats, matrix_shape
 from ..sources.widen import widen
 from .decoded_rows import DecodedRows, Range, numbers
-from .kernels import load
 from .raw import Raw, frozen
 
 _FLIP = np.uint8(128)
@@ -102,7 +102,7 @@ class GridRows(DecodedRows):
 class IntRows(GridRows):
     """Signed whole numbers: ``(code − zero) · scale · factor``, with a zero point for each scale where ``parts`` has three."""
 
-    kernels = ("levels", "rounding")
+    kernels = (".dequant.kernels.levels", ".kernels.rounding")
     #: a product of the encoding itself
     factor = np.float32(1)
 
@@ -112,7 +112,7 @@ class IntRows(GridRows):
         zeros = np.full(scales.shape, _FLIP, np.float32)
         if len(self.parts) > 2:
             zeros += self._numbers(self.parts[2], first, last)
-        load("levels").scaled(
+        load(".dequant.kernels.levels").scaled(
             self._codes(start, stop), _FLIP, frozen(zeros), scales, row_of, self._grid.width, self.factor, out
         )  # fmt: skip
 
@@ -128,7 +128,7 @@ def float8_table(dtype: str) -> Floats:
 class Float8Rows(GridRows):
     """8-bit floats of the type the header names: ``value · scale``."""
 
-    kernels = ("levels", "rounding")
+    kernels = (".dequant.kernels.levels", ".kernels.rounding")
     #: the type, where the header names that of the words they lie in
     code_type = ""
 
@@ -136,4 +136,6 @@ class Float8Rows(GridRows):
         row_of, first, last = self._scales(start, stop)
         scales = self._numbers(self.parts[1], first, last)
         table = float8_table(self.code_type or self.parts[0].dtype)
-        load("levels").looked_up(self._codes(start, stop), table, scales, row_of, self._grid.width, out)
+        load(".dequant.kernels.levels").looked_up(
+            self._codes(start, stop), table, scales, row_of, self._grid.width, out
+        )

@@ -7,9 +7,9 @@ from functools import cache as once
 
 import numpy as np
 
+from ..kernels import load
 from ..rows import Floats
 from .decoded_rows import DecodedRows, Range, numbers, whole
-from .kernels import load
 from .raw import Raw, frozen
 
 #: values of the four-bit float E2M1; bit 3 is the sign
@@ -38,7 +38,7 @@ class NibbleRows(DecodedRows):
     block : elements of a block, even
     """
 
-    kernels = ("nibbles",)
+    kernels = (".dequant.kernels.nibbles",)
     #: whether products are numbers of type ``dtype`` without any rounding
     exact = False
 
@@ -74,7 +74,9 @@ class NibbleRows(DecodedRows):
         a, b = self._blocks(first, last)
         scales = self._scales(a, b)
         packed = self._packed.bytes(first // 2, last // 2)
-        load("nibbles").expand(packed, self._pairs, scales, self._block, first - a * self._block, self._precision, out)
+        load(".dequant.kernels.nibbles").expand(
+            packed, self._pairs, scales, self._block, first - a * self._block, self._precision, out
+        )
 
     def _blocks(self, first: int, last: int) -> tuple[int, int]:
         """The blocks that elements ``first..last`` are in, as a range."""

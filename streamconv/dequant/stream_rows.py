@@ -9,11 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import BadInput
+from ..kernels import load
 from ..kit.shelf import SLAB_BYTES, slab
 from ..rows import Bytes, Described, Floats
 from ..sources.widen import STORED_TYPES, widen
 from .decoded_rows import DecodedRows
-from .kernels import load
 from .raw import Raw, frozen
 
 
@@ -30,7 +30,7 @@ class Packing:
 
     def unpack(self, stream: Bytes, levels: NDArray[np.uint8], first: int = 0) -> None:
         """Codes ``first…`` of each row of ``stream`` uint8[n, n_bytes] into ``levels`` uint8[n, n_codes]."""
-        kernels = load("bitstream")
+        kernels = load(".dequant.kernels.bitstream")
         if self.bits == 4 and first == 0:
             kernels.unpack_four(stream, levels)
         elif levels.size:
@@ -59,7 +59,7 @@ class Groups(Described):
         ------
         BadInput : the index leads out of the groups
         """
-        kernels = load("levels")
+        kernels = load(".dequant.kernels.levels")
         if not self._checked:
             self._check()
         if self._index is None:
@@ -86,7 +86,7 @@ class Groups(Described):
 class StreamRows(DecodedRows):
     """Base: a subclass gives the packed rows, zero points and scales of a range."""
 
-    kernels = ("bitstream", "levels", "rounding")
+    kernels = (".dequant.kernels.bitstream", ".dequant.kernels.levels", ".kernels.rounding")
 
     def __init__(
         self,

@@ -18,8 +18,8 @@ from .opener import Opener
 from .recipe import Recipe
 from .references import parse_reference
 from .resolving import Merge, Model, Resolver, is_plain_file, open_layouts
-from .vocabulary import differences, plan_vocabulary
-from .vocabulary_plan import VocabularyPlan, VocabularySettings
+from .vocabulary import VocabularyPlan, differences, plan_vocabulary
+from .vocabulary.settings import VocabularySettings
 
 _NAMES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 

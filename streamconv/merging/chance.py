@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import xxhash
 from numpy.typing import NDArray
 
+from ..kernels import load
 from ..rows import Described, Floats
-from .kernels import load
 from .scratch import borrow
 
 
@@ -28,7 +26,7 @@ class Chance(Described):
 
     def words(self, first: int, out: NDArray[np.uint32]) -> None:
         """Fill ``out`` uint32[n] with the words of elements ``first`` … ``first + n - 1``."""
-        kernels: Any = load("random")
+        kernels = load(".merging.kernels.random")
         block, skip = divmod(first, 4)
         n_blocks = -(-(skip + len(out)) // 4)
         with borrow(n_blocks, 4) as scratch:
@@ -38,7 +36,7 @@ class Chance(Described):
 
     def normals(self, first: int, out: Floats) -> None:
         """Fill ``out`` float32[n] with normally distributed numbers of these elements, mean 0 and variance 1."""
-        kernels: Any = load("random")
+        kernels = load(".merging.kernels.random")
         with borrow(len(out)) as scratch:
             words = scratch.view(np.uint32)
             self.words(first, words)

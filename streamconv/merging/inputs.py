@@ -10,9 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..quant import cache
+from ..kernels import load
 from ..rows import Floats, Rows, matrix_shape
-from .kernels import load
 from .scratch import borrow
 
 #: float32, or uint16: the bits of bfloat16
@@ -48,7 +47,7 @@ def holds(wide: str, narrow: str) -> bool:
 def round_to(dtype: str, x: Floats) -> None:
     """Round ``x`` in place to the nearest values of ``dtype``, ties to even; beyond its range they become infinite."""
     if dtype in ("BF16", "F16"):
-        rounding: Any = cache.compiled(f"{cache.__package__}.rounding")
+        rounding = load(".kernels.rounding")
         flat = x.reshape(-1)
         (rounding.round_bf16 if dtype == "BF16" else rounding.round_f16)(flat)
 
@@ -113,7 +112,7 @@ def _reader(source: Rows, dtype: str | None) -> Callable[[int, int, Floats], Non
             stored = source.stored(start, stop)
             assert stored is not None
             words = stored.reshape(-1).view(np.uint16)
-            load("rounding").widen_bf16(words if words.flags.aligned else words.copy(), tile.reshape(-1))
+            load(".kernels.tiles").widen_bf16(words if words.flags.aligned else words.copy(), tile.reshape(-1))
 
         return widened
 

@@ -16,13 +16,12 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 
 from ..crew import Crew
-from ..quant import cache
+from ..kernels import load
 from ..rows import Floats, Json, Rows, Span, matrix_shape, packed, unpacked
 from ..sources.widen import STORED_TYPES, widen
 from .inputs import common_dtype, round_to
@@ -37,8 +36,8 @@ _PARTS = 64
 _KEPT_BYTES = 16 << 20
 
 
-def _kernels() -> ModuleType:
-    return cache.compiled(f"{__package__}.lora_kernels")
+def _kernels() -> Any:
+    return load(".merging.kernels.low_rank")
 
 
 class Kept:

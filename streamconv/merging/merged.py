@@ -10,9 +10,9 @@ import numpy as np
 
 from ..crew import Crew
 from ..errors import BadInput
+from ..kernels import load
 from ..rows import Bytes, Floats, Json, Merge, Rows, Span, matrix_shape
 from .inputs import Inputs, holds, round_to
-from .kernels import load as load_kernels
 from .method import Bound
 from .scratch import borrow
 from .stream import Stream
@@ -84,7 +84,7 @@ class MergedRows(Rows):
                 self.operator.merge(x, a, self.fact, y)
                 for dtype in self._steps[:-1]:
                     round_to(dtype, y)
-                size = load_kernels("rounding").pack_bf16(y.reshape(-1), words)
+                size = load(".kernels.rounding").pack_bf16(y.reshape(-1), words)
             largest = largest if size <= largest or isnan(largest) else size
         return largest
 

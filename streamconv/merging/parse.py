@@ -11,7 +11,7 @@ from .methods import METHODS
 from .recipe import Parameters, Recipe, Slice, Source, Stack
 from .references import ModelRef, parse_reference
 from .settings import parse_setting
-from .vocabulary_plan import TokenRule, VocabularySettings
+from .vocabulary.settings import TokenRule, VocabularySettings
 
 _KEYS = (
     "merge_method", "models", "slices", "modules", "base_model", "parameters", "dtype", "out_dtype", "tokenizer_source",

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from .references import ModelRef
 from .settings import Setting
-from .vocabulary_plan import VocabularySettings
+from .vocabulary.settings import VocabularySettings
 
 Parameters = Mapping[str, Setting]
 

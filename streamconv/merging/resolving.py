@@ -19,7 +19,7 @@ from .keys import naming
 from .layout import Layout, Place, flat, lay_out
 from .methods import METHODS, Method
 from .recipe import Recipe, Slice, Stack
-from .vocabulary_plan import VocabularyPlan
+from .vocabulary import VocabularyPlan
 
 
 @dataclass(frozen=True)

@@ -17,8 +17,8 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from ..kernels import load
 from .inputs import Numbers
-from .kernels import load
 from .scratch import borrow
 from .stream import Stream
 
@@ -75,7 +75,7 @@ class MadeKeys:
         with borrow(1, x[0].size) as scratch:
             keys = scratch.view(np.uint32)
             self.fill(x, start, keys)
-            load("ranks").window(keys, which, lows, widths, above, hits, n_hits)
+            load(".merging.kernels.ranks").window(keys, which, lows, widths, above, hits, n_hits)
 
 
 class Differences:
@@ -87,14 +87,14 @@ class Differences:
 
     def fill(self, x: Numbers, start: int, keys: Keys) -> None:
         """See ``KeySource``."""
-        load("ranks").difference_keys(x.reshape(len(x), -1), self._inputs, keys)
+        load(".merging.kernels.ranks").difference_keys(x.reshape(len(x), -1), self._inputs, keys)
 
     def window(
         self, x: Numbers, start: int, which: Counts, lows: Keys, widths: Keys, above: Counts, hits: Keys, n_hits: Counts
     ) -> None:
         """See ``KeySource``."""
         flat = x.reshape(len(x), -1)
-        load("ranks").difference_window(flat, self._inputs[which], lows, widths, above, hits, n_hits)
+        load(".merging.kernels.ranks").difference_window(flat, self._inputs[which], lows, widths, above, hits, n_hits)
 
 
 @dataclass(frozen=True)
@@ -226,7 +226,7 @@ class _Hits:
 
     def _tally(self, rows: Sequence[Keys]) -> None:
         for row, counts in zip(rows, self._counted(), strict=False):  # none when they are lost
-            load("ranks").tally(row, 0, counts)
+            load(".merging.kernels.ranks").tally(row, 0, counts)
 
     def _counted(self) -> list[Counts]:
         """Counts of all hits so far; nothing is listed any more."""
@@ -271,7 +271,7 @@ class _Hits:
         shift = max(0, self._widths[number].bit_length() - _LISTED_BITS)
         counts = np.zeros(1 << _LISTED_BITS, np.int64)
         for rows in self._listed.values():
-            load("ranks").tally(rows[number], shift, counts)
+            load(".merging.kernels.ranks").tally(rows[number], shift, counts)
         inside = np.cumsum(counts[::-1])
         at = int(np.searchsorted(inside, rank))
         near = len(inside) - 1 - at
@@ -297,7 +297,7 @@ class _Selection:
         self.keys = keys
         self.searches = searches
         self.size = stream.n_rows * stream.n_cols
-        self.kernels: Any = load("ranks")
+        self.kernels = load(".merging.kernels.ranks")
         #: for searches with ties how many of them every tile has
         self._seen: dict[int, list[int]] = {}
 

@@ -1,6 +1,6 @@
 """What a block format is, and how to find one.
 
-A codec module of this package (named in ``types.py``) holds the kernels of one format and ends with
+A module of ``formats/`` (named in ``types.py``) holds the kernels of one format and ends with
 
     CODEC = Codec(TYPES["Q4_K"], quantize=_quantize, dequantize=_dequantize)   # or CODECS = {...} for a close family
 
@@ -32,8 +32,8 @@ from importlib.util import find_spec
 import numpy as np
 from numpy.typing import NDArray
 
+from ..kernels import PACKAGE, load
 from ..rows import Bytes, Floats
-from . import cache
 from .types import TYPES, TensorType
 
 Quantize = Callable[[Floats, Bytes, "Floats | None", bool], None]
@@ -64,8 +64,12 @@ class Codec:
 
 def has_codec(name: str) -> bool:
     """Whether rows can be encoded as tensor type ``name``; imports nothing."""
-    module = TYPES[name].module if name in TYPES else ""
-    return bool(module) and find_spec(f"{__package__}.{module}") is not None
+    return name in TYPES and bool(TYPES[name].module) and find_spec(codec_module(TYPES[name]), PACKAGE) is not None
+
+
+def codec_module(tensor_type: TensorType) -> str:
+    """What ``kernels.load`` calls the module of the codec of a tensor type that has one."""
+    return f".quant.formats.{tensor_type.module}"
 
 
 def codec(name: str) -> Codec:
@@ -78,7 +82,7 @@ def codec(name: str) -> Codec:
     tensor_type = TYPES[name]
     if not tensor_type.module:
         raise KeyError(name)
-    module = cache.compiled(f"{__package__}.{tensor_type.module}")
+    module = load(codec_module(tensor_type))
     found = module.CODECS[name] if hasattr(module, "CODECS") else module.CODEC
     assert isinstance(found, Codec)
     assert found.type is tensor_type

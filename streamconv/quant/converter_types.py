@@ -41,8 +41,12 @@ def auto_file_type(tensors: Iterable[TensorFacts]) -> FileType:
     ----------
     tensors : of the checkpoint, in reading order, with the types they are stored in
     """
-    found = (t.source_type for t in tensors if len(t.shape) > 1 and t.source_type in ("BF16", "F16"))
-    return FILE_TYPES[next(found, "F16")]
+    return FILE_TYPES[half_type(tensors) or "F16"]
+
+
+def half_type(tensors: Iterable[TensorFacts]) -> str:
+    """The 16-bit type of the first matrix that is stored in one, empty where none is."""
+    return next((t.source_type for t in tensors if len(t.shape) > 1 and t.source_type in ("BF16", "F16")), "")
 
 
 def converter_types(

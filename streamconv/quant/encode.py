@@ -10,13 +10,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
-from types import ModuleType
+from typing import Any
 
 import numpy as np
 
 from ..errors import BadInput
+from ..kernels import load
 from ..rows import Bytes, File, Floats, Json, Merge, Quality, Rows, Span, digest_of, identity_of, matrix_shape, walk
-from . import cache
 from .base import Codec, QuantizeBf16, Words, codec
 from .overflow import TooLarge, first_overflow, may_overflow
 from .types import TensorType
@@ -333,9 +333,9 @@ class EncodedRows:
 
 
 @lru_cache(maxsize=1)
-def _tile_kernels() -> ModuleType:
+def _tile_kernels() -> Any:
     """The kernels that take in a tile, compiled; imports numba."""
-    tiles = cache.compiled(f"{__package__}.tiles")
+    tiles = load(".kernels.tiles")
     words, x = np.zeros(1, np.uint16), np.empty(1, np.float32)
     words.flags.writeable = False
     tiles.widen_bf16(words, x)

@@ -18,7 +18,7 @@ class TensorType:
     id : number stored in a GGUF tensor info
     block_size : weights per block
     block_bytes : bytes per block
-    module : name of the module of ``streamconv.quant`` that holds the codec; empty when there is none
+    module : name of the module of ``formats/`` that holds the codec; empty when there is none
     """
 
     name: str

@@ -12,9 +12,9 @@ from row_contract import values_of
 
 from streamconv import conversion, dequant
 from streamconv.conversion import Options, Prepared, execution
+from streamconv.kernels import cache
 from streamconv.kit import Stacked
 from streamconv.progress import Silent
-from streamconv.quant import cache
 from streamconv.rows import merge_of
 
 

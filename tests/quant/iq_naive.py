@@ -10,7 +10,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from streamconv.quant.grids import grid_values
+from streamconv.quant.formats._grids import grid_values
 
 F = np.float32
 VALUES = [-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113]

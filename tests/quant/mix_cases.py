@@ -10,7 +10,8 @@ from typing import Any
 
 from streamconv.errors import UsageError
 from streamconv.quant.filetypes import COPY, parse_file_type, parse_tensor_type
-from streamconv.quant.mix import Choice, MixOptions, ModelFacts, TensorFacts, assign_types
+from streamconv.quant.mix import assign_types
+from streamconv.quant.mix_facts import Choice, MixOptions, ModelFacts, TensorFacts
 
 
 @dataclass(frozen=True)

@@ -34,7 +34,7 @@ def test_the_table_knows_every_codec_once_and_the_sizes_that_ggml_does() -> None
     for name, (block_size, block_bytes) in ((t.name, sizes) for t, sizes in GGML_QUANT_SIZES.items()):
         if name in TYPES:
             assert (TYPES[name].block_size, TYPES[name].block_bytes) == (block_size, block_bytes), name
-    package = ROOT / "streamconv" / "quant"
+    package = ROOT / "streamconv" / "quant" / "formats"
     ends_in_a_codec = {
         p.stem for p in package.glob("*.py") if re.search(r"^CODECS? ?[:=]", p.read_text(), re.MULTILINE)
     }

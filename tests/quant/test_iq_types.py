@@ -11,9 +11,10 @@ import pytest
 import streamconv
 from streamconv.errors import BadInput, UsageError
 from streamconv.quant.filetypes import parse_file_type
-from streamconv.quant.grids import KEYS, grid_table
-from streamconv.quant.iq_nearest import SCRATCH_SIZE, nearest
-from streamconv.quant.mix import MixOptions, ModelFacts, TensorFacts, assign_types
+from streamconv.quant.formats._grids import KEYS, grid_table
+from streamconv.quant.formats._iq_nearest import SCRATCH_SIZE, nearest
+from streamconv.quant.mix import assign_types
+from streamconv.quant.mix_facts import MixOptions, ModelFacts, TensorFacts
 from streamconv.quant.types import TYPES
 from streamconv.rows import Bytes, Floats
 

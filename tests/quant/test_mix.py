@@ -13,13 +13,12 @@ from mix_cases import Case, Model, recorded_models
 from streamconv.errors import BadInput, UsageError
 from streamconv.metadata import Metadata
 from streamconv.quant.filetypes import AUTO, COPY, TARGET_TYPES, parse_file_type
-from streamconv.quant.mix import (
+from streamconv.quant.mix import assign_types, checkpoint_types
+from streamconv.quant.mix_facts import (
     MixOptions,
     ModelFacts,
     TensorFacts,
-    assign_types,
     parse_tensor_rule,
-    parse_tensor_rules,
     pruned_names,
     traversal_order,
 )
@@ -190,13 +189,54 @@ def test_auto_is_for_checkpoints() -> None:
         assign_types([], LLAMA, AUTO)
 
 
+# -- checkpoints -------------------------------------------------------------------------------------------------------
+
+STORED = facts(("blk.0.attn_q.weight", (256, 256)), ("blk.0.attn_norm.weight", (256,)), source="BF16") + facts(
+    ("blk.0.ffn_gate_inp.weight", (8, 256)), ("output.weight", (32, 256)), source="F8_E4M3"
+)
+
+
+def checkpoint(filetype: str, **options: object) -> dict[str, str]:
+    """File type and types of a checkpoint, some of which is stored as what no GGUF file holds."""
+    given = MixOptions(**options)  # type: ignore[arg-type]
+    found, choices = checkpoint_types(STORED, LLAMA, parse_file_type(filetype), given, {})
+    return {"": found.name, **{c.name.removesuffix(".weight"): c.type.name for c in choices}}
+
+
+def test_without_a_mix_the_converter_decides_and_auto_is_the_checkpoints_own_type() -> None:
+    plain = {"blk.0.attn_norm": "F32", "blk.0.ffn_gate_inp": "F32"}
+    assert checkpoint("auto") == {"": "BF16", **plain, "blk.0.attn_q": "BF16", "output": "BF16"}
+    assert checkpoint("Q8_0") == {"": "Q8_0", **plain, "blk.0.attn_q": "Q8_0", "output": "Q8_0"}
+    # what says nothing of types calls for no mix
+    assert checkpoint("F16", allow_requantize=True) == {"": "F16", **plain, "blk.0.attn_q": "F16", "output": "F16"}
+
+
+@pytest.mark.parametrize(
+    ("filetype", "options", "query", "output"),
+    [
+        ("Q4_K_M", {}, "Q4_K", "Q6_K"),
+        ("Q4_K_M", {"leave_output_tensor": True}, "Q4_K", "BF16"),
+        ("Q8_0", {"leave_output_tensor": True}, "Q8_0", "BF16"),
+        ("F32", {"leave_output_tensor": True}, "F32", "F32"),
+        ("F16", {"tensor_types": (("attn_q", Q["Q8_0"]),)}, "F16", "F16"),
+        ("copy", {}, "BF16", "BF16"),
+    ],
+)
+def test_what_a_mix_keeps_of_a_checkpoint_it_keeps_as_the_converter_would_have_written_it(
+    filetype: str, options: dict[str, object], query: str, output: str
+) -> None:
+    found = checkpoint(filetype, **options)
+    assert (found["blk.0.attn_q"], found["output"]) == (query, output)
+    # for the converter both are F32, whatever they are stored in
+    assert (found["blk.0.attn_norm"], found["blk.0.ffn_gate_inp"]) == ("F32", "F32")
+
+
 # -- rules given by the user -------------------------------------------------------------------------------------------
 
 
 def test_tensor_type_rules_are_patterns_in_lower_case() -> None:
     assert parse_tensor_rule("Blk\\.(0|1)\\.ATTN_V=q8_0") == ("blk\\.(0|1)\\.attn_v", Q["Q8_0"])
     assert parse_tensor_rule("(?=ffn)ffn_up=F16") == ("(?=ffn)ffn_up", Q["F16"])
-    assert parse_tensor_rules("attn_v=Q8_0\n ffn_down=IQ4_XS\n") == [("attn_v", Q["Q8_0"]), ("ffn_down", Q["IQ4_XS"])]
 
 
 @pytest.mark.parametrize("text", ["attn_v", "=Q8_0", "attn_v=", "attn_v=Q9", "attn_(v=Q8_0", "attn_v=I32"])

@@ -9,7 +9,7 @@ import pytest
 
 from streamconv.quant.converter_types import CONVERTER_TYPES, auto_file_type, converter_types
 from streamconv.quant.filetypes import AUTO, parse_file_type
-from streamconv.quant.mix import TensorFacts
+from streamconv.quant.mix_facts import TensorFacts
 
 
 def types(filetype: str, *tensors: tuple[str, tuple[int, ...]], stored: str = "BF16") -> list[str]:

@@ -15,7 +15,8 @@ from mix_cases import mix_options
 from streamconv.errors import UsageError
 from streamconv.metadata import Metadata, Value
 from streamconv.quant.filetypes import BY_NUMBER, COPY, TARGET_TYPES
-from streamconv.quant.mix import Choice, ModelFacts, TensorFacts, assign_types, pruned_names
+from streamconv.quant.mix import assign_types
+from streamconv.quant.mix_facts import Choice, ModelFacts, TensorFacts, pruned_names
 from streamconv.quant.requantize import parse_override, quantize_metadata
 
 pytestmark = pytest.mark.oracle

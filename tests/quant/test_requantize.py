@@ -15,7 +15,7 @@ from streamconv.errors import UsageError
 from streamconv.metadata import VALUE_TYPES, Metadata, Value
 from streamconv.quant.filetypes import COPY, parse_file_type
 from streamconv.quant.imatrix import Imatrix, load_imatrix
-from streamconv.quant.mix import pruned_names
+from streamconv.quant.mix_facts import pruned_names
 from streamconv.quant.requantize import parse_override, quantize_metadata
 
 Q4_K_M = parse_file_type("Q4_K_M")

@@ -16,7 +16,8 @@ from streamconv.errors import BadInput, UsageError
 from streamconv.quant.base import codec
 from streamconv.quant.encode import EncodedRows, Encoding
 from streamconv.quant.filetypes import parse_file_type, parse_tensor_type
-from streamconv.quant.mix import MixOptions, ModelFacts, TensorFacts, assign_types
+from streamconv.quant.mix import assign_types
+from streamconv.quant.mix_facts import MixOptions, ModelFacts, TensorFacts
 from streamconv.quant.types import TYPES
 from streamconv.rows import Bytes, Floats, Rows
 

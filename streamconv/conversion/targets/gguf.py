@@ -11,8 +11,9 @@ from ... import dequant, models
 from ...errors import BadInput, UsageError
 from ...flags import Flag
 from ...metadata import Metadata
-from ...quant import converter_types, filetypes, imatrix, mix
+from ...quant import filetypes, imatrix, mix
 from ...quant.encode import FLOATS
+from ...quant.mix_facts import Choice, MixOptions, ModelFacts, TensorFacts, parse_tensor_rule, traversal_order
 from ...quant.types import TYPES, TensorType
 from ...rows import Rows
 from ...sources.checkpoint import MAX_TEXT_BYTES, Checkpoint
@@ -101,7 +102,7 @@ def _idle(drafts: Sequence[Draft], options: Options, told: Sequence[Flag]) -> li
     tensors = [tensor for draft in drafts for tensor in draft.tensors]
     idle = []
     for text in options.tensor_types:
-        pattern, wanted = mix.parse_tensor_rule(text)
+        pattern, wanted = parse_tensor_rule(text)
         # the rule itself, or a type that takes over where the wanted one does not fit
         told_so = (f"--tensor-type {pattern}={wanted.name}", f"{wanted.name}: columns ")
         reasons = [tensor.reason for tensor in tensors if re.search(pattern, tensor.name)]
@@ -120,7 +121,7 @@ def _idle(drafts: Sequence[Draft], options: Options, told: Sequence[Flag]) -> li
     return idle
 
 
-def _chosen(choices: Sequence[mix.Choice], tensors: Mapping[str, Rows], weights: Weights) -> list[Chosen]:
+def _chosen(choices: Sequence[Choice], tensors: Mapping[str, Rows], weights: Weights) -> list[Chosen]:
     return [
         Chosen(c.name, tensors[c.name], c.type, c.reason, weights.of(c.source, tensors[c.name], c.type))
         for c in choices
@@ -131,28 +132,17 @@ def _converted(model: models.Model, options: Options, file_type: filetypes.FileT
     """A Hugging Face checkpoint: the converter's types, or those of a quantization mix."""
     kept_blocks = _KEPT if file_type is filetypes.AUTO else {}
     facts = [
-        mix.TensorFacts(n, r.shape, next((kind for kind in kept_blocks if r.native(kind, 0, 0) is not None), r.dtype))
+        TensorFacts(n, r.shape, next((kind for kind in kept_blocks if r.native(kind, 0, 0) is not None), r.dtype))
         for n, r in model.tensors.items()
     ]
-    mixed = not _is_converter_type(file_type) or _has_type_options(options)
-    if mixed and options.mmproj:
+    wanted = _mix_options(options)
+    if options.mmproj and mix.decides(file_type, wanted):
         raise UsageError(
             "a projector file is made in F32, F16, BF16 or Q8_0",
             "For another type quantize the F16 file that this makes.",
         )
-    choices = converter_types.converter_types(facts, _plain_type(file_type, facts, mixed), model.forced_types)
-    if file_type is filetypes.AUTO:
-        file_type = converter_types.auto_file_type(facts)
-    if mixed:
-        # What the mix keeps, it keeps as the converter would have written it.
-        kept = {c.name: c.type.name for c in choices}
-        choices = mix.assign_types(
-            [mix.TensorFacts(f.name, f.shape, kept[f.name]) for f in facts],
-            mix.ModelFacts.from_metadata(model.metadata),
-            file_type,
-            _mix_options(options),
-            weights.found,
-        )
+    asked = ModelFacts.from_metadata(model.metadata)
+    file_type, choices = mix.checkpoint_types(facts, asked, file_type, wanted, model.forced_types, weights.found)
     metadata = Metadata(dict(model.metadata.values))
     if "general.file_type" in metadata and file_type.number is not None:
         is_plain = file_type.name in ("F32", "F16", "BF16")
@@ -170,21 +160,6 @@ def _scale_of(chosen: Chosen) -> Iterator[Chosen]:
         yield Chosen(name, beside, TYPES["F32"], f"what the blocks of {chosen.name} are multiplied by")
 
 
-def _is_converter_type(file_type: filetypes.FileType) -> bool:
-    return file_type is filetypes.AUTO or file_type.name in converter_types.CONVERTER_TYPES
-
-
-def _plain_type(file_type: filetypes.FileType, facts: Sequence[mix.TensorFacts], mixed: bool) -> filetypes.FileType:
-    """The type of tensors that no mix changes: the one asked for, else the checkpoint's own 16-bit type, else F32.
-
-    What a mix starts from is never quantized: it would refuse to quantize it again.
-    """
-    if _is_converter_type(file_type) and not (mixed and file_type.default and file_type.default.block_size > 1):
-        return file_type
-    has_half = any(len(f.shape) > 1 and f.source_type in ("BF16", "F16") for f in facts)
-    return filetypes.AUTO if has_half else filetypes.FILE_TYPES["F32"]
-
-
 def _retyped(checkpoint: Checkpoint, options: Options, file_type: filetypes.FileType, weights: Weights) -> Draft:
     """A GGUF file: every tensor again, in other types."""
     from ...quant import requantize
@@ -192,14 +167,14 @@ def _retyped(checkpoint: Checkpoint, options: Options, file_type: filetypes.File
     assert checkpoint.metadata is not None
     if file_type is filetypes.AUTO:
         raise UsageError("--type is needed to requantize a GGUF file", "For example --type Q4_K_M.")
-    facts = [mix.TensorFacts(n, r.shape, r.dtype) for n, r in checkpoint.tensors.items()]
-    model = mix.ModelFacts.from_metadata(checkpoint.metadata)
+    facts = [TensorFacts(n, r.shape, r.dtype) for n, r in checkpoint.tensors.items()]
+    model = ModelFacts.from_metadata(checkpoint.metadata)
     choices = mix.assign_types(facts, model, file_type, _mix_options(options), weights.found)
     choices = [_fixed(c, checkpoint.tensors[c.source], model.architecture) for c in choices]
     metadata = requantize.quantize_metadata(
         checkpoint.metadata,
         file_type,
-        source_types=[checkpoint.tensors[name].dtype for name in mix.traversal_order(list(checkpoint.tensors))],
+        source_types=[checkpoint.tensors[name].dtype for name in traversal_order(list(checkpoint.tensors))],
         overrides=[requantize.parse_override(text) for text in options.override_kv],
         imatrix=weights.found,
         imatrix_file=options.imatrix[0].name if options.imatrix else "",
@@ -212,7 +187,7 @@ def _retyped(checkpoint: Checkpoint, options: Options, file_type: filetypes.File
     return Draft(file_type.name, model.architecture, tensors, head, {}, [*checkpoint.warnings, *told])
 
 
-def _fixed(choice: mix.Choice, rows: Rows, architecture: str) -> mix.Choice:
+def _fixed(choice: Choice, rows: Rows, architecture: str) -> Choice:
     """``choice`` with the type that runtimes expect, whatever the file type, as it would be made from the checkpoint itself."""
     fixed = models.fixed_type(architecture, choice.name)
     if fixed is None or fixed == choice.type.name or choice.reason == "copied" or rows.dtype not in FLOATS:
@@ -229,26 +204,16 @@ def _shards_of_input(checkpoint: Checkpoint, tensors: Sequence[Chosen]) -> list[
     return [shard for shard in shards.values() if shard] or [[]]
 
 
-def _has_type_options(options: Options) -> bool:
-    return bool(
-        options.tensor_types
-        or options.output_tensor_type
-        or options.token_embedding_type
-        or options.leave_output_tensor
-        or options.pure
-    )
-
-
-def _mix_options(options: Options) -> mix.MixOptions:
+def _mix_options(options: Options) -> MixOptions:
     def tensor_type(text: str | None) -> TensorType | None:
         return filetypes.parse_tensor_type(text) if text else None
 
-    return mix.MixOptions(
+    return MixOptions(
         pure=options.pure,
         leave_output_tensor=options.leave_output_tensor,
         output_tensor_type=tensor_type(options.output_tensor_type),
         token_embedding_type=tensor_type(options.token_embedding_type),
-        tensor_types=tuple(mix.parse_tensor_rule(text) for text in options.tensor_types),
+        tensor_types=tuple(parse_tensor_rule(text) for text in options.tensor_types),
         prune_layers=options.prune_layers,
         allow_requantize=options.allow_requantize,
     )

@@ -9,9 +9,9 @@ from __future__ import annotations
 import numpy as np
 
 from ...errors import BadInput
+from ...kernels import load
 from ...sources.naming import shown
 from ..format import Format
-from ..kernels import load
 from ..raw import Raw, frozen
 from ..store import Store
 from ..stream_rows import Groups, Packing, Slab, TurnedRows
@@ -33,7 +33,7 @@ class AwqRows(TurnedRows):
         codes, zeros = self.parts[0], self.parts[1]
         words = codes.columns(self.n_rows // 2, start // 2, stop // 2)
         stream = np.empty((stop - start, self.n_cols // 2), np.uint8)
-        load("bitstream").turn_interleaved(words, stream)
+        load(".dequant.kernels.bitstream").turn_interleaved(words, stream)
         packed = frozen(zeros.columns(self.n_rows // 2, start // 2, stop // 2))
         levels = np.empty((len(packed), stop - start), np.uint8)
         _FOUR.unpack(packed, levels)

@@ -14,11 +14,11 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 
 from ...errors import BadInput
+from ...kernels import load
 from ...rows import Floats
 from ...sources.naming import shown
 from ..decoded_rows import DecodedRows, Range, whole
 from ..format import Format
-from ..kernels import load
 from ..raw import Raw, frozen
 from ..store import Store
 
@@ -29,7 +29,7 @@ _PER_BYTE = 4
 class TernaryRows(DecodedRows):
     """``parts`` are codes uint8[n_rows / 4, n_cols] and the scale; ``divides``: by the scale."""
 
-    kernels = ("levels",)
+    kernels = (".dequant.kernels.levels",)
 
     def __init__(self, name: str, parts: list[Raw], divides: bool) -> None:
         n_packed, n_cols = parts[0].shape
@@ -50,7 +50,9 @@ class TernaryRows(DecodedRows):
             np.bitwise_and(packed >> np.uint8(2 * quarter), np.uint8(3), out=levels[first : first + b - a])
         if levels.size and levels.max() > 2:
             raise BadInput(f"{self.parts[0]} holds a code that is none of the three of ternary weights")
-        load("levels").scaled(frozen(levels), np.uint8(0), one, factor, own, self.n_cols, np.float32(1), out)
+        load(".dequant.kernels.levels").scaled(
+            frozen(levels), np.uint8(0), one, factor, own, self.n_cols, np.float32(1), out
+        )
 
     def _runs(self, start: int, stop: int) -> Iterator[tuple[int, int, int]]:
         """``start..stop`` cut where a quarter ends: its number, and the packed rows from and to."""

@@ -16,11 +16,11 @@ from typing import Any
 import numpy as np
 
 from ...errors import BadInput
+from ...kernels import load
 from ...rows import Floats
 from ...sources.hostile_json import NotJson, parse_json
 from ...sources.naming import shown
 from ..format import Format
-from ..kernels import load
 from ..nibble_rows import NibbleRows
 from ..raw import Raw, frozen
 from ..store import Store
@@ -83,7 +83,7 @@ class Bnb4Rows(NibbleRows):
         block = self._state.nested_block
         first, last = start // block, -(-stop // block)
         scales = np.empty(stop - start, np.float32)
-        load("nibbles").nested_scales(
+        load(".dequant.kernels.nibbles").nested_scales(
             self.parts[1].bytes(start, stop), self._nested_map, self.parts[3].floats(first, last), block,
             start - first * block, np.float32(self._state.offset), scales,
         )  # fmt: skip

@@ -8,12 +8,12 @@ from math import prod
 import numpy as np
 
 from ...errors import BadInput
+from ...kernels import load
 from ...rows import Floats
 from ...sources.naming import shown
 from ..decoded_rows import DecodedRows, Range, numbers, whole
 from ..format import Format
 from ..grid_rows import Grid, IntRows
-from ..kernels import load
 from ..raw import Raw
 from ..store import Store
 from .bnb4 import BNB_SETTINGS
@@ -35,7 +35,7 @@ class Int8Rows(IntRows):
 class BlockwiseRows(DecodedRows):
     """Codes of a 256-entry table with a scale per block of the flat tensor: ``code[q] · absmax``."""
 
-    kernels = ("levels", "rounding")
+    kernels = (".dequant.kernels.levels", ".kernels.rounding")
 
     def __init__(self, name: str, shape: tuple[int, ...], dtype: str, parts: tuple[Raw, ...], block: int) -> None:
         super().__init__(name, shape, dtype, f"bnb-8bit (block {block})", parts)
@@ -48,7 +48,9 @@ class BlockwiseRows(DecodedRows):
             self.parts[1].floats(a, b),
             self.parts[2].floats(0, 256),
         )
-        load("levels").looked_up_flat(codes, table, scales, self._block, first - a * self._block, out.reshape(-1))
+        load(".dequant.kernels.levels").looked_up_flat(
+            codes, table, scales, self._block, first - a * self._block, out.reshape(-1)
+        )
 
     def _where(self, start: int, stop: int) -> tuple[int, int, int, int]:
         """The codes of rows ``start..stop`` and their blocks, each from and to."""

@@ -17,12 +17,12 @@ from math import prod
 import numpy as np
 
 from ...errors import BadInput
+from ...kernels import load
 from ...kit import Function, Mapped, Reshaped
 from ...rows import Bytes, Floats, Rows
 from ...sources.naming import shown
 from ..decoded_rows import DecodedRows, Range
 from ..format import LOST, Format
-from ..kernels import load
 from ..nibble_rows import E2M1, PRECISION, NibbleRows, pairs
 from ..raw import Raw, frozen
 from ..store import Store
@@ -56,7 +56,7 @@ class Mxfp4Rows(NibbleRows):
         if stop > start:
             codes = self.parts[0].bytes(start * n * 16, stop * n * 16).reshape(-1, 16)
             scales = self.parts[1].bytes(start * n, stop * n)
-            load("nibbles").ggml_order(codes, scales, out.reshape(-1, 17))
+            load(".dequant.kernels.nibbles").ggml_order(codes, scales, out.reshape(-1, 17))
         return out
 
 
@@ -71,7 +71,7 @@ class ExpertRows(Mxfp4Rows):
 class TurnedExpertRows(DecodedRows):
     """The same with inputs for rows; 32 of them are a column of groups, which is decoded for all outputs at once."""
 
-    kernels = ("nibbles",)
+    kernels = (".dequant.kernels.nibbles",)
 
     def __init__(self, experts: ExpertRows) -> None:
         *outer, n_outputs, n_inputs = experts.shape
@@ -99,7 +99,7 @@ class TurnedExpertRows(DecodedRows):
             )
             exponents = frozen(widened(frozen(scales), "F8_E8M0").reshape(-1))
             column = np.empty((self.n_cols, _MX), np.float32)
-            load("nibbles").expand(
+            load(".dequant.kernels.nibbles").expand(
                 frozen(codes).reshape(-1), self._pairs, exponents, _MX, 0, PRECISION["F32"], column.reshape(-1)
             )
             out[at - start : end - start] = column[:, row % _MX : row % _MX + end - at].T

@@ -12,9 +12,9 @@ from collections.abc import Mapping
 import numpy as np
 
 from ...errors import BadInput
+from ...kernels import load
 from ...sources.naming import shown
 from ..format import Format
-from ..kernels import load
 from ..raw import Raw, frozen
 from ..scheme import first_of
 from ..store import Store
@@ -41,7 +41,7 @@ class GptqRows(TurnedRows):
         codes, zeros = self.parts[0], self.parts[1]
         words = codes.columns(4 * self.n_rows, 4 * start, 4 * stop)
         stream = np.empty((stop - start, 4 * len(words)), np.uint8)
-        load("bitstream").turn_words(words, stream)
+        load(".dequant.kernels.bitstream").turn_words(words, stream)
         # The last slab may begin and end anywhere in its words, which are 32 codes in ``bits`` words from ``start`` on.
         row_bytes = 4 * self._packing.words(self.n_rows)
         first, last = start * self._packing.bits // 8, min(row_bytes, -(-stop // 32) * 4 * self._packing.bits)

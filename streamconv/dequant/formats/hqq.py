@@ -15,11 +15,11 @@ from typing import Any
 import numpy as np
 
 from ...errors import BadInput
+from ...kernels import load
 from ...rows import Floats
 from ...sources.naming import shown
 from ..decoded_rows import DecodedRows, Range, numbers
 from ..format import Format
-from ..kernels import load
 from ..raw import Raw
 from ..scheme import first_of
 from ..store import Store
@@ -60,7 +60,7 @@ class Facts:
 class HqqRows(DecodedRows):
     """``parts`` are codes, scales and zeros."""
 
-    kernels = ("parts", "rounding")
+    kernels = (".dequant.kernels.parts", ".kernels.rounding")
 
     def __init__(self, name: str, facts: Facts, parts: list[Raw]) -> None:
         encoding = f"hqq-{facts.bits}bit (group {facts.group}, axis {facts.axis})"
@@ -78,7 +78,7 @@ class HqqRows(DecodedRows):
             first = stop
 
     def _decode(self, start: int, stop: int, out: Floats) -> None:
-        kernels, facts, flat = load("parts"), self._facts, out.reshape(-1)
+        kernels, facts, flat = load(".dequant.kernels.parts"), self._facts, out.reshape(-1)
         count, step = _PARTS[facts.bits]
         begin = start * self.n_cols
         for a, b, number in self._runs(begin, stop * self.n_cols):

@@ -14,12 +14,12 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 
 from ...errors import BadInput
+from ...kernels import load
 from ...rows import Floats
 from ...sources.naming import shown
 from ..decoded_rows import DecodedRows, Range, rows_of
 from ..format import Format
 from ..grid_rows import Float8Rows, Grid
-from ..kernels import load
 from ..nibble_rows import E2M1, NibbleRows
 from ..raw import Raw, frozen
 from ..settings import check_turning
@@ -37,7 +37,7 @@ _HINT = "Use the checkpoint that MLX made this one from."
 class AffineRows(DecodedRows):
     """``parts`` are codes, scales and biases, the latter two float[n_rows, n_groups]."""
 
-    kernels = ("bitstream", "levels", "rounding")
+    kernels = (".dequant.kernels.bitstream", ".dequant.kernels.levels", ".kernels.rounding")
 
     def __init__(self, name: str, shape: tuple[int, ...], parts: list[Raw], packing: Packing, width: int) -> None:
         super().__init__(name, shape, parts[1].dtype, f"mlx-{packing.bits}bit (group {width})", parts)
@@ -53,7 +53,7 @@ class AffineRows(DecodedRows):
             part.floats(a // part.itemsize, b // part.itemsize).reshape(stop - start, -1)
             for part, a, b in (scales, biases)
         )
-        load("levels").affine(frozen(levels), factors, offsets, self._width, out)
+        load(".dequant.kernels.levels").affine(frozen(levels), factors, offsets, self._width, out)
 
     def _ranges(self, start: int, stop: int) -> Iterable[Range]:
         return (rows_of(part, self.n_rows, start, stop) for part in self.parts)

@@ -14,11 +14,11 @@ from collections.abc import Iterable, Iterator, Mapping
 import numpy as np
 
 from ...errors import BadInput
+from ...kernels import load
 from ...rows import Floats
 from ...sources.naming import shown
 from ..decoded_rows import DecodedRows, Range, numbers
 from ..format import LOST, Format
-from ..kernels import load
 from ..raw import Raw, frozen
 from ..scheme import groups_of
 from ..store import Store
@@ -35,7 +35,7 @@ _ALGORITHMS = (
 class Int4Rows(DecodedRows):
     """``parts`` are codes uint8[n_rows / 2, n_cols] and scales [n_rows, n_groups]."""
 
-    kernels = ("levels", "rounding")
+    kernels = (".dequant.kernels.levels", ".kernels.rounding")
 
     def __init__(self, name: str, parts: list[Raw]) -> None:
         codes, scales = parts
@@ -51,7 +51,7 @@ class Int4Rows(DecodedRows):
         zeros = frozen(np.full(scales.shape, _SIGN, np.float32))
         own = np.arange(stop - start, dtype=np.int64)
         codes = frozen(levels[start - 2 * first :][: stop - start])
-        load("levels").scaled(codes, _SIGN, zeros, scales, own, self._width, np.float32(1), out)
+        load(".dequant.kernels.levels").scaled(codes, _SIGN, zeros, scales, own, self._width, np.float32(1), out)
 
     def _scale_range(self, start: int, stop: int) -> tuple[int, int]:
         n_groups = self.parts[1].shape[1]

@@ -27,7 +27,7 @@ _CODES = ("F8_E4M3", "I8")
 class SparseRows(DecodedRows):
     """``parts`` are values [n_rows, n_cols / 2], the mask uint8[n_rows, n_cols / 8], and scales where values are codes."""
 
-    kernels = ("rounding",)
+    kernels = (".kernels.rounding",)
 
     def __init__(self, name: str, shape: tuple[int, int], parts: list[Raw]) -> None:
         stored = parts[2].dtype if len(parts) > 2 else parts[0].dtype

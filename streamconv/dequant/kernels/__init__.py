@@ -1,19 +1,11 @@
-"""Compiled loops of the decoders; imported when the first tensor is decoded, for numba takes a while to load."""
+"""Compiled loops of the decoders."""
 
 from __future__ import annotations
 
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
-
-from ...quant import cache
-
-
-def load(name: str) -> ModuleType:
-    """The kernel module ``name``."""
-    return cache.compiled(f"{__name__}.{name}")
 
 
 def mapped(*shape: int, dtype: DTypeLike = np.uint8) -> NDArray[Any]:

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from ...quant.lanes import inline, kernel
-from ...quant.rounding import rounded_bf16, rounded_f16
+from ...kernels.lanes import inline, kernel
+from ...kernels.rounding import rounded_bf16, rounded_f16
 from . import mapped
 from .vectors import WIDTH, put_products
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ...quant.lanes import kernel
+from ...kernels.lanes import kernel
 from . import mapped
 
 

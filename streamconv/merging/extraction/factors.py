@@ -14,7 +14,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -22,8 +21,8 @@ from numpy.typing import NDArray
 
 from ...crew import Crew
 from ...errors import BadInput
+from ...kernels import load
 from ...kit import Transposed
-from ...quant import cache
 from ...rows import Floats, Json, Rows, Span, matrix_shape, packed, unpacked
 from ..chance import Chance
 
@@ -42,8 +41,8 @@ _SHARES = 16
 Doubles = NDArray[np.float64]
 
 
-def _kernels() -> ModuleType:
-    return cache.compiled(f"{__package__}.kernels")
+def _kernels() -> Any:
+    return load(".merging.kernels.factors")
 
 
 def subspace(n_rows: int, n_cols: int, rank: int) -> int:

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from ...quant.lanes import ONE, kernel
-from ...quant.tiles import value
+from ...kernels.lanes import ONE, kernel
+from ...kernels.tiles import value
 
 #: elements that go through all inputs together, so that the sum stays in the first-level cache
 _STEP = 2048

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from ...quant.lanes import inline, kernel, magnitude
+from ...kernels.lanes import inline, kernel, magnitude
+from .sums import LANES, total_of
 
 _LOG2E = 1.4426950408889634
 _LN2_HIGH, _LN2_LOW = 6.93147180369123816490e-01, 1.90821492927058770002e-10
@@ -16,7 +17,6 @@ _LN2 = 0.6931471805599453
 #: 2^52 + 2^51: adding it leaves an integer in the low bits
 _MAGIC = 6755399441055744.0
 _FLOOR = 1e-8
-_LANES = 16
 
 
 @inline
@@ -81,17 +81,7 @@ def _softmax(row, out):  # type: ignore[no-untyped-def]
     for k in range(len(row)):
         v = np.float64(row[k]) - top
         out[k] = _exp(v if v > -700.0 else -700.0)
-    sums = np.zeros(_LANES, np.float64)
-    whole = len(row) - len(row) % _LANES
-    for start in range(0, whole, _LANES):
-        part = out[start : start + _LANES]
-        for lane in range(len(part)):
-            sums[lane] += part[lane]
-    total = 0.0
-    for lane in range(_LANES):
-        total += sums[lane]
-    for k in range(whole, len(row)):
-        total += out[k]
+    total = total_of(out, np.empty(LANES, np.float64))
     for k in range(len(row)):
         out[k] = out[k] / total + _FLOOR
 
@@ -106,23 +96,13 @@ def importance(b, x, spare, out):  # type: ignore[no-untyped-def]
     """
     p, q = spare[0], spare[1]
     n_cols = b.shape[1]
-    whole = n_cols - n_cols % _LANES
-    sums = np.empty(_LANES, np.float64)
+    sums = np.empty(LANES, np.float64)
     for row in range(len(out)):
         _softmax(x[row], p)
         _softmax(b[row], q)
         for k in range(n_cols):
             q[k] = p[k] * log(p[k] / q[k])
-        sums[:] = 0.0
-        for start in range(0, whole, _LANES):
-            part = q[start : start + _LANES]
-            for lane in range(len(part)):
-                sums[lane] += part[lane]
-        total = 0.0
-        for lane in range(_LANES):
-            total += sums[lane]
-        for k in range(whole, n_cols):
-            total += q[k]
+        total = total_of(q, sums)
         divergence = np.float32(total if total > 0.0 else 0.0)
         for k in range(n_cols):
             out[row, k] = magnitude(x[row, k] - b[row, k]) * divergence

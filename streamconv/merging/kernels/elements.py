@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ...quant.lanes import ONE, ZERO, bits, kernel, magnitude
+from ...kernels.lanes import ONE, ZERO, bits, kernel, magnitude
 
 _STEP = 1024
 _FLOOR = np.float32(1e-6)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ...quant.lanes import ZERO, bits, kernel
+from ...kernels.lanes import ZERO, bits, kernel
 from .divergence import log
 
 _M0, _M1 = np.uint64(0xD2511F53), np.uint64(0xCD9E8D57)

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from ...quant.lanes import bits, inline, kernel
-from ...quant.tiles import value
+from ...kernels.lanes import bits, inline, kernel
+from ...kernels.tiles import value
 
 _ABS = np.int32(0x7FFFFFFF)
 #: elements that go through all searches together, so that their keys stay in the first-level cache

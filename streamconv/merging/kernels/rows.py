@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ...quant.lanes import ZERO, kernel
+from ...kernels.lanes import ZERO, kernel
 from .sums import LANES, dot
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from ...quant.lanes import ONE, ZERO, bits, inline, kernel, magnitude
-from ...quant.tiles import value
+from ...kernels.lanes import ONE, ZERO, bits, inline, kernel, magnitude
+from ...kernels.tiles import value
 
 _STEP = 1024
 _ABS = np.int32(0x7FFFFFFF)

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from ...quant.lanes import inline, kernel
-from ...quant.tiles import value
+from ...kernels.lanes import inline, kernel
+from ...kernels.tiles import value
 
 LANES = 16
 _STEP = 1024
@@ -28,6 +28,23 @@ def dot(a, b, sums):  # type: ignore[no-untyped-def]
         total += sums[lane]
     for k in range(whole, len(a)):
         total += np.float64(a[k]) * np.float64(b[k])
+    return total
+
+
+@inline
+def total_of(x, sums):  # type: ignore[no-untyped-def]
+    """The sum of float64[n] ``x``; ``sums`` float64[LANES] is scratch."""
+    whole = len(x) - len(x) % LANES
+    sums[:] = 0.0
+    for start in range(0, whole, LANES):
+        part = x[start : start + LANES]
+        for lane in range(len(part)):
+            sums[lane] += part[lane]
+    total = 0.0
+    for lane in range(LANES):
+        total += sums[lane]
+    for k in range(whole, len(x)):
+        total += x[k]
     return total
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from ...kernels import load
 from ...rows import Floats
-from ..kernels import load
 from ..method import Statistic, Task
 from ..stream import Stream
 
@@ -31,9 +31,9 @@ class Reinforced:
         """The factor of every model's own changes."""
 
         def look(x: Floats, start: int) -> list[NDArray[np.int64]]:
-            load("sums").subtract(x[1:].reshape(self._count, -1), x[0].reshape(-1))
+            load(".merging.kernels.sums").subtract(x[1:].reshape(self._count, -1), x[0].reshape(-1))
             counts = np.zeros((self._count, 2), np.int64)
-            load("elements").count_changes(x[1:].reshape(self._count, -1), self._epsilon, counts)
+            load(".merging.kernels.elements").count_changes(x[1:].reshape(self._count, -1), self._epsilon, counts)
             return [counts]
 
         total = np.zeros((self._count, 2), np.int64)
@@ -47,5 +47,5 @@ class Reinforced:
         """See ``Operator.merge``."""
         flat = x.reshape(len(x), -1)
         factors = np.array([1.0] * self._count if statistic is None else statistic, np.float32)
-        load("sums").subtract(flat[1:], flat[0])
-        load("elements").add_changes(flat[1:], self._epsilon, factors, flat[0], out.reshape(-1))
+        load(".merging.kernels.sums").subtract(flat[1:], flat[0])
+        load(".merging.kernels.elements").add_changes(flat[1:], self._epsilon, factors, flat[0], out.reshape(-1))

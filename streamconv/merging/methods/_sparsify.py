@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...errors import BadInput
+from ...kernels import load
 from ...rows import Floats
 from ..chance import Chance
-from ..kernels import load
 from ..method import Task
 from ..scratch import borrow
 from ..select import Cut
@@ -62,7 +62,7 @@ class Between:
 
     def apply(self, d: Floats, start: int, cuts: list[Cut]) -> None:
         """See ``Sparsifier``."""
-        load("sparse").keep_within(d.reshape(-1), bounds([cuts], start * d.shape[1], d.size))
+        load(".merging.kernels.sparse").keep_within(d.reshape(-1), bounds([cuts], start * d.shape[1], d.size))
 
 
 def bounds(cuts: Sequence[Sequence[Cut]], first: int, size: int) -> NDArray[np.int32]:
@@ -104,7 +104,7 @@ class Bernoulli:
         with borrow(x.size) as scratch:
             words = scratch.view(np.uint32)
             self._chance.words(start * d.shape[1], words)
-            load("random").keep_below(x, words, self._limit)
+            load(".merging.kernels.random").keep_below(x, words, self._limit)
 
 
 class RankBernoulli:
@@ -121,7 +121,7 @@ class RankBernoulli:
         with borrow(*d.shape) as scratch:
             words = scratch.view(np.uint32)
             self._chance.words(start * d.shape[1], words.reshape(-1))
-            load("random").keep_by_rank(d, words, *self._range)
+            load(".merging.kernels.random").keep_by_rank(d, words, *self._range)
 
 
 def by_magnitude(task: Task, number: int) -> Sparsifier:

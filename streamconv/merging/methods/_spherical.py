@@ -12,9 +12,9 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
+from ...kernels import load
 from ...rows import Floats, packed, unpacked
 from ..inputs import Numbers
-from ..kernels import load
 from ..method import Statistic
 from ..stream import Stream
 
@@ -43,7 +43,7 @@ class WholeTensor:
 
     def measure(self, stream: Stream) -> Statistic:
         """The weights, from dot products in float64."""
-        sums = load("sums")
+        sums = load(".merging.kernels.sums")
         size = self._count * (self._count + 1) // 2
         block = stream.block_rows * stream.n_cols
 
@@ -65,9 +65,9 @@ class WholeTensor:
         weights = unpacked(statistic, np.float32)
         flat, one = x.reshape(len(x), -1), np.float32(1)
         if self._from_base:
-            load("blend").delta_sum(flat, weights, one, one, out.reshape(-1))
+            load(".merging.kernels.blend").delta_sum(flat, weights, one, one, out.reshape(-1))
         else:
-            load("blend").mix(flat, weights, out.reshape(-1))
+            load(".merging.kernels.blend").mix(flat, weights, out.reshape(-1))
 
 
 class EachRow:
@@ -86,9 +86,9 @@ class EachRow:
 
     def merge(self, x: Floats, start: int, statistic: Statistic, out: Floats) -> None:
         """See ``Operator.merge``."""
-        rows = load("rows")
+        rows = load(".merging.kernels.rows")
         if self._from_base:
-            load("sums").subtract(x[1:].reshape(len(x) - 1, -1), x[0].reshape(-1))
+            load(".merging.kernels.sums").subtract(x[1:].reshape(len(x) - 1, -1), x[0].reshape(-1))
         vectors = x[1:] if self._from_base else x
         packed = np.empty((out.shape[0], self._count * (self._count + 1) // 2), np.float64)
         rows.gram_of_rows(vectors, packed)
@@ -112,9 +112,9 @@ class EachColumn:
 
         def look(x: Floats, start: int) -> list[Matrix]:
             if self._from_base:
-                load("sums").subtract(x[1:].reshape(len(x) - 1, -1), x[0].reshape(-1))
+                load(".merging.kernels.sums").subtract(x[1:].reshape(len(x) - 1, -1), x[0].reshape(-1))
             found = np.zeros((size, x.shape[2]), np.float64)
-            load("rows").gram_of_columns(x[1:] if self._from_base else x, found)
+            load(".merging.kernels.rows").gram_of_columns(x[1:] if self._from_base else x, found)
             return [found]
 
         total = np.zeros((size, stream.n_cols), np.float64)
@@ -125,9 +125,9 @@ class EachColumn:
     def merge(self, x: Floats, start: int, statistic: Statistic, out: Floats) -> None:
         """See ``Operator.merge``."""
         if self._from_base:
-            load("sums").subtract(x[1:].reshape(len(x) - 1, -1), x[0].reshape(-1))
+            load(".merging.kernels.sums").subtract(x[1:].reshape(len(x) - 1, -1), x[0].reshape(-1))
         weights = unpacked(statistic, np.float32).reshape(self._count, -1)
-        load("rows").mix_columns(x[1:] if self._from_base else x, weights, x[0], self._from_base, out)
+        load(".merging.kernels.rows").mix_columns(x[1:] if self._from_base else x, weights, x[0], self._from_base, out)
 
 
 def gram_matrix(packed: Matrix, count: int) -> Matrix:

@@ -9,14 +9,13 @@ of magnitudes that ``d_i`` had.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ...kernels import load
 from ...rows import Floats
 from ..inputs import Numbers
-from ..kernels import load
 from ..method import Method, Operator, Parameter, Statistic, Task
 from ..select import Cut, Differences, select
 from ..stream import Stream
@@ -69,9 +68,9 @@ class TaskVectors:
         """``Σ|d| / Σ|s|`` of every input; 1 where either is next to nothing."""
 
         def look(x: Floats, start: int) -> list[NDArray[np.float64]]:
-            sums: Any = load("sparse")
+            sums = load(".merging.kernels.sparse")
             found = np.zeros((2, len(cuts), 1), np.float64)
-            load("sums").subtract(x[1:].reshape(len(cuts), -1), x[0].reshape(-1))
+            load(".merging.kernels.sums").subtract(x[1:].reshape(len(cuts), -1), x[0].reshape(-1))
             for i in self._sparse:
                 sums.absolute_sum(x[i + 1].reshape(-1), found[0, i])
                 self._sparsifiers[i].apply(x[i + 1], start, cuts[i])
@@ -93,11 +92,11 @@ class TaskVectors:
             scales[:] = statistic["scales"]
         for i in self._sparse:
             if not cuts[i]:
-                load("sums").subtract(flat[i + 1 : i + 2], flat[0])
+                load(".merging.kernels.sums").subtract(flat[i + 1 : i + 2], flat[0])
                 self._sparsifiers[i].apply(x[i + 1], start, [])
                 ready[i] = 1
         kept = bounds(cuts, start * x.shape[2], flat.shape[1])
-        load("sparse").combine(
+        load(".merging.kernels.sparse").combine(
             flat, ready, kept, self._weights, scales, self._vote, self._normalize, self._factor, out.reshape(-1)
         )
 

@@ -7,12 +7,10 @@ taken over from 1.5 interquartile ranges above the median on. The quartiles are 
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
+from ...kernels import load
 from ...rows import Floats
-from ..kernels import load
 from ..method import Method, Operator, Statistic, Task
 from ..scratch import borrow
 from ..select import Keys, MadeKeys, select
@@ -36,13 +34,13 @@ class _Fusion:
         """See ``Operator.merge``."""
         with borrow(x[0].size) as importance:
             _importance(x, start, importance.view(np.uint32).reshape(1, -1))
-            load("elements").take_over(
+            load(".merging.kernels.elements").take_over(
                 x[0].reshape(-1), x[1].reshape(-1), importance, np.float32(statistic), out.reshape(-1)
             )
 
 
 def _importance(x: Floats, start: int, keys: Keys) -> None:
-    kernels: Any = load("divergence")
+    kernels = load(".merging.kernels.divergence")
     with borrow(2 * x.shape[2]) as scratch:
         spare = np.empty((2, x.shape[2]), np.float64) if scratch.nbytes < 16 * x.shape[2] else scratch.view(np.float64)
         kernels.importance(x[0], x[1], spare.reshape(2, -1), keys[0].view(np.float32).reshape(x.shape[1:]))

@@ -8,9 +8,9 @@ from __future__ import annotations
 import numpy as np
 
 from ...errors import BadInput
+from ...kernels import load
 from ...rows import Floats
 from ..inputs import Numbers
-from ..kernels import load
 from ..method import Local, Method, Operator, Parameter, Statistic, Task
 
 
@@ -25,7 +25,9 @@ class WeightedSum(Local):
 
     def merge(self, x: Numbers, start: int, statistic: Statistic, out: Floats) -> None:
         """See ``Operator.merge``."""
-        load("blend").weighted_sum(x.reshape(len(x), -1), self._weights, self._divisor, out.reshape(-1))
+        load(".merging.kernels.blend").weighted_sum(
+            x.reshape(len(x), -1), self._weights, self._divisor, out.reshape(-1)
+        )
 
 
 def _bind(task: Task) -> Operator:

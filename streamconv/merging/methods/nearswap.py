@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from ...kernels import load
 from ...rows import Floats
-from ..kernels import load
 from ..method import Local, Method, Operator, Parameter, Statistic, Task
 
 
@@ -18,7 +18,7 @@ class _NearSwap(Local):
 
     def merge(self, x: Floats, start: int, statistic: Statistic, out: Floats) -> None:
         """See ``Operator.merge``."""
-        load("elements").near_swap(x[0].reshape(-1), x[1].reshape(-1), self._t, out.reshape(-1))
+        load(".merging.kernels.elements").near_swap(x[0].reshape(-1), x[1].reshape(-1), self._t, out.reshape(-1))
 
 
 def _bind(task: Task) -> Operator:

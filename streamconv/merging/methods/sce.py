@@ -6,13 +6,11 @@ Of elements of equal variance at the threshold the first ones are kept.
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
 
+from ...kernels import load
 from ...rows import Floats
-from ..kernels import load
 from ..method import Method, Operator, Parameter, Statistic, Task
 from ..scratch import borrow
 from ..select import Cut, Keys, MadeKeys, select
@@ -36,7 +34,7 @@ class _Sce:
             d = self._selected(x, start, cut)
             found = np.empty((self._count, 1, 1), np.float64)
             for row, total in zip(d, found, strict=True):
-                load("sums").gram(row.reshape(1, -1), len(row), total)
+                load(".merging.kernels.sums").gram(row.reshape(1, -1), len(row), total)
             return [found[:, 0, 0]]
 
         total = np.zeros(self._count, np.float64)
@@ -47,10 +45,10 @@ class _Sce:
         return {"cut": None if cut is None else [cut.threshold, cut.ties], "weights": weights.tolist()}
 
     def _cut(self, stream: Stream) -> Cut:
-        elements: Any = load("elements")
+        elements = load(".merging.kernels.elements")
 
         def keys_of(x: Floats, start: int, keys: Keys) -> None:
-            load("sums").subtract(x[1:].reshape(self._count, -1), x[0].reshape(-1))
+            load(".merging.kernels.sums").subtract(x[1:].reshape(self._count, -1), x[0].reshape(-1))
             elements.variance_keys(x[1:].reshape(self._count, -1), keys[0])
 
         def varying(x: Floats, start: int) -> int:
@@ -65,13 +63,13 @@ class _Sce:
     def _selected(self, x: Floats, start: int, cut: Cut | None) -> Floats:
         """The differences to the base, cleared where they do not vary enough; float32[n_models, n]."""
         d = x[1:].reshape(self._count, -1)
-        load("sums").subtract(d, x[0].reshape(-1))
+        load(".merging.kernels.sums").subtract(d, x[0].reshape(-1))
         if cut is not None:
             with borrow(d.shape[1]) as scratch:
                 keys = scratch.view(np.uint32)
-                load("elements").variance_keys(d, keys)
+                load(".merging.kernels.elements").variance_keys(d, keys)
                 for row in d:
-                    load("ranks").keep_top(row, keys, *cut.local(start * x.shape[2], d.shape[1]))
+                    load(".merging.kernels.ranks").keep_top(row, keys, *cut.local(start * x.shape[2], d.shape[1]))
         return d
 
     def merge(self, x: Floats, start: int, statistic: Statistic, out: Floats) -> None:
@@ -79,7 +77,7 @@ class _Sce:
         cut = None if statistic["cut"] is None else Cut(*statistic["cut"])
         d = self._selected(x, start, cut)
         weights = np.array(statistic["weights"], np.float32)
-        load("elements").erase_minority(d, weights, x[0].reshape(-1), out.reshape(-1))
+        load(".merging.kernels.elements").erase_minority(d, weights, x[0].reshape(-1), out.reshape(-1))
 
 
 def _bind(task: Task) -> Operator:

@@ -7,6 +7,6 @@ rows of other models reads them while rows stream by, so no embedding is ever he
 from __future__ import annotations
 
 from .differences import differences
-from .plan import plan_vocabulary
+from .plan import VocabularyPlan, plan_vocabulary
 
-__all__ = ["differences", "plan_vocabulary"]
+__all__ = ["VocabularyPlan", "differences", "plan_vocabulary"]

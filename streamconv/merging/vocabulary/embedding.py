@@ -16,8 +16,8 @@ from ...errors import BadInput
 from ...kit import Reshaped
 from ...rows import Rows
 from ..inputs import common_dtype
-from ..vocabulary_plan import TokenRule
 from .rows import MEAN, SOME, ZERO, Places, Table, laid_out
+from .settings import TokenRule
 from .tokens import Tokens
 
 Flags = NDArray[np.bool_]
@@ -86,7 +86,20 @@ class Embedder:
         return found
 
     def embed(self, rows: Mapping[str, Rows], name: str) -> dict[str, Rows]:
-        """See ``VocabularyPlan.embed``."""
+        """The same tensor of every model, laid out for the merged vocabulary.
+
+        Its first axis is the vocabulary, or its only one: an output bias is one row with a column for each token.
+
+        Parameters
+        ----------
+        rows : reference -> the tensor of the models that take part and physically have it. Shapes differ in the first
+            axis only; dtypes may differ.
+        name : of the output tensor, for messages and to find the tensor in models that only a rule names
+
+        Returns
+        -------
+        dict : the same keys; shape ``(size, ...)``, each with a dtype that holds every row it may hand out
+        """
         shared = _Shared(self, rows, name)
         return {model: shared.laid(model) for model in rows}
 

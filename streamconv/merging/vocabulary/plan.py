@@ -1,4 +1,4 @@
-"""The plan for a merged vocabulary; see ``vocabulary_plan`` for the contract."""
+"""The plan for a merged vocabulary, made from tokenizers, configurations and headers; no weight is read."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from ...sources.checkpoint import Checkpoint
 from ...sources.hf_config import text_section
 from .. import side_files
 from ..layout import Layout, lay_out
-from ..vocabulary_plan import VocabularySettings
 from .embedding import Embedder
 from .files import Side, tokenizer_files, write_output
 from .output import MergedVocabulary, shared_part, start, unite
+from .settings import VocabularySettings
 from .special_ids import ends_of, renumbered
 from .templates import chosen_template, with_template
 from .tokens import Tokens, read_tokens
@@ -31,14 +31,14 @@ def plan_vocabulary(
     models: Mapping[str, Checkpoint],
     base: str | None,
     only_named: Collection[str] = (),
-) -> Plan:
-    """Plan the merged vocabulary; reads tokenizers, configurations and headers.
+) -> VocabularyPlan:
+    """Plan the merged vocabulary.
 
     Parameters
     ----------
     settings : what the recipe says
-    models : reference -> model, adapters applied
-    base : the base model; None: the first one's tokenizer takes its place, but not its rows
+    models : reference -> model, adapters applied, of every one that the recipe names, in its order
+    base : reference of the base model; None: the first one's tokenizer takes its place, but not its rows
     only_named : those of ``models`` that only give rows or the tokenizer, and are not merged
 
     Raises
@@ -47,7 +47,7 @@ def plan_vocabulary(
     """
     merged = {name: model for name, model in models.items() if name not in only_named}
     if settings.source is None:
-        return Plan(None, _kept(settings, merged), {}, [])
+        return VocabularyPlan(None, _kept(settings, merged), {}, [])
     if any(model.metadata is not None for model in models.values()):
         raise BadInput(
             "tokenizer: the vocabulary of GGUF files cannot be changed", "Merge the checkpoints they were made of."
@@ -55,8 +55,16 @@ def plan_vocabulary(
     return _Planned(settings, models, merged, base).plan()
 
 
-class Plan:
-    """The merged vocabulary; see ``VocabularyPlan``."""
+class VocabularyPlan:
+    """The merged vocabulary, and how each model's rows are laid out for it.
+
+    Parameters
+    ----------
+    embedder : lays rows out; None where the vocabulary stays as it is
+    side : all files of the tokenizer by name, and ``generation_config.json`` where ids in it have moved
+    config : other keys of config.json to set: ``bos_token_id`` and so on where the new tokenizer moved them
+    warnings : what the user should know
+    """
 
     def __init__(self, embedder: Embedder | None, side: Side, config: Mapping[str, Any], warnings: list[str]) -> None:
         self._embedder = embedder
@@ -66,7 +74,7 @@ class Plan:
 
     @property
     def size(self) -> int | None:
-        """Rows of the merged embedding."""
+        """Rows of the merged embedding (``vocab_size`` of the config); None when the vocabulary stays as it is."""
         return None if self._embedder is None else self._embedder.size
 
     @property
@@ -75,7 +83,7 @@ class Plan:
         return [*self._warnings, *(self._embedder.warnings if self._embedder else ())]
 
     def embed(self, rows: Mapping[str, Rows], name: str) -> dict[str, Rows]:
-        """The tensors of all models, laid out for the merged vocabulary."""
+        """The same tensor of every model, laid out for the merged vocabulary; see ``Embedder.embed``."""
         assert self._embedder is not None
         return self._embedder.embed(rows, name)
 
@@ -113,7 +121,7 @@ class _Planned:
         self.tokens: dict[str, Tokens] = {name: read_tokens(model, name) for name, model in models.items()}
         self.layouts: dict[str, Layout] = {name: lay_out(m.tensors, m.config) for name, m in models.items()}
 
-    def plan(self) -> Plan:
+    def plan(self) -> VocabularyPlan:
         """The plan."""
         output = self._output()
         for text in self.settings.tokens:
@@ -138,7 +146,7 @@ class _Planned:
         side = _templated({**write_output(self.models[self.giver], output), **generation}, self.settings, self.merged)
         if "vocab_size_per_layer_input" in text_section(self.models[self.first].config):
             config["vocab_size_per_layer_input"] = size
-        return Plan(embedder, side, config, warnings)
+        return VocabularyPlan(embedder, side, config, warnings)
 
     def _output(self) -> MergedVocabulary:
         if self.giver not in self.models:

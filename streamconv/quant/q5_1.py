@@ -1,8 +1,0 @@
-"""Q5_1: 32 weights, a scale and a minimum, 5-bit levels; see ``legacy``."""
-
-from __future__ import annotations
-
-from .legacy import codec
-from .types import TYPES
-
-CODEC = codec(TYPES["Q5_1"], affine=True, five_bits=True)
