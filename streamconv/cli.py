@@ -32,17 +32,17 @@ from .terminal import say, say_json, show_traceback
 #: a full disk, a spent quota, a limit of the shell
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _EPILOG = """\
-exit codes: 0 done, 64 usage, 65 bad input data, 66 input missing, 69 network, 70 our bug, 73 cannot create output,
+exit codes: 0 done, 64 usage, 65 bad input data, 66 input missing, 69 network, 70 internal error, 73 cannot create output,
 74 I/O error, disk full, or no memory, threads or open files left, 75 try again (locked, --stop-after reached), 77 permission,
 78 plan differs from the unfinished job
 
-Running the same command again goes on where it stopped; when it is done it says so and exits 0 at once.
+Running the same command again resumes where it stopped; once the output is complete it exits 0 at once.
 """
 
 
 #: what a person may name as a source
 _SOURCE = (
-    "checkpoint folder, file of weights (.safetensors, .gguf, .bin, .pt, .pth, .ckpt), merge recipe .yml, or"
+    "checkpoint folder, weight file (.safetensors, .gguf, .bin, .pt, .pth, .ckpt), merge recipe .yml, or"
     " org/model[@revision] on the hub"
 )
 _JOB = (("source", "SRC", _SOURCE), ("output", "OUT", "name of the output: NAME.gguf, or a folder for safetensors"))
@@ -50,24 +50,24 @@ _JOB = (("source", "SRC", _SOURCE), ("output", "OUT", "name of the output: NAME.
 
 #: name of a command -> what it does, and what it is given: attribute, what stands for it, what it is
 _COMMANDS: dict[str, tuple[str, tuple[tuple[str, str, str], ...]]] = {
-    "convert": ("convert SRC to OUT; the same command again goes on where it stopped", _JOB),
+    "convert": ("convert SRC to OUT; the same command again resumes where it stopped", _JOB),
     "merge": ("merge models by a recipe, RECIPE.yml; OUT and everything else as for convert", _JOB),
     "extract-lora": (
         "extract a LoRA adapter that turns BASE into TUNED; resumes like convert",
         (
-            ("base", "BASE", f"the model that was tuned: {_SOURCE}"),
-            ("tuned", "TUNED", "what became of it, named in the same ways"),
+            ("base", "BASE", f"the base model: {_SOURCE}"),
+            ("tuned", "TUNED", "the fine-tuned model, given in the same way"),
             ("output", "OUT", "name of the adapter's folder"),
         ),
     ),
     "plan": ("show what convert would do: tensors, types, bytes, memory, disk; writes nothing", _JOB),
     "fetch": (
-        "fetch a model of the hub, so that later commands need no network; resumes like convert",
+        "fetch a model from the hub, so that later commands need no network; resumes like convert",
         (("source", "ORG/MODEL", "org/model[@revision], or one file of it: org/model/FILE.gguf"),),
     ),
-    "status": ("show how far the job for OUT is", (("output", "OUT", "the name given to convert"),)),
+    "status": ("show the progress of the job for OUT", (("output", "OUT", "the name given to convert"),)),
     "verify": (
-        "read a finished output, or what was fetched, again and compare it with what it was",
+        "re-read a finished output, or fetched models, and compare with the recorded digests",
         (("output", "[OUT]", "the name given to convert, or one file of the output; compared with its record"),),
     ),
     "inspect": ("list tensors, metadata and tokenizer of a model", (("source", "SRC", _SOURCE),)),
@@ -90,7 +90,9 @@ class _Parser(argparse.ArgumentParser):
         try:
             add(self, self.command, new)
         except argparse.ArgumentError as e:
-            raise UsageError(f"two options are called alike: {e}", "Uninstall the package that brings one.") from None
+            raise UsageError(
+                f"two options have the same name: {e}", "Uninstall the package that adds one of them."
+            ) from None
         self.brought = (*self.brought, *new)
         self.set_defaults(brought=self.brought)
         return bool(new)
@@ -130,7 +132,7 @@ class _Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         command = self.prog.removeprefix("streamconv").strip()
-        raise UsageError(f"{command}: {message}" if command else message, f"{self.prog} --help lists what it takes.")
+        raise UsageError(f"{command}: {message}" if command else message, f"{self.prog} --help lists the arguments.")
 
 
 def _of_targets() -> list[Flag]:
@@ -292,11 +294,13 @@ def _error_of_system(e: Exception, options: argparse.Namespace) -> StreamconvErr
     if not isinstance(e, OSError):
         return None
     if e.errno in _NO_ROOM and e.filename is None:  # files have errors of their own
-        return WriteFailed(f"the result cannot be printed: {e.strerror}", "Free some space, or print it elsewhere.")
+        return WriteFailed(
+            f"the result cannot be printed: {e.strerror}", "Free some space, or redirect the output elsewhere."
+        )
     if e.errno == errno.ENAMETOOLONG:
         written = (getattr(options, name, None) for name in ("output", "report"))
         if any(_is_about(path, os.path.abspath(str(e.filename))) for path in written if path):
-            return CannotCreate(f"{e.filename}: no file can have so long a name", "Choose a shorter one.")
+            return CannotCreate(f"{e.filename}: the file name is too long", "Choose a shorter one.")
         return unreadable(e.filename, e)
     return None
 
@@ -308,7 +312,7 @@ def _is_about(output: str, path: str) -> bool:
 
 
 def _bug(e: Exception) -> StreamconvError:
-    hint = "This is a bug of streamconv; run again with --debug and report it."
+    hint = "This is a bug in streamconv; run again with --debug and report it."
     return StreamconvError(f"unexpected {type(e).__name__}: {e}", hint)
 
 

@@ -38,7 +38,7 @@ class Crew:
     def go_on(self) -> None:
         """Raise Stopped where nobody waits for the result any more."""
         if not self._wanted():
-            raise Stopped("nobody waits for these rows any more")
+            raise Stopped("the read of these rows was cancelled")
 
     def map(self, work: Callable[[T], Any], pieces: Sequence[T]) -> list[Any]:
         """``work(piece)`` of every piece, in order."""

@@ -82,7 +82,7 @@ class Plugins(Generic[T]):
             ) from e
         if not isinstance(found, self._kind):
             raise UsageError(
-                f"{self.group}: {plugin.name!r} is {plugin}, which is no {self._kind.__name__}",
+                f"{self.group}: {plugin.name!r} is {plugin}, which is not a {self._kind.__name__}",
                 f"Update or uninstall {plugin.package}.",
             )
         asked = _asked.get()

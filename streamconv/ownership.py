@@ -170,7 +170,7 @@ def _require_ours(
     if owned and found.st_mode & _OTHERS_WRITE and not _is_modeless(like) and _others_reach(path):
         raise not_ours(path, f"{_WRITABLE} (mode {stat.S_IMODE(found.st_mode):04o})", Foreign)
     if found.st_nlink > links:
-        raise not_ours(path, f"has {found.st_nlink} names: a hard link to it lies somewhere else")
+        raise not_ours(path, f"has {found.st_nlink} names: a hard link to it exists elsewhere")
 
 
 def _others_reach(path: Path) -> bool:
@@ -179,7 +179,7 @@ def _others_reach(path: Path) -> bool:
 
 def not_ours(path: Path, fault: str, kind: type[NoPermission] = NoPermission) -> NoPermission:
     """The error that names ``path``, its ``fault``, and what to do."""
-    what = "Somebody else may have put it there: look at it, and remove it or choose another name."
+    what = "Another user may have put it there: check it, and remove it or choose another name."
     if fault.startswith(_WRITABLE):
-        what = f"If nobody else has written to it, `chmod -R go-w {path}`; else remove it, or choose another name."
+        what = f"If no other user has written to it, `chmod -R go-w {path}`; else remove it, or choose another name."
     return kind(f"{path} {fault}", what)

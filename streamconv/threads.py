@@ -94,7 +94,7 @@ class Thread:
         if not self._begun or self.is_alive() or self._good:
             return None
         return self._error or NoResources(
-            "a thread ended before it had begun: there is not enough memory", "Use fewer --threads or less --ram."
+            "a thread ended before it started: there is not enough memory", "Use fewer --threads or less --ram."
         )
 
     def join(self, seconds: float) -> bool:

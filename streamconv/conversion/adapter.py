@@ -36,10 +36,10 @@ def prepare_adapter(
     from ..merging.extraction import open_extraction
 
     if not os.fspath(base) or not os.fspath(tuned):
-        raise UsageError("a name of a file is empty")
+        raise UsageError("a file name is empty")
     output = check_name(output)
     if output.suffix in (".gguf", ".safetensors"):
-        raise UsageError(f"{output}: an adapter is a folder", f"Name it {output.with_suffix('')}.")
+        raise UsageError(f"{output}: an adapter is written as a folder", f"Name it {output.with_suffix('')}.")
 
     def open_(supply: Supply) -> Checkpoint:
         return open_extraction(

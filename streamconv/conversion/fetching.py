@@ -127,7 +127,7 @@ def _verify(
 def _end(model: HubModel, stop: runs.StopRequest) -> None:
     """Raise when somebody asks to stop."""
     if stop.is_due():
-        where = f"{model} is not complete; what is here is kept"
+        where = f"{model} is incomplete; what was downloaded is kept"
         if stop.signum:
             raise Interrupted(stop.signum, f"stopped by {signal.Signals(stop.signum).name}: {where}")
-        raise Stopped(f"stopped as asked: {where}", "Run the same command again to go on.")
+        raise Stopped(f"stopped as requested: {where}", "Run the same command again to resume.")

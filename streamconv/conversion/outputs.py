@@ -37,7 +37,7 @@ def prepare(source: str | os.PathLike[str], output: str | os.PathLike[str], opti
     UsageError, BadInput, InputMissing, NoPermission : what is wrong, before anything is written
     """
     if not os.fspath(source):
-        raise UsageError("a name of a file is empty")
+        raise UsageError("a file name is empty")
     output = check_name(output)
     with found.recorded() as plugins:
         target = pick(output, options)
@@ -104,7 +104,7 @@ def _laid_out(
     if len(set(names)) < len(names):
         raise UsageError(
             f"--type {options.type} names one type twice: two outputs would be {names[0]}",
-            "auto is one of the others here.",
+            "Here auto stands for one of the other types.",
         )
     tensors = _items(drafts, options)
     plan, files = make_plan(
@@ -121,7 +121,7 @@ def _items(drafts: Sequence[Draft], options: Options) -> list[list[OutputTensor]
     parts: dict[int, list[Encoding]] = {}
     for tensor in (t for draft in drafts for t in draft.tensors):
         if tensor.type.name != tensor.rows.dtype and not has_codec(tensor.type.name):
-            raise UsageError(f"{tensor.name}: this version cannot make {tensor.type.name}", "Choose another type.")
+            raise UsageError(f"{tensor.name}: this version cannot write {tensor.type.name}", "Choose another type.")
         parts.setdefault(id(tensor.rows), []).append(
             Encoding(
                 tensor.rows, tensor.type, weights=tensor.weights, allow_nonfinite=options.allow_nonfinite, measure=measure,
@@ -151,7 +151,7 @@ def _refuse_long_names(prepared: Prepared) -> None:
         if size > most or whole > _MAX_PATH_BYTES:
             what, n, most = ("name", size, most) if size > most else ("path", whole, _MAX_PATH_BYTES)
             raise CannotCreate(
-                f"{path}: the {what} is too long: it has {n} bytes, the file system takes at most {most}",
+                f"{path}: the {what} is too long: it has {n} bytes, the file system allows at most {most}",
                 "Choose a shorter one.",
             )
 

@@ -110,7 +110,7 @@ def check_report(path: Path, plan: Plan, force: bool) -> None:
     NoPermission : its folder may not be written
     """
     if path.name in ("", "..") or "\0" in os.fspath(path):
-        raise UsageError(f"{os.fspath(path)!r} is no name for a report", "Choose another name for --report.")
+        raise UsageError(f"{os.fspath(path)!r} is not a valid name for a report", "Choose another name for --report.")
     folder = path.absolute().parent
     real = Path(os.path.realpath(folder), path.name)
     outputs = [plan.output, plan.job_dir, *(f.path for f in plan.files), *map(record_path, plan.outputs)]
@@ -120,9 +120,11 @@ def check_report(path: Path, plan: Plan, force: bool) -> None:
         for p in (Path(os.path.realpath(output)), Path(os.path.realpath(output.parent), output.name))
     }
     if places & {real, *real.parents} or any(_is_same(path, output) for output in outputs):
-        raise UsageError(f"the report {path} cannot be the output, or lie in it", "Choose another name for --report.")
+        raise UsageError(
+            f"the report {path} cannot be the output, or be inside it", "Choose another name for --report."
+        )
     if not folder.is_dir():
-        raise CannotCreate(f"{path}: the folder of the report is not there", f"Create it first: mkdir -p {folder}")
+        raise CannotCreate(f"{path}: the folder of the report does not exist", f"Create it first: mkdir -p {folder}")
     if len(os.fsencode(path.name)) > os.pathconf(folder, "PC_NAME_MAX"):
         raise CannotCreate(f"{path}: the name of the report is too long", "Choose another name for --report.")
     if os.path.lexists(path):
@@ -131,9 +133,9 @@ def check_report(path: Path, plan: Plan, force: bool) -> None:
                 f"{path} is not a regular file, so no report can be written there", "Choose another name."
             )
         if not force and not _is_report(path):
-            raise CannotCreate(f"{path} is already there and is not a report", "Choose another name, or use --force.")
+            raise CannotCreate(f"{path} already exists and is not a report", "Choose another name, or use --force.")
     if not os.access(folder, os.W_OK | os.X_OK):
-        raise NoPermission(f"{path}: the folder of the report may not be written")
+        raise NoPermission(f"{path}: the folder of the report is not writable")
 
 
 def _is_same(path: Path, other: Path) -> bool:

@@ -276,7 +276,7 @@ class Supply:
         missing = self.missing_bytes()
         if missing:
             names = ", ".join(str(m) for m in self.models.values())
-            self._tell(f"fetching {names}: {missing:,} bytes to come, kept in {self._store.root}")
+            self._tell(f"fetching {names}: {missing:,} bytes to download to {self._store.root}")
         self.transfer.start()
 
     def place(self, chunk: Chunk) -> tuple[int, int]:
@@ -346,9 +346,9 @@ class Supply:
         evicting = need - self.disk_bytes() + self.disk_bytes(evict=True)
         hint = "Free some space, or move the cache with STREAMCONV_CACHE."
         if not self._evict and evicting <= free:
-            hint = f"With --evict {evicting:,} bytes are enough: what was converted is given back at once."
+            hint = f"With --evict {evicting:,} bytes are enough: ranges are released as soon as they are converted."
         for_output = f", {output:,} for the output" if shared else ""
-        what = f"{self.disk_bytes():,} for what is fetched{for_output}, {_RESERVE_BYTES:,} to spare"
+        what = f"{self.disk_bytes():,} for the download{for_output}, {_RESERVE_BYTES:,} in reserve"
         raise WriteFailed(f"{parent}: {need:,} bytes are needed ({what}), {free:,} are free", hint)
 
     # What the transfer tells; see ``engine.transfer.Observer``.

@@ -95,7 +95,7 @@ def unknown_setting(where: Path, key: str, value: object) -> BadInput:
     return BadInput(
         f"{where}: quantization_config: {key} is {shown(text if len(text) < 200 else text[:200] + '…')}, which is not understood:"
         " the stored weights may mean something else",
-        "Use the checkpoint this one was made from. If it changes no weight, remove the key from config.json.",
+        "Use the checkpoint this one was converted from. If it changes no weight, remove the key from config.json.",
     )
 
 

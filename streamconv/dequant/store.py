@@ -99,7 +99,7 @@ class Store:
         BadInput : there is a tensor of that name already
         """
         if rows.name != anchor and rows.name in self.tensors:
-            raise BadInput(f"{self.where(anchor)}: both {shown(anchor)} and {shown(rows.name)} are there")
+            raise BadInput(f"{self.where(anchor)}: both {shown(anchor)} and {shown(rows.name)} exist")
         self._made[anchor] = (rows.name, rows)
         self._gone.update(part.name for part in (*rows.parts, *companions) if part is not None and part.name != anchor)
 

@@ -71,7 +71,7 @@ def _digest_of_spans(spans: Iterable[Span], wanted: Callable[[], bool]) -> bytes
             continue
         for at in range(offset, offset + length, _READ_BYTES):
             if not wanted():
-                raise Stopped("nobody waits for these digests any more")
+                raise Stopped("the computation of these digests was cancelled")
             digest.update(file.view(at, min(_READ_BYTES, offset + length - at)).data)
     return digest.digest()
 

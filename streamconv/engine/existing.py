@@ -169,7 +169,7 @@ class _Look:
             return
         if not stat.S_ISREG(there.st_mode) or not begins_as_record(path):
             self._in_the_way(
-                path, "is where the record of the output belongs, and is none", "",
+                path, "is where the record of the output belongs, but is not a record", "",
                 "Move it somewhere else, or choose another name for the output; it is never removed.",
             )  # fmt: skip
         elif (other := load(path)) is not None:
@@ -200,7 +200,9 @@ class _Look:
                 self._check_sticky(path, there)
             if (mine or path in planned) and not (mine and published):
                 edited = path in recorded and not mine
-                what = "was changed since it was made" if edited else "is already there and was not made by this plan"
+                what = (
+                    "was modified after it was written" if edited else "already exists and was not written by this plan"
+                )
                 self._in_the_way(path, what, "--update" if mine else "--force", self._hint(path, mine))
         self._judge(changed)
 
@@ -237,9 +239,9 @@ class _Look:
                 if not (stat.S_ISDIR(status_.st_mode) and any(path in k.parents for k in known)):
                     could_be_ours = self.record is None and name.as_posix() in _SIDE
                     who = (
-                        "and nothing tells that streamconv made it"
+                        "and nothing shows that streamconv wrote it"
                         if could_be_ours
-                        else "which no plan of streamconv made"
+                        else "which streamconv did not write"
                     )
                     self._in_the_way(
                         folder, f"holds {name}, {who}", "",
@@ -252,9 +254,9 @@ class _Look:
             else:
                 changed = True
                 self.found.there[path] = status_
-                self._in_the_way(path, "was changed since it was made", "--force", self._hint(path, False))
+                self._in_the_way(path, "was modified after it was written", "--force", self._hint(path, False))
         if entries and not all(is_published(self.plan, i) for i in self.numbers):
-            self._in_the_way(folder, "is already there and was not made by this plan", "--update")
+            self._in_the_way(folder, "already exists and was not written by this plan", "--update")
         self._judge(changed)
 
     def _judge(self, changed: bool) -> None:
@@ -272,11 +274,11 @@ class _Look:
         name = ""
         if list(record.inputs) != list(plan.inputs):
             if not self.thorough:
-                self.found.doubts.append(f"inputs of {self.output} have other times or places than on record")
+                self.found.doubts.append(f"inputs of {self.output} have different times or locations than recorded")
                 return
             name = self._changed_input(record)
         if name:
-            self._doubt(f"was made from other contents of {name}")
+            self._doubt(f"was made from different contents of {name}")
             return
         now = replace(record, inputs=list(plan.inputs), files=[f.as_at(p) for p, f in self.recorded.items()])
         if now != record:
@@ -299,7 +301,7 @@ class _Look:
         chunks = [c for c in self.plan.chunks() if c.file in self.numbers]
         made = {c.number: found for c in chunks if (found := on_record.get((c.file, c.offset)))}
         if len(made) < len(chunks):
-            return "its inputs, as far as its record tells"
+            return "its inputs, as far as its record shows"
         changed = changed_sources(chunks, made, self.progress)
         return f"tensor {changed[0].item.name}" if changed else ""
 
@@ -312,7 +314,7 @@ class _Look:
         if self.thorough:
             return any(first_damage(path, each) is None for each in known)
         if not alike:
-            self.found.doubts.append(f"{path} has another time or size than on record")
+            self.found.doubts.append(f"{path} has a different time or size than recorded")
         return not alike
 
     def _check_sticky(self, path: Path, there: os.stat_result) -> None:
@@ -324,7 +326,7 @@ class _Look:
     def _hint(self, path: Path, mine: bool) -> str:
         if mine or path not in self.recorded:
             return ""
-        return "streamconv verify tells what differs. Choose another name, or replace it with --force."
+        return "streamconv verify shows what differs. Choose another name, or replace it with --force."
 
     def _in_the_way(self, path: Path, what: str, needs: str, hint: str = "") -> None:
         self.found.obstacles.append(Obstacle(path, what, needs, hint))

@@ -41,7 +41,7 @@ from .renames import EXCHANGE, NO_REPLACE, rename_with
 PRIVATE = 0o644  # of files that nobody else ever needs to write, whatever the umask
 _T = TypeVar("_T")
 _ZEROS_LIMIT = 1 << 30
-_NAMING = "cannot give the finished file its name"
+_NAMING = "cannot rename the finished file"
 _DARWIN = sys.platform == "darwin"
 
 
@@ -80,7 +80,7 @@ def own_dir(path: Path, mode: int = 0o700) -> None:
 
 def require_own_dir(path: Path) -> None:
     """NoPermission unless the folder ``path`` is ours, or is not there; see ``own_dir``."""
-    with guard(path, "cannot look at the folder"), contextlib.suppress(FileNotFoundError):
+    with guard(path, "cannot access the folder"), contextlib.suppress(FileNotFoundError):
         fault = folder_fault(path)
         if fault and (like := trials.made_in(path.parent)) is not None:
             fault = folder_fault(path, like)
@@ -212,7 +212,7 @@ def is_at(fd: int, path: Path) -> bool:
 
     The name is opened anew: what NFS knows of it without that may be a minute old.
     """
-    with guard(path, "cannot ask for the file"):
+    with guard(path, "cannot look up the file"):
         try:
             other = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         except (FileNotFoundError, NotADirectoryError, PermissionError):  # ours could be opened
@@ -291,8 +291,8 @@ def publish_over(part: Path, final: Path, expected: os.stat_result, aside: Path)
         if not same:
             rename_with(EXCHANGE, part, final) if exchanged else publish_new(aside, final)
             raise CannotCreate(
-                f"{final} was replaced by something else just now, which stays as it is",
-                "Look at it; then choose another name, or run the same command again.",
+                f"{final} was just replaced by something else, which is left as it is",
+                "Check it; then choose another name, or run the same command again.",
             )
     if not exchanged:
         try:
@@ -419,7 +419,7 @@ def rename_fault(inside: Path, final: Path) -> str:
     ------
     WriteFailed, NoPermission, CannotCreate : trying failed in another way
     """
-    with guard(final, "cannot try whether it can be replaced"):
+    with guard(final, "cannot test whether it can be replaced"):
         return trials.rename_fault(inside, final)
 
 
@@ -433,7 +433,7 @@ def allocated_bytes(path: Path) -> int:
 
 def free_bytes(folder: Path) -> int:
     """Bytes a user may still write on the filesystem of ``folder``."""
-    with guard(folder, "cannot ask for free space"):
+    with guard(folder, "cannot query the free space"):
         return shutil.disk_usage(folder).free
 
 

@@ -64,7 +64,7 @@ def preflight(plan: Plan) -> None:
     free = files.free_bytes(parent)
     if need > free and plan.total_bytes > have:
         raise WriteFailed(
-            f"{parent}: {need:,} bytes are needed ({need - _RESERVE_BYTES:,} for the output, {_RESERVE_BYTES:,} to spare),"
+            f"{parent}: {need:,} bytes are needed ({need - _RESERVE_BYTES:,} for the output, {_RESERVE_BYTES:,} in reserve),"
             f" {free:,} are free",
             "Free some space, or choose a smaller --type or another folder.",
         )
@@ -139,7 +139,7 @@ class Job:
             try:
                 refuse_what_no_rename_reaches(plan)
             except files.NameInTheWay as e:  # the folder has gone, as where locks do nothing
-                raise Locked(f"another process is at work: {e.message}", "Let that one finish.") from e
+                raise Locked(f"another process is working on this output: {e.message}", "Wait for it to finish.") from e
             except StreamconvError:
                 leave_nothing(plan.job_dir)
                 raise
@@ -149,7 +149,9 @@ class Job:
                     break
                 except files.NameInTheWay as e:  # where locks do nothing, others may be setting up the same folder
                     if pause is None:
-                        raise Locked(f"another process is at work: {e.message}", "Let that one finish.") from e
+                        raise Locked(
+                            f"another process is working on this output: {e.message}", "Wait for it to finish."
+                        ) from e
                     time.sleep(pause * random.uniform(0.5, 1.5))
             stack.callback(job._resources.close)
             job._resources = stack.pop_all()
@@ -221,7 +223,7 @@ class Job:
         """
         parts = [(fd, self.plan.part_path(i)) for i, fd in enumerate(self.part_fds) if fd >= 0]
         if not self.journal.still_ours() or not all(files.is_at(fd, path) for fd, path in parts):
-            raise Locked(f"another process has taken over {self.plan.job_dir}", "Let that one finish.")
+            raise Locked(f"another process has taken over {self.plan.job_dir}", "Wait for it to finish.")
 
     def rest(self) -> None:
         """Record that the job stopped in order, if it is still ours."""
@@ -232,7 +234,7 @@ class Job:
         """Fill ``done`` with the stamps that hold, and make the others pending."""
         torn = self.journal.damaged_slots()
         if torn:
-            self.notes.append(f"{torn} index slots were damaged; their chunks are made again")
+            self.notes.append(f"{torn} index slots were damaged; their chunks are computed again")
         stamps = {s.chunk: s for s in self.journal.stamps()}
         clean = self.journal.header.clean_generation
         doubted, refused = [], []
@@ -255,12 +257,12 @@ class Job:
         if doubted:
             names = sorted({chunks[n].item.name for n in doubted if n < len(chunks)})
             self.notes.append(
-                f"{len(doubted)} finished chunks do not hold what the index says and are made again"
+                f"{len(doubted)} finished chunks do not match the index and are computed again"
                 f" ({', '.join(names[:3])}{', …' if len(names) > 3 else ''})"
             )
         if refused:
             self.notes.append(
-                f"{len(refused)} finished chunks hold NaN or Inf, which were allowed then; they are made again"
+                f"{len(refused)} finished chunks contain NaN or Inf, which were allowed then; they are computed again"
             )
         if doubted or refused:
             self.journal.forget([*doubted, *refused])
@@ -285,23 +287,23 @@ class Job:
         made = {n: Made(s.digest, s.source) for n, s in self.done.items()}
         changed = [c.number for c in changed_sources(chunks, made)]
         if not changed:
-            self.notes.append("inputs have other times or places than before, and the same contents")
+            self.notes.append("inputs have different times or locations than before, but the same contents")
             return True
         first = chunks[min(changed)]
         if not (self.force or self.update):
             where = next((str(file.path) for file, _, _ in first.item.spans(first.start, first.stop)), "an input")
             raise InputChanged(
                 f"{where} was changed after the unfinished job {self.plan.job_dir} was planned (tensor {first.item.name})",
-                "Put the old file back to go on, or let what was made of it be made again with --update.",
+                "Restore the old file to resume, or use --update to compute again what was made from it.",
             )
         if any(self.part_fds[chunks[n].file] < 0 for n in changed):
-            self.notes.append("inputs were changed while the output got its name; all of it is made again")
+            self.notes.append("inputs were changed while the output was being renamed; all of it is computed again")
             return False
         lost = sum(self.done.pop(n).length for n in changed)
         self.journal.forget(changed)
         self.notes.append(
-            f"inputs were changed since the unfinished job was planned: {lost:,} bytes are made again"
-            f" ({first.item.name}{', …' if len(changed) > 1 else ''}), the rest is of the same contents"
+            f"inputs were changed since the unfinished job was planned: {lost:,} bytes are computed again"
+            f" ({first.item.name}{', …' if len(changed) > 1 else ''}), the rest is unchanged"
         )
         return True
 
@@ -318,7 +320,7 @@ class Job:
         existing.refuse(force=self.force, update=self.update)  # it may have come since the run began, hours ago
         if existing.complete and existing.there and not self.force:  # by a run that the lock should have kept out
             self.discard()
-            raise Locked(f"another process has just made {self.plan.output}", "Run the same command again.")
+            raise Locked(f"another process has just written {self.plan.output}", "Run the same command again.")
         refuse_foreign_parts(self.plan)
         for index, f in enumerate(self.plan.files):
             fd, path = self.part_fds[index], self.plan.part_path(index)
@@ -328,7 +330,10 @@ class Job:
             files.sync_data(fd, path)
             files.drop_cache(fd)
             if os.fstat(fd).st_size != f.size or files.pread_exactly(fd, len(f.header), 0, path) != f.header:
-                raise WriteFailed(f"{path} does not hold what was written to it", "Check the disk; then run again.")
+                raise WriteFailed(
+                    f"{path} does not contain what was written to it",
+                    "Check the disk; then run the same command again.",
+                )
             if f.accept is not None:
                 f.accept(path)
         self.confirm()  # syncs take long
@@ -417,7 +422,7 @@ def _open_part(plan: Plan, index: int, stack: ExitStack, notes: list[str]) -> in
     if not fresh and os.fstat(fd).st_size != size:
         notes.append(f"{path.name} had the wrong length; every finished chunk is read back")
     if fresh and (plan.job_dir / "index.wal").exists():
-        notes.append(f"{path.name} was gone; its chunks are made again")
+        notes.append(f"{path.name} was missing; its chunks are computed again")
     if fresh or os.fstat(fd).st_size != size:
         files.allocate(fd, size, path)
         files.pwrite_all(fd, PART_MAGIC[:size], 0, path)

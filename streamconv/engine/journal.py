@@ -185,7 +185,7 @@ class Journal:
         if journal is None or journal.header.nonce != nonce:
             if journal is not None:
                 journal.close()
-            raise files.NameInTheWay(f"{path} was replaced by another process just now")
+            raise files.NameInTheWay(f"{path} was just replaced by another process")
         return journal
 
     @classmethod
@@ -228,8 +228,8 @@ class Journal:
                 continue
             if version != _VERSION:
                 raise PlanDiffers(
-                    f"{path} was written by another version of streamconv: format {version}, this one knows {_VERSION}",
-                    f"Finish it with the version that began it; to begin anew, remove {path}.",
+                    f"{path} was written by another version of streamconv: format {version}, this version reads {_VERSION}",
+                    f"Finish it with the version that started it; to start over, remove {path}.",
                 )
             if found is None or generation > found.generation:
                 found = Header(generation, state, n_slots, salt, nonce, clean, fingerprint, inputs)
@@ -367,8 +367,8 @@ def _twin(fd: int, path: Path) -> Path | None:
     if os.fstat(fd).st_nlink < 2:
         return None
     raise NoPermission(
-        f"{path} has {status.st_nlink} names: a hard link to it lies somewhere else",
-        "Somebody else may have put it there: look at it, and remove it or choose another name.",
+        f"{path} has {status.st_nlink} names: a hard link to it exists elsewhere",
+        "Another user may have put it there: check it, and remove it or choose another name.",
     )
 
 

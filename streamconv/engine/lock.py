@@ -51,7 +51,9 @@ class JobLock:
                     break
                 time.sleep(0.05)
             os.close(self._fd)
-            raise Locked(f"another process works on this output: {_describe(holder)}", "Wait for it, or stop it first.")
+            raise Locked(
+                f"another process is working on this output: {_describe(holder)}", "Wait for it, or stop it first."
+            )
         if not files.is_at(self._fd, path):  # the holder finished and removed the job folder while we opened the file
             os.close(self._fd)
             raise _just_finished(path)
@@ -75,7 +77,7 @@ class JobLock:
     def require(self) -> None:
         """Locked unless ``is_held``."""
         if not self.is_held():
-            raise Locked(f"another process has taken over {self._path.parent}", "Let that one finish.")
+            raise Locked(f"another process has taken over {self._path.parent}", "Wait for it to finish.")
 
     def close(self) -> None:
         """Give the lock back."""

@@ -148,10 +148,10 @@ def _give(plan: Plan, part: Path, final: Path, existing: Existing, aside: Path) 
             files.publish_new(part, final)
         except files.NameInTheWay:
             if all(is_published(plan, i) for i, f in enumerate(plan.files) if final in (f.path, plan.folder)):
-                raise Locked(f"another process has just made {final}", "Run the same command again.") from None
+                raise Locked(f"another process has just written {final}", "Run the same command again.") from None
             raise CannotCreate(
-                f"{final} is already there and was not made by this plan: it has just come",
-                "Look at it; then choose another name, or replace it with --force.",
+                f"{final} already exists and was not written by this plan: it has just appeared",
+                "Check it; then choose another name, or replace it with --force.",
             ) from None
     else:
         files.publish_over(part, final, expected, aside)
@@ -163,9 +163,11 @@ def _take_away(first: Path, existing: Existing, aside: Path) -> None:
     if found is None:
         return
     if expected is None or not os.path.samestat(found, expected):
-        raise CannotCreate(f"{first} has just come and was not made by this plan", "Look at it, then run again.")
+        raise CannotCreate(
+            f"{first} has just appeared and was not written by this plan", "Check it, then run the same command again."
+        )
     if not _take(first, _facts(expected), aside):
-        raise CannotCreate(f"{first} was replaced or changed just now", "Look at it, then run again.")
+        raise CannotCreate(f"{first} was just replaced or changed", "Check it, then run the same command again.")
 
 
 def _take(path: Path, facts: list[int], aside: Path) -> bool:
@@ -189,7 +191,7 @@ def _check(plan: Plan, numbers: Iterable[int], fds: list[int], undo: Callable[[]
     for i in numbers:
         if fds[i] >= 0 and not files.is_at(fds[i], plan.files[i].path):
             undo()
-            raise Locked(f"another process works on {plan.files[i].path}", "Let that one finish.")
+            raise Locked(f"another process is working on {plan.files[i].path}", "Wait for it to finish.")
         fds[i] = -1
 
 
@@ -227,8 +229,8 @@ def settle(job_dir: Path, lock: JobLock) -> bool:
         final = parent / path.name
         if os.path.lexists(final) and not begins_as_record(final):
             raise CannotCreate(
-                f"{final} has just come, where the record of the output belongs",
-                "The output is complete. Move that file to a place of your own; then run the same command again.",
+                f"{final} has just appeared where the record of the output belongs",
+                "The output is complete. Move that file elsewhere; then run the same command again.",
             )
         try:
             files.publish(path, final)
@@ -304,7 +306,7 @@ def _rescue(old: Path, new: Path, lock: JobLock) -> None:
             files.publish_new(path, target)
         except files.NameInTheWay:
             raise CannotCreate(
-                f"{path} was put into {new} while that was replaced, where another file has its name now",
-                "Move it to a place of your own; then run the same command again.",
+                f"{path} was added to {new} while that folder was being replaced, and another file has its name now",
+                "Move it elsewhere; then run the same command again.",
             ) from None
     files.remove_if_empty(old)

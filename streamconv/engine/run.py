@@ -136,7 +136,7 @@ class StopRequest:
         where = f"{job.plan.output} is unfinished; what is done is kept in {job.plan.job_dir}"
         if self.signum:
             return Interrupted(self.signum, f"stopped by {signal.Signals(self.signum).name}: {where}")
-        return Stopped(f"stopped as asked: {where}", "Run the same command again to go on.")
+        return Stopped(f"stopped as requested: {where}", "Run the same command again to resume.")
 
 
 class _Sink:
@@ -347,7 +347,7 @@ class _Run:
             try:
                 t.start()
             except NoResources as e:
-                what = f"the system grants only {n} of {len(threads)} threads: {e.message}"
+                what = f"the system allows only {n} of {len(threads)} threads: {e.message}"
                 raise NoResources(what, e.hint) from None
 
     def _look_after(self, threads: Sequence[Thread]) -> None:

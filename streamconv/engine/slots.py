@@ -94,8 +94,8 @@ class Slots:
 
     def _cut(self) -> WriteFailed:
         return WriteFailed(
-            f"{self._path} was cut to {os.fstat(self._fd).st_size:,} bytes by another program while it was in use",
-            "Run the same command again; what it vouched for is made again.",
+            f"{self._path} was truncated to {os.fstat(self._fd).st_size:,} bytes by another program while in use",
+            "Run the same command again; the chunks that it recorded are computed again.",
         )
 
 

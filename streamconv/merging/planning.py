@@ -125,7 +125,7 @@ class Planner:
             listed = ", ".join(f"{name} is {arch}" for name, arch in known.items())
             raise BadInput(
                 f"{self.recipe.where}: the models have different architectures: {listed}",
-                "Merge models of one architecture; --allow-crimes merges what has the same names all the same.",
+                "Merge models of one architecture; --allow-crimes merges tensors of the same name anyway.",
             )
         if len({m.checkpoint.metadata is None for m in self.models.values()}) > 1:
             raise BadInput(
@@ -155,7 +155,7 @@ class Planner:
         slices = [_Sliced(self, module, stack, part, number) for number, part in enumerate(stack.slices)]
         if not stack.whole and not any(part.length for part in slices):
             raise BadInput(
-                f"{self.recipe.where}: the slices of {module} hold no layer at all",
+                f"{self.recipe.where}: the slices of {module} contain no layers",
                 "A slice without layers gives what comes before or after those of others.",
             )
         self.merge.restacked |= not stack.whole

@@ -312,7 +312,7 @@ class EncodedRows:
         if not self._allow_nonfinite:
             raise BadInput(
                 f"tensor {self.name!r} holds {x[row, col]} at row {first_row + row}, column {col}: not a finite number",
-                "The checkpoint is damaged or diverged; --allow-nonfinite converts it all the same.",
+                "The checkpoint is damaged or diverged; --allow-nonfinite converts it anyway.",
             )
         return int(x.size - np.count_nonzero(np.isfinite(x)))
 

@@ -107,7 +107,7 @@ def _settled(key: str, value: Value, stored: Value | None, n_blocks: object) -> 
     said = {"INT64": "an int", "FLOAT32": "a float", "BOOL": "a bool", "STRING": "a str"}[value.type]
     fitting = next((word for word, kinds in _WORDS.items() if kind in kinds), "")
     raise UsageError(
-        f"--override-kv {key}: the key is stored as {kind}, and {said} ({number}) cannot stand for it",
+        f"--override-kv {key}: the key is stored as {kind}, and {said} ({number}) cannot replace it",
         f"Write {key}={fitting}:VALUE." if fitting else "Lists cannot be overridden.",
     )
 

@@ -110,7 +110,11 @@ def open_gguf(path: Path, io: IoMode = "mmap", open_file: OpenFile = open_local)
     first = files[0]
     tensors = {name: each.rows(info) for each in files for name, info in each.tensors.items()}
     metadata = Metadata({key: value for key, value in first.metadata.items() if key and key not in SPLIT_KEYS})
-    told = [f"{path}: a key of the metadata is empty, which loaders refuse: left out"] if "" in first.metadata else []
+    told = (
+        [f"{path}: a key of the metadata is empty, which loaders refuse: it is left out"]
+        if "" in first.metadata
+        else []
+    )
     return Checkpoint(path=path, tensors=tensors, config={}, inputs=_inputs(files), metadata=metadata, warnings=told)
 
 

@@ -54,7 +54,7 @@ def refuse_no_weights(path: Path, head: bytes) -> None:
     _refuse_page(path, head)
     text = _text(head)
     if len(text) >= _SHORTEST_TEXT:
-        raise BadInput(f"{path} holds a text and no weights; it begins with {shown(text)}", _FETCH)
+        raise BadInput(f"{path} contains text and no weights; it begins with {shown(text)}", _FETCH)
 
 
 def other_container(head: bytes) -> str:

@@ -51,7 +51,7 @@ def unwrapped(tensors: Mapping[str, T], where: Path, warnings: list[str]) -> Map
         names = [_INNER.sub("", name).removeprefix(outer) for name in names]
     if not taken or len(set(names)) < len(names):
         return tensors
-    warnings.append(f"{where}: {shown_list(list(taken))} of a wrapper is taken off the names of tensors")
+    warnings.append(f"{where}: {shown_list(list(taken))} of a wrapper is removed from the names of tensors")
     return dict(zip(names, tensors.values(), strict=True))
 
 

@@ -27,8 +27,8 @@ GOOD = [
 BAD = {
     "{% if a %}": "'if' of line 1 is never ended",
     "\n\n{{ a": "'{{' of line 3 is never closed",
-    "{% if a %}{% endfor %}": "'endfor' of line 1 ends nothing",
-    "{% endif %}": "ends nothing",
+    "{% if a %}{% endfor %}": "'endfor' of line 1 has no block to end",
+    "{% endif %}": "has no block to end",
     "{% else %}": "outside of if and for",
     "{% for a in b %}{% elif c %}{% endfor %}": "'elif' of line 1 is outside of if",
     "{{ 'open }}": "never closed",

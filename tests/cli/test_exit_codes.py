@@ -34,7 +34,7 @@ Here = Callable[..., Any]
         (["convert", "SRC", "OUT", "--stop-after", "soon"], "'soon' is not a duration"),
         (["convert", "SRC", "OUT", "--io", "tape"], "tape"),
         (["convert", "SRC", "OUT", "--copy"], "--copy"),
-        (["convert", "SRC", "x.bin"], "no known target"),
+        (["convert", "SRC", "x.bin"], "not a known output format"),
     ],
     ids=lambda v: " ".join(v) if isinstance(v, list) else "",
 )
@@ -171,7 +171,7 @@ def test_a_stop_that_was_asked_for_is_no_error_that_quiet_lets_through(
     command = ["convert", tiny_model, tmp_path / "x.gguf", "--type", "q8_0", "--stop-after", "0s"]
     quiet = here(*command, "--quiet")
     assert (quiet.code, quiet.out + quiet.err) == (75, ""), "cron mails whatever is printed"
-    assert "stopped as asked" in here(*command).err
+    assert "stopped as requested" in here(*command).err
 
 
 def test_another_type_over_an_unfinished_job_ends_with_78(here: Here, unfinished: Path, tiny_model: Path) -> None:

@@ -196,7 +196,7 @@ def test_what_takes_the_outputs_place_between_the_last_look_and_the_rename_stays
         real(part, final, *more)  # type: ignore[arg-type]
 
     monkeypatch.setattr(files, "publish_over", publish_over)
-    with pytest.raises(CannotCreate, match="was replaced by something else just now"):
+    with pytest.raises(CannotCreate, match="was just replaced by something else"):
         go(plan, update=True)
     assert plan.output.read_text() == "mine"
 
@@ -240,7 +240,7 @@ def test_a_folder_is_replaced_only_if_it_holds_nothing_else(tmp_path: Path) -> N
     look(plan).refuse()  # an empty one may be used
     (plan.output / "mine.txt").write_text("keep me")
     for flags in ({}, {"update": True}, {"force": True}):
-        with pytest.raises(CannotCreate, match=r"holds mine\.txt, which no plan of streamconv made"):
+        with pytest.raises(CannotCreate, match=r"holds mine\.txt, which streamconv did not write"):
             look(plan).refuse(**flags)
         with pytest.raises(CannotCreate):
             go(plan, **flags)
@@ -252,7 +252,7 @@ def test_what_the_user_put_into_a_finished_folder_is_never_removed(tmp_path: Pat
     go(folder_plan(tmp_path, "old"))
     path = tmp_path / "out" / inside
     path.mkdir() if inside.endswith("/") else path.write_text("keep me")
-    with pytest.raises(CannotCreate, match="which no plan of streamconv made"):
+    with pytest.raises(CannotCreate, match="which streamconv did not write"):
         look(folder_plan(tmp_path, "new")).refuse(force=True)
     assert look(folder_plan(tmp_path, "old")).complete
 
@@ -261,7 +261,7 @@ def test_a_file_of_the_output_that_the_user_edited_is_replaced_only_when_forced(
     go(folder_plan(tmp_path, "old"))
     (tmp_path / "out" / "config.json").write_text("[]")
     plan = folder_plan(tmp_path, "new")
-    with pytest.raises(CannotCreate, match=r"config\.json was changed since it was made"):
+    with pytest.raises(CannotCreate, match=r"config\.json was modified after it was written"):
         look(plan).refuse(update=True)
     go(plan, force=True)
     assert look(plan).complete

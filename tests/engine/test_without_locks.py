@@ -100,7 +100,7 @@ def test_a_folder_in_which_others_are_always_quicker_is_left_to_them(
         real(part, final)
 
     monkeypatch.setattr(files, "publish_new", late)
-    with pytest.raises(Locked, match=r"another process is at work: .*index\.wal"):
+    with pytest.raises(Locked, match=r"another process is working on this output: .*index\.wal"):
         job.Job.open(make_plan(tmp_path, toys()))
     assert not list(tmp_path.glob("*/*.tmp"))
 
@@ -148,7 +148,7 @@ def test_looking_at_a_folder_again_leaves_no_file_open(
     monkeypatch.setattr(
         files, "open_for_writing", lambda p, create, links=1: (gone if p.suffix == ".part" else real)(p, create=create)
     )
-    with pytest.raises(Locked, match="another process is at work"):
+    with pytest.raises(Locked, match="another process is working on this output"):
         job.Job.open(plan)
     assert len(os.listdir("/dev/fd")) == before
 
@@ -161,7 +161,7 @@ def test_an_output_that_another_job_of_the_same_plan_has_made_meanwhile_stays(
     go(make_plan(tmp_path, toys()))
     made = os.stat(tmp_path / "out.bin")
     aside.rename(late.plan.job_dir)
-    with pytest.raises(Locked, match="has just made"):
+    with pytest.raises(Locked, match="has just written"):
         finish(late)
     late.close()
     assert os.path.samestat(os.stat(tmp_path / "out.bin"), made)

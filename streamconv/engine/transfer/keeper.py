@@ -194,7 +194,9 @@ class Keeper:
                 part.states[i] = PENDING
             if not done and not self._cannot_release:
                 self._cannot_release = True
-                part.notes.append(f"{part.home}: this filesystem cannot give parts of a file back; they stay")
+                part.notes.append(
+                    f"{part.home}: this filesystem cannot punch holes into files; released ranges keep their disk space"
+                )
             self._shared.changed.notify_all()
 
     def _add(self, part: Part, index: int) -> None:
@@ -251,20 +253,20 @@ class Keeper:
         what = f"{remote.path}: bytes 0..{remote.size} have the digest {found}, the hub lists {remote.digest}"
         different: list[int] = []
         if stays and not total.asked_again:
-            self._shared.observer.message(f"{what}; asking for it again, to find what came wrong")
+            self._shared.observer.message(f"{what}; downloading it again to find the corrupt ranges")
             for index, digest in self._served(part):
                 if digest != part.digests[index]:
                     start, stop = part.cut.span(index)
                     was = part.digests[index].hex()
                     total.asked_again.append(
-                        f"bytes {start}..{stop} came with xxh3 {was} first, then with {digest.hex()}"
+                        f"bytes {start}..{stop} arrived with xxh3 {was} first, then with {digest.hex()}"
                     )
                     different.append(index)
         if not different:
-            detail = "; ".join(total.asked_again) or "they came the same when asked for again"
+            detail = "; ".join(total.asked_again) or "they were the same when downloaded again"
             raise BadInput(
                 f"{what} ({detail if stays else 'found while releasing them'})",
-                f"Nothing was made of them. What came is kept; to begin this file anew, remove {part.path}",
+                f"No output was made from them. What was received is kept; to start this file over, remove {part.path}",
             )
         part.amend(different)
         with self._shared.changed:
@@ -272,7 +274,7 @@ class Keeper:
             for index in different:
                 part.states[index] = PENDING
             self._again(part, different)
-        self._shared.observer.message(f"{remote.path}: {'; '.join(total.asked_again)}; fetching that again")
+        self._shared.observer.message(f"{remote.path}: {'; '.join(total.asked_again)}; fetching these again")
 
     def _served(self, part: Part) -> Iterable[tuple[int, bytes]]:
         """Digests of all ranges as the origin sends them now; nothing is kept."""

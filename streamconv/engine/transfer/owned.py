@@ -18,7 +18,7 @@ from .. import files
 FOLDER_MODE, FILE_MODE = 0o755, 0o644
 _OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
 HINT = (
-    "Weights that others put there would be believed. Take their right to write away (`chmod -R go-w FOLDER`), remove what is"
+    "Weights that others put there would be trusted. Remove their write permission (`chmod -R go-w FOLDER`), remove what is"
     " not yours, or set STREAMCONV_CACHE to a folder of your own."
 )
 
@@ -57,7 +57,7 @@ def open_file(path: Path) -> int | None:
         with _explained():
             return files.open_own(path, os.O_RDONLY)
     except PermissionError:
-        raise NoPermission(f"{path} may not be read", HINT) from None
+        raise NoPermission(f"{path} is not readable", HINT) from None
     except OSError as e:
         raise_exhausted(e)
         return None

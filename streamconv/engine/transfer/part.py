@@ -274,7 +274,7 @@ class Part:
         if self._has_part() and part.stat().st_blocks > 8:
             old = self._name("part.old")
             files.publish(part, old)
-            self.notes.append(f"{self.remote.path}: what was there did not fit its index and is kept as {old}")
+            self.notes.append(f"{self.remote.path}: the existing data did not match its index and is kept as {old}")
         index = self._name("wal")
         half_made = index.parent.glob(f"{index.name}.*.tmp")  # by runs that were killed over it
         for path in (part, index, *half_made):
@@ -305,7 +305,7 @@ class Part:
         with self._sync:
             # The system tells of lost bytes once, to whoever asks next: after one failure no success is to be believed.
             if self._is_broken:
-                raise WriteFailed(f"{self.path}: bytes written before could not be made durable", "Check the disk.")
+                raise WriteFailed(f"{self.path}: bytes written before could not be synced to disk", "Check the disk.")
             try:
                 files.sync_data(self._fd, self.path)
             except BaseException:
@@ -320,7 +320,7 @@ class Part:
         """Locked when another process has taken over, or when the file that is written has lost its name."""
         assert self._journal is not None
         if not self._journal.still_ours() or not files.is_at(self._fd, self.path):
-            raise Locked(f"another process has taken over {self.path}", "Let that one finish.")
+            raise Locked(f"another process has taken over {self.path}", "Wait for it to finish.")
 
     def read(self, index: int) -> Iterator[bytes]:
         """The bytes of a range, a few MiB at a time."""
@@ -355,7 +355,7 @@ class Part:
 
     def doubt(self, index: int) -> None:
         """Never believe the slot of range ``index`` again."""
-        self.notes.append(f"{self.remote.path}: a range on disk is not what the index says and is fetched again")
+        self.notes.append(f"{self.remote.path}: a range on disk does not match the index and is fetched again")
         self._rotten.add(index)
         if self._journal is not None:
             self._journal.forget([index])
@@ -395,7 +395,7 @@ class Part:
         assert self._journal is not None
         self._confirm()
         if os.fstat(self._fd).st_size != self.remote.size:
-            raise WriteFailed(f"{self.path} has changed its length", "Check the disk; then run again.")
+            raise WriteFailed(f"{self.path} has changed in length", "Check the disk; then run the same command again.")
         files.publish(self.path, self._name())
         self.path, self.whole = self._name(), True
         self._keep_record(os.fstat(self._fd))  # after the renaming, which changes one of the times
@@ -414,13 +414,15 @@ class Part:
         for link in self.links:
             is_there = owned.look(self.home, link.parent) and os.path.lexists(link)
             if is_there and not link.is_symlink():
-                raise CannotCreate(f"{link} is no link to {self.path}", "It was not fetched: look at it and remove it.")
+                raise CannotCreate(
+                    f"{link} is not a link to {self.path}", "It was not fetched: check it and remove it."
+                )
 
     def require_names(self) -> None:
         """CannotCreate unless all names of the whole file lead to it, and not to what somebody else has put there."""
         for link in self.links:
             if not link.exists() or not os.path.samefile(link, self.path):
-                raise CannotCreate(f"{link} does not lead to {self.path}", "Look at it and remove it.")
+                raise CannotCreate(f"{link} does not point to {self.path}", "Check it and remove it.")
 
 
 def _identity(status: os.stat_result) -> dict[str, int]:

@@ -84,7 +84,7 @@ class Shared:
         if self.error is not None:
             raise self.error
         if self.closing:
-            raise Stopped("the transfer was stopped", "Run the same command again to go on.")
+            raise Stopped("the transfer was stopped", "Run the same command again to resume.")
 
     def fail(self, error: BaseException) -> None:
         """End the transfer; whoever waits gets ``error``. Without the lock."""

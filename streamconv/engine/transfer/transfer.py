@@ -135,7 +135,7 @@ class Transfer(Shared):
         parts = [p for p in parts if p.whole and p.has_digest and (every or p.doubted)]
         total = sum(p.remote.size for p in parts)
         if total > _TELL_BYTES and not every:
-            self.observer.message(f"checking {total:,} bytes again that were copied or changed since they were fetched")
+            self.observer.message(f"checking {total:,} bytes again that were copied or changed after they were fetched")
         for part in parts:
             found = part.digest(looked)
             if found == part.remote.key:
@@ -315,8 +315,8 @@ class Transfer(Shared):
         free = files.free_bytes(unfinished[0].home) if unfinished else 0
         if need > 0 and need + _RESERVE_BYTES > free:
             raise WriteFailed(
-                f"{self._root}: {need + _RESERVE_BYTES:,} bytes are needed ({need:,} for what is fetched,"
-                f" {_RESERVE_BYTES:,} to spare), {free:,} are free",
+                f"{self._root}: {need + _RESERVE_BYTES:,} bytes are needed ({need:,} for the download,"
+                f" {_RESERVE_BYTES:,} in reserve), {free:,} are free",
                 "Free some space, move the cache with STREAMCONV_CACHE, or convert with --evict.",
             )
 

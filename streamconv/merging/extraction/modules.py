@@ -192,7 +192,7 @@ def _wanted(module: str, choice: Choice) -> bool:
             return False
         return choice.exclude is None or not re.search(choice.exclude, module)
     except re.error as e:
-        raise UsageError(f"--include-regex or --exclude-regex is no regular expression: {e}") from None
+        raise UsageError(f"--include-regex or --exclude-regex is not a valid regular expression: {e}") from None
 
 
 def _is_named(module: str, names: Iterable[str]) -> bool:

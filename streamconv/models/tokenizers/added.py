@@ -91,7 +91,7 @@ def overlay(files: TokenizerFiles, vocabulary: Vocabulary) -> None:
         before, place = told.get(index, (text, name))
         if before != text:
             vocabulary.warnings.append(
-                f"token {index} is {shown(before)} in {place} and {shown(text)} in {name}: the latter is taken"
+                f"token {index} is {shown(before)} in {place} and {shown(text)} in {name}: the latter is used"
             )
         told[index] = text, name
         vocabulary.put(index, stored, kind, ADDED_SCORE)

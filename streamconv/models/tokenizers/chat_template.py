@@ -29,7 +29,7 @@ def chat_templates(files: TokenizerFiles) -> tuple[dict[str, str], list[str]]:
                 which = "" if name == _DEFAULT else f" {name!r}"
                 warnings.append(
                     f"the chat template{which} in {taken_from[name]} and the one in {place} differ: that of"
-                    f" {taken_from[name]} is taken"
+                    f" {taken_from[name]} is used"
                 )
             taken_from.setdefault(name, place)
     return named, [f"{files.folder}: {warning}" for warning in warnings]

@@ -83,8 +83,8 @@ class HubInput(InputFile):
                 raise InputChanged(f"{self.arriving.path} changed while it was being read")
         if self.arriving.amended_ns != self.mtime_ns:
             raise InputChanged(
-                f"{self.path}: bytes that were read before had come wrong and were replaced",
-                "Run the same command again: it begins the output anew.",
+                f"{self.path}: bytes that were read before were corrupt and have been replaced",
+                "Run the same command again: it starts the output over.",
             )
         return False
 

@@ -45,7 +45,7 @@ class Line:
             self.endpoint, self._login = _split_login((endpoint or _endpoint()).rstrip("/"))
             self._origin = _origin(self.endpoint)
         except ValueError:  # not told, as it may hold a password
-            raise UsageError("HF_ENDPOINT is no address", "Write it as https://huggingface.co.") from None
+            raise UsageError("HF_ENDPOINT is not a URL", "Write it as https://huggingface.co.") from None
         self._token, self._patience, self._connections = token, patience, connections
         self._is_known = False
         self._headers: dict[str, str] | None = None
@@ -184,5 +184,5 @@ def _token(token: str | None) -> str:
         with suppress(OSError, UnicodeDecodeError):  # of a home that is no folder, or a file that is no text
             token = get_token()
     if token and not (token.isascii() and token.isprintable()):  # not told, as it is a secret
-        raise UsageError("the token for the hub has characters that none has", "Look at HF_TOKEN, or log in again.")
+        raise UsageError("the token for the hub has characters that no token has", "Check HF_TOKEN, or log in again.")
     return token or ""

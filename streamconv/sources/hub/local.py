@@ -79,9 +79,7 @@ def cached_model(ref: Reference) -> HubModel | None:
         files[name] = HubFile(ref.repo, commit, name, size, kind, key)
     warnings = []
     if folder_fault(folder):
-        warnings.append(
-            f"{folder} {folder_fault(folder)}: which files the commit has is believed, their digests are checked"
-        )
+        warnings.append(f"{folder} {folder_fault(folder)}: its list of files is trusted, their digests are checked")
     if unknown:
         warnings.append(f"{folder}: {unknown} files that others may have put there are left out")
     return HubModel(ref.repo, ref.revision, commit, files, str(folder), tuple(warnings)) if files else None

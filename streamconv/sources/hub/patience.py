@@ -81,12 +81,14 @@ class Tries:
             if error is not None:
                 raise error()
             waiting = f"; it asks to wait {ask_s:.0f} s" if ask_s else ""
-            raise NetworkError(f"{reason}{waiting}", "What is here is kept. Run the same command again to go on.")
+            raise NetworkError(
+                f"{reason}{waiting}", "What was downloaded is kept. Run the same command again to resume."
+            )
         pause = min(p.first_s * 2 ** (self._failures - 1), p.longest_s)
         # Spread out, so that many connections do not come back at the same moment.
         pause = max(ask_s or 0, pause * random.uniform(0.5, 1))
         if self._stop.wait(pause):
-            raise Stopped("the transfer was stopped", "Run the same command again to go on.")
+            raise Stopped("the transfer was stopped", "Run the same command again to resume.")
 
 
 def asked_pause(headers: Mapping[str, str]) -> float | None:

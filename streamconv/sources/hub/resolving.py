@@ -76,7 +76,7 @@ def resolve(
     except NetworkError as e:
         if refresh or not (known := cached_model(ref)):
             raise
-        warning = f"the hub was not asked ({e.message}); {known.commit[:12]} is what huggingface_hub's cache has"
+        warning = f"the hub was not queried ({e.message}); {known.commit[:12]} is what huggingface_hub's cache has"
         return replace(known, warnings=(warning, *known.warnings))
     with suppress(NoPermission, CannotCreate):  # a cache that cannot be written: asked again next time
         records.save(model.to_json(), ref.folder, "listings", f"{model.commit}.json")
@@ -107,8 +107,8 @@ def is_offline() -> bool:
         from huggingface_hub import constants
     except ValueError:  # not told, as it may hold a password
         raise UsageError(
-            "huggingface_hub does not take what the environment says",
-            "Look at HF_ENDPOINT and the others that begin with HF_.",
+            "huggingface_hub rejects the settings in the environment",
+            "Check HF_ENDPOINT and the others that begin with HF_.",
         ) from None
     return bool(constants.HF_HUB_OFFLINE)
 
