@@ -79,7 +79,7 @@ _COMMANDS: dict[str, tuple[str, tuple[tuple[str, str, str], ...]]] = {
 
 
 class _Parser(argparse.ArgumentParser):
-    """The program, or one of its commands; of those that plan a conversion, targets may bring options."""
+    """The program, or one of its commands; of those that plan a conversion, targets may add options."""
 
     command = ""
     brought: tuple[Flag, ...] = ()
@@ -111,7 +111,7 @@ class _Parser(argparse.ArgumentParser):
         return found, unknown
 
     def format_help(self) -> str:
-        """The help, with what targets of ours bring."""
+        """The help, with the options that our own targets add."""
         if self.command in JOBS:
             folder = os.path.join(os.path.dirname(__file__), "conversion", "targets")
             for name in sorted(n for n in os.listdir(folder) if n.endswith(".py")):
@@ -122,7 +122,7 @@ class _Parser(argparse.ArgumentParser):
         return super().format_help()
 
     def print_help(self, file: Any = None) -> None:
-        """Print the help, with what targets of other packages bring, too."""
+        """Print the help, with the options that targets of other packages add, too."""
         if self.command in JOBS:
             from .found import installed
 
@@ -136,7 +136,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _of_targets() -> list[Flag]:
-    """The options that targets bring, ours and those of other packages."""
+    """The options that targets add, ours and those of other packages."""
     from .commands import brought
 
     return brought()
@@ -270,7 +270,7 @@ def _main(argv: Sequence[str] | None) -> int:
         _report_error(e, as_json, silent=asked_for)
         return e.exit_code
     except BrokenPipeError:
-        return 0  # nobody listens any more to what is printed after the work; that is not our error
+        return 0  # the reader of stdout has gone after the work was done; that is not an error of ours
     except KeyboardInterrupt:
         return _die_of(signal.SIGINT)
     except Exception as e:
@@ -290,7 +290,7 @@ def _with_progress(error: StreamconvError | None, other: StreamconvError) -> Str
 
 
 def _error_of_system(e: Exception, options: argparse.Namespace) -> StreamconvError | None:
-    """The error of a failed system call that nobody knew how to tell."""
+    """The error of a failed system call that no other code translated."""
     if not isinstance(e, OSError):
         return None
     if e.errno in _NO_ROOM and e.filename is None:  # files have errors of their own

@@ -20,12 +20,12 @@ from .terminal import say, say_json
 
 
 def brought() -> list[Flag]:
-    """The options that targets bring, ours and those of other packages."""
+    """The options that targets add, ours and those of other packages."""
     return [flag for target in conversion.TARGETS.there() for flag in target.flags]
 
 
 def _options(a: argparse.Namespace) -> conversion.Options:
-    """The options of a conversion from parsed arguments, those that a target brings included."""
+    """The options of a conversion from parsed arguments, those that a target adds included."""
     flags = [flag for flag in (*FLAGS, *getattr(a, "brought", ())) if flag.field and a.command in flag.commands]
     return conversion.Options.of({flag.field: getattr(a, flag.dest) for flag in flags if hasattr(a, flag.dest)})
 
@@ -57,7 +57,7 @@ def _run(a: argparse.Namespace, prepared: conversion.Prepared, options: conversi
 
 @contextmanager
 def _progress_in_errors(reporter: progress.Silent) -> Iterator[None]:
-    """Let an error that ends a run tell how far it came."""
+    """Let an error that ends a run report its progress."""
     try:
         yield
     except StreamconvError as e:

@@ -1,7 +1,7 @@
 """Every option of the command line, once: what it is called, what it sets, which commands have it, on what it has an effect.
 
 The parser, ``docs/cli.md``, the attributes of ``conversion.Options`` and the refusal of what would have no effect follow from this
-table. A target may bring options of its own (``Target.flags``). Nothing but the parser is imported here, so ``--help`` answers at
+table. A target may add options of its own (``Target.flags``). Nothing but the parser is imported here, so ``--help`` answers at
 once.
 """
 

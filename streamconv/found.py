@@ -1,6 +1,6 @@
 """What is found by its name: modules in folders of ours, and what other packages offer by their entry points.
 
-Whoever adds a file to ``families/`` has added a family, and so has whoever installs a package that says
+A file in ``families/`` adds a family, and so does an installed package that says
 
     [project.entry-points."streamconv.families"]
     AcmeForCausalLM = "acme.convert:FAMILY"

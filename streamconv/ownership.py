@@ -1,7 +1,7 @@
 """Whether what has a name may be used: ours, no link, of the expected kind, and not writable by others.
 
-Whoever can write a job folder, a store or a cache decides what is believed and where bytes go. In a folder that several users
-share, somebody else may have taken our names first: a folder, a link to a file of ours, a FIFO. So every file with a name that
+A user who can write a job folder, a store or a cache decides what is trusted and where bytes go. In a folder that several users
+share, another user may have taken our names first: a folder, a link to a file of ours, a FIFO. So every file with a name that
 others can guess is opened here, without following a link and without waiting, and looked at before it is used.
 
 Trusted owners are this user and root; for root also the owner of the parent folder, so that root may go on with a user's job.
@@ -54,10 +54,10 @@ def folder_fault(path: Path, like: os.stat_result | None = None) -> str:
 
 
 def path_fault(path: Path, *, shared: bool = False) -> str:
-    """Why others could exchange what is in the folder ``path``, "" where nobody can: it and all above it are ours or root's.
+    """Why others could exchange what is in the folder ``path``, "" where none can: it and all above it are ours or root's.
 
-    Stricter than ``folder_fault``, for what decides which code runs: root trusts nobody else. A link is followed where nobody
-    could have put it there; whoever goes on uses ``os.path.realpath``. A sticky folder such as /tmp may hold the folder, as
+    Stricter than ``folder_fault``, for what decides which code runs: root trusts no one else. A link is followed where no one else
+    could have put it there; callers then use ``os.path.realpath``. A sticky folder such as /tmp may hold the folder, as
     others cannot rename what lies there, and so may one that is writable for a group of this user alone.
 
     Parameters
@@ -85,7 +85,7 @@ def path_fault(path: Path, *, shared: bool = False) -> str:
 
 
 def _others_write(found: os.stat_result) -> bool:
-    """Whether others can write it: a group that many systems make for each user, and with nobody else in it, is no others."""
+    """Whether others can write it: a group that many systems make for each user, and with no one else in it, does not count."""
     if not found.st_mode & _OTHERS_WRITE or found.st_mode & stat.S_IWOTH:
         return bool(found.st_mode & stat.S_IWOTH)
     try:
@@ -133,11 +133,11 @@ def open_regular(
     except OSError as e:
         if e.errno in (errno.ELOOP, errno.EMLINK) and path.is_symlink():
             raise not_ours(path, f"is a symbolic link to {os.readlink(path)}") from None
-        if e.errno == errno.ENXIO:  # a socket, or a FIFO that nobody reads
+        if e.errno == errno.ENXIO:  # a socket, or a FIFO without a reader
             raise not_ours(path, "is not a regular file") from None
         raise
     if flags & os.O_EXCL:
-        return fd  # we have just made it, whoever it is said to belong to
+        return fd  # we have just created it, whatever owner is reported
     try:
         _require_ours(path, os.fstat(fd), links, owned, like)
     except BaseException:

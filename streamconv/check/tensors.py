@@ -53,7 +53,7 @@ def check(subject: Subject) -> Iterator[Finding]:
             _FIRST_NORM,
         )
     yield from _output(subject, known, asked)
-    yield from _nobody_asks(subject, known, asked.names)
+    yield from _unexpected(subject, known, asked.names)
 
 
 def _n_layers(subject: Subject, known: Architecture) -> int:
@@ -131,7 +131,7 @@ def _output(subject: Subject, known: Architecture, asked: _Asked) -> Iterator[Fi
         )
 
 
-def _nobody_asks(subject: Subject, known: Architecture, asked: set[str]) -> Iterator[Finding]:
+def _unexpected(subject: Subject, known: Architecture, asked: set[str]) -> Iterator[Finding]:
     extra = [name for name in subject.tensors if name not in asked]
     extra = [name for name in extra if not _is_companion(name, asked)]
     if extra:

@@ -108,7 +108,7 @@ class _ReadingBack:
 
 
 def _open_job(prepared: Prepared, options: Options, reporter: runs.Reporter) -> jobs.Job:
-    """The job folder, begun anew where what was made came from bytes that proved wrong later."""
+    """The job folder, started over where it was computed from bytes that turned out corrupt."""
     try:
         return jobs.Job.open(
             prepared.plan,
@@ -121,7 +121,7 @@ def _open_job(prepared: Prepared, options: Options, reporter: runs.Reporter) -> 
         if prepared.supply is None or not prepared.supply.was_amended():
             raise
         reporter.message("note: downloaded bytes that were corrupt have been replaced; the output is started over")
-        return jobs.Job.open(prepared.plan, anew=True)
+        return jobs.Job.open(prepared.plan, discard=True)
 
 
 def _warm_up(prepared: Prepared, reporter: runs.Reporter) -> None:

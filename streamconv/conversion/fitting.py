@@ -75,7 +75,7 @@ def refuse_idle(options: Options, target: Target, output: Path) -> None:
 
 
 def _own(options: Options) -> list[Flag]:
-    """The options that targets bring and that are set (UsageError: no target brings one)."""
+    """The options of targets that are set (UsageError: no target has one)."""
     brought = {flag.field: flag for target in TARGETS.there() for flag in target.flags} if options.own else {}
     for name in options.own:
         if name not in brought:

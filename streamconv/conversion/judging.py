@@ -48,7 +48,7 @@ def judged_model(checkpoint: Checkpoint, family: models.Family, model: models.Mo
 
 
 def judged_file(checkpoint: Checkpoint, metadata: Metadata, tensors: Mapping[str, Rows], overridden: bool) -> list[str]:
-    """What to tell of a GGUF file that is written again; ``overridden``: with keys as somebody wants them.
+    """What to tell of a GGUF file that is written again; ``overridden``: with keys that the user overrides.
 
     Raises
     ------

@@ -54,7 +54,7 @@ def open_source(
 def open_stored(
     source: str | os.PathLike[str], options: Options, supply: Supply | None = None, as_saved: bool = False
 ) -> Checkpoint:
-    """The same with its tensors as they are stored; those of a merge are made and have nothing to decode."""
+    """The same without decoding: tensors as stored. Tensors of a merge are computed, so they need no decoding."""
     path = Path(source)
     supply = supply or Supply(Path(), offline=options.offline, refresh=options.refresh)
     ref = hub_reference(source)

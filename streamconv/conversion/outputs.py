@@ -55,7 +55,7 @@ def planned(
     open_: Callable[[Supply], Checkpoint],
     plugins: set[str],
 ) -> Prepared:
-    """The plan of what ``open_`` opens for ``output``, with whatever brings its inputs.
+    """The plan of what ``open_`` opens for ``output``, with the downloads that provide its inputs.
 
     Parameters
     ----------

@@ -75,7 +75,7 @@ class Prepared:
     plan : what the engine runs
     arch : architecture, as the target spells it
     left_out : tensors of the source that the output does not have, and why
-    supply : brings the inputs, where they are not files on this machine
+    supply : downloads the inputs, where they are not files on this machine
     """
 
     source: Path
@@ -92,6 +92,6 @@ class Prepared:
         return list({id(t.item): t.item for o in self.outputs for t in o.tensors}.values())
 
     def close(self) -> None:
-        """Let other jobs, of this process too, have what brings the inputs; nothing more is read of what is not here yet."""
+        """Let other jobs, of this process too, use the downloads; nothing more is read of what is not here yet."""
         if self.supply is not None:
             self.supply.close()

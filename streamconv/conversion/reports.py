@@ -85,7 +85,7 @@ def _obstacles(prepared: Prepared, options: Options) -> list[str]:
 
 
 def _fetching(prepared: Prepared) -> dict[str, Any] | None:
-    """What has to come from the hub; None when nothing does."""
+    """What has to be downloaded from the hub; None when nothing does."""
     supply = prepared.supply
     if supply is None:
         return None
@@ -159,7 +159,7 @@ def _is_report(path: Path) -> bool:
 def write_report(prepared: Prepared, outcome: runs.Outcome | None, path: Path, force: bool = False) -> None:
     """Type, hash and error (null where unmeasured) of every tensor as JSON lines, read back from the finished output.
 
-    Errors: as ``check_report``, since what has the name may have come during the run.
+    Errors: as ``check_report``, since a file of that name may have appeared during the run.
     """
     check_report(path, prepared.plan, force)
     unknown = Quality(sum_squared_error=math.nan)

@@ -1,8 +1,8 @@
-"""Models on the hub as inputs of a job: named, their headers read, and their bytes brought while the job makes what it can.
+"""Models on the hub as inputs of a job: named, their headers read, and downloaded while the job converts what has arrived.
 
     prepare     Supply.open(reference): pin the commit, fetch the side files and the heads of the weights, nothing else
     execute     begin(chunks to make) ─► the transfer fetches in their order; readers wait for the bytes they touch
-                committed(chunks)     ─► with --evict, ranges that nobody needs any more give their space back
+                committed(chunks)     ─► with --evict, ranges that are no longer needed are punched out
                 settle()              ─► before the output gets its name: every digest was right
 
 Nothing here knows what a chunk is made of: which bytes it needs is what its row sources say (``Rows.spans``).
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 MIB = 1 << 20
 #: room that must stay on a disk beyond what is planned: for indexes, logs and whatever else writes there meanwhile
 _RESERVE_BYTES = 64 * MIB
-#: With --evict: bytes that may lie here before somebody asks for them, and those of chunks that are not committed yet.
+#: With --evict: bytes that may be fetched before they are requested, and those of chunks that are not committed yet.
 _AHEAD_BYTES, _OPEN_BYTES = 512 * MIB, 512 * MIB
 _EVICTING = Settings(span_bytes=32 * MIB, ahead_bytes=_AHEAD_BYTES)
 _KEEPING = Settings()
@@ -53,11 +53,11 @@ class Supply:
     Parameters
     ----------
     beside : folder to keep what is fetched in where the user's cache cannot be written
-    evict : give space back as soon as possible
+    evict : free space as soon as possible
     offline : never ask the network
     refresh : ask where branches are now instead of remembering
     pins : commits by reference, as an unfinished job has them; stronger than what is remembered
-    reads : whether bytes are read here while they come
+    reads : whether bytes are read here while they arrive
     gives_way : whether other jobs of this process may take what it fetches over
     """
 
@@ -320,7 +320,7 @@ class Supply:
     # Disk space.
 
     def missing_bytes(self) -> int:
-        """Bytes of the weights that are still to come."""
+        """Bytes of the weights that are still to be downloaded."""
         return self.transfer.missing_bytes(self._weights)
 
     def disk_bytes(self, evict: bool | None = None) -> int:

@@ -60,7 +60,7 @@ def status(output: str | os.PathLike[str]) -> dict[str, Any]:
     ------
     UsageError : no output can have this name
     InputMissing : there is neither such an output nor a job for it
-    NoPermission : the job belongs to somebody else
+    NoPermission : the job belongs to another user
 
     Notes
     -----

@@ -42,7 +42,7 @@ class Store:
         return [rows for _, rows in self._made.values()]
 
     def ending(self, *endings: str) -> Iterator[tuple[str, str]]:
-        """``(name, name without the ending)`` of every tensor with one of ``endings`` that nobody has claimed."""
+        """``(name, name without the ending)`` of every tensor with one of ``endings`` that no format has claimed."""
         for name in self.tensors:
             if name not in self._gone and name not in self._made:
                 for ending in endings:

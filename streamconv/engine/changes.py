@@ -47,7 +47,7 @@ class SourceDigests:
 
         Raises
         ------
-        Stopped : nobody waits for them any more
+        Stopped : they are no longer needed
         """
         if not item.whole:
             return _digest_of_spans(item.spans(start, stop), self._wanted)

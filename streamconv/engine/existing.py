@@ -3,7 +3,7 @@
 Only what a plan of ours made is ever replaced or removed. Who made a file is told by the output's record, and where there is
 none by the fingerprint in the file's own header; what is removed without being replaced must be on record. A folder may hold
 nothing but files of its record. ``--update`` replaces what is ours, ``--force`` also a single file that is not; neither touches
-a file in a folder that nobody planned, a link, a folder in the place of a file, anything else that is no regular file, or what
+a file in a folder that no plan lists, a link, a folder in the place of a file, anything else that is no regular file, or what
 is no record in the record's place.
 """
 
@@ -207,7 +207,7 @@ class _Look:
         self._judge(changed)
 
     def _is_mine(self, path: Path, published: bool) -> bool:
-        """Whether a plan of ours made the file, and nobody wrote to it since; as far as its header tells if it is not on record."""
+        """Whether a plan of ours made the file, and it was not written to since; by its header if it is not on record."""
         recorded = self.recorded.get(path)
         if self._as_recorded(path, recorded):
             return True
@@ -352,12 +352,12 @@ def older_files(plan: Plan, folder: Path) -> dict[Path, FileRecord | None]:
     """The files of an output folder without a record that such a plan wrote: shards that name their job, and what lies beside.
 
     All files were made before the headers of the shards were written, the shards' first, and the folder got its name after that.
-    So where something came into the folder later, as its time tells, or was written later than it got its name, nobody knows
+    So where something was added to the folder later, as its time tells, or was written later than it got its name, it is unknown
     whose it is.
     """
     shards = [p for p in folder.glob("*.safetensors") if plan.provenance.job_of(p)]
     times = [there.st_mtime_ns for p in shards if (there := status(p)) is not None]
-    # What this plan would write byte for byte is no loss, whoever made it: a copy may have lost its times.
+    # What this plan would write byte for byte is no loss, whatever its origin: a copy may have lost its times.
     found: dict[Path, FileRecord | None] = dict.fromkeys(shards)
     found |= {f.path: None for i, f in enumerate(plan.files) if times and is_published(plan, i)}
     whole = status(folder)

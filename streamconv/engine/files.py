@@ -38,7 +38,7 @@ from .failures import guard
 from .fallocate import fallocate
 from .renames import EXCHANGE, NO_REPLACE, rename_with
 
-PRIVATE = 0o644  # of files that nobody else ever needs to write, whatever the umask
+PRIVATE = 0o644  # of files that no other user ever needs to write, whatever the umask
 _T = TypeVar("_T")
 _ZEROS_LIMIT = 1 << 30
 _NAMING = "cannot rename the finished file"
@@ -72,7 +72,7 @@ def own_dir(path: Path, mode: int = 0o700) -> None:
 
     Raises
     ------
-    NoPermission : it is a link, belongs to somebody else, or others can write to it
+    NoPermission : it is a link, belongs to another user, or others can write to it
     """
     make_dir(path, mode)
     require_own_dir(path)
@@ -210,7 +210,7 @@ def sync_dir(path: Path) -> None:
 def is_at(fd: int, path: Path) -> bool:
     """Whether ``path`` still leads to the file that is open as ``fd``, and not to another or to none.
 
-    The name is opened anew: what NFS knows of it without that may be a minute old.
+    The name is opened again: what NFS knows of it without that may be a minute old.
     """
     with guard(path, "cannot look up the file"):
         try:
@@ -374,7 +374,7 @@ def remove_if_empty(path: Path) -> None:
         try:
             os.rmdir(path)
         except OSError as e:
-            # NFS keeps removed files that somebody has open in their folder, and says so in either way.
+            # NFS keeps removed files that are still open in their folder, and says so in either way.
             if e.errno in (errno.ENOTEMPTY, errno.EEXIST, errno.EBUSY, errno.ENOENT):
                 return
             raise

@@ -75,7 +75,7 @@ class Job:
     """An open job folder, locked by this process.
 
     What is in ``done`` was on the disk and had its digest when the folder was opened (with ``verify="none"``: when it was
-    stamped). Whoever removes the folder, or takes the job over where locks do nothing, is noticed before the next commit and
+    stamped). That the folder was removed, or the job taken over where locks do nothing, is noticed before the next commit and
     before the output gets its name, not sooner.
 
     Attributes
@@ -103,7 +103,7 @@ class Job:
         *,
         force: bool = False,
         update: bool = False,
-        anew: bool = False,
+        discard: bool = False,
         verify: str = "all",
         progress: Callable[[int, int], None] | None = None,
     ) -> Job:
@@ -112,7 +112,7 @@ class Job:
         Parameters
         ----------
         force, update : discard an unfinished job of another plan, and what was made of inputs that were changed since
-        anew : discard any unfinished job
+        discard : discard any unfinished job
         verify : which finished chunks to read back before they are trusted: ``all``, ``recent`` (those since the last
             orderly stop) or ``none``
         progress : told of bytes that were read back, and of how many there are to be in all
@@ -124,7 +124,7 @@ class Job:
         """
         if os.path.lexists(plan.job_dir):
             files.require_own_dir(plan.job_dir)
-        if not (force or update or anew):
+        if not (force or update or discard):
             refuse_another(plan)  # as below, but before the lock is written
         with ExitStack() as stack:
             files.own_dir(plan.job_dir)
@@ -145,7 +145,7 @@ class Job:
                 raise
             for pause in [*_PAUSES, None]:
                 try:
-                    job = cls._enter(plan, lock, force, update, anew, verify, progress)
+                    job = cls._enter(plan, lock, force, update, discard, verify, progress)
                     break
                 except files.NameInTheWay as e:  # where locks do nothing, others may be setting up the same folder
                     if pause is None:
@@ -164,7 +164,7 @@ class Job:
         lock: JobLock,
         force: bool,
         update: bool,
-        anew: bool,
+        discard: bool,
         verify: str,
         progress: Callable[[int, int], None] | None,
     ) -> Job:
@@ -172,8 +172,8 @@ class Job:
         with ExitStack() as stack:
             notes: list[str] = []
             publishing.settle(plan.job_dir, lock)  # an earlier run may have been killed just before the end
-            journal = unfinished(plan, force or update or anew, notes)
-            if journal is not None and anew:
+            journal = unfinished(plan, force or update or discard, notes)
+            if journal is not None and discard:
                 journal.close()
                 journal = None
             fresh = journal is None
@@ -215,18 +215,18 @@ class Job:
     def confirm(self) -> None:
         """Make sure that what is written goes to the files that the next run will find.
 
-        Locks do not tell: they may be no-ops on network filesystems, and go with a folder that somebody removes.
+        Locks do not tell: they may be no-ops on network filesystems, and go with a folder that is removed.
 
         Raises
         ------
-        Locked : another run has taken the job over, or begun it anew under the same name
+        Locked : another run has taken the job over, or started it over under the same name
         """
         parts = [(fd, self.plan.part_path(i)) for i, fd in enumerate(self.part_fds) if fd >= 0]
         if not self.journal.still_ours() or not all(files.is_at(fd, path) for fd, path in parts):
             raise Locked(f"another process has taken over {self.plan.job_dir}", "Wait for it to finish.")
 
     def rest(self) -> None:
-        """Record that the job stopped in order, if it is still ours."""
+        """Record that the job stopped cleanly, if it is still ours."""
         if self.journal.still_ours():
             self.journal.mark(CLEAN)
 
@@ -282,7 +282,7 @@ class Job:
 
         Raises
         ------
-        InputChanged : some are others, and the run is not to begin anew with them
+        InputChanged : some are others, and the run is not to start over with them
         """
         made = {n: Made(s.digest, s.source) for n, s in self.done.items()}
         changed = [c.number for c in changed_sources(chunks, made)]
@@ -317,7 +317,7 @@ class Job:
         WriteFailed, CannotCreate, Locked, InputChanged
         """
         existing = Existing() if all(fd < 0 for fd in self.part_fds) else look(self.plan)
-        existing.refuse(force=self.force, update=self.update)  # it may have come since the run began, hours ago
+        existing.refuse(force=self.force, update=self.update)  # it may have appeared since the run began, hours ago
         if existing.complete and existing.there and not self.force:  # by a run that the lock should have kept out
             self.discard()
             raise Locked(f"another process has just written {self.plan.output}", "Run the same command again.")
@@ -383,7 +383,7 @@ def leftover(plan: Plan) -> None:
 def renew(plan: Plan, existing: Existing) -> None:
     """Remember that inputs and files of the finished output have the same contents under new times.
 
-    By way of the job folder, as nobody would know the temporary file of a killed process beside the output.
+    By way of the job folder, as the temporary file of a killed process beside the output could not be recognized.
     """
     if existing.renewed:
         files.own_dir(plan.job_dir)

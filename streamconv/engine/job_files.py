@@ -70,7 +70,7 @@ def is_foreign(folder: Path) -> bool:
     if not names or ("index.wal" in names and begins_as_index(folder / "index.wal")):
         return False
     holder = files.read_own(folder / "lock", 1 << 12)
-    if holder is None:  # gone just now, or not ours alone, as whoever takes it will say
+    if holder is None:  # gone just now, or not ours alone, as taking it will report
         return "lock" not in names
     if (
         names == ["lock"] and len(holder) == LOCK_BYTES
@@ -120,11 +120,11 @@ def leave_nothing(folder: Path) -> None:
 
 
 def empty(plan: Plan, lock: JobLock, *, but_the_lock: bool = False) -> None:
-    """Remove what is the job's own in its folder, the lock last: while it is there, nobody else begins in the same folder.
+    """Remove what is the job's own in its folder, the lock last: while it exists, no other process starts in the same folder.
 
     Parameters
     ----------
-    lock : of the folder; nothing is removed from another folder that came in its place
+    lock : of the folder; nothing is removed from another folder that took its place
     """
     folder = plan.job_dir
     staged = [path for path, is_own in _staged(plan).items() if is_own]

@@ -58,13 +58,13 @@ class Header:
     Attributes
     ----------
     generation : rises with every header written; page ``generation % 2``
-    state : RUNNING, CLEAN (stopped in order) or PUBLISHING
+    state : RUNNING, CLEAN (stopped cleanly) or PUBLISHING
     n_slots : number of chunks
     salt : random number of this job; slots of another job are not valid here
     nonce : random number of the run that wrote it; a run that meets another nonce has lost the job and stops
     clean_generation : generation of the last orderly stop
     fingerprint : SHA-256 of the plan
-    inputs : digest of the identity of the input files when the job was planned; zeros where nobody recorded it
+    inputs : digest of the identity of the input files when the job was planned; zeros where it was not recorded
     """
 
     generation: int
@@ -91,7 +91,7 @@ class Stamp:
     sum_squared_error, max_error : decoded values against the source, 0 unless measured
     nonfinite : NaN and Inf among the source's values
     generation : header generation it was stamped under
-    source : 16 bytes, digest of what the range was made from; zeros where nobody recorded it
+    source : 16 bytes, digest of what the range was made from; zeros where it was not recorded
     """
 
     chunk: int
@@ -136,7 +136,7 @@ _FIELDS = (
 
 
 def _valid(slots: SlotArray, salt: int) -> npt.NDArray[np.bool_]:
-    """Which of all slots of an index vouch for their chunks."""
+    """Which of all slots of an index are valid, that is, their chunks are durable."""
     valid: npt.NDArray[np.bool_] = (slots["magic"] == _SLOT_MAGIC) & (slots["state"] == _DONE) & (slots["salt"] == salt)
     valid &= slots["chunk"] == np.arange(len(slots))
     valid[valid] = intact(slots[valid])
@@ -146,7 +146,7 @@ def _valid(slots: SlotArray, salt: int) -> npt.NDArray[np.bool_]:
 class Journal:
     """The index file of one job, open for one run.
 
-    ``stamp`` must be called only after ``files.sync_data`` returned for the data it vouches for: index pages may reach the
+    ``stamp`` must be called only after ``files.sync_data`` returned for the data it records: index pages may reach the
     disk at any time after they are written, so a slot must not exist before the data barrier.
     """
 
@@ -263,9 +263,9 @@ class Journal:
         self.header = header
 
     def still_ours(self) -> bool:
-        """Whether no other run has taken this job over since, or begun it anew under the same name.
+        """Whether no other run has taken this job over since, or started it over under the same name.
 
-        Locks do not tell: they may be no-ops on network filesystems, and go with a folder that somebody removes.
+        Locks do not tell: they may be no-ops on network filesystems, and go with a folder that is removed.
         """
         try:
             fd = files.open_own(self.path, os.O_RDONLY, links=2)  # what NFS knows of an open file may be a minute old
@@ -339,7 +339,7 @@ def begins_as_index(path: Path) -> bool:
         return False
     try:
         return any(files.pread_exactly(fd, 4, page * _PAGE, path) == _HEADER_MAGIC for page in range(2))
-    except WriteFailed:  # a disk that fails, as whoever opens it will say
+    except WriteFailed:  # a failing disk, which opening it will report
         return True
     finally:
         os.close(fd)
@@ -355,13 +355,13 @@ def _twin(fd: int, path: Path) -> Path | None:
 
     Raises
     ------
-    NoPermission : it has another second name, which is none of ours
+    NoPermission : it has another second name, which is not one of ours
     """
     status = os.fstat(fd)
     if status.st_nlink < 2:
         return None
     for other in path.parent.glob(f"{escape(path.name)}.*.tmp"):
-        with suppress(FileNotFoundError):  # whoever made it is just at it
+        with suppress(FileNotFoundError):  # its creator is doing the same
             if _same(os.lstat(other), status):
                 return other
     if os.fstat(fd).st_nlink < 2:
@@ -385,7 +385,7 @@ def read_progress(path: Path) -> Progress | None:
     Raises
     ------
     PlanDiffers : it has the format of another version of streamconv
-    NoPermission : it is a link, a pipe, or belongs to somebody else
+    NoPermission : it is a link, a pipe, or belongs to another user
     """
     try:
         fd = files.open_own(path, os.O_RDONLY, links=2)

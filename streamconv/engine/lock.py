@@ -71,7 +71,7 @@ class JobLock:
             raise
 
     def is_held(self) -> bool:
-        """Whether the job folder is still the one that was locked; somebody may have removed it, and begun anew."""
+        """Whether the job folder is still the one that was locked; another process may have removed it and started over."""
         return files.is_at(self._fd, self._path)
 
     def require(self) -> None:

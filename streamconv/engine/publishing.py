@@ -9,7 +9,7 @@
 2. Of shards that replace others of the same names, the first loses its name first and gets it back last, so that no mixture of
    two models ever loads. A folder changes places with the old one as a whole.
 3. Every name is given to the file that this process has open, or the run ends.
-4. What the output replaces is removed, by size, time and inode; a file that came into an old folder meanwhile moves to the new.
+4. What the output replaces is removed, by size, time and inode; a file that was added to an old folder meanwhile moves to the new.
 5. The record gets its name.
 """
 
@@ -103,7 +103,7 @@ def place(plan: Plan, fds: list[int], existing: Existing, confirm: Callable[[], 
 
     Raises
     ------
-    CannotCreate, WriteFailed, Locked : something came in between; what is there under final names was not harmed
+    CannotCreate, WriteFailed, Locked : another process interfered; what is there under final names was not harmed
     """
     planned = {f.path for f in plan.files}
     if plan.folder is not None:
@@ -171,7 +171,7 @@ def _take_away(first: Path, existing: Existing, aside: Path) -> None:
 
 
 def _take(path: Path, facts: list[int], aside: Path) -> bool:
-    """Take the name of the file away if it is what ``facts`` say; looked at again under ``aside``, which nobody else uses."""
+    """Take the name of the file away if it is what ``facts`` say; looked at again under ``aside``, which nothing else uses."""
     if _facts(status(path)) != facts:
         return False
     files.publish(path, aside)
@@ -182,7 +182,7 @@ def _take(path: Path, facts: list[int], aside: Path) -> bool:
 
 
 def _facts(there: os.stat_result | None) -> list[int]:
-    """What tells a file from another, and from what it is after somebody wrote to it."""
+    """What tells a file from another, and from itself after a write."""
     return [there.st_size, there.st_mtime_ns, there.st_ino] if there is not None else []
 
 
@@ -206,13 +206,13 @@ def settle(job_dir: Path, lock: JobLock) -> bool:
     Raises
     ------
     Locked : the folder is not the one that was locked any more
-    CannotCreate : a file that is nobody's output lies in an old folder and its name in the new one is taken; names it
+    CannotCreate : a file that belongs to no output lies in an old folder and its name in the new one is taken; names it
     """
     parent, settled = job_dir.parent, False
     folder = job_dir / "records"
     for path in sorted(folder.glob(".*.streamconv")) if files.is_folder(folder) else ():
         record = load(path)
-        # By contents where a folder was copied, or came back from an archive, in that state.
+        # By contents where a folder was copied, or restored from an archive, in that state.
         if record is None or not all(f.is_at(p) or first_damage(p, f) is None for p, f in record.paths(parent)):
             continue
         new = {f.name for f in record.files}
@@ -245,7 +245,7 @@ def settle(job_dir: Path, lock: JobLock) -> bool:
 def withdraw(job_dir: Path) -> None:
     """Remove files that a run, which is given up, had given their names when it was killed before all of a set had theirs.
 
-    Without the first of them, which comes last, they are of no use; and nobody would know later whose they are.
+    Without the first of them, which comes last, they are of no use; and it could not be told later whose they are.
     """
     folder = job_dir / "records"
     for record in map(load, sorted(folder.glob(".*.streamconv")) if files.is_folder(folder) else ()):
@@ -255,7 +255,7 @@ def withdraw(job_dir: Path) -> None:
 
 
 def replaced_in(folder: Path) -> set[Path]:
-    """The files in ``folder``, which an old output folder became in the job folder, that nobody wrote to since it was looked at.
+    """The files in ``folder``, which an old output folder became in the job folder, that are as they were when it was inspected.
 
     They are known by size, time and inode then, or by the record of the old output.
     """
@@ -294,7 +294,7 @@ def _clear(old: Path) -> None:
 
 
 def _rescue(old: Path, new: Path, lock: JobLock) -> None:
-    """Move what is left in an old folder to the new one: it came in while they changed places, and is not ours to remove."""
+    """Move what is left in an old folder to the new one: it was added while they changed places, and is not ours to remove."""
     for path, found in reversed(list(walk(old)) if files.is_folder(old) else []):
         if stat.S_ISDIR(found.st_mode):
             files.remove_if_empty(path)

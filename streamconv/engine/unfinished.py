@@ -45,7 +45,7 @@ def refuse_another(plan: Plan) -> None:
     Raises
     ------
     PlanDiffers, InputChanged : there is an unfinished job of another plan, or of other inputs
-    NoPermission : the index belongs to somebody else
+    NoPermission : the index belongs to another user
     """
     found = read_progress(plan.job_dir / "index.wal")
     if found is not None and found.header.fingerprint != plan.fingerprint:

@@ -1,4 +1,4 @@
-"""Adapters that MLX trained, brought to the names and settings of PEFT.
+"""Adapters that MLX trained, converted to the names and settings of PEFT.
 
     <module>.lora_a [inputs, rank], .lora_b [rank, outputs]     transposed against PEFT's; of an embedding [tokens, rank], …
     <module>.m                                                  lengths of DoRA

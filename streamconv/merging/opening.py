@@ -45,7 +45,7 @@ def open_recipe(
     Returns
     -------
     Checkpoint : tensors are merged row sources; those with a ``prepare`` method need a pass over their inputs first, which
-        ``read`` does if nobody calls ``prepare`` ahead
+        ``read`` does unless ``prepare`` was called before
 
     Raises
     ------

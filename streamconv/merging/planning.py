@@ -84,7 +84,7 @@ class Planner:
     ----------
     recipe : the document
     models : reference -> model; the first gives its names to the output
-    vocabulary : how vocabulary tensors are laid out anew, or None
+    vocabulary : how vocabulary tensors are rearranged, or None
     """
 
     def __init__(

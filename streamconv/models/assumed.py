@@ -142,7 +142,7 @@ def judged(config: Config, assumes: Mapping[str, Assumed], arch: str) -> Iterato
 
 
 def unknown(config: Config, assumes: Mapping[str, Assumed], idle: tuple[str, ...]) -> list[str]:
-    """Keys of config.json that nobody asked for, that are not as in every model of the class, and that are not known to be idle."""
+    """Keys of config.json that were never looked up, differ from other models of the class, and are not known to be idle."""
     known = {*assumes, *getattr(config.values, "asked", ())}
     found = [key for key in stated_keys(config.raw) if key not in known and not _is_idle(key, idle)]
     found = [key for key in found if config.raw_value(key) not in (None, "", [], {}, config.defaults.get(key))]

@@ -132,7 +132,7 @@ def parse_tensor_rules(text: str) -> list[tuple[str, TensorType]]:
 
 
 def compiled(pattern: str) -> re.Pattern[str]:
-    """The regular expression of a rule (UsageError when it is none)."""
+    """The regular expression of a rule (UsageError when it is invalid)."""
     try:
         return re.compile(pattern)
     except re.error as e:

@@ -1,6 +1,6 @@
 """The keys of a file that is quantized from another GGUF file, as ``llama-quantize`` leaves them.
 
-All keys of the source stay, in their order; what is set anew moves to the end. Not checked: that an overridden key makes
+All keys of the source stay, in their order; what is overridden moves to the end. Not checked: that an overridden key makes
 sense to a loader.
 
 Source: llama.cpp ``llama-quant.cpp`` and ``common/common.cpp`` ``string_parse_kv_override`` (ggml 0.25.3).

@@ -107,7 +107,7 @@ class LocalFiles:
         self._io, self._cache = io, cache or FrameCache()
 
     def names(self) -> Collection[str]:
-        """See ``Files``; with links that lead nowhere, so that whoever opens one says so; compressed files by their plain names."""
+        """See ``Files``; with links that lead nowhere, so that opening one reports it; compressed files by their plain names."""
         return {plain_name(p.name) for p in self.path.iterdir()}
 
     def read_object(self, name: str) -> dict[str, Any]:

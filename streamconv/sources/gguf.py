@@ -1,6 +1,6 @@
 """GGUF files as a source: a strict reader of versions 2 and 3, little-endian, split or whole.
 
-Nothing is believed before it is checked against the file's length, so a hostile header can neither make us allocate nor loop.
+Nothing is trusted before it is checked against the file's length, so a hostile header can neither make us allocate nor loop.
 Token texts stay in the mapping until one is asked for. Not checked here: the values, and whether a loader likes the model
 (see ``streamconv.check``).
 
@@ -72,7 +72,7 @@ class GgufRows(FileRows):
         super().__init__(file, offset, name, shape, type.name, type.row_bytes(shape[-1]))
 
     def _decode(self, data: Bytes, out: Floats) -> None:
-        # Only here numba is needed; whoever looks at a file does not pay for it.
+        # Only here numba is needed; inspecting a file does not pay for it.
         from ..quant.base import codec
 
         if not TYPES[self.dtype].module:

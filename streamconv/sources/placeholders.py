@@ -47,7 +47,7 @@ def refuse_placeholder(path: Path, data: bytes) -> None:
 
 
 def refuse_no_weights(path: Path, head: bytes) -> None:
-    """BadInput when a file of weights that begins with ``head`` (up to ``HEAD_BYTES``) is none, whatever container it should be."""
+    """BadInput when a weight file that begins with ``head`` (up to ``HEAD_BYTES``) is not one, whatever container it should be."""
     if not head:
         raise BadInput(f"{path} is truncated: it is empty (0 bytes)", _FETCH)
     _refuse_pointer(path, head)
@@ -81,7 +81,7 @@ def _refuse_page(path: Path, head: bytes) -> None:
 
 
 def _text(head: bytes) -> str:
-    """``head`` as text; "" where it is none."""
+    """``head`` as text; "" where it is not text."""
     try:
         text = head.decode("utf-8")
     except UnicodeDecodeError as e:

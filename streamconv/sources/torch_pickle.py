@@ -7,7 +7,7 @@ refused before it does anything. What comes out is made of dict, list, tuple, st
 ``Tag``, ``Kind``, ``Storage`` and ``Tensor`` of ``torch_globals``.
 
 All pickles of a file together get a ``Budget`` of steps and memory. It is spent by some 45 000 tensors: the most a file has
-that a model was split into is a few thousand, and whoever has more of them stores them as safetensors.
+that a model was split into is a few thousand, and models with more are stored as safetensors.
 Not checked here: whether a tensor lies inside its storage, and whether the storage is there.
 
 Source: pickletools of the standard library.

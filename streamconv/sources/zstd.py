@@ -186,7 +186,7 @@ class ZstdFile(MappedFile):
         return out
 
     def _damaged(self, start: int, why: str) -> BadInput:
-        """The error of the frame at byte ``start``; InputChanged where somebody wrote to the file."""
+        """The error of the frame at byte ``start``; InputChanged where the file was written to."""
         self._input.verify_unchanged()
         return BadInput(f"{self.path}: the frame at byte {start} is damaged: {why}", "Fetch this file again.")
 

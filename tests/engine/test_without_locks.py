@@ -44,7 +44,7 @@ def finish(opened: job.Job) -> None:
 
 
 @pytest.mark.parametrize("n_files", [1, 2])
-@pytest.mark.parametrize("anew", [False, True], ids=["", "forced"])
+@pytest.mark.parametrize("discard", [False, True], ids=["", "forced"])
 @pytest.mark.parametrize("nth", [1, 2])
 @pytest.mark.parametrize("step", STEPS)
 def test_of_two_jobs_that_set_up_one_folder_at_once_exactly_one_goes_on(
@@ -52,7 +52,7 @@ def test_of_two_jobs_that_set_up_one_folder_at_once_exactly_one_goes_on(
     tmp_path: Path,
     step: str,
     nth: int,
-    anew: bool,
+    discard: bool,
     n_files: int,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -69,11 +69,11 @@ def test_of_two_jobs_that_set_up_one_folder_at_once_exactly_one_goes_on(
         calls += 1
         if calls == nth:
             monkeypatch.setattr(files, step, real)
-            job.Job.open(make_plan(work, toys(), n_files=n_files), anew=anew)
+            job.Job.open(make_plan(work, toys(), n_files=n_files), discard=discard)
         return real(*args, **options)
 
     monkeypatch.setattr(files, step, met)
-    job.Job.open(make_plan(work, toys(), n_files=n_files), anew=anew)
+    job.Job.open(make_plan(work, toys(), n_files=n_files), discard=discard)
     monkeypatch.setattr(files, step, real)
     ends = []
     for one in opened:

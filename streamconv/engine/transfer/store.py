@@ -1,6 +1,6 @@
 """The folder in which fetched models are kept.
 
-Beside what ``transfer`` writes there are small records, whose meaning is the business of whoever fetches:
+Beside what ``transfer`` writes there are small records, whose meaning is known to the code that fetches:
 
     MODEL/refs/REVISION.json     which commit a branch or tag meant when it was first asked for
     MODEL/listings/COMMIT.json   the files of a commit with sizes and digests
@@ -94,7 +94,7 @@ class Store:
 
         Raises
         ------
-        NoPermission : somebody else has put it there, or can replace it
+        NoPermission : another user has put it there, or can replace it
         """
         path = self.root.joinpath(*names)
         if not owned.look(self.root, path.parent):

@@ -135,7 +135,7 @@ def select(base: Checkpoint, pairs: Sequence[Pair], choice: Choice) -> Selection
     Raises
     ------
     BadInput : a tensor that differs cannot be expressed by an adapter
-    UsageError : a regular expression is none, or nothing is left
+    UsageError : a regular expression is invalid, or nothing is left
     """
     wanted = [pair for pair in pairs if _wanted(pair.module, choice)]
     decomposed, saved, biases = [], [], []

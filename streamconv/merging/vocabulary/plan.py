@@ -135,7 +135,7 @@ class _Planned:
             fallbacks=list(self.merged),
         )
         config, generation = self._config(output)
-        self.tokens.clear()  # a few hundred thousand texts, which nobody needs any more
+        self.tokens.clear()  # a few hundred thousand strings, which are no longer needed
         side = _templated({**write_output(self.models[self.giver], output), **generation}, self.settings, self.merged)
         if "vocab_size_per_layer_input" in text_section(self.models[self.first].config):
             config["vocab_size_per_layer_input"] = size

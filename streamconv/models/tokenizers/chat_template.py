@@ -16,8 +16,8 @@ _DEFAULT = "default"
 def chat_templates(files: TokenizerFiles) -> tuple[dict[str, str], list[str]]:
     """Templates by name, the plain one under ``default``, and warnings.
 
-    Of two places that have a template of one name the first in the order above is believed, as by the reference; transformers
-    believes the second. Where they differ a warning says so.
+    Of two places that have a template of one name the first in the order above is used, as by the reference; transformers
+    uses the second. Where they differ a warning says so.
     """
     named: dict[str, str] = {}
     taken_from: dict[str, str] = {}

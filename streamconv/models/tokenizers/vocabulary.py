@@ -53,7 +53,7 @@ def token_count(config: Mapping[str, Any], given: int | None, needed: int, *keys
 
     Raises
     ------
-    BadInput : the configuration's number is none
+    BadInput : the number in the configuration is not a valid token count
     """
     if given is not None:
         return given

@@ -46,7 +46,7 @@ class Api:
     ----------
     tries : counts failures
 
-    Errors of all methods: NetworkError, InputMissing, NoPermission; BadInput for an answer that is none.
+    Errors of all methods: NetworkError, InputMissing, NoPermission; BadInput for an invalid answer.
     """
 
     def __init__(self, line: Line, ref: Reference, patience: Patience, tries: Tries) -> None:

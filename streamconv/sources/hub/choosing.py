@@ -47,7 +47,7 @@ def index_file(model: HubModel) -> str:
 def is_whole_meant(model: HubModel, named: Collection[str]) -> tuple[bool, str]:
     """Whether one whole file is taken and not those that an index ``named``, and a note where both are there.
 
-    As with folders; only that here nobody looks into the whole file: one of less than half of their size is no model.
+    As with folders; except that the whole file is not opened here: one of less than half of their size is no model.
     """
     index = index_file(model)
     whole = "pytorch_model.bin" if index == TORCH_INDEX else "model.safetensors"

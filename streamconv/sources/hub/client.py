@@ -34,7 +34,7 @@ from .resolving import is_offline
 
 #: bytes handed on at a time; what a cut connection costs is less than this
 _BLOCK_BYTES = 128 << 10
-#: an answer that brought this much was progress
+#: an answer with this many bytes was progress
 _PROGRESS_BYTES = 64 << 10
 _CONTENT_RANGE = re.compile(r"bytes (\d{1,19})-(\d{1,19})/(\d{1,19}|\*)")
 _DIGEST = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")

@@ -1,6 +1,6 @@
 """Single requests to the hub and to where it sends us: proxies, certificates, and who gets the token.
 
-The token, or the user and password of HF_ENDPOINT, go to the scheme, host and port of the endpoint and to nobody else. They are
+The token, or the user and password of HF_ENDPOINT, go to the scheme, host and port of the endpoint and to no other host. They are
 taken out of its address at once, so that no message can have them.
 """
 
@@ -75,8 +75,8 @@ class Line:
         ------
         urllib3.exceptions.HTTPError, OSError : there is none
         """
-        everybody = {k: v for k, v in self._hub_headers().items() if k != "authorization"}
-        own = self._hub_headers() if self.is_hub(url) else everybody
+        public = {k: v for k, v in self._hub_headers().items() if k != "authorization"}
+        own = self._hub_headers() if self.is_hub(url) else public
         return self._pool(url).urlopen(
             "GET",
             url,
@@ -123,7 +123,7 @@ class Line:
 
 
 def followed(url: str, target: str) -> str:
-    """The address that ``target`` means in an answer of ``url``, without user and password; "" where it is none of the web's."""
+    """The address that ``target`` means in an answer of ``url``, without user and password; "" where it is not http or https."""
     try:
         address = _split_login(urljoin(url, target))[0]
         scheme, host, _ = _origin(address)
