@@ -13,7 +13,7 @@ from .errors import Stopped
 from .threads import Monitor
 
 T = TypeVar("T")
-#: between two looks at whether anybody still wants the result: a thread that died without a word does not say so itself
+#: between two looks at whether the result is still wanted: a thread that died without a word does not say so itself
 _LOOK_SECONDS = 0.5
 
 
@@ -22,7 +22,7 @@ class Crew:
 
     Parameters
     ----------
-    wanted : whether anybody still waits for the result
+    wanted : whether the result is still wanted
     """
 
     def __init__(self, wanted: Callable[[], bool] = lambda: True) -> None:

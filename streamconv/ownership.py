@@ -6,7 +6,7 @@ others can guess is opened here, without following a link and without waiting, a
 
 Trusted owners are this user and root; for root also the owner of the parent folder, so that root may go on with a user's job.
 Filesystems without owners and modes (FAT, many network shares) show the same ones for everything. What looks there as a file
-does that this process has just made (``like``) is ours as far as anybody can tell.
+does that this process has just made (``like``) is ours as far as can be told.
 Not protected against: the owner of a parent folder, who may rename what lies in it.
 """
 
@@ -120,7 +120,7 @@ def open_regular(
     Parameters
     ----------
     links : most names it may have
-    owned : False where it may belong to anybody and be written by anybody, as it is only read
+    owned : False where it may belong to any user and be writable by all, as it is only read
     like : status of a file that this process has just made beside it with mode 0600
 
     Raises

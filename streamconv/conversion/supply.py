@@ -174,7 +174,7 @@ class Supply:
             cached = cached_file(f)
             where = Elsewhere(cached.path, cached.is_trusted, f.kind in KINDS) if cached else None
             found[f.path] = self.transfer.add(model.folder_name, commit, f, where)
-        # Before anybody reads them: what is damaged can still be fetched again. In a store that cannot be written nothing can
+        # Before they are read: what is damaged can still be fetched again. In a store that cannot be written nothing can
         # be put on record either, so there that is left until something is made of them.
         self.check([a for a in found.values() if self.transfer.can_mend(a)])
         return found

@@ -34,7 +34,7 @@ class SourceDigests:
 
     Parameters
     ----------
-    wanted : whether anybody still waits for them
+    wanted : whether they are still wanted
     """
 
     def __init__(self, wanted: Callable[[], bool] = lambda: True) -> None:

@@ -207,7 +207,7 @@ class _Run:
         return self.error is not None or self._request.signum != 0
 
     def _is_wanted(self) -> bool:
-        """Whether anybody waits for a look at a whole tensor."""
+        """Whether a look at a whole tensor is waited for."""
         # A deadline ends it only in a run that has made something, or short runs would never get past a long one.
         return not self._is_over() and not (self._has_made and self._request.is_due())
 
