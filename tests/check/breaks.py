@@ -94,7 +94,7 @@ BREAKS: dict[str, Break] = {
         "'blk.0.attn_v.weight' and 1 more of 2 layers are missing",
     ),
     "ffn transposed": Break("llama", tensor("blk.0.ffn_up.weight", 32, 64), "of wrong shape: the file has [64, 32]"),
-    "k has as many rows as q": Break("llama", tensor("blk.0.attn_k.weight", 32, 32), "wants [32, 16]"),
+    "k has as many rows as q": Break("llama", tensor("blk.0.attn_k.weight", 32, 32), "expects [32, 16]"),
     "extra tensor": Break("llama", tensor("blk.0.attn_rot_embd", 4), "does not look for 'blk.0.attn_rot_embd'"),
     "layer too many": Break("llama", tensor("blk.2.attn_norm.weight", 32), "blk.2.attn_norm"),
     "layer too few": Break("qwen3", put("qwen3.block_count", "UINT32", 3), "'blk.2.attn_norm.weight' is missing"),
@@ -128,7 +128,7 @@ BREAKS: dict[str, Break] = {
     ),
     "file type as text": Break("llama", put("general.file_type", "STRING", "F16"), "the loader reads UINT32"),
     "name as a number": Break("llama", put("general.name", "UINT32", 7), "the loader reads STRING"),
-    "empty key": Break("llama", put("", "UINT32", 1), "a key of the metadata is empty"),
+    "empty key": Break("llama", put("", "UINT32", 1), "a metadata key is empty"),
     "rope dimensions": Break("llama", put("llama.rope.dimension_count", "UINT32", 4), "must be the head size, 8"),
     "experts used": Break(
         "llama",
@@ -179,7 +179,7 @@ BREAKS: dict[str, Break] = {
     "byte-level as pieces": Break(
         "qwen2",
         tokens(lambda t: t.__setitem__(slice(3, 40), [f"\u0120{n}" for n in range(37)])),
-        "spelled as byte-level BPE spells them",
+        "as in byte-level BPE",
         "warning",
     ),
     "words spelled as bert spells them": Break(

@@ -225,7 +225,7 @@ def test_a_traceback_that_was_asked_for_changes_no_exit_code(
     assert cli.main(["convert", str(tmp_path / "absent"), *convert[2:]]) == 66
     err = capfd.readouterr().err
     assert err.count("Traceback") == 2
-    assert f"streamconv: {tmp_path}/absent is not there" in err
+    assert f"streamconv: {tmp_path}/absent does not exist" in err
 
 
 def test_status_of_a_job_that_cannot_be_gone_on_with_says_why(here: Here, unfinished: Path, tmp_path: Path) -> None:

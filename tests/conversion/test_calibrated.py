@@ -81,7 +81,9 @@ def test_entries_of_another_models_tensors_are_counted(model: Path, tmp_path: Pa
 @pytest.mark.parametrize("type_", [TYPE, "F16", "Q8_0"])
 def test_a_matrix_that_fits_nothing_is_refused(model: Path, tmp_path: Path, type_: str) -> None:
     path = written(tmp_path / "i.dat", {"model.layers.0.mlp.up_proj.weight": 8, "transformer.h.0.attn": 8})
-    with pytest.raises(BadInput, match=r"i\.dat: no entry of the importance matrix is of a tensor of this model") as e:
+    with pytest.raises(
+        BadInput, match=r"i\.dat: no entry of the importance matrix matches a tensor of this model"
+    ) as e:
         planned(model, tmp_path, imatrix=path, type=type_)
     assert "'model.layers.0.mlp.up_proj.weight'" in e.value.message
 

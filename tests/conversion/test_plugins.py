@@ -321,7 +321,7 @@ def test_two_packages_with_one_name_are_refused_naming_both(
         ("import nothing_of_that_name", "No module named 'nothing_of_that_name'"),
         ("def (", "SyntaxError"),
         ("X = 1", "has no attribute 'FAMILY'"),
-        ("FAMILY = 'a family'", "which is no Family"),
+        ("FAMILY = 'a family'", "which is not a Family"),
     ],
 )
 def test_a_package_that_cannot_be_imported_is_named_when_it_is_needed_and_not_before(

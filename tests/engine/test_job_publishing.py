@@ -51,7 +51,7 @@ def test_a_finished_output_is_recognised_and_a_foreign_one_is_not_replaced(tmp_p
     assert look(plan).complete
     look(plan).refuse()
     other = make_plan(tmp_path, toys(), tag="other")
-    with pytest.raises(CannotCreate, match="was not made by this plan") as caught:
+    with pytest.raises(CannotCreate, match="was not written by this plan") as caught:
         look(other).refuse()
     assert caught.value.exit_code == 73
     look(other).refuse(update=True)  # a plan of ours made it
@@ -65,7 +65,7 @@ def test_what_appears_in_the_outputs_place_during_the_run_is_not_replaced(tmp_pa
         plan.output.mkdir()
     mine = plan.output / "mine" if is_folder else plan.output
     mine.write_text("keep me")
-    with pytest.raises(CannotCreate, match="holds mine" if is_folder else "was not made by this plan"):
+    with pytest.raises(CannotCreate, match="holds mine" if is_folder else "was not written by this plan"):
         run.run(opened, share(1 << 24, 1, 64, 128), Silent(), run.StopRequest())
     opened.close()
     assert mine.read_text() == "keep me"
@@ -161,7 +161,7 @@ def test_files_that_the_new_set_has_not_are_removed(tmp_path: Path) -> None:
     go(make_plan(tmp_path, toys(), "old", n_files=3))
     (tmp_path / "out7.bin").write_text("mine")
     plan = make_plan(tmp_path, toys(), "new", n_files=2)
-    with pytest.raises(CannotCreate, match="was not made by this plan"):
+    with pytest.raises(CannotCreate, match="was not written by this plan"):
         look(plan).refuse()
     go(plan, update=True)
     assert sorted(p.name for p in tmp_path.glob("out*")) == ["out0.bin", "out1.bin", "out7.bin"]

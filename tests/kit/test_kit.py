@@ -108,7 +108,7 @@ def test_what_does_not_fit_is_refused() -> None:
         split(Constant(X), [9, 8])
     with pytest.raises(ValueError, match="do not stack to"):
         Stacked([Constant(X), Constant(X)], (30, N_COLS))
-    with pytest.raises(ValueError, match="not as many elements"):
+    with pytest.raises(ValueError, match="not have as many elements"):
         Reshaped(Constant(X), (30, N_COLS))
 
 

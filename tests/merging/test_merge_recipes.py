@@ -301,7 +301,7 @@ models:
 
 
 def test_a_missing_recipe_or_model_is_named(models: Path) -> None:
-    with pytest.raises(InputMissing, match=r"nothing\.yml is not there"):
+    with pytest.raises(InputMissing, match=r"nothing\.yml does not exist"):
         merging.open_recipe(models / "nothing.yml", sources.open_checkpoint)
-    with pytest.raises(InputMissing, match=r"\.yml: .*nowhere is not there"):
+    with pytest.raises(InputMissing, match=r"\.yml: .*nowhere does not exist"):
         open_text(models, LINEAR.replace("model: b", "model: nowhere"))

@@ -218,7 +218,7 @@ def test_rules_choose_rows(tmp_path: Path) -> None:
     np.testing.assert_array_equal(found["new"], other[2])
     np.testing.assert_array_equal(found["none"], np.zeros(WIDTH))
     assert a.shape == (2, WIDTH)
-    assert not any("none of the models" in text for text in merged.warnings)
+    assert not any("not one of the models" in text for text in merged.warnings)
 
 
 @pytest.mark.parametrize(

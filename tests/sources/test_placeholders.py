@@ -72,8 +72,8 @@ def test_what_is_not_the_file_itself_is_named_wherever_it_lies(
     [
         (POINTER, "is a pointer of Git LFS"), (PAGE, "is a web page"), (b"", "is empty"),
         (b"Entry not found", "contains text and no weights; it begins with 'Entry not found'"),
-        (b'{"error": "Invalid username or password."}', "holds a text and no weights"),
-        (("é" * 600).encode()[:-1], "holds a text and no weights"),
+        (b'{"error": "Invalid username or password."}', "contains text and no weights"),
+        (("é" * 600).encode()[:-1], "contains text and no weights"),
     ],
 )  # fmt: skip
 def test_a_single_file_of_weights_that_is_none_is_named(tmp_path: Path, name: str, data: bytes, words: str) -> None:

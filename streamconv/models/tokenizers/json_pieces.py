@@ -89,8 +89,8 @@ def _losses(vocabulary: Vocabulary, example: str, n_needed: int, n_bytes: int) -
         yield f"{path} has tokens for {n_bytes} of {_N_BYTES} bytes: runtimes stop at characters that no piece holds"
     if example:
         yield (
-            f"{path}: the order of its merges cannot be expressed by scores of pieces ({example!r} for one): runtimes may split"
-            " some texts otherwise"
+            f"{path}: the order of its merges cannot be expressed by scores of pieces ({example!r} for one): runtimes may"
+            " tokenize some texts differently"
         )
 
 
