@@ -33,41 +33,41 @@ from .terminal import say, say_json, show_traceback
 #: a full disk, a spent quota, a limit of the shell
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _EPILOG = """\
-exit codes: 0 done, 64 usage, 65 bad input data, 66 input missing, 69 network, 70 our bug, 73 cannot create output,
+exit codes: 0 done, 64 usage, 65 bad input data, 66 input missing, 69 network, 70 internal error, 73 cannot create output,
 74 I/O error, disk full, or no memory, threads or open files left, 75 try again (locked, --stop-after reached), 77 permission,
 78 plan differs from the unfinished job
 
-Running the same command again goes on where it stopped; when it is done it says so and exits 0 at once.
+Running the same command again resumes where it stopped; once the output is complete it exits 0 at once.
 """
 
 
 #: what a person may name as a source
 _SOURCE = (
-    f"checkpoint folder, file of weights ({', '.join(ENDINGS)}), merge recipe .yml, or org/model[@revision] on the hub"
+    f"checkpoint folder, weight file ({', '.join(ENDINGS)}), merge recipe .yml, or org/model[@revision] on the hub"
 )
 _JOB = (("source", "SRC", _SOURCE), ("output", "OUT", "name of the output: NAME.gguf, or a folder for safetensors"))
 
 
 #: name of a command -> what it does, and what it is given: attribute, what stands for it, what it is
 _COMMANDS: dict[str, tuple[str, tuple[tuple[str, str, str], ...]]] = {
-    "convert": ("convert SRC to OUT; the same command again goes on where it stopped", _JOB),
+    "convert": ("convert SRC to OUT; the same command again resumes where it stopped", _JOB),
     "merge": ("merge models by a recipe, RECIPE.yml; OUT and everything else as for convert", _JOB),
     "extract-lora": (
         "extract a LoRA adapter that turns BASE into TUNED; resumes like convert",
         (
-            ("base", "BASE", f"the model that was tuned: {_SOURCE}"),
-            ("tuned", "TUNED", "what became of it, named in the same ways"),
+            ("base", "BASE", f"the base model: {_SOURCE}"),
+            ("tuned", "TUNED", "the fine-tuned model, given in the same way"),
             ("output", "OUT", "name of the adapter's folder"),
         ),
     ),
     "plan": ("show what convert would do: tensors, types, bytes, memory, disk; writes nothing", _JOB),
     "fetch": (
-        "fetch a model of the hub, so that later commands need no network; resumes like convert",
+        "fetch a model from the hub, so that later commands need no network; resumes like convert",
         (("source", "ORG/MODEL", "org/model[@revision], or one file of it: org/model/FILE.gguf"),),
     ),
-    "status": ("show how far the job for OUT is", (("output", "OUT", "the name given to convert"),)),
+    "status": ("show the progress of the job for OUT", (("output", "OUT", "the name given to convert"),)),
     "verify": (
-        "read a finished output, or what was fetched, again and compare it with what it was",
+        "re-read a finished output, or fetched models, and compare with the recorded digests",
         (("output", "[OUT]", "the name given to convert, or one file of the output; compared with its record"),),
     ),
     "inspect": ("list tensors, metadata and tokenizer of a model", (("source", "SRC", _SOURCE),)),
@@ -79,7 +79,7 @@ _COMMANDS: dict[str, tuple[str, tuple[tuple[str, str, str], ...]]] = {
 
 
 class _Parser(argparse.ArgumentParser):
-    """The program, or one of its commands; of those that plan a conversion, targets may bring options."""
+    """The program, or one of its commands; of those that plan a conversion, targets may add options."""
 
     command = ""
     brought: tuple[Flag, ...] = ()
@@ -90,7 +90,9 @@ class _Parser(argparse.ArgumentParser):
         try:
             add(self, self.command, new)
         except argparse.ArgumentError as e:
-            raise UsageError(f"two options are called alike: {e}", "Uninstall the package that brings one.") from None
+            raise UsageError(
+                f"two options have the same name: {e}", "Uninstall the package that adds one of them."
+            ) from None
         self.brought = (*self.brought, *new)
         self.set_defaults(brought=self.brought)
         return bool(new)
@@ -109,7 +111,7 @@ class _Parser(argparse.ArgumentParser):
         return found, unknown
 
     def format_help(self) -> str:
-        """The help, with what targets of ours bring."""
+        """The help, with the options that our own targets add."""
         if self.command in JOBS:
             folder = os.path.join(os.path.dirname(__file__), "conversion", "targets")
             for name in sorted(n for n in os.listdir(folder) if n.endswith(".py")):
@@ -120,7 +122,7 @@ class _Parser(argparse.ArgumentParser):
         return super().format_help()
 
     def print_help(self, file: Any = None) -> None:
-        """Print the help, with what targets of other packages bring, too."""
+        """Print the help, with the options that targets of other packages add, too."""
         if self.command in JOBS:
             from .found import installed
 
@@ -130,11 +132,11 @@ class _Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         command = self.prog.removeprefix("streamconv").strip()
-        raise UsageError(f"{command}: {message}" if command else message, f"{self.prog} --help lists what it takes.")
+        raise UsageError(f"{command}: {message}" if command else message, f"{self.prog} --help lists the arguments.")
 
 
 def _of_targets() -> list[Flag]:
-    """The options that targets bring, ours and those of other packages."""
+    """The options that targets add, ours and those of other packages."""
     from .commands import brought
 
     return brought()
@@ -268,7 +270,7 @@ def _main(argv: Sequence[str] | None) -> int:
         _report_error(e, as_json, silent=asked_for)
         return e.exit_code
     except BrokenPipeError:
-        return 0  # nobody listens any more to what is printed after the work; that is not our error
+        return 0  # the reader of stdout has gone after the work was done; that is not an error of ours
     except KeyboardInterrupt:
         return _die_of(signal.SIGINT)
     except Exception as e:
@@ -288,15 +290,17 @@ def _with_progress(error: StreamconvError | None, other: StreamconvError) -> Str
 
 
 def _error_of_system(e: Exception, options: argparse.Namespace) -> StreamconvError | None:
-    """The error of a failed system call that nobody knew how to tell."""
+    """The error of a failed system call that no other code translated."""
     if not isinstance(e, OSError):
         return None
     if e.errno in _NO_ROOM and e.filename is None:  # files have errors of their own
-        return WriteFailed(f"the result cannot be printed: {e.strerror}", "Free some space, or print it elsewhere.")
+        return WriteFailed(
+            f"the result cannot be printed: {e.strerror}", "Free some space, or redirect the output elsewhere."
+        )
     if e.errno == errno.ENAMETOOLONG:
         written = (getattr(options, name, None) for name in ("output", "report"))
         if any(_is_about(path, os.path.abspath(str(e.filename))) for path in written if path):
-            return CannotCreate(f"{e.filename}: no file can have so long a name", "Choose a shorter one.")
+            return CannotCreate(f"{e.filename}: the file name is too long", "Choose a shorter one.")
         return unreadable(e.filename, e)
     return None
 
@@ -308,7 +312,7 @@ def _is_about(output: str, path: str) -> bool:
 
 
 def _bug(e: Exception) -> StreamconvError:
-    hint = "This is a bug of streamconv; run again with --debug and report it."
+    hint = "This is a bug in streamconv; run again with --debug and report it."
     return StreamconvError(f"unexpected {type(e).__name__}: {e}", hint)
 
 

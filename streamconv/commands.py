@@ -22,12 +22,12 @@ from .units import size
 
 
 def brought() -> list[Flag]:
-    """The options that targets bring, ours and those of other packages."""
+    """The options that targets add, ours and those of other packages."""
     return [flag for target in conversion.TARGETS.there() for flag in target.flags]
 
 
 def _options(a: argparse.Namespace) -> conversion.Options:
-    """The options of a conversion from parsed arguments, those that a target brings included."""
+    """The options of a conversion from parsed arguments, those that a target adds included."""
     flags = [flag for flag in (*FLAGS, *getattr(a, "brought", ())) if flag.field and a.command in flag.commands]
     return conversion.Options.of({flag.field: getattr(a, flag.dest) for flag in flags if hasattr(a, flag.dest)})
 
@@ -59,7 +59,7 @@ def _run(a: argparse.Namespace, prepared: conversion.Prepared, options: conversi
 
 @contextmanager
 def _progress_in_errors(reporter: progress.Silent) -> Iterator[None]:
-    """Let an error that ends a run tell how far it came."""
+    """Let an error that ends a run report its progress."""
     try:
         yield
     except StreamconvError as e:
@@ -70,7 +70,7 @@ def _progress_in_errors(reporter: progress.Silent) -> Iterator[None]:
 def merge(a: argparse.Namespace) -> int:
     """``streamconv merge``: ``convert`` for a recipe."""
     if Path(a.source).suffix not in RECIPES:
-        raise UsageError(f"{a.source} is no merge recipe", "Give a RECIPE.yml, or use streamconv convert.")
+        raise UsageError(f"{a.source} is not a merge recipe", "Give a RECIPE.yml, or use streamconv convert.")
     return convert(a)
 
 
@@ -117,7 +117,7 @@ def _summary(
     names = ", ".join(_file_names(prepared, o) for o in prepared.outputs)
     if outcome is None:
         types = ", ".join(o.type for o in prepared.outputs)
-        return [f"{names} is complete already ({size(p.total_bytes)}, {types}); nothing to do"]
+        return [f"{names} is already complete ({size(p.total_bytes)}, {types}); nothing to do"]
     read = sum(i["size"] for i in p.inputs)
     lines = [
         f"{_file_names(prepared, o)}: {prepared.arch}, {o.type}, {count(o.n_params)} weights in {len(o.tensors)} tensors,"
@@ -189,16 +189,16 @@ def _plan_lines(facts: dict[str, Any]) -> Iterator[str]:
         f" {facts['threads']} threads, {facts['chunks']} chunks"
     )
     fetched = " once it is fetched" if facts["fetch"] and facts["fetch"]["missing_bytes"] else ""
-    yield f"time: roughly {duration(facts['estimated_s'])}{fetched}, where the disk reads and writes 0.5 GB/s"
+    yield f"time: roughly {duration(facts['estimated_s'])}{fetched}, if the disk reads and writes 0.5 GB/s"
     if facts["fetch"] is not None:
         fetch = facts["fetch"]
         yield (
-            f"fetches {size(fetch['missing_bytes'])} of {', '.join(fetch['models'])}: takes {size(fetch['disk_bytes_keep'])}"
-            f" of disk, with --evict at most {size(fetch['disk_bytes_evict'])} at a time"
+            f"fetches {size(fetch['missing_bytes'])} of {', '.join(fetch['models'])}: needs {size(fetch['disk_bytes_keep'])}"
+            f" of disk space, with --evict at most {size(fetch['disk_bytes_evict'])} at a time"
         )
         if left := fetch["left_out"]:
             names = f"{', '.join(left[:3])}{f' and {len(left) - 3} more' if len(left) > 3 else ''}"
-            yield f"leaves {size(fetch['left_out_bytes'])} that it does not need: {names}"
+            yield f"skips {size(fetch['left_out_bytes'])} that are not needed: {names}"
     yield from (f"note: {text}" for text in facts["warnings"])
     if facts["left_out"]:
         yield f"note: {len(facts['left_out'])} tensors are left out, such as {next(iter(facts['left_out']))}"
@@ -221,7 +221,7 @@ def fetch(a: argparse.Namespace) -> int:
         }  # fmt: skip
         say_json(facts)
     elif not a.quiet:
-        came = f"{size(found.came_bytes)} fetched" if found.came_bytes else "complete already; nothing to do"
+        came = f"{size(found.came_bytes)} fetched" if found.came_bytes else "already complete; nothing to do"
         say(f"{name}: {found.n_files} files, {size(found.total_bytes)}, {came}", f"  {found.folder}")
     return 0
 
@@ -238,7 +238,7 @@ def status(a: argparse.Namespace) -> int:
         say(
             f"{a.output} is unfinished: {share} ({size(facts['done'])} of {size(facts['total'])},"
             f" {facts['chunks_done']} of {facts['chunks']} chunks)",
-            f"  {facts['type']} from {facts['source']}; run the same convert command again to go on",
+            f"  {facts['type']} from {facts['source']}; run the same convert command again to resume",
         )
     return 0
 
@@ -264,7 +264,7 @@ def verify(a: argparse.Namespace) -> int:
         }  # fmt: skip
         say_json(facts)
     elif not a.quiet:
-        verdict = f"{len(damages)} ranges are not as they were" if damages else "as they were"
+        verdict = f"{len(damages)} ranges are damaged" if damages else "intact"
         told = [*(d[5] for d in damages), *(f"note: {text}" for text in notes)]
         say(*told, f"{name}: {n_files} files, {size(n_bytes)}: {verdict}")
     return 65 if damages else 0
@@ -293,7 +293,7 @@ def check(a: argparse.Namespace) -> int:
     elif not a.quiet:
         plural = "s" if len(errors) > 1 else ""
         verdict = (
-            f"{len(errors)} error{plural}: a loader will refuse it" if errors else "no errors: loaders should take it"
+            f"{len(errors)} error{plural}: a loader will refuse it" if errors else "no errors: loaders should accept it"
         )
         say(*(f"{f.severity}: {f.message}" for f in findings), f"{a.source}: {verdict}")
     return 65 if errors else 0

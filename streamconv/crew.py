@@ -1,4 +1,4 @@
-"""Threads that need the same result and make it together: nobody waits who could work."""
+"""Threads that need the same result compute it together: none waits while it could work."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .errors import Stopped
 from .threads import Monitor
 
 T = TypeVar("T")
-#: between two looks at whether anybody still wants the result: a thread that died without a word does not say so itself
+#: between two looks at whether the result is still wanted: a thread that died without a word does not say so itself
 _LOOK_SECONDS = 0.5
 
 
@@ -22,7 +22,7 @@ class Crew:
 
     Parameters
     ----------
-    wanted : whether anybody still waits for the result
+    wanted : whether the result is still wanted
     """
 
     def __init__(self, wanted: Callable[[], bool] = lambda: True) -> None:
@@ -36,9 +36,9 @@ class Crew:
         self._dismissed = False
 
     def go_on(self) -> None:
-        """Raise Stopped where nobody waits for the result any more."""
+        """Raise Stopped if the computation was cancelled."""
         if not self._wanted():
-            raise Stopped("nobody waits for these rows any more")
+            raise Stopped("the read of these rows was cancelled")
 
     def map(self, work: Callable[[T], Any], pieces: Sequence[T]) -> list[Any]:
         """``work(piece)`` of every piece, in order."""
@@ -74,7 +74,7 @@ class Crew:
         """Call ``work(kept, piece)`` for every piece ``0 … n - 1``; each thread keeps a ``new()`` of its own.
 
         Which pieces a thread gets is not fixed: what is kept must not depend on it, once all are put together. Where one fails,
-        or nobody wants the result any more, no other is begun.
+        or the result is no longer wanted, no other is started.
         """
         heap = iter(range(n))  # taking the next one is one step of the interpreter, so threads may share it
 
@@ -95,7 +95,7 @@ class Crew:
         """What ``work()`` returns to the leader and to every helper that is there or comes while it runs.
 
         ``work`` takes pieces from a common heap until there are none; afterwards no thread is inside of it any more.
-        Raises what it raised in any thread; Stopped where nobody wants the result any more and a helper does not come back.
+        Raises what it raised in any thread; Stopped where the result is no longer wanted and a helper does not return.
         """
         with self._changed:
             self._work, self._found, self._error = work, [], None
@@ -139,7 +139,7 @@ class Crew:
             self.go_on()
 
     def dismiss(self, reason: BaseException | None = None) -> None:
-        """Let the helpers go; ``reason`` is why there is no result: whoever waited for it would only fail again."""
+        """Let the helpers go; ``reason`` is why there is no result: its waiters would only fail again."""
         with self._changed:
             self._dismissed, self._reason = True, reason
             self._changed.notify_all()

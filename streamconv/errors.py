@@ -135,7 +135,7 @@ class Interrupted(TryAgain):
     """
 
     def __init__(self, signum: int, message: str) -> None:
-        super().__init__(message, "Run the same command again to go on.")
+        super().__init__(message, "Run the same command again to resume.")
         self.signum = signum
 
 
@@ -209,10 +209,10 @@ def absent(path: object, hint: str = "") -> InputMissing:
     try:
         target = os.readlink(str(path))
     except (OSError, ValueError):
-        return InputMissing(f"{path} is not there", hint)
+        return InputMissing(f"{path} does not exist", hint)
     return InputMissing(
-        f"{path} is a link to {target}, which is not there",
-        "Links were copied without the files that they lead to: copy the folder with `cp -rL`, or download the model again.",
+        f"{path} is a link to {target}, which does not exist",
+        "Links were copied without the files they point to: copy the folder with `cp -rL`, or download the model again.",
     )
 
 
@@ -228,9 +228,9 @@ def unreadable(path: object, error: OSError | ValueError) -> StreamconvError:
     if isinstance(error, FileNotFoundError):
         return absent(path)
     if isinstance(error, PermissionError):
-        return NoPermission(f"{path} may not be read")
+        return NoPermission(f"{path} is not readable")
     if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
-        return InputMissing(f"{path}: no file can have so long a name")
+        return InputMissing(f"{path}: the file name is too long")
     return BadInput(f"{path} cannot be read: {(error.strerror if isinstance(error, OSError) else '') or error}")
 
 
@@ -242,7 +242,7 @@ def _no_files(where: str, whole_system: bool) -> NoResources:
     try:
         import resource
 
-        most = f"; this process may have {resource.getrlimit(resource.RLIMIT_NOFILE)[0]:,}"
+        most = f"; the limit of this process is {resource.getrlimit(resource.RLIMIT_NOFILE)[0]:,}"
     except (ImportError, OSError):
         most = ""
     return NoResources(

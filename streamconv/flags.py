@@ -1,7 +1,7 @@
 """Every option of the command line, once: what it is called, what it sets, which commands have it, on what it has an effect.
 
 The parser, ``docs/cli.md``, the attributes of ``conversion.Options`` and the refusal of what would have no effect follow from this
-table. A target may bring options of its own (``Target.flags``). Nothing but the parser is imported here, so ``--help`` answers at
+table. A target may add options of its own (``Target.flags``). Nothing but the parser is imported here, so ``--help`` answers at
 once.
 """
 
@@ -132,13 +132,13 @@ _HUB: dict[str, Any] = {"group": "models on the hub", "commands": (*PLANS, "fetc
 _KEPT: dict[str, Any] = {"commands": PLANS, "alternative": "what is fetched"}
 _FETCH: dict[str, Any] = {"group": "running", "commands": ("fetch",)}
 _RESUMING: dict[str, Any] = {"group": "resuming", "commands": RUNS}
-_STOP = "stop in order after 90s, 15m, 2h …; exit code 75"
-_NICE = "lowest priority for processor and disk"
+_STOP = "stop cleanly after 90s, 15m, 2h …; exit code 75"
+_NICE = "lowest CPU and I/O priority"
 
 #: in the order of the help
 FLAGS = (
     Flag("--json", "JSON on stdout instead of text", commands=ALL),
-    Flag("--quiet", "say nothing but errors", commands=ALL),
+    Flag("--quiet", "print errors only", commands=ALL),
     Flag("--debug", "show tracebacks", commands=ALL),
     Flag("--store", "all models fetched from the hub, compared with their digests", commands=("verify",)),
     Flag(
@@ -159,9 +159,9 @@ FLAGS = (
         "--include-weights", "use only these imatrix entries", "NAME", "include_weights", many=True, needs="imatrix", **_TYPES
     ),
     Flag("--exclude-weights", "ignore these imatrix entries", "NAME", "exclude_weights", many=True, needs="imatrix", **_TYPES),
-    Flag("--allow-requantize", "quantize tensors again that are quantized already", field="allow_requantize", **_TYPES),
+    Flag("--allow-requantize", "requantize tensors that are already quantized", field="allow_requantize", **_TYPES),
     Flag("--copy", "keep every tensor's type (GGUF input)", field="copy", source="gguf", **_TYPES),
-    Flag("--prune-layers", "leave blocks out (GGUF input)", "N,N", "prune_layers", "layers", source="gguf", **_TYPES),
+    Flag("--prune-layers", "remove blocks (GGUF input)", "N,N", "prune_layers", "layers", source="gguf", **_TYPES),
     Flag("--override-kv", "set a key (GGUF input)", "KEY=TYPE:VALUE", "override_kv", many=True, source="gguf", **_TYPES),
     Flag("--compat", "reproduce the defects of ggml's quantizers too", field="compat", choices=("ggml",), **_TYPES),
     Flag("--pre", "BPE pre-tokenizer, when it is not recognised", "NAME", "pre", source="checkpoint", **_MODEL),
@@ -171,7 +171,7 @@ FLAGS = (
     Flag("--allow-nonfinite", "convert NaN and Inf instead of refusing them", field="allow_nonfinite", group="model"),
     Flag("--split-max-size", "write shards of at most this size, such as 4G", "SIZE", "split_max_bytes", "size", **_MODEL),
     Flag("--split-max-tensors", "write shards of at most N tensors", "N", "split_max_tensors", "positive", **_MODEL),
-    Flag("--keep-split", "cut the output where the input is cut (GGUF input)", field="keep_split", source="gguf", **_MODEL),
+    Flag("--keep-split", "split the output where the input is split (GGUF input)", field="keep_split", source="gguf", **_MODEL),
     Flag(
         "--max-shard-size", "write safetensors shards of at most this size (default 5G)", "SIZE", "max_shard_bytes", "size",
         **_MODEL,
@@ -184,7 +184,7 @@ FLAGS = (
         default=128, **_ADAPTER,
     ),
     Flag(
-        "--distribute-scale", "both factors take the root of the singular values (default), not A all of them", default=True,
+        "--distribute-scale", "split the singular values evenly between A and B (default), instead of all into A", default=True,
         **_ADAPTER,
     ),
     Flag("--embed-lora", "factors for embeddings too, instead of saving them whole", **_ADAPTER),
@@ -200,32 +200,32 @@ FLAGS = (
     ),
     Flag("--threads", "worker threads (default: all cores)", "N", "threads", "positive", **_RUNNING),
     Flag("--io", "how inputs are read; pread for unreliable media", field="io", choices=("mmap", "pread"), **_RUNNING),
-    Flag("--chunk-size", "most bytes a kill can cost per thread (default 16MiB)", "SIZE", "chunk_bytes", "size", **_RUNNING),
-    Flag("--offline", "never ask the network; use what is here", field="offline", **_HUB),
+    Flag("--chunk-size", "most bytes per thread that a kill can lose (default 16MiB)", "SIZE", "chunk_bytes", "size", **_RUNNING),
+    Flag("--offline", "no network access; use local files only", field="offline", **_HUB),
     Flag(
-        "--refresh", "ask where the branch is now, instead of what it was when first asked for", field="refresh",
+        "--refresh", "resolve the branch again, instead of the commit it was first fetched at", field="refresh",
         source="hub", **_HUB,
     ),
     Flag(
-        "--evict", "give fetched bytes back once what was made of them is durable", field="evict", source="hub", **_KEPT
+        "--evict", "free fetched ranges once the output made from them is durable", field="evict", source="hub", **_KEPT
     ),
-    Flag("--keep", "keep what is fetched for later runs (default)", **_KEPT),
+    Flag("--keep", "keep fetched files for later runs (default)", **_KEPT),
     Flag("--all", "every file, not only what a conversion needs", **_FETCH),
-    Flag("--verify", "read what is here against its digests; fetch again what is damaged", **_FETCH),
+    Flag("--verify", "verify fetched files against their digests; fetch damaged ones again", **_FETCH),
     Flag("--stop-after", _STOP, "TIME", kind="seconds", **_FETCH),
     Flag("--nice", _NICE, **_FETCH),
     Flag("--stop-after", _STOP, "TIME", "stop_after_s", "seconds", **_RESUMING),
     Flag(
-        "--force", "replace OUT, a single file whoever made it, or an unfinished job that was planned differently",
+        "--force", "replace OUT (a single file even if streamconv did not write it), or an unfinished job with another plan",
         field="force", **_RESUMING,
     ),
     Flag(
         "--update",
-        "replace an OUT that streamconv made, or such a job, when inputs or options have changed; for pipelines",
+        "replace an OUT that streamconv wrote, or such a job, when inputs or options have changed; for pipelines",
         field="update", **_RESUMING,
     ),
     Flag(
-        "--verify-on-resume", "finished chunks to read back before they are trusted (default: all)", field="verify",
+        "--verify-on-resume", "finished chunks to verify before resuming (default: all)", field="verify",
         choices=("all", "recent", "none"), **_RESUMING,
     ),
     Flag("--nice", _NICE, **_RESUMING),

@@ -1,6 +1,6 @@
 """What is found by its name: modules in folders of ours, and what other packages offer by their entry points.
 
-Whoever adds a file to ``families/`` has added a family, and so has whoever installs a package that says
+A file in ``families/`` adds a family, and so does an installed package that says
 
     [project.entry-points."streamconv.families"]
     AcmeForCausalLM = "acme.convert:FAMILY"
@@ -82,7 +82,7 @@ class Plugins(Generic[T]):
             ) from e
         if not isinstance(found, self._kind):
             raise UsageError(
-                f"{self.group}: {plugin.name!r} is {plugin}, which is no {self._kind.__name__}",
+                f"{self.group}: {plugin.name!r} is {plugin}, which is not a {self._kind.__name__}",
                 f"Update or uninstall {plugin.package}.",
             )
         asked = _asked.get()

@@ -51,7 +51,7 @@ def describe(checkpoint: Checkpoint) -> dict[str, Any]:
     list of ``name``, ``shape``, ``dtype``, ``bytes``, ``file`` and, for weights that are quantized, ``encoding``),
     ``metadata`` (GGUF) or ``config``, ``tokenizer``, ``warnings``. Long arrays of the metadata are given by ``elem``, ``count``
     and their ``first`` elements. Quantized weights are listed as what they decode to, with the bytes they are stored in; where
-    that cannot be told, all tensors are listed as they lie, and a warning says why.
+    that cannot be told, all tensors are listed as stored, and a warning says why.
     """
     warnings = list(checkpoint.warnings)
     try:

@@ -58,7 +58,7 @@ def require_room_for_kernels() -> None:
 
 
 def _try(what: str, mapped_bytes: int, written_bytes: int) -> None:
-    """Ask for addresses, most of which will only be mapped (code), and for memory; and give both back."""
+    """Ask for addresses, most of which will only be mapped (code), and for memory; and release both."""
     if not hasattr(mmap, "MAP_PRIVATE"):
         return  # Windows
     taken = []

@@ -1,12 +1,12 @@
 """Whether what has a name may be used: ours, no link, of the expected kind, and not writable by others.
 
-Whoever can write a job folder, a store or a cache decides what is believed and where bytes go. In a folder that several users
-share, somebody else may have taken our names first: a folder, a link to a file of ours, a FIFO. So every file with a name that
+A user who can write a job folder, a store or a cache decides what is trusted and where bytes go. In a folder that several users
+share, another user may have taken our names first: a folder, a link to a file of ours, a FIFO. So every file with a name that
 others can guess is opened here, without following a link and without waiting, and looked at before it is used.
 
 Trusted owners are this user and root; for root also the owner of the parent folder, so that root may go on with a user's job.
 Filesystems without owners and modes (FAT, many network shares) show the same ones for everything. What looks there as a file
-does that this process has just made (``like``) is ours as far as anybody can tell.
+does that this process has just made (``like``) is ours as far as can be told.
 Not protected against: the owner of a parent folder, who may rename what lies in it.
 """
 
@@ -54,10 +54,10 @@ def folder_fault(path: Path, like: os.stat_result | None = None) -> str:
 
 
 def path_fault(path: Path, *, shared: bool = False) -> str:
-    """Why others could exchange what is in the folder ``path``, "" where nobody can: it and all above it are ours or root's.
+    """Why others could exchange what is in the folder ``path``, "" where none can: it and all above it are ours or root's.
 
-    Stricter than ``folder_fault``, for what decides which code runs: root trusts nobody else. A link is followed where nobody
-    could have put it there; whoever goes on uses ``os.path.realpath``. A sticky folder such as /tmp may hold the folder, as
+    Stricter than ``folder_fault``, for what decides which code runs: root trusts no one else. A link is followed where no one else
+    could have put it there; callers then use ``os.path.realpath``. A sticky folder such as /tmp may hold the folder, as
     others cannot rename what lies there, and so may one that is writable for a group of this user alone.
 
     Parameters
@@ -85,7 +85,7 @@ def path_fault(path: Path, *, shared: bool = False) -> str:
 
 
 def _others_write(found: os.stat_result) -> bool:
-    """Whether others can write it: a group that many systems make for each user, and with nobody else in it, is no others."""
+    """Whether others can write it: a group that many systems make for each user, and with no one else in it, does not count."""
     if not found.st_mode & _OTHERS_WRITE or found.st_mode & stat.S_IWOTH:
         return bool(found.st_mode & stat.S_IWOTH)
     try:
@@ -120,7 +120,7 @@ def open_regular(
     Parameters
     ----------
     links : most names it may have
-    owned : False where it may belong to anybody and be written by anybody, as it is only read
+    owned : False where it may belong to any user and be writable by all, as it is only read
     like : status of a file that this process has just made beside it with mode 0600
 
     Raises
@@ -133,11 +133,11 @@ def open_regular(
     except OSError as e:
         if e.errno in (errno.ELOOP, errno.EMLINK) and path.is_symlink():
             raise not_ours(path, f"is a symbolic link to {os.readlink(path)}") from None
-        if e.errno == errno.ENXIO:  # a socket, or a FIFO that nobody reads
+        if e.errno == errno.ENXIO:  # a socket, or a FIFO without a reader
             raise not_ours(path, "is not a regular file") from None
         raise
     if flags & os.O_EXCL:
-        return fd  # we have just made it, whoever it is said to belong to
+        return fd  # we have just created it, whatever owner is reported
     try:
         _require_ours(path, os.fstat(fd), links, owned, like)
     except BaseException:
@@ -170,7 +170,7 @@ def _require_ours(
     if owned and found.st_mode & _OTHERS_WRITE and not _is_modeless(like) and _others_reach(path):
         raise not_ours(path, f"{_WRITABLE} (mode {stat.S_IMODE(found.st_mode):04o})", Foreign)
     if found.st_nlink > links:
-        raise not_ours(path, f"has {found.st_nlink} names: a hard link to it lies somewhere else")
+        raise not_ours(path, f"has {found.st_nlink} names: a hard link to it exists elsewhere")
 
 
 def _others_reach(path: Path) -> bool:
@@ -179,7 +179,7 @@ def _others_reach(path: Path) -> bool:
 
 def not_ours(path: Path, fault: str, kind: type[NoPermission] = NoPermission) -> NoPermission:
     """The error that names ``path``, its ``fault``, and what to do."""
-    what = "Somebody else may have put it there: look at it, and remove it or choose another name."
+    what = "Another user may have put it there: check it, and remove it or choose another name."
     if fault.startswith(_WRITABLE):
-        what = f"If nobody else has written to it, `chmod -R go-w {path}`; else remove it, or choose another name."
+        what = f"If no other user has written to it, `chmod -R go-w {path}`; else remove it, or choose another name."
     return kind(f"{path} {fault}", what)

@@ -47,7 +47,7 @@ def duration(seconds: float) -> str:
 
 
 def _tell(stream: TextIO, value: Any, how: Callable[..., None] = say) -> None:
-    """One line; that nobody reads the log any more, or that its disk is full, is no reason to stop working."""
+    """One line; a closed log, or a full disk under it, is no reason to stop working."""
     with suppress(OSError):
         how(value, stream=stream)
 
@@ -143,7 +143,7 @@ class Bar(Silent):
 
 
 class Lines(Silent):
-    """One log line every 30 seconds, for terminals that are none."""
+    """One log line every 30 seconds, when stderr is not a terminal."""
 
     def __init__(self, stream: TextIO) -> None:
         super().__init__()

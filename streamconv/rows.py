@@ -2,7 +2,7 @@
 
 A tensor is a matrix of ``n_rows = prod(shape[:-1])`` rows and ``n_cols = shape[-1]`` columns (a scalar is 1 x 1, a vector
 one row). A *row source* hands out any range of its rows as float32. Row sources wrap row sources: a stored tensor, the
-decoder of a quantized one, a permutation of heads and a stack of experts all have this shape, so whoever consumes one
+decoder of a quantized one, a permutation of heads and a stack of experts all have this shape, so the consumer of one
 never knows how deep the tree is.
 
 Contract
@@ -75,7 +75,7 @@ class Quality:
         self.max_error = max(self.max_error, other.max_error)
 
 
-#: ranges of later rows that are compared with those that are given back
+#: ranges of later rows that are compared with those that are released
 _LOOKED_AT = 256
 
 
@@ -90,7 +90,7 @@ class File:
 
     @property
     def pin(self) -> bytes:
-        """What decides its content where nobody can change that unnoticed, such as a digest that is checked; else empty."""
+        """What decides its content where that cannot change unnoticed, such as a digest that is checked; else empty."""
         return b""
 
     def view(self, offset: int, length: int) -> Bytes:
@@ -190,7 +190,7 @@ class Rows(Described):
 
         Raises
         ------
-        Stopped : nobody waits for it any more
+        Stopped : it is no longer needed
         BadInput : the sources cannot be made into these rows
         """
         raise NotImplementedError

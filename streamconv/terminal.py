@@ -1,7 +1,7 @@
 """The one place where text goes out to a terminal.
 
 Names of tensors, paths, texts of files and answers of servers are in nearly every line. A terminal acts on some characters
-instead of showing them: it can be told to hide a line, to turn text around, or to type. So whoever has something to say gives
+instead of showing them: it can be told to hide a line, to turn text around, or to type. So callers pass
 lines, and each leaves here as one line of characters that are only shown.
 """
 

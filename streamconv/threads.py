@@ -1,7 +1,7 @@
 """Threads whose end is always seen, and what they share: nothing here waits for a thread that has died.
 
 ``threading.Thread.start`` waits until the new thread says that it runs. One that gets no memory before it can say so leaves
-its starter waiting for ever, and one that dies in its last lines leaves whoever counts on them. Here nothing is waited for at
+its starter waiting for ever, and one that dies in its last lines leaves its waiters blocked. Here nothing is waited for at
 the start, and whether a thread is gone is seen from an object that the interpreter holds exactly as long as the thread lives.
 """
 
@@ -81,7 +81,7 @@ class Thread:
             self._running.release()
             try:
                 self._at_end()
-            except BaseException as e:  # whoever waits looks again now and then
+            except BaseException as e:  # waiters poll now and then
                 self._error = self._error or e
 
     def is_alive(self) -> bool:
@@ -94,11 +94,11 @@ class Thread:
         if not self._begun or self.is_alive() or self._good:
             return None
         return self._error or NoResources(
-            "a thread ended before it had begun: there is not enough memory", "Use fewer --threads or less --ram."
+            "a thread ended before it started: there is not enough memory", "Use fewer --threads or less --ram."
         )
 
     def join(self, seconds: float) -> bool:
-        """Wait at most ``seconds`` for its end; whether it has come."""
+        """Wait at most ``seconds`` for its end; whether it ended."""
         until = time.monotonic() + seconds
         while self.is_alive():
             left = until - time.monotonic()
@@ -110,7 +110,7 @@ class Thread:
 
 
 class Monitor(threading.Condition):
-    """A condition whose lock is given back even where there is no memory: leaving takes none, which of its base it does."""
+    """A condition whose lock is released even where there is no memory: leaving takes none, which of its base it does."""
 
     def __enter__(self) -> bool:
         return self.acquire()
@@ -120,7 +120,7 @@ class Monitor(threading.Condition):
 
 
 class Latch:
-    """What can be set once and is only looked at: unlike a ``threading.Event`` it has no lock that somebody could hold."""
+    """What can be set once and is only looked at: unlike a ``threading.Event`` it has no lock that a dead thread could hold."""
 
     __slots__ = ("_is_set",)
 

@@ -4,6 +4,8 @@
   and the methods of such classes. Local functions and helpers with a leading underscore speak through their callers.
 * The parameters and attributes it lists are there, and the errors it lists exist.
 * A kernel's names every argument, and what its arrays hold: neither types nor checks would tell a caller.
+
+Comments, strings and the pages of ``docs/`` are searched as well, for idioms that are not plain technical English (``IDIOMS``).
 """
 
 from __future__ import annotations
@@ -12,10 +14,20 @@ import ast
 import builtins
 import re
 import sys
+import tokenize
 from collections.abc import Iterator
 from pathlib import Path
 
-PACKAGE = Path(__file__).resolve().parent.parent / "streamconv"
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGE = ROOT / "streamconv"
+#: where idioms are looked for besides the package
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "docs").glob("*.py"))]
+#: in technical English: "is not one", "last", "cleanly", "again", "the caller", "no reader", "another user", "does not matter" …
+IDIOMS = re.compile(
+    r"(?<!there )\b(?:is|are|was|were) (?-i:none)\b|\bat last\b|\bstop\w* in order\b|\banew\b|\bwhoever\b"
+    r"|\b(?:no|some|any|every)body\b|\bof no account\b|\bas (?:it|they) lies?\b|\bvouch\w*",
+    re.IGNORECASE,
+)
 ARRAYS = ("float32", "uint8", "uint16", "uint64", "int32", "int64", "flat", "as above", "tile", "rows")
 ERRORS = {
     *(name for name, value in vars(builtins).items() if isinstance(value, type)),
@@ -94,7 +106,24 @@ def faults(path: Path) -> Iterator[str]:
                 yield f"{where} is a kernel and says nothing of {', '.join(silent)}"
 
 
+def prose(path: Path) -> Iterator[tuple[int, str]]:
+    """(line, text) of the words in a file: comments and strings of a module, every line of a page."""
+    if path.suffix != ".py":
+        yield from enumerate(path.read_text().splitlines(), 1)
+        return
+    kinds = {tokenize.COMMENT, tokenize.STRING, getattr(tokenize, "FSTRING_MIDDLE", tokenize.STRING)}
+    with path.open("rb") as file:
+        yield from ((t.start[0], t.string) for t in tokenize.tokenize(file.readline) if t.type in kinds)
+
+
+def idioms(path: Path) -> Iterator[str]:
+    """Idioms in the words of one file, with the line where the text begins."""
+    for line, text in prose(path):
+        yield from (f"{path}:{line} says {found[0]!r}" for found in IDIOMS.finditer(text))
+
+
 if __name__ == "__main__":
-    problems = [f for p in sorted(PACKAGE.rglob("*.py")) for f in faults(p)]
+    sources = sorted(PACKAGE.rglob("*.py"))
+    problems = [f for p in sources for f in faults(p)] + [f for p in [*sources, *PAGES] for f in idioms(p)]
     print("\n".join(problems) or "docstrings: complete")
     sys.exit(bool(problems))

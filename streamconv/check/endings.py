@@ -46,7 +46,7 @@ def check(subject: Subject) -> Iterator[Finding]:
         default = _DEFAULTS[model]["eos"]
         yield Finding(
             "warning",
-            f"{key} is missing: the loader takes id {default}, {_text(subject, default)}, as end of generation",
+            f"{key} is missing: the loader uses id {default}, {_text(subject, default)}, as end of generation",
             key,
         )
     if "tokenizer.ggml.bos_token_id" not in subject.metadata and subject.metadata.get("tokenizer.ggml.add_bos_token"):
@@ -104,7 +104,9 @@ def _turns(subject: Subject, ends: set[int]) -> Iterator[Finding]:
     markers = [text for text in ("<|eot_id|>", "<|im_end|>", "<end_of_turn>") if text in template]
     for marker in markers:
         if marker not in known:
-            message = f"the chat template ends turns with {marker}, which is no token here: answers will run on"
+            message = (
+                f"the chat template ends turns with {marker}, which is not a token: generation will not stop there"
+            )
             yield Finding("warning", message, "tokenizer.chat_template")
 
 

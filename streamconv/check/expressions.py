@@ -95,7 +95,7 @@ def _value(node: ast.AST, names: Names) -> int:
         if node.args[1:]:
             tensor = tensor.replace("*", str(_value(node.args[1], names)))
         return _known(f"has {tensor}", names)
-    raise ValueError(f"{ast.dump(node)} has no place in the table")
+    raise ValueError(f"{ast.dump(node)} cannot be used in the table")
 
 
 def _known(name: str, names: Names) -> int:

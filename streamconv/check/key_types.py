@@ -110,5 +110,5 @@ def _scalars(subject: Subject, types: Mapping[str, str], sure: bool = True) -> I
         found = subject.metadata.values.get(key)
         if found is None or found.type == right or (found.type == "ARRAY" and key in per_layer):
             continue
-        reads = f"the loader reads {right}" if sure else f"loaders that read it want {right}"
+        reads = f"the loader reads {right}" if sure else f"loaders that read it expect {right}"
         yield Finding("error" if sure else "warning", f"key {key} is stored as {found.type}, {reads}", key)

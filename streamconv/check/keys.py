@@ -25,7 +25,7 @@ def check(subject: Subject) -> Iterator[Finding]:
     yield from _experts(subject)
     for rule, words in known.must.items():
         if subject.scope().evaluated(rule) == 0:
-            yield Finding("error", f"the loader stops: {words}")
+            yield Finding("error", f"the loader fails: {words}")
     yield from _defaults(subject, known)
 
 
@@ -47,7 +47,9 @@ def _defaults(subject: Subject, known: Architecture) -> Iterator[Finding]:
             yield Finding("warning", message, subject.key(name))
     for name in known.usual:
         if name not in subject and name not in known.assumes:
-            message = f"key {subject.key(name)} is missing, which converters write for this family: the loader takes a default"
+            message = (
+                f"key {subject.key(name)} is missing, which converters write for this family: the loader uses a default"
+            )
             yield Finding("warning", message, subject.key(name))
 
 
@@ -55,7 +57,7 @@ def _layers(subject: Subject) -> Iterator[Finding]:
     count = subject.number("block_count")
     if count is not None and not 0 < count <= MAX_LAYERS:
         key = subject.key("block_count")
-        yield Finding("error", f"{key} is {count}, the loader takes 1 to {MAX_LAYERS}", key)
+        yield Finding("error", f"{key} is {count}, the loader accepts 1 to {MAX_LAYERS}", key)
     for name in PER_LAYER:
         found = subject.get(name)
         if isinstance(found, list) and count is not None and len(found) != count:
@@ -70,7 +72,7 @@ def _heads(subject: Subject) -> Iterator[Finding]:
     if n_head and n_head_kv and n_head % n_head_kv:
         yield Finding("error", f"{key} is {n_head_kv}, which does not divide {n_head} heads", key)
     elif "attention.head_count_kv" not in subject and n_head:
-        yield Finding("note", f"{key} is absent: the loader takes head_count, {n_head}", key)
+        yield Finding("note", f"{key} is absent: the loader uses head_count, {n_head}", key)
     if subject.arch in _WHOLE_ROTATION and n_rot is not None and n_rot != head_k:
         key = subject.key("rope.dimension_count")
         yield Finding("error", f"{key} is {n_rot}; for {subject.arch} it must be the head size, {head_k}", key)
@@ -82,7 +84,7 @@ def _experts(subject: Subject) -> Iterator[Finding]:
     )
     key = subject.key("expert_used_count")
     if count and not 0 < used <= count:
-        yield Finding("error", f"{key} is {used} of {count} experts; the loader wants 1 to {count}", key)
+        yield Finding("error", f"{key} is {used} of {count} experts; the loader expects 1 to {count}", key)
     if "expert_count" in subject and not count and "expert_count" in subject.stated.required:
         key = subject.key("expert_count")
         yield Finding("error", f"{key} is 0; a {subject.arch} model has experts", key)
@@ -94,7 +96,7 @@ def _experts(subject: Subject) -> Iterator[Finding]:
     elif groups > 1 and not 0 < (used := _number(subject, "expert_group_used_count")) < groups:
         key = subject.key("expert_group_used_count")
         yield Finding(
-            "error", f"{key} is {used} of {groups} groups of experts; the loader wants 1 to {groups - 1}", key
+            "error", f"{key} is {used} of {groups} groups of experts; the loader expects 1 to {groups - 1}", key
         )
 
 

@@ -25,21 +25,19 @@ def check(subject: Subject) -> Iterator[Finding]:
 
 def _keys(subject: Subject) -> Iterator[Finding]:
     if "" in subject.metadata:
-        yield Finding("error", "a key of the metadata is empty: loaders refuse the file or abort the process")
+        yield Finding("error", "a metadata key is empty: loaders refuse the file or abort the process")
 
 
 def _not_utf8(file: GgufFile) -> Iterator[Finding]:
     if found := file.header.not_utf8:
-        more = f" ({len(found)} such texts)" if found[1:] else ""
-        yield Finding("warning", f"{found[0]} is not UTF-8{more}: llama.cpp takes it, programs that decode it stop")
+        more = f" ({len(found)} such strings)" if found[1:] else ""
+        yield Finding("warning", f"{found[0]} is not UTF-8{more}: llama.cpp accepts it, programs that decode it fail")
 
 
 def _names(subject: Subject) -> Iterator[Finding]:
     for name in subject.tensors:
         if len(name.encode()) >= _MAX_NAME_BYTES:
-            message = (
-                f"tensor name {shown(name)} has {len(name.encode())} bytes, the loader takes {_MAX_NAME_BYTES - 1}"
-            )
+            message = f"tensor name {shown(name)} has {len(name.encode())} bytes, the loader accepts at most {_MAX_NAME_BYTES - 1}"
             yield Finding("error" if subject.is_known else "warning", message, name)
 
 
@@ -48,7 +46,7 @@ def _offsets(file: GgufFile) -> Iterator[Finding]:
     expected = 0
     for name, info in file.tensors.items():
         if info.offset != expected:
-            message = f"{shown(name)} lies at data offset {info.offset}, the loader expects {expected}: it refuses gaps"
+            message = f"{shown(name)} is at data offset {info.offset}, the loader expects {expected}: it refuses gaps"
             yield Finding("error", message, name)
             return
         expected += -(-info.n_bytes // file.header.alignment) * file.header.alignment
@@ -57,7 +55,7 @@ def _offsets(file: GgufFile) -> Iterator[Finding]:
 def _architecture(subject: Subject) -> Iterator[Finding]:
     key = "general.architecture"
     if not subject.arch:
-        yield Finding("error", f"{key} is missing or not a text: no loader can tell what this is", key)
+        yield Finding("error", f"{key} is missing or not a string: no loader can tell the architecture", key)
     elif not subject.tensors:
         yield Finding("note", "the file holds no tensors: it can be loaded for its vocabulary only")
     elif not subject.is_text_model:
@@ -66,5 +64,5 @@ def _architecture(subject: Subject) -> Iterator[Finding]:
             "note", f"{subject.arch} ({kind}) is not a text model; only the file's structure was checked", key
         )
     elif subject.known is None:
-        message = f"architecture {shown(subject.arch)} is not in our table; tensors and keys were not checked"
+        message = f"architecture {shown(subject.arch)} is not one that check knows; tensors and keys were not checked"
         yield Finding("note", message, key, "unknown")

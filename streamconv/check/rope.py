@@ -40,18 +40,18 @@ def _scaling(subject: Subject) -> Iterator[Finding]:
     factor_key, factor = subject.key("rope.scaling.factor"), subject.get("rope.scaling.factor")
     if kind is None:
         if factor is not None and factor != 1:
-            yield Finding("note", f"{factor_key} is {factor} and {key} is absent: the loader takes it as linear", key)
+            yield Finding("note", f"{factor_key} is {factor} and {key} is absent: the loader treats it as linear", key)
         return
     if kind not in _SCALINGS:
         yield Finding("error", f"{key} is {shown(str(kind))}; the loader knows {', '.join(_SCALINGS)} and aborts", key)
     elif kind in ("linear", "yarn") and not _positive(factor):
         yield Finding(
-            "warning", f"{key} is {kind} but {factor_key} is absent: the loader takes 1, nothing is scaled", key
+            "warning", f"{key} is {kind} but {factor_key} is absent: the loader uses 1, nothing is scaled", key
         )
     if kind == "yarn" and "rope.scaling.original_context_length" not in subject:
         original = subject.key("rope.scaling.original_context_length")
         yield Finding(
-            "warning", f"{original} is absent: the loader takes context_length, and yarn does nothing", original
+            "warning", f"{original} is absent: the loader uses context_length, and yarn has no effect", original
         )
 
 
@@ -61,7 +61,7 @@ def _factors(subject: Subject) -> Iterator[Finding]:
         for name in ("rope_factors_long.weight", "rope_factors_short.weight"):
             if name not in subject.tensors:
                 yield Finding(
-                    "warning", f"the scaling is longrope but {name} is absent: frequencies stay as they are", name
+                    "warning", f"the scaling is longrope but {name} is absent: frequencies are not scaled", name
                 )
     base, context = subject.get("rope.freq_base"), subject.number("context_length") or 0
     if subject.arch == "llama" and base == _LLAMA31_BASE and context >= _LLAMA31_CONTEXT:

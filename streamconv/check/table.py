@@ -80,7 +80,7 @@ class Architecture:
     ----------
     keys : keys it requires, besides those that it requires of every architecture
     rope : ``key`` where converters write the base, ``default`` where the loader's is meant, ``none`` where nothing is rotated
-    usual : keys that converters always write; without one the loader takes a default of its own
+    usual : keys that converters always write; without one the loader uses a default of its own
     assumes : key -> what the loader takes without it, where that is not "none"
     let : names that depend on the layer at hand, those of this architecture included -> expression
     must : expression that must be true -> how it is said

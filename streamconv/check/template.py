@@ -32,11 +32,11 @@ def check(subject: Subject) -> Iterator[Finding]:
         return
     template = subject.metadata.get(_KEY)
     if template is None:
-        yield Finding("note", f"{_KEY} is absent: right for a base model; chat programs will guess a format", _KEY)
+        yield Finding("note", f"{_KEY} is absent: normal for a base model; chat programs will guess a format", _KEY)
     elif not isinstance(template, str):
-        yield Finding("error", f"{_KEY} is not a text", _KEY)
+        yield Finding("error", f"{_KEY} is not a string", _KEY)
     elif len(template) > _MAX_CHARACTERS:
-        yield Finding("warning", f"{_KEY} has {len(template)} characters: it was not looked at", _KEY)
+        yield Finding("warning", f"{_KEY} has {len(template)} characters: it was not checked", _KEY)
     else:
         fault = imbalance(template)
         if fault:
@@ -100,9 +100,9 @@ def _follow(body: str, line: int, blocks: list[tuple[str, int]]) -> str:
         blocks.append((name, line))
     elif name in _MIDDLE:
         if not blocks or blocks[-1][0] not in _MIDDLE[name]:
-            return f"'{name}' of line {line} is outside of {' and '.join(_MIDDLE[name])}"
+            return f"'{name}' of line {line} is outside {' and '.join(_MIDDLE[name])}"
     elif name.startswith("end"):
         if not blocks or blocks[-1][0] != name.removeprefix("end"):
-            return f"'{name}' of line {line} ends nothing"
+            return f"'{name}' of line {line} has no block to end"
         blocks.pop()
     return ""

@@ -44,16 +44,16 @@ def check(subject: Subject) -> Iterator[Finding]:
         yield from _check_one(subject, wanted, layers, asked)
     for key, names in asked.unfit.items():
         more = f" (and {len(names) - 1} more tensors)" if names[1:] else ""
-        message = f"key {key} is missing: the loader takes 0, which does not fit the shape of {shown(names[0])}{more}"
+        message = f"key {key} is missing: the loader uses 0, which does not fit the shape of {shown(names[0])}{more}"
         yield Finding("error", message, key, "missing")
     if layers[0].evaluated("mtp_only"):
         yield Finding(
             "warning",
-            f"{_FIRST_NORM} is absent: the loader takes the file for the layers of next-token prediction alone",
+            f"{_FIRST_NORM} is absent: the loader treats the file as next-token-prediction layers only",
             _FIRST_NORM,
         )
     yield from _output(subject, known, asked)
-    yield from _nobody_asks(subject, known, asked.names)
+    yield from _unexpected(subject, known, asked.names)
 
 
 def _n_layers(subject: Subject, known: Architecture) -> int:
@@ -80,13 +80,13 @@ def _check_one(subject: Subject, wanted: Wanted, layers: Sequence[Scope], asked:
         if not _fits(found, right) and not _for_want_of_a_key(name, wanted, names, asked):
             misshapen.append((name, found, right))
     if missing and wanted.name != "output.weight":  # which has words of its own
-        message = f'{_these(missing, subject)} missing: the loader stops with "missing tensor"'
+        message = f'{_these(missing, subject)} missing: the loader fails with "missing tensor"'
         yield Finding("error", message, missing[0], "missing", tuple(missing[1:]))
     if misshapen:
         name, found, right = misshapen[0]
         yield Finding(
             "error",
-            f"{_these([m[0] for m in misshapen], subject)} of wrong shape: the file has {list(found)}, the loader wants"
+            f"{_these([m[0] for m in misshapen], subject)} of wrong shape: the file has {list(found)}, the loader expects"
             f" {[size if size is not None else '?' for size in right]} ({', '.join(wanted.sizes)}; fastest first)",
             name,
             "shape",
@@ -116,7 +116,7 @@ def _output(subject: Subject, known: Architecture, asked: _Asked) -> Iterator[Fi
         asked.names.add("output.weight")
         yield Finding(
             "error",
-            f"output.weight is there, but for {subject.arch} the loader always reuses token_embd.weight: it stops with"
+            f"output.weight is present, but for {subject.arch} the loader always reuses token_embd.weight: it fails with"
             ' "wrong number of tensors"',
             "output.weight",
         )
@@ -131,13 +131,13 @@ def _output(subject: Subject, known: Architecture, asked: _Asked) -> Iterator[Fi
         )
 
 
-def _nobody_asks(subject: Subject, known: Architecture, asked: set[str]) -> Iterator[Finding]:
+def _unexpected(subject: Subject, known: Architecture, asked: set[str]) -> Iterator[Finding]:
     extra = [name for name in subject.tensors if name not in asked]
     extra = [name for name in extra if not _is_companion(name, asked)]
     if extra:
         yield Finding(
             "error",
-            f'the loader does not look for {shown_list(extra)}: it stops with "wrong number of tensors"',
+            f'the loader does not look for {shown_list(extra)}: it fails with "wrong number of tensors"',
             extra[0],
         )
 

@@ -66,14 +66,16 @@ def _embedding(subject: Subject) -> Iterator[Finding]:
     info = subject.tensors.get(name)
     if info is not None and info.shape[0] != len(subject.tokens):
         message = (
-            f"{name} has {info.shape[0]} rows, the vocabulary {len(subject.tokens)} tokens: the loader wants them equal"
+            f"{name} has {info.shape[0]} rows, the vocabulary {len(subject.tokens)} tokens: the loader requires as many"
         )
         yield Finding("error", message, name)
     size = subject.number("vocab_size")
     if size is not None and size != len(subject.tokens):
         key = subject.key("vocab_size")
         yield Finding(
-            "warning", f"{key} is {size}, there are {len(subject.tokens)} tokens; the loader goes by the tokens", key
+            "warning",
+            f"{key} is {size}, there are {len(subject.tokens)} tokens; the loader uses the number of tokens",
+            key,
         )
 
 
@@ -96,7 +98,7 @@ def _texts(subject: Subject) -> Iterator[Finding]:
             if before != i:
                 twice.append((before, i, text))
     except BadInput as e:
-        yield Finding("warning", f"{e.message}: llama.cpp takes it, programs that decode it stop", key)
+        yield Finding("warning", f"{e.message}: llama.cpp accepts it, programs that decode it fail", key)
         return
     if twice:
         before, i, text = twice[0]
@@ -131,7 +133,7 @@ def _spelling(subject: Subject, model: str) -> Iterator[Finding]:
     pieces = is_spelling(normal)
     if model == "gpt2" and pieces:
         message = (
-            f"{key} is 'gpt2', but tokens are spelled with U+2581 and <0xNN>: the loader drops blanks and line ends"
+            f"{key} is 'gpt2', but tokens are spelled with U+2581 and <0xNN>: the loader drops spaces and newlines"
         )
         yield Finding("warning", message, key)
     byte_level = any("\u0120" in text for text in normal) and not any(
@@ -141,7 +143,7 @@ def _spelling(subject: Subject, model: str) -> Iterator[Finding]:
         message = f"{key} is 'bert', but tokens are spelled with ##: the loader looks for words that begin with U+2581"
         yield Finding("warning", message, key)
     if model == "llama" and byte_level:
-        message = f"{key} is 'llama', but tokens are spelled as byte-level BPE spells them: the loader finds no blank and no byte"
+        message = f"{key} is 'llama', but tokens are spelled as in byte-level BPE: the loader finds no space and no byte tokens"
         yield Finding("warning", message, key)
 
 

@@ -34,10 +34,10 @@ def prepare_adapter(
     from ..merging.extraction import open_extraction
 
     if not os.fspath(base) or not os.fspath(tuned):
-        raise UsageError("a name of a file is empty")
+        raise UsageError("a file name is empty")
     output = check_name(output)
     if container_of(output.name) in (GGUF, SAFETENSORS):
-        raise UsageError(f"{output}: an adapter is a folder", f"Name it {output.with_suffix('')}.")
+        raise UsageError(f"{output}: an adapter is written as a folder", f"Name it {output.with_suffix('')}.")
 
     with found.recorded() as plugins, opening(output, options, ADAPTER) as opener:
         checkpoint = open_extraction(

@@ -45,8 +45,8 @@ class Weights:
         where, measured = ", ".join(map(str, self.found.files)), self.found.measured
         if not measured & self._sources.keys():
             raise BadInput(
-                f"{where}: no entry of the importance matrix is of a tensor of this model; it has {shown_list(measured)}",
-                "Give the matrix that llama-imatrix made from this model's GGUF file.",
+                f"{where}: no entry of the importance matrix matches a tensor of this model; it has {shown_list(measured)}",
+                "Use the matrix that llama-imatrix computed for this model's GGUF file.",
             )
         wanted = [name for name, in_blocks in self._sources.items() if in_blocks]
         if not any(name in self.found for name in wanted):
@@ -62,6 +62,6 @@ class Weights:
         strange = measured - self._sources.keys() - mix_rules.UNCALIBRATED
         if strange and not pruned:
             yield (
-                f"{where}: {len(strange)} of {len(measured)} entries are of no tensor of this model, such as {min(strange)}:"
-                " is it the matrix of another one?"
+                f"{where}: {len(strange)} of {len(measured)} entries match no tensor of this model, such as {min(strange)}:"
+                " was the matrix computed for another model?"
             )

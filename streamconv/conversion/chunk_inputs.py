@@ -1,7 +1,7 @@
 """Which bytes of the hub's files a chunk needs: fetched in the order of the chunks, and given up when these are committed.
 
     begin(chunks to make) ─► the transfer fetches in their order; readers wait for the bytes they touch
-    committed(chunks)     ─► with --evict, ranges that nobody needs any more give their space back
+    committed(chunks)     ─► with --evict, ranges that are no longer needed are punched out
     settle()              ─► before the output gets its name: every digest was right
 
 Nothing here knows what a chunk is made of: which bytes it needs is what its row sources say (``Rows.spans``).

@@ -42,7 +42,7 @@ def preflight(models: HubModels, plan: Plan) -> None:
     evicting = need - fetched + disk_bytes(models, evict=True)
     hint = "Free some space, or move the cache with STREAMCONV_CACHE."
     if not models.evict and evicting <= free:
-        hint = f"With --evict {evicting:,} bytes are enough: what was converted is given back at once."
+        hint = f"With --evict {evicting:,} bytes are enough: ranges are released as soon as they are converted."
     for_output = f", {output:,} for the output" if shared else ""
-    what = f"{fetched:,} for what is fetched{for_output}, {RESERVE_BYTES:,} to spare"
+    what = f"{fetched:,} for the download{for_output}, {RESERVE_BYTES:,} in reserve"
     raise WriteFailed(f"{parent}: {need:,} bytes are needed ({what}), {free:,} are free", hint)

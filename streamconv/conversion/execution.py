@@ -93,7 +93,7 @@ class _Reading:
     def __call__(self, n_bytes: int) -> None:
         before, self._bytes = self._bytes, self._bytes + n_bytes
         if before < _LONG_BYTES <= self._bytes:
-            self._reporter.message("note: times of files have changed since the output was made; comparing contents")
+            self._reporter.message("note: file times have changed since the output was written; comparing contents")
 
 
 class _ReadingBack:
@@ -106,13 +106,13 @@ class _ReadingBack:
         if total >= _LONG_BYTES and not self._is_said:
             self._is_said = True
             self._reporter.message(
-                f"note: reading back {total / 2**30:.1f} GiB that earlier runs made, before it is trusted"
-                " (--verify-on-resume=recent reads only what was made since the last orderly stop)"
+                f"note: reading back {total / 2**30:.1f} GiB written by earlier runs to verify it"
+                " (--verify-on-resume=recent reads only what was written since the last clean stop)"
             )
 
 
 def _open_job(prepared: Prepared, options: Options, reporter: runs.Reporter) -> jobs.Job:
-    """The job folder, begun anew where what was made came from bytes that proved wrong later."""
+    """The job folder, started over where it was computed from bytes that turned out corrupt."""
     try:
         return jobs.Job.open(
             prepared.plan,
@@ -124,8 +124,8 @@ def _open_job(prepared: Prepared, options: Options, reporter: runs.Reporter) -> 
     except InputChanged:
         if prepared.hub is None or not prepared.hub.was_amended():
             raise
-        reporter.message("note: bytes that had come wrong were replaced since; the output is begun anew")
-        return jobs.Job.open(prepared.plan, anew=True)
+        reporter.message("note: downloaded bytes that were corrupt have been replaced; the output is started over")
+        return jobs.Job.open(prepared.plan, discard=True)
 
 
 def _warm_up(prepared: Prepared, reporter: runs.Reporter) -> None:
@@ -150,4 +150,4 @@ def _warm_up(prepared: Prepared, reporter: runs.Reporter) -> None:
     for pair in new:
         cache.learn(*pair)
     if new and cache.not_kept():
-        reporter.message(f"note: compiled kernels serve this run only ({cache.not_kept()})")
+        reporter.message(f"note: compiled kernels are used for this run only ({cache.not_kept()})")

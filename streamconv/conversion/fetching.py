@@ -21,7 +21,7 @@ class Fetched:
     ----------
     folder : where the files are, by their names
     n_files, total_bytes : all that were wanted
-    came_bytes : those that this run brought
+    came_bytes : those that this run downloaded
     """
 
     model: HubModel
@@ -48,7 +48,7 @@ def fetch(
     source : ``org/model[@revision]``, or one file of it
     everything : all files of the commit
     offline, refresh : see ``Options``
-    verify : make the digest of every wanted file that is here again, and fetch those anew that are damaged
+    verify : compute the digest of every wanted file that is present again, and fetch damaged files again
 
     Raises
     ------
@@ -101,7 +101,7 @@ def _fetch(
 
 
 def _wait(hub: HubModels, wanted: list[Arriving], stop: runs.StopRequest, model: HubModel) -> None:
-    """Until ``wanted`` files are whole, or somebody asks to stop."""
+    """Until ``wanted`` files are whole, or a stop is requested."""
     while not hub.transfer.wait(wanted, 0.1):
         _end(model, stop)
 
@@ -125,9 +125,9 @@ def _verify(
 
 
 def _end(model: HubModel, stop: runs.StopRequest) -> None:
-    """Raise when somebody asks to stop."""
+    """Raise when a stop was requested."""
     if stop.is_due():
-        where = f"{model} is not complete; what is here is kept"
+        where = f"{model} is incomplete; what was downloaded is kept"
         if stop.signum:
             raise Interrupted(stop.signum, f"stopped by {signal.Signals(stop.signum).name}: {where}")
-        raise Stopped(f"stopped as asked: {where}", "Run the same command again to go on.")
+        raise Stopped(f"stopped as requested: {where}", "Run the same command again to resume.")

@@ -41,7 +41,7 @@ def _names(output: Path) -> list[str]:
     if ending not in endings and ending and not ending[0].isdigit() and not output.is_dir():
         known = " or ".join(f"something.{name}" for name in endings)
         raise UsageError(
-            f"{output}: the ending {output.suffix!r} is no known target",
+            f"{output}: the ending {output.suffix!r} is not a known output format",
             f"Name the output {known}, or give a folder for safetensors.",
         )
     return [name for name, shape in shapes.items() if shape == (ending if ending in endings else FOLDER)]
@@ -70,12 +70,12 @@ def refuse_idle(options: Options, target: Target, output: Path) -> None:
         _refuse_types(options, target, output)
     if len(options.types) > 1 and (target.is_folder or "{type}" not in output.name):
         raise UsageError(
-            f"{len(options.types)} types need as many names, {output} is one", "Name them 'model-{type}.gguf'."
+            f"{len(options.types)} types need as many output names, {output} is one", "Name them 'model-{type}.gguf'."
         )
 
 
 def _own(options: Options) -> list[Flag]:
-    """The options that targets bring and that are set (UsageError: no target brings one)."""
+    """The options of targets that are set (UsageError: no target has one)."""
     brought = {flag.field: flag for target in TARGETS.there() for flag in target.flags} if options.own else {}
     for name in options.own:
         if name not in brought:
@@ -101,19 +101,19 @@ def refuse_source(checkpoint: Checkpoint, options: Options) -> None:
     idle = [f.name for f in options.given() if f.source == ("checkpoint" if is_gguf else "gguf")]
     if idle and is_gguf:
         raise UsageError(
-            f"{', '.join(idle)}: no effect on {checkpoint.path}, which is GGUF already",
-            "Give the checkpoint that it was made from; --override-kv changes keys of a GGUF file.",
+            f"{', '.join(idle)}: no effect on {checkpoint.path}, which is already GGUF",
+            "Give the checkpoint that it was converted from; --override-kv changes keys of a GGUF file.",
         )
     if idle:
         raise UsageError(
-            f"{', '.join(idle)}: works on a GGUF file only, {checkpoint.path} is none", "Convert to GGUF first."
+            f"{', '.join(idle)}: works on GGUF files only, {checkpoint.path} is not one", "Convert to GGUF first."
         )
 
 
 def idle_notes(source: str | os.PathLike[str], options: Options, from_hub: bool) -> list[str]:
     """For the plan: options that have no effect on such a source and do no harm."""
     kinds = {"recipe": Path(source).suffix in RECIPES, "hub": from_hub}
-    said = {"recipe": "is no merge recipe", "hub": "needs nothing of the hub"}
+    said = {"recipe": "is not a merge recipe", "hub": "does not come from the hub"}
     return [
         f"{flag.name} has no effect: {os.fspath(source)} {said[flag.source]}"
         for flag in options.given()

@@ -30,11 +30,11 @@ class HubModels:
     Parameters
     ----------
     beside : folder to keep what is fetched in where the user's cache cannot be written
-    evict : give space back as soon as possible
+    evict : free space as soon as possible
     offline : never ask the network
     refresh : ask where branches are now instead of remembering
     pins : commits by reference, as an unfinished job has them; stronger than what is remembered
-    reads : whether bytes are read here while they come
+    reads : whether bytes are read here while they arrive
     gives_way : whether other jobs of this process may take what it fetches over
 
     Attributes
@@ -146,7 +146,7 @@ class HubModels:
             cached = cached_file(f)
             where = Elsewhere(cached.path, cached.is_trusted, f.kind in KINDS) if cached else None
             found[f.path] = self.transfer.add(model.folder_name, commit, f, where)
-        # Before anybody reads them: what is damaged can still be fetched again. In a store that cannot be written nothing can
+        # Before they are read: what is damaged can still be fetched again. In a store that cannot be written nothing can
         # be put on record either, so there that is left until something is made of them.
         self.check([a for a in found.values() if self.transfer.can_mend(a)])
         return found
@@ -230,7 +230,7 @@ class HubModels:
         missing = self.missing_bytes()
         if missing:
             names = ", ".join(map(str, self.models.values()))
-            self.notes.message(f"fetching {names}: {missing:,} bytes to come, kept in {self.root}")
+            self.notes.message(f"fetching {names}: {missing:,} bytes to download to {self.root}")
         self.transfer.start()
 
     @property
@@ -239,7 +239,7 @@ class HubModels:
         return self._store.root
 
     def missing_bytes(self) -> int:
-        """Bytes of the weights that are still to come."""
+        """Bytes of the weights that are still to be downloaded."""
         return self.transfer.missing_bytes(self.weights)
 
     def close(self) -> None:

@@ -38,7 +38,7 @@ def judged_model(checkpoint: Checkpoint, family: models.Family, model: models.Mo
             raise BadInput(
                 f"{checkpoint.path}: tensor {model.made_of.get(f.where) or f.where!r} has shape {found}, config.json asks"
                 f" for {right} ({f.where})",
-                "Tensor and config.json do not belong together; fetch the checkpoint again.",
+                "The tensor and config.json are from different models; fetch the checkpoint again.",
             )
         if f.kind == "missing":
             offered = models.offered(checkpoint, family) if offered is None else offered
@@ -48,7 +48,7 @@ def judged_model(checkpoint: Checkpoint, family: models.Family, model: models.Mo
 
 
 def judged_file(checkpoint: Checkpoint, metadata: Metadata, tensors: Mapping[str, Rows], overridden: bool) -> list[str]:
-    """What to tell of a GGUF file that is written again; ``overridden``: with keys as somebody wants them.
+    """What to tell of a GGUF file that is written again; ``overridden``: with keys that the user overrides.
 
     Raises
     ------
@@ -73,7 +73,7 @@ def _refuse_forgotten(name: str, offered: Mapping[str, str], arch: str) -> None:
     if name in offered:
         raise BadInput(
             f"no runtime would load the output: it lacks {name}, which {offered[name]} of the checkpoint has",
-            f"That is a mistake of this version's rules for {arch!r}; please report it.",
+            f"This is an error in this version's rules for {arch!r}; please report it.",
         )
 
 

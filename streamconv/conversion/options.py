@@ -94,7 +94,7 @@ class Options:
             return ("COPY",)
         names = tuple(dict.fromkeys(name.strip().upper() for name in self.type.split(",")))
         if not all(names):
-            raise UsageError(f"--type {self.type!r} names no file type", "For example --type Q4_K_M,Q8_0.")
+            raise UsageError(f"--type {self.type!r} is not a file type", "For example --type Q4_K_M,Q8_0.")
         return tuple("auto" if name == "AUTO" else name for name in names)
 
     def given(self) -> list[Flag]:

@@ -39,7 +39,7 @@ def prepare(source: str | os.PathLike[str], output: str | os.PathLike[str], opti
     UsageError, BadInput, InputMissing, NoPermission : what is wrong, before anything is written
     """
     if not os.fspath(source):
-        raise UsageError("a name of a file is empty")
+        raise UsageError("a file name is empty")
     output = check_name(output)
     with found.recorded() as plugins:
         target = pick(output, options)
@@ -117,7 +117,7 @@ def _laid_out(
     if len(by_name) < len(drafts):
         raise UsageError(
             f"--type {options.type} names one type twice: two outputs would be {next(iter(by_name))}",
-            "auto is one of the others here.",
+            "Here auto stands for one of the other types.",
         )
     items: dict[Rows, EncodedRows] = {}
     contents = [Content(p, d, [_tensor(t, items, options) for t in d.tensors]) for p, d in by_name.items()]
@@ -130,7 +130,7 @@ def _tensor(chosen: Chosen, items: dict[Rows, EncodedRows], options: Options) ->
     """``chosen`` as a part of an item: the same rows in several outputs are one of ``items``, with an encoding for each."""
     rows, type_ = chosen.rows, chosen.type
     if type_.name != rows.dtype and not has_codec(type_.name):
-        raise UsageError(f"{chosen.name}: this version cannot make {type_.name}", "Choose another type.")
+        raise UsageError(f"{chosen.name}: this version cannot write {type_.name}", "Choose another type.")
     if rows not in items:
         items[rows] = EncodedRows(chosen.name, rows, (), options.allow_nonfinite, number=len(items))
     part = items[rows].add(
@@ -153,7 +153,7 @@ def _refuse_long_names(prepared: Prepared) -> None:
         if size > most or whole > _MAX_PATH_BYTES:
             what, n, most = ("name", size, most) if size > most else ("path", whole, _MAX_PATH_BYTES)
             raise CannotCreate(
-                f"{path}: the {what} is too long: it has {n} bytes, the file system takes at most {most}",
+                f"{path}: the {what} is too long: it has {n} bytes, the file system allows at most {most}",
                 "Choose a shorter one.",
             )
 

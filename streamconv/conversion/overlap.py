@@ -44,12 +44,12 @@ def refuse_overlap(
             raise UsageError(f"{path} is the input itself: {known[mine]} is read", "Choose another name.")
         if mine in above:
             raise UsageError(
-                f"{path} would be written to, and is or holds {above[mine]}, which is read or is the current folder",
+                f"{path} would be written to, and is or contains {above[mine]}, which is read or is the current folder",
                 "Choose another name.",
             )
         home = models.get(_identity(path.parent) or (0, 0))
         if home is not None and _would_be_part(path.name, is_folder=is_folder, copied=copied):
-            raise UsageError(f"{path} would be taken for a part of the model in {home}", "Choose another name.")
+            raise UsageError(f"{path} would be read as part of the model in {home}", "Choose another name.")
 
 
 def _would_be_part(name: str, *, is_folder: bool, copied: bool) -> bool:

@@ -92,6 +92,6 @@ class Prepared:
         return list({t.item.number: t.item for o in self.outputs for t in o.tensors}.values())
 
     def close(self) -> None:
-        """Let other jobs, of this process too, fetch the same models; nothing more is read of what is not here yet."""
+        """Let other jobs, of this process too, download the same models; nothing more is read of what is not here yet."""
         if self.hub is not None:
             self.hub.close()

@@ -86,7 +86,7 @@ def _obstacles(prepared: Prepared, options: Options) -> list[str]:
 
 
 def _fetching(prepared: Prepared) -> dict[str, Any] | None:
-    """What has to come from the hub; None when nothing does."""
+    """What has to be downloaded from the hub; None when nothing does."""
     hub = prepared.hub
     if hub is None:
         return None
@@ -111,7 +111,7 @@ def check_report(path: Path, plan: Plan, force: bool) -> None:
     NoPermission : its folder may not be written
     """
     if path.name in ("", "..") or "\0" in os.fspath(path):
-        raise UsageError(f"{os.fspath(path)!r} is no name for a report", "Choose another name for --report.")
+        raise UsageError(f"{os.fspath(path)!r} is not a valid name for a report", "Choose another name for --report.")
     folder = path.absolute().parent
     real = Path(os.path.realpath(folder), path.name)
     outputs = [plan.output, plan.job_dir, *(f.path for f in plan.files), *map(record_path, plan.outputs)]
@@ -121,9 +121,11 @@ def check_report(path: Path, plan: Plan, force: bool) -> None:
         for p in (Path(os.path.realpath(output)), Path(os.path.realpath(output.parent), output.name))
     }
     if places & {real, *real.parents} or any(_is_same(path, output) for output in outputs):
-        raise UsageError(f"the report {path} cannot be the output, or lie in it", "Choose another name for --report.")
+        raise UsageError(
+            f"the report {path} cannot be the output, or be inside it", "Choose another name for --report."
+        )
     if not folder.is_dir():
-        raise CannotCreate(f"{path}: the folder of the report is not there", f"Create it first: mkdir -p {folder}")
+        raise CannotCreate(f"{path}: the folder of the report does not exist", f"Create it first: mkdir -p {folder}")
     if len(os.fsencode(path.name)) > os.pathconf(folder, "PC_NAME_MAX"):
         raise CannotCreate(f"{path}: the name of the report is too long", "Choose another name for --report.")
     if os.path.lexists(path):
@@ -132,9 +134,9 @@ def check_report(path: Path, plan: Plan, force: bool) -> None:
                 f"{path} is not a regular file, so no report can be written there", "Choose another name."
             )
         if not force and not _is_report(path):
-            raise CannotCreate(f"{path} is already there and is not a report", "Choose another name, or use --force.")
+            raise CannotCreate(f"{path} already exists and is not a report", "Choose another name, or use --force.")
     if not os.access(folder, os.W_OK | os.X_OK):
-        raise NoPermission(f"{path}: the folder of the report may not be written")
+        raise NoPermission(f"{path}: the folder of the report is not writable")
 
 
 def _is_same(path: Path, other: Path) -> bool:
@@ -158,7 +160,7 @@ def _is_report(path: Path) -> bool:
 def write_report(prepared: Prepared, outcome: runs.Outcome | None, path: Path, force: bool = False) -> None:
     """Type, hash and error (null where unmeasured) of every tensor as JSON lines, read back from the finished output.
 
-    Errors: as ``check_report``, since what has the name may have come during the run.
+    Errors: as ``check_report``, since a file of that name may have appeared during the run.
     """
     check_report(path, prepared.plan, force)
     unknown = Quality(sum_squared_error=math.nan)

@@ -10,11 +10,11 @@ Count = Callable[[int, str], None]
 
 
 def _ignore(n_bytes: int, path: str) -> None:
-    """Nobody is interested."""
+    """Count nothing."""
 
 
 class TransferNotes:
-    """Passes messages and byte counts on, and keeps the messages until somebody listens; an ``engine.transfer.Observer``.
+    """Passes messages and byte counts on, and keeps the messages until there is a listener; an ``engine.transfer.Observer``.
 
     Attributes
     ----------

@@ -24,17 +24,17 @@ def check_name(output: str | os.PathLike[str]) -> Path:
     UsageError : none can have it: nothing could be put beside it ("", ".", "..", "/"), or it is that of a job or a record
     """
     if not os.fspath(output):
-        raise UsageError("a name of a file is empty")
+        raise UsageError("a file name is empty")
     if "\0" in os.fspath(output):
-        raise UsageError(f"{os.fspath(output)!r} is no name for a file")
+        raise UsageError(f"{os.fspath(output)!r} is not a valid file name")
     if Path(output).suffix == ".streamconv":
         raise UsageError(
-            f"{os.fspath(output)}: names that end in .streamconv are those of unfinished jobs and of records",
+            f"{os.fspath(output)}: names that end in .streamconv are reserved for unfinished jobs and records",
             f"The output is {Path(output).with_suffix('')}.",
         )
     if Path(output).name in ("", ".."):
         raise UsageError(
-            f"{os.fspath(output)} is no name for an output", "Name a file, or a folder that is not there yet."
+            f"{os.fspath(output)} is not a valid output name", "Give a file name, or a folder that does not exist yet."
         )
     return Path(output)
 
@@ -61,7 +61,7 @@ def status(output: str | os.PathLike[str]) -> dict[str, Any]:
     ------
     UsageError : no output can have this name
     InputMissing : there is neither such an output nor a job for it
-    NoPermission : the job belongs to somebody else
+    NoPermission : the job belongs to another user
 
     Notes
     -----
@@ -71,7 +71,9 @@ def status(output: str | os.PathLike[str]) -> dict[str, Any]:
     folder = job_folder(output)
     if not folder.is_dir() or job_files.is_foreign(folder):
         if not _is_there(output):
-            raise InputMissing(f"{output}: neither finished nor begun", "Give the name that convert was given.")
+            raise InputMissing(
+                f"{output}: no output and no unfinished job has this name", "Give the name that convert was given."
+            )
         return {"status": "done", "resumable": False}
     record = recorded_plan(output)
     with suppress(FileNotFoundError):

@@ -93,13 +93,13 @@ def _records(output: Path) -> dict[Path, Record]:
     if missing is None:
         if found:
             return found
-        raise InputMissing(f"{output} is not there", "Give the name that convert was given.")
+        raise InputMissing(f"{output} does not exist", "Give the name that convert was given.")
     if not found and (owner := _owner(output)):
         return owner
     what = f"{missing} has no record to compare with"
     if os.path.lexists(record_path(missing)):
         what = f"{record_path(missing)} is damaged, of a later version, or not yours: nothing to compare {missing} with"
-    raise InputMissing(what, "streamconv check looks at a GGUF file without a record.")
+    raise InputMissing(what, "streamconv check examines a GGUF file without a record.")
 
 
 def _is_there(output: Path) -> bool:

@@ -88,10 +88,10 @@ def verify_store(
     def looked(n_bytes: int, name: str) -> None:
         reporter.advance(n_bytes, name)
         if stop.is_due():
-            where = f"{len(damaged)} damaged files were found until now"
+            where = f"{len(damaged)} damaged files were found so far"
             if stop.signum:
                 raise Interrupted(stop.signum, f"stopped by {signal.Signals(stop.signum).name}: {where}")
-            raise Stopped(f"stopped as asked: {where}", "Run the same command again to begin anew.")
+            raise Stopped(f"stopped as requested: {where}", "Run the same command again to start over.")
 
     with stop.on_signals():
         reporter.start(sum(s.here for s in found), 0)
@@ -112,7 +112,7 @@ def _whole(each: Stored, name: str, looked: Callable[[int, str], None]) -> list[
         return []
     try:
         digest = part.digest(looked)
-        reason = f"the digest is {digest}, it was fetched as {kind}:{each.key}" if digest != each.key else ""
+        reason = f"the digest is {digest}, it was downloaded as {kind}:{each.key}" if digest != each.key else ""
     except WriteFailed as e:  # an I/O error is damage, too
         reason = e.message
     if reason:
@@ -121,7 +121,7 @@ def _whole(each: Stored, name: str, looked: Callable[[int, str], None]) -> list[
 
 
 def _partial(each: Stored, name: str, looked: Callable[[int, str], None]) -> list[StoreDamage]:
-    reason = "they are not what the index vouches for; they are fetched again when the file is completed"
+    reason = "they do not match the digests in the index; they are fetched again when the file is completed"
     return [StoreDamage(each.path, name, start, stop, reason) for start, stop in inventory.damaged_ranges(each, looked)]
 
 

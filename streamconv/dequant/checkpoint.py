@@ -94,7 +94,7 @@ def _look(store: Store, asked: bool) -> Sequence[Format]:
     elif scheme.values and not known:
         raise BadInput(
             f"{store.path}: quantization_config: weights are stored as {shown(scheme.method)}, which cannot be decoded",
-            f"Known are {', '.join(_METHODS)}. Use the checkpoint this one was made from.",
+            f"Supported: {', '.join(_METHODS)}. Use the checkpoint this one was converted from.",
         )
     elif scheme.values:
         _check_section(store)
@@ -105,7 +105,7 @@ def _look(store: Store, asked: bool) -> Sequence[Format]:
     if scheme.values and not has_codes and not store.made:
         store.warnings.append(
             f"config.json has a quantization_config ({shown(scheme.said or 'without quant_method')}), but no tensor is stored so:"
-            " the weights are plain, and are taken as they are"
+            " the weights are not quantized, and are used as they are"
         )
     if scheme.method or store.made:
         for name in store.tensors:
@@ -208,8 +208,8 @@ def _refuse_packed(store: Store, name: str, rows: Rows) -> None:
     missing = f", and its {needed[rows.dtype]} is missing" if rows.dtype in needed and name.endswith(".weight") else ""
     raise BadInput(
         f"{store.where(name)}: tensor {shown(name)} holds {rows.dtype} codes{missing}"
-        + ("" if missing else f", which are no part of a weight stored as {shown(store.scheme.said)}"),
-        "The checkpoint is incomplete, or of an encoding that cannot be decoded.",
+        + ("" if missing else f", which do not belong to a weight stored as {shown(store.scheme.said)}"),
+        "The checkpoint is incomplete, or in an encoding that cannot be decoded.",
     )
 
 
@@ -218,7 +218,7 @@ def _note_turned(store: Store) -> None:
     if turned:
         store.warnings.append(
             f"{len(turned)} weights such as {shown(turned[0])} are stored as [outputs, inputs], as bitsandbytes does with GPT-2,"
-            " and stay so"
+            " and are kept that way"
         )
 
 

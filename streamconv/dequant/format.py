@@ -18,7 +18,7 @@ class Format:
     Attributes
     ----------
     find : recognises its tensors by their companions and puts rows in their place; two formats never claim the same tensor,
-        so their order is of no account. BadInput where a part is missing or does not fit
+        so their order does not matter. BadInput where a part is missing or does not fit
     methods : what config.json calls it (``quant_method``)
     parts : ending (a regular expression) of a tensor that makes no sense alone -> what it is a part of
     likely_parts : the same for endings that plain models may have too; they count where config.json names any method

@@ -49,7 +49,7 @@ class Raw(Described):
         self._file = rows if isinstance(rows, StoredRows) else None
         first = rows.stored(0, 0)
         if first is None:
-            raise BadInput(f"{self}: its bytes do not lie in order, they cannot be decoded")
+            raise BadInput(f"{self}: its bytes are not contiguous, so it cannot be decoded")
         self._row_bytes = first.shape[1]
         self.n_bytes = matrix_shape(rows.shape)[0] * self._row_bytes
         # A mapping that is there for good is sliced without asking; others copy, or wait for what they are asked for.

@@ -1,4 +1,4 @@
-"""What config.json says of the encoding. It settles what the tensors leave open (versions, block sizes), never which of them
+"""What config.json says of the encoding. It decides what the tensors leave open (versions, block sizes), never which of them
 are encoded."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The section of config.json, or of a file beside it, that says how weights are stored: found, and brought to one spelling."""
+"""The section of config.json, or of a file beside it, that says how weights are stored: found, and normalized."""
 
 from __future__ import annotations
 

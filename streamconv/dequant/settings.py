@@ -1,6 +1,6 @@
 """What the section of config.json may say: every key is one that a format reads, or one that changes no weight, or is refused.
 
-A key that nobody here knows may turn the stored matrices round, permute or scale them, and the only trace of it is gone once the
+An unknown key may turn the stored matrices round, permute or scale them, and the only trace of it is gone once the
 section is removed. So there is a list of the keys that are understood, not one of those that are dangerous.
 """
 
@@ -49,7 +49,7 @@ _TURNING = re.compile(r"rotat|hadamard|transform|spinquant|quarot|smooth|permut|
 
 
 def check_settings(scheme: Scheme, where: Path, known: Collection[str]) -> None:
-    """Refuse what the section says and nobody here understands.
+    """Refuse what the section says and is not understood.
 
     Parameters
     ----------
@@ -95,7 +95,7 @@ def unknown_setting(where: Path, key: str, value: object) -> BadInput:
     return BadInput(
         f"{where}: quantization_config: {key} is {shown(text if len(text) < 200 else text[:200] + '…')}, which is not understood:"
         " the stored weights may mean something else",
-        "Use the checkpoint this one was made from. If it changes no weight, remove the key from config.json.",
+        "Use the checkpoint this one was converted from. If it changes no weight, remove the key from config.json.",
     )
 
 

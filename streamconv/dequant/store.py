@@ -42,7 +42,7 @@ class Store:
         return [rows for _, rows in self._made.values()]
 
     def ending(self, *endings: str) -> Iterator[tuple[str, str]]:
-        """``(name, name without the ending)`` of every tensor with one of ``endings`` that nobody has claimed."""
+        """``(name, name without the ending)`` of every tensor with one of ``endings`` that no format has claimed."""
         for name in self.tensors:
             if name not in self._gone and name not in self._made:
                 for ending in endings:
@@ -99,7 +99,7 @@ class Store:
         BadInput : there is a tensor of that name already
         """
         if rows.name != anchor and rows.name in self.tensors:
-            raise BadInput(f"{self.where(anchor)}: both {shown(anchor)} and {shown(rows.name)} are there")
+            raise BadInput(f"{self.where(anchor)}: both {shown(anchor)} and {shown(rows.name)} exist")
         self._made[anchor] = (rows.name, rows)
         self._gone.update(part.name for part in (*rows.parts, *companions) if part is not None and part.name != anchor)
 

@@ -46,7 +46,7 @@ def check_transforms(config: object, where: Path) -> None:
                 raise BadInput(
                     f"{where}: quantization_config: transform_config: {shown(name)} ({kind}) is a rotation that the model applies"
                     f" while it runs (location {shown(str(place))}), so the stored weights are not those of the layers",
-                    "Use the checkpoint this one was made from, or one without rotations of activations.",
+                    "Use the checkpoint this one was converted from, or one without rotations of activations.",
                 )
 
 

@@ -34,7 +34,7 @@ class SourceDigests:
 
     Parameters
     ----------
-    wanted : whether anybody still waits for them
+    wanted : whether they are still wanted
     """
 
     def __init__(self, wanted: Callable[[], bool] = lambda: True) -> None:
@@ -47,7 +47,7 @@ class SourceDigests:
 
         Raises
         ------
-        Stopped : nobody waits for them any more
+        Stopped : they are no longer needed
         """
         if not item.whole:
             return _digest_of_spans(item.spans(start, stop), self._wanted)
@@ -71,7 +71,7 @@ def _digest_of_spans(spans: Iterable[Span], wanted: Callable[[], bool]) -> bytes
             continue
         for at in range(offset, offset + length, _READ_BYTES):
             if not wanted():
-                raise Stopped("nobody waits for these digests any more")
+                raise Stopped("the computation of these digests was cancelled")
             digest.update(file.view(at, min(_READ_BYTES, offset + length - at)).data)
     return digest.digest()
 

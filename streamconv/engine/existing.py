@@ -3,7 +3,7 @@
 Only what a plan of ours made is ever replaced or removed. Who made a file is told by the output's record, and where there is
 none by the fingerprint in the file's own header; what is removed without being replaced must be on record. A folder may hold
 nothing but files of its record. ``--update`` replaces what is ours, ``--force`` also a single file that is not; neither touches
-a file in a folder that nobody planned, a link, a folder in the place of a file, anything else that is no regular file, or what
+a file in a folder that no plan lists, a link, a folder in the place of a file, anything else that is no regular file, or what
 is no record in the record's place.
 """
 
@@ -170,7 +170,7 @@ class _Look:
             return
         if not stat.S_ISREG(there.st_mode) or not begins_as_record(path):
             self._in_the_way(
-                path, "is where the record of the output belongs, and is none", "",
+                path, "is where the record of the output belongs, but is not a record", "",
                 "Move it somewhere else, or choose another name for the output; it is never removed.",
             )  # fmt: skip
         elif (other := load(path)) is not None:
@@ -201,12 +201,14 @@ class _Look:
                 self._check_sticky(path, there)
             if (mine or path in planned) and not (mine and published):
                 edited = path in recorded and not mine
-                what = "was changed since it was made" if edited else "is already there and was not made by this plan"
+                what = (
+                    "was modified after it was written" if edited else "already exists and was not written by this plan"
+                )
                 self._in_the_way(path, what, "--update" if mine else "--force", self._hint(path, mine))
         self._judge(changed)
 
     def _is_mine(self, path: Path, published: bool) -> bool:
-        """Whether a plan of ours made the file, and nobody wrote to it since; as far as its header tells if it is not on record."""
+        """Whether a plan of ours made the file, and it was not written to since; by its header if it is not on record."""
         recorded = self.recorded.get(path)
         if self._as_recorded(path, recorded):
             return True
@@ -238,9 +240,9 @@ class _Look:
                 if not (stat.S_ISDIR(status_.st_mode) and any(path in k.parents for k in known)):
                     could_be_ours = self.record is None and name.as_posix() in _SIDE
                     who = (
-                        "and nothing tells that streamconv made it"
+                        "and nothing shows that streamconv wrote it"
                         if could_be_ours
-                        else "which no plan of streamconv made"
+                        else "which streamconv did not write"
                     )
                     self._in_the_way(
                         folder, f"holds {name}, {who}", "",
@@ -253,9 +255,9 @@ class _Look:
             else:
                 changed = True
                 self.found.there[path] = status_
-                self._in_the_way(path, "was changed since it was made", "--force", self._hint(path, False))
+                self._in_the_way(path, "was modified after it was written", "--force", self._hint(path, False))
         if entries and not all(is_published(self.plan, i) for i in self.numbers):
-            self._in_the_way(folder, "is already there and was not made by this plan", "--update")
+            self._in_the_way(folder, "already exists and was not written by this plan", "--update")
         self._judge(changed)
 
     def _judge(self, changed: bool) -> None:
@@ -273,11 +275,11 @@ class _Look:
         name = ""
         if list(record.inputs) != list(plan.inputs):
             if not self.thorough:
-                self.found.doubts.append(f"inputs of {self.output} have other times or places than on record")
+                self.found.doubts.append(f"inputs of {self.output} have different times or locations than recorded")
                 return
             name = self._changed_input(record)
         if name:
-            self._doubt(f"was made from other contents of {name}")
+            self._doubt(f"was made from different contents of {name}")
             return
         now = replace(record, inputs=list(plan.inputs), files=[f.as_at(p) for p, f in self.recorded.items()])
         if now != record:
@@ -300,7 +302,7 @@ class _Look:
         chunks = [c for c in self.plan.chunks() if c.file in self.numbers]
         made = {c.number: found for c in chunks if (found := on_record.get((c.file, c.offset)))}
         if len(made) < len(chunks):
-            return "its inputs, as far as its record tells"
+            return "its inputs, as far as its record shows"
         changed = changed_sources(chunks, made, self.progress)
         return f"tensor {changed[0].item.name}" if changed else ""
 
@@ -313,7 +315,7 @@ class _Look:
         if self.thorough:
             return any(first_damage(path, each) is None for each in known)
         if not alike:
-            self.found.doubts.append(f"{path} has another time or size than on record")
+            self.found.doubts.append(f"{path} has a different time or size than recorded")
         return not alike
 
     def _check_sticky(self, path: Path, there: os.stat_result) -> None:
@@ -325,7 +327,7 @@ class _Look:
     def _hint(self, path: Path, mine: bool) -> str:
         if mine or path not in self.recorded:
             return ""
-        return "streamconv verify tells what differs. Choose another name, or replace it with --force."
+        return "streamconv verify shows what differs. Choose another name, or replace it with --force."
 
     def _in_the_way(self, path: Path, what: str, needs: str, hint: str = "") -> None:
         self.found.obstacles.append(Obstacle(path, what, needs, hint))
@@ -351,12 +353,12 @@ def older_files(plan: Plan, folder: Path) -> dict[Path, FileRecord | None]:
     """The files of an output folder without a record that such a plan wrote: shards that name their job, and what lies beside.
 
     All files were made before the headers of the shards were written, the shards' first, and the folder got its name after that.
-    So where something came into the folder later, as its time tells, or was written later than it got its name, nobody knows
+    So where something was added to the folder later, as its time tells, or was written later than it got its name, it is unknown
     whose it is.
     """
     shards = [p for p in folder.glob("*.safetensors") if plan.provenance.job_of(p)]
     times = [there.st_mtime_ns for p in shards if (there := status(p)) is not None]
-    # What this plan would write byte for byte is no loss, whoever made it: a copy may have lost its times.
+    # What this plan would write byte for byte is no loss, whatever its origin: a copy may have lost its times.
     found: dict[Path, FileRecord | None] = dict.fromkeys(shards)
     found |= {f.path: None for i, f in enumerate(plan.files) if times and is_published(plan, i)}
     whole = status(folder)

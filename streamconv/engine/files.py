@@ -38,10 +38,10 @@ from .failures import guard
 from .fallocate import fallocate
 from .renames import EXCHANGE, NO_REPLACE, rename_with
 
-PRIVATE = 0o644  # of files that nobody else ever needs to write, whatever the umask
+PRIVATE = 0o644  # of files that no other user ever needs to write, whatever the umask
 _T = TypeVar("_T")
 _ZEROS_LIMIT = 1 << 30
-_NAMING = "cannot give the finished file its name"
+_NAMING = "cannot rename the finished file"
 _DARWIN = sys.platform == "darwin"
 
 
@@ -72,7 +72,7 @@ def own_dir(path: Path, mode: int = 0o700) -> None:
 
     Raises
     ------
-    NoPermission : it is a link, belongs to somebody else, or others can write to it
+    NoPermission : it is a link, belongs to another user, or others can write to it
     """
     make_dir(path, mode)
     require_own_dir(path)
@@ -80,7 +80,7 @@ def own_dir(path: Path, mode: int = 0o700) -> None:
 
 def require_own_dir(path: Path) -> None:
     """NoPermission unless the folder ``path`` is ours, or is not there; see ``own_dir``."""
-    with guard(path, "cannot look at the folder"), contextlib.suppress(FileNotFoundError):
+    with guard(path, "cannot access the folder"), contextlib.suppress(FileNotFoundError):
         fault = folder_fault(path)
         if fault and (like := trials.made_in(path.parent)) is not None:
             fault = folder_fault(path, like)
@@ -210,9 +210,9 @@ def sync_dir(path: Path) -> None:
 def is_at(fd: int, path: Path) -> bool:
     """Whether ``path`` still leads to the file that is open as ``fd``, and not to another or to none.
 
-    The name is opened anew: what NFS knows of it without that may be a minute old.
+    The name is opened again: what NFS knows of it without that may be a minute old.
     """
-    with guard(path, "cannot ask for the file"):
+    with guard(path, "cannot look up the file"):
         try:
             other = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         except (FileNotFoundError, NotADirectoryError, PermissionError):  # ours could be opened
@@ -291,8 +291,8 @@ def publish_over(part: Path, final: Path, expected: os.stat_result, aside: Path)
         if not same:
             rename_with(EXCHANGE, part, final) if exchanged else publish_new(aside, final)
             raise CannotCreate(
-                f"{final} was replaced by something else just now, which stays as it is",
-                "Look at it; then choose another name, or run the same command again.",
+                f"{final} was just replaced by something else, which is left as it is",
+                "Check it; then choose another name, or run the same command again.",
             )
     if not exchanged:
         try:
@@ -374,7 +374,7 @@ def remove_if_empty(path: Path) -> None:
         try:
             os.rmdir(path)
         except OSError as e:
-            # NFS keeps removed files that somebody has open in their folder, and says so in either way.
+            # NFS keeps removed files that are still open in their folder, and says so in either way.
             if e.errno in (errno.ENOTEMPTY, errno.EEXIST, errno.EBUSY, errno.ENOENT):
                 return
             raise
@@ -419,7 +419,7 @@ def rename_fault(inside: Path, final: Path) -> str:
     ------
     WriteFailed, NoPermission, CannotCreate : trying failed in another way
     """
-    with guard(final, "cannot try whether it can be replaced"):
+    with guard(final, "cannot test whether it can be replaced"):
         return trials.rename_fault(inside, final)
 
 
@@ -433,7 +433,7 @@ def allocated_bytes(path: Path) -> int:
 
 def free_bytes(folder: Path) -> int:
     """Bytes a user may still write on the filesystem of ``folder``."""
-    with guard(folder, "cannot ask for free space"):
+    with guard(folder, "cannot query the free space"):
         return shutil.disk_usage(folder).free
 
 

@@ -37,13 +37,13 @@ class Header:
     Attributes
     ----------
     generation : rises with every header written; page ``generation % 2``
-    state : RUNNING, CLEAN (stopped in order) or PUBLISHING
+    state : RUNNING, CLEAN (stopped cleanly) or PUBLISHING
     n_slots : number of chunks
     salt : random number of this job; slots of another job are not valid here
     nonce : random number of the run that wrote it; a run that meets another nonce has lost the job and stops
     clean_generation : generation of the last orderly stop
     fingerprint : SHA-256 of the plan
-    inputs : digest of the identity of the input files when the job was planned; zeros where nobody recorded it
+    inputs : digest of the identity of the input files when the job was planned; zeros where it was not recorded
     """
 
     generation: int
@@ -79,7 +79,7 @@ class Stamp:
     sum_squared_error, max_error : decoded values against the source, 0 unless measured
     nonfinite : NaN and Inf among the source's values
     generation : header generation it was stamped under
-    source : 16 bytes, digest of what the range was made from; zeros where nobody recorded it
+    source : 16 bytes, digest of what the range was made from; zeros where it was not recorded
     """
 
     chunk: int
@@ -135,7 +135,7 @@ def packed(stamps: Sequence[Stamp], header: Header) -> bytes:
 
 
 def _valid(slots: SlotArray, salt: int) -> npt.NDArray[np.bool_]:
-    """Which of all slots of an index vouch for their chunks."""
+    """Which of all slots of an index are valid, that is, their chunks are durable."""
     valid: npt.NDArray[np.bool_] = (slots["magic"] == _SLOT_MAGIC) & (slots["state"] == _DONE) & (slots["salt"] == salt)
     valid &= slots["chunk"] == np.arange(len(slots))
     valid[valid] = intact(slots[valid])
@@ -213,8 +213,8 @@ def newest_header(fd: int, path: Path) -> Header | None:
             continue
         if version != _VERSION:
             raise PlanDiffers(
-                f"{path} was written by another version of streamconv: format {version}, this one knows {_VERSION}",
-                f"Finish it with the version that began it; to begin anew, remove {path}.",
+                f"{path} was written by another version of streamconv: format {version}, this version reads {_VERSION}",
+                f"Finish it with the version that started it; to start over, remove {path}.",
             )
         if found is None or generation > found.generation:
             found = Header(generation, state, n_slots, salt, nonce, clean, fingerprint, inputs)
@@ -236,7 +236,7 @@ def begins_as_index(path: Path) -> bool:
         return False
     try:
         return any(files.pread_exactly(fd, 4, page * PAGE, path) == _MAGIC for page in range(2))
-    except WriteFailed:  # a disk that fails, as whoever opens it will say
+    except WriteFailed:  # a failing disk, which opening it will report
         return True
     finally:
         os.close(fd)
@@ -252,20 +252,20 @@ def twin_of(fd: int, path: Path) -> Path | None:
 
     Raises
     ------
-    NoPermission : it has another second name, which is none of ours
+    NoPermission : it has another second name, which is not one of ours
     """
     status = os.fstat(fd)
     if status.st_nlink < 2:
         return None
     for other in path.parent.glob(f"{escape(path.name)}.*.tmp"):
-        with suppress(FileNotFoundError):  # whoever made it is just at it
+        with suppress(FileNotFoundError):  # its creator is doing the same
             if _same(os.lstat(other), status):
                 return other
     if os.fstat(fd).st_nlink < 2:
         return None
     raise NoPermission(
-        f"{path} has {status.st_nlink} names: a hard link to it lies somewhere else",
-        "Somebody else may have put it there: look at it, and remove it or choose another name.",
+        f"{path} has {status.st_nlink} names: a hard link to it exists elsewhere",
+        "Another user may have put it there: check it, and remove it or choose another name.",
     )
 
 
@@ -282,7 +282,7 @@ def read_progress(path: Path) -> Progress | None:
     Raises
     ------
     PlanDiffers : it has the format of another version of streamconv
-    NoPermission : it is a link, a pipe, or belongs to somebody else
+    NoPermission : it is a link, a pipe, or belongs to another user
     """
     try:
         fd = files.open_own(path, os.O_RDONLY, links=2)

@@ -64,7 +64,7 @@ def preflight(plan: Plan) -> None:
     free = files.free_bytes(parent)
     if need > free and plan.total_bytes > have:
         raise WriteFailed(
-            f"{parent}: {need:,} bytes are needed ({need - RESERVE_BYTES:,} for the output, {RESERVE_BYTES:,} to spare),"
+            f"{parent}: {need:,} bytes are needed ({need - RESERVE_BYTES:,} for the output, {RESERVE_BYTES:,} in reserve),"
             f" {free:,} are free",
             "Free some space, or choose a smaller --type or another folder.",
         )
@@ -75,7 +75,7 @@ class Job:
     """An open job folder, locked by this process.
 
     What is in ``done`` was on the disk and had its digest when the folder was opened (with ``verify="none"``: when it was
-    stamped). Whoever removes the folder, or takes the job over where locks do nothing, is noticed before the next commit and
+    stamped). That the folder was removed, or the job taken over where locks do nothing, is noticed before the next commit and
     before the output gets its name, not sooner.
 
     Attributes
@@ -103,7 +103,7 @@ class Job:
         *,
         force: bool = False,
         update: bool = False,
-        anew: bool = False,
+        discard: bool = False,
         verify: str = "all",
         progress: Callable[[int, int], None] | None = None,
     ) -> Job:
@@ -112,7 +112,7 @@ class Job:
         Parameters
         ----------
         force, update : discard an unfinished job of another plan, and what was made of inputs that were changed since
-        anew : discard any unfinished job
+        discard : discard any unfinished job
         verify : which finished chunks to read back before they are trusted: ``all``, ``recent`` (those since the last
             orderly stop) or ``none``
         progress : told of bytes that were read back, and of how many there are to be in all
@@ -124,7 +124,7 @@ class Job:
         """
         if os.path.lexists(plan.job_dir):
             files.require_own_dir(plan.job_dir)
-        if not (force or update or anew):
+        if not (force or update or discard):
             refuse_another(plan)  # as below, but before the lock is written
         files.own_dir(plan.job_dir)
         for wait_s in _PAUSES[:5]:  # where locks do nothing, another process may be removing its own
@@ -140,18 +140,20 @@ class Job:
             try:
                 refuse_what_no_rename_reaches(plan)
             except files.NameInTheWay as e:  # the folder has gone, as where locks do nothing
-                raise Locked(f"another process is at work: {e.message}", "Let that one finish.") from e
+                raise Locked(f"another process is working on this output: {e.message}", "Wait for it to finish.") from e
             except StreamconvError:
                 leave_nothing(plan.job_dir)
                 raise
             pauses = iter(_PAUSES)
             while True:
                 try:
-                    return cls._enter(plan, lock, opened, force, update, anew, verify, progress)
+                    return cls._enter(plan, lock, opened, force, update, discard, verify, progress)
                 except files.NameInTheWay as e:  # where locks do nothing, others may be setting up the same folder
                     pause = next(pauses, None)
                     if pause is None:
-                        raise Locked(f"another process is at work: {e.message}", "Let that one finish.") from e
+                        raise Locked(
+                            f"another process is working on this output: {e.message}", "Wait for it to finish."
+                        ) from e
                     time.sleep(pause * random.uniform(0.5, 1.5))
         except BaseException:
             opened.close()
@@ -165,7 +167,7 @@ class Job:
         opened: ExitStack,
         force: bool,
         update: bool,
-        anew: bool,
+        discard: bool,
         verify: str,
         progress: Callable[[int, int], None] | None,
     ) -> Job:
@@ -174,8 +176,8 @@ class Job:
         try:
             notes: list[str] = []
             publishing.settle(plan.job_dir, lock)  # an earlier run may have been killed just before the end
-            journal = unfinished(plan, force or update or anew, notes)
-            if journal is not None and anew:
+            journal = unfinished(plan, force or update or discard, notes)
+            if journal is not None and discard:
                 journal.close()
                 journal = None
             fresh = journal is None
@@ -219,18 +221,18 @@ class Job:
     def confirm(self) -> None:
         """Make sure that what is written goes to the files that the next run will find.
 
-        Locks do not tell: they may be no-ops on network filesystems, and go with a folder that somebody removes.
+        Locks do not tell: they may be no-ops on network filesystems, and go with a folder that is removed.
 
         Raises
         ------
-        Locked : another run has taken the job over, or begun it anew under the same name
+        Locked : another run has taken the job over, or started it over under the same name
         """
         parts = [(fd, self.plan.part_path(i)) for i, fd in enumerate(self.part_fds) if fd >= 0]
         if not self.journal.still_ours() or not all(files.is_at(fd, path) for fd, path in parts):
-            raise Locked(f"another process has taken over {self.plan.job_dir}", "Let that one finish.")
+            raise Locked(f"another process has taken over {self.plan.job_dir}", "Wait for it to finish.")
 
     def rest(self) -> None:
-        """Record that the job stopped in order, if it is still ours."""
+        """Record that the job stopped cleanly, if it is still ours."""
         if self.journal.still_ours():
             self.journal.mark(CLEAN)
 
@@ -238,7 +240,7 @@ class Job:
         """Fill ``done`` with the stamps that hold, and make the others pending."""
         torn = self.journal.damaged_slots()
         if torn:
-            self.notes.append(f"{torn} index slots were damaged; their chunks are made again")
+            self.notes.append(f"{torn} index slots were damaged; their chunks are computed again")
         stamps = {s.chunk: s for s in self.journal.stamps()}
         clean = self.journal.header.clean_generation
         doubted, refused = [], []
@@ -261,12 +263,12 @@ class Job:
         if doubted:
             names = sorted({chunks[n].item.name for n in doubted if n < len(chunks)})
             self.notes.append(
-                f"{len(doubted)} finished chunks do not hold what the index says and are made again"
+                f"{len(doubted)} finished chunks do not match the index and are computed again"
                 f" ({', '.join(names[:3])}{', …' if len(names) > 3 else ''})"
             )
         if refused:
             self.notes.append(
-                f"{len(refused)} finished chunks hold NaN or Inf, which were allowed then; they are made again"
+                f"{len(refused)} finished chunks contain NaN or Inf, which were allowed then; they are computed again"
             )
         if doubted or refused:
             self.journal.forget([*doubted, *refused])
@@ -286,28 +288,28 @@ class Job:
 
         Raises
         ------
-        InputChanged : some are others, and the run is not to begin anew with them
+        InputChanged : some are others, and the run is not to start over with them
         """
         made = {n: Made(s.digest, s.source) for n, s in self.done.items()}
         changed = [c.number for c in changed_sources(chunks, made)]
         if not changed:
-            self.notes.append("inputs have other times or places than before, and the same contents")
+            self.notes.append("inputs have different times or locations than before, but the same contents")
             return True
         first = chunks[min(changed)]
         if not (self.force or self.update):
             where = next((str(file.path) for file, _, _ in first.item.spans(first.start, first.stop)), "an input")
             raise InputChanged(
                 f"{where} was changed after the unfinished job {self.plan.job_dir} was planned (tensor {first.item.name})",
-                "Put the old file back to go on, or let what was made of it be made again with --update.",
+                "Restore the old file to resume, or use --update to compute again what was made from it.",
             )
         if any(self.part_fds[chunks[n].file] < 0 for n in changed):
-            self.notes.append("inputs were changed while the output got its name; all of it is made again")
+            self.notes.append("inputs were changed while the output was being renamed; all of it is computed again")
             return False
         lost = sum(self.done.pop(n).length for n in changed)
         self.journal.forget(changed)
         self.notes.append(
-            f"inputs were changed since the unfinished job was planned: {lost:,} bytes are made again"
-            f" ({first.item.name}{', …' if len(changed) > 1 else ''}), the rest is of the same contents"
+            f"inputs were changed since the unfinished job was planned: {lost:,} bytes are computed again"
+            f" ({first.item.name}{', …' if len(changed) > 1 else ''}), the rest is unchanged"
         )
         return True
 
@@ -321,10 +323,10 @@ class Job:
         WriteFailed, CannotCreate, Locked, InputChanged
         """
         existing = Existing() if all(fd < 0 for fd in self.part_fds) else look(self.plan)
-        existing.refuse(force=self.force, update=self.update)  # it may have come since the run began, hours ago
+        existing.refuse(force=self.force, update=self.update)  # it may have appeared since the run began, hours ago
         if existing.complete and existing.there and not self.force:  # by a run that the lock should have kept out
             self.discard()
-            raise Locked(f"another process has just made {self.plan.output}", "Run the same command again.")
+            raise Locked(f"another process has just written {self.plan.output}", "Run the same command again.")
         refuse_foreign_parts(self.plan)
         for index, f in enumerate(self.plan.files):
             fd, path = self.part_fds[index], self.plan.part_path(index)
@@ -334,7 +336,10 @@ class Job:
             files.sync_data(fd, path)
             files.drop_cache(fd)
             if os.fstat(fd).st_size != f.size or files.pread_exactly(fd, len(f.header), 0, path) != f.header:
-                raise WriteFailed(f"{path} does not hold what was written to it", "Check the disk; then run again.")
+                raise WriteFailed(
+                    f"{path} does not contain what was written to it",
+                    "Check the disk; then run the same command again.",
+                )
             if f.accept is not None:
                 f.accept(path)
         self.confirm()  # syncs take long
@@ -384,7 +389,7 @@ def leftover(plan: Plan) -> None:
 def renew(plan: Plan, existing: Existing) -> None:
     """Remember that inputs and files of the finished output have the same contents under new times.
 
-    By way of the job folder, as nobody would know the temporary file of a killed process beside the output.
+    By way of the job folder, as the temporary file of a killed process beside the output could not be recognized.
     """
     if existing.renewed:
         files.own_dir(plan.job_dir)
@@ -423,7 +428,7 @@ def _open_part(plan: Plan, index: int, stack: ExitStack, notes: list[str]) -> in
     if not fresh and os.fstat(fd).st_size != size:
         notes.append(f"{path.name} had the wrong length; every finished chunk is read back")
     if fresh and (plan.job_dir / "index.wal").exists():
-        notes.append(f"{path.name} was gone; its chunks are made again")
+        notes.append(f"{path.name} was missing; its chunks are computed again")
     if fresh or os.fstat(fd).st_size != size:
         files.allocate(fd, size, path)
         files.pwrite_all(fd, PART_MAGIC[:size], 0, path)

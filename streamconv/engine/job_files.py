@@ -70,7 +70,7 @@ def is_foreign(folder: Path) -> bool:
     if not names or ("index.wal" in names and begins_as_index(folder / "index.wal")):
         return False
     holder = files.read_own(folder / "lock", 1 << 12)
-    if holder is None:  # gone just now, or not ours alone, as whoever takes it will say
+    if holder is None:  # gone just now, or not ours alone, as taking it will report
         return "lock" not in names
     if (
         names == ["lock"] and len(holder) == LOCK_BYTES
@@ -82,7 +82,7 @@ def is_foreign(folder: Path) -> bool:
 def refuse_foreign_folder(folder: Path) -> None:
     """CannotCreate where ``is_foreign``."""
     if is_foreign(folder):
-        raise CannotCreate(f"{folder} is there, and is not the folder of a job", _MOVE_IT)
+        raise CannotCreate(f"{folder} exists, and is not a job folder", _MOVE_IT)
 
 
 def refuse_links(job_dir: Path) -> None:
@@ -97,7 +97,7 @@ def refuse_foreign_parts(plan: Plan) -> None:
     """CannotCreate where something that no job made lies among the parts of an output folder, and would get into it."""
     for path, is_own in _staged(plan).items():
         if not is_own:
-            raise CannotCreate(f"{path} lies in the folder of an unfinished job, and no job made it", _MOVE_IT)
+            raise CannotCreate(f"{path} is in the folder of an unfinished job, but no job wrote it", _MOVE_IT)
 
 
 def refuse_what_no_rename_reaches(plan: Plan) -> None:
@@ -107,7 +107,7 @@ def refuse_what_no_rename_reaches(plan: Plan) -> None:
         fault = files.rename_fault(plan.job_dir, path)
         if fault:
             what = "the finished output" if path in finals else "its record"
-            raise CannotCreate(f"{path} could not be given to {what}: {fault}", "Choose another name or folder.")
+            raise CannotCreate(f"{path} cannot become the name of {what}: {fault}", "Choose another name or folder.")
 
 
 def leave_nothing(folder: Path) -> None:
@@ -120,11 +120,11 @@ def leave_nothing(folder: Path) -> None:
 
 
 def empty(plan: Plan, lock: JobLock, *, but_the_lock: bool = False) -> None:
-    """Remove what is the job's own in its folder, the lock last: while it is there, nobody else begins in the same folder.
+    """Remove what is the job's own in its folder, the lock last: while it exists, no other process starts in the same folder.
 
     Parameters
     ----------
-    lock : of the folder; nothing is removed from another folder that came in its place
+    lock : of the folder; nothing is removed from another folder that took its place
     """
     folder = plan.job_dir
     staged = [path for path, is_own in _staged(plan).items() if is_own]

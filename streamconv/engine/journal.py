@@ -51,7 +51,7 @@ from .slots import SLOT
 class Journal(IndexFile):
     """The index file of one job, open for one run.
 
-    ``stamp`` must be called only after ``files.sync_data`` returned for the data it vouches for: index pages may reach the
+    ``stamp`` must be called only after ``files.sync_data`` returned for the data it records: index pages may reach the
     disk at any time after they are written, so a slot must not exist before the data barrier.
     """
 
@@ -84,7 +84,7 @@ class Journal(IndexFile):
         if journal is None or journal.header.nonce != nonce:
             if journal is not None:
                 journal.close()
-            raise files.NameInTheWay(f"{path} was replaced by another process just now")
+            raise files.NameInTheWay(f"{path} was just replaced by another process")
         return journal
 
     @classmethod
@@ -134,9 +134,9 @@ class Journal(IndexFile):
         self.header = header
 
     def still_ours(self) -> bool:
-        """Whether no other run has taken this job over since, or begun it anew under the same name.
+        """Whether no other run has taken this job over since, or started it over under the same name.
 
-        Locks do not tell: they may be no-ops on network filesystems, and go with a folder that somebody removes.
+        Locks do not tell: they may be no-ops on network filesystems, and go with a folder that is removed.
         """
         try:
             fd = files.open_own(self.path, os.O_RDONLY, links=2)  # what NFS knows of an open file may be a minute old

@@ -51,7 +51,9 @@ class JobLock:
                     break
                 time.sleep(0.05)
             os.close(self._fd)
-            raise Locked(f"another process works on this output: {_describe(holder)}", "Wait for it, or stop it first.")
+            raise Locked(
+                f"another process is working on this output: {_describe(holder)}", "Wait for it, or stop it first."
+            )
         if not files.is_at(self._fd, path):  # the holder finished and removed the job folder while we opened the file
             os.close(self._fd)
             raise _just_finished(path)
@@ -69,13 +71,13 @@ class JobLock:
             raise
 
     def is_held(self) -> bool:
-        """Whether the job folder is still the one that was locked; somebody may have removed it, and begun anew."""
+        """Whether the job folder is still the one that was locked; another process may have removed it and started over."""
         return files.is_at(self._fd, self._path)
 
     def require(self) -> None:
         """Locked unless ``is_held``."""
         if not self.is_held():
-            raise Locked(f"another process has taken over {self._path.parent}", "Let that one finish.")
+            raise Locked(f"another process has taken over {self._path.parent}", "Wait for it to finish.")
 
     def close(self) -> None:
         """Give the lock back."""

@@ -1,4 +1,4 @@
-"""Lower priority for the processor and for disks, behind everybody else on the machine."""
+"""Lower CPU and I/O priority, below all other processes on the machine."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 
 A plan is a list of output files whose bytes are, in order, a header and items at fixed offsets. An *item* is a matrix whose
 rows can be made in any order, in one encoding of fixed row length or in several at once (its *parts*), which then go to
-different files; what the rows mean is the business of whoever made the item. Items are cut into chunks: a chunk is some
+different files; what the rows mean is known only to the creator of the item. Items are cut into chunks: a chunk is some
 rows of one part = one byte range of one file = one slot of the index, so any thread of any run may make it. Chunks of the
 same rows are made together, from one read of the source.
 """
@@ -176,7 +176,7 @@ class Plan:
     output : the name the user gave; the job folder lies beside it, see ``job_folder``
     files, placements : the layout
     admits_nonfinite : whether rows in which NaN or Inf was met count as made. It decides no byte, so it is not in the
-        fingerprint: who is refused may go on with it, and who goes on without it meets them again
+        fingerprint: after a refusal the job may be resumed with it, and without it the same values are found again
     folder : when the output is a folder, the one all files lie in; it gets its name in one step
     fingerprint : SHA-256 over everything that decides the output's bytes
     inputs : identity of every file read, JSON-able: ``name``, ``size``, ``mtime_ns``, ``ctime_ns``, ``inode``, ``device``, and

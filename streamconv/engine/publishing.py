@@ -9,7 +9,7 @@
 2. Of shards that replace others of the same names, the first loses its name first and gets it back last, so that no mixture of
    two models ever loads. A folder changes places with the old one as a whole.
 3. Every name is given to the file that this process has open, or the run ends.
-4. What the output replaces is removed, by size, time and inode; a file that came into an old folder meanwhile moves to the new.
+4. What the output replaces is removed, by size, time and inode; a file that was added to an old folder meanwhile moves to the new.
 5. The record gets its name.
 """
 
@@ -103,7 +103,7 @@ def place(plan: Plan, fds: list[int], existing: Existing, confirm: Callable[[], 
 
     Raises
     ------
-    CannotCreate, WriteFailed, Locked : something came in between; what is there under final names was not harmed
+    CannotCreate, WriteFailed, Locked : another process interfered; what is there under final names was not harmed
     """
     planned = {f.path for f in plan.files}
     if plan.folder is not None:
@@ -148,10 +148,10 @@ def _give(plan: Plan, part: Path, final: Path, existing: Existing, aside: Path) 
             files.publish_new(part, final)
         except files.NameInTheWay:
             if all(is_published(plan, i) for i, f in enumerate(plan.files) if final in (f.path, plan.folder)):
-                raise Locked(f"another process has just made {final}", "Run the same command again.") from None
+                raise Locked(f"another process has just written {final}", "Run the same command again.") from None
             raise CannotCreate(
-                f"{final} is already there and was not made by this plan: it has just come",
-                "Look at it; then choose another name, or replace it with --force.",
+                f"{final} already exists and was not written by this plan: it has just appeared",
+                "Check it; then choose another name, or replace it with --force.",
             ) from None
     else:
         files.publish_over(part, final, expected, aside)
@@ -163,13 +163,15 @@ def _take_away(first: Path, existing: Existing, aside: Path) -> None:
     if found is None:
         return
     if expected is None or not os.path.samestat(found, expected):
-        raise CannotCreate(f"{first} has just come and was not made by this plan", "Look at it, then run again.")
+        raise CannotCreate(
+            f"{first} has just appeared and was not written by this plan", "Check it, then run the same command again."
+        )
     if not _take(first, _facts(expected), aside):
-        raise CannotCreate(f"{first} was replaced or changed just now", "Look at it, then run again.")
+        raise CannotCreate(f"{first} was just replaced or changed", "Check it, then run the same command again.")
 
 
 def _take(path: Path, facts: list[int], aside: Path) -> bool:
-    """Take the name of the file away if it is what ``facts`` say; looked at again under ``aside``, which nobody else uses."""
+    """Take the name of the file away if it is what ``facts`` say; looked at again under ``aside``, which nothing else uses."""
     if _facts(status(path)) != facts:
         return False
     files.publish(path, aside)
@@ -180,7 +182,7 @@ def _take(path: Path, facts: list[int], aside: Path) -> bool:
 
 
 def _facts(there: os.stat_result | None) -> list[int]:
-    """What tells a file from another, and from what it is after somebody wrote to it."""
+    """What tells a file from another, and from itself after a write."""
     return [there.st_size, there.st_mtime_ns, there.st_ino] if there is not None else []
 
 
@@ -189,7 +191,7 @@ def _check(plan: Plan, numbers: Iterable[int], fds: list[int], undo: Callable[[]
     for i in numbers:
         if fds[i] >= 0 and not files.is_at(fds[i], plan.files[i].path):
             undo()
-            raise Locked(f"another process works on {plan.files[i].path}", "Let that one finish.")
+            raise Locked(f"another process is working on {plan.files[i].path}", "Wait for it to finish.")
         fds[i] = -1
 
 
@@ -204,13 +206,13 @@ def settle(job_dir: Path, lock: JobLock) -> bool:
     Raises
     ------
     Locked : the folder is not the one that was locked any more
-    CannotCreate : a file that is nobody's output lies in an old folder and its name in the new one is taken; names it
+    CannotCreate : a file that belongs to no output lies in an old folder and its name in the new one is taken; names it
     """
     parent, settled = job_dir.parent, False
     folder = job_dir / "records"
     for path in sorted(folder.glob(".*.streamconv")) if files.is_folder(folder) else ():
         record = load(path)
-        # By contents where a folder was copied, or came back from an archive, in that state.
+        # By contents where a folder was copied, or restored from an archive, in that state.
         if record is None or not all(f.is_at(p) or first_damage(p, f) is None for p, f in record.paths(parent)):
             continue
         new = {f.name for f in record.files}
@@ -227,8 +229,8 @@ def settle(job_dir: Path, lock: JobLock) -> bool:
         final = parent / path.name
         if os.path.lexists(final) and not begins_as_record(final):
             raise CannotCreate(
-                f"{final} has just come, where the record of the output belongs",
-                "The output is complete. Move that file to a place of your own; then run the same command again.",
+                f"{final} has just appeared where the record of the output belongs",
+                "The output is complete. Move that file elsewhere; then run the same command again.",
             )
         try:
             files.publish(path, final)
@@ -243,7 +245,7 @@ def settle(job_dir: Path, lock: JobLock) -> bool:
 def withdraw(job_dir: Path) -> None:
     """Remove files that a run, which is given up, had given their names when it was killed before all of a set had theirs.
 
-    Without the first of them, which comes last, they are of no use; and nobody would know later whose they are.
+    Without the first of them, which comes last, they are of no use; and it could not be told later whose they are.
     """
     folder = job_dir / "records"
     for record in map(load, sorted(folder.glob(".*.streamconv")) if files.is_folder(folder) else ()):
@@ -253,7 +255,7 @@ def withdraw(job_dir: Path) -> None:
 
 
 def replaced_in(folder: Path) -> set[Path]:
-    """The files in ``folder``, which an old output folder became in the job folder, that nobody wrote to since it was looked at.
+    """The files in ``folder``, which an old output folder became in the job folder, that are as they were when it was inspected.
 
     They are known by size, time and inode then, or by the record of the old output.
     """
@@ -292,7 +294,7 @@ def _clear(old: Path) -> None:
 
 
 def _rescue(old: Path, new: Path, lock: JobLock) -> None:
-    """Move what is left in an old folder to the new one: it came in while they changed places, and is not ours to remove."""
+    """Move what is left in an old folder to the new one: it was added while they changed places, and is not ours to remove."""
     for path, found in reversed(list(walk(old)) if files.is_folder(old) else []):
         if stat.S_ISDIR(found.st_mode):
             files.remove_if_empty(path)
@@ -304,7 +306,7 @@ def _rescue(old: Path, new: Path, lock: JobLock) -> None:
             files.publish_new(path, target)
         except files.NameInTheWay:
             raise CannotCreate(
-                f"{path} was put into {new} while that was replaced, where another file has its name now",
-                "Move it to a place of your own; then run the same command again.",
+                f"{path} was added to {new} while that folder was being replaced, and another file has its name now",
+                "Move it elsewhere; then run the same command again.",
             ) from None
     files.remove_if_empty(old)

@@ -47,7 +47,7 @@ _ALIGNMENT = 64
 
 
 class Reporter(Protocol):
-    """Whoever is told how the run goes. Called from several threads; must not block."""
+    """Receives events of the run. Called from several threads; must not block."""
 
     def message(self, text: str) -> None:
         """Something a user should know."""
@@ -63,10 +63,10 @@ class Reporter(Protocol):
 
 
 class Supply(Protocol):
-    """Whoever brings the inputs while they are being read. Called from several threads."""
+    """Provides the inputs while they are being read. Called from several threads."""
 
     def place(self, chunk: Chunk) -> tuple[int, int]:
-        """Where the inputs of ``chunk`` begin: chunks are made in the order in which inputs come."""
+        """Where the inputs of ``chunk`` begin: chunks are made in the order in which inputs arrive."""
 
     def committed(self, chunks: Sequence[Chunk]) -> None:
         """These chunks are durable; their inputs are not needed for them any more."""
@@ -75,7 +75,7 @@ class Supply(Protocol):
         """Wait at most ``seconds`` for the inputs to be complete and checked; whether they are. Raises what is wrong."""
 
     def close(self) -> None:
-        """Bring no more; whoever waits for an input gets Stopped."""
+        """Provide no more; readers that wait for an input get Stopped."""
 
 
 @dataclass
@@ -106,7 +106,7 @@ class StopRequest:
         self._deadline = None if stop_after_s is None else time.monotonic() + stop_after_s
 
     def is_due(self) -> bool:
-        """Whether the run should stop: somebody asked for it, or the deadline is over."""
+        """Whether the run should stop: it was requested, or the deadline is over."""
         if self.signum or (self._deadline is not None and time.monotonic() >= self._deadline):
             self.event.set()
         return self.event.is_set()
@@ -136,7 +136,7 @@ class StopRequest:
         where = f"{job.plan.output} is unfinished; what is done is kept in {job.plan.job_dir}"
         if self.signum:
             return Interrupted(self.signum, f"stopped by {signal.Signals(self.signum).name}: {where}")
-        return Stopped(f"stopped as asked: {where}", "Run the same command again to go on.")
+        return Stopped(f"stopped as requested: {where}", "Run the same command again to resume.")
 
 
 class _Sink:
@@ -192,7 +192,7 @@ class _Run:
         self.stamps: list[Stamp] = []
 
     def fail(self, error: BaseException) -> None:
-        """Remember the first error, or that a write failed, and stop everybody."""
+        """Remember the first error, or that a write failed, and stop all workers."""
         with self._changed:
             if self.error is None or (isinstance(error, WriteFailed) and not isinstance(self.error, WriteFailed)):
                 self.error = error  # a failed write decides what may still be committed, whatever came before it
@@ -207,8 +207,8 @@ class _Run:
         return self.error is not None or self._request.signum != 0
 
     def _is_wanted(self) -> bool:
-        """Whether anybody waits for a look at a whole tensor."""
-        # A deadline ends it only in a run that has made something, or runs of little time would never come past a long one.
+        """Whether a look at a whole tensor is waited for."""
+        # A deadline ends it only in a run that has made something, or short runs would never get past a long one.
         return not self._is_over() and not (self._has_made and self._request.is_due())
 
     def _take(self) -> tuple[list[Chunk], Chunk | None] | None:
@@ -243,7 +243,7 @@ class _Run:
                     if self._finished_bytes >= self.budget.window_bytes:
                         self._changed.notify_all()
                 self.reporter.advance(n_bytes, bundle[0].item.name)
-                self._request.is_due()  # the deadline is looked at here: however short, every run brings the job forward
+                self._request.is_due()  # the deadline is looked at here: however short, every run makes progress
         except BaseException as e:
             self.fail(e)
 
@@ -347,15 +347,15 @@ class _Run:
             try:
                 t.start()
             except NoResources as e:
-                what = f"the system grants only {n} of {len(threads)} threads: {e.message}"
+                what = f"the system allows only {n} of {len(threads)} threads: {e.message}"
                 raise NoResources(what, e.hint) from None
 
     def _look_after(self, threads: Sequence[Thread]) -> None:
         """See to what none of the threads can see to."""
         self._note_deaths(threads)
-        if self._is_over():  # whoever failed may not have come to saying so
+        if self._is_over():  # a thread that failed may not have set it
             self.stop.set()
-        # Workers that wait for an input look at no deadline, but what is fetched meanwhile brings the job forward too.
+        # Workers that wait for an input look at no deadline, but what is fetched meanwhile is progress too.
         if self._supply is not None and self._request.is_due():
             self._supply.close()
 
@@ -375,7 +375,7 @@ def run(job: Job, budget: Budget, reporter: Reporter, stop: StopRequest, supply:
 
     Parameters
     ----------
-    supply : brings the inputs, if they are not all here
+    supply : downloads the inputs, if they are not all here
 
     Raises
     ------

@@ -1,7 +1,7 @@
 """The slots of an index as an array: a shared mapping that cannot be written.
 
 What ``pwrite`` stores in the file shows in the mapping at once, as both are the same pages; see ``journal`` for why slots are not
-stored through it. A mapping reports what goes wrong by a signal that kills, so before every look its pages are brought in by a
+stored through it. A mapping reports errors by a fatal signal, so before every access its pages are loaded by a
 call that reports it by an error (``MADV_POPULATE_READ`` of Linux 5.14, else a read). Where a filesystem refuses to map, the slots
 are read.
 """
@@ -94,8 +94,8 @@ class Slots:
 
     def _cut(self) -> WriteFailed:
         return WriteFailed(
-            f"{self._path} was cut to {os.fstat(self._fd).st_size:,} bytes by another program while it was in use",
-            "Run the same command again; what it vouched for is made again.",
+            f"{self._path} was truncated to {os.fstat(self._fd).st_size:,} bytes by another program while in use",
+            "Run the same command again; the chunks that it recorded are computed again.",
         )
 
 

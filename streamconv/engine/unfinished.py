@@ -36,7 +36,7 @@ def unfinished(plan: Plan, discard: bool, notes: list[str]) -> Journal | None:
         if not discard:
             raise
         if journal is not None and kept:
-            notes.append(f"{e.message}; the {kept:,} bytes that it had made are discarded")
+            notes.append(f"{e.message}; the {kept:,} bytes that it had written are discarded")
     return None
 
 
@@ -46,7 +46,7 @@ def refuse_another(plan: Plan) -> None:
     Raises
     ------
     PlanDiffers, InputChanged : there is an unfinished job of another plan, or of other inputs
-    NoPermission : the index belongs to somebody else
+    NoPermission : the index belongs to another user
     """
     found = read_progress(plan.job_dir / "index.wal")
     if found is not None and found.header.fingerprint != plan.fingerprint:
@@ -83,5 +83,5 @@ def _refuse_changed_inputs(plan: Plan) -> None:
         if any(key in before and before[key] != now.get(key) for key in ("size", "digest")):
             raise InputChanged(
                 f"{now['name']} was changed after the unfinished job {plan.job_dir} was planned",
-                "Put the old file back to go on, or start over with --update.",
+                "Restore the old file to resume, or start over with --update.",
             )

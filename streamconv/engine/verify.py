@@ -67,7 +67,7 @@ def damages(path: Path, record: FileRecord, progress: Progress | None = None) ->
         size = os.fstat(fd).st_size
         if size != record.size:
             start, stop = sorted((size, record.size))
-            yield Damage(path, start, stop - start, "", f"has {size:,} bytes, had {record.size:,}")
+            yield Damage(path, start, stop - start, "", f"has {size:,} bytes, expected {record.size:,}")
         ranges = [(0, record.header_bytes, record.header_digest, "", "the header differs")]
         ranges += [(r.offset, r.length, r.digest, r.tensor, "differs from what was written") for r in record.ranges]
         end = 0
@@ -87,7 +87,7 @@ def _gap(fd: int, path: Path, start: int, stop: int) -> Iterator[Damage]:
     for at in range(start, stop, _READ_BYTES):
         data = files.pread_exactly(fd, min(_READ_BYTES, stop - at), at, path)
         if any(data):
-            yield Damage(path, at, len(data), "", "what aligns tensors is not zero")
+            yield Damage(path, at, len(data), "", "alignment padding is not zero")
 
 
 def has_header(path: Path, record: FileRecord) -> bool:

@@ -1,6 +1,6 @@
-"""Where compiled kernels are kept, and why neither a damaged one nor somebody else's is ever run.
+"""Where compiled kernels are kept, and why neither a damaged one nor another user's is ever run.
 
-A kept kernel is code, so whoever can write the folder decides what we run. Nothing is read from or written to a folder that
+A kept kernel is code, so a user who can write the folder decides what we run. Nothing is read from or written to a folder that
 others can write or exchange, nor one with a relative name, which would mean another folder wherever we are started: without a
 folder of our own, kernels are compiled for this process alone. The folder is one per version, below what the user names:
 nothing beside it is looked at, and of what is in it only what ``save`` made is read. Nothing is ever deleted; ``save`` replaces

@@ -1,6 +1,6 @@
 """How numba keeps the compiled kernels: one file a kernel and signature, in the folder of ``cache``.
 
-numba's own cache has an index and data files that it believes whatever they hold, compares a kernel with the one file it
+numba's own cache has an index and data files that it trusts whatever they contain, compares a kernel with the one file it
 stands in though helpers of other files disappear into it, and is told by the environment where to look, which is every other
 user's of numba in the process, too.
 """

@@ -1,6 +1,6 @@
 """A kit of rows over rows, which families and merges put together: picked, stacked, reshaped, transposed, mapped, constant.
 
-Each keeps ``stored`` where bytes can be copied as they lie, and names exactly the bytes that it needs.
+Each keeps ``stored`` where bytes can be copied unchanged, and names exactly the bytes that it needs.
 """
 
 from __future__ import annotations

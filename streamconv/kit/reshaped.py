@@ -31,7 +31,7 @@ class Reshaped(Rows):
         self.dtype = inner.dtype
         self._inner_cols, self._n_cols = matrix_shape(inner.shape)[1], matrix_shape(shape)[1]
         if prod(shape) != prod(inner.shape):
-            raise ValueError(f"{inner.shape} has not as many elements as {shape}")
+            raise ValueError(f"{inner.shape} does not have as many elements as {shape}")
 
     def _behind(self, start: int, stop: int) -> tuple[int, int]:
         """The rows of the inner that rows ``start..stop`` lie in."""

@@ -29,7 +29,7 @@ class Stacked(Rows):
         self._starts = [0, *accumulate(matrix_shape(part.shape)[0] for part in parts)]
         n_rows, n_cols = matrix_shape(self.shape)
         if self._starts[-1] != n_rows or any(matrix_shape(part.shape)[1] != n_cols for part in parts):
-            raise ValueError(f"{[part.shape for part in parts]} make no {self.shape}")
+            raise ValueError(f"{[part.shape for part in parts]} do not stack to {self.shape}")
 
     def _ranges(self, start: int, stop: int) -> Iterator[tuple[Rows, int, int, int]]:
         """The parts behind rows ``start..stop``: source, its rows from and to, and where they begin in the whole."""

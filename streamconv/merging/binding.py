@@ -136,7 +136,7 @@ def _to_copy(method: Method, name: str, base: Input | None, others: Sequence[Inp
             raise _LeftOut
         return base
     models = ", ".join(i.model for i in (*([base] if base else []), *others))
-    raise BadInput(f"tensor {name!r}: only {models} has it, which is too little for {method.name}")
+    raise BadInput(f"tensor {name!r}: only {models} has it, {method.name} needs it in more models")
 
 
 def _value(parameter: Parameter, rules: Rules, own_name: str, t: float, tensor: str, model: str) -> Any:

@@ -64,9 +64,7 @@ def restack(section: Section, origins: Origins, warnings: list[str]) -> None:
     _dense_first(section, origins)
     for key in _PERIODS:
         if type(before.get(key)) is int and before[key] > 1 and [layer for _, layer in origins] != list(range(n)):
-            warnings.append(
-                f"config.json: {key} is {before[key]}, and the layers have moved; check that it still holds"
-            )
+            warnings.append(f"config.json: {key} is {before[key]}, but layers have moved; check that it still applies")
 
 
 def _count(section: Mapping[str, Any]) -> int | None:

@@ -14,10 +14,10 @@ def nearest(word: str, known: Collection[str]) -> str:
     """A sentence that names the known word most like ``word``, or all of them.
 
     >>> nearest("dare-ties", ["ties", "dare_ties"]), nearest("xyz", ["b", "a"])
-    ("Did you mean 'dare_ties'?", 'Known are a, b.')
+    ("Did you mean 'dare_ties'?", 'Known: a, b.')
     """
     found = get_close_matches(word, list(known), 1)
-    return f"Did you mean {found[0]!r}?" if found else f"Known are {', '.join(sorted(known))}."
+    return f"Did you mean {found[0]!r}?" if found else f"Known: {', '.join(sorted(known))}."
 
 
 def check_keys(

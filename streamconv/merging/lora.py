@@ -58,7 +58,7 @@ def open_adapter(folder: Path, open_tensors: Callable[[Path], Checkpoint] = open
     names = (MLX_ADAPTER,) if of_mlx else _FILES
     file = next((path for name in names if os.path.lexists(path := stored_at(folder / name))), None)
     if file is None:
-        what = f"is an adapter of MLX without {MLX_ADAPTER}" if of_mlx else f"has neither {_FILES[0]} nor {_FILES[1]}"
+        what = f"is an MLX adapter without {MLX_ADAPTER}" if of_mlx else f"has neither {_FILES[0]} nor {_FILES[1]}"
         raise InputMissing(f"{folder} {what}")
     opened = open_tensors(file)
     settings = MappedFile(folder / CONFIG)
@@ -180,7 +180,7 @@ class _Application:
         (a_name, a), (b_name, b) = (self._part(change, letter) for letter in letters)
         if len(a.shape) != 2 or len(b.shape) != 2 or a.shape[0] != b.shape[1]:
             raise BadInput(
-                f"{self.adapter.where}: tensors {a_name!r} {list(a.shape)} and {b_name!r} {list(b.shape)} have no product",
+                f"{self.adapter.where}: tensors {a_name!r} {list(a.shape)} and {b_name!r} {list(b.shape)} cannot be multiplied",
                 "Only layers that are matrices can be merged." if len(a.shape) != 2 else "",
             )
         name = self._find(f"{change.module}.weight", a_name)
@@ -262,7 +262,7 @@ class _Application:
                 self.tensors["lm_head.weight"] = self.base.tensors[self.embedding]
             else:
                 self.warnings.append(
-                    f"{self.adapter.where} resized the vocabulary and saved no head: the new embedding is the head, too"
+                    f"{self.adapter.where} resized the vocabulary and saved no head: the new embedding is also the head"
                 )
         elif head is None and tied and self._embedding_changed() and not self.adapter.keeps_tying:
             self.warnings.append(

@@ -36,7 +36,7 @@ _TOKENS = re.compile(r"^(?P<module>.+)\.token_adapter\.trainable_tokens_delta(?:
 _SAVED = re.compile(r"\.modules_to_save\.(?P<adapter>[^.]+)(?=\.)")
 #: names of tensors that other kinds of adapters have
 _FOREIGN = re.compile(r"\.(lora_E|lora_mobius|hada_\w+|lokr_\w+|ia3_l|vera_\w+|oft_\w+|boft_\w+|lora_indices)(\.|$)")
-#: settings that change what the adapter computes in ways nobody can merge, or in ways not done here
+#: settings that change what the adapter computes in ways that cannot be merged, or that are not supported here
 _REFUSED = {
     "layer_replication": "repeats layers of the base",
     "target_parameters": "changes bare parameters, not layers",

@@ -27,7 +27,7 @@ def merged_side(base: Checkpoint, adapter: Checkpoint, warnings: list[str]) -> d
         return side
     if _CONFIG not in own or not any(fits(name, VOCABULARIES) for name in own):
         warnings.append(
-            f"{adapter.path} has only a part of a tokenizer ({', '.join(sorted(own))}): that of {base.path} is taken"
+            f"{adapter.path} has only a part of a tokenizer ({', '.join(sorted(own))}): that of {base.path} is used"
         )
         return side
     same_vocabulary = _same_model(base, adapter)

@@ -153,8 +153,8 @@ class SameRows(Rows):
         other = next((i for i in found if i is not None), None)
         if other is not None:
             raise BadInput(
-                f"tensor {self.name!r}: {self._models[0]} and {self._models[other]} hold different {self.dtype} "
-                "numbers, which have no mean",
+                f"tensor {self.name!r}: {self._models[0]} and {self._models[other]} contain different {self.dtype} "
+                "numbers, which cannot be averaged",
                 "Merge models that share it.",
             )
         return True

@@ -3,7 +3,7 @@
 A method is a row of facts (its parameters and which inputs it takes) and a function that, for one tensor whose parameters
 are known, returns an *operator*: the arithmetic, a tile of rows at a time.
 
-Arithmetic is float32 unless a method says otherwise; results are rounded once, by whoever calls ``merge``. Sums that need
+Arithmetic is float32 unless a method says otherwise; results are rounded once, by the caller of ``merge``. Sums that need
 the whole tensor are float64 over fixed blocks, added up in order, so they do not depend on chunks or threads.
 """
 

@@ -1,4 +1,4 @@
-"""Adapters that MLX trained, brought to the names and settings of PEFT.
+"""Adapters that MLX trained, converted to the names and settings of PEFT.
 
     <module>.lora_a [inputs, rank], .lora_b [rank, outputs]     transposed against PEFT's; of an embedding [tokens, rank], …
     <module>.m                                                  lengths of DoRA
@@ -45,7 +45,7 @@ def as_peft(
     kind = config.get("fine_tune_type", "lora")
     if kind not in _KINDS:
         raise BadInput(
-            f"{where} is an adapter of MLX with fine_tune_type {shown(str(kind))}, which cannot be merged", _HINT
+            f"{where} is an MLX adapter with fine_tune_type {shown(str(kind))}, which cannot be merged", _HINT
         )
     settings = {"base_model_name_or_path": config.get("model"), "use_dora": kind == "dora"}
     if kind == "full":
@@ -53,7 +53,7 @@ def as_peft(
     parameters = config.get("lora_parameters")
     scale = parameters.get("scale") if isinstance(parameters, Mapping) else None
     if isinstance(scale, bool) or not isinstance(scale, int | float) or not abs(scale) < 1e30 or not isfinite(scale):
-        raise BadInput(f"{where} is an adapter of MLX whose lora_parameters have no scale that can be used", _HINT)
+        raise BadInput(f"{where} is an MLX adapter whose lora_parameters have no scale that can be used", _HINT)
     named: dict[str, Rows] = {}
     for name, rows in tensors.items():
         module, _, part = name.rpartition(".")
@@ -65,7 +65,7 @@ def as_peft(
     if len(ranks) != 1 or stated not in (None, *ranks):
         found = ", ".join(map(str, sorted(ranks))) or "no"
         raise BadInput(
-            f"{where} is an adapter of MLX with tensors of rank {found}, adapter_config.json says {shown(str(stated))}"
+            f"{where} is an MLX adapter with tensors of rank {found}, adapter_config.json says {shown(str(stated))}"
         )
     (rank,) = ranks
     return {**settings, "r": rank, "lora_alpha": scale * rank}, named
@@ -78,13 +78,13 @@ def _part(where: str, kind: str, name: str, module: str, part: str) -> str:
         return f"lora_{'embedding_' if looks_up else ''}{part[-1].upper()}"
     if part == "m" and kind == "dora" and not looks_up:
         return "lora_magnitude_vector"
-    raise BadInput(f"{where}: tensor {shown(name)} of an adapter of MLX is not understood", _HINT)
+    raise BadInput(f"{where}: tensor {shown(name)} of an MLX adapter is not understood", _HINT)
 
 
 def _turned(where: str, name: str, rows: Rows) -> Rows:
     if len(rows.shape) != 2:
         raise BadInput(
-            f"{where}: tensor {shown(name)} of an adapter of MLX has shape {list(rows.shape)}; only layers that are matrices can be"
+            f"{where}: tensor {shown(name)} of an MLX adapter has shape {list(rows.shape)}; only layers that are matrices can be"
             " merged",
             _HINT,
         )

@@ -42,7 +42,7 @@ class ModulePatterns:
 
         Raises
         ------
-        NotReadable : a pattern is none, or is refused; names it
+        NotReadable : a pattern is invalid, or is refused; names it
         """
         named = [self._named[ending] for ending in _endings(module) if ending in self._named]
         place, found = min(named, default=(-1, None))

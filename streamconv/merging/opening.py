@@ -45,7 +45,7 @@ def open_recipe(
     Returns
     -------
     Checkpoint : tensors are merged row sources; those with a ``prepare`` method need a pass over their inputs first, which
-        ``read`` does if nobody calls ``prepare`` ahead
+        ``read`` does unless ``prepare`` was called before
 
     Raises
     ------
@@ -108,7 +108,7 @@ class _Documents:
         if name in self._being_opened:
             circle = [*self._being_opened[self._being_opened.index(name) :], name]
             raise BadInput(
-                f"{self._path}: documents refer to each other in a circle: {' → '.join(circle)}",
+                f"{self._path}: documents refer to each other in a cycle: {' → '.join(circle)}",
                 "Rename a document, if one of these is meant to be a model of that name.",
             )
         self._being_opened.append(name)

@@ -163,9 +163,9 @@ class Parser:
             return None
         name = value.removeprefix("torch.") if isinstance(value, str) else str(value)
         if name not in _DTYPES:
-            raise BadInput(f"{self._at(key)}: {value!r} is no float type", "Use bfloat16, float16 or float32.")
+            raise BadInput(f"{self._at(key)}: {value!r} is not a float type", "Use bfloat16, float16 or float32.")
         if name == "float64":
-            self.warnings.append(f"{self._at(key)}: float64 is done as float32")
+            self.warnings.append(f"{self._at(key)}: float64 is computed as float32")
         return _DTYPES[name]
 
     def name(self, value: Any) -> str | None:

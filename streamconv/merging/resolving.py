@@ -83,7 +83,7 @@ class Resolver:
     ----------
     recipe : the document
     models : reference -> model; the first gives its names to the output
-    vocabulary : how vocabulary tensors are laid out anew, or None
+    vocabulary : how vocabulary tensors are rearranged, or None
     """
 
     def __init__(
@@ -124,7 +124,7 @@ class Resolver:
             listed = ", ".join(f"{name} is {arch}" for name, arch in known.items())
             raise BadInput(
                 f"{self.recipe.where}: the models have different architectures: {listed}",
-                "Merge models of one architecture; --allow-crimes merges what has the same names all the same.",
+                "Merge models of one architecture; --allow-crimes merges tensors of the same name anyway.",
             )
         if len({m.checkpoint.metadata is None for m in self.models.values()}) > 1:
             raise BadInput(
@@ -154,7 +154,7 @@ class Resolver:
         slices = [_Sliced(self, module, stack, part, number) for number, part in enumerate(stack.slices)]
         if not stack.whole and not any(part.length for part in slices):
             raise BadInput(
-                f"{self.recipe.where}: the slices of {module} hold no layer at all",
+                f"{self.recipe.where}: the slices of {module} contain no layers",
                 "A slice without layers gives what comes before or after those of others.",
             )
         self.merge.restacked |= not stack.whole

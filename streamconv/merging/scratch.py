@@ -26,7 +26,7 @@ _shelf = _Shelf()
 
 @contextmanager
 def borrow(*shape: int) -> Iterator[Floats]:
-    """float32 of ``shape`` in C order, with any content; given back at the end of the ``with`` block."""
+    """float32 of ``shape`` in C order, with any content; released at the end of the ``with`` block."""
     size = prod(shape)
     block = _shelf.free.pop() if _shelf.free else None
     if block is None or block.size < size:

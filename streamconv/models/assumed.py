@@ -30,7 +30,7 @@ class Assumed(NamedTuple):
     otherwise: str = ""
 
 
-_NO_WINDOW = "runtimes let every layer look at the whole context"
+_NO_WINDOW = "runtimes use full attention in every layer"
 _SPARSE = "runtimes look for experts in every layer"
 #: keys inside ``rope_parameters`` that are written, or said above them too
 _ROPE = (
@@ -59,7 +59,7 @@ def layers(n: int, kind: str = "sliding_attention", last: str = "full_attention"
     """Every ``n``-th layer is of kind ``last``, the others are of ``kind``."""
     return Assumed(
         lambda _, c: ([kind if (i + 1) % n else last for i in range(c.n_layers)],),
-        f"runtimes take every layer for {kind} but each {n}th" if n > 1 else _NO_WINDOW,
+        f"runtimes treat every layer as {kind} except every {n}th" if n > 1 else _NO_WINDOW,
     )
 
 
@@ -74,7 +74,7 @@ def attention_scale(n_layers_of_27b: int) -> Assumed:
 ROPE: Mapping[str, Assumed] = {
     "partial_rotary_factor": Assumed((1,)),
     "rope_type": Assumed(
-        ("default", "linear", "yarn", "llama3"), "no key of the output says so: runtimes leave positions as they are"
+        ("default", "linear", "yarn", "llama3"), "no GGUF key expresses this: runtimes do not scale positions"
     ),
 }
 #: What runtimes compute in decoders of the Llama layout.
@@ -136,13 +136,13 @@ def judged(config: Config, assumes: Mapping[str, Assumed], arch: str) -> Iterato
             known = " or ".join(map(repr, values)) or "nothing of the kind"
             raise BadInput(
                 f"{said}, runtimes compute {arch!r} with {known}",
-                "No key of a GGUF file says so, so the output would be another model.",
+                "No GGUF key expresses this, so the output would be a different model.",
             )
         yield f"{said}, but {assumed.otherwise}"
 
 
 def unknown(config: Config, assumes: Mapping[str, Assumed], idle: tuple[str, ...]) -> list[str]:
-    """Keys of config.json that nobody asked for, that are not as in every model of the class, and that are not known to be idle."""
+    """Keys of config.json that were never looked up, differ from other models of the class, and are not known to be idle."""
     known = {*assumes, *getattr(config.values, "asked", ())}
     found = [key for key in stated_keys(config.raw) if key not in known and not _is_idle(key, idle)]
     found = [key for key in found if config.raw_value(key) not in (None, "", [], {}, config.defaults.get(key))]

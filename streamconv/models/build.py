@@ -123,7 +123,7 @@ def _told(checkpoint: Checkpoint, family: Family, config: Config, tensors: Mappi
     if config.rope.get("rope_type") == "llama3" and "rope_freqs.weight" not in tensors:
         raise BadInput(
             f"{config.folder}/config.json: 'rope_type' is 'llama3', which no runtime computes for {family.arch!r}",
-            "No key of a GGUF file says so, so the output would be another model.",
+            "No GGUF key expresses this, so the output would be a different model.",
         )
     tied, has_head = config.get("tie_word_embeddings"), "output.weight" in tensors
     if tied and has_head:
@@ -157,7 +157,7 @@ def _named(
             continue
         name = f"{name}:{kept}" if kept else name
         if name in spelled:
-            raise BadInput(f"{checkpoint.path}: tensor {source_name!r} is there twice, as {source_names[name]!r} too")
+            raise BadInput(f"{checkpoint.path}: tensor {source_name!r} appears twice, as {source_names[name]!r} too")
         spelled[name], source_names[name] = rows, source_name
 
     refuse_unsaved({source_names[name]: rows for name, rows in spelled.items()}, checkpoint.path)
@@ -179,7 +179,7 @@ def _named(
             found[name] = rows if transform is None else transform(rows, config)
     if not found:
         raise BadInput(
-            f"{checkpoint.path}: no tensor is of architecture {family.arch!r}", "Is this the whole checkpoint?"
+            f"{checkpoint.path}: no tensor belongs to architecture {family.arch!r}", "Is this the whole checkpoint?"
         )
     return found
 
@@ -206,5 +206,5 @@ def _fit_vocabulary(tensors: dict[str, Rows], vocabulary: Metadata, config: Conf
             f"{config.folder}: the embedding has {n_rows} rows, the tokenizer {own} tokens, config.json {said}",
             f"Write vocab_size {n_rows} into config.json, as many as the embedding has rows."
             if own <= n_rows
-            else "Tokenizer and weights do not belong together; use the tokenizer files of this checkpoint.",
+            else "The tokenizer and the weights are from different models; use the tokenizer files of this checkpoint.",
         )

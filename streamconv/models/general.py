@@ -294,7 +294,7 @@ def _texts(checkpoint: Checkpoint, card: Mapping[str, Any], n_params: int) -> di
                 texts[key] = ",".join(map(str, value)) if isinstance(value, list) else str(value)
     remembered = checkpoint.config.get("_name_or_path")
     ids = [checkpoint.name or checkpoint.folder.resolve().name]
-    if isinstance(remembered, str) and remembered.count("/") <= 1:  # more is a path on somebody's machine
+    if isinstance(remembered, str) and remembered.count("/") <= 1:  # more is a path on the author's machine
         ids.insert(0, remembered)
     for model_id in ids:
         found = parse_model_id(model_id, n_params)

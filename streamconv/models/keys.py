@@ -155,7 +155,7 @@ def pooling_type(m: Metadata, a: str, c: Config) -> None:
         return
     name = posixpath.normpath(posixpath.join(path, "config.json"))
     if name.startswith(("../", "/")):
-        raise BadInput(f"{c.folder}/modules.json: the path {path!r} leads out of the checkpoint")
+        raise BadInput(f"{c.folder}/modules.json: the path {path!r} leads outside the checkpoint")
     stated = c.raw if name == "config.json" else c.side(name)
     if stated is None:
         raise InputMissing(f"{c.folder} has no {name}, which modules.json names", "Copy it from the model's page.")

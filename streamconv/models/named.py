@@ -46,11 +46,11 @@ def named(checkpoint: Checkpoint) -> Checkpoint:
     said = f"names {name!r}, a wrapper," if wrapper is not None else "has no 'architectures'"
     if not meant:
         kind = config.get("model_type")
-        also = f", and its model_type {shown(str(kind))} is of no supported one" if kind else ", nor a model_type"
+        also = f", and its model_type {shown(str(kind))} is not a supported one" if kind else ", nor a model_type"
         raise BadInput(
             f"{path} {said}{also}", 'Write the model\'s class there, such as "architectures": ["LlamaForCausalLM"].'
         )
-    note = f"{path} {said}; it is taken for {meant!r}, as model_type is {shown(str(config.get('model_type')))}"
+    note = f"{path} {said}; it is read as {meant!r}, as model_type is {shown(str(config.get('model_type')))}"
     return replace(
         checkpoint, config={**config, "architectures": [meant]}, warnings=[*checkpoint.warnings, note]
     )  # fmt: skip

@@ -24,7 +24,7 @@ _STRANGERS = {
     "It is a part of a quantized weight, of an encoding that this version does not know: use the checkpoint it was made from.",
     r"(^|\.)(optimizer|optim|exp_avg|exp_avg_sq|ema\w*)(\.|$)": "It is a state of a training, not a weight: save the model alone.",
     r"(^|\.)(score|classifier|classification_head|value_head|v_head)\.": "It is the head of a classifier or of a reward model,"
-    " which this architecture has no place for.",
+    " which this architecture does not have.",
 }  # fmt: skip
 _GGUF_BLOCK = re.compile(r"^blk\.[^.]+\.")
 

@@ -93,7 +93,7 @@ def fitting(source: str, rows: Sequence[Rows], config: Config) -> Iterator[None]
         why = f": {e}" if isinstance(e, ValueError) else ""
         raise BadInput(
             f"{config.folder}: tensor {source!r} has shape {shapes}, which does not fit config.json{why}",
-            "Tensor and config.json do not belong together; fetch the checkpoint again.",
+            "The tensor and config.json are from different models; fetch the checkpoint again.",
         ) from None
 
 

@@ -24,7 +24,7 @@ def _codec(name: str) -> Codec:
         return codec(name.upper())
     except (KeyError, ModuleNotFoundError):
         known = ", ".join(t.name for t in TYPES.values() if t.module)
-        raise UsageError(f"{name!r} is no type that weights can be stored in", f"Known are {known}.") from None
+        raise UsageError(f"{name!r} is not a type that weights can be stored in", f"Known: {known}.") from None
 
 
 def quantize(
@@ -71,7 +71,7 @@ def quantize(
     if weights is not None and len(weights) != n_cols:
         raise UsageError(f"the importance has {len(weights)} values for {n_cols} columns")
     if weights is None and found.needs_weights:
-        raise UsageError(f"{found.type.name} cannot be made without importance weights", "Pass imatrix=.")
+        raise UsageError(f"{found.type.name} needs importance weights", "Pass imatrix=.")
     if not compat and not np.isfinite(rows).all():
         row, col = np.argwhere(~np.isfinite(rows))[0]
         raise BadInput(f"row {row}, column {col} holds {rows[row, col]}: not a finite number")

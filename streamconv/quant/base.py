@@ -51,7 +51,7 @@ class Codec:
     ----------
     type : the tensor type
     quantize, dequantize : see the module's contract
-    needs_weights : the format cannot be made without importance weights
+    needs_weights : the format needs importance weights
     quantize_bf16 : see there; None where rows become float32 first
     """
 

@@ -2,7 +2,7 @@
 
 A chunk goes through in tiles of rows that fit the second-level cache: read as float32 and looked at for NaN and Inf (in one
 pass where bfloat16 is stored), encoded and, when asked, decoded again to measure the error. Rows that are stored in the
-wanted encoding already are copied as they lie.
+wanted encoding already are copied unchanged.
 """
 
 from __future__ import annotations
@@ -280,9 +280,9 @@ class EncodedRows:
         return qualities
 
     def _filled_directly(self, start: int, stop: int, outs: Sequence[Bytes | None], step: int) -> bool:
-        """Do as ``fill`` does but without a tile, ``step`` rows at a time: where one encoding is wanted that can.
+        """Fill like ``fill``, but without a float32 tile, ``step`` rows at a time: only for a single encoding that supports it.
 
-        False where it cannot or where values are odd; whatever is in ``outs`` then counts for nothing.
+        False where it is not supported or values need the slow path; the contents of ``outs`` are then undefined.
         """
         wanted = [(part, out) for part, out in zip(self.parts, outs, strict=True) if out is not None]
         if len(wanted) != 1:
@@ -327,7 +327,7 @@ class EncodedRows:
         if not self._allow_nonfinite:
             raise BadInput(
                 f"tensor {self.name!r} holds {x[row, col]} at row {first_row + row}, column {col}: not a finite number",
-                "The checkpoint is damaged or diverged; --allow-nonfinite converts it all the same.",
+                "The checkpoint is damaged or diverged; --allow-nonfinite converts it anyway.",
             )
         return int(x.size - np.count_nonzero(np.isfinite(x)))
 

@@ -222,7 +222,7 @@ def _read_dat(cursor: _Cursor) -> ImatrixFile:
     n_entries = cursor.number("i", "the number of entries")
     if n_entries < 1:
         raise BadInput(
-            f"{cursor.path} is not an importance matrix, or an empty one: it announces {n_entries} entries",
+            f"{cursor.path} is not an importance matrix, or an empty one: it claims {n_entries} entries",
             "--imatrix takes the output of llama-imatrix",
         )
     result = ImatrixFile(cursor.path)

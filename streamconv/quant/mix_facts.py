@@ -136,7 +136,7 @@ def parse_tensor_rule(text: str) -> tuple[str, TensorType]:
 
 
 def compiled(pattern: str) -> re.Pattern[str]:
-    """The regular expression of a rule (UsageError when it is none)."""
+    """The regular expression of a rule (UsageError when it is invalid)."""
     try:
         return re.compile(pattern)
     except re.error as e:

@@ -1,6 +1,6 @@
 """The keys of a file that is quantized from another GGUF file, as ``llama-quantize`` leaves them.
 
-All keys of the source stay, in their order; what is set anew moves to the end. Not checked: that an overridden key makes
+All keys of the source stay, in their order; what is overridden moves to the end. Not checked: that an overridden key makes
 sense to a loader.
 
 Source: llama.cpp ``llama-quant.cpp`` and ``common/common.cpp`` ``string_parse_kv_override`` (ggml 0.25.3).
@@ -107,7 +107,7 @@ def _settled(key: str, value: Value, stored: Value | None, n_blocks: object) -> 
     said = {"INT64": "an int", "FLOAT32": "a float", "BOOL": "a bool", "STRING": "a str"}[value.type]
     fitting = next((word for word, kinds in _WORDS.items() if kind in kinds), "")
     raise UsageError(
-        f"--override-kv {key}: the key is stored as {kind}, and {said} ({number}) cannot stand for it",
+        f"--override-kv {key}: the key is stored as {kind}, and {said} ({number}) cannot replace it",
         f"Write {key}={fitting}:VALUE." if fitting else "Lists cannot be overridden.",
     )
 

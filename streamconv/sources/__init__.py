@@ -84,7 +84,7 @@ def _open_file(path: Path, io: IoMode, cache: FrameCache) -> Checkpoint:
         raise BadInput(
             f"{path}: of compressed files only {' and '.join(_COMPRESSED)} are read", "Decompress it: zstd -d"
         )
-    raise BadInput(f"{path}: the ending {path.suffix!r} is of no known format", f"Known are {_KNOWN}.")
+    raise BadInput(f"{path}: the ending {path.suffix!r} is not that of a known format", f"Known: {_KNOWN}.")
 
 
 def _single(shard: Shard) -> Checkpoint:

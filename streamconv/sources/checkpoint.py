@@ -38,8 +38,8 @@ def refuse_mixture(jobs: Mapping[Path, str]) -> None:
     other = next((path for path, job in named.items() if first is not None and job != named[first]), None)
     if other is not None:
         raise BadInput(
-            f"{first} and {other} were made by different conversions: together they are no model",
-            "Run the conversion that was interrupted again, or make both anew.",
+            f"{first} and {other} were made by different conversions: together they do not form a model",
+            "Run the conversion that was interrupted again, or convert both again.",
         )
 
 
@@ -174,7 +174,7 @@ class Checkpoint:
         """The side file ``name`` as UTF-8 text, or None when there is none; BadInput when it is far too long for one."""
         found = self.side_bytes(name)
         if found is not None and (len(found) > MAX_TEXT_BYTES or found.count(b"\n") > _MAX_LINES):
-            raise BadInput(f"{self.called(name)} is longer than any text beside weights: {len(found)} bytes")
+            raise BadInput(f"{self.called(name)} is too long for a side file: {len(found)} bytes")
         try:
             return None if found is None else found.decode("utf-8")
         except UnicodeDecodeError as e:
@@ -210,6 +210,6 @@ def read_object(path: Path) -> dict[str, Any]:
                 text.encode()
         except UnicodeEncodeError:
             raise BadInput(
-                f"{path} spells half of a surrogate pair, which is no text and could not be written"
+                f"{path} contains half of a surrogate pair, which is not valid text and cannot be written"
             ) from None
     return value

@@ -89,7 +89,7 @@ class LocalFiles:
         self._io, self._cache = io, cache or FrameCache()
 
     def names(self) -> Collection[str]:
-        """See ``Files``; with links that lead nowhere, so that whoever opens one says so; compressed files by their plain names."""
+        """See ``Files``; with links that lead nowhere, so that opening one reports it; compressed files by their plain names."""
         return {plain_name(p.name) for p in self.path.iterdir()}
 
     def read_object(self, name: str) -> dict[str, Any]:
@@ -152,7 +152,7 @@ def open_files(files: Files, weights: bool = True) -> Checkpoint:
     # An index of files that are all gone tells of nothing that is here.
     chosen = next((each for each in found if each.here(present)), found[0])
     if chosen is not found[0]:
-        chosen = replace(chosen, why=f"{found[0].container.index} names files that are not here")
+        chosen = replace(chosen, why=f"{found[0].container.index} names files that are missing")
     opened = _open_shards(files, present, chosen, config)
     return replace(opened, warnings=[*opened.warnings, *_passed_over(folder, present, chosen)])
 
@@ -193,7 +193,7 @@ def _choose(files: Files, present: Collection[str], container: Container) -> _Se
     if not prefers_whole(present, by_index.names, container.whole):
         return by_index
     if len(by_index.here(present)) < len(by_index.names):
-        why = f"{container.index} names files that are not here"
+        why = f"{container.index} names files that are missing"
         return _Set(container, [container.whole], why=why)
     try:
         shard = READERS[container](files.open(container.whole))
@@ -203,7 +203,7 @@ def _choose(files: Files, present: Collection[str], container: Container) -> _Se
     lacks = index.keys() - shard.tensors.keys()
     if lacks:
         return replace(by_index, why=f"{container.whole} lacks {shown_list(lacks)}, which {container.index} lists")
-    return _Set(container, [container.whole], why="transformers takes it first", opened={container.whole: shard})
+    return _Set(container, [container.whole], why="transformers prefers it", opened={container.whole: shard})
 
 
 def _without_index(files: Files, present: Collection[str], container: Container) -> _Set | None:
@@ -214,13 +214,13 @@ def _without_index(files: Files, present: Collection[str], container: Container)
         whole = opened[container.whole].tensors.keys()
         is_again = any(whole & shard.tensors.keys() for name, shard in opened.items() if name != container.whole)
         if is_again or len(opened) < len(names):
-            return _Set(container, [container.whole], why="transformers takes it first", opened=opened)
+            return _Set(container, [container.whole], why="transformers prefers it", opened=opened)
         return _Set(container, names, opened=opened)
     if len(series) > 1:
         complete = [each for each in series if set(each) <= set(present)]
         if len(complete) != 1:
             raise BadInput(
-                f"{files.path} holds parts of several models: {shown_list([each[0] for each in series])} begin one each",
+                f"{files.path} holds parts of several models: {shown_list([each[0] for each in series])} each begin one",
                 "Keep the files of one, or give its index.",
             )
         return _Set(container, complete[0], why="the others are not complete")
@@ -232,7 +232,7 @@ def _passed_over(folder: Path, present: Collection[str], chosen: _Set) -> Iterat
     others = [n for n in present if n not in chosen.names and fits(n, _MODELS)]
     why = f" ({chosen.why})" if chosen.why else ""
     if others:
-        yield f"{folder}: the weights are read from {shown_list(chosen.names)}{why}; {shown_list(others)} is passed over"
+        yield f"{folder}: the weights are read from {shown_list(chosen.names)}{why}; {shown_list(others)} is ignored"
     elif chosen.why:
         yield f"{folder}: the weights are read from {shown_list(chosen.names)}{why}"
 
@@ -249,7 +249,7 @@ def open_index(path: Path, io: IoMode = "mmap", cache: FrameCache | None = None)
             config = files.read_object("config.json") if "config.json" in present else {}
             index = _read_index(files, path.name)
             return _open_shards(files, present, _Set(container, sorted(set(index.values())), index), config, path)
-    raise BadInput(f"{path} is an index of no known kind", f"Known are {' and '.join(c.index for c in OF_FOLDERS)}.")
+    raise BadInput(f"{path} is not a known kind of index", f"Known: {' and '.join(c.index for c in OF_FOLDERS)}.")
 
 
 def _open_shards(
@@ -281,7 +281,7 @@ def _read_index(files: Files, name: str) -> dict[str, str]:
         raise BadInput(f"{path} has no weight_map")
     for tensor, file in index.items():
         if not isinstance(file, str):
-            raise BadInput(f"{path}: weight_map gives {shown(tensor)} something that is not a file name")
+            raise BadInput(f"{path}: weight_map maps {shown(tensor)} to something that is not a file name")
         # Refused by its spelling, before anything is opened; backslashes separate on other systems.
         if file in ("", ".", "..") or any(c in file for c in "/\\\0"):
             raise BadInput(f"{path}: weight_map path {shown(file)} of tensor {shown(tensor)} leads outside the folder")

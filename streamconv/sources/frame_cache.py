@@ -17,7 +17,7 @@ from ..rows import Bytes
 _PAGED_BYTES = 128 << 10
 #: the system grants a process about 65 000 mappings
 _MOST_FRAMES = 16_384
-#: where nobody says how much
+#: where no limit is given
 DEFAULT_BYTES = 512 << 20
 
 
@@ -57,7 +57,7 @@ class FrameCache:
 
     @property
     def most(self) -> int:
-        """Bytes that it can come to hold."""
+        """Bytes that it may hold at most."""
         return min(self.limit, self._wanted)
 
     @property
@@ -130,7 +130,7 @@ class FrameCache:
         return new
 
     def forget(self, file: int, numbers: range) -> None:
-        """Give up these frames, as far as nobody reads them."""
+        """Give up these frames, unless they are being read."""
         with self._changed:
             for key in ((file, number) for number in numbers):
                 if key in self._frames and not self._frames[key].readers:

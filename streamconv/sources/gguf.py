@@ -1,6 +1,6 @@
 """GGUF files as a source: a strict reader of versions 2 and 3, little-endian, split or whole.
 
-Nothing is believed before it is checked against the file's length, so a hostile header can neither make us allocate nor loop.
+Nothing is trusted before it is checked against the file's length, so a hostile header can neither make us allocate nor loop.
 Token texts stay in the mapping until one is asked for. Not checked here: the values, and whether a loader likes the model
 (see ``streamconv.check``).
 
@@ -71,7 +71,7 @@ class GgufRows(FileRows):
         super().__init__(file, offset, name, shape, type.name, type.row_bytes(shape[-1]))
 
     def _decode(self, data: Bytes, out: Floats) -> None:
-        # Only here numba is needed; whoever looks at a file does not pay for it.
+        # Only here numba is needed; inspecting a file does not pay for it.
         from ..quant.base import codec
 
         if not TYPES[self.dtype].module:
@@ -109,7 +109,11 @@ def open_gguf(path: Path, io: IoMode = "mmap", open_file: OpenFile = open_local)
     first = files[0]
     tensors = {name: each.rows(info) for each in files for name, info in each.tensors.items()}
     metadata = Metadata({key: value for key, value in first.metadata.items() if key and key not in SPLIT_KEYS})
-    told = [f"{path}: a key of the metadata is empty, which loaders refuse: left out"] if "" in first.metadata else []
+    told = (
+        [f"{path}: a key of the metadata is empty, which loaders refuse: it is left out"]
+        if "" in first.metadata
+        else []
+    )
     return Checkpoint(path=path, tensors=tensors, config={}, inputs=_inputs(files), metadata=metadata, warnings=told)
 
 

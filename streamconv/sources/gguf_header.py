@@ -66,7 +66,7 @@ class GgufTensor:
 class GgufHeader:
     """A parsed header; ``data_start`` is the offset that tensor offsets count from.
 
-    ``not_utf8`` names the texts that are not UTF-8, where these are taken: what is none in them is replaced.
+    ``not_utf8`` names the texts that are not UTF-8, where these are taken: what is invalid in them is replaced.
     """
 
     version: int

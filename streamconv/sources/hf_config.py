@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-#: sections of the text model in a model of several modules, by whoever saved it
+#: sections of the text model in a model of several modules, by the program that saved it
 TEXT_SECTIONS = ("text_config", "llm_config", "lm_config", "language_config")
 #: sections of other modules
 VISION, AUDIO = "vision_config", "audio_config"

@@ -1,4 +1,4 @@
-"""JSON from files that nobody vouches for: what it would take is counted before it is parsed.
+"""JSON from untrusted files: what it would take is counted before it is parsed.
 
 A byte of JSON can become 25 bytes of objects, and ten million of them take seconds. Headers and indexes of models are text of
 another kind: long names, few brackets. So brackets, commas and colons tell what a text takes; the largest known take half of what
@@ -20,7 +20,7 @@ MAX_TOKENIZER_BYTES = 128 << 20
 _MAX_TOKENIZER_MEMORY_BYTES = 768 << 20
 #: bytes that an object, an array, another value and a named value take, each with its share of the container it is in
 _COSTS = {"{": 128, "[": 72, ",": 48, ":": 150}
-#: configurations nest six deep; whoever walks through a value does it by calling itself
+#: configurations nest six deep; code that walks through a value is recursive
 _MAX_DEPTH = 100
 _MAX_DIGITS = 300
 _LONG = re.compile(rf"[0-9]{{{_MAX_DIGITS}}}")

@@ -1,4 +1,4 @@
-"""YAML from files that nobody vouches for: what it takes is counted while it is read.
+"""YAML from untrusted files: what it takes is counted while it is read.
 
 A line of YAML can stand for a million others: an alias repeats what an anchor names, a merge key copies it, and each may hold
 more of them. So an alias counts for all that it repeats, and the text ends where it has counted for too much. Recipes and model

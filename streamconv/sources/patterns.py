@@ -22,7 +22,7 @@ _ESCAPED_OR_BRACE = re.compile(r"\\.|\{(?!\d*,?\d*\})", re.DOTALL)
 
 
 class NotReadable(ValueError):
-    """A pattern that is none, or that uses what is not supported, or too costly."""
+    """A pattern that is invalid, or that uses what is not supported, or too costly."""
 
 
 class Patterns:
@@ -37,7 +37,7 @@ class Patterns:
 
         Raises
         ------
-        NotReadable : the pattern is none, or is refused
+        NotReadable : the pattern is invalid, or is refused
         """
         began = time.process_time()
         if self._seconds <= 0 or len(name) > _MAX_NAME:

@@ -47,14 +47,14 @@ def refuse_placeholder(path: Path, data: bytes) -> None:
 
 
 def refuse_no_weights(path: Path, head: bytes) -> None:
-    """BadInput when a file of weights that begins with ``head`` (up to ``HEAD_BYTES``) is none, whatever container it should be."""
+    """BadInput when a weight file that begins with ``head`` (up to ``HEAD_BYTES``) is not one, whatever container it should be."""
     if not head:
         raise BadInput(f"{path} is truncated: it is empty (0 bytes)", _FETCH)
     _refuse_pointer(path, head)
     _refuse_page(path, head)
     text = _text(head)
     if len(text) >= _SHORTEST_TEXT:
-        raise BadInput(f"{path} holds a text and no weights; it begins with {shown(text)}", _FETCH)
+        raise BadInput(f"{path} contains text and no weights; it begins with {shown(text)}", _FETCH)
 
 
 def other_container(head: bytes) -> str:
@@ -81,7 +81,7 @@ def _refuse_page(path: Path, head: bytes) -> None:
 
 
 def _text(head: bytes) -> str:
-    """``head`` as text; "" where it is none."""
+    """``head`` as text; "" where it is not text."""
     try:
         text = head.decode("utf-8")
     except UnicodeDecodeError as e:

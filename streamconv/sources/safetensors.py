@@ -68,7 +68,9 @@ def _header(file: MappedFile) -> tuple[dict[str, Any], int]:
     if length > MAX_JSON_BYTES:  # before it is read, and where the file is remote, fetched
         what = other_container(head)
         if what:
-            raise BadInput(f"{file.path} is no safetensors file: it is {what}", "Give it the ending of what it is.")
+            raise BadInput(
+                f"{file.path} is not a safetensors file: it is {what}", "Rename it with the extension of its format."
+            )
         raise BadInput(f"{file.path}: header length {length} is over the limit of {MAX_JSON_BYTES}; not safetensors?")
     if 8 + length > file.size:
         raise BadInput(f"{file.path} is truncated: its header needs {8 + length} bytes, the file has {file.size}")

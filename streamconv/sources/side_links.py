@@ -1,7 +1,7 @@
 """Links beside the weights: which of them lead to the model's own files.
 
-What lies beside the weights goes into outputs, whole or in parts, and outputs are given away. A model folder that somebody
-else made may hold ``NOTICE.txt -> ~/.ssh/id``; so a link is followed only where it stays with the model: in its folder, or in
+What lies beside the weights goes into outputs, whole or in parts, and outputs are given away. A model folder that another user
+created may hold ``NOTICE.txt -> ~/.ssh/id``; so a link is followed only where it stays with the model: in its folder, or in
 the ``blobs/`` that a cache of the hub keeps beside the folder of a commit.
 
     models--ORG--NAME/snapshots/COMMIT/…    links to models--ORG--NAME/blobs/KEY     (huggingface_hub)
@@ -46,7 +46,7 @@ def is_beside(name: str) -> bool:
 def listed(folder: Path) -> Iterator[str]:
     """Names of the regular files that are of the model in ``folder``, see ``is_beside``, links to files included.
 
-    Of links that lead nowhere those that are needed, see ``is_needed``: whoever opens them will say so.
+    Of links that lead nowhere those that are needed, see ``is_needed``: opening them will report it.
     """
     if not os.path.isdir(folder):
         return

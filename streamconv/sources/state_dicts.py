@@ -1,7 +1,7 @@
 """What ways of training and saving leave in the names and shapes of a checkpoint, beside the model's own weights.
 
 _orig_mod.  module.  _fsdp_wrapped_module.     wrappers' prefixes: taken off
-rotary_emb.cos_cached  _extra_state            buffers and states, which nobody needs to run the model
+rotary_emb.cos_cached  _extra_state            buffers and states, which are not needed to run the model
 base_layer  lora_A                             an adapter that was not merged
 a weight of shape [0]                          the place of a weight that other ranks hold
 """
@@ -51,7 +51,7 @@ def unwrapped(tensors: Mapping[str, T], where: Path, warnings: list[str]) -> Map
         names = [_INNER.sub("", name).removeprefix(outer) for name in names]
     if not taken or len(set(names)) < len(names):
         return tensors
-    warnings.append(f"{where}: {shown_list(list(taken))} of a wrapper is taken off the names of tensors")
+    warnings.append(f"{where}: {shown_list(list(taken))} of a wrapper is removed from the names of tensors")
     return dict(zip(names, tensors.values(), strict=True))
 
 

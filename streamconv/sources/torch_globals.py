@@ -200,7 +200,7 @@ def _rebuild_from_type(machine: Machine, arguments: tuple[Any, ...]) -> Tensor:
     function, kind = arguments[:2]
     if type(function) is not Callee or not function.makes_tensor or type(kind) is not TensorClass:
         machine.fail(
-            "refused: a tensor with attributes is made by what is not a function for tensors, or is of an unknown class"
+            "refused: a tensor with attributes is built by something other than a function for tensors, or is of an unknown class"
         )
     machine.charge(200)
     return cast("Tensor", function.call(machine, arguments[2]))
@@ -209,7 +209,7 @@ def _rebuild_from_type(machine: Machine, arguments: tuple[Any, ...]) -> Tensor:
 def _plain_set(machine: Machine, arguments: tuple[Any, ...]) -> list[Any]:
     """``()`` or ``(items,)``: no weight is in a set, so it stays the list that it is made of."""
     if len(arguments) > 1 or not all(type(items) in (list, tuple) for items in arguments):
-        machine.fail("a set is made of what is not a list")
+        machine.fail("a set is built from something that is not a list")
     items = list(arguments[0]) if arguments else []
     machine.charge(64 + 16 * len(items))
     return items
@@ -218,7 +218,7 @@ def _plain_set(machine: Machine, arguments: tuple[Any, ...]) -> list[Any]:
 def _counter(machine: Machine, arguments: tuple[Any, ...]) -> dict[str, Any]:
     """``({key: number},)``."""
     if len(arguments) != 1 or type(arguments[0]) is not dict:
-        machine.fail("a Counter is made of what is not a dictionary")
+        machine.fail("a Counter is built from something that is not a dictionary")
     return arguments[0]
 
 
@@ -227,14 +227,14 @@ def _byte_array(machine: Machine, arguments: tuple[Any, ...]) -> bytes:
     if len(arguments) == 2 and arguments[1] == "latin-1":
         return _encode(machine, (arguments[0], "latin1"))
     if arguments and (len(arguments) != 1 or type(arguments[0]) is not bytes):
-        machine.fail("a bytearray is made of what are not bytes")
+        machine.fail("a bytearray is built from things that are not bytes")
     return arguments[0] if arguments else b""
 
 
 def _numbers(machine: Machine, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
     """The two parts of a complex number, or the name and number of a device."""
     if len(arguments) not in (1, 2) or any(type(part) not in (int, float, str) for part in arguments):
-        machine.fail("a complex number or a device is made of something else")
+        machine.fail("a complex number or a device is built from something else")
     return arguments
 
 
@@ -245,16 +245,16 @@ def _ordered_dict(machine: Machine, arguments: tuple[Any, ...]) -> dict[Any, Any
     if arguments:
         pairs = arguments[0]
         if len(arguments) != 1 or type(pairs) is not list:
-            machine.fail("an OrderedDict is made of what is not a list")
+            machine.fail("an OrderedDict is built from something that is not a list")
         if not all(type(pair) in (list, tuple) and len(pair) == 2 for pair in pairs):
-            machine.fail("an OrderedDict is made of what are not pairs")
+            machine.fail("an OrderedDict is built from things that are not pairs")
         machine.insert(made, [item for pair in pairs for item in pair])
     return made
 
 
 def _size(machine: Machine, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
     if len(arguments) != 1 or type(arguments[0]) is not tuple:
-        machine.fail("a torch.Size is made of what is not a tuple")
+        machine.fail("a torch.Size is built from something that is not a tuple")
     return arguments[0]
 
 

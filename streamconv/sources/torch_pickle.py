@@ -7,7 +7,7 @@ refused before it does anything. What comes out is made of dict, list, tuple, st
 ``Tag``, ``Kind``, ``Storage`` and ``Tensor`` of ``torch_globals``.
 
 All pickles of a file together get a ``PickleBudget`` of steps and memory. It is spent by some 45 000 tensors: the most a file has
-that a model was split into is a few thousand, and whoever has more of them stores them as safetensors.
+that a model was split into is a few thousand, and models with more are stored as safetensors.
 Not checked here: whether a tensor lies inside its storage, and whether the storage is there.
 
 Source: pickletools of the standard library.
@@ -99,7 +99,7 @@ class Unpickler:
             while True:
                 steps_left -= 1
                 if steps_left < 0:
-                    self.fail("the pickle takes more steps than the description of a model")
+                    self.fail("the pickle takes more steps than a model's description needs")
                 at = self._opcode_at = self._at
                 if at >= size:
                     self.fail("the pickle is truncated: it has no end")
@@ -114,11 +114,11 @@ class Unpickler:
                 else:
                     self._refuse_opcode(code)
         except IndexError:
-            self.fail("the pickle takes more from its stack than it has put there")
+            self.fail("the pickle pops more from its stack than it pushed")
 
     def _result(self) -> Any:
         if len(self._stack) != 1 or self._marked:
-            self.fail("the pickle ends with something left over")
+            self.fail("the pickle ends with values left on its stack")
         return self._stack[0]
 
     def fail(self, what: str, hint: str = "") -> NoReturn:
@@ -214,7 +214,7 @@ class Unpickler:
 
     def _get(self, index: int) -> None:
         if index >= len(self._memo) or self._memo[index] is _ABSENT:
-            self.fail(f"the pickle refers to memo {index}, which it has not made")
+            self.fail(f"the pickle refers to memo {index}, which it has not stored")
         self._stack.append(self._memo[index])
 
     # ---- values
@@ -250,7 +250,7 @@ class Unpickler:
     def _extend(self, items: list[Any]) -> None:
         target = self._stack[-1]
         if type(target) is not list:
-            self.fail("the pickle appends to what is not a list")
+            self.fail("the pickle appends to something that is not a list")
         self.charge(16 * len(items))
         target.extend(items)
 
@@ -273,7 +273,7 @@ class Unpickler:
     def _set_items(self, items: list[Any]) -> None:
         target = self._stack[-1]
         if type(target) is not dict or len(items) % 2:
-            self.fail("the pickle sets items of what is not a dictionary")
+            self.fail("the pickle sets items of something that is not a dictionary")
         self.insert(target, items)
 
     def _set_item(self) -> None:
@@ -303,14 +303,14 @@ class Unpickler:
         arguments = self._stack.pop()
         function = self._stack.pop()
         if type(function) is not Callee or type(arguments) is not tuple:
-            self.fail("refused: the pickle calls what is not a function on the list of what may be called")
+            self.fail("refused: the pickle calls something that is not a function on the list of what may be called")
         self._stack.append(function.call(self, arguments))
 
     def _build(self) -> None:
         """Attributes of an OrderedDict (``_metadata``: versions of modules); nothing of ours has any."""
         self._stack.pop()
         if type(self._stack[-1]) is not dict:
-            self.fail("refused: the pickle sets attributes of what is not a dictionary")
+            self.fail("refused: the pickle sets attributes of something that is not a dictionary")
 
     def _persistent(self) -> None:
         storage = storage_of(self, self._stack.pop())

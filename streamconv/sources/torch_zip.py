@@ -1,7 +1,7 @@
 """The zip archive that ``torch.save`` has written since version 1.6, as far as it writes zip.
 
 All records are stored as they are, so a storage is a range of the file that is mapped where it lies. Only the directory at
-the end of the file is believed, and of a record's own header its length. Archives beyond 4 GiB use the 64-bit fields.
+the end of the file is trusted, and of a record's own header its length. Archives beyond 4 GiB use the 64-bit fields.
 Refused: compressed or encrypted records, several disks, names that occur twice, more than one ``data.pkl``.
 Not checked here: checksums, which would mean reading everything twice.
 

@@ -178,7 +178,7 @@ class ZstdFile(MappedFile):
                 raise NoResources(f"{self.path}: there is not enough memory to decompress {size:,} bytes") from None
             raise self._damaged(start, str(e)) from None
         if n != size:
-            raise self._damaged(start, f"it becomes {'more' if n > size else n} bytes instead of {size}")
+            raise self._damaged(start, f"it decompresses to {'more' if n > size else n} bytes instead of {size}")
         sums = self._frames.checksums
         if sums is not None and xxhash.xxh64_intdigest(out.data) & 0xFFFFFFFF != sums[number]:
             raise self._damaged(start, "its content has another checksum than the seek table lists")
@@ -186,7 +186,7 @@ class ZstdFile(MappedFile):
         return out
 
     def _damaged(self, start: int, why: str) -> BadInput:
-        """The error of the frame at byte ``start``; InputChanged where somebody wrote to the file."""
+        """The error of the frame at byte ``start``; InputChanged where the file was written to."""
         self._input.verify_unchanged()
         return BadInput(f"{self.path}: the frame at byte {start} is damaged: {why}", "Fetch this file again.")
 
@@ -213,7 +213,7 @@ def stored_at(path: Path) -> Path:
 def twice_there(path: Path) -> str:
     """A note that the file ``path``, which is read, is there compressed too; "" where it is not."""
     packed = packed_path(path)
-    return f"{path.name} is read, {packed.name} beside it is not" if packed != path and packed.exists() else ""
+    return f"{path.name} is read, {packed.name} beside it is ignored" if packed != path and packed.exists() else ""
 
 
 def cache_bytes(files: Iterable[File]) -> int:

@@ -111,7 +111,7 @@ def _accept(tensors: Sequence[TensorInfo], job_key: str, path: Path) -> None:
     ------
     StreamconvError : it refuses the file, or finds other tensors
     """
-    hint = "Nothing got its final name. This is a bug of streamconv; please report it."
+    hint = "No file was renamed to its final name. This is a bug in streamconv; please report it."
     try:
         with safe_open(path, "numpy") as shard:
             slices = {name: shard.get_slice(name) for name in shard.keys()}  # noqa: SIM118 - no mapping

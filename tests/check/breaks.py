@@ -94,7 +94,7 @@ BREAKS: dict[str, Break] = {
         "'blk.0.attn_v.weight' and 1 more of 2 layers are missing",
     ),
     "ffn transposed": Break("llama", tensor("blk.0.ffn_up.weight", 32, 64), "of wrong shape: the file has [64, 32]"),
-    "k has as many rows as q": Break("llama", tensor("blk.0.attn_k.weight", 32, 32), "wants [32, 16]"),
+    "k has as many rows as q": Break("llama", tensor("blk.0.attn_k.weight", 32, 32), "expects [32, 16]"),
     "extra tensor": Break("llama", tensor("blk.0.attn_rot_embd", 4), "does not look for 'blk.0.attn_rot_embd'"),
     "layer too many": Break("llama", tensor("blk.2.attn_norm.weight", 32), "blk.2.attn_norm"),
     "layer too few": Break("qwen3", put("qwen3.block_count", "UINT32", 3), "'blk.2.attn_norm.weight' is missing"),
@@ -114,7 +114,7 @@ BREAKS: dict[str, Break] = {
     "no block count": Break("llama", drop("llama.block_count"), "llama.block_count is missing"),
     "no heads": Break("llama", drop("llama.attention.head_count"), "head_count is missing"),
     "no ffn length": Break("llama", drop("llama.feed_forward_length"), "feed_forward_length is missing"),
-    "600 layers": Break("llama", put("llama.block_count", "UINT32", 600), "the loader takes 1 to 512"),
+    "600 layers": Break("llama", put("llama.block_count", "UINT32", 600), "the loader accepts 1 to 512"),
     "context as u64": Break("llama", put("llama.context_length", "UINT64", 64), "stored as UINT64"),
     "epsilon as f64": Break(
         "llama", put("llama.attention.layer_norm_rms_epsilon", "FLOAT64", 1e-6), "stored as FLOAT64"
@@ -128,7 +128,7 @@ BREAKS: dict[str, Break] = {
     ),
     "file type as text": Break("llama", put("general.file_type", "STRING", "F16"), "the loader reads UINT32"),
     "name as a number": Break("llama", put("general.name", "UINT32", 7), "the loader reads STRING"),
-    "empty key": Break("llama", put("", "UINT32", 1), "a key of the metadata is empty"),
+    "empty key": Break("llama", put("", "UINT32", 1), "a metadata key is empty"),
     "rope dimensions": Break("llama", put("llama.rope.dimension_count", "UINT32", 4), "must be the head size, 8"),
     "experts used": Break(
         "llama",
@@ -173,13 +173,13 @@ BREAKS: dict[str, Break] = {
             put("tokenizer.ggml.pre", "STRING", "gpt-2"),
             put("tokenizer.ggml.merges", "ARRAY", ["\u2581 1"], "STRING"),
         ),
-        "the loader drops blanks and line ends",
+        "the loader drops spaces and newlines",
         "warning",
     ),
     "byte-level as pieces": Break(
         "qwen2",
         tokens(lambda t: t.__setitem__(slice(3, 40), [f"\u0120{n}" for n in range(37)])),
-        "spelled as byte-level BPE spells them",
+        "as in byte-level BPE",
         "warning",
     ),
     "words spelled as bert spells them": Break(
@@ -221,7 +221,7 @@ BREAKS: dict[str, Break] = {
         "llama", put("tokenizer.ggml.scores", "ARRAY", [0.0] * 41, "FLOAT32"), "41 entries for 40 tokens", "warning"
     ),
     "a size that is not that of the tokens": Break(
-        "llama", put("llama.vocab_size", "UINT32", 48), "the loader goes by the tokens", "warning"
+        "llama", put("llama.vocab_size", "UINT32", 48), "the loader uses the number of tokens", "warning"
     ),
     # rope
     "unknown scaling": Break("llama", put("llama.rope.scaling.type", "STRING", "llama3"), "the loader knows"),
@@ -232,7 +232,7 @@ BREAKS: dict[str, Break] = {
     "yarn without original": Break(
         "qwen2",
         both(put("qwen2.rope.scaling.type", "STRING", "yarn"), put("qwen2.rope.scaling.factor", "FLOAT32", 4.0)),
-        "yarn does nothing",
+        "yarn has no effect",
         "warning",
     ),
     "llama 3.1 without factors": Break(
@@ -245,9 +245,7 @@ BREAKS: dict[str, Break] = {
         "gemma3", put("gemma3.rope.freq_base_swa", "FLOAT32", 20000.0), "candle assumes 10000", "warning"
     ),
     # endings
-    "no eos": Break(
-        "llama", drop("tokenizer.ggml.eos_token_id"), "takes id 2, '</s>', as end of generation", "warning"
-    ),
+    "no eos": Break("llama", drop("tokenizer.ggml.eos_token_id"), "uses id 2, '</s>', as end of generation", "warning"),
     "no bos where one is added": Break(
         "llama",
         both(drop("tokenizer.ggml.bos_token_id"), put("tokenizer.ggml.add_bos_token", "BOOL", True)),
@@ -260,7 +258,7 @@ BREAKS: dict[str, Break] = {
     "template ends turns with no token": Break(
         "gemma3",
         put("tokenizer.chat_template", "STRING", "{{ m }}<end_of_turn>"),
-        "answers will run on",
+        "generation will not stop there",
         "warning",
     ),
     "template cut": Break(

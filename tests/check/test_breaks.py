@@ -106,7 +106,9 @@ def test_an_unaligned_gap_between_tensors_is_told(tmp_path: Path) -> None:
 def test_a_name_too_long_for_ggml_is_told(tmp_path: Path) -> None:
     model = tiny("llama")
     model.floats("x" * 64, 4)
-    assert any("has 64 bytes, the loader takes 63" in error for error in errors(model.write(tmp_path / "x.gguf")))
+    assert any(
+        "has 64 bytes, the loader accepts at most 63" in error for error in errors(model.write(tmp_path / "x.gguf"))
+    )
 
 
 def test_without_scan_the_data_are_not_read(tmp_path: Path) -> None:
@@ -154,7 +156,7 @@ def test_an_unknown_architecture_is_a_note(tmp_path: Path) -> None:
     model.set("general.architecture", "STRING", "mamba99")
     model.floats("w", 4)
     findings = check_gguf(model.write(tmp_path / "x.gguf"))
-    assert any("not in our table" in finding.message for finding in findings)
+    assert any("not one that check knows" in finding.message for finding in findings)
 
 
 @pytest.mark.parametrize("value", [3, 2**63, -1, "many", [1, 2], 1.5, True])
@@ -247,7 +249,7 @@ def test_of_an_architecture_that_is_in_no_table_only_what_it_states_is_judged(tm
     else:
         model.set("tokenizer.ggml.tokens", "ARRAY", ["a"] * 40, "STRING")
     path = model.write(tmp_path / "x.gguf")
-    assert any("'flux' is not in our table" in f.message and f.severity == "note" for f in check_gguf(path))
+    assert any("'flux' is not one that check knows" in f.message and f.severity == "note" for f in check_gguf(path))
     assert errors(path) == []
     assert any("are both 'a'" in finding.message for finding in check_gguf(path)) == (vocabulary == "damaged")
 
@@ -256,7 +258,7 @@ def test_a_key_of_another_architecture_with_another_type_is_a_warning(tmp_path: 
     model = tiny("llama")
     model.set("llama.use_parallel_residual", "UINT32", 1)
     findings = check_gguf(model.write(tmp_path / "x.gguf"))
-    assert [f.severity for f in findings if "loaders that read it want BOOL" in f.message] == ["warning"]
+    assert [f.severity for f in findings if "loaders that read it expect BOOL" in f.message] == ["warning"]
 
 
 def test_an_empty_key_is_left_out_of_what_is_converted(tmp_path: Path) -> None:

@@ -76,7 +76,7 @@ def test_convert_says_what_it_made_and_then_that_it_is_made(here: Any, small: Pa
     before = out.stat()
     again = here("convert", small, out, "--type", "f16")
     assert again.code == 0
-    assert "complete already" in again.out
+    assert "already complete" in again.out
     assert (out.stat().st_mtime_ns, out.stat().st_ino) == (before.st_mtime_ns, before.st_ino)
 
 

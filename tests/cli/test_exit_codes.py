@@ -34,7 +34,7 @@ Here = Callable[..., Any]
         (["convert", "SRC", "OUT", "--stop-after", "soon"], "'soon' is not a duration"),
         (["convert", "SRC", "OUT", "--io", "tape"], "tape"),
         (["convert", "SRC", "OUT", "--copy"], "--copy"),
-        (["convert", "SRC", "x.bin"], "no known target"),
+        (["convert", "SRC", "x.bin"], "not a known output format"),
     ],
     ids=lambda v: " ".join(v) if isinstance(v, list) else "",
 )
@@ -171,7 +171,7 @@ def test_a_stop_that_was_asked_for_is_no_error_that_quiet_lets_through(
     command = ["convert", tiny_model, tmp_path / "x.gguf", "--type", "q8_0", "--stop-after", "0s"]
     quiet = here(*command, "--quiet")
     assert (quiet.code, quiet.out + quiet.err) == (75, ""), "cron mails whatever is printed"
-    assert "stopped as asked" in here(*command).err
+    assert "stopped as requested" in here(*command).err
 
 
 def test_another_type_over_an_unfinished_job_ends_with_78(here: Here, unfinished: Path, tiny_model: Path) -> None:
@@ -225,7 +225,7 @@ def test_a_traceback_that_was_asked_for_changes_no_exit_code(
     assert cli.main(["convert", str(tmp_path / "absent"), *convert[2:]]) == 66
     err = capfd.readouterr().err
     assert err.count("Traceback") == 2
-    assert f"streamconv: {tmp_path}/absent is not there" in err
+    assert f"streamconv: {tmp_path}/absent does not exist" in err
 
 
 def test_status_of_a_job_that_cannot_be_gone_on_with_says_why(here: Here, unfinished: Path, tmp_path: Path) -> None:

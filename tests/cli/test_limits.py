@@ -79,7 +79,7 @@ def test_a_hard_limit_on_open_files_that_is_too_low_ends_with_74_before_anything
 ) -> None:
     code, err = limited(of(resource.RLIMIT_NOFILE, most), "convert", sharded, tmp_path / "x.gguf", "--type", "f16")
     assert code == 74, err
-    assert f"too many files are open; this process may have {most}" in err
+    assert f"too many files are open; the limit of this process is {most}" in err
     assert f"{sharded}/model-000" in err
     assert "ulimit -Hn" in err
     assert os.listdir(tmp_path) == ["sharded"]
@@ -177,7 +177,7 @@ def test_an_output_whose_name_is_too_long_ends_with_73_before_any_work(
     monkeypatch.chdir(tmp_path)
     result = here(*(str(small) if word == "SRC" else word for word in arguments), "--quiet")
     assert result.code == 73, result
-    assert "too long" in result.err or "so long a name" in result.err
+    assert "too long" in result.err
     assert os.listdir(tmp_path) == []
 
 
@@ -212,7 +212,7 @@ def test_an_input_whose_name_is_too_long_ends_with_66(
     monkeypatch.chdir(tmp_path)
     result = here(*({"SRC": str(small), "NAME": name}.get(word, word) for word in arguments))
     assert result.code == 66, result
-    assert "so long a name" in result.err
+    assert "name is too long" in result.err
     assert os.listdir(tmp_path) == []
 
 

@@ -23,7 +23,7 @@ def test_a_mistyped_option_is_told_with_the_one_that_was_meant(here: Here, small
     assert result.code == 64
     assert result.err == (
         "streamconv: convert: unknown argument --tpye, did you mean --type?\n"
-        "  streamconv convert --help lists what it takes.\n"
+        "  streamconv convert --help lists the arguments.\n"
     )
 
 
@@ -49,7 +49,7 @@ def test_a_rule_that_matches_nothing_is_told(here: Here, small: Path, tmp_path: 
     rules = ["--tensor-type", "atn_v=F16", "--tensor-type", "ATTN_V=F16"]
     plan = here("plan", small, tmp_path / "x.gguf", "--type", "q4_0", *rules, "--json")
     told = [text for text in json.loads(plan.out)["warnings"] if "config.json" not in text]
-    assert told == ["--tensor-type atn_v=F16: no tensor's name matches, so it does nothing"]
+    assert told == ["--tensor-type atn_v=F16: no tensor's name matches, so it has no effect"]
 
 
 @pytest.mark.parametrize(
@@ -84,7 +84,7 @@ def test_the_plan_tells_what_convert_will_refuse(here: Here, small: Path, tmp_pa
     assert (plan.code, "convert will refuse this" in plan.out, "absent is not a folder" in plan.out) == (0, True, True)
     out = tmp_path / "x.gguf"
     out.write_text("dear diary")
-    assert "already there" in here("plan", small, out, "--type", "f16").out
+    assert "already exists" in here("plan", small, out, "--type", "f16").out
     assert "refuse" not in here("convert", small, out, "--type", "f16", "--dry-run", "--force").out
 
 

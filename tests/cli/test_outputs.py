@@ -33,7 +33,7 @@ def test_several_types_have_the_tensors_of_each_alone(here: Any, tiny_model: Pat
         assert f"m-{t}.gguf: gemma3, {t}," in result.out
         assert here("convert", tiny_model, tmp_path / "alone.gguf", "--type", t, "--force").code == 0
         assert tensors(tmp_path / f"m-{t}.gguf") == tensors(tmp_path / "alone.gguf")
-    assert "complete already" in here(
+    assert "already complete" in here(
         "convert", tiny_model, tmp_path / "m-{type}.gguf", "--type", ",".join(TYPES)
     ).out  # fmt: skip
 
@@ -81,7 +81,7 @@ def test_a_folder_holds_the_same_weights_and_every_side_file(here: Any, tiny_mod
         assert np.array_equal(rows.read(0, n), after[name].read(0, n))
     side = {p.name for p in tiny_model.iterdir() if p.suffix != ".safetensors" and "index" not in p.name}
     assert all((out / name).read_bytes() == (tiny_model / name).read_bytes() for name in side)
-    assert "complete already" in here("convert", tiny_model, out).out
+    assert "already complete" in here("convert", tiny_model, out).out
 
 
 def test_a_folder_is_cut_into_shards_and_written_in_the_precision_asked_for(
@@ -161,7 +161,7 @@ def test_a_folder_without_a_name_is_no_output(
     for command in (["convert", small, name], ["convert", small, name, "--force"], ["status", name]):
         result = here(*command)
         assert result.code == 64, result.err
-        assert f"{name} is no name for an output" in result.err
+        assert f"{name} is not a valid output name" in result.err
     assert here("status", "/").code == 64
     assert list(tmp_path.iterdir()) == []
 

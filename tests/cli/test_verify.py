@@ -177,9 +177,9 @@ def test_types_are_compared_only_with_their_own_records(made: Made) -> None:
 def test_where_nothing_is_nothing_is_compared(tmp_path: Path, capsys: Any) -> None:
     (tmp_path / "foreign.gguf").write_bytes(b"x")
     for name, words in (
-        ("none.gguf", "is not there"),
+        ("none.gguf", "does not exist"),
         ("foreign.gguf", "has no record"),
-        ("none-{type}.gguf", "not there"),
+        ("none-{type}.gguf", "does not exist"),
     ):
         assert cli.main(["verify", str(tmp_path / name)]) == 66
         assert words in capsys.readouterr().err

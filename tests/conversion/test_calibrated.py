@@ -75,13 +75,15 @@ def test_entries_that_are_left_out_on_purpose_are_not_counted_as_lacking(model: 
 def test_entries_of_another_models_tensors_are_counted(model: Path, tmp_path: Path) -> None:
     whole = matrices(model, tmp_path)
     _, notes = planned(model, tmp_path, imatrix=written(tmp_path / "i.dat", {**whole, "blk.77.attn_q.weight": 8}))
-    assert f"1 of {len(whole) + 1} entries are of no tensor of this model, such as blk.77.attn_q.weight" in notes
+    assert f"1 of {len(whole) + 1} entries match no tensor of this model, such as blk.77.attn_q.weight" in notes
 
 
 @pytest.mark.parametrize("type_", [TYPE, "F16", "Q8_0"])
 def test_a_matrix_that_fits_nothing_is_refused(model: Path, tmp_path: Path, type_: str) -> None:
     path = written(tmp_path / "i.dat", {"model.layers.0.mlp.up_proj.weight": 8, "transformer.h.0.attn": 8})
-    with pytest.raises(BadInput, match=r"i\.dat: no entry of the importance matrix is of a tensor of this model") as e:
+    with pytest.raises(
+        BadInput, match=r"i\.dat: no entry of the importance matrix matches a tensor of this model"
+    ) as e:
         planned(model, tmp_path, imatrix=path, type=type_)
     assert "'model.layers.0.mlp.up_proj.weight'" in e.value.message
 
@@ -111,7 +113,7 @@ def test_what_runtimes_fix_of_a_projector_stays_so_from_file_to_file(
     assert types.pop("v.blk.0.attn_q.weight") == type_
     assert types == FIXED
     _, notes = planned(projector, tmp_path, type=type_, tensor_types=("input_projection=Q8_0",))
-    assert "--tensor-type input_projection=Q8_0: other options decide the types that it is for" in notes
+    assert "--tensor-type input_projection=Q8_0: other options decide the types of the tensors that it matches" in notes
 
 
 def test_a_projector_that_is_copied_keeps_its_types(projector: Path, tmp_path: Path) -> None:

@@ -134,7 +134,7 @@ def test_a_family_of_another_package_converts(
 def test_a_target_of_another_package_converts_and_resumes_and_has_options(
     small: Path, tmp_path: Path, module: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with pytest.raises(UsageError, match=r"'\.acme' is no known target"):
+    with pytest.raises(UsageError, match=r"'\.acme' is not a known output format"):
         streamconv.plan(small, tmp_path / "x.acme")
     monkeypatch.syspath_prepend(package(tmp_path / "site", {"targets acme": f"{module}:TARGET"}, **{module: TARGET}))
     out = tmp_path / "x.acme"
@@ -147,7 +147,7 @@ def test_a_target_of_another_package_converts_and_resumes_and_has_options(
     assert made[69:] == values
     before = out.stat().st_ino
     streamconv.convert(small, out, threads=1)
-    assert out.stat().st_ino == before, "it is complete already"
+    assert out.stat().st_ino == before, "it is already complete"
     streamconv.convert(small, out, threads=1, acme_level=7, update=True)
     assert out.read_bytes()[:5] == b"ACME7"
     with pytest.raises(UsageError, match="an Acme file cannot hold Q8_0"):
@@ -325,7 +325,7 @@ def test_two_packages_with_one_name_are_refused_naming_both(
         ("import nothing_of_that_name", "No module named 'nothing_of_that_name'"),
         ("def (", "SyntaxError"),
         ("X = 1", "has no attribute 'FAMILY'"),
-        ("FAMILY = 'a family'", "which is no Family"),
+        ("FAMILY = 'a family'", "which is not a Family"),
     ],
 )
 def test_a_package_that_cannot_be_imported_is_named_when_it_is_needed_and_not_before(

@@ -202,7 +202,7 @@ def test_a_code_that_is_no_ternary_weight_is_refused(tmp_path: Path) -> None:
         "w.weight": ("U8", np.full((1, 4), 0b00001100, np.uint8)), "w.weight_scale": ("F32", np.ones(1, np.float32)),
     })  # fmt: skip
     rows = streamconv.open(path, {"quant_method": "bitnet"})["w.weight"]
-    with pytest.raises(BadInput, match=r"w\.weight.*none of the three"):
+    with pytest.raises(BadInput, match=r"w\.weight.*not one of the three"):
         rows.read(0, 4)
 
 

@@ -64,5 +64,5 @@ def test_an_ending_that_plain_models_have_too_is_nothing_to_refuse(tmp_path: Pat
 
 def test_scales_of_mxfp4_without_blocks_are_told(tmp_path: Path) -> None:
     path = write_safetensors(tmp_path / "x.safetensors", {"w_scales": ("U8", np.ones((2, 4), np.uint8))})
-    with pytest.raises(BadInput, match="'w_scales' has no _blocks beside it"):
+    with pytest.raises(BadInput, match="'w_scales' has no matching _blocks tensor"):
         dequant.decoded(open_checkpoint(path), {"quant_method": "mxfp4"})

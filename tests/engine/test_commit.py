@@ -93,7 +93,7 @@ def test_damage_at_either_end_of_a_chunk_is_found_when_it_is_read_back_in_pieces
         file.write(bytes([byte ^ 1]))
     monkeypatch.setattr(verify, "_READ_BYTES", 100)
     notes = go(plan).notes
-    assert any("1 finished chunks do not hold" in note for note in notes), notes
+    assert any("1 finished chunks do not match" in note for note in notes), notes
 
 
 @pytest.mark.parametrize("least", [64 + 64 + 128, 400, 460])

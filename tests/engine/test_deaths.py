@@ -85,7 +85,7 @@ def test_a_system_that_grants_too_few_threads_is_an_error_that_leaves_none_behin
             real(self)
 
     monkeypatch.setattr(threads.Thread, "start", start)
-    with pytest.raises(NoResources, match=f"grants only {granted} of 4 threads") as caught:
+    with pytest.raises(NoResources, match=f"allows only {granted} of 4 threads") as caught:
         go(plan, threads=3)
     assert "--threads 1" in caught.value.hint
     assert not any(t.is_alive() for t in begun)
@@ -109,7 +109,7 @@ def test_a_thread_that_dies_before_its_first_line_is_noticed(
     plan = make_plan(tmp_path, toys())
     with monkeypatch.context() as patch:
         patch.setattr(threads._thread, "start_new_thread", _stillborn(dead))
-        with pytest.raises(NoResources, match="ended before it had begun"):
+        with pytest.raises(NoResources, match="ended before it started"):
             go(plan, threads=3)
     goes_on(plan, monkeypatch)
 
@@ -228,7 +228,7 @@ def test_what_fails_in_any_thread_is_raised_and_nothing_more_is_begun() -> None:
 @pytest.mark.parametrize(("error", "words"), [
     (MemoryError(), "memory"),
     (OSError(12, "Cannot allocate memory", "x"), "x: there is not enough memory"),
-    (OSError(24, "Too many open files", "model.gguf"), "model.gguf: too many files are open; this process may have"),
+    (OSError(24, "Too many open files", "model.gguf"), "model.gguf: too many files are open; the limit of this process is"),
     (OSError(23, "Too many open files in system"), "whole system"),
     (RuntimeError("can't start new thread"), "threads"),
 ])  # fmt: skip

@@ -115,7 +115,7 @@ def test_a_job_of_a_later_version_is_left_as_it_is_until_forced(tmp_path: Path, 
     interrupted(plan, 50)
     of_version(plan.job_dir / "index.wal", 2)
     before = {p: (p.read_bytes(), p.stat().st_mtime_ns) for p in plan.job_dir.iterdir()}
-    with pytest.raises(PlanDiffers, match="format 2, this one knows 1"):
+    with pytest.raises(PlanDiffers, match="format 2, this version reads 1"):
         go(plan)
     (tmp_path / "out.bin").write_bytes(expected)  # finished otherwise: even then it is not ours to remove
     job.leftover(plan)
@@ -142,7 +142,7 @@ def test_an_input_that_was_only_touched_costs_nothing(tmp_path: Path, expected: 
     interrupted(_made_of(tmp_path, 1, _BEFORE), 50)
     outcome = go(_made_of(tmp_path, 2))
     assert outcome.resumed_bytes > 0
-    assert outcome.notes == ["inputs have other times or places than before, and the same contents"]
+    assert outcome.notes == ["inputs have different times or locations than before, but the same contents"]
     assert (tmp_path / "out.bin").read_bytes() == expected
 
 
@@ -328,7 +328,7 @@ def test_only_chunks_with_nan_or_inf_are_made_again_when_those_are_not_allowed_a
     stamped = {s.chunk for s in opened.journal.stamps()}
     assert chunk not in opened.done
     assert opened.done.keys() == stamped
-    assert opened.notes == ["1 finished chunks hold NaN or Inf, which were allowed then; they are made again"]
+    assert opened.notes == ["1 finished chunks contain NaN or Inf, which were allowed then; they are computed again"]
     opened.close()
     assert go(plan).quality["a", 0].nonfinite == 1
     assert (tmp_path / "out.bin").read_bytes() == expected
@@ -340,7 +340,7 @@ def test_the_output_folder_must_exist_and_the_disk_must_be_large_enough(
     with pytest.raises(CannotCreate, match="is not a folder"):
         job.preflight(make_plan(tmp_path / "nowhere", toys()))
     monkeypatch.setattr(files, "free_bytes", lambda folder: 1000)
-    with pytest.raises(WriteFailed, match="for the output, 67,108,864 to spare\\), 1,000 are free"):
+    with pytest.raises(WriteFailed, match="for the output, 67,108,864 in reserve\\), 1,000 are free"):
         job.preflight(make_plan(tmp_path, toys()))
 
 

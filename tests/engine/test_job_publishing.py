@@ -51,7 +51,7 @@ def test_a_finished_output_is_recognised_and_a_foreign_one_is_not_replaced(tmp_p
     assert look(plan).complete
     look(plan).refuse()
     other = make_plan(tmp_path, toys(), tag="other")
-    with pytest.raises(CannotCreate, match="was not made by this plan") as caught:
+    with pytest.raises(CannotCreate, match="was not written by this plan") as caught:
         look(other).refuse()
     assert caught.value.exit_code == 73
     look(other).refuse(update=True)  # a plan of ours made it
@@ -65,7 +65,7 @@ def test_what_appears_in_the_outputs_place_during_the_run_is_not_replaced(tmp_pa
         plan.output.mkdir()
     mine = plan.output / "mine" if is_folder else plan.output
     mine.write_text("keep me")
-    with pytest.raises(CannotCreate, match="holds mine" if is_folder else "was not made by this plan"):
+    with pytest.raises(CannotCreate, match="holds mine" if is_folder else "was not written by this plan"):
         run.run(opened, share(1 << 24, 1, 64, 128), Silent(), run.StopRequest())
     opened.close()
     assert mine.read_text() == "keep me"
@@ -161,7 +161,7 @@ def test_files_that_the_new_set_has_not_are_removed(tmp_path: Path) -> None:
     go(make_plan(tmp_path, toys(), "old", n_files=3))
     (tmp_path / "out7.bin").write_text("mine")
     plan = make_plan(tmp_path, toys(), "new", n_files=2)
-    with pytest.raises(CannotCreate, match="was not made by this plan"):
+    with pytest.raises(CannotCreate, match="was not written by this plan"):
         look(plan).refuse()
     go(plan, update=True)
     assert sorted(p.name for p in tmp_path.glob("out*")) == ["out0.bin", "out1.bin", "out7.bin"]
@@ -196,7 +196,7 @@ def test_what_takes_the_outputs_place_between_the_last_look_and_the_rename_stays
         real(part, final, *more)  # type: ignore[arg-type]
 
     monkeypatch.setattr(files, "publish_over", publish_over)
-    with pytest.raises(CannotCreate, match="was replaced by something else just now"):
+    with pytest.raises(CannotCreate, match="was just replaced by something else"):
         go(plan, update=True)
     assert plan.output.read_text() == "mine"
 
@@ -240,7 +240,7 @@ def test_a_folder_is_replaced_only_if_it_holds_nothing_else(tmp_path: Path) -> N
     look(plan).refuse()  # an empty one may be used
     (plan.output / "mine.txt").write_text("keep me")
     for flags in ({}, {"update": True}, {"force": True}):
-        with pytest.raises(CannotCreate, match=r"holds mine\.txt, which no plan of streamconv made"):
+        with pytest.raises(CannotCreate, match=r"holds mine\.txt, which streamconv did not write"):
             look(plan).refuse(**flags)
         with pytest.raises(CannotCreate):
             go(plan, **flags)
@@ -252,7 +252,7 @@ def test_what_the_user_put_into_a_finished_folder_is_never_removed(tmp_path: Pat
     go(folder_plan(tmp_path, "old"))
     path = tmp_path / "out" / inside
     path.mkdir() if inside.endswith("/") else path.write_text("keep me")
-    with pytest.raises(CannotCreate, match="which no plan of streamconv made"):
+    with pytest.raises(CannotCreate, match="which streamconv did not write"):
         look(folder_plan(tmp_path, "new")).refuse(force=True)
     assert look(folder_plan(tmp_path, "old")).complete
 
@@ -261,7 +261,7 @@ def test_a_file_of_the_output_that_the_user_edited_is_replaced_only_when_forced(
     go(folder_plan(tmp_path, "old"))
     (tmp_path / "out" / "config.json").write_text("[]")
     plan = folder_plan(tmp_path, "new")
-    with pytest.raises(CannotCreate, match=r"config\.json was changed since it was made"):
+    with pytest.raises(CannotCreate, match=r"config\.json was modified after it was written"):
         look(plan).refuse(update=True)
     go(plan, force=True)
     assert look(plan).complete

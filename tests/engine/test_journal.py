@@ -98,7 +98,7 @@ def of_version(path: Path, version: int, page: int = 1) -> None:
 def test_an_index_of_a_later_version_is_refused_by_name_and_not_taken_for_damaged(journal: Journal, page: int) -> None:
     of_version(journal.path, 7, page)
     for use in (Journal.open, read_progress, lambda path: journal.still_ours()):
-        with pytest.raises(PlanDiffers, match=r"index\.wal was written by .* format 7, this one knows 1") as caught:
+        with pytest.raises(PlanDiffers, match=r"index\.wal was written by .* format 7, this version reads 1") as caught:
             use(journal.path)
         assert caught.value.exit_code == 78
 
@@ -166,7 +166,7 @@ def test_an_index_that_is_cut_under_a_run_is_an_error_and_no_signal(journal: Jou
     journal.stamp(_stamp(i) for i in range(5))
     assert len(list(journal.stamps())) == 5
     os.truncate(journal.path, 8192 + 3 * 128)
-    with pytest.raises(WriteFailed, match=r"index\.wal was cut to 8,576 bytes by another program") as caught:
+    with pytest.raises(WriteFailed, match=r"index\.wal was truncated to 8,576 bytes by another program") as caught:
         list(journal.stamps())
     assert caught.value.exit_code == 74
 

@@ -91,7 +91,7 @@ def test_a_finished_output_of_other_contents_is_refused_and_replaced_when_asked(
     go(plan_of(tmp_path, BEFORE, 1, quick=quick))
     assert look(plan_of(tmp_path, BEFORE, 2, quick=quick)).complete
     plan = plan_of(tmp_path, AFTER, 2, quick=quick)
-    with pytest.raises(CannotCreate, match="was made from other contents of tensor a"):
+    with pytest.raises(CannotCreate, match="was made from different contents of tensor a"):
         look(plan).refuse()
     go(plan, update=True)
     assert bytes_of(plan) == right
@@ -201,5 +201,5 @@ def test_an_output_of_other_contents_under_the_size_and_time_of_the_right_one_is
     data = bytearray(plan.files[1].path.read_bytes())
     data[-1] ^= 1
     plan.files[1].path.write_bytes(data)
-    with pytest.raises(CannotCreate, match=r"out1\.bin was changed since it was made"):
+    with pytest.raises(CannotCreate, match=r"out1\.bin was modified after it was written"):
         look(plan).refuse(update=True)

@@ -78,7 +78,7 @@ def test_a_deadline_lets_the_first_look_of_a_run_end_or_no_run_would_ever_come_p
 def test_a_deadline_ends_a_look_once_the_run_has_made_something(tmp_path: Path, threads: int) -> None:
     long = Toy("b", 4, looks=[Look(endless)])
     began = time.monotonic()
-    with pytest.raises(Stopped, match="stopped as asked"):
+    with pytest.raises(Stopped, match="stopped as requested"):
         go(tmp_path, [Toy("a", 4), long], threads, run.StopRequest(0.2))
     assert time.monotonic() - began < 5
     assert not long.made

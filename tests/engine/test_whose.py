@@ -112,7 +112,7 @@ def test_a_first_shard_that_is_replaced_at_the_last_moment_keeps_its_name(
         real(part, final)
 
     monkeypatch.setattr(files, "publish", publish)
-    with pytest.raises(CannotCreate, match="was replaced or changed just now"):
+    with pytest.raises(CannotCreate, match="was just replaced or changed"):
         go(make_plan(tmp_path, toys(), "new", n_files=2), update=True)
     assert mine.read_text() == "mine"
 
@@ -152,7 +152,7 @@ def test_what_takes_the_records_place_during_the_run_stays(
             path.symlink_to("thesis.tex")
 
     monkeypatch.setattr(publishing, "place", place)
-    with pytest.raises(CannotCreate, match="has just come"):
+    with pytest.raises(CannotCreate, match="has just appeared"):
         go(plan)
     assert what != "a file" or path.read_text() == "mine"
     assert look(plan).complete
@@ -212,7 +212,7 @@ def test_what_lies_among_the_parts_of_a_folder_gets_neither_lost_nor_into_it(
         mine.parent.mkdir(exist_ok=True)
         mine.mkdir() if inside.endswith("/") else mine.write_text("keep me")
     before = listing(plan.job_dir)
-    with pytest.raises(CannotCreate, match="and no job made it"):
+    with pytest.raises(CannotCreate, match="but no job wrote it"):
         go(plan, force=True)
     now = listing(plan.job_dir)
     assert os.path.lexists(mine)
@@ -243,7 +243,7 @@ def test_a_file_that_comes_among_the_parts_while_it_runs_is_met_before_the_folde
         real(self)
 
     monkeypatch.setattr(job.Job, "publish", publish)
-    with pytest.raises(CannotCreate, match="no job made it"):
+    with pytest.raises(CannotCreate, match="no job wrote it"):
         go(plan)
     assert not plan.output.exists()
     assert (plan.staging / "mine.txt").read_text() == "keep me"

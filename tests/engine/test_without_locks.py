@@ -45,7 +45,7 @@ def finish(opened: job.Job) -> None:
 
 
 @pytest.mark.parametrize("n_files", [1, 2])
-@pytest.mark.parametrize("anew", [False, True], ids=["", "forced"])
+@pytest.mark.parametrize("discard", [False, True], ids=["", "forced"])
 @pytest.mark.parametrize("nth", [1, 2])
 @pytest.mark.parametrize("step", STEPS)
 def test_of_two_jobs_that_set_up_one_folder_at_once_exactly_one_goes_on(
@@ -53,7 +53,7 @@ def test_of_two_jobs_that_set_up_one_folder_at_once_exactly_one_goes_on(
     tmp_path: Path,
     step: str,
     nth: int,
-    anew: bool,
+    discard: bool,
     n_files: int,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -70,11 +70,11 @@ def test_of_two_jobs_that_set_up_one_folder_at_once_exactly_one_goes_on(
         calls += 1
         if calls == nth:
             monkeypatch.setattr(files, step, real)
-            job.Job.open(make_plan(work, toys(), n_files=n_files), anew=anew)
+            job.Job.open(make_plan(work, toys(), n_files=n_files), discard=discard)
         return real(*args, **options)
 
     monkeypatch.setattr(files, step, met)
-    job.Job.open(make_plan(work, toys(), n_files=n_files), anew=anew)
+    job.Job.open(make_plan(work, toys(), n_files=n_files), discard=discard)
     monkeypatch.setattr(files, step, real)
     ends = []
     for one in opened:
@@ -101,7 +101,7 @@ def test_a_folder_in_which_others_are_always_quicker_is_left_to_them(
         real(part, final)
 
     monkeypatch.setattr(files, "publish_new", late)
-    with pytest.raises(Locked, match=r"another process is at work: .*index\.wal"):
+    with pytest.raises(Locked, match=r"another process is working on this output: .*index\.wal"):
         job.Job.open(make_plan(tmp_path, toys()))
     assert not list(tmp_path.glob("*/*.tmp"))
 
@@ -149,7 +149,7 @@ def test_looking_at_a_folder_again_leaves_no_file_open(
     monkeypatch.setattr(
         files, "open_for_writing", lambda p, create, links=1: (gone if p.suffix == ".part" else real)(p, create=create)
     )
-    with pytest.raises(Locked, match="another process is at work"):
+    with pytest.raises(Locked, match="another process is working on this output"):
         job.Job.open(plan)
     assert len(os.listdir("/dev/fd")) == before
 
@@ -162,7 +162,7 @@ def test_an_output_that_another_job_of_the_same_plan_has_made_meanwhile_stays(
     go(make_plan(tmp_path, toys()))
     made = os.stat(tmp_path / "out.bin")
     aside.rename(late.plan.job_dir)
-    with pytest.raises(Locked, match="has just made"):
+    with pytest.raises(Locked, match="has just written"):
         finish(late)
     late.close()
     assert os.path.samestat(os.stat(tmp_path / "out.bin"), made)

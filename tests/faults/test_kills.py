@@ -100,7 +100,7 @@ def _race(bench: Bench, n_jobs: int, planted: Callable[[], None] | None) -> tupl
     ends = [(code, log.read_text()) for code, log in zip(codes, logs, strict=True)]
     bugs = [text for code, text in ends if "Traceback" in text or code not in (0, 75)]
     assert not bugs, bugs
-    return codes, sum(code == 0 and "is complete already" not in text for code, text in ends)
+    return codes, sum(code == 0 and "is already complete" not in text for code, text in ends)
 
 
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])

@@ -187,7 +187,7 @@ def test_a_refusal_by_the_host_behind_a_mirror_names_that_host_and_says_who_got_
         assert refused.code == 77, refused.err
         assert ("it was not given the token" if token else "there is no token") in refused.err
         assert f"Set HF_ENDPOINT to {other.url.removeprefix('http://')}" in refused.err
-    assert f"{other.url.removeprefix('http://')}, to which {host.url} sends on" in refused.err
+    assert f"{other.url.removeprefix('http://')}, to which {host.url} redirects" in refused.err
     assert len(other.asked) == 1, "what is final is not asked again"
     assert set(other.tokens) == {None}
 
@@ -202,7 +202,7 @@ def test_a_storage_host_that_goes_on_refusing_is_named_as_the_one_that_refuses(
     other.answer = lambda path: (status, {}, b"")
     refused = ask()
     assert refused.code == (77 if status == 403 else 66), refused.err
-    assert f"{other.url.removeprefix('http://')}, to which {host.url} sends on" in refused.err
+    assert f"{other.url.removeprefix('http://')}, to which {host.url} redirects" in refused.err
 
 
 @pytest.mark.parametrize(
@@ -224,7 +224,7 @@ def test_redirections_in_a_circle_end(host: Scripted, ask: Run) -> None:
 
 @pytest.mark.parametrize(
     ("target", "words"),
-    [("&cursor=0", "in a circle"), ("&cursor=0&n={n}", "20 pages")],
+    [("&cursor=0", "form a cycle"), ("&cursor=0&n={n}", "20 pages")],
     ids=["circle", "ever new"],
 )
 def test_a_listing_without_end_is_refused(

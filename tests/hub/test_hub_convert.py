@@ -63,7 +63,7 @@ def test_a_second_run_asks_nobody(hub: Hub, here: Run, tmp_path: Path) -> None:
     hub.forget()
     again = here("convert", MODEL, tmp_path / "x.gguf", "--type", "q8_0")
     assert again.code == 0
-    assert "complete already" in again.out
+    assert "already complete" in again.out
     other = here("convert", MODEL, tmp_path / "y.gguf", "--type", "q4_0")
     assert other.code == 0
     assert hub.requests == []
@@ -104,7 +104,7 @@ def test_evict_gives_everything_back_and_asks_nothing_twice(
     (part,) = cache.rglob("*.part")
     assert part.stat().st_blocks * 512 < 1 << 20  # the head is kept, so that a second run asks nobody
     hub.forget()
-    assert "complete already" in here(*command).out
+    assert "already complete" in here(*command).out
     assert hub.requests == []
 
 

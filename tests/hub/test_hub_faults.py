@@ -125,7 +125,7 @@ def test_a_range_that_came_wrong_once_is_found_and_only_it_is_fetched_again(
     hub.fault = once_wrong(7_000_000)
     said = convert()
     assert said.code in (0, 65), said.err
-    assert re.search(r"bytes \d+\.\.\d+ came with xxh3 [0-9a-f]{32} first, then with [0-9a-f]{32}", said.err)
+    assert re.search(r"bytes \d+\.\.\d+ arrived with xxh3 [0-9a-f]{32} first, then with [0-9a-f]{32}", said.err)
     hub.forget()
     if said.code:  # what was made of the wrong bytes is made again
         again = convert()
@@ -152,7 +152,7 @@ def test_a_file_whose_digest_is_wrong_for_good_is_refused_with_range_and_digests
     assert listed in digests
     assert len(digests) == 2
     assert not (tmp_path / "x.gguf").exists()
-    assert list(cache.rglob("*.part")), "what came is kept"
+    assert list(cache.rglob("*.part")), "what was received is kept"
 
 
 @pytest.mark.parametrize("damage", ["bit", "index", "part gone", "index gone", "part short"])
@@ -193,7 +193,7 @@ def test_what_a_later_version_has_begun_to_fetch_is_left_as_it_is(
     before = {p: p.stat().st_mtime_ns for p in index.parent.iterdir()}
     refused = convert()
     assert refused.code == 78
-    assert f"{index} was written by another version of streamconv: format 2, this one knows 1" in refused.err
+    assert f"{index} was written by another version of streamconv: format 2, this version reads 1" in refused.err
     assert {p: p.stat().st_mtime_ns for p in index.parent.iterdir()} == before
     index.unlink()  # as the message says
     hub.fault = lambda ask: None

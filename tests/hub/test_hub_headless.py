@@ -111,6 +111,6 @@ def test_a_disk_that_holds_the_output_but_not_the_inputs_too_is_refused_with_wha
     refused = here("convert", MODEL, tmp_path / "x.gguf", "--type", "q8_0")
     assert refused.code == 74
     assert re.search(
-        r"bytes are needed \([\d,]+ for what is fetched, [\d,]+ for the output, 67,108,864 to spare\)", refused.err
+        r"bytes are needed \([\d,]+ for the download, [\d,]+ for the output, 67,108,864 in reserve\)", refused.err
     )
     assert "77,108,864 are free" in refused.err

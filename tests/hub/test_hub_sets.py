@@ -47,7 +47,7 @@ def test_an_index_of_files_that_are_gone_does_not_keep_the_whole_file_from_conve
         done = here(command, "org/stale", tmp_path / "x.gguf", "--type", "q8_0")
         assert done.code == 0, done.err
         assert (
-            "model.safetensors is taken, as model.safetensors.index.json names files that are not there"
+            "model.safetensors is used, as model.safetensors.index.json names files that are missing"
             in done.out + done.err
         )
     assert tensor_bytes(tmp_path / "x.gguf") == expected
@@ -68,7 +68,7 @@ def test_of_two_sets_the_whole_file_is_taken_unless_it_is_much_smaller(
     taken, passed = ("model-00001-of-00002.safetensors", WEIGHTS)[:: 1 if is_stray else -1]
     assert hub.bytes_served(taken)
     assert not hub.bytes_served(passed)
-    assert "passed over" in done.out + done.err
+    assert "ignored" in done.out + done.err
     assert passed in here("plan", "org/two", tmp_path / "y.gguf", "--type", "q8_0").out
 
 

@@ -171,7 +171,7 @@ def test_a_conversion_says_once_why_its_kernels_are_not_kept(here: Path, data: P
     source = str(data / "checkpoints" / "mistral-spm" / "hf")
     done = run(CLI.format(["convert", source, str(here / "x.gguf"), "--type", "Q8_0"]), here, NUMBA_CACHE_DIR="cache")
     assert done.returncode == 0, done.stderr
-    notes = [line for line in done.stderr.splitlines() if "serve this run only" in line]
+    notes = [line for line in done.stderr.splitlines() if "are used for this run only" in line]
     assert len(notes) == 1, done.stderr
     assert re.search(r"note: .*\(cache/kernels-\S+ is not an absolute path\)", notes[0])
     assert not [p.name for p in here.iterdir() if "x.gguf" not in p.name]

@@ -106,9 +106,9 @@ def test_heads_that_do_not_divide_the_rows_are_refused() -> None:
 def test_what_does_not_fit_is_refused() -> None:
     with pytest.raises(ValueError, match="are not parts of 18"):
         split(Constant(X), [9, 8])
-    with pytest.raises(ValueError, match="make no"):
+    with pytest.raises(ValueError, match="do not stack to"):
         Stacked([Constant(X), Constant(X)], (30, N_COLS))
-    with pytest.raises(ValueError, match="not as many elements"):
+    with pytest.raises(ValueError, match="not have as many elements"):
         Reshaped(Constant(X), (30, N_COLS))
 
 

@@ -198,7 +198,7 @@ def test_modules_are_chosen_by_expressions_and_saved_by_name(tmp_path: Path) -> 
     assert names == {f"{P}model.layers.0.self_attn.q_proj.{kind}" for kind in ("weight", "bias")}
     with pytest.raises(UsageError, match="nothing is left"):
         extract(tmp_path, include="no such module")
-    with pytest.raises(UsageError, match="no regular expression"):
+    with pytest.raises(UsageError, match="not a valid regular expression"):
         extract(tmp_path, include="(")
 
 

@@ -167,7 +167,7 @@ def test_integers_are_copied_where_all_models_agree_and_refused_where_not(tmp_pa
     rows = open_text(tmp_path, recipe % "b").tensors["table"]
     assert rows.dtype == "I64"
     assert rows.stored(0, 1).tobytes() == np.array([1, 2, 3], "<i8").tobytes()  # type: ignore[union-attr]
-    with pytest.raises(BadInput, match="'table': a and c hold different I64 numbers"):
+    with pytest.raises(BadInput, match="'table': a and c contain different I64 numbers"):
         open_text(tmp_path, recipe % "c").tensors["table"].read(0, 1)
 
 

@@ -107,7 +107,7 @@ REFUSED = [
     (LINEAR.replace("weight: 1", "wieght: 1"), "unknown key 'wieght'\n  Did you mean 'weight'"),
     (LINEAR.replace("model: a", "modle: a"), "Did you mean 'model'"),
     (LINEAR.replace("linear", "dare-ties"), "unknown merge_method 'dare-ties'\n  Did you mean 'dare_ties'"),
-    (LINEAR + "dtype: int7", "'int7' is no float type"),
+    (LINEAR + "dtype: int7", "'int7' is not a float type"),
     (LINEAR + "slices: []\n", "models and slices given"),
     (LINEAR + "name: x\n", "unknown key 'name'"),
     (LINEAR + "dtype: float16\ndtype: float32\n", "duplicate key 'dtype'"),
@@ -126,7 +126,7 @@ REFUSED = [
         "at least 2 models beside the base, there are 1",
     ),
     ("merge_method: passthrough\nslices:\n- sources: [{model: a, layer_range: [0, 3]}]", "which has 2 layers"),
-    ("merge_method: passthrough\nslices:\n- sources: [{model: a, layer_range: [1, 1]}]", "hold no layer at all"),
+    ("merge_method: passthrough\nslices:\n- sources: [{model: a, layer_range: [1, 1]}]", "contain no layers"),
     ("merge_method: passthrough\nslices:\n- sources: [{model: a, layer_range: [2, 1]}]", "is negative"),
     (
         "merge_method: linear\nslices:\n- sources: [{model: a, layer_range: [0, 2]}, {model: b, layer_range: [0, 1]}]",
@@ -262,7 +262,7 @@ def test_every_document_decides_the_identity_of_the_merge(models: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (STAGES.replace("model: a, ", "model: second, "), "in a circle: first → second → first"),
+        (STAGES.replace("model: a, ", "model: second, "), "in a cycle: first → second → first"),
         (STAGES.replace("name: second", "name: first"), "two documents have the name 'first'"),
         (STAGES.replace("name: second\n", ""), "2 of 3 documents have no name"),
         (STAGES.replace("---\nmerge_method: task", "---\nname: last\nmerge_method: task"), "0 of 3 documents"),
@@ -301,7 +301,7 @@ models:
 
 
 def test_a_missing_recipe_or_model_is_named(models: Path) -> None:
-    with pytest.raises(InputMissing, match=r"nothing\.yml is not there"):
+    with pytest.raises(InputMissing, match=r"nothing\.yml does not exist"):
         merging.open_recipe(models / "nothing.yml", sources.open_checkpoint)
-    with pytest.raises(InputMissing, match=r"\.yml: .*nowhere is not there"):
+    with pytest.raises(InputMissing, match=r"\.yml: .*nowhere does not exist"):
         open_text(models, LINEAR.replace("model: b", "model: nowhere"))

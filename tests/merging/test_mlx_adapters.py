@@ -78,11 +78,11 @@ def test_whole_tensors_take_the_place_of_the_models(tmp_path: Path) -> None:
 ])  # fmt: skip
 def test_what_is_not_understood_is_refused_as_an_adapter_of_mlx(tmp_path: Path, tensors: Any, config: Any) -> None:
     folder = adapter(tmp_path / "adapter", tensors, **config)
-    with pytest.raises(BadInput, match="adapter of MLX"):
+    with pytest.raises(BadInput, match="MLX adapter"):
         lora.open_adapter(folder)
 
 
 def test_an_adapter_of_mlx_without_its_file_is_told(tmp_path: Path) -> None:
     (adapter(tmp_path / "adapter", FACTORS) / "adapters.safetensors").unlink()
-    with pytest.raises(InputMissing, match=r"adapter of MLX without adapters\.safetensors"):
+    with pytest.raises(InputMissing, match=r"MLX adapter without adapters\.safetensors"):
         lora.open_adapter(tmp_path / "adapter")

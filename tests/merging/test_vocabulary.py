@@ -218,7 +218,7 @@ def test_rules_choose_rows(tmp_path: Path) -> None:
     np.testing.assert_array_equal(found["new"], other[2])
     np.testing.assert_array_equal(found["none"], np.zeros(WIDTH))
     assert a.shape == (2, WIDTH)
-    assert not any("none of the models" in text for text in merged.warnings)
+    assert not any("not one of the models" in text for text in merged.warnings)
 
 
 @pytest.mark.parametrize(
@@ -240,7 +240,7 @@ def test_a_token_without_any_row_is_zero_and_said(tmp_path: Path) -> None:
     model(tmp_path / "a", ["x"])
     found = merge(tmp_path, {"source": "union", "tokens": {"new": {}}}, "a")
     np.testing.assert_array_equal(by_token(found)["new"], np.zeros(WIDTH))
-    assert any("'new' have a row in none of the models" in text for text in found.warnings)
+    assert any("'new' have no row in any of the models" in text for text in found.warnings)
 
 
 def test_tokens_beyond_the_rows_are_left_out_of_the_tokenizer(tmp_path: Path) -> None:

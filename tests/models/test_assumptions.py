@@ -44,15 +44,23 @@ def test_what_runtimes_compute_is_fine(data: Path, tmp_path: Path, value: Any) -
 
 
 TOLD = [
-    ("qwen2-yarn", {"use_sliding_window": True}, "'use_sliding_window' is True, but runtimes let every layer"),
+    (
+        "qwen2-yarn",
+        {"use_sliding_window": True},
+        "'use_sliding_window' is True, but runtimes use full attention in every layer",
+    ),
     (
         "qwen2-yarn",
         {"layer_types": ["full_attention", "sliding_attention"]},
-        "'layer_types' is .* but runtimes let every layer",
+        "'layer_types' is .* but runtimes use full attention in every layer",
     ),
-    ("mistral-spm", {"sliding_window": 64}, "'sliding_window' is 64, but runtimes let every layer"),
-    ("mistral-spm", {"rope_scaling": {"type": "dynamic", "factor": 2.0}}, "'rope_type' is 'dynamic', but no key"),
-    ("mistral-spm", {"rope_scaling": {"type": "longrope", "factor": 2.0}}, "'rope_type' is 'longrope', but no key"),
+    ("mistral-spm", {"sliding_window": 64}, "'sliding_window' is 64, but runtimes use full attention in every layer"),
+    ("mistral-spm", {"rope_scaling": {"type": "dynamic", "factor": 2.0}}, "'rope_type' is 'dynamic', but no GGUF key"),
+    (
+        "mistral-spm",
+        {"rope_scaling": {"type": "longrope", "factor": 2.0}},
+        "'rope_type' is 'longrope', but no GGUF key",
+    ),
     (
         "qwen2-yarn",
         {"rope_scaling": {"type": "yarn", "factor": 2.0, "truncate": False}},
@@ -62,9 +70,13 @@ TOLD = [
     (
         "gemma3-text",
         {"layer_types": ["full_attention"] * 7},
-        "'layer_types' is .* but runtimes take every layer for sliding",
+        "'layer_types' is .* but runtimes treat every layer as sliding",
     ),
-    ("gemma3-text", {"sliding_window_pattern": 2}, "'sliding_window_pattern' is 2, but runtimes give every sixth"),
+    (
+        "gemma3-text",
+        {"sliding_window_pattern": 2},
+        "'sliding_window_pattern' is 2, but runtimes use full attention in every sixth",
+    ),
     (
         "mistral-spm",
         {"tie_word_embeddings": True},
@@ -170,7 +182,7 @@ STATED = [
     ("FalconMambaForCausalLM", {"layer_norm_epsilon": 1e-5, "mixer_rms_eps": 1e-6}, "'mixer_rms_eps' is 1e-06"),
     ("GptOssForCausalLM", {"swiglu_limit": 5.0}, None),
     ("GptOssForCausalLM", {"swiglu_alpha": 2.0}, None),
-    ("GptOssForCausalLM", {"layer_types": ["full_attention"] * 4}, "but each 2th"),
+    ("GptOssForCausalLM", {"layer_types": ["full_attention"] * 4}, "except every 2th"),
     ("Qwen2MoeForCausalLM", {"norm_topk_prob": True}, "runtimes do not scale the weights"),
     ("Qwen3MoeForCausalLM", {}, "'norm_topk_prob' is False, but runtimes scale"),
     ("Qwen3MoeForCausalLM", {"decoder_sparse_step": 2}, "runtimes look for experts in every layer"),
@@ -183,7 +195,7 @@ STATED = [
     (
         "GraniteMoeHybridForCausalLM",
         {"position_embedding_type": "rope", "attn_layer_indices": [1]},
-        "runtimes rotate no hybrid",
+        "runtimes apply no RoPE in hybrids",
     ),
     ("GraniteMoeHybridForCausalLM", {"time_step_limit": [0.1, 1.0], "attn_layer_indices": [1]}, "'time_step_limit' is"),
     ("BambaForCausalLM", {"partial_rotary_factor": 0.5, "attn_layer_indices": [1]}, "'partial_rotary_factor' is 0.5"),

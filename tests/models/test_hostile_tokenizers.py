@@ -109,7 +109,7 @@ def test_a_file_of_nothing_but_the_word_model_is_parsed_a_few_times_only(tmp_pat
 @pytest.mark.parametrize("name", ["merges.txt", "chat_template.jinja"])
 def test_a_text_of_too_many_lines_is_refused(name: str, tmp_path: Path) -> None:
     (tmp_path / name).write_bytes(b"\n" * (2 << 20))
-    with pytest.raises(BadInput, match=f"{name} is longer than any text"):
+    with pytest.raises(BadInput, match=f"{name} is too long for a side file"):
         TokenizerFiles(Checkpoint(tmp_path, {}, {}, ())).text(name)
 
 

@@ -75,12 +75,12 @@ def test_a_model_without_its_class_converts_to_the_same_tensors(data: Path, tmp_
     (model / "config.json").write_text(json.dumps(config))
     prepared = [conversion.prepare(path, tmp_path / "x.gguf", Options(pre="qwen2")) for path in (source, model)]
     assert len({tuple(t.name for t in each.outputs[0].tensors) for each in prepared}) == 1
-    assert [note for note in prepared[1].warnings if "taken for 'Qwen3ForCausalLM'" in note]
+    assert [note for note in prepared[1].warnings if "read as 'Qwen3ForCausalLM'" in note]
 
 
 @pytest.mark.parametrize(
     ("size", "rows", "hint"),
-    [(None, 0, "Write vocab_size"), (0, 7, "Write vocab_size"), (0, -9, "do not belong together")],
+    [(None, 0, "Write vocab_size"), (0, 7, "Write vocab_size"), (0, -9, "are from different models")],
 )
 def test_a_size_that_does_not_fit_names_all_three_witnesses(
     data: Path, tmp_path: Path, size: int | None, rows: int, hint: str

@@ -144,7 +144,7 @@ def test_whether_a_blank_goes_before_a_text_is_what_tokenizer_json_does(
 )
 def test_an_order_that_scores_cannot_say_is_told(tmp_path: Path, merges: list[list[str]], words: str) -> None:
     found = read(pieces_file(tmp_path, model={"merges": merges}), LLAMA)
-    assert any(words in warning and "may split some texts otherwise" in warning for warning in found.warnings)
+    assert any(words in warning and "may tokenize some texts differently" in warning for warning in found.warnings)
 
 
 def test_bytes_without_a_piece_are_told(tmp_path: Path) -> None:
@@ -191,7 +191,7 @@ def test_the_last_file_that_speaks_of_an_id_is_believed_and_contradictions_are_t
         ("<new>", USER), ("<tool>", CONTROL), ("[PAD8]", UNUSED),
     ]  # fmt: skip
     assert [w for w in found.warnings if "token" in w] == [
-        "token 6 is '<old>' in added_tokens.json and '<new>' in tokenizer.json: the latter is taken",
+        "token 6 is '<old>' in added_tokens.json and '<new>' in tokenizer.json: the latter is used",
         f"tokenizer.json's token '▁a' is ignored: its id is 8 there, and 3 in {tmp_path / 'tokenizer.model'}",
     ]
 

@@ -208,7 +208,7 @@ def test_byte_fallback_vocabularies_are_filled_to_the_rows_of_the_model(tmp_path
     ]  # fmt: skip
     assert list(found.metadata.get("tokenizer.ggml.scores")) == [0, 0, 0, -1000, -10000]
     assert "tokenizer.ggml.merges" not in found.metadata
-    assert "1 unused ones fill up" in found.warnings[0]
+    assert "1 unused ones are added" in found.warnings[0]
 
 
 # tokenizer.json without its vocabulary

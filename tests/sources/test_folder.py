@@ -80,7 +80,7 @@ def test_text_that_cannot_be_written_again_is_refused(folder: Path) -> None:
     (folder / "config.json").write_text(r'{"model_type": "\ud83d\ude00"}')
     assert open_checkpoint(folder).config == {"model_type": "\U0001f600"}
     (folder / "config.json").write_text(r'{"model_type": "\ud83d"}')
-    with pytest.raises(BadInput, match=r"config\.json spells half of a surrogate pair"):
+    with pytest.raises(BadInput, match=r"config\.json contains half of a surrogate pair"):
         open_checkpoint(folder)
 
 

@@ -71,9 +71,9 @@ def test_what_is_not_the_file_itself_is_named_wherever_it_lies(
     ("data", "words"),
     [
         (POINTER, "is a pointer of Git LFS"), (PAGE, "is a web page"), (b"", "is empty"),
-        (b"Entry not found", "holds a text and no weights; it begins with 'Entry not found'"),
-        (b'{"error": "Invalid username or password."}', "holds a text and no weights"),
-        (("é" * 600).encode()[:-1], "holds a text and no weights"),
+        (b"Entry not found", "contains text and no weights; it begins with 'Entry not found'"),
+        (b'{"error": "Invalid username or password."}', "contains text and no weights"),
+        (("é" * 600).encode()[:-1], "contains text and no weights"),
     ],
 )  # fmt: skip
 def test_a_single_file_of_weights_that_is_none_is_named(tmp_path: Path, name: str, data: bytes, words: str) -> None:
@@ -125,7 +125,7 @@ def test_pointers_in_the_place_of_recipes_matrices_and_lists_are_named(model: Pa
             use(tmp_path / name)
         (tmp_path / name).unlink()
         (tmp_path / name).symlink_to("blobs/abc")
-        with pytest.raises(InputMissing, match="is a link to blobs/abc, which is not there"):
+        with pytest.raises(InputMissing, match="is a link to blobs/abc, which does not exist"):
             use(tmp_path / name)
 
 
@@ -140,7 +140,7 @@ def test_a_link_that_leads_nowhere_is_named_with_its_target(
     (model / name).symlink_to(f"../../blobs/{name[:3]}")
     with pytest.raises(InputMissing) as refused:
         conversion.prepare(model, tmp_path / output, Options())
-    assert f"m/{name} is a link to ../../blobs/{name[:3]}, which is not there" in refused.value.message
+    assert f"m/{name} is a link to ../../blobs/{name[:3]}, which does not exist" in refused.value.message
     assert "cp -rL" in refused.value.hint
 
 

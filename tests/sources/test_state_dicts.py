@@ -60,7 +60,7 @@ def test_a_prefix_that_all_names_have_is_taken_off_with_a_note(
     want, plain, _ = planned(data / "checkpoints" / "qwen3-tied" / "hf", tmp_path, output)
     found, notes, _ = planned(changed(lambda t: {prefix + n: v for n, v in t.items()}), tmp_path, output)
     assert found == want
-    assert [note for note in notes if note not in plain and "of a wrapper is taken off" in note]
+    assert [note for note in notes if note not in plain and "of a wrapper is removed from" in note]
 
 
 def test_parts_of_wrappers_within_names_are_taken_off(changed: Change, data: Path, tmp_path: Path) -> None:

@@ -92,25 +92,25 @@ TENSOR, MAKE = named("torch", "Tensor"), named("torch._utils", "_rebuild_tensor_
         (Code(named("collections", "OrderedDict") + b")}\x92"), "opcode NEWOBJ_EX"),
         (b"\x82\x01", "opcode EXT1"), (b"\x83\x01\x00", "opcode EXT2"), (b"\x84\x01\x00\x00\x00", "opcode EXT4"),
         (b"Pname\n", "opcode 0x50"), (b"\x97", "opcode 0x97"), (b"\x96" + bytes(8), "opcode 0x96"), (b"S'a'\n", "opcode 0x53"),
-        (Code(named("torch", "FloatStorage") + b")R"), "calls what is not a function"),
-        (Code(named("torch", "float32") + b")R"), "calls what is not a function"),
-        (Code(code("text") + b")R"), "calls what is not a function"),
-        (Code(named("collections", "OrderedDict") + code([]) + b"R"), "calls what is not a function"),
-        (Code(named("torch", "float32") + code({"a": 1}) + b"b"), "sets attributes of what is not a dictionary"),
-        (Code(code([]) + code({"a": 1}) + b"b"), "sets attributes of what is not a dictionary"),
+        (Code(named("torch", "FloatStorage") + b")R"), "calls something that is not a function"),
+        (Code(named("torch", "float32") + b")R"), "calls something that is not a function"),
+        (Code(code("text") + b")R"), "calls something that is not a function"),
+        (Code(named("collections", "OrderedDict") + code([]) + b"R"), "calls something that is not a function"),
+        (Code(named("torch", "float32") + code({"a": 1}) + b"b"), "sets attributes of something that is not a dictionary"),
+        (Code(code([]) + code({"a": 1}) + b"b"), "sets attributes of something that is not a dictionary"),
         (call("_codecs", "encode", "aGk=", "base64"), "latin1 only"),
         (call("_codecs", "encode", "x", "rot13"), "latin1 only"),
         (call("_codecs", "encode", b"x", "latin1"), "latin1 only"),
         (call("_codecs", "encode", "\u20ac", "latin1"), "beyond latin1"),
-        (call("torch", "Size", "text"), "torch.Size is made of"),
-        (call("collections", "OrderedDict", "text"), "OrderedDict is made of"),
-        (call("collections", "OrderedDict", [1]), "OrderedDict is made of"),
-        (call("collections", "OrderedDict", [], []), "OrderedDict is made of"),
+        (call("torch", "Size", "text"), "torch.Size is built from"),
+        (call("collections", "OrderedDict", "text"), "OrderedDict is built from"),
+        (call("collections", "OrderedDict", [1]), "OrderedDict is built from"),
+        (call("collections", "OrderedDict", [], []), "OrderedDict is built from"),
         (call("torch._utils", "_rebuild_parameter", {}, True, {}), "parameter has no tensor"),
         (call(*TYPED, named("collections", "OrderedDict"), TENSOR, (), {}),
-         "not a function for tensors"),
+         "other than a function for tensors"),
         (call(*TYPED, named("torch", "float32"), TENSOR, (), {}),
-         "not a function for tensors"),
+         "other than a function for tensors"),
         (call(*TYPED, MAKE, named("torch", "Size"), (), {}),
          "of an unknown class"),
         (call(*TYPED, MAKE, TENSOR, []),
@@ -118,14 +118,15 @@ TENSOR, MAKE = named("torch", "Tensor"), named("torch._utils", "_rebuild_tensor_
         (call(*TYPED, MAKE, TENSOR, (), {}),
          "a tensor has 0 arguments"),
         (call(*TYPED, named("torch._tensor", "_rebuild_from_type_v2"), TENSOR,
-              (), {}), "not a function for tensors"),
+              (), {}), "other than a function for tensors"),
         (call("torch._utils", "_rebuild_parameter_with_state", {}, True, {}, {}), "parameter has no tensor"),
         (call("torch._utils", "_rebuild_parameter_with_state", {}, True, {}), "has 3 arguments"),
-        (call("torch.nn.parameter", "Parameter", {}), "calls what is not a function"),
-        (call("builtins", "set", "text"), "a set is made of"), (call("builtins", "set", [], []), "a set is made of"),
-        (call("collections", "Counter", []), "a Counter is made of"), (call("builtins", "bytearray", 5), "a bytearray is made of"),
+        (call("torch.nn.parameter", "Parameter", {}), "calls something that is not a function"),
+        (call("builtins", "set", "text"), "a set is built from"), (call("builtins", "set", [], []), "a set is built from"),
+        (call("collections", "Counter", []), "a Counter is built from"), (call("builtins", "bytearray", 5),
+        "a bytearray is built from"),
         (call("builtins", "complex", []), "a complex number or a device"), (b"\x8f}\x90", "more from its stack"),
-        (b"}(K\x01\x90", "appends to what is not a list"), (b"\x91", "opcode 0x91"),
+        (b"}(K\x01\x90", "appends to something that is not a list"), (b"\x91", "opcode 0x91"),
         (b"\x80\x06N", "protocol 6"), (b"\x80\x00N", "protocol 0"),
     ],
 )  # fmt: skip
@@ -148,12 +149,13 @@ def test_a_pickled_model_says_what_to_do(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("raw", "message"),
     [
-        (b"", "it has no end"), (b"N", "it has no end"), (b".", "something left over"), (b"NN.", "something left over"),
-        (b"(N.", "something left over"), (b"0.", "takes more from its stack"), (b"t.", "takes more from its stack"),
-        (b"R.", "takes more from its stack"), (b"Q.", "takes more from its stack"), (b"a.", "takes more from its stack"),
-        (b"(u.", "takes more from its stack"), (b"N\x86.", "takes more from its stack"), (b"q\x00.", "takes more from"),
-        (b"h\x05.", "memo 5"), (b"j\xff\xff\xff\xff.", "memo 4294967295"), (b"NNs.", "takes more from its stack"),
-        (b"NNNs.", "what is not a dictionary"), (b"}(Nu.", "what is not a dictionary"), (b"}Na.", "what is not a list"),
+        (b"", "it has no end"), (b"N", "it has no end"), (b".", "values left on its stack"), (b"NN.", "values left on its stack"),
+        (b"(N.", "values left on its stack"), (b"0.", "pops more from its stack"), (b"t.", "pops more from its stack"),
+        (b"R.", "pops more from its stack"), (b"Q.", "pops more from its stack"), (b"a.", "pops more from its stack"),
+        (b"(u.", "pops more from its stack"), (b"N\x86.", "pops more from its stack"), (b"q\x00.", "pops more from"),
+        (b"h\x05.", "memo 5"), (b"j\xff\xff\xff\xff.", "memo 4294967295"), (b"NNs.", "pops more from its stack"),
+        (b"NNNs.", "something that is not a dictionary"), (b"}(Nu.", "something that is not a dictionary"),
+        (b"}Na.", "something that is not a list"),
         (b"}NNs.", "key of type NoneType"), (b"}]Ns.", "key of type list"), (b"})Ns.", "key of type tuple"),
         (b"}\x8a\x09" + bytes(8) + b"\x01Ns.", "key of type int"), (b"X\xff\xff\xff\xffa.", "truncated"),
         (b"B\xff\xff\xff\x7fa.", "truncated"), (b"\x8d" + b"\xff" * 8 + b"a.", "truncated"),
@@ -197,7 +199,7 @@ def test_numbers_of_the_memo_may_begin_anywhere_but_not_everywhere(tmp_path: Pat
     for first in (0, 1, 3):  # Python 2 counted from one
         body = b"".join(b"]q" + bytes([first + k]) + b"0" for k in range(3)) + b"h" + bytes([first + 2])
         assert Unpickler(memoryview(PROTOCOL + body + b"."), "x", 0).load()[0] == []
-    refused(tmp_path, archive(PROTOCOL + b"]q\x03h\x01."), "memo 1, which it has not made")
+    refused(tmp_path, archive(PROTOCOL + b"]q\x03h\x01."), "memo 1, which it has not stored")
     refused(tmp_path, archive(PROTOCOL + b"]r\xff\xff\xff\xff."), "describes more objects")
 
 
@@ -214,7 +216,7 @@ def test_nesting_and_long_names_have_limits(tmp_path: Path) -> None:
     refused(
         tmp_path,
         archive(PROTOCOL + tensor(FLOATS, (4,)) + b"q\x00" + doubled[:-2] + b".", ZEROS),
-        "somewhere else|left over",
+        "somewhere else|left on its stack",
     )
 
 

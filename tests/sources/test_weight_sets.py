@@ -60,7 +60,7 @@ def test_the_whole_file_is_read_and_shards_beside_it_are_named(folder: Path, ind
     shards(folder, index)
     sizes, notes = opened(folder)
     assert sizes == {1}
-    assert f"'{SHARDS[0]}', '{SHARDS[1]}' is passed over" in notes
+    assert f"'{SHARDS[0]}', '{SHARDS[1]}' is ignored" in notes
     assert WHOLE in notes
 
 
@@ -77,7 +77,7 @@ def test_shards_are_read_where_the_whole_file_is_damaged(folder: Path, damaged: 
     (folder / WHOLE).write_bytes(damaged)
     shards(folder)
     sizes, notes = opened(folder)
-    assert (sizes, f"({WHOLE} cannot be read); '{WHOLE}' is passed over" in notes) == ({2}, True)
+    assert (sizes, f"({WHOLE} cannot be read); '{WHOLE}' is ignored" in notes) == ({2}, True)
 
 
 @pytest.mark.parametrize("left", [0, 1])
@@ -88,18 +88,18 @@ def test_an_index_of_files_that_are_gone_gives_way_to_the_whole_file(folder: Pat
         (folder / name).unlink()
     sizes, notes = opened(folder)
     assert sizes == {1}
-    assert f"{INDEX} names files that are not here" in notes
+    assert f"{INDEX} names files that are missing" in notes
 
 
 def test_an_index_of_files_that_are_gone_gives_way_to_another_container(folder: Path) -> None:
     shards(folder)
     torch(folder)
     sizes, notes = opened(folder)
-    assert (sizes, "'pytorch_model.bin' is passed over" in notes) == ({2}, True)
+    assert (sizes, "'pytorch_model.bin' is ignored" in notes) == ({2}, True)
     for name in SHARDS:
         (folder / name).unlink()
     sizes, notes = opened(folder)
-    assert (sizes, f"{INDEX} names files that are not here" in notes) == ({3}, True)
+    assert (sizes, f"{INDEX} names files that are missing" in notes) == ({3}, True)
 
 
 def test_shards_that_are_not_all_here_are_missed_and_the_other_set_is_named(folder: Path) -> None:
@@ -116,7 +116,7 @@ def test_every_other_form_of_the_weights_is_named(folder: Path, name: str) -> No
     whole(folder, "a", "b")
     (folder / name).write_bytes(b"other weights")
     sizes, notes = opened(folder)
-    assert (sizes, f"'{name}' is passed over" in notes) == ({1}, True)
+    assert (sizes, f"'{name}' is ignored" in notes) == ({1}, True)
 
 
 def test_a_whole_torch_file_goes_before_its_shards(folder: Path) -> None:
@@ -126,7 +126,7 @@ def test_a_whole_torch_file_goes_before_its_shards(folder: Path) -> None:
         json.dumps({"weight_map": dict.fromkeys("ab", "pytorch_model-00001-of-00001.bin")})
     )
     sizes, notes = opened(folder)
-    assert (sizes, "pytorch_model-00001-of-00001.bin' is passed over" in notes) == ({3}, True)
+    assert (sizes, "pytorch_model-00001-of-00001.bin' is ignored" in notes) == ({3}, True)
 
 
 def test_an_index_that_names_the_whole_file_is_followed(folder: Path) -> None:
@@ -146,7 +146,7 @@ def test_of_two_series_without_an_index_the_complete_one_is_read(folder: Path) -
     shards(folder, index=False)
     write_safetensors(folder / "model-00003-of-00003.safetensors", {"a": f32(5)})
     sizes, notes = opened(folder)
-    assert (sizes, "'model-00003-of-00003.safetensors' is passed over" in notes) == ({2}, True)
+    assert (sizes, "'model-00003-of-00003.safetensors' is ignored" in notes) == ({2}, True)
     for number in (1, 2):
         write_safetensors(folder / f"model-0000{number}-of-00003.safetensors", {"ab"[number - 1]: f32(5)})
     with pytest.raises(BadInput, match="parts of several models"):
@@ -157,7 +157,7 @@ def test_a_variant_beside_the_whole_file_is_passed_over(folder: Path) -> None:
     whole(folder, "a", "b")
     write_safetensors(folder / "model.fp16.safetensors", {"a": f32(7), "b": f32(7)})
     sizes, notes = opened(folder)
-    assert (sizes, "'model.fp16.safetensors' is passed over" in notes) == ({1}, True)
+    assert (sizes, "'model.fp16.safetensors' is ignored" in notes) == ({1}, True)
 
 
 @pytest.mark.parametrize("output", ["out", "out.gguf"])
@@ -165,7 +165,7 @@ def test_what_is_passed_over_is_among_the_notes_of_a_plan(tiny_model: Path, tmp_
     model = Path(shutil.copytree(tiny_model, tmp_path / "m"))
     (model / "pytorch_model.bin").write_bytes(b"other weights")
     notes = conversion.prepare(model, tmp_path / output, Options()).warnings
-    assert [note for note in notes if "'pytorch_model.bin' is passed over" in note]
+    assert [note for note in notes if "'pytorch_model.bin' is ignored" in note]
 
 
 @pytest.mark.parametrize("config", [True, False])

@@ -392,7 +392,9 @@ def test_of_a_file_that_is_there_twice_the_plain_one_is_read_and_that_is_told(fo
     pack(first, keep=True).write_bytes(b"never opened")
     found = open_checkpoint(folder)
     assert [file.name for file in found.inputs] == [f"model-0000{n}-of-00002.safetensors" for n in (1, 2)]
-    assert [w for w in found.warnings if ".zst" in w] == [f"{first.name} is read, {first.name}.zst beside it is not"]
+    assert [w for w in found.warnings if ".zst" in w] == [
+        f"{first.name} is read, {first.name}.zst beside it is ignored"
+    ]
 
 
 def test_single_files_of_a_folder_are_read_by_either_name(folder: Path) -> None:

@@ -44,7 +44,7 @@ def choose(checkpoint: Checkpoint, options: Options, kind: safetensors.FolderKin
     """
     if checkpoint.metadata is not None:
         raise UsageError(
-            f"{checkpoint.path} is GGUF, whose tensors cannot go back to a safetensors folder",
+            f"{checkpoint.path} is GGUF, whose tensors cannot be written to a safetensors folder",
             "Name the output something.gguf.",
         )
     refuse_unsaved(checkpoint.tensors, checkpoint.path)
@@ -72,7 +72,7 @@ def _type(checkpoint: Checkpoint, name: str, rows: Rows, wanted: str) -> tuple[T
     """The type of a tensor and why: floats become what was asked for, everything else is copied."""
     is_float = rows.dtype in FLOATS or rows.dtype.startswith("F8_")
     if wanted != "auto" and is_float:
-        return TYPES[wanted], f"asked for: {wanted}"
+        return TYPES[wanted], f"requested: {wanted}"
     # Some encodings do not say what they were made from; their rows are float32 then.
     if rows.dtype == "F32" and dequant.decoder_of(rows) is not None:
         return TYPES[_own_type(checkpoint)], "decoded, in the type of the model"
@@ -82,7 +82,7 @@ def _type(checkpoint: Checkpoint, name: str, rows: Rows, wanted: str) -> tuple[T
         raise BadInput(f"{checkpoint.path}: tensor {name!r} of type {rows.dtype} cannot be written") from None
     if rows.stored(0, 0) is None and found.name not in FLOATS:
         raise BadInput(
-            f"{checkpoint.path}: tensor {name!r} of type {rows.dtype} can only be copied, and it has no bytes"
+            f"{checkpoint.path}: tensor {name!r} of type {rows.dtype} can only be copied, but its bytes are not available"
         )
     return found, "as it is"
 

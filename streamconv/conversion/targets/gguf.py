@@ -52,7 +52,7 @@ def choose(checkpoint: Checkpoint, options: Options) -> list[Draft]:
     told = options.given()
     options = replace(options, tensor_types=(*options.tensor_types, *_words(options.tensor_type_file)))
     if options.keep_split and (options.split_max_bytes or options.split_max_tensors):
-        raise UsageError("--keep-split says where the output is cut, and so does --split-max-…", "Use one of them.")
+        raise UsageError("--keep-split and --split-max-… both decide where the output is split", "Use one of them.")
     found = None
     if options.imatrix:
         for path in options.imatrix:
@@ -107,13 +107,15 @@ def _idle(drafts: Sequence[Draft], options: Options, told: Sequence[Flag]) -> li
         told_so = (f"--tensor-type {pattern}={wanted.name}", f"{wanted.name}: columns ")
         reasons = [tensor.reason for tensor in tensors if re.search(pattern, tensor.name)]
         if not reasons:
-            idle.append(f"--tensor-type {text}: no tensor's name matches, so it does nothing")
+            idle.append(f"--tensor-type {text}: no tensor's name matches, so it has no effect")
         elif not any(reason.startswith(told_so) for reason in reasons):
-            idle.append(f"--tensor-type {text}: other options decide the types that it is for, so it does nothing")
+            idle.append(
+                f"--tensor-type {text}: other options decide the types of the tensors that it matches, so it has no effect"
+            )
     for flag in (flag for flag in told if flag.field in _DECIDERS):
         fitted = flag.field == "pure"  # where its type fits no tensor, reasons tell of the one that takes over
         if not any(t.reason.startswith(flag.name) or (fitted and ": columns " in t.reason) for t in tensors):
-            idle.append(f"{flag.name} decides the type of no tensor here, so it does nothing")
+            idle.append(f"{flag.name} matches no tensor whose type is open, so it has no effect")
     if options.copy and options.type != "auto":
         idle.append(f"--type {options.type} has no effect, as --copy keeps the type of every tensor")
     if options.mmproj and options.pre:
@@ -138,8 +140,8 @@ def _converted(model: models.Model, options: Options, file_type: filetypes.FileT
     wanted = _mix_options(options)
     if options.mmproj and mix.decides(file_type, wanted):
         raise UsageError(
-            "a projector file is made in F32, F16, BF16 or Q8_0",
-            "For another type quantize the F16 file that this makes.",
+            "a projector file is written in F32, F16, BF16 or Q8_0",
+            "For another type, write F16 and quantize that file.",
         )
     asked = ModelFacts.from_metadata(model.metadata)
     file_type, choices = mix.checkpoint_types(facts, asked, file_type, wanted, model.forced_types, weights.found)
@@ -157,7 +159,7 @@ def _scale_of(chosen: Chosen) -> Iterator[Chosen]:
     beside = dequant.scale_beside(chosen.rows, chosen.type.name) if chosen.type.name in _KEPT else None
     if beside is not None:
         name = f"{chosen.name.removesuffix('.weight')}.scale"
-        yield Chosen(name, beside, TYPES["F32"], f"what the blocks of {chosen.name} are multiplied by")
+        yield Chosen(name, beside, TYPES["F32"], f"scale of the {chosen.name} blocks")
 
 
 def _retyped(checkpoint: Checkpoint, options: Options, file_type: filetypes.FileType, weights: Weights) -> Draft:

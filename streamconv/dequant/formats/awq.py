@@ -65,9 +65,9 @@ def check(store: Store) -> None:
     values = store.scheme.values
     version = str(values.get("version") or values.get("checkpoint_format") or values.get("format") or "gemm").lower()
     if version != "gemm":
-        raise BadInput(f"{store.path}: AWQ weights laid out as {shown(version)} cannot be decoded", "Known is gemm.")
+        raise BadInput(f"{store.path}: AWQ weights laid out as {shown(version)} cannot be decoded", "Supported: gemm.")
     if store.scheme.integer("bits") not in (None, 4):
-        raise BadInput(f"{store.path}: AWQ weights of {values['bits']} bits cannot be decoded", "Known are 4 bits.")
+        raise BadInput(f"{store.path}: AWQ weights of {values['bits']} bits cannot be decoded", "Supported: 4 bits.")
     if values.get("zero_point") is False:
         raise BadInput(f"{store.path}: AWQ weights without zero points cannot be decoded")
 
@@ -83,7 +83,7 @@ def _put(store: Store, name: str, module: str) -> None:
     zeros = store.companion(name, f"{module}.qzeros", ("I32", "U32"))
     if len(codes.shape) != 2 or len(scales.shape) != 2 or scales.shape[1] != 8 * codes.shape[1]:
         raise BadInput(
-            f"{scales} has shape {list(scales.shape)}, {shown(name)} {list(codes.shape)}: not 8 columns a word"
+            f"{scales} has shape {list(scales.shape)}, {shown(name)} {list(codes.shape)}: not 8 columns per word"
         )
     n_cols, (n_groups, n_rows) = codes.shape[0], scales.shape
     if zeros.shape != (n_groups, n_rows // 8):

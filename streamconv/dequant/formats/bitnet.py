@@ -49,7 +49,7 @@ class TernaryRows(DecodedRows):
             first = quarter * self._n_packed + a - start
             np.bitwise_and(packed >> np.uint8(2 * quarter), np.uint8(3), out=levels[first : first + b - a])
         if levels.size and levels.max() > 2:
-            raise BadInput(f"{self.parts[0]} holds a code that is none of the three of ternary weights")
+            raise BadInput(f"{self.parts[0]} contains a code that is not one of the three of ternary weights")
         load(".dequant.kernels.levels").scaled(
             frozen(levels), np.uint8(0), one, factor, own, self.n_cols, np.float32(1), out
         )

@@ -118,7 +118,9 @@ def _put(store: Store, name: str, weight: str, kind: str) -> None:
     n_blocks = -(-n // state.block)
     quant_map = store.companion(weight, f"{weight}.quant_map", ("F32",), 16)
     if tuple(quant_map.floats(0, 16)) != TABLES[kind]:
-        raise BadInput(f"{quant_map} is not the table of {kind}", "The file is damaged, or of an unknown writer.")
+        raise BadInput(
+            f"{quant_map} is not the table of {kind}", "The file is damaged, or was written by an unknown tool."
+        )
     absmax = store.companion(weight, f"{weight}.absmax")
     if len(absmax.shape) != 1 or absmax.dtype not in ("F32", "U8"):
         raise BadInput(
@@ -144,9 +146,9 @@ def _put(store: Store, name: str, weight: str, kind: str) -> None:
 def _state(blob: Raw, kind: str) -> State:
     """Read and check a ``quant_state`` blob, whose key says ``kind``."""
     if kind not in TABLES:
-        raise BadInput(f"{blob}: weights of type {shown(kind)} are not known", "Known are nf4 and fp4.")
+        raise BadInput(f"{blob}: weights of type {shown(kind)} are not supported", "Supported: nf4 and fp4.")
     if blob.n_bytes > _MAX_STATE_BYTES:
-        raise BadInput(f"{blob}: a quant_state of {blob.n_bytes} bytes is none")
+        raise BadInput(f"{blob}: a quant_state of {blob.n_bytes} bytes is too large")
     try:
         fields = parse_json(blob.bytes(0, blob.n_bytes).tobytes())
     except NotJson as e:

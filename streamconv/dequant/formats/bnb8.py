@@ -109,9 +109,11 @@ def _blockwise(store: Store, name: str, stem: str) -> None:
     if stated is not None:
         blocks = [b for b in blocks if b == stated]
     if not blocks:
-        raise BadInput(f"{absmax} has {absmax.n_values} values, which is no number of blocks of {n} codes")
+        raise BadInput(f"{absmax} has {absmax.n_values} values, which no known block size gives for {n} codes")
     if len(blocks) > 1 and n > blocks[0]:
-        raise BadInput(f"{absmax}: the blocks of {shown(name)} may have {' or '.join(map(str, blocks))} elements")
+        raise BadInput(
+            f"{absmax}: the blocks of {shown(name)} may have {' or '.join(map(str, blocks))} elements, and nothing says which"
+        )
     store.put(name, BlockwiseRows(stem, codes.shape, _precision(store, absmax), (codes, absmax, table), blocks[0]))
 
 

@@ -116,7 +116,7 @@ def _packed(store: Store, name: str, module: str) -> None:
     if width is None or width <= 0 or -(-n_cols // width) != n_groups:
         width = -(-n_cols // n_groups)
         if index is None and n_cols % n_groups:
-            raise BadInput(f"{scales} has {n_groups} groups, {n_cols} columns cannot be divided so")
+            raise BadInput(f"{scales} has {n_groups} groups, {n_cols} columns do not divide into these")
     zeros = store.optional(f"{module}.weight_zero_point")
     zero_packing = None if zeros is None else _zero_packing(zeros, packing.bits, n_rows, n_groups)
     groups = Groups(n_cols, n_groups, min(width, n_cols), index)
@@ -136,7 +136,7 @@ def _packing(codes: Raw, n_cols: int, bits: int | None) -> Packing:
         return fitting[0] if len(fitting) == 1 or _crosses_words(codes, fitting[0].bits) else fitting[1]
     said = f" of {bits} bits" if bits is not None else ""
     many = "in several ways" if fitting else "in no way"
-    raise BadInput(f"{codes} has {codes.shape[1]} words a row, which {n_cols} codes{said} fill {many}")
+    raise BadInput(f"{codes} has {codes.shape[1]} words per row, which {n_cols} codes{said} fill {many}")
 
 
 def _crosses_words(codes: Raw, bits: int) -> bool:
@@ -205,7 +205,7 @@ def check(store: Store) -> None:
         if name is not None and name not in known:
             raise BadInput(
                 f"{store.path}: compressed-tensors format {shown(str(name))} cannot be decoded",
-                f"Known are {', '.join(known)}.",
+                f"Supported: {', '.join(known)}.",
             )
 
 

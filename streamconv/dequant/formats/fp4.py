@@ -139,7 +139,7 @@ class Nvfp4Rows(NibbleRows):
         n = self.n_cols // _NV
         scales = self.parts[1].bytes(start * n, stop * n)
         if np.any(scales & np.uint8(0x80)):
-            raise BadInput(f"{self.parts[1]} holds a negative scale, which NVFP4 blocks of GGUF have not")
+            raise BadInput(f"{self.parts[1]} contains a negative scale, which NVFP4 blocks in GGUF cannot have")
         pairs = self.parts[0].bytes(start * n * 8, stop * n * 8).reshape(-1, 8)
         codes = np.stack([pairs & np.uint8(15), pairs >> np.uint8(4)], axis=-1).reshape(-1, 2, 8)
         nibbles = codes[:, 0] | codes[:, 1] << np.uint8(4)
@@ -179,7 +179,8 @@ def find(store: Store) -> None:
         if store.tensors[name].dtype == "U8" and store.scheme.method == "mxfp4":
             with store.about(name, stem):
                 raise BadInput(
-                    f"{store.where(name)}: tensor {shown(name)} has no _blocks beside it", "Fetch the checkpoint again."
+                    f"{store.where(name)}: tensor {shown(name)} has no matching _blocks tensor",
+                    "Fetch the checkpoint again.",
                 )
 
 

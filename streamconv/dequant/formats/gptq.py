@@ -80,7 +80,7 @@ def _put(store: Store, name: str, module: str) -> None:
     stated = first_of(store.scheme.overrides(module), store.scheme.values)
     packing = _packing(store, module, n_rows, zeros, store.scheme.integer("bits", stated))
     if codes.shape[0] * 32 % packing.bits:
-        raise BadInput(f"{codes} has {codes.shape[0]} rows of words, no whole number of {packing.bits}-bit codes")
+        raise BadInput(f"{codes} has {codes.shape[0]} rows of words, not a whole number of {packing.bits}-bit codes")
     n_cols = codes.shape[0] * 32 // packing.bits
     index = store.optional(f"{module}.g_idx")
     width = store.scheme.integer("group_size", stated)
@@ -88,7 +88,7 @@ def _put(store: Store, name: str, module: str) -> None:
         width = -(-n_cols // n_groups) if n_groups else 1
     if index is None and (width <= 0 or -(-n_cols // width) != n_groups):
         raise BadInput(
-            f"{scales} has {n_groups} groups, {n_cols} inputs in groups of {width} are not so many, and there is no g_idx"
+            f"{scales} has {n_groups} groups, {n_cols} inputs in groups of {width} give another number, and there is no g_idx"
         )
     if index is not None and (index.dtype not in ("I32", "I64") or index.n_values != n_cols):
         raise BadInput(f"{index} is {index.dtype}{list(index.shape)}, not the group of each of {n_cols} inputs")
@@ -106,7 +106,7 @@ def _packing(store: Store, module: str, n_rows: int, zeros: Raw, stated: int | N
     if len(fitting) != 1:
         said = f" and {stated} bits" if stated is not None else ""
         raise BadInput(
-            f"{zeros} has {zeros.shape[1]} words a row, which does not fit {n_rows} outputs{said} of {shown(module)}"
+            f"{zeros} has {zeros.shape[1]} words per row, which does not fit {n_rows} outputs{said} of {shown(module)}"
         )
     return Packing(fitting[0])
 
@@ -130,7 +130,7 @@ def _version(store: Store, stated: Mapping[str, object]) -> int:
     if name not in _FORMATS:
         raise BadInput(
             f"{store.path}: GPTQ weights laid out as {shown(str(name))} cannot be decoded",
-            f"Known are {', '.join(_FORMATS)}.",
+            f"Supported: {', '.join(_FORMATS)}.",
         )
     return _FORMATS[str(name)]
 

@@ -177,7 +177,7 @@ def _is_size(value: object) -> bool:
 def _value(key: str, raw: Raw) -> Any:
     """A number, a list of numbers or a text that is stored as a small tensor."""
     if raw.n_bytes > 1024 or raw.dtype not in ("U8", "I8", "I32", "I64", "BOOL", "F32"):
-        raise BadInput(f"{raw} is {raw.dtype}{list(raw.shape)}, not a small fact about a matrix")
+        raise BadInput(f"{raw} is {raw.dtype}{list(raw.shape)}, not small metadata of a matrix")
     if raw.dtype == "F32":
         return raw.floats(0, raw.n_values).tolist()
     found = [int(v) for v in raw.integers()]

@@ -31,7 +31,7 @@ _SCALES = ("F32", "F16", "BF16")
 _BITS = (2, 3, 4, 5, 6, 8)
 #: bits and columns of a group of the modes that have a fixed size
 _MODES = {"affine": None, "mxfp4": (4, 32), "mxfp8": (8, 32), "nvfp4": (4, 16)}
-_HINT = "Use the checkpoint that MLX made this one from."
+_HINT = "Use the checkpoint that MLX quantized."
 
 
 class AffineRows(DecodedRows):
@@ -88,7 +88,7 @@ def _put(store: Store, name: str, module: str) -> None:
     mode = stated.get("mode") or "affine"
     if not isinstance(mode, str) or mode not in _MODES:
         raise BadInput(
-            f"{codes}: MLX's mode {shown(str(mode))} cannot be decoded", f"Known are {', '.join(_MODES)}. {_HINT}"
+            f"{codes}: MLX's mode {shown(str(mode))} cannot be decoded", f"Supported: {', '.join(_MODES)}. {_HINT}"
         )
     bits, width = _MODES[mode] or (store.scheme.integer("bits", stated), store.scheme.integer("group_size", stated))
     if bits not in _BITS or width is None or width < 1:
@@ -105,7 +105,7 @@ def _put(store: Store, name: str, module: str) -> None:
     ):
         raise BadInput(
             f"{scales} has shape {list(scales.shape)}, which does not fit {shown(name)} of shape {list(codes.shape)} with"
-            f" {bits} bits and groups of {width}, as MLX's section of config.json has them",
+            f" {bits} bits and groups of {width}, as MLX's section of config.json states",
             _HINT,
         )
     if f"{module}.global_scale" in store:
@@ -127,7 +127,7 @@ def _rows(
             raise BadInput(f"{biases} has shape {list(biases.shape)}, the scales {list(scales.shape)}")
         return AffineRows(name, shape, [codes, scales, biases], packing, width)
     if f"{stem}biases" in store:
-        raise BadInput(f"{codes} has biases, which MLX's mode {mode} has not", _HINT)
+        raise BadInput(f"{codes} has biases, which MLX's mode {mode} does not have", _HINT)
     if mode == "mxfp8":
         n_rows = codes.n_values * 4 // shape[-1]
         return Float8Words(name, shape, "BF16", "mlx-mxfp8", [codes, scales], Grid(1, width, max(1, n_rows)), "F8_E8M0")
@@ -167,7 +167,7 @@ def check(store: Store) -> None:
         for inner in value if isinstance(value, Mapping) else ():
             if inner not in _KEYS:
                 raise BadInput(
-                    f"{store.path}: quantization: {shown(key)}: {shown(inner)} is not understood (a checkpoint of MLX)",
+                    f"{store.path}: quantization: {shown(key)}: {shown(inner)} is not understood (an MLX checkpoint)",
                     _HINT,
                 )
 

@@ -103,7 +103,7 @@ def check(store: Store) -> None:
         if algorithm is not None and str(algorithm).upper() not in _ALGORITHMS:
             raise BadInput(
                 f"{store.path}: quantization_config: quant_algo {shown(str(algorithm))} cannot be decoded",
-                f"Known are {', '.join(_ALGORITHMS)}.",
+                f"Supported: {', '.join(_ALGORITHMS)}.",
             )
         for key in ("has_zero_point", "lora_rank"):
             if holder.get(key):

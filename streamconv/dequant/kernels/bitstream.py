@@ -12,7 +12,7 @@ from . import mapped
 def unpack(stream, width, per_word, first, levels):  # type: ignore[no-untyped-def]
     """One code a byte.
 
-    stream : uint8[n, n_bytes], a row's words as they lie in memory
+    stream : uint8[n, n_bytes], a row's words in memory order
     width : int64, bits of a code, 1 to 8
     per_word : int64, codes of a word whose top bits are unused; 0 when the codes follow each other without a gap
     first : int64, number of the first code wanted

@@ -1,4 +1,4 @@
-"""A vector made of table entries: what LLVM makes of no loop by itself, as it takes gathering to be dear.
+"""A vector of table entries: LLVM's cost model rates gathers as expensive, so it never vectorizes such a loop itself.
 
 Written as LLVM's own vector code, which every processor has some instructions for; as Python it is the plain loop.
 """

@@ -1,7 +1,7 @@
 """Fetching remote files: ranges, each durable by itself; readers wait for the bytes they touch.
 
 ``transfer`` is what others use; ``remote`` is a file as it is listed, ``part`` the same on disk, ``crew`` the connections,
-``keeper`` who completes files and gives space back, ``shared`` what these two and the transfer have in common, ``store`` the folder
+``keeper`` which completes files and frees space, ``shared`` what these two and the transfer have in common, ``store`` the folder
 of all models, ``owned`` makes sure that it is ours.
 """
 

@@ -1,4 +1,4 @@
-"""The connections of a transfer: which ranges to ask for next, and bringing them."""
+"""The connections of a transfer: which ranges to request next, and downloading them."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ class Crew:
     # What the transfer asks for; it holds the lock.
 
     def hurry(self, part: Part, index: int) -> None:
-        """Somebody waits for this range."""
+        """A reader waits for this range."""
         if (part, index) not in self._urgent:
             self._urgent.append((part, index))
 
     def hint(self, ranges: Iterable[tuple[Part, int]]) -> None:
-        """Somebody will soon wait for these."""
+        """A reader will soon wait for these."""
         self._soon.extend(ranges)
 
     def add(self, ranges: Iterable[tuple[Part, int]]) -> None:
@@ -78,7 +78,7 @@ class Crew:
             for _ in range(len(queue)):
                 part, index = queue[0]
                 if part in self._in_one_go:
-                    queue.rotate(-1)  # its one connection brings everything
+                    queue.rotate(-1)  # its one connection fetches everything
                     continue
                 queue.popleft()
                 if part.whole or part.states[index] != PENDING:
@@ -132,7 +132,7 @@ class Crew:
                 offset += len(piece)
                 block = block[len(piece) :]
             if not claimed and not self._misses(part):
-                return  # a stream that brings the whole file goes on, but nothing else is needed of it
+                return  # a stream of the whole file goes on, but nothing else is needed of it
 
     def _all_in_one_go(self, part: Part, index: int, claimed: set[int], fillings: dict[int, Filling]) -> bool:
         """The origin sends more than was asked for: take what is missing. False when another thread does so already."""

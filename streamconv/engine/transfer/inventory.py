@@ -1,4 +1,4 @@
-"""What lies in a store, whoever fetched it and whenever."""
+"""What is in a store, whichever process fetched it and whenever."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Stored:
     key : its digest, hexadecimal, when it is whole
     size : bytes when it is whole
     here : of its bytes, those that are here
-    ranges : for a partial one, first byte, byte after the last and xxh3_128 of each range that its index vouches for
+    ranges : for a partial one, first byte, byte after the last and xxh3_128 of each range that its index records
     """
 
     home: Path
@@ -82,7 +82,7 @@ def stored(home: Path) -> Iterator[Stored]:
 
 
 def damaged_ranges(part: Stored, looked: Callable[[int, str], None]) -> list[tuple[int, int]]:
-    """Ranges of a partial file whose bytes are not what its index vouches for.
+    """Ranges of a partial file whose bytes do not match the digests in its index.
 
     Parameters
     ----------

@@ -1,8 +1,8 @@
-"""What becomes of ranges that are here: the digest of the whole file, the final name, or their space given back.
+"""What becomes of ranges that are here: the digest of the whole file, the final name, or their space freed.
 
 One thread per transfer. It reads the ranges of each file once more, in order, into the digest that the remote side lists for
 the file, normally from the page cache. A file whose digest is right gets its name. One whose digest is wrong is asked for
-again, once, only to compare: ranges that come differently now are replaced, all others stay; when the digest is wrong even
+again, once, only to compare: ranges that arrive differently now are replaced, all others stay; when the digest is wrong even
 so, the file is refused.
 
 When ranges are released as they are used, they go into the digest before; should they wait for an earlier range for too long,
@@ -70,11 +70,11 @@ class Keeper:
                 self._sums.setdefault(part, _Sum(part.remote.new_hash()))
 
     def is_wanted(self, part: Part, index: int) -> bool:
-        """Whether somebody will need this range."""
+        """Whether this range will be needed."""
         return part in self._wanted or self._claims[part, index] > 0
 
     def may_come(self, part: Part, index: int) -> bool:
-        """Whether to fetch this range when nobody waits for it: not again after its release."""
+        """Whether to fetch this range when no reader waits for it: not again after its release."""
         return not self._releasing or self.is_wanted(part, index)
 
     def reserves(self, part: Part) -> bool:
@@ -171,7 +171,7 @@ class Keeper:
             return idle
         at = total.at
         waiting = [i for i in idle if i >= at]
-        # What is here or on its way will soon be taken in; what only stands in the queue could wait for room that never comes.
+        # What is here or on its way will soon be taken in; what only stands in the queue could wait for room that is never freed.
         is_late = at < part.cut.n_ranges and part.states[at] == PENDING
         too_many = len(waiting) * part.cut.step > self._shared.settings.ahead_bytes // 2
         if is_late and (too_many or self._claims[part, at] <= 0):
@@ -184,7 +184,7 @@ class Keeper:
     def _release(self, part: Part, indexes: list[int]) -> None:
         part.begin()
         with self._shared.changed:
-            # Nobody may have come to need them since.
+            # They must not have become needed since.
             free = [i for i in indexes if self._claims[part, i] <= 0 and self._pins[part, i] <= 0]
             for i in free:
                 part.states[i] = CLAIMED
@@ -194,7 +194,9 @@ class Keeper:
                 part.states[i] = PENDING
             if not done and not self._cannot_release:
                 self._cannot_release = True
-                part.notes.append(f"{part.home}: this filesystem cannot give parts of a file back; they stay")
+                part.notes.append(
+                    f"{part.home}: this filesystem cannot punch holes into files; released ranges keep their disk space"
+                )
             self._shared.changed.notify_all()
 
     def _add(self, part: Part, index: int) -> None:
@@ -208,7 +210,7 @@ class Keeper:
                 whole.update(data)
             good = digest.digest() == was
             if part.digests.get(index) != was:
-                return  # a reader found it wrong meanwhile, and it has come anew
+                return  # a reader found it wrong meanwhile, and it has been fetched again
             if good:
                 total.hash = whole
                 total.at += 1
@@ -219,7 +221,7 @@ class Keeper:
             else:
                 part.doubt(index)
             if good and not (self._shared.settings.cached and self._claims[part, index] > 0):
-                part.drop_cache(index)  # whoever was to read it has done so
+                part.drop_cache(index)  # its readers have read it
         finally:
             with changed:
                 self.unpin(part, [index])
@@ -251,20 +253,20 @@ class Keeper:
         what = f"{remote.path}: bytes 0..{remote.size} have the digest {found}, the hub lists {remote.digest}"
         different: list[int] = []
         if stays and not total.asked_again:
-            self._shared.observer.message(f"{what}; asking for it again, to find what came wrong")
+            self._shared.observer.message(f"{what}; downloading it again to find the corrupt ranges")
             for index, digest in self._served(part):
                 if digest != part.digests[index]:
                     start, stop = part.cut.span(index)
                     was = part.digests[index].hex()
                     total.asked_again.append(
-                        f"bytes {start}..{stop} came with xxh3 {was} first, then with {digest.hex()}"
+                        f"bytes {start}..{stop} arrived with xxh3 {was} first, then with {digest.hex()}"
                     )
                     different.append(index)
         if not different:
-            detail = "; ".join(total.asked_again) or "they came the same when asked for again"
+            detail = "; ".join(total.asked_again) or "they were the same when downloaded again"
             raise BadInput(
                 f"{what} ({detail if stays else 'found while releasing them'})",
-                f"Nothing was made of them. What came is kept; to begin this file anew, remove {part.path}",
+                f"No output was made from them. What was received is kept; to start this file over, remove {part.path}",
             )
         part.amend(different)
         with self._shared.changed:
@@ -272,7 +274,7 @@ class Keeper:
             for index in different:
                 part.states[index] = PENDING
             self._again(part, different)
-        self._shared.observer.message(f"{remote.path}: {'; '.join(total.asked_again)}; fetching that again")
+        self._shared.observer.message(f"{remote.path}: {'; '.join(total.asked_again)}; fetching these again")
 
     def _served(self, part: Part) -> Iterable[tuple[int, bytes]]:
         """Digests of all ranges as the origin sends them now; nothing is kept."""

@@ -1,6 +1,6 @@
 """The folders and files of a store, which are used only where they are ours; see ``ownership``.
 
-Whoever can write to a store decides which commit a branch means, which digest a file has, and so which weights are converted.
+A user who can write to a store decides which commit a branch means, which digest a file has, and so which weights are converted.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from pathlib import Path
 from ...errors import NoPermission, raise_exhausted
 from .. import files
 
-#: nobody else may write, whatever the umask: a store that others can write to is not believed
+#: no other user may write, whatever the umask: a store that others can write to is not trusted
 FOLDER_MODE, FILE_MODE = 0o755, 0o644
 _OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
 HINT = (
-    "Weights that others put there would be believed. Take their right to write away (`chmod -R go-w FOLDER`), remove what is"
+    "Weights that others put there would be trusted. Remove their write permission (`chmod -R go-w FOLDER`), remove what is"
     " not yours, or set STREAMCONV_CACHE to a folder of your own."
 )
 
@@ -51,13 +51,13 @@ def open_file(path: Path) -> int | None:
 
     Raises
     ------
-    NoPermission : it is a link, a pipe, belongs to somebody else, has another name, or may not be read
+    NoPermission : it is a link, a pipe, belongs to another user, has another name, or may not be read
     """
     try:
         with _explained():
             return files.open_own(path, os.O_RDONLY)
     except PermissionError:
-        raise NoPermission(f"{path} may not be read", HINT) from None
+        raise NoPermission(f"{path} is not readable", HINT) from None
     except OSError as e:
         raise_exhausted(e)
         return None

@@ -2,7 +2,7 @@
 
 Layout in the folder of blobs, where ``KEY`` is the digest the remote side lists for the file:
 
-    KEY.part       the bytes that came so far, at their final offsets; sparse
+    KEY.part       the bytes that arrived so far, at their final offsets; sparse
     KEY.wal        the index (see ``journal``): one slot per range, with the digest of the range
     KEY            the complete file, after its digest was checked; the two others are gone then
     KEY.checked    what the system knew of the complete file (size, times, inode) when its digest was right; see ``Part.doubted``
@@ -10,7 +10,7 @@ Layout in the folder of blobs, where ``KEY`` is the digest the remote side lists
     KEY.amended    time of the last change to a range that had been committed before; see ``Part.amend``
 
 A slot implies the same here as in a job: the bytes of its range are durable and hash to its digest. Slots of earlier runs
-are believed after the range was read back, each at its first use.
+are trusted after the range was read back, each at its first use.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _READ_BYTES = 2 << 20
 
 
 class Filling:
-    """A range while its bytes come in."""
+    """A range while its bytes arrive."""
 
     def __init__(self, part: Part, index: int) -> None:
         self._part, self.index = part, index
@@ -131,7 +131,7 @@ class Part:
                 self.digests[stamp.chunk] = stamp.digest
 
     def found_since(self, index: int) -> bool:
-        """Whether range ``index``, which nobody here fetches any more, was brought by somebody else."""
+        """Whether range ``index``, which is no longer fetched here, was fetched by another process."""
         self.states[index] = PENDING
         self.look()
         return self.whole or self.states[index] == STAMPED
@@ -143,7 +143,7 @@ class Part:
             self.path, self.whole, self.doubted = self._name(), True, seen != _identity(final)
         elif self._present is not None:
             self.path, self.whole = self._present.path, True
-            # The size alone is believed of what only this user can write, for as long as nothing else says otherwise.
+            # The size alone is trusted of what only this user can write, for as long as nothing else says otherwise.
             expected = seen is not None or not self._present.is_trusted
             self.doubted = self._present.has_digest and expected and seen != _identity(os.stat(self.path))
         elif final is not None:
@@ -275,7 +275,7 @@ class Part:
         if self._has_part() and part.stat().st_blocks > 8:
             old = self._name("part.old")
             files.publish(part, old)
-            self.notes.append(f"{self.remote.path}: what was there did not fit its index and is kept as {old}")
+            self.notes.append(f"{self.remote.path}: the existing data did not match its index and is kept as {old}")
         index = self._name("wal")
         half_made = index.parent.glob(f"{index.name}.*.tmp")  # by runs that were killed over it
         for path in (part, index, *half_made):
@@ -304,9 +304,9 @@ class Part:
         """
         assert self._journal is not None
         with self._sync:
-            # The system tells of lost bytes once, to whoever asks next: after one failure no success is to be believed.
+            # The kernel reports lost bytes once, to the next caller: after one failure no success can be trusted.
             if self._is_broken:
-                raise WriteFailed(f"{self.path}: bytes written before could not be made durable", "Check the disk.")
+                raise WriteFailed(f"{self.path}: bytes written before could not be synced to disk", "Check the disk.")
             try:
                 files.sync_data(self._fd, self.path)
             except BaseException:
@@ -321,7 +321,7 @@ class Part:
         """Locked when another process has taken over, or when the file that is written has lost its name."""
         assert self._journal is not None
         if not self._journal.still_ours() or not files.is_at(self._fd, self.path):
-            raise Locked(f"another process has taken over {self.path}", "Let that one finish.")
+            raise Locked(f"another process has taken over {self.path}", "Wait for it to finish.")
 
     def read(self, index: int) -> Iterator[bytes]:
         """The bytes of a range, a few MiB at a time."""
@@ -343,7 +343,7 @@ class Part:
             self._fd = fd
 
     def holds(self, index: int) -> bool:
-        """Whether the bytes on disk are those the index vouches for; remembers when they are not."""
+        """Whether the bytes on disk match the digest in the index; remembers when they are not."""
         self._open()
         self.drop_cache(index)  # what memory holds says nothing about the disk
         digest = xxhash.xxh3_128()
@@ -355,8 +355,8 @@ class Part:
         return good
 
     def doubt(self, index: int) -> None:
-        """Never believe the slot of range ``index`` again."""
-        self.notes.append(f"{self.remote.path}: a range on disk is not what the index says and is fetched again")
+        """Never trust the slot of range ``index`` again."""
+        self.notes.append(f"{self.remote.path}: a range on disk does not match the index and is fetched again")
         self._rotten.add(index)
         if self._journal is not None:
             self._journal.forget([index])
@@ -396,7 +396,7 @@ class Part:
         assert self._journal is not None
         self._confirm()
         if os.fstat(self._fd).st_size != self.remote.size:
-            raise WriteFailed(f"{self.path} has changed its length", "Check the disk; then run again.")
+            raise WriteFailed(f"{self.path} has changed in length", "Check the disk; then run the same command again.")
         files.publish(self.path, self._name())
         self.path, self.whole = self._name(), True
         self._keep_record(os.fstat(self._fd))  # after the renaming, which changes one of the times
@@ -415,17 +415,19 @@ class Part:
         for link in self.links:
             is_there = owned.look(self.home, link.parent) and os.path.lexists(link)
             if is_there and not link.is_symlink():
-                raise CannotCreate(f"{link} is no link to {self.path}", "It was not fetched: look at it and remove it.")
+                raise CannotCreate(
+                    f"{link} is not a link to {self.path}", "It was not fetched: check it and remove it."
+                )
 
     def require_names(self) -> None:
-        """CannotCreate unless all names of the whole file lead to it, and not to what somebody else has put there."""
+        """CannotCreate unless all names of the whole file lead to it, and not to what another user has put there."""
         for link in self.links:
             if not link.exists() or not os.path.samefile(link, self.path):
-                raise CannotCreate(f"{link} does not lead to {self.path}", "Look at it and remove it.")
+                raise CannotCreate(f"{link} does not point to {self.path}", "Check it and remove it.")
 
 
 def _identity(status: os.stat_result) -> dict[str, int]:
-    """What changes with a file's content, unless somebody sees to it that it does not."""
+    """What changes with a file's content, unless that is prevented on purpose."""
     return {
         "size": status.st_size, "mtime_ns": status.st_mtime_ns, "ctime_ns": status.st_ctime_ns, "inode": status.st_ino,
     }  # fmt: skip

@@ -13,7 +13,7 @@ class Elsewhere:
 
     Attributes
     ----------
-    is_trusted : whether nobody else can write to it
+    is_trusted : whether no other user can write to it
     has_digest : whether the file's key is a digest of its content
     """
 
@@ -36,7 +36,7 @@ class Hash(Protocol):
 
 
 class Remote(Protocol):
-    """A file as the remote side lists it; ``key`` identifies its bytes wherever they come from."""
+    """A file as the remote side lists it; ``key`` identifies its bytes whatever their source."""
 
     @property
     def path(self) -> str:

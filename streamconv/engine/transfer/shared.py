@@ -20,9 +20,9 @@ class Settings:
     connections : requests under way at once
     head_bytes, range_bytes : length of a file's first range and of the others; part of the index's identity
     span_bytes : consecutive ranges are asked for together up to this
-    keep : False releases ranges when nobody needs them any more; see ``Arriving.claim``
-    ahead_bytes : when releasing, how much may lie here before somebody asks for it
-    cached : whether bytes should stay in the page cache because somebody reads them here
+    keep : False releases ranges that are no longer needed; see ``Arriving.claim``
+    ahead_bytes : when releasing, how much may be fetched before it is requested
+    cached : whether bytes should stay in the page cache because they are read here
     """
 
     connections: int = 4
@@ -48,7 +48,7 @@ class Origin(Protocol):
 
 
 class Observer(Protocol):
-    """Whoever is told how it goes. Called from several threads; must not block."""
+    """Receives events of the transfer. Called from several threads; must not block."""
 
     def came(self, n_bytes: int, path: str) -> None:
         """``n_bytes`` more of a file are durable."""
@@ -76,7 +76,7 @@ class Shared:
         self.error: BaseException | None = None
 
     def is_over(self) -> bool:
-        """Whether nothing more will come."""
+        """Whether nothing more will arrive."""
         return self.closing or self.error is not None
 
     def raise_error(self) -> None:
@@ -84,10 +84,10 @@ class Shared:
         if self.error is not None:
             raise self.error
         if self.closing:
-            raise Stopped("the transfer was stopped", "Run the same command again to go on.")
+            raise Stopped("the transfer was stopped", "Run the same command again to resume.")
 
     def fail(self, error: BaseException) -> None:
-        """End the transfer; whoever waits gets ``error``. Without the lock."""
+        """End the transfer; waiting readers get ``error``. Without the lock."""
         with self.changed:
             self.error = self.error or error
             self.changed.notify_all()

@@ -1,6 +1,6 @@
 """The folder in which fetched models are kept.
 
-Beside what ``transfer`` writes there are small records, whose meaning is the business of whoever fetches:
+Beside what ``transfer`` writes there are small records, whose meaning is known to the code that fetches:
 
     MODEL/refs/REVISION.json     which commit a branch or tag meant when it was first asked for
     MODEL/listings/COMMIT.json   the files of a commit with sizes and digests
@@ -45,7 +45,7 @@ def writable_root(beside: Path) -> tuple[Path, str]:
         return root, ""
     cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
     usual = Path(cache) / "streamconv" / "models"
-    why = f"{usual} cannot be written"
+    why = f"{usual} is not writable"
     try:
         if not usual.is_absolute():
             raise CannotCreate("there is no home folder")
@@ -54,11 +54,11 @@ def writable_root(beside: Path) -> tuple[Path, str]:
         root, fault = _followed(usual)
         why = fault or why
         if not fault and os.access(root, os.W_OK | os.X_OK):
-            return root, f"{relative}: what is fetched is kept in {root}" if relative else ""
+            return root, f"{relative}: downloads are kept in {root}" if relative else ""
     except (CannotCreate, NoPermission, OSError) as e:
         raise_exhausted(e)
     other = beside.absolute() / ".streamconv-models"
-    return other, f"{why}: what is fetched is kept in {other}"
+    return other, f"{why}: downloads are kept in {other}"
 
 
 def _followed(root: Path) -> tuple[Path, str]:
@@ -94,7 +94,7 @@ class Store:
 
         Raises
         ------
-        NoPermission : somebody else has put it there, or can replace it
+        NoPermission : another user has put it there, or can replace it
         """
         path = self.root.joinpath(*names)
         if not owned.look(self.root, path.parent):

@@ -48,7 +48,7 @@ _PATIENCE_SECONDS = 20.0
 
 
 def _ignore(n_bytes: int, path: str) -> None:
-    """Nobody wants to know."""
+    """Ignores all events."""
 
 
 class Transfer(Shared):
@@ -97,7 +97,7 @@ class Transfer(Shared):
         return Arriving(self, part)
 
     def missing_bytes(self, arriving: Iterable[Arriving] | None = None) -> int:
-        """Bytes of these files (default: all) that are still to come."""
+        """Bytes of these files (default: all) that are still to be downloaded."""
         total = 0
         for part in self._parts(arriving):
             if not part.whole:
@@ -117,11 +117,11 @@ class Transfer(Shared):
         mends: bool = False,
         looked: Callable[[int, str], None] = _ignore,
     ) -> None:
-        """Make the digests again of those of these files (default: all) that are whole, but doubted; of ``every`` whole one.
+        """Make the digests again of those of these files (default: all) that are whole, but unverified; of ``every`` whole one.
 
         Parameters
         ----------
-        mends : set aside what is damaged, so that it is fetched again; nobody may be reading it
+        mends : set aside what is damaged, so that it is fetched again; it must have no readers
         looked : told of bytes that were read, and the name of the file; may raise to end it
 
         Raises
@@ -135,7 +135,7 @@ class Transfer(Shared):
         parts = [p for p in parts if p.whole and p.has_digest and (every or p.doubted)]
         total = sum(p.remote.size for p in parts)
         if total > _TELL_BYTES and not every:
-            self.observer.message(f"checking {total:,} bytes again that were copied or changed since they were fetched")
+            self.observer.message(f"checking {total:,} bytes again that were copied or changed after they were fetched")
         for part in parts:
             found = part.digest(looked)
             if found == part.remote.key:
@@ -196,7 +196,7 @@ class Transfer(Shared):
                 self.go()
 
     def hurry_heads(self, arriving: Iterable[Arriving]) -> None:
-        """Fetch the first range of each of these files before everything that nobody waits for; returns at once.
+        """Fetch the first range of each of these files before everything that no reader waits for; returns at once.
 
         Raises
         ------
@@ -232,7 +232,7 @@ class Transfer(Shared):
             return False
 
     def close(self) -> None:
-        """End all threads and give the locks back. What is durable stays; readers that wait get Stopped.
+        """End all threads and release the locks. What is durable stays; readers that wait get Stopped.
 
         A thread that does not end keeps the locks until the process does: it may still write.
         """
@@ -254,11 +254,11 @@ class Transfer(Shared):
         return list(self.parts) if arriving is None else list(dict.fromkeys(a.part for a in arriving))
 
     def owns(self, part: Part) -> bool:
-        """Whether nobody else may change what is here of ``part``."""
+        """Whether no other user may change what is here of ``part``."""
         return part.home in self._locks or part.whole
 
     def own(self, part: Part) -> None:
-        """Take the lock of its folder, and see what others brought until now."""
+        """Take the lock of its folder, and see what other processes fetched until now."""
         if not self.owns(part):
             self._lock(part)
 
@@ -294,7 +294,7 @@ class Transfer(Shared):
         self.changed.notify_all()
 
     def is_over(self) -> bool:
-        """Whether nothing more will come; also when a thread has died without a word."""
+        """Whether nothing more will arrive; also when a thread has died without a word."""
         for thread in self._threads if self.error is None and not self.closing else ():
             self.error = self.error or thread.failure
         return super().is_over()
@@ -315,8 +315,8 @@ class Transfer(Shared):
         free = files.free_bytes(unfinished[0].home) if unfinished else 0
         if need > 0 and need + RESERVE_BYTES > free:
             raise WriteFailed(
-                f"{self._root}: {need + RESERVE_BYTES:,} bytes are needed ({need:,} for what is fetched,"
-                f" {RESERVE_BYTES:,} to spare), {free:,} are free",
+                f"{self._root}: {need + RESERVE_BYTES:,} bytes are needed ({need:,} for the download,"
+                f" {RESERVE_BYTES:,} in reserve), {free:,} are free",
                 "Free some space, move the cache with STREAMCONV_CACHE, or convert with --evict.",
             )
 
@@ -382,7 +382,7 @@ class Arriving:
                 transfer.changed.notify_all()
 
     def prefetch(self, offset: int, length: int) -> None:
-        """Hint that these bytes will be read soon; fetches them before what nobody asked for."""
+        """Hint that these bytes will be read soon; fetches them before what was not requested."""
         part, transfer = self.part, self.transfer
         if part.whole:
             return

@@ -135,7 +135,7 @@ def select(base: Checkpoint, pairs: Sequence[Pair], choice: ModuleChoice) -> Sel
     Raises
     ------
     BadInput : a tensor that differs cannot be expressed by an adapter
-    UsageError : a regular expression is none, or nothing is left
+    UsageError : a regular expression is invalid, or nothing is left
     """
     wanted = [pair for pair in pairs if _wanted(pair.module, choice)]
     decomposed, saved, biases = [], [], []
@@ -192,7 +192,7 @@ def _wanted(module: str, choice: ModuleChoice) -> bool:
             return False
         return choice.exclude is None or not re.search(choice.exclude, module)
     except re.error as e:
-        raise UsageError(f"--include-regex or --exclude-regex is no regular expression: {e}") from None
+        raise UsageError(f"--include-regex or --exclude-regex is not a valid regular expression: {e}") from None
 
 
 def _is_named(module: str, names: Iterable[str]) -> bool:

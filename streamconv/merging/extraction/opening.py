@@ -54,7 +54,9 @@ def open_extraction(
     """
     for each in (base, tuned):
         if each.metadata is not None:
-            raise BadInput(f"{each.path} is a GGUF file, whose tensors no adapter names", "Give checkpoint folders.")
+            raise BadInput(
+                f"{each.path} is a GGUF file, whose tensor names adapters do not use", "Give checkpoint folders."
+            )
     choice = extraction.choice
     selection = select(base, pairs_of(base, tuned), choice)
     settings = Settings(choice.rank, extraction.distribute, extraction.epsilon)

@@ -1,6 +1,6 @@
 """passthrough: the tensor of the only input, times ``scale`` if given; for stacks of layers.
 
-A tensor without a scale is not computed at all: whoever plans the merge hands on its rows as they lie.
+A tensor without a scale is not computed at all: the planner of the merge passes on its rows unchanged.
 """
 
 from __future__ import annotations

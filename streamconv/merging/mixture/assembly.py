@@ -69,23 +69,23 @@ def _target(mixture: Mixture, models: dict[str, Model]) -> MixtureTarget:
         target = next(t for name, t in TARGETS.items() if name.startswith(mixture.architecture))
     known = ", ".join(f"{t.name} (of {' and '.join(t.inputs)})" for t in TARGETS.values())
     if target is None:
-        raise BadInput(f"{mixture.where}: no mixture can be made of {own or 'this'} models", f"Known are {known}.")
+        raise BadInput(f"{mixture.where}: no mixture can be made of {own or 'this'} models", f"Known: {known}.")
     wrong = next((name for name, found in types.items() if found not in target.inputs), None)
     if wrong is not None:
         raise BadInput(
-            f"{mixture.where}: {wrong} is a {types[wrong] or 'nameless'} model, {target.name} takes "
+            f"{mixture.where}: {wrong} is a {types[wrong] or 'nameless'} model, {target.name} accepts "
             f"{' and '.join(target.inputs)}",
-            f"Known are {known}.",
+            f"Known: {known}.",
         )
     n = len(mixture.shared)
     if n > 1 or (n == 1) > (target.shared is not None) or (n == 0 and target.shared_gate is not None):
         wanted = "exactly one shared expert" if target.shared_gate else "at most one" if target.shared else "none"
         raise BadInput(
-            f"{mixture.where}: {n} shared_experts, {target.name} takes {wanted}", "Change how many are listed."
+            f"{mixture.where}: {n} shared_experts, {target.name} accepts {wanted}", "Change how many are listed."
         )
     if target.shared_gate and mixture.gate == "cheap_embed" and not mixture.shared[0].positive:
         raise BadInput(
-            f"{mixture.where}: shared_experts[0]: no positive_prompts, which {target.name} makes a gate of, too",
+            f"{mixture.where}: shared_experts[0]: no positive_prompts, from which {target.name} also computes a gate",
             "Add some, or use gate_mode: random.",
         )
     return target
@@ -123,7 +123,7 @@ class _Builder:
                 continue
             if place.key not in [f"mlp.{part}.weight" for part in _PROJECTIONS]:
                 raise BadInput(
-                    f"{self._mixture.where}: {self._base.name} has {name!r}, which experts have no place for"
+                    f"{self._mixture.where}: {self._base.name} has {name!r}, which has no place in an expert"
                 )
             if place.layer not in done:
                 done.add(place.layer)

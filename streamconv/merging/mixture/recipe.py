@@ -105,7 +105,7 @@ def parse_mixture(parser: Parser, value: Mapping[str, Any], text: str, named: bo
     ):
         raise BadInput(f"{where}: architecture: unknown {architecture!r}", nearest(str(architecture), TARGETS))
     if len(experts) & (len(experts) - 1):
-        parser.warnings.append(f"{where}: {len(experts)} experts are no power of two, which some runtimes expect")
+        parser.warnings.append(f"{where}: {len(experts)} experts are not a power of two, which some runtimes expect")
     return Mixture(
         where=where,
         text=text,
@@ -148,7 +148,8 @@ def _expert(parser: Parser, value: Any, place: str, gate: str) -> Expert:
     positive = _prompts(body.get("positive_prompts"), f"{where}.positive_prompts")
     if gate == "cheap_embed" and not positive:
         raise BadInput(
-            f"{where}: no positive_prompts, which gate_mode {gate} is made of", "Add some, or use gate_mode: random."
+            f"{where}: no positive_prompts, from which gate_mode {gate} is computed",
+            "Add some, or use gate_mode: random.",
         )
     return Expert(
         model,

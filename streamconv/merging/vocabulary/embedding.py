@@ -126,7 +126,7 @@ class _Shared:
         if lost:
             text = next(text for text, at in embedder._output.items() if at == lost[0])
             embedder.warnings.append(
-                f"{name!r}: {len(lost)} tokens such as {text!r} have a row in none of the models; theirs are zero"
+                f"{name!r}: {len(lost)} tokens such as {text!r} have no row in any of the models; theirs are zero"
             )
 
     def _own(self, model: str, n_rows: int) -> Places:

@@ -79,8 +79,8 @@ def unite(output: MergedVocabulary, others: Iterable[tuple[Tokens, int]]) -> Non
         if found:
             output.warnings.append(
                 f"{len(found)} ordinary tokens of {tokens.where}, such as {found[0]!r}, are appended to the tokenizer of "
-                f"{output.giver}, which cuts a text at them before it does anything else; "
-                "source: base does without them"
+                f"{output.giver}, which splits text at them before anything else; "
+                "source: base avoids this"
             )
     for tokens, n_rows in ranked:
         for _, text in tokens.ordered(n_rows):
@@ -92,7 +92,7 @@ def unite(output: MergedVocabulary, others: Iterable[tuple[Tokens, int]]) -> Non
                 output.mark(text, wanted)
             elif have != wanted and _ORDINARY not in (have, wanted):
                 output.warnings.append(
-                    f"{tokens.where} has other flags for the token {text!r}: those that came first stay"
+                    f"{tokens.where} has other flags for the token {text!r}: the first ones are kept"
                 )
 
 

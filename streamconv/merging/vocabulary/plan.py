@@ -50,7 +50,8 @@ def plan_vocabulary(
         return VocabularyPlan(None, _kept(settings, merged), {}, [])
     if any(model.metadata is not None for model in models.values()):
         raise BadInput(
-            "tokenizer: the vocabulary of GGUF files cannot be changed", "Merge the checkpoints they were made of."
+            "tokenizer: the vocabulary of GGUF files cannot be changed",
+            "Merge the checkpoints they were converted from.",
         )
     return _Planned(settings, models, merged, base).plan()
 
@@ -127,7 +128,7 @@ class _Planned:
         for text in self.settings.tokens:
             output.append(text)
         if not output.ids:
-            raise BadInput(f"{self.giver}: its tokenizer holds no tokens")
+            raise BadInput(f"{self.giver}: its tokenizer has no tokens")
         size = self._size(output)
         warnings = [*output.warnings, *self._strangers(output)]
         embedder = Embedder(
@@ -142,7 +143,7 @@ class _Planned:
             fallbacks=list(self.merged),
         )
         config, generation = self._config(output)
-        self.tokens.clear()  # a few hundred thousand texts, which nobody needs any more
+        self.tokens.clear()  # a few hundred thousand strings, which are no longer needed
         side = _templated({**write_output(self.models[self.giver], output), **generation}, self.settings, self.merged)
         if "vocab_size_per_layer_input" in text_section(self.models[self.first].config):
             config["vocab_size_per_layer_input"] = size
@@ -150,7 +151,7 @@ class _Planned:
 
     def _output(self) -> MergedVocabulary:
         if self.giver not in self.models:
-            raise UsageError(f"tokenizer.source: {self.giver} is none of the models")
+            raise UsageError(f"tokenizer.source: {self.giver} is not one of the models")
         output = start(self.giver, self.tokens[self.giver], self._n_rows(self.giver))
         if self.settings.source == "union":
             others = [name for name in self.merged if name != self.giver]

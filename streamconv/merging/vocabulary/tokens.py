@@ -72,7 +72,7 @@ def read_tokens(checkpoint: Checkpoint, where: str) -> Tokens:
         _put(ids, vocabulary.items(), place / VOCABULARY)
     else:
         raise InputMissing(
-            f"{where} has no {TOKENIZER}, {SENTENCEPIECE} or {VOCABULARY}, so nothing tells which row is which token",
+            f"{where} has no {TOKENIZER}, {SENTENCEPIECE} or {VOCABULARY}, so it is unknown which row is which token",
             "Put its tokenizer files into its folder; or leave out tokenizer, if all models share one vocabulary.",
         )
     for path, entries in ((place / ADDED, _beside(checkpoint)), (place / CONFIG, _declared(checkpoint))):
@@ -123,7 +123,7 @@ def _entries(fast: Mapping[str, Any], path: Path) -> list[Mapping[str, Any]]:
 
 def _entry(entry: Any, path: Path) -> Mapping[str, Any]:
     if not isinstance(entry, Mapping):
-        raise BadInput(f"{path}: {entry!r} is no added token")
+        raise BadInput(f"{path}: {entry!r} is not an added token")
     return entry
 
 

@@ -47,7 +47,7 @@ FAMILY = Family(
         **GELU_TANH,
         "query_pre_attn_scalar": attention_scale(62),
         "layer_types": layers(6),
-        "sliding_window_pattern": Assumed((1, 6), "runtimes give every sixth layer the whole context"),
+        "sliding_window_pattern": Assumed((1, 6), "runtimes use full attention in every sixth layer"),
     },
     keys=(*BASE, caps, window, local_freq_base),
     transforms={"*norm": plus_one},

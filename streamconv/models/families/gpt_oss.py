@@ -1,4 +1,4 @@
-"""gpt-oss: experts with biases, their weights in MXFP4 that is copied as it lies; attention sinks; windows in every other layer."""
+"""gpt-oss: experts with biases, their weights in MXFP4 that is copied unchanged; attention sinks; windows in every other layer."""
 
 from __future__ import annotations
 

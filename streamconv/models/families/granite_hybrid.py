@@ -78,9 +78,9 @@ FAMILY = Family(
     if all(attends(c)) else family,  # without any state space it is another architecture
     assumes={
         **{key: GATED_SILU[key] for key in ("hidden_act", "rope_type")}, "normalization_function": Assumed(("rmsnorm",)),
-        "position_embedding_type": Assumed(lambda _, c: ("rope" if rotates(c) else "nope",), "runtimes rotate no hybrid's heads"),
+        "position_embedding_type": Assumed(lambda _, c: ("rope" if rotates(c) else "nope",), "runtimes apply no RoPE in hybrids"),
         "partial_rotary_factor": Assumed(lambda _, c: (rotated(c) / max(c.head_dim, 1),), "the output says attn_rotary_emb"),
-        "time_step_limit": Assumed(([0.0, 1e9], [0.0, math.inf]), "runtimes bound no time steps"),
+        "time_step_limit": Assumed(([0.0, 1e9], [0.0, math.inf]), "runtimes do not limit time steps"),
     },
     idle=("mamba_chunk_size", "mamba_d_head", "num_logits_to_keep"),
     keys=(*(key for key in BASE if key is not key_value_length), vocab_size, keys),

@@ -109,7 +109,7 @@ def _tokenizer(
     ids = vocabulary.ids()
     warnings = [*skipped, *vocabulary.warnings]
     if pre is not None and vocabulary.pre != pre:
-        warnings.append(f"--pre {pre} has no effect: {vocabulary.source} is no byte-level BPE")
+        warnings.append(f"--pre {pre} has no effect: {vocabulary.source} is not byte-level BPE")
 
     metadata = Metadata()
     _write_prefix(rule, files, vocabulary.adds_prefix, metadata, warnings)
@@ -148,7 +148,7 @@ def _choose(files: TokenizerFiles, rule: TokenizerRule) -> tuple[str, _Reader, l
                     return kind, _spm, []
                 told = f"{files.folder}/tokenizer.model is not read: the vocabulary of tokenizer.json is byte-level"
                 if "bpe" in rule.kinds:
-                    return "bpe", read_bpe, [f"{told}, and that is the one transformers takes"]
+                    return "bpe", read_bpe, [f"{told}, and that is the one transformers uses"]
                 return (
                     kind,
                     _spm,

@@ -25,7 +25,7 @@ def completed(files: TokenizerFiles, ids: Mapping[str, int], limit: int) -> tupl
     """Every token added to the vocabulary ``ids`` of tokenizer.json by id, as transformers completes them, and warnings.
 
     tokenizer.json's come first, then texts that only ``added_tokens_decoder`` or added_tokens.json knows, then special texts
-    (``pad_token`` …) nobody has listed: those found in the vocabulary become special there, others take the next free id if the
+    (``pad_token`` …) no file lists: those found in the vocabulary become special there, others take the next free id if the
     model has room for it (``limit``, 0 for no limit).
 
     Raises
@@ -91,7 +91,7 @@ def overlay(files: TokenizerFiles, vocabulary: Vocabulary) -> None:
         before, place = told.get(index, (text, name))
         if before != text:
             vocabulary.warnings.append(
-                f"token {index} is {shown(before)} in {place} and {shown(text)} in {name}: the latter is taken"
+                f"token {index} is {shown(before)} in {place} and {shown(text)} in {name}: the latter is used"
             )
         told[index] = text, name
         vocabulary.put(index, stored, kind, ADDED_SCORE)

@@ -17,8 +17,8 @@ _DEFAULT = "default"
 def chat_templates(files: TokenizerFiles) -> tuple[dict[str, str], list[str]]:
     """Templates by name, the plain one under ``default``, and warnings.
 
-    Of two places that have a template of one name the first in the order above is believed, as by the reference; transformers
-    believes the second. Where they differ a warning says so.
+    Of two places that have a template of one name the first in the order above is used, as by the reference; transformers
+    uses the second. Where they differ a warning says so.
     """
     named: dict[str, str] = {}
     taken_from: dict[str, str] = {}
@@ -30,7 +30,7 @@ def chat_templates(files: TokenizerFiles) -> tuple[dict[str, str], list[str]]:
                 which = "" if name == _DEFAULT else f" {name!r}"
                 warnings.append(
                     f"the chat template{which} in {taken_from[name]} and the one in {place} differ: that of"
-                    f" {taken_from[name]} is taken"
+                    f" {taken_from[name]} is used"
                 )
             taken_from.setdefault(name, place)
     return named, [f"{files.folder}: {warning}" for warning in warnings]

@@ -1,6 +1,6 @@
 """Let the ``tokenizers`` library encode or decode texts, in a process of its own.
 
-Run by ``library.py`` as a script: the library keeps 80 MiB for a vocabulary of 150 000 tokens and never gives them back, it
+Run by ``library.py`` as a script: the library keeps 80 MiB for a vocabulary of 150 000 tokens and never frees them, it
 aborts on some damaged files, and its regular expressions may never end. Imports nothing of ours.
 
 Argument : JSON ``{"cpu_s": int, "memory_bytes": int}``, the bounds of this process, and the request:

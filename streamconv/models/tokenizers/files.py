@@ -228,7 +228,7 @@ def token_text(entry: Any) -> str | None:
 
 
 def token_id(value: Any) -> int | None:
-    """``value`` if it is a plain integer; true and lists are none."""
+    """``value`` if it is a plain integer; true and lists are not."""
     return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 

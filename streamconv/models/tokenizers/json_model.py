@@ -38,7 +38,7 @@ def _names(files: TokenizerFiles, step: str) -> bool:
 def of_no_kind(path: Path) -> BadInput:
     """The error of a vocabulary that is neither byte-level nor falls back to bytes."""
     return BadInput(
-        f"{path}: its vocabulary is not byte-level, as blanks are spelled U+2581, and has no byte_fallback",
+        f"{path}: its vocabulary is not byte-level, as spaces are spelled U+2581, and has no byte_fallback",
         "No runtime reads such a vocabulary. Put the tokenizer.model of the same model beside it.",
     )
 

@@ -38,7 +38,7 @@ def read_json_pieces(files: TokenizerFiles, config: Mapping[str, Any], vocab_siz
 
     Notes
     -----
-    Where the model has more rows than the tokenizer has tokens, unused ones fill up; the reference leaves them out
+    Where the model has more rows than the tokenizer has tokens, unused ones are added; the reference leaves them out
     and its file cannot be loaded.
     """
     path, model = read_model(files, "BPE")
@@ -84,13 +84,13 @@ def _losses(vocabulary: Vocabulary, example: str, n_needed: int, n_bytes: int) -
     """What scores and token types cannot say of the file."""
     path, n_tokens = vocabulary.source, len(vocabulary)
     if n_needed < n_tokens:
-        yield f"{path} has {n_needed} tokens, the model {n_tokens}: {n_tokens - n_needed} unused ones fill up"
+        yield f"{path} has {n_needed} tokens, the model {n_tokens}: {n_tokens - n_needed} unused ones are added"
     if n_bytes < _N_BYTES:
         yield f"{path} has tokens for {n_bytes} of {_N_BYTES} bytes: runtimes stop at characters that no piece holds"
     if example:
         yield (
-            f"{path}: the order of its merges has no equal among scores of pieces ({example!r} for one): runtimes may split"
-            " some texts otherwise"
+            f"{path}: the order of its merges cannot be expressed by scores of pieces ({example!r} for one): runtimes may"
+            " tokenize some texts differently"
         )
 
 
@@ -130,7 +130,7 @@ class _Ranks:
         for rank, (left, right) in enumerate(merge_pairs(merges or [], path)):
             made = ids.get(left + right)
             if made is None:
-                raise BadInput(f"{path}: merge {rank} makes {left + right!r}, which is no token")
+                raise BadInput(f"{path}: merge {rank} makes {left + right!r}, which is not a token")
             if self._first[made] < 0:
                 self._first[made] = rank
             self._last[made] = rank

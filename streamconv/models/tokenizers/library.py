@@ -19,7 +19,7 @@ from ...errors import BadInput, NoResources, StreamconvError, exhausted
 _SCRIPT = Path(__file__).with_name("encode_check.py")
 #: whole tokenizers take a second or two of processor time, on a slow machine ten, and half a GiB
 _CPU_S, _MEMORY_BYTES = 40, 4 << 30
-#: for whoever waits, whatever else the machine does
+#: for the caller, whatever else the machine does
 _TIMEOUT_S = 300
 _SIGXCPU = 24
 

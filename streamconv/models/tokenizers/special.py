@@ -87,7 +87,7 @@ class SpecialTokens:
         if token_id(index) is None or kind in self.ids:
             return
         if not 0 <= index < self._end:
-            self.warnings.append(f"the {kind} token has the id {index}, which is no token: left out")
+            self.warnings.append(f"the {kind} token has the id {index}, which is not a token: left out")
         else:
             self.ids[kind] = index
 

@@ -72,5 +72,5 @@ def without_what_loaders_assume(metadata: Metadata) -> list[str]:
     if not wrong:
         return []
     return [
-        f"vocab.txt alone: loaders assume other special tokens ({'; '.join(wrong)}); a tokenizer.json beside it settles them"
+        f"vocab.txt alone: loaders assume other special tokens ({'; '.join(wrong)}); a tokenizer.json beside it defines them"
     ]

@@ -53,7 +53,7 @@ def token_count(config: Mapping[str, Any], given: int | None, needed: int, *keys
 
     Raises
     ------
-    BadInput : the configuration's number is none
+    BadInput : the number in the configuration is not a valid token count
     """
     if given is not None:
         return given
@@ -75,7 +75,7 @@ def check_room(source: object, needed: int, n_tokens: int) -> None:
     BadInput : ``needed`` is more than ``n_tokens``, or more than any model has
     """
     if needed > _MAX_TOKENS:
-        raise BadInput(f"{source}: {needed - 1} is no plausible token id")
+        raise BadInput(f"{source}: {needed - 1} is not a plausible token id")
     if needed > n_tokens:
         raise BadInput(
             f"{source}: token id {needed - 1} is beyond the model's vocabulary of {n_tokens} tokens",

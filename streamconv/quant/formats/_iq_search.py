@@ -4,7 +4,7 @@ The reference tries 13 to 31 scales. For each it rounds the weights to levels, r
 grid by a neighbouring point, and keeps the scale that fits best. Here
 
 * all trials of a sub-block stand side by side, one a lane: rounding, keys and the sums of the fit are loops over lanes;
-* successive trials that round a group to the same key settle its grid point together. The squared distance of a point is
+* successive trials that round a group to the same key decide its grid point together. The squared distance of a point is
   ``a·s² - b·s + c`` with ``c`` common to all, so the difference between two points, divided by s, is linear in s: a point
   that is farther than another at the first and at the last scale of a run is farther at all between, too. Mostly that
   leaves one point; else each trial is searched among those left. Tables of ``a`` and ``b`` for both halves of a point make

@@ -46,7 +46,7 @@ class Api:
     ----------
     tries : counts failures
 
-    Errors of all methods: NetworkError, InputMissing, NoPermission; BadInput for an answer that is none.
+    Errors of all methods: NetworkError, InputMissing, NoPermission; BadInput for an invalid answer.
     """
 
     def __init__(self, line: Line, ref: Reference, patience: Patience, tries: Tries) -> None:
@@ -58,7 +58,7 @@ class Api:
         answer, _, _ = self._ask(url)
         commit = answer.get("sha") if isinstance(answer, dict) else None
         if not isinstance(commit, str) or not is_commit(commit):
-            raise self._wrong(f"gives the commit {shown(str(commit))}, which is none")
+            raise self._wrong(f"returned {shown(str(commit))}, which is not a commit id")
         return commit
 
     def files(self, commit: str) -> dict[str, HubFile]:
@@ -66,7 +66,7 @@ class Api:
         found: dict[str, HubFile] = {}
         for entry in self._entries(commit):
             if not isinstance(entry, dict):
-                raise self._wrong("lists something that is no file")
+                raise self._wrong("lists something that is not a file")
             if entry.get("type") != "file":
                 continue
             large = entry.get("lfs")
@@ -88,16 +88,16 @@ class Api:
             answer, size, (url, link) = self._ask(url)
             left -= size
             if not isinstance(answer, list) or left < 0:
-                raise self._wrong("sends a listing without end" if left < 0 else "sends no listing")
+                raise self._wrong("sends an endless listing" if left < 0 else "sends no listing")
             yield from answer
             following = _NEXT.search(link)
             if following is None:
                 return
             target = followed(url, following[1])
             if not target or not (self._line.is_hub(target) or is_same_origin(target, url)):
-                raise self._wrong("sends on to another host for the rest of the listing")
+                raise self._wrong("redirects to another host for the rest of the listing")
             if target in seen:
-                raise self._wrong("sends a listing that goes in a circle")
+                raise self._wrong("sends a listing whose pages form a cycle")
             seen.add(target)
             url = target
         raise self._wrong(f"sends a listing of more than {_MAX_PAGES} pages")
@@ -111,7 +111,7 @@ class Api:
                 self._tries.progress()
                 return value, len(body), (where, headers.get("Link", ""))
             except NotJson as e:
-                raise self._wrong(f"answered something that {e}") from None
+                raise self._wrong(f"returned something that {e}") from None
             except _Failed as e:
                 self._tries.failed(f"{self._ref}: {e.reason}", e.ask_s)
             except (HTTPError, OSError) as e:
@@ -127,7 +127,7 @@ class Api:
                     return self._body(response, url), url, response.headers
                 url = followed(url, target)
                 if not url:
-                    raise self._wrong("sends on to an address that is none of the web's")
+                    raise self._wrong("redirects to an address that is not http or https")
             finally:
                 response.close()
         raise _Failed(f"more than {MAX_REDIRECTS} redirections")
@@ -140,7 +140,7 @@ class Api:
             raise self._line.refusal(url, status, headers, str(self._ref))
         encoding = headers.get("Content-Encoding", "identity")
         if encoding != "identity":  # a few bytes can become any number
-            raise self._wrong(f"answered in an encoding that it was not asked for ({one_line(encoding, 40)})")
+            raise self._wrong(f"answered in an encoding that was not requested ({one_line(encoding, 40)})")
 
     def _body(self, response: urllib3.BaseHTTPResponse, url: str) -> bytes:
         parts, size = [], 0

@@ -59,16 +59,16 @@ def _container(model: HubModel) -> Container | None:
 def is_whole_meant(model: HubModel, named: Collection[str]) -> tuple[bool, str]:
     """Whether one whole file is taken and not those that an index ``named``, and a note where both are there.
 
-    As with folders; only that here nobody looks into the whole file: one of less than half of their size is no model.
+    As with folders; except that the whole file is not opened here: one of less than half of their size is no model.
     """
     index, whole = index_file(model), (_container(model) or SAFETENSORS).whole
     if not named or not prefers_whole(model.files, named, whole):
         return False, ""
     if not all(name in model.files for name in named):
-        return True, f"{model}: {whole} is taken, as {index} names files that are not there"
+        return True, f"{model}: {whole} is used, as {index} names files that are missing"
     if 2 * model.files[whole].size < sum(model.files[name].size for name in named):
-        return False, f"{model}: the files of {index} are taken; {whole}, which is much smaller, is passed over"
-    return True, f"{model}: {whole} is taken, as transformers does; the files of {index} are passed over"
+        return False, f"{model}: the files of {index} are used; {whole}, which is much smaller, is ignored"
+    return True, f"{model}: {whole} is used, as transformers does; the files of {index} are ignored"
 
 
 def _matching(model: HubModel, pattern: str) -> list[str]:
@@ -124,12 +124,12 @@ def one_file(model: HubModel, path: str) -> list[HubFile]:
     if any(name.startswith(f"{path}/") for name in model.files):
         raise InputMissing(
             f"{model}: {path} is a folder",
-            f"Fetch it whole with `streamconv fetch --all {model.repo}`, then convert the folder that it tells.",
+            f"Fetch it whole with `streamconv fetch --all {model.repo}`, then convert the folder that it prints.",
         )
     if path.endswith(PACKED):
         raise BadInput(
             f"{model}: {path} is compressed; such files are read on this machine only",
-            f"Fetch it with `streamconv fetch --all {model.repo}`, then convert the file that it tells.",
+            f"Fetch it with `streamconv fetch --all {model.repo}`, then convert the file that it prints.",
         )
     if path not in model.files:
         near = [p for p in model.files if p.rpartition(".")[2] == path.rpartition(".")[2]]

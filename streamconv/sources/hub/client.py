@@ -34,7 +34,7 @@ from .resolving import is_offline
 
 #: bytes handed on at a time; what a cut connection costs is less than this
 _BLOCK_BYTES = 128 << 10
-#: an answer that brought this much was progress
+#: an answer with this many bytes was progress
 _PROGRESS_BYTES = 64 << 10
 _CONTENT_RANGE = re.compile(r"bytes (\d{1,19})-(\d{1,19})/(\d{1,19}|\*)")
 _DIGEST = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
@@ -120,7 +120,7 @@ class HubClient:
                 tries.failed(e.reason, e.ask_s, e.error)
             except (HTTPError, OSError) as e:
                 if self._stop.is_set():
-                    raise Stopped("the transfer was stopped", "Run the same command again to go on.") from None
+                    raise Stopped("the transfer was stopped", "Run the same command again to resume.") from None
                 tries.failed(f"{path}: {self._where(file)}: {e or type(e).__name__}")
             finally:
                 if answer is not None:
@@ -173,7 +173,7 @@ class HubClient:
                 response.close()
                 url = followed(url, target)
                 if not url:
-                    raise _Failed(f"{file.path}: sent on to an address that is none of the web's")
+                    raise _Failed(f"{file.path}: redirected to an address that is not http or https")
                 if not self._line.is_hub(url):
                     self._places[file] = url
                 continue
@@ -252,12 +252,13 @@ class HubClient:
             response.close()
             text = f"{file.path}: the hub says {', '.join(wrong)}"
             raise _Failed(
-                text, error=lambda: BadInput(text, "What is here is kept. Resolve the model anew: --refresh.")
+                text,
+                error=lambda: BadInput(text, "What was downloaded is kept. Resolve the revision again: --refresh."),
             )
 
     def _send(self, url: str, headers: Mapping[str, str]) -> urllib3.BaseHTTPResponse:
         if self._stop.is_set():
-            raise Stopped("the transfer was stopped", "Run the same command again to go on.")
+            raise Stopped("the transfer was stopped", "Run the same command again to resume.")
         return self._line.send(url, headers)
 
     def _url(self, file: HubFile) -> str:

@@ -28,7 +28,7 @@ def refusal(status: int, headers: Mapping[str, str], what: str, endpoint: str, h
     repo = "/".join(what.split("/")[:2]).split("@")[0]
     if code == "GatedRepo":
         return NoPermission(
-            f"{what} is gated: {'your token has no access to it' if has_token else 'its owner wants to know who uses it'}{reason}",
+            f"{what} is gated: {'your token has no access to it' if has_token else 'its owner has to grant access'}{reason}",
             f"Accept its licence at {endpoint}/{repo}. {'' if has_token else f'Then: {_LOG_IN}'}".rstrip(),
         )
     if code == "RevisionNotFound":
@@ -46,7 +46,7 @@ def refusal(status: int, headers: Mapping[str, str], what: str, endpoint: str, h
             f"{what}: {endpoint} refuses access, {token}{reason}",
             "Check that the token may read this model." if has_token else f"It is private, gated or absent. {_LOG_IN}",
         )
-    return NetworkError(f"{what}: {endpoint} answered {status}{reason}", "Run the same command again to go on.")
+    return NetworkError(f"{what}: {endpoint} answered {status}{reason}", "Run the same command again to resume.")
 
 
 def refusal_elsewhere(
@@ -55,20 +55,20 @@ def refusal_elsewhere(
     """The same for an answer of ``host``, to which ``endpoint`` sent on: it was not given the token, which is for the endpoint."""
     said = one_line(headers.get("X-Error-Message", ""), 300)
     code = headers.get("X-Error-Code", "")
-    sent = f"{what}: {host}, to which {endpoint} sends on,"
+    sent = f"{what}: {host}, to which {endpoint} redirects,"
     reason = f" ({said})" if said else ""
     if status == 404 or (code in ("RevisionNotFound", "EntryNotFound", "RepoNotFound") and has_token):
         return InputMissing(
-            f"{sent} does not have it{reason}", "Check the spelling; a private model is hidden so, too."
+            f"{sent} does not have it{reason}", "Check the spelling; a private model gives the same answer."
         )
     if status in (401, 403):
         token = f"it was not given the token, which is for {endpoint}" if has_token else "there is no token"
         log_in = "" if has_token else f" {_LOG_IN}"
         return NoPermission(
             f"{sent} refuses access: {token}{reason}",
-            f"If the model is gated, ask for it there. Set HF_ENDPOINT to {host}'s address, so that it gets the token.{log_in}",
+            f"If the model is gated, request access there. Set HF_ENDPOINT to {host}'s address, so that it gets the token.{log_in}",
         )
-    return NetworkError(f"{sent} answered {status}{reason}", "Run the same command again to go on.")
+    return NetworkError(f"{sent} answered {status}{reason}", "Run the same command again to resume.")
 
 
 def unreachable(what: str, endpoint: str, error: BaseException) -> NetworkError:

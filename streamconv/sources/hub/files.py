@@ -1,6 +1,6 @@
 """Files of the hub as sources read them, while they may still be on their way.
 
-How bytes come here is the business of the engine, which hands out an ``Arriving`` for each file. A reader waits for the bytes
+How bytes are downloaded is up to the engine, which hands out an ``Arriving`` for each file. A reader waits for the bytes
 it touches and for no others.
 """
 
@@ -51,7 +51,7 @@ class Arriving(Protocol):
         """These bytes will be read soon."""
 
     def is_summed(self, offset: int, length: int) -> bool:
-        """Whether nobody needs to read these bytes any more for the digest of the whole file."""
+        """Whether these bytes need not be read any more for the digest of the whole file."""
 
     def claim(self, offset: int, length: int) -> None:
         """These bytes will be read once more."""
@@ -83,8 +83,8 @@ class HubInput(InputFile):
                 raise InputChanged(f"{self.arriving.path} changed while it was being read")
         if self.arriving.amended_ns != self.mtime_ns:
             raise InputChanged(
-                f"{self.path}: bytes that were read before had come wrong and were replaced",
-                "Run the same command again: it begins the output anew.",
+                f"{self.path}: bytes that were read before were corrupt and have been replaced",
+                "Run the same command again: it starts the output over.",
             )
         return False
 
@@ -99,7 +99,7 @@ class ArrivingFile(MappedFile):
 
     Attributes
     ----------
-    arriving : what brings its bytes
+    arriving : provides its bytes
 
     Errors: BadInput for an empty file, and whatever ends the transfer.
     """

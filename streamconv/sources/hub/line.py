@@ -1,6 +1,6 @@
 """Single requests to the hub and to where it sends us: proxies, certificates, and who gets the token.
 
-The token, or the user and password of HF_ENDPOINT, go to the scheme, host and port of the endpoint and to nobody else. They are
+The token, or the user and password of HF_ENDPOINT, go to the scheme, host and port of the endpoint and to no other host. They are
 taken out of its address at once, so that no message can have them.
 """
 
@@ -45,7 +45,7 @@ class Line:
             self.endpoint, self._login = _split_login((endpoint or _endpoint()).rstrip("/"))
             self._origin = _origin(self.endpoint)
         except ValueError:  # not told, as it may hold a password
-            raise UsageError("HF_ENDPOINT is no address", "Write it as https://huggingface.co.") from None
+            raise UsageError("HF_ENDPOINT is not a URL", "Write it as https://huggingface.co.") from None
         self._token, self._patience, self._connections = token, patience, connections
         self._is_known = False
         self._headers: dict[str, str] | None = None
@@ -75,8 +75,8 @@ class Line:
         ------
         urllib3.exceptions.HTTPError, OSError : there is none
         """
-        everybody = {k: v for k, v in self._hub_headers().items() if k != "authorization"}
-        own = self._hub_headers() if self.is_hub(url) else everybody
+        public = {k: v for k, v in self._hub_headers().items() if k != "authorization"}
+        own = self._hub_headers() if self.is_hub(url) else public
         return self._pool(url).urlopen(
             "GET",
             url,
@@ -123,7 +123,7 @@ class Line:
 
 
 def followed(url: str, target: str) -> str:
-    """The address that ``target`` means in an answer of ``url``, without user and password; "" where it is none of the web's."""
+    """The address that ``target`` means in an answer of ``url``, without user and password; "" where it is not http or https."""
     try:
         address = _split_login(urljoin(url, target))[0]
         scheme, host, _ = _origin(address)
@@ -184,5 +184,5 @@ def _token(token: str | None) -> str:
         with suppress(OSError, UnicodeDecodeError):  # of a home that is no folder, or a file that is no text
             token = get_token()
     if token and not (token.isascii() and token.isprintable()):  # not told, as it is a secret
-        raise UsageError("the token for the hub has characters that none has", "Look at HF_TOKEN, or log in again.")
+        raise UsageError("the token for the hub has characters that no token has", "Check HF_TOKEN, or log in again.")
     return token or ""

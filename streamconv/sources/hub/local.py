@@ -24,7 +24,7 @@ class Cached:
 
     Attributes
     ----------
-    is_trusted : whether nobody else can write to it; several users may share the cache
+    is_trusted : whether no other user can write to it; several users may share the cache
     """
 
     path: Path
@@ -35,7 +35,7 @@ def cached_file(file: HubFile) -> Cached | None:
     """Where ``file`` lies complete; None when it does not.
 
     It counts when it has the listed size and, where blobs are named by digests, the listed digest. Its bytes are not read:
-    that they fit their name was the business of whoever fetched them, unless others can write there.
+    that they fit their name was checked by the process that fetched them, unless others can write there.
     """
     path = _snapshot(file.repo, file.commit) / file.path
     try:
@@ -74,14 +74,12 @@ def cached_model(ref: Reference) -> HubModel | None:
         if fault_of_path(name) or (not key and not _is_trusted(path)):
             unknown += 1
             continue
-        # Without a digest, the commit and the name stand for the content; such a file is there, so nobody will check it.
+        # Without a digest, the commit and the name stand for the content; such a file is there, so it will not be checked.
         kind, key = _LENGTHS.get(len(key), "commit"), key or f"{commit}-{name}".replace("/", "-")
         files[name] = HubFile(ref.repo, commit, name, size, kind, key)
     warnings = []
     if folder_fault(folder):
-        warnings.append(
-            f"{folder} {folder_fault(folder)}: which files the commit has is believed, their digests are checked"
-        )
+        warnings.append(f"{folder} {folder_fault(folder)}: its list of files is trusted, their digests are checked")
     if unknown:
         warnings.append(f"{folder}: {unknown} files that others may have put there are left out")
     return HubModel(ref.repo, ref.revision, commit, files, str(folder), tuple(warnings)) if files else None

@@ -173,13 +173,13 @@ def hub_file(repo: str, commit: str, path: Any, size: Any, kind: Any, key: Any) 
     ------
     BadInput : a path that leads out of its folder, a size that none has, something that is no digest
     """
-    fault = fault_of_path(path) if isinstance(path, str) else "is no name"
+    fault = fault_of_path(path) if isinstance(path, str) else "is not a valid name"
     if fault:
         raise BadInput(f"{repo}@{commit[:12]}: the hub lists a file {shown(str(path))}, which {fault}", _TELL)
     if type(size) is not int or not 0 <= size <= _MAX_FILE_BYTES:
         raise BadInput(f"{repo}@{commit[:12]}: the hub lists {shown(path)} with the size {shown(str(size))}", _TELL)
     if kind not in KINDS or not isinstance(key, str) or not KINDS[kind].fullmatch(key):
-        what = f"{shown(path)} with {shown(str(key))}, which is no {shown(str(kind))} digest"
+        what = f"{shown(path)} with {shown(str(key))}, which is not a {shown(str(kind))} digest"
         raise BadInput(f"{repo}@{commit[:12]}: the hub lists {what}", _TELL)
     return HubFile(repo, commit, path, size, kind, key)
 
@@ -212,5 +212,5 @@ def require_reference(text: str) -> Reference:
     """``parse_reference``, or UsageError."""
     found = parse_reference(text)
     if found is None:
-        raise UsageError(f"{shown(text)} names nothing on the hub", "Write org/model, or org/model@revision.")
+        raise UsageError(f"{shown(text)} does not name a model on the hub", "Write org/model, or org/model@revision.")
     return found

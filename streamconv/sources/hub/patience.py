@@ -25,7 +25,7 @@ class Patience:
     tries : failures in a row before giving up
     first_s, longest_s : pause after the first failure, doubled with each further one up to the longest
     connect_s, read_s : how long a connection, and the next bytes of an answer, may take
-    slow_bytes_per_s : an answer that comes slower than this for ``read_s`` counts as stalled
+    slow_bytes_per_s : an answer that arrives slower than this for ``read_s`` counts as stalled
     ask_s : the longest pause that the other side may ask for
     """
 
@@ -56,7 +56,7 @@ class Tries:
         self._failures = 0.0
 
     def progress(self) -> None:
-        """Something came: start counting anew."""
+        """Data arrived: reset the count."""
         self._failures = 0
 
     def failed(
@@ -68,12 +68,12 @@ class Tries:
         ----------
         reason : what went wrong
         ask_s : how long the other side asked to wait
-        error : what to raise in the end, for answers that are wrong rather than absent; these are believed sooner
+        error : what to raise in the end, for answers that are wrong rather than absent; these are accepted sooner
 
         Raises
         ------
         NetworkError : it has failed too often, or asked for too long a pause
-        Stopped : nobody wants it any more
+        Stopped : it is no longer wanted
         """
         p = self._patience
         self._failures += 1 if error is None else 3
@@ -81,12 +81,14 @@ class Tries:
             if error is not None:
                 raise error()
             waiting = f"; it asks to wait {ask_s:.0f} s" if ask_s else ""
-            raise NetworkError(f"{reason}{waiting}", "What is here is kept. Run the same command again to go on.")
+            raise NetworkError(
+                f"{reason}{waiting}", "What was downloaded is kept. Run the same command again to resume."
+            )
         pause = min(p.first_s * 2 ** (self._failures - 1), p.longest_s)
         # Spread out, so that many connections do not come back at the same moment.
         pause = max(ask_s or 0, pause * random.uniform(0.5, 1))
         if self._stop.wait(pause):
-            raise Stopped("the transfer was stopped", "Run the same command again to go on.")
+            raise Stopped("the transfer was stopped", "Run the same command again to resume.")
 
 
 def asked_pause(headers: Mapping[str, str]) -> float | None:

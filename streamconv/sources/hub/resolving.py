@@ -2,7 +2,7 @@
 
 huggingface_hub knows where the hub is (HF_ENDPOINT), who we are (HF_TOKEN, HF_HOME), when not to ask at all (HF_HUB_OFFLINE),
 and what its own cache holds; all of that is left to it. What a branch meant when it was first asked for is kept in the store,
-so that a job that is resumed, or repeated when it is done, uses the same commit and asks nobody.
+so that a job that is resumed, or repeated when it is done, uses the same commit without a request.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def resolve(
     Parameters
     ----------
     ref : see ``model.parse_reference``
-    records : where answers are kept; the second call for a reference asks nobody
+    records : where answers are kept; the second call for a reference makes no request
     offline : never ask the network, as with HF_HUB_OFFLINE=1
     refresh : ask the hub where the branch is now, whatever is remembered
     token, endpoint : default to what huggingface_hub finds
@@ -76,7 +76,7 @@ def resolve(
     except NetworkError as e:
         if refresh or not (known := cached_model(ref)):
             raise
-        warning = f"the hub was not asked ({e.message}); {known.commit[:12]} is what huggingface_hub's cache has"
+        warning = f"the hub was not queried ({e.message}); {known.commit[:12]} is what huggingface_hub's cache has"
         return replace(known, warnings=(warning, *known.warnings))
     with suppress(NoPermission, CannotCreate):  # a cache that cannot be written: asked again next time
         records.save(model.to_json(), ref.folder, "listings", f"{model.commit}.json")
@@ -107,14 +107,14 @@ def is_offline() -> bool:
         from huggingface_hub import constants
     except ValueError:  # not told, as it may hold a password
         raise UsageError(
-            "huggingface_hub does not take what the environment says",
-            "Look at HF_ENDPOINT and the others that begin with HF_.",
+            "huggingface_hub rejects the settings in the environment",
+            "Check HF_ENDPOINT and the others that begin with HF_.",
         ) from None
     return bool(constants.HF_HUB_OFFLINE)
 
 
 def _ask(ref: Reference, line: Line, patience: Patience) -> HubModel:
-    # Nothing has come yet and nobody sees a bar: a misspelt host or a missing network is told soon.
+    # Nothing has arrived yet and no progress bar is shown: a misspelt host or a missing network is reported soon.
     api = Api(line, ref, patience, Tries(replace(patience, tries=min(patience.tries, _FIRST_TRIES))))
     commit = api.commit()
     return HubModel(ref.repo, ref.revision, commit, api.files(commit))
