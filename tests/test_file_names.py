@@ -20,7 +20,7 @@ from streamconv.file_names import (
     part_names,
     part_of,
 )
-from streamconv.sources.hf_config import TEXT_SECTIONS
+from streamconv.sources.hf_config import TEXT_SECTIONS, THINKER
 
 PACKAGE = Path(streamconv.__file__).resolve().parent
 
@@ -42,7 +42,7 @@ def test_endings_and_names_of_weights_are_spelled_in_one_file() -> None:
 
 
 def test_sections_of_text_models_are_spelled_in_one_file() -> None:
-    assert spelled(set(TEXT_SECTIONS) - {"text_config"}) == {"sources/hf_config.py"}
+    assert spelled({*TEXT_SECTIONS, THINKER} - {"text_config"}) == {"sources/hf_config.py"}
 
 
 @pytest.mark.parametrize("ending", [*ENDINGS, ".onnx", ".h5", ".msgpack", ".npz", ".sbs", ".part"])

@@ -7,14 +7,14 @@ from typing import Any
 
 from ..errors import BadInput
 from ..sources.checkpoint import Checkpoint
-from ..sources.hf_config import TEXT_SECTIONS, VISION, section
+from ..sources.hf_config import TEXT_SECTIONS, THINKER, VISION, section
 from ..sources.naming import shown
 from .scheme import Scheme
 
 KEYS = ("quantization_config", "compression_config")
 #: MLX's key, which counts where it looks like MLX's
 MLX_KEY = "quantization"
-_SECTIONS = (*TEXT_SECTIONS, "thinker_config", VISION)
+_SECTIONS = (*TEXT_SECTIONS, THINKER, VISION)
 #: side files that older tools wrote instead of a section of config.json, and the method they imply
 SIDE_FILES = {"quantize_config.json": "gptq", "quant_config.json": "awq", "hf_quant_config.json": "modelopt"}
 #: keys beside the sizes in sections of GPTQ and AWQ that have no quant_method

@@ -9,6 +9,8 @@ from typing import Any
 TEXT_SECTIONS = ("text_config", "llm_config", "lm_config", "language_config")
 #: sections of other modules
 VISION, AUDIO = "vision_config", "audio_config"
+#: where models that also speak have the sections of what they understand
+THINKER = "thinker_config"
 #: spellings of the number of layers of a text model, and of any module
 LAYERS = ("num_hidden_layers", "n_layers", "n_layer", "num_layers")
 LAYERS_OF_ANY = (*LAYERS, "depth", "encoder_layers")
@@ -23,8 +25,9 @@ def section(config: Mapping[str, Any], name: str) -> Mapping[str, Any]:
 
 
 def text_sections(config: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """The sections of the text model that are there: none where the root is all there is."""
-    return [found for name in TEXT_SECTIONS if isinstance(found := config.get(name), Mapping)]
+    """The sections of the text model that are there, of a model that also speaks in its thinker; none where the root is all."""
+    outer = section(config, THINKER) or config
+    return [found for name in TEXT_SECTIONS if isinstance(found := outer.get(name), Mapping)]
 
 
 def text_section(config: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -58,6 +58,13 @@ def test_of_two_sections_the_first_is_the_text_model_and_both_lie_over_the_root(
     assert text_section({"a": 3}) == {"a": 3}
 
 
+def test_the_text_model_of_a_model_that_also_speaks_is_in_its_thinker() -> None:
+    config = {"a": 0, "text_config": {"a": 1}, "thinker_config": {"text_config": {"a": 2}}, "talker_config": {"a": 3}}
+    assert text_section(config) == {"a": 2}
+    assert flattened(config)["a"] == 2
+    assert text_section({**config, "thinker_config": None}) == {"a": 1}
+
+
 def test_families_that_tie_are_told_by_the_section_or_else_the_root() -> None:
     assert ties_by_default({"model_type": "outer", "llm_config": {"model_type": "gemma3_text"}})
     assert ties_by_default({"model_type": "gemma3", "text_config": {}})
