@@ -12,8 +12,8 @@ from merge_cases import CONFIG, open_text, random_model, values_of, write_model
 
 from streamconv import merging, sources
 from streamconv.errors import BadInput
+from streamconv.kernels import load
 from streamconv.merging.chance import Chance
-from streamconv.merging.kernels import load
 
 NAME = "model.layers.0.mlp.up_proj.weight"
 SEEDS = 30
@@ -21,7 +21,7 @@ SEEDS = 30
 
 def test_the_generator_is_philox() -> None:
     out = np.empty((1, 4), np.uint32)
-    load("random").philox(np.zeros(2, np.uint32), 0, out)
+    load(".merging.kernels.random").philox(np.zeros(2, np.uint32), 0, out)
     assert [f"{word:08x}" for word in out[0]] == ["6627e8d5", "e169c58d", "bc57ac4c", "9b00dbd8"]
 
 
