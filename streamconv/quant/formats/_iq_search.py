@@ -66,7 +66,7 @@ _ODD_LOW = np.array([[0] * 32, [2 * (k % 16 % 3) + 1 for k in range(32)]], np.fl
 _ODD_HIGH = np.array([[2 * (k % 16) + 1 for k in range(32)], [2 * (k % 16 // 3) + 1 for k in range(32)]], np.float32)
 
 
-class Plan(NamedTuple):
+class SearchSettings(NamedTuple):
     """How a type searches.
 
     Attributes
@@ -95,7 +95,7 @@ def search(grid, plan, work, picks, at, top, scale, points):  # type: ignore[no-
     Parameters
     ----------
     grid : int32, table of the grid
-    plan : Plan
+    plan : SearchSettings
     work : float32[WORK_SIZE], X, W and ROOT set
     picks : int32[PICKS_SIZE], scratch
     top : float32, what the largest level stands for in the middle trial
