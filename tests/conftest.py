@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import gguf_witness
 import pytest
 from hypothesis import HealthCheck, settings
+
+from streamconv.targets import gguf
 
 # How long an example takes says more about what else the machine does than about the code.
 settings.register_profile("busy machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -59,6 +62,14 @@ def tiny_model() -> Path:
 def data() -> Path:
     """Small reference cases kept in the repository."""
     return DATA
+
+
+@pytest.fixture(scope="session", autouse=True)
+def every_gguf_file_is_opened_by_the_gguf_package() -> Iterator[None]:
+    """What is converted in the tests' own process is read by ``gguf.GGUFReader`` before it gets its name."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(gguf, "layout", gguf_witness.layout)
+        yield
 
 
 @pytest.fixture
