@@ -120,7 +120,8 @@ def _told(checkpoint: Checkpoint, family: Family, config: Config, tensors: Mappi
     if family.kind != "model":
         return
     if names := unknown(config, family.assumes, family.idle):
-        yield f"config.json says {', '.join(map(shown, names))}, which this version does not know for {family.arch!r}"
+        said = ", ".join(map(shown, names))
+        yield f"{config.folder}/config.json says {said}, which this version does not know for {family.arch!r}"
     yield from contradictions(config, tensors)
     if not tensors:
         return

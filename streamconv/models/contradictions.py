@@ -34,16 +34,17 @@ def contradictions(config: Config, tensors: Collection[str]) -> Iterator[str]:
     ------
     BadInput : sliding-window layers are to be scaled, which no key says
     """
-    yield from _rope(config)
+    where = f"{config.folder}/config.json"
+    yield from _rope(config, where)
     if tensors:
-        yield from _head(config, "output.weight" in tensors)
-        yield from _biases(config, tensors)
+        yield from _head(config, where, "output.weight" in tensors)
+        yield from _biases(config, where, tensors)
 
 
-def _head(config: Config, is_there: bool) -> Iterator[str]:
+def _head(config: Config, where: str, is_there: bool) -> Iterator[str]:
     tied = config.get("tie_word_embeddings")
     if tied and is_there:
-        yield "config.json: 'tie_word_embeddings' is True, but the checkpoint has an output head, which runtimes use"
+        yield f"{where}: 'tie_word_embeddings' is True, but the checkpoint has an output head, which runtimes use"
     if tied is False and not is_there and architecture(config.raw).endswith(_WRITERS):
         stored = config.checkpoint.tensors if config.checkpoint is not None else ()
         has = (
@@ -51,34 +52,34 @@ def _head(config: Config, is_there: bool) -> Iterator[str]:
             if any(map(_HEAD.search, stored))
             else "has no output head"
         )
-        yield f"config.json: 'tie_word_embeddings' is False, but the checkpoint {has}: runtimes use the embedding"
+        yield f"{where}: 'tie_word_embeddings' is False, but the checkpoint {has}: runtimes use the embedding"
 
 
-def _biases(config: Config, tensors: Collection[str]) -> Iterator[str]:
+def _biases(config: Config, where: str, tensors: Collection[str]) -> Iterator[str]:
     section = text_section(config.raw)
     for key in (key for key in stated_keys(config.raw) if key.endswith("_bias")):
         pattern, stated = re.compile(_BIASES.get(key, r"\.bias")), section[key]
         found = next((name for name in tensors if pattern.search(name)), "")
         if stated and not found:
-            yield f"config.json: {shown(key)} is {stated}, but the checkpoint has no such bias: runtimes add none"
+            yield f"{where}: {shown(key)} is {stated}, but the checkpoint has no such bias: runtimes add none"
         if stated is False and found and key in _BIASES:
-            yield f"config.json: {key!r} is False, but the checkpoint has biases such as {found}, which runtimes add"
+            yield f"{where}: {key!r} is False, but the checkpoint has biases such as {found}, which runtimes add"
 
 
-def _rope(config: Config) -> Iterator[str]:
+def _rope(config: Config, where: str) -> Iterator[str]:
     section, rope = text_section(config.raw), config.rope
     old, new = section.get("rope_scaling"), section.get("rope_parameters")
     if old and new and old != new:
-        yield "config.json has 'rope_scaling' and 'rope_parameters', which differ: the first is taken"
+        yield f"{where} has 'rope_scaling' and 'rope_parameters', which differ: the first is taken"
     for key, names in ROPE_OF_ROOT.items():
         for name in names:
             if (stated := section.get(name)) not in (None, rope.get(key)):
-                yield f"config.json: {name!r} is {stated}, but {rope.get(key)} among the parameters of RoPE, which is taken"
+                yield f"{where}: {name!r} is {stated}, but {rope.get(key)} among the parameters of RoPE, which is taken"
     if rope.get("rope_type") == "default" and rope.get("factor") not in (None, 1):
-        yield f"config.json: RoPE has a factor of {rope['factor']} and no kind of scaling: positions are left as they are"
+        yield f"{where}: RoPE has a factor of {rope['factor']} and no kind of scaling: positions are left as they are"
     kind = config.rope_local.get("rope_type", "default")
     if kind != "default":
         raise BadInput(
-            f"{config.folder}/config.json: RoPE of sliding layers is {kind!r}, runtimes do not scale it",
+            f"{where}: RoPE of sliding layers is {kind!r}, runtimes do not scale it",
             "No key of a GGUF file says so, so the output would be another model.",
         )
