@@ -81,6 +81,9 @@ _MODELS = (
     *(c.pattern for c in _CONTAINERS), "consolidated*.safetensors", "consolidated*.pth", "tf_model*.h5", "flax_model*.msgpack",
 )  # fmt: skip
 
+#: weights of an adapter, which transformers puts on the model in whose folder they lie
+_ADAPTERS = ("adapter_model.safetensors", "adapter_model.bin", "adapters.safetensors")
+
 
 class Files(Protocol):
     """The files of a checkpoint by their names, in a folder or on their way here."""
@@ -251,6 +254,12 @@ def _passed_over(folder: Path, present: Collection[str], chosen: _Set) -> Iterat
     why = f" ({chosen.why})" if chosen.why else ""
     if others:
         yield f"{folder}: the weights are read from {shown_list(chosen.names)}{why}; {shown_list(others)} is passed over"
+    adapters = [name for name in _ADAPTERS if name in present]
+    if adapters and "adapter_config.json" in present:
+        yield (
+            f"{folder}: the weights are taken without the adapter beside them, {shown_list(adapters)}; a recipe with"
+            f" model: {folder}+{folder} merges it"
+        )
     elif chosen.why:
         yield f"{folder}: the weights are read from {shown_list(chosen.names)}{why}"
 
