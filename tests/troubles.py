@@ -109,6 +109,19 @@ def two_sets(model: Path) -> list[str]:
 
 
 @trouble()
+def unfinished_download(model: Path) -> list[str]:
+    (model / "model.safetensors").rename(model / "model.safetensors.incomplete")
+    return PLAN
+
+
+@trouble()
+def adapter_beside(model: Path) -> list[str]:
+    (model / "adapter_config.json").write_text('{"peft_type": "LORA"}')
+    (model / "adapter_model.safetensors").write_bytes(b"")
+    return PLAN
+
+
+@trouble()
 def unmerged(model: Path) -> list[str]:
     extra = {f"model.layers.0.self_attn.q_proj.lora_{side}.weight": ("F32", np.ones((4, 64), "<f4")) for side in "AB"}
     rewrite(model, lambda tensors: tensors | extra)
@@ -281,6 +294,12 @@ def unknown_key(model: Path) -> list[str]:
 def missing_tensor(model: Path) -> list[str]:
     rewrite(model, lambda tensors: {n: t for n, t in tensors.items() if n != "model.layers.1.mlp.up_proj.weight"})
     return PLAN
+
+
+@trouble("qwen3-tied")
+def two_ends(model: Path) -> list[str]:
+    (model / "generation_config.json").write_text('{"eos_token_id": [500]}')
+    return [*PLAN, "--pre", "qwen2"]
 
 
 @trouble("")

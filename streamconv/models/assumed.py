@@ -132,7 +132,7 @@ def judged(config: Config, assumes: Mapping[str, Assumed], arch: str) -> Iterato
         if stated in values:
             continue
         by_default = "" if config.raw_value(key) is not None or key in config.rope else " by default"
-        said = f"{config.folder}/config.json: {key!r} is {_short(stated)}{by_default}"
+        said = f"{config.place}: {key!r} is {_short(stated)}{by_default}"
         if not assumed.otherwise:
             known = " or ".join(map(repr, values)) or "nothing of the kind"
             raise BadInput(

@@ -106,7 +106,7 @@ def build(
         try:
             key(metadata, family.arch, config)
         except BadValue as e:
-            raise BadInput(f"{config.folder}/config.json: {e.message}") from None
+            raise BadInput(f"{config.place}: {e.message}") from None
     warnings += _told(checkpoint, family, config, tensors)
     _check_blocks(checkpoint, tensors, metadata.get(f"{family.arch}.block_count"))
     metadata.u32("general.quantization_version", 2)
@@ -121,13 +121,13 @@ def _told(checkpoint: Checkpoint, family: Family, config: Config, tensors: Mappi
         return
     if names := unknown(config, family.assumes, family.idle):
         said = ", ".join(map(shown, names))
-        yield f"{config.folder}/config.json says {said}, which this version does not know for {family.arch!r}"
+        yield f"{config.place} says {said}, which this version does not know for {family.arch!r}"
     yield from contradictions(config, tensors)
     if not tensors:
         return
     if config.rope.get("rope_type") == "llama3" and "rope_freqs.weight" not in tensors:
         raise BadInput(
-            f"{config.folder}/config.json: 'rope_type' is 'llama3', which no runtime computes for {family.arch!r}",
+            f"{config.place}: 'rope_type' is 'llama3', which no runtime computes for {family.arch!r}",
             "No key of a GGUF file says so, so the output would be another model.",
         )
 

@@ -115,6 +115,11 @@ class Config:
         """Where it lies, for messages."""
         return str(self.checkpoint.folder) if self.checkpoint is not None else "the checkpoint"
 
+    @property
+    def place(self) -> str:
+        """What messages call config.json."""
+        return str(self.checkpoint.called("config.json")) if self.checkpoint is not None else "config.json"
+
     def raw_value(self, key: str) -> Any:
         """What the text model's section says, or the root."""
         return text_section(self.raw).get(key)
@@ -169,9 +174,7 @@ class Config:
         """Kind of each block, [] where it is not stated; BadInput where it is of too few."""
         stated = self.get("layer_types") or []
         if stated and len(stated) < self.n_layers:
-            raise BadInput(
-                f"{self.folder}/config.json: 'layer_types' has {len(stated)} entries for {self.n_layers} layers"
-            )
+            raise BadInput(f"{self.place}: 'layer_types' has {len(stated)} entries for {self.n_layers} layers")
         return list(stated[: self.n_layers])
 
     @property

@@ -34,7 +34,7 @@ def contradictions(config: Config, tensors: Collection[str]) -> Iterator[str]:
     ------
     BadInput : sliding-window layers are to be scaled, which no key says
     """
-    where = f"{config.folder}/config.json"
+    where = config.place
     yield from _rope(config, where)
     if tensors:
         yield from _head(config, where, "output.weight" in tensors)

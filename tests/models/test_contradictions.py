@@ -116,3 +116,11 @@ def test_a_gemma_2_without_a_window_has_one_as_long_as_its_context(tmp_path: Pat
     (source / "config.json").write_text(json.dumps({**config, "sliding_window": None, "max_position_embeddings": 777}))
     streamconv.convert(source, tmp_path / "x.gguf", vocab_only=True)
     assert gguf_reader.read(tmp_path / "x.gguf").keys["gemma2.attention.sliding_window"][1] == 777
+
+
+def test_what_a_merge_says_is_said_of_its_recipe(data: Path, tmp_path: Path) -> None:
+    recipe = tmp_path / "recipe.yml"
+    model = data / "checkpoints" / "mistral-spm" / "hf"
+    recipe.write_text(f"merge_method: passthrough\nmodels: [{{model: {model}}}]\n")
+    warnings = streamconv.plan(recipe, tmp_path / "x.gguf")["warnings"]
+    assert [text for text in warnings if text.startswith(f"{recipe}, config.json: 'sliding_window' is 64")]

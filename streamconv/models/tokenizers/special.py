@@ -121,9 +121,8 @@ class SpecialTokens:
                 and chosen not in listed
                 and any(i is not None and 0 <= i < self._end for i in listed)
             ):
-                self.warnings.append(
-                    f"{place} says that the {kind} token is {said(stated)}, the tokenizer that it is {chosen}, which is taken"
-                )
+                told = f"{files.called(place)} says that the {kind} token is {said(stated)}"
+                self.warnings.append(f"{told}, the tokenizer that it is {chosen}, which is taken")
 
     def _flags_of(self, files: TokenizerFiles) -> None:
         """tokenizer_config.json's flags, where the post-processor has not spoken."""
