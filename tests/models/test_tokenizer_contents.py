@@ -274,6 +274,22 @@ def test_a_flag_of_an_added_token_must_be_one(tmp_path: Path, flag: str) -> None
     assert tokens(read(tmp_path, BPE, "gpt-2"))[4][0] == "<x>"
 
 
+@pytest.mark.parametrize("flag", ["lstrip", "rstrip", "single_word"])
+def test_tokens_around_which_blanks_count_are_told(tmp_path: Path, flag: str) -> None:
+    def told(*tokens: dict[str, Any], **config: Any) -> list[str]:
+        bpe_files(tmp_path, added_tokens=list(tokens))
+        write_json(tmp_path, "tokenizer_config.json", config)
+        return [text for text in read(tmp_path, BPE, "gpt-2").warnings if "lstrip, rstrip, single_word" in text]
+
+    assert told(added(4, "<user>")) == []
+    (note,) = told({**added(4, "<user>"), flag: True}, {**added(5, "<mask>"), flag: True}, mask_token="<mask>")
+    assert "'<user>' take blanks" in note
+    assert "<mask>" not in note
+    assert told(added(4, "<user>"), added_tokens_decoder={"4": {**added(4, "<user>"), flag: True}})
+    with pytest.raises(BadInput, match=f"'{flag}' of '<user>' is 'yes'"):
+        told({**added(4, "<user>"), flag: "yes"})
+
+
 @pytest.mark.parametrize("kind", ["bos", "eos", "unk", "sep", "pad", "mask"])
 def test_a_negative_id_means_none(tmp_path: Path, kind: str) -> None:
     for ids in (-1, [-1] if kind == "eos" else -2):
