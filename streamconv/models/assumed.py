@@ -38,18 +38,19 @@ _ROPE = (
     "attention_factor", "attn_factor", "beta_fast", "beta_slow", "low_freq_factor", "high_freq_factor", "mrope_section",
     "short_factor", "long_factor", "partial_rotary_factor", "truncate",
 )  # fmt: skip
-#: patterns of keys that say how a model was trained, is saved, or likes to be run; biases lie in the checkpoint or do not; those of
-#: RoPE and the tie of embeddings are looked at for all
+#: patterns of keys that say how a model was trained, is saved, or likes to be run; biases, RoPE and the tie of embeddings are
+#: looked at for all, see contradictions.py
 _IDLE = (
-    "_*", "*_token_id", "*_token_ids", "*_token_index", "*dropout*", "*_pdrop", "*loss*", "*initializer*", "*jitter*", "init_*",
-    "output_*", "forced_*", "use_cache", "use_flash*", "*attn_implementation", "*_bias", "pretraining_tp", "architectures",
+    "_*", "*_token_id", "*_token_ids", "*_token_index", "*dropout*", "*_pdrop", "*loss*", "*initializer*", "*jitter*",
+    "init_device", "init_std", "output_attentions", "output_hidden_states", "output_past", "output_router_logits",
+    "output_scores", "forced_*", "use_cache", "use_flash*", "*attn_implementation", "*_bias", "pretraining_tp", "architectures",
     "auto_map", "model_type", "name_or_path", "tokenizer_class", "transformers_version", "*_version", "dtype", "torch_dtype",
     "torchscript", "use_bfloat16", "return_dict*", "gradient_checkpointing", "quantization_config", "is_encoder_decoder",
     "chunk_size_feed_forward", "cross_attention_hidden_size", "tie_encoder_decoder", "pruned_heads", "problem_type", "id2label",
     "label2id", "num_labels", "finetuning_task", "task_specific_params", "prefix", "max_length", "min_length", "do_sample",
     "early_stopping", "num_beam*", "diversity_penalty", "temperature", "top_k", "top_p", "typical_p", "repetition_penalty",
     "length_penalty", "*no_repeat_ngram_size", "bad_words_ids", "num_return_sequences", "remove_invalid_values",
-    "rope_parameters", "rope_scaling", "rope_theta", "rope_local_base_freq", "rotary_emb_base", "partial_rotary_factor",
+    "rope_parameters", "rope_scaling", "rope_theta", "rotary_emb_base", "partial_rotary_factor",
     "original_max_position_embeddings", "tie_word_embeddings", "exponential_decay_length_penalty", "*suppress_tokens",
     "max_window_layers", "cache_implementation", "unsloth_*",
 )  # fmt: skip
@@ -131,7 +132,7 @@ def judged(config: Config, assumes: Mapping[str, Assumed], arch: str) -> Iterato
         if stated in values:
             continue
         by_default = "" if config.raw_value(key) is not None or key in config.rope else " by default"
-        said = f"{config.folder}/config.json: {key!r} is {_short(stated)}{by_default}"
+        said = f"{config.place}: {key!r} is {_short(stated)}{by_default}"
         if not assumed.otherwise:
             known = " or ".join(map(repr, values)) or "nothing of the kind"
             raise BadInput(
@@ -143,7 +144,7 @@ def judged(config: Config, assumes: Mapping[str, Assumed], arch: str) -> Iterato
 
 def unknown(config: Config, assumes: Mapping[str, Assumed], idle: tuple[str, ...]) -> list[str]:
     """Keys of config.json that were never looked up, differ from other models of the class, and are not known to be idle."""
-    known = {*assumes, *getattr(config.values, "asked", ())}
+    known = {*assumes, *getattr(config.values, "asked", ()), *(["rope_local_base_freq"] if config.rope_local else [])}
     found = [key for key in stated_keys(config.raw) if key not in known and not _is_idle(key, idle)]
     found = [key for key in found if config.raw_value(key) not in (None, "", [], {}, config.defaults.get(key))]
     return found + [f"rope_parameters.{key}" for key in config.rope if key not in (*_ROPE, *assumes)]

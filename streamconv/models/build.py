@@ -18,7 +18,8 @@ from ..sources.checkpoint import Checkpoint
 from ..sources.naming import shown
 from ..sources.state_dicts import refuse_adapter, refuse_unsaved
 from .assumed import judged, unknown
-from .config import Config, architecture, normalise
+from .config import Config, normalise
+from .contradictions import contradictions
 from .family import Family
 from .general import general_metadata
 from .names import hint_of_stranger, stem_of
@@ -105,7 +106,7 @@ def build(
         try:
             key(metadata, family.arch, config)
         except BadValue as e:
-            raise BadInput(f"{config.folder}/config.json: {e.message}") from None
+            raise BadInput(f"{config.place}: {e.message}") from None
     warnings += _told(checkpoint, family, config, tensors)
     _check_blocks(checkpoint, tensors, metadata.get(f"{family.arch}.block_count"))
     metadata.u32("general.quantization_version", 2)
@@ -116,20 +117,19 @@ def build(
 
 def _told(checkpoint: Checkpoint, family: Family, config: Config, tensors: Mapping[str, Rows]) -> Iterator[str]:
     """What config.json says that the output does not hold, where that may be told."""
-    if family.kind == "model" and (names := unknown(config, family.assumes, family.idle)):
-        yield f"config.json says {', '.join(map(shown, names))}, which this version does not know for {family.arch!r}"
+    if family.kind != "model":
+        return
+    if names := unknown(config, family.assumes, family.idle):
+        said = ", ".join(map(shown, names))
+        yield f"{config.place} says {said}, which this version does not know for {family.arch!r}"
+    yield from contradictions(config, tensors)
     if not tensors:
         return
     if config.rope.get("rope_type") == "llama3" and "rope_freqs.weight" not in tensors:
         raise BadInput(
-            f"{config.folder}/config.json: 'rope_type' is 'llama3', which no runtime computes for {family.arch!r}",
+            f"{config.place}: 'rope_type' is 'llama3', which no runtime computes for {family.arch!r}",
             "No GGUF key expresses this, so the output would be a different model.",
         )
-    tied, has_head = config.get("tie_word_embeddings"), "output.weight" in tensors
-    if tied and has_head:
-        yield "config.json: 'tie_word_embeddings' is True, but the checkpoint has an output head, which runtimes use"
-    if tied is False and not has_head and architecture(checkpoint.config).endswith("ForCausalLM"):
-        yield "config.json: 'tie_word_embeddings' is False, but the checkpoint has no output head: runtimes use the embedding"
 
 
 def _sizes(tensors: Mapping[str, Rows]) -> tuple[int, int, int, int]:

@@ -28,11 +28,15 @@ _MAX_REAL = 3.4e38
 #: keys of which an explicit null says that there is none of it, whatever the class defaults to
 _NULL_MEANS_NONE = ("sliding_window", "attn_logit_softcapping", "final_logit_softcapping")
 #: parameter of RoPE -> where configurations say it that do not say it among the others
-_ROPE_OF_ROOT = {
+ROPE_OF_ROOT = {
     "rope_theta": ("rope_theta", "rotary_emb_base"),
     "partial_rotary_factor": ("partial_rotary_factor",),
     "original_max_position_embeddings": ("original_max_position_embeddings",),
 }
+_ROPE_NUMBERS = (
+    *ROPE_OF_ROOT, "factor", "extrapolation_factor", "attention_factor", "attn_factor", "beta_fast", "beta_slow",
+    "low_freq_factor", "high_freq_factor",
+)  # fmt: skip
 #: kinds of scaling that start from the context a model was trained with; where it is not said it is the whole
 _FROM_ORIGINAL = ("llama3", "yarn", "longrope")
 
@@ -98,6 +102,11 @@ class Config:
         """Where it lies, for messages."""
         return str(self.checkpoint.folder) if self.checkpoint is not None else "the checkpoint"
 
+    @property
+    def place(self) -> str:
+        """What messages call config.json."""
+        return str(self.checkpoint.called("config.json")) if self.checkpoint is not None else "config.json"
+
     def raw_value(self, key: str) -> Any:
         """What the text model's section says, or the root."""
         return flattened(self.raw).get(key)
@@ -146,6 +155,14 @@ class Config:
     def n_layers(self) -> int:
         """Number of blocks."""
         return self.integer(*LAYERS, most=_MAX_LAYERS)
+
+    @property
+    def layer_types(self) -> list[Any]:
+        """Kind of each block, [] where it is not stated; BadInput where it is of too few."""
+        stated = self.get("layer_types") or []
+        if stated and len(stated) < self.n_layers:
+            raise BadInput(f"{self.place}: 'layer_types' has {len(stated)} entries for {self.n_layers} layers")
+        return list(stated[: self.n_layers])
 
     @property
     def hidden(self) -> int:
@@ -214,8 +231,13 @@ def normalise(
 
 
 def _refuse_texts(values: Mapping[str, Any], defaults: Mapping[str, Any], checkpoint: Checkpoint | None) -> None:
-    """BadInput for a text where only true and false, or an object, mean something: Python would take any text for true."""
+    """BadInput for a text where only true and false, a list or an object mean something: Python would take any for true."""
     where = f"{checkpoint.folder}/config.json" if checkpoint is not None else "config.json"
+    if not isinstance(values.get("layer_types"), list | None):
+        raise BadInput(
+            f"{where}: 'layer_types' is {shown(repr(values['layer_types']))}, not a list",
+            "Write the kind of every layer.",
+        )
     for key, value in values.items():
         is_flag = isinstance(defaults.get(key), bool) or str(value).lower() in ("true", "false")
         if isinstance(value, str) and is_flag:
@@ -242,7 +264,7 @@ def _rope(
         full, local = scaling or stated or {k: v for k, v in default.items() if k != "rope_theta"}, {}
     if full.get("rope_type") is None:
         full["rope_type"] = full.get("type") or "default"
-    for key, names in _ROPE_OF_ROOT.items():
+    for key, names in ROPE_OF_ROOT.items():
         said = [value for name in names if (value := merged.get(name)) is not None]
         if full.get(key) is None and said:
             full[key] = said[0]
@@ -258,7 +280,7 @@ def _rope(
             theta = merged.get("rope_local_base_freq" if two_kinds else "rope_theta")
             local["rope_theta"] = theta if theta is not None else (default_local or default).get("rope_theta")
     for key, value in (*full.items(), *local.items()):
-        if isinstance(value, (int, float)) and not (isinstance(value, bool) or _is_real(value)):
+        if key in _ROPE_NUMBERS and value is not None and not _is_real(value):
             raise BadInput(f"config.json: {key!r} of RoPE is {shown(repr(value))}, not a number that can be used")
         if key == "rope_theta" and value is not None and not (_is_real(value) and value > 0):
             raise BadInput(f"config.json: 'rope_theta' is {shown(repr(value))}, not a number above 0")

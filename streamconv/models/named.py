@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 
 from ..errors import BadInput
 from ..sources.checkpoint import Checkpoint
-from ..sources.hf_config import text_sections
+from ..sources.hf_config import flattened, text_sections
 from ..sources.known_layouts import instead
 from ..sources.naming import shown
 from .config import architecture
@@ -40,7 +40,8 @@ def named(checkpoint: Checkpoint) -> Checkpoint:
     name = architecture(config)
     wrapper = _WRAPPERS.fullmatch(name)
     if name and (wrapper is None or name in FAMILIES):
-        return checkpoint
+        notes = [f"{path} {said}" for said in _other_type(name, flattened(config).get("model_type"))]
+        return replace(checkpoint, warnings=[*checkpoint.warnings, *notes]) if notes else checkpoint
     known = [*FAMILIES, *PROJECTORS, *OUTER]
     meant = wrapper["inner"] if wrapper is not None and wrapper["inner"] in known else _of_type(config, known)
     said = f"names {name!r}, a wrapper," if wrapper is not None else "has no 'architectures'"
@@ -54,6 +55,15 @@ def named(checkpoint: Checkpoint) -> Checkpoint:
     return replace(
         checkpoint, config={**config, "architectures": [meant]}, warnings=[*checkpoint.warnings, note]
     )  # fmt: skip
+
+
+def _other_type(name: str, kind: object) -> Iterator[str]:
+    """What to say of an architecture and a ``model_type`` that do not belong together."""
+    if name in FAMILIES and isinstance(kind, str) and kind not in FAMILIES[name].classes:
+        others = [other for other, family in FAMILIES.items() if kind in family.classes]
+        if others:
+            other = _of_type({"model_type": kind}, others) or others[0]
+            yield f"names {name!r}, but its model_type {kind!r} is that of {other!r}: the former is taken"
 
 
 def _of_type(config: Mapping[str, object], known: Iterable[str]) -> str:

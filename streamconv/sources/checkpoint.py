@@ -159,8 +159,13 @@ class Checkpoint:
         return path
 
     def called(self, name: str) -> Path:
-        """What messages call the side file ``name``: where it lies, which in a merge is the folder of one of its models."""
+        """What messages call the side file ``name``: where it lies, which in a merge is the folder of one of its models.
+
+        What a recipe made, as its config.json, lies nowhere.
+        """
         found = None if self.side is None else self.side.get(name)
+        if self.side is not None and not isinstance(found, Path) and self.path.suffix in (".yml", ".yaml"):
+            return self.path.with_name(f"{self.path.name}, {name}")
         return found if isinstance(found, Path) and found.name == Path(name).name else self.folder / name
 
     def side_bytes(self, name: str) -> bytes | None:

@@ -11,7 +11,18 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from ..errors import BadInput, InputMissing, raise_exhausted
-from ..file_names import OF_FOLDERS, SAFETENSORS, TORCH, Container, fits, is_weights, part_names, part_of, plain_name
+from ..file_names import (
+    MLX_ADAPTER,
+    OF_FOLDERS,
+    SAFETENSORS,
+    TORCH,
+    Container,
+    fits,
+    is_weights,
+    part_names,
+    part_of,
+    plain_name,
+)
 from ..rows import Rows
 from .checkpoint import JOB_KEY, Checkpoint, InputFile, read_object, refuse_mixture
 from .frame_cache import FrameCache
@@ -62,6 +73,9 @@ READERS: Mapping[Container, Callable[[MappedFile], Shard]] = {SAFETENSORS: safet
 _MODELS = (
     *(c.pattern for c in OF_FOLDERS), "consolidated*.safetensors", "consolidated*.pth", "tf_model*.h5", "flax_model*.msgpack",
 )  # fmt: skip
+
+#: weights of an adapter, which transformers puts on the model in whose folder they lie
+_ADAPTERS = (*(each.adapter for each in OF_FOLDERS), MLX_ADAPTER)
 
 
 class Files(Protocol):
@@ -233,6 +247,12 @@ def _passed_over(folder: Path, present: Collection[str], chosen: _Set) -> Iterat
     why = f" ({chosen.why})" if chosen.why else ""
     if others:
         yield f"{folder}: the weights are read from {shown_list(chosen.names)}{why}; {shown_list(others)} is ignored"
+    adapters = [name for name in _ADAPTERS if name in present]
+    if adapters and "adapter_config.json" in present:
+        yield (
+            f"{folder}: the weights are taken without the adapter beside them, {shown_list(adapters)}; a recipe with"
+            f" model: {folder}+{folder} merges it"
+        )
     elif chosen.why:
         yield f"{folder}: the weights are read from {shown_list(chosen.names)}{why}"
 

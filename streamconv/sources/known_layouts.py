@@ -11,6 +11,7 @@ from typing import NamedTuple
 from ..errors import BadInput
 from ..file_names import GGUF, OF_FOLDERS, container_of, part_of
 from .naming import shown_list
+from .no_model import no_model
 
 
 class KnownLayout(NamedTuple):
@@ -91,9 +92,7 @@ def instead(folder: Path, present: Collection[str]) -> str:
         return f"It holds checkpoints of a training run: give one, such as {folder / last}."
     if models := sorted(name for name in present if name.startswith("models--")):
         return f"It is a cache of huggingface_hub: give the folder of a model, such as {folder / models[0]}."
-    if files := [name for name in present if container_of(name) in OF_FOLDERS]:
-        return f"It holds {shown_list(files)}: if the weights are in one of them, give that file."
-    return ""
+    return no_model(folder, present)
 
 
 def refuse_part(path: Path) -> None:

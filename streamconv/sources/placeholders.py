@@ -30,6 +30,7 @@ _OTHERS = {
     b"\x28\xb5\x2f\xfd": "compressed with zstd",
     b"BZh": "compressed with bzip2",
     b"\xfd7zXZ": "compressed with xz",
+    **dict.fromkeys((b"lmgg", b"fmgg", b"tjgg"), "a GGML file of before GGUF, which is converted by llama.cpp of 2023"),
     b"\x89HDF": "an HDF5 file, as Keras writes them",
 }
 #: characters; fewer bytes may look like a text by chance

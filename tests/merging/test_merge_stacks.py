@@ -346,3 +346,38 @@ def test_a_stack_of_a_bundled_model_is_a_model(tiny_model: Path, tmp_path: Path)
     built = build(merged, family_of(merged))
     assert built.metadata.get(f"{built.arch}.block_count") == 12
     assert built.metadata.get("general.name") == "Tall"
+
+
+ODD = {"vision.patch.kernel": (4, 3, 2, 2), "model.layers.{}.gate.alpha": (), "model.layers.{}.memory.slots": (5, HIDDEN),
+       "codebook": (7, 3)}  # fmt: skip
+
+
+def odd_shapes(layers: int) -> dict[str, tuple[int, ...]]:
+    """A model with tensors that no list of an architecture has."""
+    return shapes(layers) | {name.format(i): shape for name, shape in ODD.items() for i in range(layers)}
+
+
+def test_a_merge_has_every_tensor_of_its_inputs_whatever_they_are_called(tmp_path: Path) -> None:
+    models = [open_model(tmp_path, name, seed, odd_shapes(2)) for seed, name in enumerate("ab", 1)]
+    text = "merge_method: linear\nmodels:\n- {model: a, parameters: {weight: 0.25}}\n- {model: b, parameters: {weight: 0.75}}\n"
+    merged = open_text(tmp_path, text).tensors
+    assert set(merged) == set(models[0])
+    for name, rows in merged.items():
+        want = 0.25 * values_of(models[0][name]).astype(np.float64) + 0.75 * values_of(models[1][name])
+        np.testing.assert_allclose(values_of(rows), want, rtol=2e-6, atol=1e-7)
+
+
+def test_a_stack_has_every_tensor_of_its_layers_whatever_they_are_called(tmp_path: Path) -> None:
+    model = open_model(tmp_path, "a", 1, odd_shapes(3))
+    merged = open_text(tmp_path, slices("passthrough", "a 0 2", "a 1 3")).tensors
+    taken = [0, 1, 1, 2]
+    assert set(merged) == set(odd_shapes(4))
+    for i, source in enumerate(taken):
+        for name in (name for name in odd_shapes(4) if f"layers.{i}." in name):
+            at = name.replace(f"layers.{i}.", f"layers.{source}.")
+            assert np.array_equal(values_of(merged[name]), values_of(model[at])), name
+
+
+def open_model(folder: Path, name: str, seed: int, shapes: dict[str, tuple[int, ...]]) -> Any:
+    layers = 1 + max(int(n.split(".")[2]) for n in shapes if n.startswith("model.layers."))
+    return sources.open_checkpoint(random_model(folder / name, seed, shapes, config("llama", layers))).tensors

@@ -49,8 +49,15 @@ def test_a_type_with_a_text_model_inside_is_that_of_the_whole(tmp_path: Path, in
 
 
 def test_what_config_json_says_is_what_it_is(tmp_path: Path) -> None:
-    assert named({"architectures": ["Qwen2Model"], "model_type": "llama"}, tmp_path) == ("Qwen2Model", [])
+    for kind in ("qwen2", "my_own", None):
+        assert named({"architectures": ["Qwen2Model"], "model_type": kind}, tmp_path) == ("Qwen2Model", [])
     assert named({"architectures": ["FSDPQwen2ForCausalLM"]}, tmp_path)[0] == "Qwen2ForCausalLM"
+
+
+def test_an_architecture_counts_more_than_the_type_of_another_one_which_is_told(tmp_path: Path) -> None:
+    name, (note,) = named({"architectures": ["Qwen2Model"], "model_type": "llama"}, tmp_path)
+    assert name == "Qwen2Model"
+    assert "config.json names 'Qwen2Model', but its model_type 'llama' is that of 'LlamaForCausalLM'" in note
 
 
 @pytest.mark.parametrize("config", [{"a": 1}, {"model_type": "qwen99"}, {"model_type": None}, {"model_type": 3}])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -273,12 +274,69 @@ def test_a_flag_of_an_added_token_must_be_one(tmp_path: Path, flag: str) -> None
     assert tokens(read(tmp_path, BPE, "gpt-2"))[4][0] == "<x>"
 
 
+@pytest.mark.parametrize("flag", ["lstrip", "rstrip", "single_word"])
+def test_tokens_around_which_blanks_count_are_told(tmp_path: Path, flag: str) -> None:
+    def told(*tokens: dict[str, Any], **config: Any) -> list[str]:
+        bpe_files(tmp_path, added_tokens=list(tokens))
+        write_json(tmp_path, "tokenizer_config.json", config)
+        return [text for text in read(tmp_path, BPE, "gpt-2").warnings if "lstrip, rstrip, single_word" in text]
+
+    assert told(added(4, "<user>")) == []
+    (note,) = told({**added(4, "<user>"), flag: True}, {**added(5, "<mask>"), flag: True}, mask_token="<mask>")
+    assert "'<user>' take blanks" in note
+    assert "<mask>" not in note
+    assert told(added(4, "<user>"), added_tokens_decoder={"4": {**added(4, "<user>"), flag: True}})
+    with pytest.raises(BadInput, match=f"'{flag}' of '<user>' is 'yes'"):
+        told({**added(4, "<user>"), flag: "yes"})
+
+
 @pytest.mark.parametrize("kind", ["bos", "eos", "unk", "sep", "pad", "mask"])
 def test_a_negative_id_means_none(tmp_path: Path, kind: str) -> None:
     for ids in (-1, [-1] if kind == "eos" else -2):
         write_json(bpe_files(tmp_path, added_tokens=None), "config.json", {f"{kind}_token_id": ids})
         metadata = read(tmp_path, LLAMA, "gpt-2").metadata
         assert not [key for key, _ in metadata.items() if key.endswith("_token_id")]
+
+
+def ends_told(folder: Path, config: dict[str, Any], generation: dict[str, Any]) -> list[str]:
+    """What is told where tokenizer_config.json says that texts end with token 4, and others say what is given."""
+    bpe_files(folder, added_tokens=[added(4, "<end>"), added(5, "<turn>")])
+    write_json(folder, "tokenizer_config.json", {"eos_token": "<end>"})
+    write_json(folder, "config.json", config)
+    write_json(folder, "generation_config.json", generation)
+    tokenizer = read(folder, LLAMA, "gpt-2")
+    assert tokenizer.metadata.get("tokenizer.ggml.eos_token_id") == 4
+    return [text for text in tokenizer.warnings if "which is taken" in text]
+
+
+@pytest.mark.parametrize(
+    ("config", "generation", "words"),
+    [
+        ({"eos_token_id": 5}, {}, "config.json says that the eos token is 5, the tokenizer that it is 4"),
+        ({"text_config": {"eos_token_id": 5}}, {}, "config.json says that the eos token is 5"),
+        ({"eos_token_id": [5, 2]}, {}, r"config.json says that the eos token is \[5, 2\]"),
+        ({}, {"eos_token_id": [5, 2]}, r"generation_config.json says that the eos token is \[5, 2\]"),
+    ],
+)
+def test_an_end_that_other_files_say_otherwise_is_told(
+    tmp_path: Path, config: dict[str, Any], generation: dict[str, Any], words: str
+) -> None:
+    (note,) = ends_told(tmp_path, config, generation)
+    assert re.search(words, note)
+
+
+@pytest.mark.parametrize(
+    ("config", "generation"),
+    [
+        ({"eos_token_id": 4}, {"eos_token_id": [5, 4]}),
+        ({"eos_token_id": -1}, {"eos_token_id": None}),
+        ({}, {"bos_token_id": 5}),
+    ],
+)
+def test_an_end_that_all_files_agree_on_is_not_told(
+    tmp_path: Path, config: dict[str, Any], generation: dict[str, Any]
+) -> None:
+    assert ends_told(tmp_path, config, generation) == []
 
 
 # Chat templates

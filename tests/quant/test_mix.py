@@ -166,6 +166,14 @@ def test_requantizing_needs_permission_but_copying_does_not() -> None:
     assert one(name, (8, 256), "IQ2_XXS", "IQ2_XXS")[0] == "IQ2_XXS"
 
 
+def test_a_rule_may_keep_a_type_that_nobody_could_make_without_importance_weights() -> None:
+    tensors = facts(("blk.0.ffn_down.weight", (8, 256)), source="IQ1_S")
+    rule = MixOptions(tensor_types=(("ffn_down", Q["IQ1_S"]),), allow_requantize=True)
+    assert assign_types(tensors, LLAMA, parse_file_type("Q8_0"), rule)[0].type.name == "IQ1_S"
+    with pytest.raises(UsageError, match="IQ1_S"):
+        assign_types(facts(("blk.0.ffn_down.weight", (8, 256)), source="Q8_0"), LLAMA, parse_file_type("Q8_0"), rule)
+
+
 def test_an_override_that_does_not_fit_the_columns_is_refused() -> None:
     with pytest.raises(UsageError, match=r"--token-embedding-type Q4_K: token_embd\.weight has 80 columns"):
         one("token_embd.weight", (32, 80), "Q8_0", token_embedding_type=Q["Q4_K"])

@@ -89,7 +89,8 @@ def test_a_single_file_of_weights_that_is_none_is_named(tmp_path: Path, name: st
     [
         ("x.safetensors", b"PK\3\4" + bytes(99), "a zip archive"), ("x.safetensors", b"GGUF\3\0\0\0" + bytes(99), "a GGUF file"),
         ("x.gguf", b"PK\3\4" + bytes(99), "a zip archive"), ("x.bin", b"\x1f\x8b\x08" + bytes(99), "compressed with gzip"),
-        ("x.gguf", b"\x28\xb5\x2f\xfd" + bytes(99), "compressed with zstd"),
+        ("x.gguf", b"\x28\xb5\x2f\xfd" + bytes(99), "compressed with zstd"), ("x.bin", b"lmgg" + bytes(99), "a GGML file"),
+        ("x.gguf", b"tjgg\3\0\0\0" + bytes(99), "a GGML file"), ("x.safetensors", b"fmgg\1\0\0\0" + bytes(99), "a GGML file"),
     ],
 )  # fmt: skip
 def test_another_container_under_the_ending_of_weights_is_named(

@@ -186,6 +186,12 @@ def test_what_is_passed_over_is_among_the_notes_of_a_plan(tiny_model: Path, tmp_
         (["checkpoint-500/", "checkpoint-1500/"], "checkpoint-1500"),
         (["q-00001-of-00003.gguf", "q-00002-of-00003.gguf", "mmproj-q.gguf"], r"m/q-00001-of-00003.gguf, the first of its parts"),
         (["b.gguf", "a.gguf"], r"m/a.gguf, a whole model \(others: 'b.gguf'\)"),
+        (["model.safetensors.aria2", "ema.safetensors"], r"'model.safetensors.aria2': this is a download that is not complete"),
+        (["model.safetensors.incomplete"], "Let it finish"),
+        (["model.tar.gz"], "Unpack it"),
+        (["openvino_model.xml", "openvino_model.bin"], "weights for another runtime"),
+        (["training_args.bin", "optimizer.pt", "rng_state_0.pth"], "a trainer keeps this beside the weights"),
+        (["training_args.bin", "my.pt"], r"It holds 'my.pt': if the weights"),
         (["ema.safetensors"], "'ema.safetensors': if the weights are in one of them, give that file"),
     ],
 )  # fmt: skip
@@ -199,6 +205,24 @@ def test_a_layout_that_is_not_read_is_called_by_its_name(
     with pytest.raises(InputMissing, match=r"has no (weights|config\.json)") as refused:
         open_checkpoint(folder)
     assert re.search(words, refused.value.hint), refused.value.hint
+
+
+def test_weights_in_a_folder_inside_are_pointed_to(folder: Path) -> None:
+    (folder / "weights").mkdir()
+    (folder / "weights" / "model.safetensors").write_bytes(b"x")
+    with pytest.raises(InputMissing) as refused:
+        open_checkpoint(folder)
+    assert f"give {folder / 'weights'}" in refused.value.hint
+
+
+@pytest.mark.parametrize("adapter", ["adapter_model.safetensors", "adapter_model.bin", "adapters.safetensors"])
+def test_an_adapter_beside_the_weights_is_said_to_be_left_out(tiny_model: Path, tmp_path: Path, adapter: str) -> None:
+    model = Path(shutil.copytree(tiny_model, tmp_path / "m"))
+    (model / adapter).write_bytes(b"x")
+    assert not [note for note in open_checkpoint(model).warnings if "adapter" in note]
+    (model / "adapter_config.json").write_text("{}")
+    (note,) = (note for note in open_checkpoint(model).warnings if "adapter" in note)
+    assert f"without the adapter beside them, {adapter!r}" in note
 
 
 @pytest.mark.parametrize(

@@ -30,8 +30,6 @@ def local_freq_base(m: Metadata, a: str, c: Config) -> None:
     local = c.rope_local
     if not local:  # of a model_type that has no class defaults
         return
-    if local["rope_type"] != "default":
-        raise BadInput(f"config.json: RoPE of sliding layers is {local['rope_type']!r}, runtimes do not scale it")
     m.f32(f"{a}.rope.local_freq_base", float(local["rope_theta"]))
 
 

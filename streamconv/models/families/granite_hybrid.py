@@ -20,9 +20,8 @@ from .llama import interleave_k, interleave_q
 
 def attends(c: Config) -> list[bool]:
     """Which layers have attention; the others have a state space."""
-    kinds = c.get("layer_types")
-    if isinstance(kinds, list) and len(kinds) == c.n_layers:
-        return [kind in ("attention", "full_attention") for kind in kinds]
+    if c.layer_types:
+        return [kind in ("attention", "full_attention") for kind in c.layer_types]
     if isinstance(listed := c.get("attn_layer_indices"), list):
         return [n in listed for n in range(c.n_layers)]
     if not c.get("attn_layer_period"):

@@ -73,7 +73,10 @@ FAMILY = Family(
         "hidden_act": Assumed(("silu",)), "rms_norm": Assumed((True,)),
         "mixer_rms_eps": Assumed(lambda _, c: (c.get("layer_norm_epsilon"),), "runtimes use layer_norm_epsilon in all norms"),
     },
-    idle=("time_step_*", "expand", "residual_in_fp32", "rescale_prenorm_residual", "fused_add_norm", "use_*"),
+    idle=(
+        "time_step_*", "expand", "residual_in_fp32", "rescale_prenorm_residual", "fused_add_norm", "use_mambapy",
+        "use_falcon_mambapy", "use_associative_scan",
+    ),
     keys=(start, embedding_length, unused, block_count, state_space, epsilon, file_type),
     transforms={"ssm_a": decay, "ssm_conv1d": convolution},
 )  # fmt: skip

@@ -64,7 +64,7 @@ def keys(m: Metadata, a: str, c: Config) -> None:
     m.u32(f"{a}.ssm.time_step_rank", c.integer("linear_num_value_heads"))
     m.u32(f"{a}.ssm.inner_size", c.integer("linear_value_head_dim") * c.integer("linear_num_value_heads"))
     every = c.integer("full_attention_interval")
-    kinds = c.get("layer_types") or ["" if (n + 1) % every == 0 else "linear_attention" for n in range(c.n_layers)]
+    kinds = c.layer_types or ["" if (n + 1) % every == 0 else "linear_attention" for n in range(c.n_layers)]
     m.array(
         f"{a}.attention.recurrent_layers", "BOOL", [k == "linear_attention" for k in kinds] + [False] * n_further(c)
     )

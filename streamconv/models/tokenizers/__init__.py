@@ -6,13 +6,14 @@ and their order are those of llama.cpp's converter; after them come ids it leave
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from ...errors import BadInput, InputMissing, StreamconvError, unreadable
 from ...metadata import Metadata
 from ...sources.checkpoint import Checkpoint
+from ...sources.naming import shown_list
 from .bpe import read_bpe, read_wordpiece
 from .chat_template import chat_templates, write_chat_templates
 from .ends import complete_ids
@@ -126,7 +127,20 @@ def _tokenizer(
         metadata.boolean("tokenizer.ggml.normalizer.lowercase", True)
     _write_fixed(rule, kind, config, metadata)
     complete_ids(metadata, files, config, special, ids, vocabulary.types)
+    warnings += _edges(files)
     return Tokenizer(metadata, len(vocabulary), kind, [*warnings, *special.warnings, *more])
+
+
+def _edges(files: TokenizerFiles) -> Iterator[str]:
+    """What to tell of added tokens around which blanks and words count: a GGUF file has no place for that."""
+    tokens = {t.text for t in (*files.added_tokens, *files.declared_tokens) if t.has_edges} - {
+        files.special_text("mask")
+    }
+    if tokens:
+        yield (
+            f"{files.folder}: {shown_list(tokens)} take blanks beside them, or stand for whole words only"
+            " (lstrip, rstrip, single_word), which most runtimes do not know of"
+        )
 
 
 _Reader = Callable[[TokenizerFiles, Mapping[str, Any], "int | None", "str | None"], Vocabulary]

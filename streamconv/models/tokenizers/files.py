@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import mmap
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from functools import cached_property
 from pathlib import Path
@@ -34,12 +34,18 @@ SPECIAL_KINDS = ("bos", "eos", "unk", "sep", "pad", "cls", "mask")
 
 @dataclass(frozen=True)
 class AddedToken:
-    """One entry of tokenizer.json's ``added_tokens`` or tokenizer_config.json's ``added_tokens_decoder``."""
+    """One entry of tokenizer.json's ``added_tokens`` or tokenizer_config.json's ``added_tokens_decoder``.
+
+    Attributes
+    ----------
+    has_edges : what is around it matters: it takes blanks beside it, or stands for a whole word only
+    """
 
     id: int
     text: str
     special: bool
     normalized: bool
+    has_edges: bool = field(default=False, compare=False)
 
 
 class TokenizerFiles:
@@ -249,7 +255,10 @@ def _added_token(entry: Any, key: Any, where: str) -> AddedToken:
         raise BadInput(f"{where}: {dict(entry)!r} (id {key!r}) lacks a valid id or text")
     special = as_flag(entry.get("special"), f"{where}: 'special' of {text!r}") or False
     normalized = as_flag(entry.get("normalized"), f"{where}: 'normalized' of {text!r}")
-    return AddedToken(index, text, special, not special if normalized is None else normalized)
+    edges = any(
+        [as_flag(entry.get(key), f"{where}: {key!r} of {text!r}") for key in ("lstrip", "rstrip", "single_word")]
+    )
+    return AddedToken(index, text, special, not special if normalized is None else normalized, edges)
 
 
 def _json_before_model(path: Path) -> dict[str, Any] | None:

@@ -74,6 +74,7 @@ class SpecialTokens:
             for kind in self._kinds:
                 self._set(kind, first.get(self.texts.get(kind, "")))
         self._fill(files)
+        self._compare(files)
 
     def write(self, metadata: Metadata) -> None:
         """Add the id keys, then the flags."""
@@ -104,6 +105,25 @@ class SpecialTokens:
             ):
                 raise BadInput(f"{files.called('config.json')}: {key!r} is {said(index)}, not the id of a token")
             self._set(kind, index)
+
+    def _compare(self, files: TokenizerFiles) -> None:
+        """Tell of ends that other files say otherwise; what the tokenizer says counts, as in the reference."""
+        nested = files.raw_config.get("text_config")
+        config = {**(nested if isinstance(nested, Mapping) else {}), **files.raw_config}
+        for kind, place, values in (
+            ("bos", "config.json", config),
+            ("eos", "config.json", config),
+            ("eos", "generation_config.json", files.generation_config),
+        ):
+            stated, chosen = values.get(f"{kind}_token_id"), self.ids.get(kind)
+            listed = [token_id(each) for each in (stated if isinstance(stated, list) else [stated])]
+            if (
+                chosen is not None
+                and chosen not in listed
+                and any(i is not None and 0 <= i < self._end for i in listed)
+            ):
+                told = f"{files.called(place)} says that the {kind} token is {said(stated)}"
+                self.warnings.append(f"{told}, the tokenizer that it is {chosen}, which is taken")
 
     def _flags_of(self, files: TokenizerFiles) -> None:
         """tokenizer_config.json's flags, where the post-processor has not spoken."""
