@@ -22,6 +22,7 @@ from .config import Config, architecture, normalise
 from .family import Family
 from .general import general_metadata
 from .names import hint_of_stranger, stem_of
+from .rope_places import said_twice
 from .rules import bind, fitting
 from .tokenizers import tokenizer_metadata
 
@@ -120,6 +121,7 @@ def _told(checkpoint: Checkpoint, family: Family, config: Config, tensors: Mappi
         yield f"config.json says {', '.join(map(shown, names))}, which this version does not know for {family.arch!r}"
     if not tensors:
         return
+    yield from said_twice(config)
     if config.rope.get("rope_type") == "llama3" and "rope_freqs.weight" not in tensors:
         raise BadInput(
             f"{config.folder}/config.json: 'rope_type' is 'llama3', which no runtime computes for {family.arch!r}",

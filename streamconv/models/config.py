@@ -29,7 +29,7 @@ _MAX_REAL = 3.4e38
 #: keys of which an explicit null says that there is none of it, whatever the class defaults to
 _NULL_MEANS_NONE = ("sliding_window", "attn_logit_softcapping", "final_logit_softcapping")
 #: parameter of RoPE -> where configurations say it that do not say it among the others
-_ROPE_OF_ROOT = {
+ROPE_OF_ROOT = {
     "rope_theta": ("rope_theta", "rotary_emb_base"),
     "partial_rotary_factor": ("partial_rotary_factor",),
     "original_max_position_embeddings": ("original_max_position_embeddings",),
@@ -239,7 +239,7 @@ def _refuse_texts(values: Mapping[str, Any], defaults: Mapping[str, Any], checkp
             )
 
 
-def _section(values: Mapping[str, Any], name: str) -> dict[str, Any]:
+def section_of(values: Mapping[str, Any], name: str) -> dict[str, Any]:
     """A copy of a dictionary among the values, empty where there is none."""
     found = values.get(name)
     return dict(found) if isinstance(found, Mapping) else {}
@@ -249,18 +249,18 @@ def _rope(
     merged: Mapping[str, Any], values: Mapping[str, Any], defaults: Mapping[str, Any]
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """RoPE parameters of full and of sliding-window layers, from new or legacy spellings."""
-    scaling, stated = _section(values, "rope_scaling"), _section(values, "rope_parameters")
+    scaling, stated = section_of(values, "rope_scaling"), section_of(values, "rope_parameters")
     two_kinds = "full_attention" in defaults
     default, default_local = (
         (defaults["full_attention"], defaults["sliding_attention"]) if two_kinds else (defaults, {})
     )
     if any(isinstance(stated.get(kind), Mapping) for kind in ("full_attention", "sliding_attention")):
-        full, local = {**_section(stated, "full_attention"), **scaling}, _section(stated, "sliding_attention")
+        full, local = {**section_of(stated, "full_attention"), **scaling}, section_of(stated, "sliding_attention")
     else:
         full, local = scaling or stated or {k: v for k, v in default.items() if k != "rope_theta"}, {}
     if full.get("rope_type") is None:
         full["rope_type"] = full.get("type") or "default"
-    for key, names in _ROPE_OF_ROOT.items():
+    for key, names in ROPE_OF_ROOT.items():
         said = [value for name in names if (value := merged.get(name)) is not None]
         if full.get(key) is None and said:
             full[key] = said[0]

@@ -26,8 +26,8 @@ def put(source: Path, dtype: str, shape: list[int], data: bytes) -> None:
 
 
 @pytest.mark.parametrize(("dtype", "shape", "n_bytes"), [
-    ("F4", [2, 8], 8), ("F4", [3, 2, 4], 12), ("F6_E2M3", [2, 8], 12), ("F6_E3M2", [4], 3), ("F8_E8M0", [5], 5), ("C64", [2, 3], 48),
-    ("U16", [3], 6), ("BOOL", [2, 2], 4),
+    ("F4", [2, 8], 8), ("F4", [3, 2, 4], 12), ("F6_E2M3", [2, 8], 12), ("F6_E3M2", [4], 3), ("F8_E8M0", [5], 5),
+    ("C64", [2, 3], 48), ("U16", [3], 6), ("BOOL", [2, 2], 4),
 ])  # fmt: skip
 @pytest.mark.parametrize("kind", ["auto", "f16"])
 def test_bytes_and_shape_are_those_of_the_source(
