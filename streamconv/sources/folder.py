@@ -356,7 +356,10 @@ def _check_index(path: Path, index: Mapping[str, str], tensors: dict[str, Rows],
     lost = index.keys() - tensors.keys()
     if lost:
         files = shown_list({index[name] for name in lost})
-        raise BadInput(f"{path} promises {shown_list(lost)}, missing in {files}")
+        raise BadInput(
+            f"{path} promises {shown_list(lost)}, missing in {files}",
+            "Fetch what it names again; if the publisher's files lack it too and the model does without, remove it from the index.",
+        )
     extra = tensors.keys() - index.keys()
     if extra:
         warnings.append(f"{path.name} does not list {shown_list(extra)}")
