@@ -16,7 +16,7 @@ from ..errors import BadInput, InputMissing, raise_exhausted
 from ..rows import Rows
 from .checkpoint import JOB_KEY, Checkpoint, InputFile, is_weights, read_object, refuse_mixture
 from .frame_cache import FrameCache
-from .known_layouts import instead
+from .known_layouts import instead, unfinished_download
 from .mapped import IoMode, MappedFile
 from .naming import plain_name, shown, shown_list
 from .safetensors import read_safetensors
@@ -328,7 +328,7 @@ def _check_present(folder: Path, present: Collection[str], names: list[str]) -> 
         )
         raise InputMissing(
             f"{folder}: {len(absent)} of {len(names)} weight files not found: {shown_list(absent)}",
-            f"Fetch what is missing, then run the same command again.{beside}",
+            unfinished_download(folder) or f"Fetch what is missing, then run the same command again.{beside}",
         )
 
 
