@@ -21,6 +21,16 @@ _MODELS = ("llama", "bert", "gpt2", "hybriddna", "whitespace", "t5", "rwkv", "pl
 _MARKER = re.compile(r"<[^<>\s]{2,}>|\[/?[A-Z_]{2,}\]")
 #: types of tokens that loaders find in a text before they split it: unknown, control, user-defined
 _MATCHED = (2, 3, 4)
+#: bytes as byte-level BPE spells them: printable ones are themselves, the others follow on U+0100
+_PRINTABLE = (*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100))
+_SPELLED = {
+    **{byte: chr(byte) for byte in _PRINTABLE},
+    **{byte: chr(0x100 + n) for n, byte in enumerate(b for b in range(256) if b not in _PRINTABLE)},
+}
+#: bytes that no text in UTF-8 has
+_NEVER = (0xC0, 0xC1, *range(0xF5, 0x100))
+#: a vocabulary that lacks more bytes than this is not made of bytes
+_FEW = 64
 #: pre-tokenizers whose vocabularies have no merges
 _WITHOUT_MERGES = ("kimi-k2",)
 
@@ -57,6 +67,7 @@ def _all(subject: Subject) -> Iterator[Finding]:
     yield from _texts(subject)
     if model == "gpt2":
         yield from _pre(subject)
+        yield from _bytes(subject)
     yield from _spelling(subject, model)
     yield from _markers(subject)
 
@@ -115,6 +126,18 @@ def _pre(subject: Subject) -> Iterator[Finding]:
         yield Finding("warning", f"{key} is absent: the loader splits words by a default that suits few models", key)
     elif pre not in pre_tokenizers():
         yield Finding("error", f"{key} is {shown(str(pre))}: the loader does not know this pre-tokenizer", key)
+
+
+def _bytes(subject: Subject) -> Iterator[Finding]:
+    """Bytes without a token of their own, into which a loader splits what no merge makes."""
+    try:
+        there = set(subject.tokens)
+    except BadInput:
+        return  # told by _texts
+    missing = [f"0x{byte:02X}" for byte, text in sorted(_SPELLED.items()) if text not in there and byte not in _NEVER]
+    if 0 < len(missing) < _FEW:
+        message = f"no token is the byte {shown_list(missing)}: the loader drops it from texts"
+        yield Finding("note", message, f"{_PREFIX}tokens")
 
 
 def _types(subject: Subject) -> Sequence[int]:

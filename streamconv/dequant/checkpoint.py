@@ -189,12 +189,22 @@ def _refuse_leftovers(store: Store, formats: Sequence[Format]) -> None:
         if isinstance(rows, DecodedRows):
             continue
         for ending, whose in parts.items():
-            if re.search(ending, name):
-                raise BadInput(
-                    f"{store.where(name)}: tensor {shown(name)} is part of {whose}", "Fetch the checkpoint again."
-                )
+            if found := re.search(ending, name):
+                where = f"{store.where(name)}: tensor {shown(name)}"
+                raise BadInput(f"{where} is part of {whose}", _advice(store, name, name[: found.start()]))
         if method:
             _refuse_packed(store, name, rows)
+
+
+def _advice(store: Store, part: str, module: str) -> str:
+    """What to do about a part of which nothing is made: the weight it belonged to may be plain by now."""
+    for weight in (f"{module}.weight", module):
+        rows = store.tensors.get(weight)
+        if rows is not None and not _holds_codes(weight, rows):
+            return (
+                f"{shown(weight)} is plain {rows.dtype}: if that is the weight, save the model without {shown(part)}."
+            )
+    return "Fetch the checkpoint again."
 
 
 def _refuse_packed(store: Store, name: str, rows: Rows) -> None:

@@ -6,7 +6,8 @@ which parameters. No weight is read.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from ..errors import BadInput, UsageError
@@ -20,6 +21,9 @@ from .layout import Layout, Place, flat, lay_out
 from .methods import METHODS, Method
 from .recipe import Recipe, Slice, Stack
 from .vocabulary import VocabularyPlan
+
+_EXPERTS = re.compile(r"\.(experts|switch_mlp)\.")
+_ONE_BY_ONE = re.compile(r"\.experts\.\d+\.")
 
 
 @dataclass(frozen=True)
@@ -253,6 +257,16 @@ class _Sliced:
         found = (p for s in self.sources for p in s.model.layout.inside(self.module, s.start + j))
         return list(dict.fromkeys(Place(p.module, 0, p.key) for p in found))
 
+    def _advice(self, lacking: Checkpoint) -> str:
+        """What to do where ``lacking`` has not the tensors of the others."""
+        forms = {_form_of_experts(source.model.checkpoint.tensors) for source in self.sources}
+        if "" in forms or len(forms) == 1:
+            return "Merge models of the same structure."
+        own = _form_of_experts(lacking.tensors)
+        return (
+            f"{lacking.path} has its experts {own}, another model has not; save all with the same program and version."
+        )
+
     def tensor(self, place: Place, j: int | None, layer: int) -> None:
         """Plan one output tensor: ``place`` in layer ``j`` of the slice, ``layer`` of the output."""
         inputs, missing = [], []
@@ -261,7 +275,7 @@ class _Sliced:
             name, layout = source.model.layout.names.get(at), source.model.layout
             own = name or (layout.embedding if place.is_head and place.is_vocabulary else None)
             if own is None:
-                missing.append(source.model.name)
+                missing.append(source.model)
                 continue
             rows = source.model.checkpoint.tensors[own]
             # a head that is the embedding goes by the name of the head
@@ -271,8 +285,8 @@ class _Sliced:
             if is_buffer(place.key):  # some versions stored it, and every runtime computes it again
                 return
             raise BadInput(
-                f"{self.where}: {missing[0]} has no tensor for {target!r}, which {inputs[0].model} has",
-                "Merge models of the same structure.",
+                f"{self.where}: {missing[0].name} has no tensor for {target!r}, which {inputs[0].model} has",
+                self._advice(missing[0].checkpoint),
             )
         t = 0.0 if j is None else j / (self.length - 1) if self.length > 1 else 1.0
         resolver = self.resolver
@@ -313,6 +327,14 @@ class _Sliced:
                     "Add tokenizer: {source: union} to the recipe (or source: base, or one of the models).",
                 )
             raise BadInput(f"{self.where}: {message}", "Only models of the same size can be merged.")
+
+
+def _form_of_experts(names: Iterable[str]) -> str:
+    """How a model has its experts, "" where it has none."""
+    found = [name for name in names if _EXPERTS.search(name)]
+    if any(_ONE_BY_ONE.search(name) for name in found):
+        return "one by one"
+    return "in one tensor" if found else ""
 
 
 def _takes(method: Method, n: int, has_base: bool) -> bool:

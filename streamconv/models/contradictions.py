@@ -11,7 +11,8 @@ from collections.abc import Collection, Iterator
 from ..errors import BadInput
 from ..sources.hf_config import flattened
 from ..sources.naming import shown
-from .config import ROPE_OF_ROOT, Config, architecture, stated_keys
+from .config import Config, architecture, stated_keys
+from .rope_places import said_twice
 
 #: keys that say whether there are biases -> GGUF names of those; of other keys ``*_bias`` any bias will do
 _BIASES = {
@@ -36,6 +37,7 @@ def contradictions(config: Config, tensors: Collection[str]) -> Iterator[str]:
     BadInput : sliding-window layers are to be scaled, which no key says
     """
     where = config.place
+    yield from said_twice(config)
     yield from _rope(config, where)
     if tensors:
         yield from _head(config, where, "output.weight" in tensors)
@@ -68,14 +70,7 @@ def _biases(config: Config, where: str, tensors: Collection[str]) -> Iterator[st
 
 
 def _rope(config: Config, where: str) -> Iterator[str]:
-    section, rope = flattened(config.raw), config.rope
-    old, new = section.get("rope_scaling"), section.get("rope_parameters")
-    if old and new and old != new:
-        yield f"{where} has 'rope_scaling' and 'rope_parameters', which differ: the first is taken"
-    for key, names in ROPE_OF_ROOT.items():
-        for name in names:
-            if (stated := section.get(name)) not in (None, rope.get(key)):
-                yield f"{where}: {name!r} is {stated}, but {rope.get(key)} among the parameters of RoPE, which is taken"
+    rope = config.rope
     if rope.get("rope_type") == "default" and rope.get("factor") not in (None, 1):
         yield f"{where}: RoPE has a factor of {rope['factor']} and no kind of scaling: positions are left as they are"
     kind = config.rope_local.get("rope_type", "default")

@@ -20,6 +20,12 @@ from .names import Indices, Templates
 #: (rows of each source, configuration) -> rows of each target
 Make = Callable[[Sequence[Rows], Config], Sequence[Rows]]
 _SUFFIXES = (".weight", ".bias")
+#: experts as MLX stacks them, in whichever family
+_OF_MLX = {
+    f"model.layers.{{bid}}.{module}.switch_mlp.{part}_proj": f"blk.{{bid}}.ffn_{part}_exps"
+    for module in ("mlp", "block_sparse_moe")
+    for part in ("down", "gate", "up")
+}
 
 
 def as_they_are(rows: Sequence[Rows], _config: Config) -> Sequence[Rows]:
@@ -117,7 +123,7 @@ class Names:
 
     def __init__(self, arch: str, rules: Sequence[Rule], more: Mapping[str, str]) -> None:
         self.rules = rules
-        self._known = Templates([*known_names(arch), *more.items()])
+        self._known = Templates([*known_names(arch), *_OF_MLX.items(), *more.items()])
         self._sources = Templates([(s, (n, i)) for n, rule in enumerate(rules) for i, s in enumerate(rule.sources)])
 
     def renamed(self, name: str) -> tuple[str, Indices] | None:

@@ -75,8 +75,9 @@ class Encoding:
 
     @property
     def needs_values(self) -> bool:
-        """Whether rows must be read as float32; numbers that are no floats are only copied."""
-        return not self.copies or self.type.name in FLOATS or self.type.block_size > 1
+        """Whether rows must be read as float32; numbers that are no floats, or that have no codec, are only copied."""
+        is_block = self.type.block_size > 1 and bool(self.type.module)
+        return not self.copies or self.type.name in FLOATS or is_block
 
     @property
     def needs_kernel(self) -> bool:

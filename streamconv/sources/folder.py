@@ -26,7 +26,7 @@ from ..file_names import (
 from ..rows import Rows
 from .checkpoint import JOB_KEY, Checkpoint, InputFile, read_object, refuse_mixture
 from .frame_cache import FrameCache
-from .known_layouts import instead
+from .known_layouts import instead, unfinished_download
 from .mapped import IoMode, MappedFile
 from .naming import shown, shown_list
 from .safetensors import read_safetensors
@@ -327,7 +327,7 @@ def _check_present(folder: Path, present: Collection[str], names: list[str]) -> 
         )
         raise InputMissing(
             f"{folder}: {len(absent)} of {len(names)} weight files not found: {shown_list(absent)}",
-            f"Fetch what is missing, then run the same command again.{beside}",
+            unfinished_download(folder) or f"Fetch what is missing, then run the same command again.{beside}",
         )
 
 
@@ -355,7 +355,10 @@ def _check_index(path: Path, index: Mapping[str, str], tensors: dict[str, Rows],
     lost = index.keys() - tensors.keys()
     if lost:
         files = shown_list({index[name] for name in lost})
-        raise BadInput(f"{path} promises {shown_list(lost)}, missing in {files}")
+        raise BadInput(
+            f"{path} promises {shown_list(lost)}, missing in {files}",
+            "Fetch what it names again; if the publisher's files lack it too and the model does without, remove it from the index.",
+        )
     extra = tensors.keys() - index.keys()
     if extra:
         warnings.append(f"{path.name} does not list {shown_list(extra)}")

@@ -80,6 +80,8 @@ _LAYOUTS = (
 
 def instead(folder: Path, present: Collection[str]) -> str:
     """What to do with a ``folder`` of the names ``present`` that is no checkpoint; "" where they tell nothing."""
+    if unfinished := unfinished_download(folder):
+        return unfinished
     if ggufs := _models(present):
         what = "the first of its parts" if part_of(ggufs[0]) else "a whole model"
         more = f" (others: {shown_list(ggufs[1:])})" if ggufs[1:] else ""
@@ -93,6 +95,18 @@ def instead(folder: Path, present: Collection[str]) -> str:
     if models := sorted(name for name in present if name.startswith("models--")):
         return f"It is a cache of huggingface_hub: give the folder of a model, such as {folder / models[0]}."
     return no_model(folder, present)
+
+
+def unfinished_download(folder: Path) -> str:
+    """What to do where huggingface_hub left files of a ``folder`` half there, in its cache or beside them; "" where it did not."""
+    cached = folder.parent.parent / "blobs" if folder.parent.name == "snapshots" else folder
+    for place, pattern in (
+        (cached, "*.incomplete"),
+        (folder / ".cache" / "huggingface" / "download", "**/*.incomplete"),
+    ):
+        if left := sorted(place.glob(pattern)):
+            return f"{place} has {len(left)} files of a download that did not finish ({left[0].name}): run it again."
+    return ""
 
 
 def refuse_part(path: Path) -> None:

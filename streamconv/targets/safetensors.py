@@ -26,10 +26,10 @@ from .layout import FileLayout, TensorInfo, split
 MAX_SHARD_BYTES = 5_000_000_000
 #: spellings of the types in config.json
 TORCH_NAMES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16", "F64": "float64"}
-#: bytes of the types that only this container has
+#: types that only this container has -> how many numbers lie in how many bytes
 _OTHER = {
-    "BOOL": 1, "U8": 1, "U16": 2, "U32": 4, "U64": 8, "C64": 8,
-    "F8_E4M3": 1, "F8_E5M2": 1, "F8_E8M0": 1, "F8_E4M3FNUZ": 1, "F8_E5M2FNUZ": 1,
+    **dict.fromkeys(("BOOL", "U8", "F8_E4M3", "F8_E5M2", "F8_E8M0", "F8_E4M3FNUZ", "F8_E5M2FNUZ"), (1, 1)),
+    "U16": (1, 2), "U32": (1, 4), "U64": (1, 8), "C64": (1, 8), "F4": (2, 1), "F6_E2M3": (4, 3), "F6_E3M2": (4, 3),
 }  # fmt: skip
 
 
@@ -54,8 +54,8 @@ ADAPTER = FolderKind("adapter_config.json", "adapter_model", False)
 
 
 def stored_type(dtype: str) -> TensorType:
-    """The type as which a tensor of ``dtype`` is copied; KeyError for one that has no whole bytes."""
-    return TYPES[dtype] if dtype in TYPES else TensorType(dtype, -1, 1, _OTHER[dtype])
+    """The type as which a tensor of ``dtype`` is copied; KeyError for one that is not of this container."""
+    return TYPES[dtype] if dtype in TYPES else TensorType(dtype, -1, *_OTHER[dtype])
 
 
 def layout(
@@ -72,7 +72,7 @@ def layout(
     Parameters
     ----------
     folder : final name
-    tensors : of block size 1
+    tensors : of types of this container
     side : the configuration and all other small files by name
     max_bytes : limit of a shard; a larger tensor gets one of its own
     job_key : identifies the job, in the free text of every shard

@@ -268,3 +268,20 @@ def test_an_empty_key_is_left_out_of_what_is_converted(tmp_path: Path) -> None:
     assert found.metadata is not None
     assert "" not in found.metadata
     assert "key of the metadata is empty" in found.warnings[0]
+
+
+@pytest.mark.parametrize(("dropped", "told"), [
+    ("\u010d", "no token is the byte '0x0D': "), ("A\u010a", "no token is the byte '0x0A', '0x41': "),
+    ("\u00c0\u00c1\u00ff", ""), ("", ""), ("".join(chr(n) for n in range(0x100, 0x141)), ""),
+])  # fmt: skip
+def test_bytes_that_no_token_spells_are_named(tmp_path: Path, dropped: str, told: str) -> None:
+    model = tiny("qwen2")
+    spelled = [*map(chr, (*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100))), *map(chr, range(0x100, 0x144))]
+    assert len(spelled) == 256
+    model.set("tokenizer.ggml.model", "STRING", "gpt2")
+    model.set(
+        "tokenizer.ggml.tokens", "ARRAY", [t if t not in dropped else f"no{n}" for n, t in enumerate(spelled)], "STRING"
+    )
+    found = [f for f in check_gguf(model.write(tmp_path / "x.gguf")) if "no token is the byte" in f.message]
+    assert len(found) == bool(told)
+    assert all(told in f.message and f.severity == "note" for f in found)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -54,6 +55,22 @@ def test_a_part_of_nothing_is_refused(tmp_path: Path, part: str, method: str) ->
     path = write_safetensors(tmp_path / "x.safetensors", {part: ("F32", np.ones(2, np.float32))})
     with pytest.raises(BadInput, match="is part of"):
         dequant.decoded(open_checkpoint(path), {"quant_method": method} if method else None)
+
+
+@pytest.mark.parametrize(("part", "method"), [
+    ("w.scales", "mlx"), ("w.biases", "mlx"), ("w.weight_scale_inv", ""), ("w.weight.absmax", ""), ("w.qzeros", ""),
+])  # fmt: skip
+@pytest.mark.parametrize(("dtype", "words", "is_plain"), [
+    ("F16", np.ones((2, 4), np.float16), True), ("U8", np.ones((2, 4), np.uint8), False), ("", None, False),
+])  # fmt: skip
+def test_a_part_that_is_left_beside_a_plain_weight_is_told_from_a_lost_weight(
+    tmp_path: Path, part: str, method: str, dtype: str, words: Any, is_plain: bool
+) -> None:
+    tensors = {part: ("F32", np.ones((2, 1), np.float32)), **({"w.weight": (dtype, words)} if dtype else {})}
+    path = write_safetensors(tmp_path / "x.safetensors", tensors)
+    with pytest.raises(BadInput) as raised:
+        dequant.decoded(open_checkpoint(path), {"quant_method": method} if method else None)
+    assert ("'w.weight' is plain F16" in raised.value.hint) == is_plain
 
 
 def test_an_ending_that_plain_models_have_too_is_nothing_to_refuse(tmp_path: Path) -> None:

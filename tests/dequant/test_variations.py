@@ -82,15 +82,16 @@ def gptq(rng: np.random.Generator) -> Made:
     q, z = rng.integers(0, 1 << bits, (k, n)), rng.integers(0, 1 << bits, (n_groups, n))
     stored, scales = some_scales(rng, (n_groups, n))
     index = np.arange(k) // width
-    if rng.integers(2):
+    is_turned = bool(rng.integers(2))
+    if is_turned:
         index = rng.permutation(index)
     parts = {
         "w.qweight": ("I32", packed(q.T, bits).T.copy()), "w.scales": stored,
         "w.qzeros": ("I32", packed((z - (version == 1)) % (1 << bits), bits)),
     }  # fmt: skip
-    if rng.integers(2) or not np.array_equal(index, np.arange(k) // width):
+    if rng.integers(2) or is_turned:
         parts["w.g_idx"] = "I32", index.astype("<i4")
-    config = {"quant_method": "gptq", "bits": bits, "group_size": group, "desc_act": True}
+    config = {"quant_method": "gptq", "bits": bits, "group_size": group, "desc_act": is_turned}
     config["checkpoint_format"] = "gptq" if version == 1 else "gptq_v2"
     return parts, config, ((q - z[index]).astype(np.float32) * scales[index]).T
 

@@ -300,6 +300,28 @@ models:
         open_text(tmp_path, text.replace("y/", "z/"))
 
 
+def test_experts_that_lie_one_by_one_and_in_one_tensor_are_told_apart(tmp_path: Path) -> None:
+    at, config = "model.layers.0.mlp.experts.", {**CONFIG, "num_hidden_layers": 1}
+    random_model(
+        tmp_path / "a",
+        0,
+        {f"{at}{x}.{name}.weight": (4, 4) for x in (0, 1) for name in ("up_proj", "down_proj")},
+        config,
+    )
+    random_model(tmp_path / "b", 1, {f"{at}gate_up_proj": (2, 8, 4), f"{at}down_proj": (2, 4, 4)}, config)
+    for text, folder, form in (
+        (LINEAR, "b", "in one tensor"),
+        (LINEAR.replace("a,", "c,").replace("b,", "a,").replace("c,", "b,"), "a", "one by one"),
+    ):
+        with pytest.raises(BadInput, match=f"{folder} has no tensor for") as raised:
+            open_text(tmp_path, text)
+        assert f"{tmp_path / folder} has its experts {form}" in raised.value.hint
+    random_model(tmp_path / "b", 1, {"model.layers.0.mlp.up_proj.weight": (4, 4)}, config)
+    with pytest.raises(BadInput, match="b has no tensor for") as raised:
+        open_text(tmp_path, LINEAR)
+    assert raised.value.hint == "Merge models of the same structure."
+
+
 def test_a_missing_recipe_or_model_is_named(models: Path) -> None:
     with pytest.raises(InputMissing, match=r"nothing\.yml does not exist"):
         merging.open_recipe(models / "nothing.yml", sources.open_checkpoint)

@@ -12,9 +12,12 @@ from small_models import changed
 
 import streamconv
 from streamconv.errors import BadInput
-from streamconv.models import FAMILIES
+from streamconv.models import FAMILIES, family_of
 from streamconv.models.assumed import judged
+from streamconv.models.build import settled
 from streamconv.models.config import Config, normalise
+from streamconv.models.rope_places import said_twice
+from streamconv.sources import open_checkpoint
 
 
 @pytest.mark.parametrize(
@@ -218,3 +221,46 @@ def test_what_classes_say_by_default_is_never_refused() -> None:
         for kind in family.classes:
             config = normalise({"model_type": kind}, family.classes)
             assert isinstance(list(judged(config, family.assumes, family.arch)), list), name
+
+
+BOTH = {"rope_parameters": {"rope_type": "default", "rope_theta": 500000.0}}
+
+
+@pytest.mark.parametrize(("case", "stated", "told"), [
+    ("mistral-spm", {**BOTH, "rope_theta": 10000.0}, ["rope_theta 500000.0 and 10000.0: the output has 500000.0,"]),
+    ("mistral-spm", {**BOTH, "rope_theta": 500000}, []), ("mistral-spm", {"rope_parameters": None, "rope_theta": 7.0}, []),
+    ("mistral-spm", {"rope_scaling": {"type": "linear", "factor": 2.0}, "rope_theta": 500000.0,
+                     "rope_parameters": {"rope_type": "linear", "factor": 4.0, "rope_theta": 500000.0}},
+     ["factor 2.0 and 4.0: the output has 2.0,"]),
+    ("qwen2-yarn", {"rope_scaling": {"type": "yarn", "rope_type": "yarn", "factor": 2.0,
+                                     "original_max_position_embeddings": 64}, "original_max_position_embeddings": 128},
+     ["original_max_position_embeddings 64 and 128: the output has 64,"]),
+    ("gemma3-text", {"rope_local_base_freq": 11.0, "rope_theta": 5.0, "rope_parameters": {
+        "full_attention": {"rope_type": "default", "rope_theta": 7.0},
+        "sliding_attention": {"rope_type": "default", "rope_theta": 3.0}}},
+     ["rope_theta 7.0 and 5.0 of full_attention layers: the output has 7.0,",
+      "rope_theta 3.0 and 11.0 of sliding_attention layers: the output has 3.0,"]),
+])  # fmt: skip
+def test_what_config_json_says_twice_of_rope_is_told_where_it_differs(
+    data: Path, tmp_path: Path, case: str, stated: dict[str, Any], told: list[str]
+) -> None:
+    def stating(config: dict[str, Any]) -> None:
+        for key in ("rope_parameters", "rope_scaling", "rope_theta", "rope_local_base_freq"):
+            config.pop(key, None)
+        config.update(stated)
+
+    source = changed(data / "checkpoints" / case / "hf", tmp_path / "hf", config=stating)
+    pre = "qwen2" if case == "qwen2-yarn" else None
+    notes = [
+        note for note in streamconv.plan(source, tmp_path / "x.gguf", pre=pre)["warnings"] if "as transformers" in note
+    ]
+    assert len(notes) == len(told)
+    assert all(words in note for words, note in zip(told, notes, strict=True))
+
+
+@pytest.mark.parametrize(
+    "case", ["gemma1", "gemma3-text", "llama-linear-sharded", "llama3-bpe", "mistral-spm", "qwen2-yarn", "qwen3-tied"]
+)
+def test_models_that_say_it_once_are_told_nothing(data: Path, case: str) -> None:
+    checkpoint = open_checkpoint(data / "checkpoints" / case / "hf")
+    assert list(said_twice(settled(checkpoint, family_of(checkpoint))[1])) == []

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
+
+import pytest
 
 from streamconv.models.tokenizers import BERT, Tokenizer, tokenizer_metadata
 from streamconv.models.tokenizers.vocab_txt import with_tokenizer_json
@@ -13,9 +16,11 @@ NAMES = ("pad", "unk", "cls", "sep", "mask")
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "the", "##s", "a"]
 
 
-def read(folder: Path, words: list[str]) -> Tokenizer:
+def read(folder: Path, words: list[str], **stated: Any) -> Tokenizer:
     (folder / "vocab.txt").write_text("\n".join(words) + "\n")
-    (folder / "tokenizer_config.json").write_text(json.dumps({f"{n}_token": f"[{n.upper()}]" for n in NAMES}))
+    (folder / "tokenizer_config.json").write_text(
+        json.dumps({**{f"{n}_token": f"[{n.upper()}]" for n in NAMES}, **stated})
+    )
     return tokenizer_metadata(Checkpoint(folder, {}, {}, ()), {"vocab_size": len(words)}, BERT, pre="bert-bge")
 
 
@@ -39,3 +44,39 @@ def test_a_tokenizer_json_is_taken_before_it(tmp_path: Path) -> None:
     (tmp_path / "tokenizer.json").write_text("{}")
     checkpoint = Checkpoint(tmp_path, {}, {}, ())
     assert with_tokenizer_json(checkpoint) is checkpoint
+
+
+USUAL = ["[PAD]", *(f"w{n}" for n in range(1, 100)), "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+
+
+def keys(found: Tokenizer) -> dict[str, Any]:
+    return {key.rpartition(".")[2]: value.value for key, value in found.metadata.items() if ".normalizer." in key}
+
+
+def test_a_vocabulary_that_keeps_capitals_is_told_of_where_no_key_says_so(tmp_path: Path) -> None:
+    found = read(tmp_path, USUAL, do_lower_case=False)
+    assert keys(found) == {}
+    assert any("lowercase false, not true" in note for note in found.warnings)
+
+
+@pytest.mark.parametrize(("normalizer", "expected", "told"), [
+    ({"lowercase": False, "strip_accents": False}, {"lowercase": False, "strip_accents": False}, ""),
+    ({"lowercase": False, "strip_accents": None}, {"lowercase": False}, "keeps accents"),
+    ({"lowercase": True, "strip_accents": None}, {"lowercase": True}, ""),
+    ({"lowercase": True, "strip_accents": False}, {"lowercase": True, "strip_accents": False}, ""), ({}, {}, ""),
+    (None, {}, "keeps capitals and accents"),
+])  # fmt: skip
+def test_what_tokenizer_json_does_to_letters_is_written(
+    tmp_path: Path, normalizer: Any, expected: dict[str, bool], told: str
+) -> None:
+    read(tmp_path, USUAL)
+    made = with_tokenizer_json(Checkpoint(tmp_path, {}, {}, ())).side_bytes("tokenizer.json")
+    assert made is not None
+    head = json.loads(made)
+    head["normalizer"] = normalizer if normalizer is None else {"type": "BertNormalizer", **normalizer}
+    (tmp_path / "tokenizer.json").write_text(json.dumps(head))
+    found = tokenizer_metadata(Checkpoint(tmp_path, {}, {}, ()), {"vocab_size": len(USUAL)}, BERT, pre="bert-bge")
+    assert keys(found) == expected
+    notes = [note for note in found.warnings if "accents" in note]
+    assert len(notes) == bool(told)
+    assert told in "".join(notes)

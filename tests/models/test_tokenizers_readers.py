@@ -22,7 +22,7 @@ from streamconv.models.tokenizers.chat_template import chat_templates, write_cha
 from streamconv.models.tokenizers.encode_check import answer
 from streamconv.models.tokenizers.files import TokenizerFiles
 from streamconv.models.tokenizers.pretokenizer import candidates, check_name, known_names, name_of_ids
-from streamconv.models.tokenizers.special import SpecialTokens, lowercases
+from streamconv.models.tokenizers.special import SpecialTokens, normalizing
 from streamconv.models.tokenizers.vocabulary import TokenType
 from streamconv.sources.sentencepiece import USER_DEFINED, read_pieces
 
@@ -296,12 +296,16 @@ def test_a_negative_id_is_left_out_with_a_warning(tmp_path: Path) -> None:
     assert "the pad token has the id -1" in found.warnings[0]
 
 
-def test_lower_casing_is_found_in_all_its_spellings() -> None:
-    assert lowercases({"type": "Lowercase"})
-    assert lowercases({"type": "BertNormalizer"})
-    assert lowercases({"type": "Sequence", "normalizers": [{"type": "NFC"}, {"type": "Lowercase"}]})
-    assert not lowercases({"type": "BertNormalizer", "lowercase": False})
-    assert not lowercases(None)
+def test_what_a_normalizer_does_to_letters_is_found_in_all_its_spellings() -> None:
+    assert normalizing({"type": "Lowercase"}) == {"lowercase": True}
+    assert normalizing({"type": "Sequence", "normalizers": [{"type": "StripAccents"}, {"type": "Lowercase"}]}) == {
+        "lowercase": True, "strip_accents": True,
+    }  # fmt: skip
+    bert = {"type": "BertNormalizer", "lowercase": False, "strip_accents": False}
+    assert normalizing(bert) == {"lowercase": False, "strip_accents": False}
+    assert normalizing({**bert, "strip_accents": None}) == {"lowercase": False}
+    for nothing in (None, {"type": "NFC"}, {"type": "BertNormalizer"}, {"type": "Sequence", "normalizers": None}, []):
+        assert normalizing(nothing) == {}
 
 
 # Chat templates

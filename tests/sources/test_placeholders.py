@@ -166,3 +166,32 @@ def test_a_card_that_leads_nowhere_is_no_matter(model: Path, tmp_path: Path) -> 
     (model / "README.md").unlink(missing_ok=True)
     (model / "README.md").symlink_to("../../blobs/readme")
     made(model, tmp_path / "x.gguf")
+
+
+@pytest.mark.parametrize("index", [True, False])
+@pytest.mark.parametrize("place", ["cache", "folder"])
+def test_a_download_that_did_not_finish_is_named_where_files_are_missing(
+    model: Path, tmp_path: Path, place: str, index: bool
+) -> None:
+    folder = tmp_path / "models--org--m" / "snapshots" / "0a1b" if place == "cache" else tmp_path / "local"
+    half = (
+        tmp_path / "models--org--m" / "blobs"
+        if place == "cache"
+        else folder / ".cache" / "huggingface" / "download" / "x"
+    )
+    shutil.copytree(model, folder)
+    for path in folder.glob("*.safetensors*"):
+        path.unlink()
+    if index:
+        (folder / "model.safetensors.index.json").write_text(
+            '{"weight_map": {"a": "model-00001-of-00001.safetensors"}}'
+        )
+    with pytest.raises(InputMissing) as before:
+        open_checkpoint(folder)
+    half.mkdir(parents=True)
+    (half / "5e1f.incomplete").write_bytes(b"half")
+    with pytest.raises(InputMissing) as raised:
+        open_checkpoint(folder)
+    assert raised.value.message == before.value.message
+    assert "1 files of a download that did not finish (5e1f.incomplete)" in raised.value.hint
+    assert "did not finish" not in before.value.hint

@@ -108,8 +108,8 @@ def _packed(store: Store, name: str, module: str) -> None:
         raise BadInput(f"{scales} has shape {list(scales.shape)}, not a row for each of {n_rows} rows")
     arguments = store.scheme.weights_of(module)
     packing = _packing(codes, n_cols, store.scheme.integer("num_bits", arguments))
-    index = store.optional(f"{module}.weight_g_idx")
     n_groups = scales.shape[1]
+    index = _index(store, name, module, arguments, n_groups)
     if index is not None and (index.dtype not in ("I32", "I64") or index.n_values != n_cols):
         raise BadInput(f"{index} is {index.dtype}{list(index.shape)}, not the group of each of {n_cols} columns")
     width = store.scheme.integer("group_size", arguments)
@@ -123,6 +123,13 @@ def _packed(store: Store, name: str, module: str) -> None:
     parts = [codes, scales, *(part for part in (zeros, index) if part is not None)]
     rows = PackedRows(f"{module}.weight", (n_rows, n_cols), parts, packing, groups, zeros, zero_packing)
     store.put(name, rows, stated)
+
+
+def _index(store: Store, name: str, module: str, arguments: Mapping[str, object], n_groups: int) -> Raw | None:
+    """The group of each column; None where groups lie side by side."""
+    is_turned = arguments.get("actorder") in (True, "group", "dynamic") and n_groups > 1
+    index = f"{module}.weight_g_idx"
+    return store.companion(name, index) if is_turned else store.optional(index)
 
 
 def _layouts(bits: int) -> list[Packing]:
@@ -168,6 +175,8 @@ def _plain(store: Store, name: str, module: str) -> None:
     arguments = store.scheme.weights_of(module)
     block = block_of({}, arguments) if "block_structure" in arguments else None
     grid = grid_for(codes.shape, scales.shape, block)
+    if len(scales.shape) > 1:
+        _index(store, weight, module, arguments, scales.shape[1])
     if grid is None:
         raise BadInput(
             f"{scales} has shape {list(scales.shape)}, which does not fit {shown(weight)} of shape {list(codes.shape)}"

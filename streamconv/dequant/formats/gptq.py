@@ -82,7 +82,8 @@ def _put(store: Store, name: str, module: str) -> None:
     if codes.shape[0] * 32 % packing.bits:
         raise BadInput(f"{codes} has {codes.shape[0]} rows of words, not a whole number of {packing.bits}-bit codes")
     n_cols = codes.shape[0] * 32 // packing.bits
-    index = store.optional(f"{module}.g_idx")
+    is_turned = stated.get("desc_act") and not stated.get("static_groups") and n_groups > 1
+    index = store.companion(name, f"{module}.g_idx") if is_turned else store.optional(f"{module}.g_idx")
     width = store.scheme.integer("group_size", stated)
     if width is None or width == -1:
         width = -(-n_cols // n_groups) if n_groups else 1

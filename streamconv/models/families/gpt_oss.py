@@ -16,6 +16,7 @@ from ..tokenizers import BPE
 
 _EXPERTS = "model.layers.{bid}.mlp.experts"
 _DOWN, _GATE, _UP = (f"blk.{{bid}}.ffn_{part}_exps" for part in ("down", "gate", "up"))
+_KINDS = ("weight", "bias")
 
 
 def alternating(rows: Sequence[Rows], _config: Config) -> Sequence[Rows]:
@@ -63,5 +64,12 @@ FAMILY = Family(
         rename(f"{_EXPERTS}.down_proj_bias", f"{_DOWN}.bias"),
         Rule((f"{_GATE}.bias", f"{_UP}.bias"), (f"{_EXPERTS}.gate_up_proj_bias",), alternating),
         rename("model.layers.{bid}.self_attn.sinks", "blk.{bid}.attn_sinks.weight"),
+        # experts as linear layers of their own, which adapters and other four-bit floats need
+        *(rename(f"{_EXPERTS}.down_projs.{{x}}.{kind}", f"{_DOWN}.{kind}") for kind in _KINDS),
+        *(
+            Rule((f"{_GATE}.{kind}", f"{_UP}.{kind}"), (f"{_EXPERTS}.gate_up_projs.{{x}}.{kind}",), alternating)
+            for kind in _KINDS
+        ),
+        *(rename(f"model.layers.{{bid}}.mlp.router.linear.{kind}", f"blk.{{bid}}.ffn_gate_inp.{kind}") for kind in _KINDS),
     ),
 )  # fmt: skip

@@ -1,4 +1,7 @@
-"""Qwen 3 Next: gated delta networks in three of four layers, gated attention in the others, blocks that predict further tokens."""
+"""Qwen 3 Next: gated delta networks in three of four layers, gated attention in the others, blocks that predict further tokens.
+
+Published checkpoints store norms as offsets from one; MLX adds the one when it saves, and puts the channels of convolutions last.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ from dataclasses import replace
 from ...kit import NEGATIVE_EXP, Mapped, Order, join, squeezed, take
 from ...metadata import Metadata
 from ...rows import Rows
-from ..assumed import EVERY_LAYER_SPARSE, GATED_SILU, scaled_to_one
+from ..assumed import EVERY_LAYER_SPARSE, GATED_SILU, Assumed, scaled_to_one
 from ..config import Config
 from ..family import class_defaults
 from ..names import plain_name
@@ -23,11 +26,19 @@ _PREDICTS = {
 
 
 def n_further(c: Config) -> int:
-    """Blocks that predict further tokens: as many as the configuration says, or the checkpoint has."""
-    if c.get("mtp_num_hidden_layers"):
-        return c.integer("mtp_num_hidden_layers")
-    names = map(plain_name, c.checkpoint.tensors if c.checkpoint is not None else ())
+    """Blocks that predict further tokens: as many as the checkpoint has, since transformers saves none of them."""
+    stated = c.integer("mtp_num_hidden_layers") if c.get("mtp_num_hidden_layers") else 0
+    if c.checkpoint is None or not c.checkpoint.tensors:
+        return stated
+    names = (plain_name(name.replace("model.mtp.", "mtp.")) for name in c.checkpoint.tensors)
     return len({name.split(".")[2] for name in names if name.startswith("mtp.layers.")})
+
+
+def norm(rows: Rows, c: Config) -> Rows:
+    """Norm weights as the runtime multiplies by them."""
+    tensors = c.checkpoint.tensors if c.checkpoint is not None else {}
+    convolution = next((found.shape for name, found in tensors.items() if name.endswith(".conv1d.weight")), ())
+    return rows if len(convolution) == 3 and convolution[2] == 1 != convolution[1] else plus_one(rows, c)
 
 
 def spelled(name: str, c: Config) -> str:
@@ -85,13 +96,14 @@ FAMILY = replace(
     )},
     assumes={
         **{key: GATED_SILU[key] for key in ("hidden_act", "rope_type", "truncate")}, **EVERY_LAYER_SPARSE, **scaled_to_one(True),
+        "mtp_num_hidden_layers": Assumed(lambda _, c: (n_further(c),), "the output has those blocks that the checkpoint has"),
     },
     keys=(*qwen2moe.FAMILY.keys, keys),
     spelled=spelled,
     names={f"model.layers.{{bid}}.{name}": f"blk.{{bid}}.nextn.{target}" for name, target in _PREDICTS.items()},
     rules=(*qwen2moe.FAMILY.rules, Rule(("blk.{bid}.attn_qkv.weight", "blk.{bid}.attn_gate.weight"), (_QKVZ,), separate)),
     transforms={
-        "ssm_norm": lambda rows, _: rows, "*norm": plus_one, "ssm_a": lambda rows, _: Mapped(rows, NEGATIVE_EXP),
+        "ssm_norm": lambda rows, _: rows, "*norm": norm, "ssm_a": lambda rows, _: Mapped(rows, NEGATIVE_EXP),
         "ssm_conv1d": lambda rows, _: squeezed(rows),
     },
 )  # fmt: skip

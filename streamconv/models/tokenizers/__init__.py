@@ -23,9 +23,9 @@ from .json_pieces import read_json_pieces
 from .packed import PackedStrings
 from .pretokenizer import check_name
 from .rules import BERT, BPE, GEMMA, GEMMA1, GEMMA3, LLAMA, QWEN, SPM, T5, TokenizerRule
-from .special import SpecialTokens, lowercases
+from .special import SpecialTokens, normalizing
 from .spm import MODELS, read_spm, read_t5
-from .vocab_txt import with_tokenizer_json, without_what_loaders_assume
+from .vocab_txt import with_tokenizer_json, without_what_is_not_stated
 from .vocabulary import Vocabulary, token_count
 
 __all__ = [
@@ -96,7 +96,7 @@ def tokenizer_metadata(
         whole = with_tokenizer_json(checkpoint) if "wordpiece" in rule.kinds else checkpoint
         tokenizer = _tokenizer(TokenizerFiles(whole), config, rule, vocab_size, pre)
         if whole is not checkpoint:
-            tokenizer.warnings.extend(without_what_loaders_assume(tokenizer.metadata))
+            tokenizer.warnings.extend(without_what_is_not_stated(tokenizer.metadata))
         return tokenizer
     except OSError as e:
         raise unreadable(e.filename, e) from None
@@ -123,8 +123,17 @@ def _tokenizer(
     special.write(metadata)
     templates, more = chat_templates(files)
     write_chat_templates(templates, metadata)
-    if lowercases(files.tokenizer_head.get("normalizer")):
-        metadata.boolean("tokenizer.ggml.normalizer.lowercase", True)
+    stated = files.tokenizer_head.get("normalizer")
+    normalizer = normalizing(stated)
+    for key in sorted(normalizer):
+        metadata.boolean(f"tokenizer.ggml.normalizer.{key}", normalizer[key])
+    if (
+        kind == "wordpiece"
+        and "strip_accents" not in normalizer
+        and not normalizer.get("lowercase", stated is not None)
+    ):
+        kept = "accents" if "lowercase" in normalizer else "capitals and accents"
+        warnings.append(f"{vocabulary.source} keeps {kept}, which loaders take off where no key of the output says so")
     _write_fixed(rule, kind, config, metadata)
     complete_ids(metadata, files, config, special, ids, vocabulary.types)
     warnings += _edges(files)

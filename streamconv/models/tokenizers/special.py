@@ -207,12 +207,19 @@ def _pieces(template: Any) -> list[tuple[str, str]]:
     return pieces
 
 
-def lowercases(normalizer: Any) -> bool:
-    """Whether tokenizer.json's normalizer turns text into lower case."""
+def normalizing(normalizer: Any) -> dict[str, bool]:
+    """What tokenizer.json's normalizer says of ``lowercase`` and ``strip_accents``, whose keys loaders read; nothing is no key.
+
+    >>> normalizing({"type": "Sequence", "normalizers": [{"type": "NFD"}, {"type": "BertNormalizer", "lowercase": False}]})
+    {'lowercase': False}
+    """
     if not isinstance(normalizer, Mapping):
-        return False
+        return {}
     kind = normalizer.get("type")
     if kind == "Sequence":
         steps = normalizer.get("normalizers")
-        return any(map(lowercases, steps)) if isinstance(steps, Iterable) else False
-    return kind == "Lowercase" or (kind == "BertNormalizer" and bool(normalizer.get("lowercase", True)))
+        said = [normalizing(step) for step in steps] if isinstance(steps, Iterable) else []
+        return {key: value for each in said for key, value in each.items()}
+    if kind == "BertNormalizer":
+        return {key: normalizer[key] for key in ("lowercase", "strip_accents") if isinstance(normalizer.get(key), bool)}
+    return {"lowercase": True} if kind == "Lowercase" else {"strip_accents": True} if kind == "StripAccents" else {}

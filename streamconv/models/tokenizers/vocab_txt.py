@@ -14,7 +14,7 @@ from .files import TokenizerFiles
 _SPECIAL = {"pad": "[PAD]", "unk": "[UNK]", "cls": "[CLS]", "sep": "[SEP]", "mask": "[MASK]"}
 #: ids that loaders assume where a file does not state them
 _ASSUMED = {"unknown": 100, "seperator": 102}
-_LOWERCASE = "tokenizer.ggml.normalizer.lowercase"
+_NORMALIZING = ("lowercase", "strip_accents")
 
 
 def with_tokenizer_json(checkpoint: Checkpoint) -> Checkpoint:
@@ -61,16 +61,17 @@ def _tokenizer(lines: list[str], files: TokenizerFiles) -> dict[str, Any]:
     return {**head, "decoder": {"type": "WordPiece", "prefix": "##", "cleanup": True}, "model": {**model, "vocab": ids}}
 
 
-def without_what_loaders_assume(metadata: Metadata) -> list[str]:
+def without_what_is_not_stated(metadata: Metadata) -> list[str]:
     """Leave out what such a checkpoint does not state and the reference does not write; warnings where loaders assume otherwise."""
-    metadata.values.pop(_LOWERCASE, None)
     wrong = []
     for name, assumed in _ASSUMED.items():
         found = metadata.values.pop(f"tokenizer.ggml.{name}_token_id", None)
         if found is not None and found.value != assumed:
             wrong.append(f"{name} {found.value}, not {assumed}")
+    for name in _NORMALIZING:
+        found = metadata.values.pop(f"tokenizer.ggml.normalizer.{name}", None)
+        if found is not None and not found.value:
+            wrong.append(f"{name} false, not true")
     if not wrong:
         return []
-    return [
-        f"vocab.txt alone: loaders assume other special tokens ({'; '.join(wrong)}); a tokenizer.json beside it defines them"
-    ]
+    return [f"vocab.txt alone: loaders assume otherwise ({'; '.join(wrong)}); a tokenizer.json beside it defines these"]
