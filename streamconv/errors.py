@@ -204,7 +204,7 @@ def absent(path: object, hint: str = "") -> InputMissing:
     """The error of an input ``path`` that is not there, or is a link to what is not; ``hint`` is for the former.
 
     >>> absent("model.gguf")
-    InputMissing('model.gguf is not there')
+    InputMissing('model.gguf does not exist')
     """
     try:
         target = os.readlink(str(path))
@@ -220,7 +220,7 @@ def unreadable(path: object, error: OSError | ValueError) -> StreamconvError:
     """The error of an input ``path`` that cannot be opened or read because of ``error``.
 
     >>> unreadable("model.gguf", FileNotFoundError(2, "No such file or directory"))
-    InputMissing('model.gguf is not there')
+    InputMissing('model.gguf does not exist')
     """
     ran_out = exhausted(error)
     if ran_out is not None:

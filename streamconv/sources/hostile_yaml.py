@@ -56,7 +56,7 @@ class Loader(yaml.SafeLoader):
         is_alias, is_text = isinstance(event, yaml.AliasEvent), isinstance(event, yaml.ScalarEvent)
         if is_alias:
             if event.anchor in self.anchors and event.anchor not in self._weights:
-                raise NotYaml(f"has a value that holds itself, at line {event.start_mark.line + 1}")
+                raise NotYaml(f"has a value that contains itself, at line {event.start_mark.line + 1}")
             self._expanded += self._weights.get(event.anchor, 0)
         else:
             self._expanded += len(event.value) if is_text else 0

@@ -42,7 +42,7 @@ _OF_RANK = "It holds distributed tensors (DTensor), one rank's part of a checkpo
 _FOREIGN = {
     "torch.distributed.": _OF_RANK,
     "torch._utils._rebuild_wrapper_subclass": _OF_RANK,
-    "deepspeed.": "It is a training state of DeepSpeed: run zero_to_fp32.py, which lies beside it, and convert what that makes.",
+    "deepspeed.": "It is a training state of DeepSpeed: run zero_to_fp32.py, which is saved beside it, and convert its output.",
     "megatron.": "It is a checkpoint of Megatron: convert it to the Hugging Face form with the converter of Megatron.",
 }
 

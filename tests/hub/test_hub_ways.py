@@ -210,7 +210,7 @@ def test_of_a_crowded_repository_only_what_is_needed_comes(
     assert set(facts["left_out"]) == crowded.keys()
     assert facts["left_out_bytes"] == sum(crowded.values())
     told = here("plan", "org/crowded", tmp_path / "x.gguf", "--type", "q8_0").out
-    (line,) = [line for line in told.splitlines() if line.startswith("leaves")]
+    (line,) = [line for line in told.splitlines() if line.startswith("skips")]
     assert "training_args.bin" in line, "the largest first"
     assert here("convert", "org/crowded", tmp_path / "x.gguf", "--type", "q8_0").code == 0
     assert tensor_bytes(tmp_path / "x.gguf") == expected

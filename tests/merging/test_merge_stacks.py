@@ -289,7 +289,7 @@ def test_mixtures_of_other_families_have_an_expert_a_tensor(model_type: str, sha
         (MIXTURE.replace("residual_scale", "residual_scala"), BadInput, "Did you mean 'residual_scale'"),
         (MIXTURE + "experts_per_token: 3\n", BadInput, "not a number from 1 to 2"),
         (MIXTURE + "architecture: mixtrall\n", BadInput, "Did you mean 'mixtral'"),
-        (MIXTURE + "architecture: qwen3\n", BadInput, "a is a llama model, qwen3 takes qwen3"),
+        (MIXTURE + "architecture: qwen3\n", BadInput, "a is a llama model, qwen3 accepts qwen3"),
         (MIXTURE + "shared_experts: [{source_model: a}, {source_model: b}]\n", BadInput, "at most one"),
     ],
 )

@@ -188,7 +188,7 @@ def fault_of_path(path: str) -> str:
     """Why no file here may be called ``path``, "" where one may: it would not lie below its folder, or not be shown as it is."""
     pure = PurePosixPath(path)
     if not path or str(pure) != path or pure.is_absolute() or ".." in pure.parts or "\\" in path or ":" in path:
-        return "would lie outside of its folder"
+        return "would be outside its folder"
     try:
         encoded = path.encode()
     except UnicodeEncodeError:
