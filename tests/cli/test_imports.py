@@ -41,6 +41,8 @@ def test_nothing_but_arguments_and_errors_is_loaded_to_answer_at_once(code: str)
     assert {name for name in loaded if name.startswith("streamconv.")} <= {
         "streamconv.errors",
         "streamconv.limits",
+        "streamconv.units",
+        "streamconv.file_names",
         "streamconv.terminal",
         "streamconv.flags",
         "streamconv.found",
