@@ -105,7 +105,7 @@ def unfinished_download(folder: Path) -> str:
         (folder / ".cache" / "huggingface" / "download", "**/*.incomplete"),
     ):
         if left := sorted(place.glob(pattern)):
-            return f"{place} has {len(left)} files of a download that did not finish ({left[0].name}): run it again."
+            return f"{place} has files of a download that did not finish ({shown_list([p.name for p in left])}): run it again."
     return ""
 
 

@@ -10,7 +10,7 @@ from .naming import shown_list
 
 #: patterns of names -> what these are and what to do; the first whose names are there is told
 _NO_MODELS = {
-    ("*.part", "*.partial", "*.incomplete", "*.aria2", "*.crdownload", "*.download", "*.!qB", "*.tmp"): "a download that is not"
+    ("*.part", "*.partial", "*.aria2", "*.crdownload", "*.download", "*.!qB", "*.tmp"): "a download that is not"
     " complete. Let it finish, or start it again.",
     ("*.zip", "*.tar", "*.tar.*", "*.tgz", "*.gz", "*.bz2", "*.xz", "*.7z", "*.rar"): "an archive, or compressed. Unpack it.",
     ("openvino_*", "*.keras", "*.h5", "*.mlpackage", "*.mlmodel", "*.tflite", "*.engine", "*.llamafile"): "weights for another"

@@ -193,5 +193,5 @@ def test_a_download_that_did_not_finish_is_named_where_files_are_missing(
     with pytest.raises(InputMissing) as raised:
         open_checkpoint(folder)
     assert raised.value.message == before.value.message
-    assert "1 files of a download that did not finish (5e1f.incomplete)" in raised.value.hint
+    assert "files of a download that did not finish ('5e1f.incomplete')" in raised.value.hint
     assert "did not finish" not in before.value.hint

@@ -187,7 +187,7 @@ def test_what_is_passed_over_is_among_the_notes_of_a_plan(tiny_model: Path, tmp_
         (["q-00001-of-00003.gguf", "q-00002-of-00003.gguf", "mmproj-q.gguf"], r"m/q-00001-of-00003.gguf, the first of its parts"),
         (["b.gguf", "a.gguf"], r"m/a.gguf, a whole model \(others: 'b.gguf'\)"),
         (["model.safetensors.aria2", "ema.safetensors"], r"'model.safetensors.aria2': this is a download that is not complete"),
-        (["model.safetensors.incomplete"], "Let it finish"),
+        (["model.safetensors.incomplete"], "did not finish"),
         (["model.tar.gz"], "Unpack it"),
         (["openvino_model.xml", "openvino_model.bin"], "weights for another runtime"),
         (["training_args.bin", "optimizer.pt", "rng_state_0.pth"], "a trainer keeps this beside the weights"),
