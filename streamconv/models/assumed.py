@@ -36,7 +36,7 @@ _SPARSE = "runtimes look for experts in every layer"
 _ROPE = (
     "type", "rope_type", "rope_theta", "factor", "original_max_position_embeddings", "extrapolation_factor",
     "attention_factor", "attn_factor", "beta_fast", "beta_slow", "low_freq_factor", "high_freq_factor", "mrope_section",
-    "short_factor", "long_factor", "partial_rotary_factor", "truncate",
+    "mrope_interleaved", "interleaved", "short_factor", "long_factor", "partial_rotary_factor", "truncate",
 )  # fmt: skip
 #: patterns of keys that say how a model was trained, is saved, or likes to be run; biases lie in the checkpoint or do not; those of
 #: RoPE and the tie of embeddings are looked at for all
@@ -51,7 +51,7 @@ _IDLE = (
     "length_penalty", "*no_repeat_ngram_size", "bad_words_ids", "num_return_sequences", "remove_invalid_values",
     "rope_parameters", "rope_scaling", "rope_theta", "rope_local_base_freq", "rotary_emb_base", "partial_rotary_factor",
     "original_max_position_embeddings", "tie_word_embeddings", "exponential_decay_length_penalty", "*suppress_tokens",
-    "max_window_layers", "cache_implementation", "unsloth_*",
+    "max_window_layers", "cache_implementation", "unsloth_*", "vision_config", "audio_config",
 )  # fmt: skip
 
 

@@ -101,11 +101,12 @@ def build(
             n_experts=n_experts, warnings=warnings,
         )
     )  # fmt: skip
-    for key in family.keys:
-        try:
-            key(metadata, family.arch, config)
-        except BadValue as e:
-            raise BadInput(f"{config.folder}/config.json: {e.message}") from None
+    for keys, written in ((family.keys, metadata), (family.token_keys if vocabulary.values else (), vocabulary)):
+        for key in keys:
+            try:
+                key(written, family.arch, config)
+            except BadValue as e:
+                raise BadInput(f"{config.folder}/config.json: {e.message}") from None
     warnings += _told(checkpoint, family, config, tensors)
     _check_blocks(checkpoint, tensors, metadata.get(f"{family.arch}.block_count"))
     metadata.u32("general.quantization_version", 2)

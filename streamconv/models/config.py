@@ -23,11 +23,15 @@ LAYERS = "num_hidden_layers", "n_layers", "n_layer", "num_layers"
 HIDDEN = "hidden_size", "n_embd", "dim", "d_model"
 EXPERTS = "num_local_experts", "num_experts", "n_routed_experts"
 _TEXT_SECTIONS = ("text_config", "llm_config", "lm_config", "language_config")
+#: where models that also speak have the sections of what they understand
+_THINKER = "thinker_config"
 #: far more than any model has; what is planned grows with them
 _MAX_LAYERS, _MAX_HEAD_DIM = 10_000, 1 << 16
 _MAX_REAL = 3.4e38
 #: keys of which an explicit null says that there is none of it, whatever the class defaults to
-_NULL_MEANS_NONE = ("sliding_window", "attn_logit_softcapping", "final_logit_softcapping")
+_NULL_MEANS_NONE = (
+    "sliding_window", "attn_logit_softcapping", "final_logit_softcapping", "hidden_size_per_layer_input",
+)  # fmt: skip
 #: parameter of RoPE -> where configurations say it that do not say it among the others
 _ROPE_OF_ROOT = {
     "rope_theta": ("rope_theta", "rotary_emb_base"),
@@ -38,20 +42,24 @@ _ROPE_OF_ROOT = {
 _FROM_ORIGINAL = ("llama3", "yarn", "longrope")
 
 
+def _text_sections(raw: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The sections of the text model; of a model that also speaks, those of its part that thinks."""
+    thinker = raw.get(_THINKER)
+    outer = thinker if isinstance(thinker, Mapping) else raw
+    return [section for name in _TEXT_SECTIONS if isinstance(section := outer.get(name), Mapping)]
+
+
 def text_section(raw: Mapping[str, Any]) -> dict[str, Any]:
     """The root with the section of the text model, where there is one, merged over it."""
     merged = dict(raw)
-    for name in _TEXT_SECTIONS:
-        section = raw.get(name)
-        if isinstance(section, Mapping):
-            merged.update(section)
+    for section in _text_sections(raw):
+        merged.update(section)
     return merged
 
 
 def stated_keys(raw: Mapping[str, Any]) -> list[str]:
     """The keys of the section of the text model, of the root where there is none."""
-    inner = [section for name in _TEXT_SECTIONS if isinstance(section := raw.get(name), Mapping)]
-    return list(dict.fromkeys(key for section in inner or [raw] for key in section))
+    return list(dict.fromkeys(key for section in _text_sections(raw) or [raw] for key in section))
 
 
 def architecture(raw: Mapping[str, Any]) -> str:
@@ -260,6 +268,8 @@ def _rope(
         full, local = scaling or stated or {k: v for k, v in default.items() if k != "rope_theta"}, {}
     if full.get("rope_type") is None:
         full["rope_type"] = full.get("type") or "default"
+    if full["rope_type"] == "mrope":  # plain RoPE, whose sections another key tells
+        full["rope_type"] = "default"
     for key, names in _ROPE_OF_ROOT.items():
         said = [value for name in names if (value := merged.get(name)) is not None]
         if full.get(key) is None and said:

@@ -54,10 +54,12 @@ class Family:
     assumes : key of the configuration -> the values that runtimes compute with, as no key of the output can say another
     idle : patterns of keys that change nothing, besides those of ``assumed.py``
     keys : hyper-parameter keys in file order
+    token_keys : keys of the tokenizer that are added to those that its files give, or changed, after these have been read
     why_not : why a tensor of the checkpoint is of another module, None where it is of this one
     spelled : name in the checkpoint -> name as rules and tables spell it
     drops : pattern of names, so spelled -> why they are left out
     rules : tensors that are not just renamed
+    named_as : architecture that the ``gguf`` package is asked for names by, where it lacks ``arch`` or has others there
     names : names that the ``gguf`` package does not know for ``arch`` or gives to others, without suffix -> GGUF name
     transforms : stem, or a pattern of stems such as ``*norm`` -> what to do with the rows
     types : pattern of GGUF names -> type that runtimes expect, whatever the file type is
@@ -77,10 +79,12 @@ class Family:
     assumes: Mapping[str, Assumed] = field(default_factory=lambda: GATED_SILU)
     idle: tuple[str, ...] = ()
     keys: tuple[Key, ...] = BASE
+    token_keys: tuple[Key, ...] = ()
     why_not: Callable[[str], str | None] = why_not_of_text
     spelled: Callable[[str, Config], str] = lambda name, _config: plain_name(name)
     drops: Mapping[str, str] = field(default_factory=dict)
     rules: tuple[Rule, ...] = ()
+    named_as: str = ""
     names: Mapping[str, str] = field(default_factory=dict)
     transforms: Mapping[str, Transform] = field(default_factory=dict)
     types: Mapping[str, str] = field(default_factory=dict)
@@ -91,7 +95,7 @@ class Family:
     @cached_property
     def tensor_names(self) -> Names:
         """What its tensors are called and made of."""
-        return Names(self.arch, self.rules, self.names)
+        return Names(self.named_as or self.arch, self.rules, self.names)
 
     def transform_of(self, stem: str) -> Transform | None:
         """What to do with the rows of a tensor; None: they stay as they are."""

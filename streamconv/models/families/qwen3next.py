@@ -8,7 +8,7 @@ from dataclasses import replace
 from ...kit import NEGATIVE_EXP, Mapped, Order, join, squeezed, take
 from ...metadata import Metadata
 from ...rows import Rows
-from ..assumed import EVERY_LAYER_SPARSE, GATED_SILU, scaled_to_one
+from ..assumed import EVERY_LAYER_SPARSE, GATED_SILU, Assumed, scaled_to_one
 from ..config import Config
 from ..family import class_defaults
 from ..names import plain_name
@@ -23,11 +23,9 @@ _PREDICTS = {
 
 
 def n_further(c: Config) -> int:
-    """Blocks that predict further tokens: as many as the configuration says, or the checkpoint has."""
-    if c.get("mtp_num_hidden_layers"):
-        return c.integer("mtp_num_hidden_layers")
+    """Blocks that predict further tokens: as many as the checkpoint has, as those that fine-tuning saves often lack them."""
     names = map(plain_name, c.checkpoint.tensors if c.checkpoint is not None else ())
-    return len({name.split(".")[2] for name in names if name.startswith("mtp.layers.")})
+    return len({name.split("mtp.layers.")[1].split(".")[0] for name in names if "mtp.layers." in name})
 
 
 def spelled(name: str, c: Config) -> str:
@@ -85,6 +83,7 @@ FAMILY = replace(
     )},
     assumes={
         **{key: GATED_SILU[key] for key in ("hidden_act", "rope_type", "truncate")}, **EVERY_LAYER_SPARSE, **scaled_to_one(True),
+        "mtp_num_hidden_layers": Assumed(lambda _, c: (n_further(c),), "the output has those that the checkpoint has"),
     },
     keys=(*qwen2moe.FAMILY.keys, keys),
     spelled=spelled,

@@ -6,7 +6,7 @@ and their order are those of llama.cpp's converter; after them come ids it leave
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,7 +21,7 @@ from .json_model import holds_pieces, names_byte_level
 from .json_pieces import read_json_pieces
 from .packed import PackedStrings
 from .pretokenizer import check_name
-from .rules import BERT, BPE, GEMMA, GEMMA1, GEMMA3, LLAMA, QWEN, SPM, T5, TokenizerRule
+from .rules import BERT, BPE, GEMMA, GEMMA1, GEMMA3, LLAMA, QWEN, SPM, T5, Reader, TokenizerRule
 from .special import SpecialTokens, lowercases
 from .spm import MODELS, read_spm, read_t5
 from .vocab_txt import with_tokenizer_json, without_what_loaders_assume
@@ -129,10 +129,7 @@ def _tokenizer(
     return Tokenizer(metadata, len(vocabulary), kind, [*warnings, *special.warnings, *more])
 
 
-_Reader = Callable[[TokenizerFiles, Mapping[str, Any], "int | None", "str | None"], Vocabulary]
-
-
-def _choose(files: TokenizerFiles, rule: TokenizerRule) -> tuple[str, _Reader, list[str]]:
+def _choose(files: TokenizerFiles, rule: TokenizerRule) -> tuple[str, Reader, list[str]]:
     """The first of the rule's kinds that is there, its reader, and what is not read.
 
     A tokenizer.json is what it holds, byte-level BPE or SentencePiece's pieces, whatever the family mostly has. Pieces are read
@@ -141,7 +138,12 @@ def _choose(files: TokenizerFiles, rule: TokenizerRule) -> tuple[str, _Reader, l
     """
     names: list[str] = []
     for kind in rule.kinds:
-        if kind == "spm":
+        if kind in rule.own:
+            name, reader = rule.own[kind]
+            names.append(name)
+            if files.has(name):
+                return kind, reader, []
+        elif kind == "spm":
             names.append("tokenizer.model")
             if files.has("tokenizer.model"):
                 if not (files.has("tokenizer.json") and names_byte_level(files)):

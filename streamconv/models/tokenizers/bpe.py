@@ -82,7 +82,7 @@ def _parse(
 ) -> tuple[Vocabulary, PackedStrings | None]:
     path, model = read_model(files, kind)
     ids = model_ids(model, path)
-    merges = _merges(model.pop("merges", None), path)
+    merges = packed_merges(model.pop("merges", None), path)
     del model
     limit = token_count(config, vocab_size, 0, "vocab_size")
     added, warnings = completed(files, ids, limit)
@@ -128,7 +128,7 @@ def decoded(entry: Any, texts: Iterable[str], path: Path) -> dict[str, str]:
     return plain
 
 
-def _merges(merges: Any, path: Path) -> PackedStrings | None:
+def packed_merges(merges: Any, path: Path) -> PackedStrings | None:
     """Merges as "left right"; newer files hold pairs, whose blanks become the byte-level blank."""
     if merges is None:
         return None
