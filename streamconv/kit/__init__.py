@@ -5,7 +5,7 @@ Each keeps ``stored`` where bytes can be copied as they lie, and names exactly t
 
 from __future__ import annotations
 
-from .made import Constant, Function, Mapped
+from .made import Constant, Function, Mapped, Zeros
 from .numbers import NEGATIVE_EXP, PLUS_ONE, squeezed
 from .order import Order, interleaved
 from .picked import Columns, Selected, cut, every, split, take
@@ -25,6 +25,7 @@ __all__ = [
     "Selected",
     "Stacked",
     "Transposed",
+    "Zeros",
     "cut",
     "every",
     "interleaved",

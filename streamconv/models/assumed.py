@@ -146,7 +146,8 @@ def unknown(config: Config, assumes: Mapping[str, Assumed], idle: tuple[str, ...
     known = {*assumes, *getattr(config.values, "asked", ())}
     found = [key for key in stated_keys(config.raw) if key not in known and not _is_idle(key, idle)]
     found = [key for key in found if config.raw_value(key) not in (None, "", [], {}, config.defaults.get(key))]
-    return found + [f"rope_parameters.{key}" for key in config.rope if key not in (*_ROPE, *assumes)]
+    of_rope = [f"rope_parameters.{key}" for key in config.rope if key not in (*_ROPE, *assumes)]
+    return found + [key for key in of_rope if not _is_idle(key, idle)]
 
 
 def _short(stated: Any) -> str:

@@ -11,6 +11,7 @@ from ..family import Family, class_defaults
 from ..keys import BASE
 from ..tokenizers import BPE
 from . import qwen3
+from ._rerank import reranking
 
 _CHATML = (
     "{% for message in messages %}{{'<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>' + '\\n'}}"
@@ -38,7 +39,9 @@ def plain_template(m: Metadata, a: str, c: Config) -> None:
     m.string("tokenizer.chat_template", _CHATML)
 
 
-def _of_speech(family: Family, c: Config) -> Family:
+def variants(family: Family, c: Config) -> Family:
+    """Rerankers, and speech recognition."""
+    family = reranking(family, c)
     return (
         replace(family, token_keys=(turn_ends, plain_template)) if "ASR" in str(c.raw.get("architectures")) else family
     )
@@ -57,5 +60,5 @@ FAMILY = replace(
         **qwen3.FAMILY.classes,
     },
     keys=(*BASE, deepstack),
-    variant=_of_speech,
+    variant=variants,
 )  # fmt: skip
