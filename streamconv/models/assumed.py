@@ -50,7 +50,8 @@ _IDLE = (
     "early_stopping", "num_beam*", "diversity_penalty", "temperature", "top_k", "top_p", "typical_p", "repetition_penalty",
     "length_penalty", "*no_repeat_ngram_size", "bad_words_ids", "num_return_sequences", "remove_invalid_values",
     "rope_parameters", "rope_scaling", "rope_theta", "rope_local_base_freq", "rotary_emb_base", "partial_rotary_factor",
-    "original_max_position_embeddings", "tie_word_embeddings", "exponential_decay_length_penalty", "*suppress_tokens",
+    "rope_pct", "rope_percent", "rotary_pct", "original_max_position_embeddings",
+    "tie_word_embeddings", "exponential_decay_length_penalty", "*suppress_tokens",
     "max_window_layers", "cache_implementation", "unsloth_*", "vision_config", "audio_config",
 )  # fmt: skip
 

@@ -35,7 +35,7 @@ _NULL_MEANS_NONE = (
 #: parameter of RoPE -> where configurations say it that do not say it among the others
 _ROPE_OF_ROOT = {
     "rope_theta": ("rope_theta", "rotary_emb_base"),
-    "partial_rotary_factor": ("partial_rotary_factor",),
+    "partial_rotary_factor": ("partial_rotary_factor", "rope_pct", "rope_percent", "rotary_pct"),
     "original_max_position_embeddings": ("original_max_position_embeddings",),
 }
 #: kinds of scaling that start from the context a model was trained with; where it is not said it is the whole

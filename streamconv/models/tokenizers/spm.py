@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,13 +23,19 @@ _TYPES = {
 MODELS = "tokenizer.model", "spiece.model"
 
 
-def read_spm(files: TokenizerFiles, config: Mapping[str, Any], vocab_size: int | None) -> Vocabulary:
-    """The vocabulary of ``tokenizer.model``, overlaid with the tokens that other files add (see ``added``).
+def read_spm(
+    files: TokenizerFiles,
+    config: Mapping[str, Any],
+    vocab_size: int | None,
+    added: Callable[[TokenizerFiles, Vocabulary], None] = overlay,
+) -> Vocabulary:
+    """The vocabulary of ``tokenizer.model``, overlaid with the tokens that other files add.
 
     Parameters
     ----------
     config : the normalised model configuration
     vocab_size : number of tokens; by default the configuration's, else as many as the model has
+    added : lays them over the pieces, see ``added.overlay``
 
     Raises
     ------
@@ -49,7 +55,7 @@ def read_spm(files: TokenizerFiles, config: Mapping[str, Any], vocab_size: int |
         vocabulary.warnings.append(
             f"{path} has {len(texts)} tokens, the model only {n_tokens}: the last {len(texts) - kept} are left out"
         )
-    overlay(files, vocabulary)
+    added(files, vocabulary)
     return vocabulary
 
 
