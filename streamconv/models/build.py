@@ -147,7 +147,8 @@ def _named(
     checkpoint: Checkpoint, family: Family, config: Config, left_out: dict[str, str], made_of: dict[str, str]
 ) -> dict[str, Rows]:
     """GGUF name -> transformed rows, made tensors first, then in source order."""
-    refuse_adapter(checkpoint.tensors, checkpoint.path)
+    mine = {n: r for n, r in checkpoint.tensors.items() if family.why_dropped(family.spelled(n, config)) is None}
+    refuse_adapter(mine, checkpoint.path)
     spelled: dict[str, Rows] = {}
     source_names: dict[str, str] = {}
     for source_name, rows in checkpoint.tensors.items():

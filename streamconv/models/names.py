@@ -57,7 +57,7 @@ def plain_name(name: str) -> str:
     name = name.removeprefix("llm.").removeprefix("thinker.").replace("language_model.", "")
     if name.startswith(("layers.", "embed_tokens.", "norm.")):  # saved from the bare model class
         name = "model." + name
-    return name
+    return name.replace("e_score_correction_bias", "e_score_correction.bias")
 
 
 def stem_of(name: str) -> str:

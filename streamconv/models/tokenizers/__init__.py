@@ -13,7 +13,7 @@ from typing import Any
 from ...errors import BadInput, InputMissing, StreamconvError, unreadable
 from ...metadata import Metadata
 from ...sources.checkpoint import Checkpoint
-from .bpe import read_bpe, read_wordpiece
+from .bpe import read_bpe, read_wordpiece, read_words
 from .chat_template import chat_templates, write_chat_templates
 from .ends import complete_ids
 from .files import TokenizerFiles
@@ -26,6 +26,7 @@ from .special import SpecialTokens, lowercases
 from .spm import MODELS, read_spm, read_t5
 from .vocab_txt import with_tokenizer_json, without_what_loaders_assume
 from .vocabulary import Vocabulary, token_count
+from .xlmr import MODEL, read_xlmr_json, read_xlmr_pieces
 
 __all__ = [
     "BERT",
@@ -37,12 +38,20 @@ __all__ = [
     "QWEN",
     "SPM",
     "T5",
+    "WHITESPACE",
+    "XLMR",
     "PackedStrings",
     "Tokenizer",
     "TokenizerRule",
     "tokenizer_metadata",
 ]
 
+#: XLM-R and its kin
+XLMR = TokenizerRule(
+    ("pieces", "unigram"), own={"pieces": (MODEL, read_xlmr_pieces), "unigram": ("tokenizer.json", read_xlmr_json)}
+)
+#: Jina's English embedder, whose words are parted by blanks alone
+WHITESPACE = TokenizerRule(("words",), own={"words": ("tokenizer.json", read_words)})
 _PREFIX = "tokenizer.ggml.add_space_prefix"
 
 

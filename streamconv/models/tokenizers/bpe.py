@@ -42,6 +42,15 @@ def read_bpe(files: TokenizerFiles, config: Mapping[str, Any], vocab_size: int |
     return vocabulary
 
 
+def read_words(
+    files: TokenizerFiles, config: Mapping[str, Any], vocab_size: int | None, _pre: str | None
+) -> Vocabulary:
+    """The vocabulary of a BPE whose words are parted by blanks alone, not byte-level. Errors as ``read_bpe``."""
+    vocabulary, merges = _parse(files, config, vocab_size, "whitespace", "BPE", "whitespace")
+    vocabulary.merges = merges
+    return vocabulary
+
+
 def read_wordpiece(
     files: TokenizerFiles, config: Mapping[str, Any], vocab_size: int | None, pre: str | None
 ) -> Vocabulary:

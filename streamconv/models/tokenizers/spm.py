@@ -13,7 +13,7 @@ from .files import TokenizerFiles
 from .vocabulary import UNUSED_SCORE, TokenType, Vocabulary, token_count
 
 #: type of a piece -> ours; a user-defined piece is an ordinary token to the loaders
-_TYPES = {
+TYPES = {
     sentencepiece.UNKNOWN: TokenType.UNKNOWN,
     sentencepiece.CONTROL: TokenType.CONTROL,
     sentencepiece.UNUSED: TokenType.UNUSED,
@@ -48,7 +48,7 @@ def read_spm(
     vocabulary = Vocabulary.empty("llama", "default", str(path), n_tokens, UNUSED_SCORE)
     kept = min(n_tokens, len(texts))
     vocabulary.texts[:kept] = texts[:kept]
-    vocabulary.types[:kept] = array("i", (_TYPES.get(kind, TokenType.NORMAL) for kind in types[:kept]))
+    vocabulary.types[:kept] = array("i", (TYPES.get(kind, TokenType.NORMAL) for kind in types[:kept]))
     if vocabulary.scores is not None:
         vocabulary.scores[:kept] = scores[:kept]
     if kept < len(texts):
