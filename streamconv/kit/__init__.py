@@ -6,7 +6,7 @@ Each keeps ``stored`` where bytes can be copied as they lie, and names exactly t
 from __future__ import annotations
 
 from .made import Constant, Function, Mapped, Zeros
-from .numbers import NEGATIVE_EXP, PLUS_ONE, squeezed
+from .numbers import NEGATIVE_EXP, PLUS_ONE, squeezed, times
 from .order import Order, interleaved
 from .picked import Columns, Selected, cut, every, split, take
 from .reshaped import Reshaped
@@ -33,4 +33,5 @@ __all__ = [
     "split",
     "squeezed",
     "take",
+    "times",
 ]

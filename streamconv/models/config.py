@@ -30,7 +30,7 @@ _MAX_LAYERS, _MAX_HEAD_DIM = 10_000, 1 << 16
 _MAX_REAL = 3.4e38
 #: keys of which an explicit null says that there is none of it, whatever the class defaults to
 _NULL_MEANS_NONE = (
-    "sliding_window", "attn_logit_softcapping", "final_logit_softcapping", "hidden_size_per_layer_input",
+    "sliding_window", "attn_logit_softcapping", "final_logit_softcapping", "hidden_size_per_layer_input", "q_lora_rank",
 )  # fmt: skip
 #: parameter of RoPE -> where configurations say it that do not say it among the others
 _ROPE_OF_ROOT = {

@@ -140,7 +140,10 @@ def expert_counts(m: Metadata, a: str, c: Config) -> None:
     ):
         if c.get(*names) is not None:
             m.u32(f"{a}.{key}", c.integer(*names))
-    gating = c.get("scoring_func", "score_function", "score_func", "moe_router_activation", "expert_selection_fn")
+    gating = c.get(
+        "scoring_func", "score_function", "score_func", "moe_router_activation", "moe_router_activation_func",
+        "expert_selection_fn",
+    )  # fmt: skip
     if gating is not None:
         if gating not in _GATING:
             raise BadInput(f"config.json: routers with {gating!r} are not known", f"Supported: {', '.join(_GATING)}.")

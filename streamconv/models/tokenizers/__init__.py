@@ -15,6 +15,7 @@ from ...metadata import Metadata
 from ...sources.checkpoint import Checkpoint
 from .bpe import read_bpe, read_wordpiece, read_words
 from .chat_template import chat_templates, write_chat_templates
+from .chatglm import read_chatglm
 from .ends import complete_ids
 from .files import TokenizerFiles
 from .json_model import holds_pieces, names_byte_level
@@ -24,6 +25,7 @@ from .pretokenizer import check_name
 from .rules import BERT, BPE, GEMMA, GEMMA1, GEMMA3, LLAMA, QWEN, SPM, T5, Reader, TokenizerRule
 from .special import SpecialTokens, lowercases
 from .spm import MODELS, read_spm, read_t5
+from .tiktoken import of_kimi, of_kimi_linear, of_qwen, reader
 from .vocab_txt import with_tokenizer_json, without_what_loaders_assume
 from .vocabulary import Vocabulary, token_count
 from .xlmr import MODEL, read_xlmr_json, read_xlmr_pieces
@@ -31,11 +33,15 @@ from .xlmr import MODEL, read_xlmr_json, read_xlmr_pieces
 __all__ = [
     "BERT",
     "BPE",
+    "CHATGLM",
     "GEMMA",
     "GEMMA1",
     "GEMMA3",
+    "KIMI",
+    "KIMI_LINEAR",
     "LLAMA",
     "QWEN",
+    "QWEN1",
     "SPM",
     "T5",
     "WHITESPACE",
@@ -52,6 +58,12 @@ XLMR = TokenizerRule(
 )
 #: Jina's English embedder, whose words are parted by blanks alone
 WHITESPACE = TokenizerRule(("words",), own={"words": ("tokenizer.json", read_words)})
+KIMI = TokenizerRule(("bpe", "ranks"), own={"ranks": ("tiktoken.model", reader("tiktoken.model", "kimi-k2", of_kimi))})
+KIMI_LINEAR = TokenizerRule(
+    ("bpe", "ranks"), own={"ranks": ("tiktoken.model", reader("tiktoken.model", "kimi-k2", of_kimi_linear))}
+)
+QWEN1 = TokenizerRule(("ranks", "bpe"), own={"ranks": ("qwen.tiktoken", reader("qwen.tiktoken", "qwen2", of_qwen))})
+CHATGLM = TokenizerRule(("bpe", "pieces"), own={"pieces": ("tokenizer.model", read_chatglm)})
 _PREFIX = "tokenizer.ggml.add_space_prefix"
 
 
