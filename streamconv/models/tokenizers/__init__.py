@@ -13,6 +13,7 @@ from typing import Any
 from ...errors import BadInput, InputMissing, StreamconvError, unreadable
 from ...metadata import Metadata
 from ...sources.checkpoint import Checkpoint
+from .arctic import read_arctic
 from .bpe import read_bpe, read_wordpiece, read_words
 from .chat_template import chat_templates, write_chat_templates
 from .chatglm import read_chatglm
@@ -31,18 +32,21 @@ from .vocabulary import Vocabulary, token_count
 from .xlmr import MODEL, read_xlmr_json, read_xlmr_pieces
 
 __all__ = [
+    "ARCTIC",
     "BERT",
     "BPE",
     "CHATGLM",
     "GEMMA",
     "GEMMA1",
     "GEMMA3",
+    "JAMBA",
     "KIMI",
     "KIMI_LINEAR",
     "LLAMA",
     "QWEN",
     "QWEN1",
     "SPM",
+    "SPM_PREFIXED",
     "T5",
     "WHITESPACE",
     "XLMR",
@@ -64,6 +68,9 @@ KIMI_LINEAR = TokenizerRule(
 )
 QWEN1 = TokenizerRule(("ranks", "bpe"), own={"ranks": ("qwen.tiktoken", reader("qwen.tiktoken", "qwen2", of_qwen))})
 CHATGLM = TokenizerRule(("bpe", "pieces"), own={"pieces": ("tokenizer.model", read_chatglm)})
+ARCTIC = TokenizerRule(("pieces",), own={"pieces": ("tokenizer.model", read_arctic)})
+JAMBA = TokenizerRule(("spm", "bpe"))
+SPM_PREFIXED = TokenizerRule(("spm",), prefix_from_config=True)
 _PREFIX = "tokenizer.ggml.add_space_prefix"
 
 
