@@ -26,7 +26,14 @@ Transform = Callable[[Rows, Config], Rows]
 
 
 def class_defaults(
-    vocabulary: int, context: int, hidden: int, ffn: int, layers: int, heads: int, kv_heads: int | None, **more: Any
+    vocabulary: int,
+    context: int,
+    hidden: int,
+    ffn: int | None,
+    layers: int,
+    heads: int,
+    kv_heads: int | None,
+    **more: Any,
 ) -> dict[str, Any]:
     """Class defaults of a decoder's configuration; ``more`` is what is not as in most. No ``kv_heads``: as many as heads."""
     return {

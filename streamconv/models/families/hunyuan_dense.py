@@ -49,7 +49,10 @@ def long_context(m: Metadata, a: str, c: Config) -> None:
 
 
 def ends(m: Metadata, a: str, c: Config) -> None:
-    """What begins and ends a text and a turn."""
+    """What begins and ends a text and a turn; a negative id stands for no padding."""
+    padding = c.raw_value("pad_token_id")
+    if isinstance(padding, int) and padding < 0:
+        m.remove("tokenizer.ggml.padding_token_id")
     if c.hidden == 4096:
         m.u32("tokenizer.ggml.bos_token_id", 127958)
     if c.raw_value("eod_token_id") is not None:

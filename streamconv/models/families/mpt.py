@@ -56,7 +56,8 @@ FAMILY = Family(
     }},
     assumes={"expansion_ratio": Assumed((4,)), "logit_scale": Assumed(()), "embedding_fraction": Assumed((1.0,))},
     idle=(
-        "learned_pos_emb", "no_bias", "norm_type", "verbose", "*_config", "attn_impl", "softmax_scale", "tokenizer_name", "layer_norm_epsilon",
+        "learned_pos_emb", "no_bias", "norm_type", "verbose", "*_config", "attn_impl", "softmax_scale", "tokenizer_name",
+        "layer_norm_epsilon",
     ),
     keys=(attention, embedding_length, block_count, quadruple, head_count),
     token_keys=(fixed_ids,),
