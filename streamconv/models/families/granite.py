@@ -37,5 +37,6 @@ FAMILY = replace(
         **GATED_SILU, "head_dim": Assumed(lambda _, c: (c.hidden // max(c.n_heads, 1),), "runtimes share the width among heads"),
     },
     keys=(*(key for key in BASE if key is not key_value_length), vocab_size, scales),
+    drops={f"{module}.*": "not part of the text model" for module in ("encoder", "projector")},
     rules=(),
 )  # fmt: skip
