@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
+from reference_data import reference_dir
 
 # How long an example takes says more about what else the machine does than about the code.
 settings.register_profile("busy machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -16,13 +17,6 @@ settings.load_profile("busy machine")
 
 ROOT = Path(__file__).resolve().parent.parent
 DATA = Path(__file__).resolve().parent / "data"
-
-
-def _reference_dir() -> Path | None:
-    for candidate in (os.environ.get("STREAMCONV_REFERENCE"), ROOT.parent / "shared"):
-        if candidate and (Path(candidate) / "golden").is_dir():
-            return Path(candidate)
-    return None
 
 
 def _peers_python() -> Path | None:
@@ -34,7 +28,7 @@ def _peers_python() -> Path | None:
 @pytest.fixture(scope="session")
 def reference() -> Path:
     """Folder with golden/, models/, spec/ of the reference data; skips where it is not there."""
-    found = _reference_dir()
+    found = reference_dir()
     if found is None:
         pytest.skip("no reference data (STREAMCONV_REFERENCE, or ../shared beside the checkout)")
     return found
@@ -83,5 +77,5 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
                 terminalreporter.write_line(text)
     if _peers_python() is None:
         terminalreporter.write_line("NOTE: no peers (make peers): nothing was compared with real llama.cpp", red=True)
-    if _reference_dir() is None:
+    if reference_dir() is None:
         terminalreporter.write_line("NOTE: the reference data is absent, only the small copies were used", yellow=True)

@@ -20,8 +20,8 @@ from ..sources.naming import shown
 #: spellings of the numbers of attention heads, of layers and of experts, and of the width of the residual stream
 HEADS = "num_attention_heads", "n_head", "n_heads"
 LAYERS = "num_hidden_layers", "n_layers", "n_layer", "num_layers"
-HIDDEN = "hidden_size", "n_embd", "dim", "d_model"
-EXPERTS = "num_local_experts", "num_experts", "n_routed_experts"
+HIDDEN = "hidden_size", "n_embd", "n_embed", "dim", "d_model"
+EXPERTS = "num_local_experts", "num_experts", "n_routed_experts", "moe_num_experts"
 _TEXT_SECTIONS = ("text_config", "llm_config", "lm_config", "language_config")
 #: where models that also speak have the sections of what they understand
 _THINKER = "thinker_config"
@@ -64,8 +64,8 @@ def stated_keys(raw: Mapping[str, Any]) -> list[str]:
 
 def architecture(raw: Mapping[str, Any]) -> str:
     """The Hugging Face architecture name of the text model, "" where config.json says none."""
-    section = raw.get("text_config")
-    for where in (section if isinstance(section, Mapping) else {}, raw):
+    sections = [section for name in _TEXT_SECTIONS[:2] if isinstance(section := raw.get(name), Mapping)]
+    for where in (*sections, raw):
         names = where.get("architectures")
         first = names[0] if isinstance(names, list) and names else names
         if isinstance(first, str):

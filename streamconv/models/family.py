@@ -6,7 +6,7 @@ GGUF name without the block's number and without ``.weight`` or ``.bias``, such 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from functools import cached_property
@@ -26,7 +26,14 @@ Transform = Callable[[Rows, Config], Rows]
 
 
 def class_defaults(
-    vocabulary: int, context: int, hidden: int, ffn: int, layers: int, heads: int, kv_heads: int | None, **more: Any
+    vocabulary: int,
+    context: int,
+    hidden: int,
+    ffn: int | None,
+    layers: int,
+    heads: int,
+    kv_heads: int | None,
+    **more: Any,
 ) -> dict[str, Any]:
     """Class defaults of a decoder's configuration; ``more`` is what is not as in most. No ``kv_heads``: as many as heads."""
     return {
@@ -64,7 +71,7 @@ class Family:
     transforms : stem, or a pattern of stems such as ``*norm`` -> what to do with the rows
     types : pattern of GGUF names -> type that runtimes expect, whatever the file type is
     kept : block types that are copied from where they lie; a source of such rows is spelled with the type, ``NAME:MXFP4``
-    misfits : GGUF names of tensors that the reference writes in a shape that no runtime takes: told, not refused
+    misfits : patterns of GGUF names of tensors that the reference writes in a shape that no runtime takes: told, not refused
     cut_vocabulary : embedding rows beyond the tokenizer's tokens are dropped
     """
 
@@ -108,6 +115,10 @@ class Family:
     def forced_type(self, name: str) -> str | None:
         """The type that runtimes expect of the tensor of GGUF name ``name``; None: that of the file."""
         return _first(self.types, name)
+
+    def is_misfit(self, names: Iterable[str]) -> bool:
+        """Whether tensors of GGUF ``names`` may have shapes that no runtime takes."""
+        return all(any(fnmatchcase(name, pattern) for pattern in self.misfits) for name in names)
 
     def kept_type(self, rows: Rows) -> str | None:
         """The block type that the rows are copied in; None: they are encoded like others."""

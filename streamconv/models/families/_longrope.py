@@ -58,7 +58,7 @@ def factor_rule(n_rotated: Callable[[Config], int]) -> Rule:
 
 def _factors(c: Config, name: str, count: int) -> Rows:
     stated = c.rope.get(name)
-    numbers = isinstance(stated, list) and all(isinstance(x, (int, float)) and abs(x) < 3e38 for x in stated)
-    if not numbers or len(stated) != count:
+    numbers = [x for x in stated if isinstance(x, (int, float)) and abs(x) < 3e38] if isinstance(stated, list) else []
+    if len(numbers) != count or stated != numbers:
         raise BadInput(f"config.json: {name!r} of RoPE is not a list of {count} numbers, one for each rotated pair")
-    return Constant(np.array(stated, np.float32))
+    return Constant(np.array(numbers, np.float32))

@@ -9,10 +9,9 @@ from ...metadata import Metadata
 from ..assumed import Assumed
 from ..config import Config
 from ..family import class_defaults
-from ..rules import Rule
+from ..rules import Rule, experts
 from . import ernie4_5
 from ._stated import numbers
-from .deepseek2 import EXPERTS_OF_MLP
 
 
 def shared(m: Metadata, a: str, c: Config) -> None:
@@ -36,13 +35,13 @@ FAMILY = replace(
              "moe_norm_min": Assumed((1e-12,))},
     idle=(*ernie4_5.FAMILY.idle, "moe_*", "num_nextn_predict_layers"),
     keys=(*ernie4_5.FAMILY.keys, shared, numbers({
-        "expert_count": "moe_num_experts", "expert_used_count": "moe_k", "interleave_moe_layer_step": "moe_layer_interval",
+        "expert_used_count": "moe_k", "interleave_moe_layer_step": "moe_layer_interval",
         "leading_dense_block_count": "moe_layer_start_index", "expert_feed_forward_length": "moe_intermediate_size",
         "expert_shared_count": "moe_num_shared_experts",
     })),
     drops={"model.mtp_*": _MTP},
     rules=(
         Rule(("blk.{bid}.exp_probs_b.bias",), (_BIAS,), lambda rows, _: [Reshaped(rows[0], (1, rows[0].shape[-1]))]),
-        EXPERTS_OF_MLP._replace(make=lambda rows, _: rows), *ernie4_5.FAMILY.rules,
+        experts("model.layers.{bid}.mlp.experts", gate="gate_proj", up="up_proj", down="down_proj"), *ernie4_5.FAMILY.rules,
     ),
 )  # fmt: skip

@@ -91,5 +91,6 @@ FAMILY = replace(
     spelled=spelled,
     rules=tuple(Rule((f"{name}.weight",), (f"model.{source}.{{x}}.weight",)) for name, source in _PROJECTIONS.items()),
     transforms={"token_embd": padded, "per_layer_token_embd": padded},
+    misfits=("per_layer_*", "*.per_layer_*", "*.inp_gate.weight", "*.proj.weight", "*.laurel_?.weight"),
     cut_vocabulary=False,
 )  # fmt: skip

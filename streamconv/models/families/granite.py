@@ -33,7 +33,10 @@ FAMILY = replace(
     classes={"granite": class_defaults(
         32000, 2048, 4096, 11008, 32, 32, None, bos_token_id=1, eos_token_id=2, **MULTIPLIERS,
     )},
-    assumes={**GATED_SILU, "head_dim": Assumed(lambda _, c: (c.hidden // max(c.n_heads, 1),))},
+    assumes={
+        **GATED_SILU, "head_dim": Assumed(lambda _, c: (c.hidden // max(c.n_heads, 1),), "runtimes share the width among heads"),
+    },
     keys=(*(key for key in BASE if key is not key_value_length), vocab_size, scales),
+    drops={f"{module}.*": "not part of the text model" for module in ("encoder", "projector")},
     rules=(),
 )  # fmt: skip

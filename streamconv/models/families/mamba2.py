@@ -58,6 +58,7 @@ FAMILY = replace(
     assumes={"hidden_act": Assumed(("silu",)), "rms_norm": Assumed((True,)), "norm_before_gate": Assumed((False,))},
     idle=(
         *mamba.FAMILY.idle,
+        "norm_before_gate",
         "chunk_size",
         "num_heads",
         "ssm_cfg",

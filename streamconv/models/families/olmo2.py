@@ -36,7 +36,7 @@ FAMILY = Family(
     },
     assumes={
         **GATED_SILU, "layer_types": Assumed(
-            lambda stated, c: (stated,) if c.get("sliding_window") else layers(1).values(stated, c), layers(1).otherwise,
+            lambda stated, c: (stated,) if c.get("sliding_window") else (["full_attention"] * c.n_layers,), layers(1).otherwise,
         ),
     },
     keys=(*(key for key in BASE if key is not rope_freq_base_swa), windows),

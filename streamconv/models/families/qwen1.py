@@ -2,15 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from ...metadata import Metadata
 from ..assumed import Assumed
 from ..config import Config
 from ..family import Family
 from ..keys import BASE, head_count_kv
-from ..tokenizers import QWEN1
+from ..tokenizers import TokenizerRule
+from ..tokenizers.files import TokenizerFiles
+from ..tokenizers.tiktoken import read_tiktoken
+from ..tokenizers.vocabulary import Vocabulary
 from ._glm import tokens_by_text
 
-_END = "<|endoftext|>"
+_RANKS, _END = "qwen.tiktoken", "<|endoftext|>"
+
+
+def read_qwen(files: TokenizerFiles, config: Mapping[str, Any], size: int | None, pre: str | None) -> Vocabulary:
+    """The vocabulary of ``qwen.tiktoken``: marks of turns and 205 tokens to spare, of these as many as leave one row unused."""
+    marks = [_END, "<|im_start|>", "<|im_end|>"]
+
+    def specials(n_ranks: int) -> list[str | None]:
+        room = (size or config.get("vocab_size") or n_ranks + 209) - n_ranks - len(marks) - 1
+        return [*marks, *(f"<|extra_{n}|>" for n in range(max(0, min(205, room))))]
+
+    return read_tiktoken(files, config, size, _RANKS, specials, pre or "qwen2")
 
 
 def epsilon(m: Metadata, a: str, c: Config) -> None:
@@ -21,7 +38,7 @@ def epsilon(m: Metadata, a: str, c: Config) -> None:
 FAMILY = Family(
     arch="qwen",
     architectures=("QWenLMHeadModel",),
-    tokenizer=QWEN1,
+    tokenizer=TokenizerRule(("ranks", "bpe"), own={"ranks": (_RANKS, read_qwen)}),
     assumes={
         "no_bias": Assumed((True,)), "scale_attn_weights": Assumed((True,)), "rotary_pct": Assumed((1.0,)),
         "use_logn_attn": Assumed((False,), "runtimes do not scale long queries"),

@@ -21,12 +21,13 @@ from .ends import complete_ids
 from .files import TokenizerFiles
 from .json_model import holds_pieces, names_byte_level
 from .json_pieces import read_json_pieces
+from .kimi import MODEL as RANKS
+from .kimi import read_kimi, read_kimi_linear
 from .packed import PackedStrings
 from .pretokenizer import check_name
 from .rules import BERT, BPE, GEMMA, GEMMA1, GEMMA3, LLAMA, QWEN, SPM, T5, Reader, TokenizerRule
 from .special import SpecialTokens, lowercases
 from .spm import MODELS, read_spm, read_t5
-from .tiktoken import of_kimi, of_kimi_linear, of_qwen, reader
 from .vocab_txt import with_tokenizer_json, without_what_loaders_assume
 from .vocabulary import Vocabulary, token_count
 from .xlmr import MODEL, read_xlmr_json, read_xlmr_pieces
@@ -44,7 +45,6 @@ __all__ = [
     "KIMI_LINEAR",
     "LLAMA",
     "QWEN",
-    "QWEN1",
     "SPM",
     "SPM_PREFIXED",
     "T5",
@@ -62,11 +62,8 @@ XLMR = TokenizerRule(
 )
 #: Jina's English embedder, whose words are parted by blanks alone
 WHITESPACE = TokenizerRule(("words",), own={"words": ("tokenizer.json", read_words)})
-KIMI = TokenizerRule(("bpe", "ranks"), own={"ranks": ("tiktoken.model", reader("tiktoken.model", "kimi-k2", of_kimi))})
-KIMI_LINEAR = TokenizerRule(
-    ("bpe", "ranks"), own={"ranks": ("tiktoken.model", reader("tiktoken.model", "kimi-k2", of_kimi_linear))}
-)
-QWEN1 = TokenizerRule(("ranks", "bpe"), own={"ranks": ("qwen.tiktoken", reader("qwen.tiktoken", "qwen2", of_qwen))})
+KIMI = TokenizerRule(("bpe", "ranks"), own={"ranks": (RANKS, read_kimi)})
+KIMI_LINEAR = TokenizerRule(("bpe", "ranks"), own={"ranks": (RANKS, read_kimi_linear)})
 CHATGLM = TokenizerRule(("bpe", "pieces"), own={"pieces": ("tokenizer.model", read_chatglm)})
 ARCTIC = TokenizerRule(("pieces",), own={"pieces": ("tokenizer.model", read_arctic)})
 JAMBA = TokenizerRule(("spm", "bpe"))

@@ -142,7 +142,7 @@ def packed_merges(merges: Any, path: Path) -> PackedStrings | None:
     if merges is None:
         return None
     blank = _BYTE_SPACE
-    return _packed((f"{a.replace(' ', blank)} {b.replace(' ', blank)}" for a, b in merge_pairs(merges, path)), path)
+    return packed((f"{a.replace(' ', blank)} {b.replace(' ', blank)}" for a, b in merge_pairs(merges, path)), path)
 
 
 def _merges_txt(files: TokenizerFiles) -> PackedStrings | None:
@@ -153,11 +153,12 @@ def _merges_txt(files: TokenizerFiles) -> PackedStrings | None:
     if lines and lines[0].startswith("#"):
         del lines[0]
     pairs = (line.split() for line in lines)
-    packed = _packed((" ".join(pair) for pair in pairs if len(pair) == 2), files.called("merges.txt"))
-    return packed if len(packed) else None
+    merges = packed((" ".join(pair) for pair in pairs if len(pair) == 2), files.called("merges.txt"))
+    return merges if len(merges) else None
 
 
-def _packed(texts: Iterable[str], path: Path) -> PackedStrings:
+def packed(texts: Iterable[str], path: Path) -> PackedStrings:
+    """``texts`` as a file holds them (BadInput, naming ``path``: one is not valid Unicode)."""
     try:
         return PackedStrings(texts)
     except UnicodeEncodeError as e:
