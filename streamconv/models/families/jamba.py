@@ -19,7 +19,8 @@ from ..keys import (
 )
 from ..names import plain_name
 from ..rules import experts
-from ..tokenizers import JAMBA
+from ..tokenizers import QWEN
+from ..tokenizers.files import TokenizerFiles
 
 
 def sizes(m: Metadata, a: str, c: Config) -> None:
@@ -44,18 +45,26 @@ def spelled(name: str, c: Config) -> str:
     return name
 
 
+def prefix(m: Metadata, _a: str, c: Config) -> None:
+    """No blank goes before a text, where the vocabulary is that of a tokenizer.json."""
+    if c.checkpoint is not None and not TokenizerFiles(c.checkpoint).has("tokenizer.model"):
+        m.boolean("tokenizer.ggml.add_space_prefix", False)
+
+
 FAMILY = Family(
     arch="jamba",
     architectures=("JambaForCausalLM",),
-    tokenizer=JAMBA,
+    tokenizer=QWEN,
     classes={"jamba": class_defaults(
         65536, 262144, 4096, 14336, 32, 32, 8, num_experts=16, num_experts_per_tok=2, expert_layer_period=2,
         expert_layer_offset=1, attn_layer_period=8, attn_layer_offset=4, mamba_d_state=16, mamba_d_conv=4, mamba_expand=2,
         mamba_dt_rank="auto",
     )},
     assumes={"hidden_act": Assumed(("silu",)), "mamba_proj_bias": Assumed((False,)), "sliding_window": Assumed(())},
-    idle=("mamba_conv_bias", "mamba_inner_layernorms", "use_mamba*", "use_associative_scan", "num_logits_to_keep", "layers_block_type",
+    idle=("mamba_conv_bias", "mamba_inner_layernorms", "use_mamba*", "use_associative_scan",
+          "num_logits_to_keep", "layers_block_type",
           "layers_num_experts", "rope_parameters.*"),
+    token_keys=(prefix,),
     keys=(
         block_count, context_length, embedding_length, feed_forward_length, head_count, rms_epsilon, expert_counts, sizes, file_type,
     ),

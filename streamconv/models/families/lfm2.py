@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from ...kit import squeezed
 from ...metadata import Metadata
 from ..assumed import Assumed
@@ -48,10 +50,12 @@ LFM_CLASS = {
 }
 
 
-def defaults(context: int, *sizes: int, theta: float = 1e6, **more: object) -> dict[str, object]:
+def defaults(hidden: int, ffn: int, **more: Any) -> dict[str, Any]:
     """Class defaults; what others call the epsilon of norms is not there."""
-    rope = {"rope_type": "default", "rope_theta": theta}
-    return {**class_defaults(65536, context, *sizes, rope_parameters=rope, **LFM_CLASS, **more), "rms_norm_eps": None}
+    rope = {"rope_type": "default", "rope_theta": 1e6}
+    return class_defaults(
+        65536, 128000, hidden, ffn, 32, 32, 8, **{**LFM_CLASS, "rope_parameters": rope, "rms_norm_eps": None, **more}
+    )
 
 
 FAMILY = Family(
@@ -59,7 +63,7 @@ FAMILY = Family(
     architectures=("Lfm2ForCausalLM", "LFM2ForCausalLM"),
     tokenizer=BPE,
     classes={"lfm2": defaults(
-        128000, 2560, 12288, 32, 32, 8, block_multiple_of=256, block_ffn_dim_multiplier=1.0, block_auto_adjust_ff_dim=True,
+        2560, 12288, block_multiple_of=256, block_ffn_dim_multiplier=1.0, block_auto_adjust_ff_dim=True,
     )},
     assumes={"conv_bias": Assumed((False,)), "use_pos_enc": Assumed((True,)), "block_use_swiglu": Assumed((True,)),
              "conv_use_xavier_init": Assumed((True, False)), "rope_type": Assumed(("default",))},

@@ -14,7 +14,7 @@ FAMILY = replace(
     arch="lfm2moe",
     architectures=("Lfm2MoeForCausalLM",),
     classes={"lfm2_moe": lfm2.defaults(
-        128000, 2048, 7168, 32, 32, 8, moe_intermediate_size=1792, num_dense_layers=2, num_experts=32, num_experts_per_tok=4,
+        2048, 7168, moe_intermediate_size=1792, num_dense_layers=2, num_experts=32, num_experts_per_tok=4,
     )},
     assumes={**lfm2.FAMILY.assumes, **scaled_to_one(True)},
     idle=(*lfm2.FAMILY.idle, "use_expert_bias", "routed_scaling_factor"),

@@ -55,11 +55,12 @@ FAMILY = replace(
     architectures=("Mamba2ForCausalLM",),
     tokenizer=QWEN,
     n_tokens=padded,
-    assumes={"hidden_act": Assumed(("silu",)), "rms_norm": Assumed((True,)), "norm_before_gate": Assumed((False,))},
+    assumes={"hidden_act": Assumed(("silu",)), "rms_norm": Assumed((True,))},
     idle=(
         *mamba.FAMILY.idle,
         "norm_before_gate",
         "chunk_size",
+        "norm_before_gate",
         "num_heads",
         "ssm_cfg",
         "attn_*",

@@ -40,7 +40,6 @@ __all__ = [
     "GEMMA",
     "GEMMA1",
     "GEMMA3",
-    "JAMBA",
     "KIMI",
     "KIMI_LINEAR",
     "LLAMA",
@@ -66,7 +65,6 @@ KIMI = TokenizerRule(("bpe", "ranks"), own={"ranks": (RANKS, read_kimi)})
 KIMI_LINEAR = TokenizerRule(("bpe", "ranks"), own={"ranks": (RANKS, read_kimi_linear)})
 CHATGLM = TokenizerRule(("bpe", "pieces"), own={"pieces": ("tokenizer.model", read_chatglm)})
 ARCTIC = TokenizerRule(("pieces",), own={"pieces": ("tokenizer.model", read_arctic)})
-JAMBA = TokenizerRule(("spm", "bpe"))
 SPM_PREFIXED = TokenizerRule(("spm",), prefix_from_config=True)
 _PREFIX = "tokenizer.ggml.add_space_prefix"
 
