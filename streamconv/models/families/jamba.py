@@ -66,7 +66,8 @@ FAMILY = Family(
           "layers_num_experts", "rope_parameters.*"),
     token_keys=(prefix,),
     keys=(
-        block_count, context_length, embedding_length, feed_forward_length, head_count, rms_epsilon, expert_counts, sizes, file_type,
+        block_count, context_length, embedding_length, feed_forward_length, head_count, rms_epsilon, expert_counts, sizes,
+        file_type,
     ),
     spelled=spelled,
     rules=(experts("model.layers.{bid}.feed_forward.experts", down="down_proj", gate="gate_proj", up="up_proj"),),
