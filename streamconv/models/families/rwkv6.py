@@ -7,7 +7,7 @@ from ...metadata import Metadata
 from ..config import Config
 from ..family import Family
 from ..keys import block_count, embedding_length, file_type
-from ..rules import Rule
+from ..rules import Make, Rule
 from ._rwkv import WORLD, fused, suffixed, world_tokens
 
 _BLOCK = "rwkv.blocks.{bid}"
@@ -41,6 +41,11 @@ def spelled(name: str, c: Config) -> str:
     return suffixed(name)
 
 
+def halved(n: int) -> Make:
+    """Halved ``n`` times."""
+    return lambda rows, _config: [Mapped(rows[0], times(0.5**n))]
+
+
 FAMILY = Family(
     arch="rwkv6",
     architectures=("Rwkv6ForCausalLM",),
@@ -52,8 +57,8 @@ FAMILY = Family(
     spelled=spelled,
     rules=(
         fused([f"{_BLOCK}.attention.time_maa_{part}.weight" for part in "wkvrg"]),
-        *(Rule((f"blk.{{bid}}.{target}.weight",), (f"halved.{n}.{_BLOCK}.{name}.weight",),
-               lambda rows, _c, n=n: [Mapped(rows[0], times(0.5**n))]) for n in _HALVINGS for name, target in _SCALED.items()),
+        *(Rule((f"blk.{{bid}}.{target}.weight",), (f"halved.{n}.{_BLOCK}.{name}.weight",), halved(n))
+          for n in _HALVINGS for name, target in _SCALED.items()),
     ),
     transforms={
         **{f"time_mix_{part}": lambda rows, _: Transposed(rows) for part in ("w1", "w2", "decay_w1", "decay_w2")},

@@ -72,7 +72,7 @@ def _vectors(rows: Sequence[Rows], _config: Config) -> Sequence[Rows]:
 
 
 def low_rank() -> list[Rule]:
-    """Pairs of narrow matrices; those of the first block's values are those of its learning rates, which runtimes do not look at."""
+    """Pairs of narrow matrices; the first block's values have those of its learning rates."""
     rules = []
     for letter in "wavg":
         for n in "12":
