@@ -30,7 +30,9 @@ FAMILY = Family(
     tokenizer=BPE,
     assumes={**GATED_SILU, "moe_router_use_sigmoid": Assumed((True,)), "qk_norm": Assumed((True,))},
     idle=("enable_*", "first_k_dense_replace", "mlp_layer_types", "num_nextn_*", "moe_router_*", "output_multiplier"),
-    keys=(*BASE, numbers({"expert_feed_forward_length": "moe_intermediate_size"}), shared, fixed({"expert_gating_func": 2}), counted),
+    keys=(
+        *BASE, numbers({"expert_feed_forward_length": "moe_intermediate_size"}), shared, fixed({"expert_gating_func": 2}), counted,
+    ),
     names={
         **NEXTN_NAMES, "model.layers.{bid}.mlp.expert_bias": "blk.{bid}.exp_probs_b", "model.layers.{bid}.final_layernorm":
         "blk.{bid}.nextn.shared_head_norm", "model.layers.{bid}.mlp.router.gate": "blk.{bid}.ffn_gate_inp",

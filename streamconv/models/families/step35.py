@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -22,7 +23,6 @@ from ..tokenizers import QWEN
 from ._nextn import NEXTN_NAMES, n_further, stated
 from ._stated import flags, numbers, reals
 from .gemma import plus_one
-from .llama import rope_factors
 
 _FULL = "full_attention"
 
@@ -76,10 +76,19 @@ def layers(m: Metadata, a: str, c: Config) -> None:
 
 
 def factors(_rows: Sequence[Rows], c: Config) -> Sequence[Rows]:
-    """Divisors of the frequencies of full layers, one for those that only other layers rotate."""
-    half = replace(c, values={**c.values, "head_dim": c.head_dim // 2}, rope={**c.rope, "rope_theta": theta(c, 0)})
-    found = rope_factors(half)
-    return [Constant(np.concatenate([found, np.ones(c.head_dim // 2 - len(found), np.float32)]))]
+    """Divisors of the frequencies of full layers, float32[head_dim / 2]; one for those that only other layers rotate."""
+    names = {"factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 8192.0}
+    factor, low, high, original = (replace(c, values={n: d, **c.rope}).real(n) for n, d in names.items())
+    share = (c.get("partial_rotary_factors") or [0.5])[0]
+    dim, found = int(c.head_dim * share), []
+    if min(factor, low, original, dim) <= 0 or high <= low:
+        raise BadInput(f"{c.folder}/config.json: llama3 RoPE scaling with {dict(c.rope)} makes no sense")
+    for n in range(0, dim, 2):
+        length = 2 * math.pi * theta(c, 0) ** (n / dim)
+        between = (original / length - low) / (high - low)
+        found.append(1.0 if length < original / high else factor if length > original / low
+                     else 1 / ((1 - between) / factor + between))  # fmt: skip
+    return [Constant(np.array(found + [1.0] * (c.head_dim // 2 - len(found)), np.float32))]
 
 
 def spelled(name: str, _config: Config) -> str:
