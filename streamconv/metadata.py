@@ -61,7 +61,7 @@ def _fits(value: Any, kind: str) -> bool:
     """Whether ``value`` is of the ``kind``, and within its range."""
     is_real, is_whole = isinstance(value, Real), isinstance(value, Integral)
     if kind in _MAX_FLOATS:
-        return is_real and (bool(abs(value) <= _MAX_FLOATS[kind]) or math.isinf(value))
+        return is_real and (bool(abs(value) <= _MAX_FLOATS[kind]) or value == -math.inf)
     if "INT" in kind:
         bits, is_signed = int(kind.lstrip("UINT")), kind.startswith("INT")
         least, most = (-(1 << bits - 1), (1 << bits - 1) - 1) if is_signed else (0, (1 << bits) - 1)

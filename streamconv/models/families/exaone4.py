@@ -101,7 +101,7 @@ FAMILY = Family(
     arch="exaone4",
     architectures=("Exaone4ForCausalLM", "Exaone4_5_ForConditionalGeneration"),
     tokenizer=BPE,
-    classes={"exaone4": _DEFAULTS, "exaone4_5_text": _DEFAULTS},
+    classes={"exaone4": _DEFAULTS},
     assumes={
         **{key: GATED_SILU[key] for key in ("hidden_act", "rope_type", "partial_rotary_factor", "truncate")},
         "num_nextn_predict_layers": Assumed(lambda _, c: (n_further(c),), "the checkpoint has no such blocks"),

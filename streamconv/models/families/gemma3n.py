@@ -76,7 +76,8 @@ FAMILY = replace(
     architectures=("Gemma3nForCausalLM", "Gemma3nForConditionalGeneration"),
     n_tokens=lambda c: c.integer("vocab_size"),
     classes={"gemma3n_text": class_defaults(
-        262400, 32768, 2048, 16384, 35, 8, 2, head_dim=256, hidden_act=None, sliding_window=512, final_logit_softcapping=30.0,
+        262400, 32768, 2048, None, 35, 8, 2, head_dim=256, hidden_act=None, sliding_window=512, final_logit_softcapping=30.0,
+        intermediate_size=lambda c: [16384] * c.n_layers,
         num_kv_shared_layers=15, hidden_size_per_layer_input=256, altup_num_inputs=4, altup_active_idx=0, laurel_rank=64,
         activation_sparsity_pattern=lambda c: [0.95] * 10 + [0.0] * (c.n_layers - 10) if c.n_layers > 10 else [0.0] * c.n_layers,
         rope_parameters={"full_attention": {"rope_type": "default", "rope_theta": 1000000.0},

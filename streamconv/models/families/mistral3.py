@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from ...errors import BadInput
 from ...metadata import Metadata
-from ..config import Config, head_width
+from ..config import Config
 from ..family import class_defaults
 from . import llama, mistral
 
@@ -32,7 +32,7 @@ FAMILY = replace(
     classes={
         **mistral.FAMILY.classes,
         "ministral3": class_defaults(
-            131072, 262144, 4096, 14336, 34, 32, 8, head_dim=head_width, rms_norm_eps=1e-5, bos_token_id=1, eos_token_id=2,
+            131072, 262144, 4096, 14336, 34, 32, 8, head_dim=128, rms_norm_eps=1e-5, bos_token_id=1, eos_token_id=2,
             pad_token_id=11, rope_parameters={
                 "rope_type": "yarn", "rope_theta": 1000000.0, "factor": 16.0, "original_max_position_embeddings": 16384,
                 "beta_fast": 32.0, "beta_slow": 1.0, "mscale_all_dim": 1.0, "mscale": 1.0, "llama_4_scaling_beta": 0.1},

@@ -6,20 +6,17 @@ from ...metadata import Metadata
 from ..assumed import GATED_SILU, Assumed, layers
 from ..config import Config
 from ..family import Family, class_defaults
-from ..keys import BASE, rope_freq_base_swa, sliding_window
+from ..keys import BASE, sliding_window
 from ..tokenizers import BPE
 from ._layers import window_pattern
 
 
 def windows(m: Metadata, a: str, c: Config) -> None:
-    """The window, which layers have it, and the base of their RoPE, which is that of the others where none is stated."""
+    """The window, and which layers have it."""
     if c.get("sliding_window") is None:
         return
     sliding_window(m, a, c)
     window_pattern(4)(m, a, c)
-    theta = (c.rope_local or c.rope).get("rope_theta")
-    if theta is not None and c.get("model_type") == "olmo3":
-        m.f32(f"{a}.rope.freq_base_swa", float(theta))
 
 
 _SHAPE = {"rms_norm_eps": 1e-5, "eos_token_id": 50279, "pad_token_id": 1}
@@ -31,7 +28,8 @@ FAMILY = Family(
         "olmo2": class_defaults(50304, 2048, 4096, 11008, 32, 32, None, **_SHAPE),
         "olmo3": class_defaults(
             50304, 2048, 4096, 11008, 32, 32, None, sliding_window=4096, rope_parameters={
-                "rope_type": "default", "rope_theta": 500000.0}, **_SHAPE,
+                kind: {"rope_type": "default", "rope_theta": 500000.0} for kind in ("full_attention", "sliding_attention")},
+            **_SHAPE,
         ),
     },
     assumes={
@@ -39,5 +37,5 @@ FAMILY = Family(
             lambda stated, c: (stated,) if c.get("sliding_window") else (["full_attention"] * c.n_layers,), layers(1).otherwise,
         ),
     },
-    keys=(*(key for key in BASE if key is not rope_freq_base_swa), windows),
+    keys=(*BASE, windows),
 )  # fmt: skip

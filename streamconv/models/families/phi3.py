@@ -48,7 +48,8 @@ def not_of_text(name: str) -> str | None:
 
 
 _DEFAULTS = class_defaults(
-    32064, 4096, 3072, 8192, 32, 32, None, rms_norm_eps=1e-5, original_max_position_embeddings=4096, bos_token_id=1,
+    32064, 4096, 3072, 8192, 32, 32, None, rms_norm_eps=1e-5, original_max_position_embeddings=4096, partial_rotary_factor=1.0,
+    bos_token_id=1,
     eos_token_id=32000, pad_token_id=32000,
 )  # fmt: skip
 ASSUMED = {

@@ -13,8 +13,9 @@ _VL = class_defaults(
     rope_parameters={"rope_type": "default", "rope_theta": 1000000.0},
 )  # fmt: skip
 _OMNI = class_defaults(
-    152064, 32768, 3584, 18944, 28, 28, 4, rope_parameters={"rope_type": "default", "rope_theta": 1000000.0}
-)
+    152064, 32768, 3584, 18944, 28, 28, 4, tie_word_embeddings=True,
+    rope_parameters={"rope_type": "default", "rope_theta": 1000000.0},
+)  # fmt: skip
 
 FAMILY = replace(
     qwen2.FAMILY,

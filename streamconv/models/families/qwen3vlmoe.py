@@ -33,7 +33,7 @@ FAMILY = replace(
     classes={
         "qwen3_vl_moe_text": class_defaults(
             151936, 128000, 2048, 5632, 24, 16, 16, head_dim=head_width, num_experts=60, num_experts_per_tok=4,
-            moe_intermediate_size=1408, rope_parameters={"rope_type": "default", "rope_theta": 500000.0},
+            moe_intermediate_size=1408, tie_word_embeddings=True, rope_parameters={"rope_type": "default", "rope_theta": 500000.0},
         ),
         "qwen3_omni_moe_text": class_defaults(
             3584, 32768, 2048, 18944, 28, 28, 4, num_experts=128, num_experts_per_tok=8, moe_intermediate_size=768,
