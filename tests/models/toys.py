@@ -55,9 +55,9 @@ def unpacked(tensors: Tensors) -> Iterator[tuple[str, list[int]]]:
         yield from ((name.replace("#", str(block), 1), shape) for block in blocks) if blocks else ((name, shape),)
 
 
-def stored() -> dict[str, dict[str, Any]]:
+def stored(path: Path = STORED) -> dict[str, dict[str, Any]]:
     """The recorded toys by name."""
-    return {toy["name"]: toy for toy in map(json.loads, STORED.read_text("utf-8").splitlines())}
+    return {toy["name"]: toy for toy in map(json.loads, path.read_text("utf-8").splitlines())}
 
 
 def built(

@@ -35,6 +35,7 @@ FAMILY = replace(
     idle=(*granite.FAMILY.idle, "no_rope_layers"),
     assumes={key: value for key, value in granite.FAMILY.assumes.items() if key != "layer_types"},
     keys=(*granite.FAMILY.keys, windows),
+    names={f"{_BLOCK}.block_sparse_moe.router{part}": "blk.{bid}.ffn_gate_inp" for part in ("", ".layer")},
     rules=(
         *granite.FAMILY.rules,
         rename(f"{_BLOCK}.self_attn.sinks", "blk.{bid}.attn_sinks.weight"),

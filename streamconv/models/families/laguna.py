@@ -6,7 +6,7 @@ from ...errors import BadInput
 from ...metadata import Metadata
 from ..assumed import GATED_SILU, Assumed
 from ..config import Config
-from ..family import Family
+from ..family import Family, class_defaults
 from ..keys import BASE, vocab_size
 from ..rules import experts
 from ..tokenizers import BPE
@@ -40,6 +40,9 @@ def ends(m: Metadata, _a: str, c: Config) -> None:
     if "</assistant>" in tokens:
         types[tokens.index("</assistant>")] = 3
         m.array("tokenizer.ggml.token_type", "INT32", types)
+    text = c.checkpoint.text("chat_template.jinja") if c.checkpoint is not None else None
+    if text:
+        m.string("tokenizer.chat_template", text)
     stated = c.raw_value("eos_token_id")
     if isinstance(stated, list):
         turn = [n for n in stated if n != c.raw_value("bos_token_id")]
@@ -52,6 +55,11 @@ FAMILY = Family(
     named_as="deepseek2",
     architectures=("LagunaForCausalLM",),
     tokenizer=BPE,
+    classes={"laguna": {**class_defaults(
+        100352, 131072, 2048, 8192, 40, 48, 8, head_dim=128, sliding_window=512, num_experts=256, num_experts_per_tok=8,
+        moe_intermediate_size=512, shared_expert_intermediate_size=512, moe_routed_scaling_factor=1.0, gating=True,
+    ), "rope_parameters": {"full_attention": {"rope_type": "default", "rope_theta": 500000.0, "partial_rotary_factor": 0.5},
+                           "sliding_attention": {"rope_type": "default", "rope_theta": 10000.0}}}},
     assumes={
         **{key: value for key, value in GATED_SILU.items() if key not in ("partial_rotary_factor", "layer_types")},
         "moe_apply_router_weight_on_input": Assumed((False,)), "moe_router_logit_softcapping": Assumed((0.0, 0)),
