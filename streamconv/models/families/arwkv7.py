@@ -43,4 +43,5 @@ FAMILY = replace(
         }),
     ),
     token_keys=(),
+    transforms={stem: make for stem, make in rwkv7.FAMILY.transforms.items() if not stem.startswith("channel")},
 )  # fmt: skip

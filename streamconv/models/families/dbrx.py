@@ -8,7 +8,6 @@ from dataclasses import replace
 from ...errors import BadInput
 from ...kit import Reshaped, Transposed
 from ...metadata import Metadata
-from ...quant.converter_types import AS_FILE
 from ...rows import Rows
 from ..assumed import Assumed
 from ..config import Config
@@ -60,7 +59,7 @@ FAMILY = Family(
     tokenizer=BPE,
     assumes={"resid_pdrop": Assumed((0.0, 0))},
     keys=(block_count, embedding_length, head_count, keys, file_type),
-    types={"blk.*.ffn_gate_inp.weight": AS_FILE},
+    types={"blk.*.ffn_gate_inp.weight": "as the file"},
     rules=tuple(
         Rule((f"blk.{{bid}}.ffn_{part}_exps.weight",), (f"{_EXPERTS}.{name}",), make)
         for part, name, make in (("gate", "w1", experts), ("up", "v1", experts), ("down", "w2", turned))

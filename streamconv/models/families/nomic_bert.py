@@ -61,6 +61,7 @@ FAMILY = replace(
     arch="nomic-bert",
     architectures=("NomicBertModel",),
     classes={},
+    misfits=(),
     variant=meant,
     assumes={
         "activation_function": Assumed(("swiglu",)), "causal": Assumed((False,)), "prenorm": Assumed((False,)),
