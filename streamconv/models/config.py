@@ -280,6 +280,7 @@ def _rope(
     if full["rope_type"] in _FROM_ORIGINAL and full.get("original_max_position_embeddings") is None and length:
         full["original_max_position_embeddings"] = length
     if two_kinds or local:
+        local = local or {k: v for k, v in default_local.items() if k != "rope_theta"}
         if local.get("rope_type") is None:
             local["rope_type"] = local.get("type") or "default"
         if local.get("rope_theta") is None:

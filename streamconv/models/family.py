@@ -69,7 +69,7 @@ class Family:
     named_as : architecture that the ``gguf`` package is asked for names by, where it lacks ``arch`` or has others there
     names : names that the ``gguf`` package does not know for ``arch`` or gives to others, without suffix -> GGUF name
     transforms : stem, or a pattern of stems such as ``*norm`` -> what to do with the rows
-    types : pattern of GGUF names -> type that runtimes expect, whatever the file type is; ``as the file`` where it is that of the file although it is not elsewhere
+    types : pattern of GGUF names -> type that runtimes expect, whatever the file type is; ``as the file``: no other than that
     kept : block types that are copied from where they lie; a source of such rows is spelled with the type, ``NAME:MXFP4``
     misfits : patterns of GGUF names of tensors that the reference writes in a shape that no runtime takes: told, not refused
     cut_vocabulary : embedding rows beyond the tokenizer's tokens are dropped

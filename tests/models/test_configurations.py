@@ -25,6 +25,19 @@ _UNREAD = {
     "bert": ("num_key_value_heads",),
     "camembert": ("num_key_value_heads",),
     **{kind: ("num_key_value_heads",) for kind in ("qwen2_moe", "gpt_bigcode", "gpt2", "gpt_neox", "falcon", "bloom")},
+    **{
+        kind: ("num_key_value_heads",)
+        for kind in (
+            "distilbert",
+            "git",
+            "ernie4_5_moe",
+            "modernbert",
+            "nemotron",
+            "roberta",
+            "xlm-roberta",
+        )
+    },
+    **{kind: ("head_dim",) for kind in ("deepseek_v2", "deepseek_v3", "minicpm3")},
     "mpt": ("num_key_value_heads", "layer_norm_epsilon", "d_model"),
 }
 
@@ -69,7 +82,8 @@ def test_every_class_is_read_as_transformers_reads_it(kind: str, given: dict[str
 
 
 def test_all_kinds_of_all_families_are_recorded() -> None:
-    kinds = {kind for family in FAMILIES.values() for kind in family.classes}
+    unknown = {"vllama3", "llama_bidirec"}  # of code beside the weights
+    kinds = {kind for family in FAMILIES.values() for kind in family.classes} - unknown
     assert kinds == {kind for kind, _, _ in CASES}
 
 

@@ -61,11 +61,10 @@ FAMILY = Family(
             first_k_dense_replace=0, moe_intermediate_size=1407, norm_topk_prob=False, routed_scaling_factor=1.0,
         ),
         "deepseek_v3": class_defaults(
-            129280, 4096, 7168, 18432, 61, 128, None, **_LATENT, n_routed_experts=256, num_experts_per_tok=8, n_group=8,
+            129280, 4096, 7168, 18432, 61, 128, 128, **_LATENT, n_routed_experts=256, num_experts_per_tok=8, n_group=8,
             topk_group=4, n_shared_experts=1, first_k_dense_replace=3, moe_intermediate_size=2048, norm_topk_prob=True,
             routed_scaling_factor=2.5,
         ),
-        "youtu": {},
     },
     assumes=ASSUMES,
     idle=IDLE,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ...metadata import Metadata
-from ..config import Config
+from ..config import Config, head_width
 from ..family import Family, class_defaults
 from ..keys import BASE, pooling_type
 from ..tokenizers import BPE
@@ -22,8 +22,8 @@ FAMILY = Family(
     architectures=("EuroBertModel", "JinaEmbeddingsV5Model"),
     tokenizer=BPE,
     classes={"eurobert": class_defaults(
-        128256, 8192, 768, 3072, 12, 12, None, rms_norm_eps=1e-5, rope_parameters={
-            "rope_type": "default", "rope_theta": 250000.0},
+        128256, 8192, 768, 3072, 12, 12, None, head_dim=head_width, rms_norm_eps=1e-5, rope_parameters={
+            "rope_type": "default", "rope_theta": 10000.0},
     )},
     idle=("clf_pooling", "classifier_pooling", "mask_token", "word_embedding_dimension", "pooling_mode*", "mlp_bias"),
     keys=(*BASE, looks_both_ways, pooling_type, fixed({"rope.scaling.type": "none"})),

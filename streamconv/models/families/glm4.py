@@ -31,13 +31,14 @@ FAMILY = Family(
     arch="glm4",
     architectures=("Glm4ForCausalLM", "Glm4vForConditionalGeneration", "GlmOcrForConditionalGeneration"),
     tokenizer=BPE,
-    classes={kind: class_defaults(
-        151552, 131072, 4096, 13696, 40, 32, 2, rms_norm_eps=eps, rope_parameters={
-            "rope_type": "default", "rope_theta": 10000.0, "partial_rotary_factor": 0.5},
-        **{"head_dim": 128, **more},
-    ) for kind, eps, more in (
-        ("glm4", 1.5625e-07, {}), ("glm4v_text", 1e-5, {"head_dim": None}), ("glm_ocr_text", 1e-5, {"num_nextn_predict_layers": 0}),
-    )},
+    classes={
+        "glm4": class_defaults(151552, 131072, 4096, 13696, 40, 32, 2, head_dim=128, rms_norm_eps=1.5625e-07, rope_parameters={
+            "rope_type": "default", "rope_theta": 10000.0, "partial_rotary_factor": 0.5}),
+        "glm4v_text": class_defaults(151552, 32768, 4096, 13696, 40, 32, 2, rms_norm_eps=1e-5),
+        "glm_ocr_text": class_defaults(
+            59392, 131072, 1024, 4096, 16, 16, 8, head_dim=128, rms_norm_eps=1e-5, num_nextn_predict_layers=0,
+        ),
+    },
     assumes=GLM_ASSUMES,
     idle=("attention_bias", "image_*", "video_*", "num_nextn_*"),
     keys=(*BASE, rotated_dimensions, stated),

@@ -36,7 +36,7 @@ FAMILY = Family(
     arch="grok",
     architectures=("GrokForCausalLM", "Grok1ForCausalLM"),
     tokenizer=QWEN,
-    classes={"git": {"layer_norm_eps": 1e-12}},
+    classes={"git": {"vocab_size": 30522, "intermediate_size": 3072, "layer_norm_eps": 1e-12, "tie_word_embeddings": False}},
     assumes={"sliding_window_size": Assumed((-1,)), "global_attn_every_n": Assumed((1,)), "max_attn_value": Assumed((30.0,)),
              "residual_moe": Assumed((True,))},
     idle=("rope_type", "original_max_position_embeddings"),

@@ -53,7 +53,11 @@ FAMILY = Family(
     arch="kimi-linear",
     architectures=("KimiLinearForCausalLM", "KimiLinearModel"),
     tokenizer=KIMI_LINEAR,
-    classes={"kimi_linear": {"head_dim": lambda c: c.integer("qk_rope_head_dim")}},
+    classes={"kimi_linear": {
+        "vocab_size": 163840, "intermediate_size": 9216, "num_key_value_heads": 32, "rms_norm_eps": 1e-5,
+        "moe_intermediate_size": 1024, "tie_word_embeddings": False, "qk_rope_head_dim": 64,
+        "head_dim": lambda c: c.integer("qk_rope_head_dim"),
+    }},
     assumes={
         **GATED_SILU, "mla_use_nope": Assumed((True,)), "moe_renormalize": Assumed((True,)), "moe_layer_freq": Assumed((1,)),
         "moe_router_activation_func": Assumed(("sigmoid",)), "num_expert_group": Assumed((1,)),

@@ -59,7 +59,7 @@ FAMILY = Family(
         100352, 131072, 2048, 8192, 40, 48, 8, head_dim=128, sliding_window=512, num_experts=256, num_experts_per_tok=8,
         moe_intermediate_size=512, shared_expert_intermediate_size=512, moe_routed_scaling_factor=1.0, gating=True,
     ), "rope_parameters": {"full_attention": {"rope_type": "default", "rope_theta": 500000.0, "partial_rotary_factor": 0.5},
-                           "sliding_attention": {"rope_type": "default", "rope_theta": 10000.0}}}},
+                           "sliding_attention": {"rope_type": "default", "rope_theta": 10000.0, "partial_rotary_factor": 1.0}}}},
     assumes={
         **{key: value for key, value in GATED_SILU.items() if key not in ("partial_rotary_factor", "layer_types")},
         "moe_apply_router_weight_on_input": Assumed((False,)), "moe_router_logit_softcapping": Assumed((0.0, 0)),

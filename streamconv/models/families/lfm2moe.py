@@ -15,6 +15,7 @@ FAMILY = replace(
     architectures=("Lfm2MoeForCausalLM",),
     classes={"lfm2_moe": lfm2.defaults(
         2048, 7168, moe_intermediate_size=1792, num_dense_layers=2, num_experts=32, num_experts_per_tok=4,
+        norm_topk_prob=True,
     )},
     assumes={**lfm2.FAMILY.assumes, **scaled_to_one(True)},
     idle=(*lfm2.FAMILY.idle, "use_expert_bias", "routed_scaling_factor"),

@@ -22,10 +22,10 @@ def bases(m: Metadata, a: str, c: Config) -> None:
     for key, name, kind in (("freq_base", "global_rope_theta", "full_attention"),
                             ("freq_base_swa", "local_rope_theta", "sliding_attention")):  # fmt: skip
         inner = stated.get(kind) if isinstance(stated, dict) else None
-        if isinstance(inner, dict) and inner.get("rope_theta"):
-            m.f32(f"{a}.rope.{key}", float(inner["rope_theta"]))
-        elif c.get(name) is not None:
+        if c.get(name) is not None:
             m.f32(f"{a}.rope.{key}", c.real(name))
+        elif isinstance(inner, dict) and inner.get("rope_theta"):
+            m.f32(f"{a}.rope.{key}", float(inner["rope_theta"]))
     m.f32(f"{a}.attention.layer_norm_epsilon", c.real("norm_eps", "layer_norm_eps"))
     if c.get("hidden_activation"):
         m.string(f"{a}.hidden_activation", str(c.get("hidden_activation")))
@@ -47,7 +47,9 @@ FAMILY = replace(
         "vocab_size": 50368, "hidden_size": 768, "intermediate_size": 1152, "num_hidden_layers": 22,
         "num_attention_heads": 12, "hidden_activation": "gelu", "max_position_embeddings": 8192, "norm_eps": 1e-5,
         "pad_token_id": 50283, "eos_token_id": 50282, "bos_token_id": 50281, "cls_token_id": 50281, "sep_token_id": 50282,
-        "global_rope_theta": 160000.0, "local_rope_theta": 10000.0, "global_attn_every_n_layers": 3, "local_attention": 128,
+        "rope_parameters": {"full_attention": {"rope_type": "default", "rope_theta": 160000.0},
+                            "sliding_attention": {"rope_type": "default", "rope_theta": 10000.0}},
+        "global_attn_every_n_layers": 3, "local_attention": 128,
         "classifier_pooling": "cls", "tie_word_embeddings": True,
     }},
     assumes={"hidden_activation": Assumed(("gelu",)), "classifier_activation": Assumed(("gelu",)),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from ...kit import PLUS_ONE, Mapped
 from ...metadata import Metadata
 from ..assumed import Assumed
-from ..config import Config
+from ..config import Config, head_width
 from ..family import Family, class_defaults
 from ..keys import BASE, vocab_size
 from ..rules import Rule
@@ -39,7 +39,7 @@ FAMILY = Family(
     architectures=("NemotronForCausalLM",),
     tokenizer=SPM,
     classes={"nemotron": {**class_defaults(
-        256000, 4096, 6144, 24576, 32, 48, None, hidden_act="relu2", norm_eps=1e-5, partial_rotary_factor=0.5,
+        256000, 4096, 6144, 24576, 32, 48, None, hidden_act="relu2", head_dim=head_width, norm_eps=1e-5, partial_rotary_factor=0.5,
     ), "rms_norm_eps": None}},
     assumes={"hidden_act": Assumed(("relu2",))},
     idle=("factor",),
