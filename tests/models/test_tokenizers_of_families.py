@@ -49,8 +49,8 @@ def test_merges_of_tiktoken_are_what_lower_ranks_leave(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "why"),
     [
-        ("\n", "has no tokens"), ("YQ== 0\nYQ== 1\n", "line 2 has rank 1"), ("YQ== 1\n", "line 1 has rank 1"), ("YQ== x\n", "line 1"),
-        ("? 0\n", "line 1"), ("YQ==\n", "line 1"),
+        ("\n", "has no tokens"), ("YQ== 0\nYQ== 1\n", "line 2 has rank 1"), ("YQ== 1\n", "line 1 has rank 1"),
+        ("YQ== x\n", "line 1"), ("? 0\n", "line 1"), ("YQ==\n", "line 1"),
     ],
 )  # fmt: skip
 def test_a_damaged_file_of_tiktoken_is_refused_with_its_line(tmp_path: Path, text: str, why: str) -> None:
