@@ -24,10 +24,12 @@ class Assumed(NamedTuple):
     ----------
     values : with which they compute as the configuration says; or a function of the value that is stated and the configuration
     otherwise : what they do where it says another; empty: such a model is refused, as all it says would be wrong
+    null : whether null is another too, or no such key
     """
 
     values: Values | Callable[[Any, Config], Values]
     otherwise: str = ""
+    null: bool = False
 
 
 _NO_WINDOW = "runtimes let every layer look at the whole context"
@@ -126,7 +128,7 @@ def judged(config: Config, assumes: Mapping[str, Assumed], arch: str) -> Iterato
     """
     for key, assumed in assumes.items():
         stated = config.rope.get(key) if config.get(key) is None else config.get(key)
-        if stated is None:
+        if stated is None and not assumed.null:
             continue
         values = assumed.values(stated, config) if callable(assumed.values) else assumed.values
         if stated in values:

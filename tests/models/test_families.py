@@ -215,6 +215,13 @@ def test_layers_of_gemma_4_may_be_told_one_by_one() -> None:
     assert toys.keys(toys.built(TOYS["gemma4-ple"], one_by_one)) == toys.keys(toys.built(TOYS["gemma4-ple"]))
 
 
+def test_logits_of_gemma_4_without_a_cap_are_told_of() -> None:
+    """No key can say so to the loader, which takes 30 where there is none."""
+    capped = toys.built(TOYS["gemma4-ple"])
+    free = toys.built(TOYS["gemma4-ple"], lambda c: c["text_config"].update(final_logit_softcapping=None))
+    assert [any("cap logits at 30" in warning for warning in m.warnings) for m in (capped, free)] == [False, True]
+
+
 def test_tables_of_gemma_3n_are_filled_up_with_zeros() -> None:
     rows = toys.built(TOYS["gemma3n-text"]).tensors["per_layer_token_embd.weight"]
     assert rows.shape[0] == 512

@@ -112,6 +112,9 @@ FAMILY = Family(
     assumes={
         **{key: GELU_TANH[key] for key in ("hidden_activation", "attention_bias")}, "rope_type": Assumed(("proportional",)),
         "use_bidirectional_attention": Assumed(("vision", False)),
+        "final_logit_softcapping": Assumed(
+            lambda cap, _: (cap,) if cap else (), "runtimes cap logits at 30 where the output says nothing", null=True,
+        ),
     },
     idle=("enable_moe_block", "vocab_size_per_layer_input", "use_ordered_embeddings", "num_centroids", "centroid_*"),
     keys=(
