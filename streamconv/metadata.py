@@ -6,6 +6,7 @@ reference writer does (gguf-py ``GGUFWriter``).
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -60,7 +61,7 @@ def _fits(value: Any, kind: str) -> bool:
     """Whether ``value`` is of the ``kind``, and within its range."""
     is_real, is_whole = isinstance(value, Real), isinstance(value, Integral)
     if kind in _MAX_FLOATS:
-        return is_real and bool(abs(value) <= _MAX_FLOATS[kind])
+        return is_real and (bool(abs(value) <= _MAX_FLOATS[kind]) or value == -math.inf)
     if "INT" in kind:
         bits, is_signed = int(kind.lstrip("UINT")), kind.startswith("INT")
         least, most = (-(1 << bits - 1), (1 << bits - 1) - 1) if is_signed else (0, (1 << bits) - 1)

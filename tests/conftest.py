@@ -10,6 +10,7 @@ from pathlib import Path
 import gguf_witness
 import pytest
 from hypothesis import HealthCheck, settings
+from reference_data import reference_dir
 
 from streamconv.targets import gguf
 
@@ -21,13 +22,6 @@ ROOT = Path(__file__).resolve().parent.parent
 DATA = Path(__file__).resolve().parent / "data"
 
 
-def _reference_dir() -> Path | None:
-    for candidate in (os.environ.get("STREAMCONV_REFERENCE"), ROOT.parent / "shared"):
-        if candidate and (Path(candidate) / "golden").is_dir():
-            return Path(candidate)
-    return None
-
-
 def _peers_python() -> Path | None:
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "streamconv"
     python = Path(os.environ.get("STREAMCONV_PEERS", cache / "peers")) / "bin" / "python"
@@ -37,7 +31,7 @@ def _peers_python() -> Path | None:
 @pytest.fixture(scope="session")
 def reference() -> Path:
     """Folder with golden/, models/, spec/ of the reference data; skips where it is not there."""
-    found = _reference_dir()
+    found = reference_dir()
     if found is None:
         pytest.skip("no reference data (STREAMCONV_REFERENCE, or ../shared beside the checkout)")
     return found
@@ -94,5 +88,5 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
                 terminalreporter.write_line(text)
     if _peers_python() is None:
         terminalreporter.write_line("NOTE: no peers (make peers): nothing was compared with real llama.cpp", red=True)
-    if _reference_dir() is None:
+    if reference_dir() is None:
         terminalreporter.write_line("NOTE: the reference data is absent, only the small copies were used", yellow=True)

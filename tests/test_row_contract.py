@@ -24,6 +24,7 @@ from streamconv.kit import (
     Reshaped,
     Stacked,
     Transposed,
+    Zeros,
     cut,
     every,
     interleaved,
@@ -96,6 +97,7 @@ def transformed(folder: Path) -> Sequence[Open]:
         yield Reshaped(query, (512, 8))
         yield Reshaped(query, (8, 512))
         yield Reshaped(norm, (4, 16))
+        yield join([query, Zeros((3, 64), query.dtype)])
         yield Mapped(norm, HALF)
         yield Mapped(Transposed(take(query, interleaved(64, 2))), HALF)
 

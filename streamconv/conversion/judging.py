@@ -33,7 +33,7 @@ def judged_model(checkpoint: Checkpoint, family: models.Family, model: models.Mo
     findings = judge(model.metadata, model.tensors)
     offered: dict[str, str] | None = None
     for f in findings:
-        if f.kind == "shape" and not {f.where, *f.others} <= set(family.misfits):
+        if f.kind == "shape" and not family.is_misfit((f.where, *f.others)):
             found, right = (_sizes(shape) for shape in f.shapes)
             raise BadInput(
                 f"{checkpoint.path}: tensor {model.made_of.get(f.where) or f.where!r} has shape {found}, config.json asks"

@@ -5,8 +5,8 @@ Each keeps ``stored`` where bytes can be copied unchanged, and names exactly the
 
 from __future__ import annotations
 
-from .made import Constant, Function, Mapped
-from .numbers import NEGATIVE_EXP, PLUS_ONE, squeezed
+from .made import Constant, Function, Mapped, Zeros
+from .numbers import NEGATIVE_EXP, PLUS_ONE, squeezed, times
 from .order import Order, interleaved
 from .picked import Columns, Selected, cut, every, split, take
 from .reshaped import Reshaped
@@ -25,6 +25,7 @@ __all__ = [
     "Selected",
     "Stacked",
     "Transposed",
+    "Zeros",
     "cut",
     "every",
     "interleaved",
@@ -32,4 +33,5 @@ __all__ = [
     "split",
     "squeezed",
     "take",
+    "times",
 ]

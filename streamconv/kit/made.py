@@ -65,3 +65,14 @@ class Constant(Rows):
     def native(self, kind: str, start: int, stop: int) -> Bytes | None:
         """The rows' bytes."""
         return None if kind != "F32" else np.asarray(self._rows[start:stop].view(np.uint8))
+
+
+class Zeros(Rows):
+    """Nothing but zeros, of no memory; ``dtype`` is that of the tensor that they fill up."""
+
+    def __init__(self, shape: tuple[int, ...], dtype: str) -> None:
+        self.shape = shape
+        self.dtype = dtype
+
+    def _fill(self, start: int, stop: int, out: Floats) -> None:
+        out[...] = 0

@@ -23,6 +23,17 @@ NEGATIVE_EXP = Function("-exp", 2, _negative_exp)
 PLUS_ONE = Function("plus one", 1, _plus_one)
 
 
+def times(factor: float) -> Function:
+    """Each number times ``factor``, as float32."""
+    by = np.float32(factor)
+
+    def call(x: Floats) -> Floats:
+        x *= by
+        return x
+
+    return Function(f"times {float(by)!r}", 1, call)
+
+
 def squeezed(rows: Rows) -> Rows:
     """Without axes of one element."""
     shape = tuple(n for n in rows.shape if n != 1)

@@ -24,10 +24,12 @@ class Assumed(NamedTuple):
     ----------
     values : with which they compute as the configuration says; or a function of the value that is stated and the configuration
     otherwise : what they do where it says another; empty: such a model is refused, as all it says would be wrong
+    null : whether null is another too, or no such key
     """
 
     values: Values | Callable[[Any, Config], Values]
     otherwise: str = ""
+    null: bool = False
 
 
 _NO_WINDOW = "runtimes use full attention in every layer"
@@ -36,7 +38,7 @@ _SPARSE = "runtimes look for experts in every layer"
 _ROPE = (
     "type", "rope_type", "rope_theta", "factor", "original_max_position_embeddings", "extrapolation_factor",
     "attention_factor", "attn_factor", "beta_fast", "beta_slow", "low_freq_factor", "high_freq_factor", "mrope_section",
-    "short_factor", "long_factor", "partial_rotary_factor", "truncate",
+    "mrope_interleaved", "interleaved", "short_factor", "long_factor", "partial_rotary_factor", "truncate",
 )  # fmt: skip
 #: patterns of keys that say how a model was trained, is saved, or likes to be run; biases, RoPE and the tie of embeddings are
 #: looked at for all, see contradictions.py
@@ -51,8 +53,9 @@ _IDLE = (
     "early_stopping", "num_beam*", "diversity_penalty", "temperature", "top_k", "top_p", "typical_p", "repetition_penalty",
     "length_penalty", "*no_repeat_ngram_size", "bad_words_ids", "num_return_sequences", "remove_invalid_values",
     "rope_parameters", "rope_scaling", "rope_theta", "rotary_emb_base", "partial_rotary_factor",
-    "original_max_position_embeddings", "tie_word_embeddings", "exponential_decay_length_penalty", "*suppress_tokens",
-    "max_window_layers", "cache_implementation", "unsloth_*",
+    "rope_pct", "rope_percent", "rotary_pct", "original_max_position_embeddings",
+    "tie_word_embeddings", "exponential_decay_length_penalty", "*suppress_tokens",
+    "max_window_layers", "cache_implementation", "unsloth_*", "vision_config", "audio_config",
 )  # fmt: skip
 
 
@@ -126,7 +129,7 @@ def judged(config: Config, assumes: Mapping[str, Assumed], arch: str) -> Iterato
     """
     for key, assumed in assumes.items():
         stated = config.rope.get(key) if config.get(key) is None else config.get(key)
-        if stated is None:
+        if stated is None and not assumed.null:
             continue
         values = assumed.values(stated, config) if callable(assumed.values) else assumed.values
         if stated in values:
@@ -147,7 +150,8 @@ def unknown(config: Config, assumes: Mapping[str, Assumed], idle: tuple[str, ...
     known = {*assumes, *getattr(config.values, "asked", ()), *(["rope_local_base_freq"] if config.rope_local else [])}
     found = [key for key in stated_keys(config.raw) if key not in known and not _is_idle(key, idle)]
     found = [key for key in found if config.raw_value(key) not in (None, "", [], {}, config.defaults.get(key))]
-    return found + [f"rope_parameters.{key}" for key in config.rope if key not in (*_ROPE, *assumes)]
+    of_rope = [f"rope_parameters.{key}" for key in config.rope if key not in (*_ROPE, *assumes)]
+    return found + [key for key in of_rope if not _is_idle(key, idle)]
 
 
 def _short(stated: Any) -> str:

@@ -102,11 +102,12 @@ def build(
             n_experts=n_experts, warnings=warnings,
         )
     )  # fmt: skip
-    for key in family.keys:
-        try:
-            key(metadata, family.arch, config)
-        except BadValue as e:
-            raise BadInput(f"{config.place}: {e.message}") from None
+    for keys, written in ((family.keys, metadata), (family.token_keys if vocabulary.values else (), vocabulary)):
+        for key in keys:
+            try:
+                key(written, family.arch, config)
+            except BadValue as e:
+                raise BadInput(f"{config.place}: {e.message}") from None
     warnings += _told(checkpoint, family, config, tensors)
     _check_blocks(checkpoint, tensors, metadata.get(f"{family.arch}.block_count"))
     metadata.u32("general.quantization_version", 2)
@@ -146,7 +147,8 @@ def _named(
     checkpoint: Checkpoint, family: Family, config: Config, left_out: dict[str, str], made_of: dict[str, str]
 ) -> dict[str, Rows]:
     """GGUF name -> transformed rows, made tensors first, then in source order."""
-    refuse_adapter(checkpoint.tensors, checkpoint.path)
+    mine = {n: r for n, r in checkpoint.tensors.items() if family.why_dropped(family.spelled(n, config)) is None}
+    refuse_adapter(mine, checkpoint.path)
     spelled: dict[str, Rows] = {}
     source_names: dict[str, str] = {}
     for source_name, rows in checkpoint.tensors.items():

@@ -14,23 +14,25 @@ from typing import Any
 
 from ..errors import BadInput
 from ..sources.checkpoint import Checkpoint
-from ..sources.hf_config import LAYERS, flattened, section, text_sections
+from ..sources.hf_config import LAYERS, TEXT_SECTIONS, flattened, section, text_sections
 from ..sources.hostile_json import NotJson, parse_json
 from ..sources.naming import shown
 
 #: spellings of the numbers of attention heads and of experts, and of the width of the residual stream
 HEADS = "num_attention_heads", "n_head", "n_heads"
-HIDDEN = "hidden_size", "n_embd", "dim", "d_model"
-EXPERTS = "num_local_experts", "num_experts", "n_routed_experts"
+HIDDEN = "hidden_size", "n_embd", "n_embed", "dim", "d_model"
+EXPERTS = "num_local_experts", "num_experts", "n_routed_experts", "moe_num_experts"
 #: far more than any model has; what is planned grows with them
 _MAX_LAYERS, _MAX_HEAD_DIM = 10_000, 1 << 16
 _MAX_REAL = 3.4e38
 #: keys of which an explicit null says that there is none of it, whatever the class defaults to
-_NULL_MEANS_NONE = ("sliding_window", "attn_logit_softcapping", "final_logit_softcapping")
+_NULL_MEANS_NONE = (
+    "sliding_window", "attn_logit_softcapping", "final_logit_softcapping", "hidden_size_per_layer_input", "q_lora_rank",
+)  # fmt: skip
 #: parameter of RoPE -> where configurations say it that do not say it among the others
 ROPE_OF_ROOT = {
     "rope_theta": ("rope_theta", "rotary_emb_base"),
-    "partial_rotary_factor": ("partial_rotary_factor",),
+    "partial_rotary_factor": ("partial_rotary_factor", "rope_pct", "rope_percent", "rotary_pct"),
     "original_max_position_embeddings": ("original_max_position_embeddings",),
 }
 _ROPE_NUMBERS = (
@@ -48,7 +50,7 @@ def stated_keys(raw: Mapping[str, Any]) -> list[str]:
 
 def architecture(raw: Mapping[str, Any]) -> str:
     """The Hugging Face architecture name of the text model, "" where config.json says none."""
-    for where in (*text_sections(raw), raw):
+    for where in (*(section(raw, name) for name in TEXT_SECTIONS[:2]), raw):
         names = where.get("architectures")
         first = names[0] if isinstance(names, list) and names else names
         if isinstance(first, str):
@@ -264,6 +266,8 @@ def _rope(
         full, local = scaling or stated or {k: v for k, v in default.items() if k != "rope_theta"}, {}
     if full.get("rope_type") is None:
         full["rope_type"] = full.get("type") or "default"
+    if full["rope_type"] == "mrope":  # plain RoPE, whose sections another key tells
+        full["rope_type"] = "default"
     for key, names in ROPE_OF_ROOT.items():
         said = [value for name in names if (value := merged.get(name)) is not None]
         if full.get(key) is None and said:
@@ -274,6 +278,7 @@ def _rope(
     if full["rope_type"] in _FROM_ORIGINAL and full.get("original_max_position_embeddings") is None and length:
         full["original_max_position_embeddings"] = length
     if two_kinds or local:
+        local = local or {k: v for k, v in default_local.items() if k != "rope_theta"}
         if local.get("rope_type") is None:
             local["rope_type"] = local.get("type") or "default"
         if local.get("rope_theta") is None:

@@ -6,7 +6,7 @@ GGUF name without the block's number and without ``.weight`` or ``.bias``, such 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from functools import cached_property
@@ -27,7 +27,14 @@ Transform = Callable[[Rows, Config], Rows]
 
 
 def class_defaults(
-    vocabulary: int, context: int, hidden: int, ffn: int, layers: int, heads: int, kv_heads: int | None, **more: Any
+    vocabulary: int,
+    context: int,
+    hidden: int,
+    ffn: int | None,
+    layers: int,
+    heads: int,
+    kv_heads: int | None,
+    **more: Any,
 ) -> dict[str, Any]:
     """Class defaults of a decoder's configuration; ``more`` is what is not as in most. No ``kv_heads``: as many as heads."""
     return {
@@ -55,15 +62,17 @@ class Family:
     assumes : key of the configuration -> the values that runtimes compute with, as no key of the output can say another
     idle : patterns of keys that change nothing, besides those of ``assumed.py``
     keys : hyper-parameter keys in file order
+    token_keys : keys of the tokenizer that are added to those that its files give, or changed, after these have been read
     why_not : why a tensor of the checkpoint is of another module, None where it is of this one
     spelled : name in the checkpoint -> name as rules and tables spell it
     drops : pattern of names, so spelled -> why they are left out
     rules : tensors that are not just renamed
+    named_as : architecture that the ``gguf`` package is asked for names by, where it lacks ``arch`` or has others there
     names : names that the ``gguf`` package does not know for ``arch`` or gives to others, without suffix -> GGUF name
     transforms : stem, or a pattern of stems such as ``*norm`` -> what to do with the rows
-    types : pattern of GGUF names -> type that runtimes expect, whatever the file type is
+    types : pattern of GGUF names -> type that runtimes expect, whatever the file type is; ``as the file``: no other than that
     kept : block types that are copied from where they lie; a source of such rows is spelled with the type, ``NAME:MXFP4``
-    misfits : GGUF names of tensors that the reference writes in a shape that no runtime takes: told, not refused
+    misfits : patterns of GGUF names of tensors that the reference writes in a shape that no runtime takes: told, not refused
     cut_vocabulary : embedding rows beyond the tokenizer's tokens are dropped
     """
 
@@ -78,10 +87,12 @@ class Family:
     assumes: Mapping[str, Assumed] = field(default_factory=lambda: GATED_SILU)
     idle: tuple[str, ...] = ()
     keys: tuple[Key, ...] = BASE
+    token_keys: tuple[Key, ...] = ()
     why_not: Callable[[str], str | None] = why_not_of_text
     spelled: Callable[[str, Config], str] = lambda name, _config: plain_name(name)
     drops: Mapping[str, str] = field(default_factory=dict)
     rules: tuple[Rule, ...] = ()
+    named_as: str = ""
     names: Mapping[str, str] = field(default_factory=dict)
     transforms: Mapping[str, Transform] = field(default_factory=dict)
     types: Mapping[str, str] = field(default_factory=dict)
@@ -92,7 +103,7 @@ class Family:
     @cached_property
     def tensor_names(self) -> Names:
         """What its tensors are called and made of."""
-        return Names(self.arch, self.rules, self.names)
+        return Names(self.named_as or self.arch, self.rules, self.names)
 
     def transform_of(self, stem: str) -> Transform | None:
         """What to do with the rows of a tensor; None: they stay as they are."""
@@ -105,6 +116,10 @@ class Family:
     def forced_type(self, name: str) -> str | None:
         """The type that runtimes expect of the tensor of GGUF name ``name``; None: that of the file."""
         return _first(self.types, name)
+
+    def is_misfit(self, names: Iterable[str]) -> bool:
+        """Whether tensors of GGUF ``names`` may have shapes that no runtime takes."""
+        return all(any(fnmatchcase(name, pattern) for pattern in self.misfits) for name in names)
 
     def kept_type(self, rows: Rows) -> str | None:
         """The block type that the rows are copied in; None: they are encoded like others."""

@@ -126,12 +126,28 @@ def layer_norm_epsilon(m: Metadata, a: str, c: Config) -> None:
         m.f32(f"{a}.attention.layer_norm_epsilon", c.real(*names))
 
 
+#: how a router makes weights of its scores -> the number that runtimes know it by
+_GATING = {"softmax": 1, "sigmoid": 2, "sqrtsoftplus": 4}
+
+
 def expert_counts(m: Metadata, a: str, c: Config) -> None:
-    """Experts, and how many a token uses."""
-    if c.get(*EXPERTS) is not None:
-        m.u32(f"{a}.expert_count", c.n_experts)
-    if c.get("num_experts_per_tok", "num_experts_per_token", "top_k_experts") is not None:
-        m.u32(f"{a}.expert_used_count", c.integer("num_experts_per_tok", "num_experts_per_token", "top_k_experts"))
+    """Experts, how many a token uses, of how many groups, and what makes weights of the router's scores."""
+    for key, names in (
+        ("expert_count", EXPERTS),
+        ("expert_used_count", ("num_experts_per_tok", "num_experts_per_token", "top_k_experts")),
+        ("expert_group_count", ("n_group",)),
+        ("expert_group_used_count", ("topk_group",)),
+    ):
+        if c.get(*names) is not None:
+            m.u32(f"{a}.{key}", c.integer(*names))
+    gating = c.get(
+        "scoring_func", "score_function", "score_func", "moe_router_activation", "moe_router_activation_func",
+        "expert_selection_fn",
+    )  # fmt: skip
+    if gating is not None:
+        if gating not in _GATING:
+            raise BadInput(f"config.json: routers with {gating!r} are not known", f"Supported: {', '.join(_GATING)}.")
+        m.u32(f"{a}.expert_gating_func", _GATING[gating])
 
 
 def expert_feed_forward_length(m: Metadata, a: str, c: Config) -> None:

@@ -68,6 +68,10 @@ def _other_type(name: str, kind: object) -> Iterator[str]:
 
 def _of_type(config: Mapping[str, object], known: Iterable[str]) -> str:
     """The class among ``known`` that transformers has for the ``model_type``, "" where there is none."""
+    space = config.get("ssm_cfg")
+    if isinstance(space, Mapping):  # as Mamba's own library saves it
+        name = f"{space.get('layer', 'Mamba')}ForCausalLM"
+        return name if name in known else ""
     kinds = (*_KINDS[1::-1], *_KINDS[2:]) if text_sections(config) else _KINDS
     stem = re.sub(r"[-_]", "", str(config.get("model_type") or "").lower().removesuffix("_text"))
     fitting = [

@@ -54,10 +54,10 @@ def plain_name(name: str) -> str:
     >>> plain_name("llm.model.norm.weight")
     'model.norm.weight'
     """
-    name = name.removeprefix("llm.").replace("language_model.", "")
+    name = name.removeprefix("llm.").removeprefix("thinker.").replace("language_model.", "")
     if name.startswith(("layers.", "embed_tokens.", "norm.")):  # saved from the bare model class
         name = "model." + name
-    return name
+    return name.replace("e_score_correction_bias", "e_score_correction.bias")
 
 
 def stem_of(name: str) -> str:

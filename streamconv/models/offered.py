@@ -20,7 +20,7 @@ _STATED: tuple[Key, ...] = (*BASE, expert_feed_forward_length, sliding_window, v
 def offered(checkpoint: Checkpoint, family: Family) -> dict[str, str]:
     """GGUF name of a tensor or key -> where the checkpoint has it, in words."""
     family, config = settled(checkpoint, family)
-    names = Names(family.arch, (), {})
+    names = Names(family.named_as or family.arch, (), {})
     found = {}
     for name in checkpoint.tensors:
         target = names.renamed(family.spelled(name, config))

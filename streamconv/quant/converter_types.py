@@ -27,6 +27,8 @@ _F32_STEMS = re.compile(
     r"|altup_(correct|predict)_coef|indexer\.proj)"
     r"|(v\.|a\.)?position_embd|token_types|posnet\.\d+\.norm[12]"
 )
+#: instead of the name of a type: a matrix that is of the file's type although those of its name are not
+AS_FILE = "as the file"
 #: matrices that are F16 in ternary files
 _TERNARY_F16_STEMS = re.compile(r"token_embd|per_layer_token_embd|output|blk\.\d+\.(altup_router|laurel_[lr])")
 _WEIGHT_SUFFIXES = (".weight", ".lora_a", ".lora_b")
@@ -58,7 +60,7 @@ def converter_types(
     ----------
     tensors : output names and shapes; ``source_type`` is the stored type, looked at by ``auto`` and for repacked blocks
     filetype : one of ``CONVERTER_TYPES``, or ``auto``
-    forced : name -> tensor type name, what a model family prescribes; vectors and norms stay F32 all the same
+    forced : name -> tensor type name, what a model family prescribes, or ``AS_FILE``; vectors and norms stay F32 all the same
 
     Raises
     ------
@@ -81,9 +83,10 @@ def _choose(
         return TYPES["F32"], "a vector, always F32"
     if t.name.endswith("_norm.weight"):
         return TYPES["F32"], "a norm, always F32"
-    if t.name in forced:
+    as_file = forced.get(t.name) == AS_FILE
+    if t.name in forced and not as_file:
         return TYPES[forced[t.name]], "fixed by the model family"
-    if _F32_STEMS.fullmatch(stem):
+    if not as_file and _F32_STEMS.fullmatch(stem):
         return TYPES["F32"], "always F32"
     if f".{suffix}" not in _WEIGHT_SUFFIXES:
         return TYPES["F32"], "not a weight, always F32"

@@ -16,6 +16,7 @@ from streamconv.kit import (
     Selected,
     Stacked,
     Transposed,
+    Zeros,
     cut,
     every,
     interleaved,
@@ -68,6 +69,10 @@ PIECES: dict[str, tuple[Callable[[], Rows], Floats]] = {
     "flat": (lambda: Reshaped(Constant(THREE), (N_ROWS * N_COLS,)), X.reshape(-1)),
     "a column": (lambda: Reshaped(Constant(VECTOR), (N_ROWS, 1)), VECTOR[:, None]),
     "other rows": (lambda: Reshaped(Constant(X), (9, 10)), X.reshape(9, 10)),
+    "filled up": (
+        lambda: join([Constant(X), Zeros((2, N_COLS), "F32")]),
+        np.concatenate([X, np.zeros((2, N_COLS), X.dtype)]),
+    ),
     "doubled": (lambda: Mapped(Constant(X), Function("double", 1, lambda x: x + x)), X * 2),
 }
 
@@ -84,7 +89,7 @@ def test_a_piece_is_what_numpy_makes_of_the_whole(name: str) -> None:
 @pytest.mark.parametrize("name", PIECES)
 def test_bytes_are_copied_unless_they_are_computed(name: str) -> None:
     rows = PIECES[name][0]()
-    assert (rows.stored(0, 0) is None) == (name == "doubled")
+    assert (rows.stored(0, 0) is None) == (name in ("doubled", "filled up"))
 
 
 def test_wherever_a_chunk_begins_and_ends_heads_are_reordered_as_in_the_whole() -> None:

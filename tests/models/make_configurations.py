@@ -16,6 +16,22 @@ TYPES = (
     "llama", "mistral", "mixtral", "qwen2", "qwen2_moe", "qwen3", "qwen3_moe", "qwen3_next", "gemma", "gemma2", "gemma3_text",
     "gpt_oss", "bert", "camembert", "t5", "mt5", "umt5",
 )  # fmt: skip
+#: types of which a few configurations are recorded, as they are read like the others
+MORE_TYPES = (
+    "ministral3", "qwen2_vl_text", "qwen2_5_vl_text", "qwen2_5_omni_text", "qwen3_vl_text", "qwen3_vl_moe_text",
+    "qwen3_omni_moe_text", "qwen3_5_text", "qwen3_5_moe_text", "gemma3n_text", "gemma4_text", "gemma4_unified_text", "phi", "phi3",
+    "phimoe", "granite", "granitemoe", "granitemoeshared", "olmo", "olmo2", "olmo3", "olmoe", "cohere", "cohere2", "smollm3",
+    "stablelm", "gpt_bigcode", "starcoder2", "gpt2", "gpt_neox", "falcon", "mpt", "bloom", "internlm3", "seed_oss", "exaone4",
+    "arcee", "apertus", "hunyuan_v1_dense", "qwen2_vl", "qwen2_5_vl", "deepseek_v2", "deepseek_v3", "distilbert",
+    "dots1", "ernie4_5",
+    "ernie4_5_moe", "eurobert", "git", "glm4", "glm4_moe", "glm4v_moe_text", "glm4v_text", "glm_ocr_text", "jamba", "kimi_linear",
+    "laguna", "lfm2", "lfm2_moe", "llama4_text", "minicpm3", "modernbert", "nemotron", "roberta", "xlm-roberta",
+)  # fmt: skip
+#: types that compute a head's width of null, and such that pass over ``rope_theta`` as they have parameters of their own
+_COMPUTED = ("cohere2", "internlm3", "seed_oss", "ernie4_5", "glm_ocr_text", "kimi_linear")
+_THEIR_OWN = ("ministral3", "gemma4_text", "gemma4_unified_text", "gpt_neox", "apertus", "laguna", "modernbert")
+#: types that are sections of others, or read like another
+_SECTIONS = {"qwen2_vl": "qwen2_vl_text", "qwen2_5_vl": "qwen2_5_vl_text"}
 _SIZES = {"hidden_size": 96, "num_attention_heads": 3, "num_hidden_layers": 2, "max_position_embeddings": 777}
 _LLAMA3 = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
 _YARN = {"type": "yarn", "factor": 4.0, "original_max_position_embeddings": 128}
@@ -57,18 +73,26 @@ def cases(kind: str) -> tuple[dict[str, Any], ...]:
     """What is stated beside the sizes."""
     if "t5" in kind or kind in ("bert", "camembert"):
         return ({},)
+    if kind in MORE_TYPES:
+        stated = [each for each in STATED[:5] if each != {"head_dim": None} or kind not in _COMPUTED]
+        return *stated, *({"rope_theta": 5000.0} for _ in "1" if kind not in _THEIR_OWN)
     return (*STATED, *(TWO_KINDS if kind == "gemma3_text" else ROPE))
+
+
+def class_of(kind: str) -> Any:
+    """The class of a type."""
+    return CONFIG_MAPPING[_SECTIONS.get(kind, kind)]
 
 
 def main() -> None:
     """Write, for every kind, what is made of the sizes alone, then what other keys change of it."""
     found = []
-    for kind in TYPES:
+    for kind in (*TYPES, *MORE_TYPES):
         plain: dict[str, Any] = {}
         for stated in cases(kind):
             given = {**({} if "t5" in kind else _SIZES), **stated}
             try:
-                made = CONFIG_MAPPING[kind].from_dict(json.loads(json.dumps(given))).to_dict()
+                made = class_of(kind).from_dict(json.loads(json.dumps(given))).to_dict()
             except Exception:  # what it refuses, the reference reads as it stands
                 continue
             changed = {key: made[key] for key in KEYS if key in made and (not plain or made[key] != plain.get(key, ""))}

@@ -35,7 +35,7 @@ TOLD = [
     ("qwen2-yarn", {"qkv_bias": False}, "'qkv_bias' is False, but"),
     ("qwen2-yarn", {"lm_head_bias": True}, "'lm_head_bias' is True, but the checkpoint has no such bias"),
     ("gemma1", {"ffn_bias": True}, "'ffn_bias' is True, but the checkpoint has no such bias"),
-    ("qwen2-yarn", {"rope_parameters": {"rope_type": "linear", "factor": 2.0}}, "says rope_type yarn and linear: the output has yarn"),
+    ("qwen2-yarn", {"rope_parameters": {"rope_type": "linear", "factor": 2.0}}, "says rope_type yarn and linear"),
     ("mistral-spm", {"rope_parameters": {"rope_type": "default", "rope_theta": 5e5}}, "says rope_theta 500000.0 and 1000000.0"),
     ("llama3-bpe", {"original_max_position_embeddings": 77}, "says original_max_position_embeddings 256 and 77"),
     ("mistral-spm", {"rope_scaling": {"factor": 2.0}}, "RoPE has a factor of 2.0 and no kind of scaling"),

@@ -168,8 +168,8 @@ def test_the_outer_name_decides_which_text_model_is_inside(mistral: Path, tmp_pa
 
     known = changed(mistral, tmp_path / "llava", config=inside("LlavaForConditionalGeneration"))
     assert streamconv.plan(known, tmp_path / "x.gguf")["architecture"] == "llama"
-    other = changed(mistral, tmp_path / "mistral3", config=inside("Mistral3ForConditionalGeneration"))
-    with pytest.raises(BadInput, match="'Mistral3ForConditionalGeneration' is not supported"):
+    other = changed(mistral, tmp_path / "paligemma", config=inside("PaliGemmaForConditionalGeneration"))
+    with pytest.raises(BadInput, match="'PaliGemmaForConditionalGeneration' is not supported"):
         streamconv.plan(other, tmp_path / "x.gguf")
 
 

@@ -39,6 +39,19 @@ def rotated(c: Config) -> int:
     return c.integer("attn_rotary_emb") if c.get("attn_rotary_emb") else c.head_dim
 
 
+def injections(m: Metadata, a: str, c: Config) -> None:
+    """Which layer gets the output of which projector, of which the first feeds the embeddings instead."""
+    pairs, targets = c.get("deepstack_layer_map"), c.get("spatial_target_layers")
+    if not isinstance(pairs, list):
+        return
+    layers = sorted([*(pair[-1] for pair in pairs), *(targets or ())])
+    mapping = [-1] * c.n_layers
+    for number, layer in enumerate(layers):
+        if number and 0 <= layer < c.n_layers:
+            mapping[layer] = number
+    m.array(f"{a}.deepstack_mapping", "INT32", mapping)
+
+
 def keys(m: Metadata, a: str, c: Config) -> None:
     """What the reference writes behind the common keys; some of those again, with other values."""
     layers = attends(c)
@@ -82,7 +95,8 @@ FAMILY = Family(
         "time_step_limit": Assumed(([0.0, 1e9], [0.0, math.inf]), "runtimes do not limit time steps"),
     },
     idle=("mamba_chunk_size", "mamba_d_head", "num_logits_to_keep"),
-    keys=(*(key for key in BASE if key is not key_value_length), vocab_size, keys),
+    keys=(*(key for key in BASE if key is not key_value_length), vocab_size, injections, keys),
+    drops={f"*.{kind}_projectors.*": "not part of the text model" for kind in ("layerwise", "spatial")},
     spelled=lambda name, _: plain_name(name).replace(".dt_bias", ".dt_proj.bias"),
     rules=(
         fused("block_sparse_moe.input_linear", "ffn_gate_exps", "ffn_up_exps"),

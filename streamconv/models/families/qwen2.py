@@ -8,7 +8,7 @@ from ..tokenizers import QWEN
 
 FAMILY = Family(
     arch="qwen2",
-    architectures=("Qwen2ForCausalLM", "Qwen2Model"),
+    architectures=("Qwen2ForCausalLM", "Qwen2Model", "DotsOCRForCausalLM"),
     classes={"qwen2": class_defaults(151936, 32768, 4096, 22016, 32, 32, 32)},
     idle=("sliding_window",),
     keys=(*BASE, pooling_type),

@@ -6,7 +6,7 @@ and their order are those of llama.cpp's converter; after them come ids it leave
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,36 +14,59 @@ from ...errors import BadInput, InputMissing, StreamconvError, unreadable
 from ...metadata import Metadata
 from ...sources.checkpoint import Checkpoint
 from ...sources.naming import shown_list
-from .bpe import read_bpe, read_wordpiece
+from .arctic import read_arctic
+from .bpe import read_bpe, read_wordpiece, read_words
 from .chat_template import chat_templates, write_chat_templates
+from .chatglm import read_chatglm
 from .ends import complete_ids
 from .files import TokenizerFiles
 from .json_model import holds_pieces, names_byte_level
 from .json_pieces import read_json_pieces
+from .kimi import MODEL as RANKS
+from .kimi import read_kimi, read_kimi_linear
 from .packed import PackedStrings
 from .pretokenizer import check_name
-from .rules import BERT, BPE, GEMMA, GEMMA1, GEMMA3, LLAMA, QWEN, SPM, T5, TokenizerRule
+from .rules import BERT, BPE, GEMMA, GEMMA1, GEMMA3, LLAMA, QWEN, SPM, T5, Reader, TokenizerRule
 from .special import SpecialTokens, normalizing
 from .spm import MODELS, read_spm, read_t5
 from .vocab_txt import with_tokenizer_json, without_what_is_not_stated
 from .vocabulary import Vocabulary, token_count
+from .xlmr import MODEL, read_xlmr_json, read_xlmr_pieces
 
 __all__ = [
+    "ARCTIC",
     "BERT",
     "BPE",
+    "CHATGLM",
     "GEMMA",
     "GEMMA1",
     "GEMMA3",
+    "KIMI",
+    "KIMI_LINEAR",
     "LLAMA",
     "QWEN",
     "SPM",
+    "SPM_PREFIXED",
     "T5",
+    "WHITESPACE",
+    "XLMR",
     "PackedStrings",
     "Tokenizer",
     "TokenizerRule",
     "tokenizer_metadata",
 ]
 
+#: XLM-R and its kin
+XLMR = TokenizerRule(
+    ("pieces", "unigram"), own={"pieces": (MODEL, read_xlmr_pieces), "unigram": ("tokenizer.json", read_xlmr_json)}
+)
+#: Jina's English embedder, whose words are parted by blanks alone
+WHITESPACE = TokenizerRule(("words",), own={"words": ("tokenizer.json", read_words)})
+KIMI = TokenizerRule(("bpe", "ranks"), own={"ranks": (RANKS, read_kimi)})
+KIMI_LINEAR = TokenizerRule(("bpe", "ranks"), own={"ranks": (RANKS, read_kimi_linear)})
+CHATGLM = TokenizerRule(("bpe", "pieces"), own={"pieces": ("tokenizer.model", read_chatglm)})
+ARCTIC = TokenizerRule(("pieces",), own={"pieces": ("tokenizer.model", read_arctic)})
+SPM_PREFIXED = TokenizerRule(("spm",), prefix_from_config=True)
 _PREFIX = "tokenizer.ggml.add_space_prefix"
 
 
@@ -152,10 +175,7 @@ def _edges(files: TokenizerFiles) -> Iterator[str]:
         )
 
 
-_Reader = Callable[[TokenizerFiles, Mapping[str, Any], "int | None", "str | None"], Vocabulary]
-
-
-def _choose(files: TokenizerFiles, rule: TokenizerRule) -> tuple[str, _Reader, list[str]]:
+def _choose(files: TokenizerFiles, rule: TokenizerRule) -> tuple[str, Reader, list[str]]:
     """The first of the rule's kinds that is there, its reader, and what is not read.
 
     A tokenizer.json is what it holds, byte-level BPE or SentencePiece's pieces, whatever the family mostly has. Pieces are read
@@ -164,7 +184,12 @@ def _choose(files: TokenizerFiles, rule: TokenizerRule) -> tuple[str, _Reader, l
     """
     names: list[str] = []
     for kind in rule.kinds:
-        if kind == "spm":
+        if kind in rule.own:
+            name, reader = rule.own[kind]
+            names.append(name)
+            if files.has(name):
+                return kind, reader, []
+        elif kind == "spm":
             names.append("tokenizer.model")
             if files.has("tokenizer.model"):
                 if not (files.has("tokenizer.json") and names_byte_level(files)):

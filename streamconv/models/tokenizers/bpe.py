@@ -42,6 +42,15 @@ def read_bpe(files: TokenizerFiles, config: Mapping[str, Any], vocab_size: int |
     return vocabulary
 
 
+def read_words(
+    files: TokenizerFiles, config: Mapping[str, Any], vocab_size: int | None, _pre: str | None
+) -> Vocabulary:
+    """The vocabulary of a BPE whose words are parted by blanks alone, not byte-level. Errors as ``read_bpe``."""
+    vocabulary, merges = _parse(files, config, vocab_size, "whitespace", "BPE", "whitespace")
+    vocabulary.merges = merges
+    return vocabulary
+
+
 def read_wordpiece(
     files: TokenizerFiles, config: Mapping[str, Any], vocab_size: int | None, pre: str | None
 ) -> Vocabulary:
@@ -82,7 +91,7 @@ def _parse(
 ) -> tuple[Vocabulary, PackedStrings | None]:
     path, model = read_model(files, kind)
     ids = model_ids(model, path)
-    merges = _merges(model.pop("merges", None), path)
+    merges = packed_merges(model.pop("merges", None), path)
     del model
     limit = token_count(config, vocab_size, 0, "vocab_size")
     added, warnings = completed(files, ids, limit)
@@ -128,12 +137,12 @@ def decoded(entry: Any, texts: Iterable[str], path: Path) -> dict[str, str]:
     return plain
 
 
-def _merges(merges: Any, path: Path) -> PackedStrings | None:
+def packed_merges(merges: Any, path: Path) -> PackedStrings | None:
     """Merges as "left right"; newer files hold pairs, whose blanks become the byte-level blank."""
     if merges is None:
         return None
     blank = _BYTE_SPACE
-    return _packed((f"{a.replace(' ', blank)} {b.replace(' ', blank)}" for a, b in merge_pairs(merges, path)), path)
+    return packed((f"{a.replace(' ', blank)} {b.replace(' ', blank)}" for a, b in merge_pairs(merges, path)), path)
 
 
 def _merges_txt(files: TokenizerFiles) -> PackedStrings | None:
@@ -144,11 +153,12 @@ def _merges_txt(files: TokenizerFiles) -> PackedStrings | None:
     if lines and lines[0].startswith("#"):
         del lines[0]
     pairs = (line.split() for line in lines)
-    packed = _packed((" ".join(pair) for pair in pairs if len(pair) == 2), files.called("merges.txt"))
-    return packed if len(packed) else None
+    merges = packed((" ".join(pair) for pair in pairs if len(pair) == 2), files.called("merges.txt"))
+    return merges if len(merges) else None
 
 
-def _packed(texts: Iterable[str], path: Path) -> PackedStrings:
+def packed(texts: Iterable[str], path: Path) -> PackedStrings:
+    """``texts`` as a file holds them (BadInput, naming ``path``: one is not valid Unicode)."""
     try:
         return PackedStrings(texts)
     except UnicodeEncodeError as e:

@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
+
+from .files import TokenizerFiles
+from .vocabulary import Vocabulary
+
+#: (files, normalised configuration, number of tokens where it is not the configuration's, pre-tokenizer) -> vocabulary
+Reader = Callable[[TokenizerFiles, Mapping[str, Any], "int | None", "str | None"], Vocabulary]
 
 
 @dataclass(frozen=True)
@@ -12,7 +19,8 @@ class TokenizerRule:
 
     Attributes
     ----------
-    kinds : which readers to try, in this order: ``spm``, ``bpe``, ``wordpiece``, ``t5``
+    kinds : which readers to try, in this order: ``spm``, ``bpe``, ``wordpiece``, ``t5``, and the names of ``own``
+    own : readers that few families have: their kind -> the file that must be there, and the reader
     add_space_prefix : ``tokenizer.ggml.add_space_prefix`` of a SentencePiece vocabulary, written after everything
         else; None writes nothing
     prefix_from_config : write tokenizer_config.json's ``add_prefix_space`` before everything else, if it is there
@@ -21,6 +29,7 @@ class TokenizerRule:
     """
 
     kinds: tuple[str, ...]
+    own: Mapping[str, tuple[str, Reader]] = field(default_factory=dict)
     add_space_prefix: bool | None = None
     prefix_from_config: bool = False
     eot_token_id: int | None = None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from .files import TokenizerFiles
 from .vocabulary import UNUSED_SCORE, TokenType, Vocabulary, token_count
 
 #: type of a piece -> ours; a user-defined piece is an ordinary token to the loaders
-_TYPES = {
+TYPES = {
     sentencepiece.UNKNOWN: TokenType.UNKNOWN,
     sentencepiece.CONTROL: TokenType.CONTROL,
     sentencepiece.UNUSED: TokenType.UNUSED,
@@ -23,13 +23,19 @@ _TYPES = {
 MODELS = "tokenizer.model", "spiece.model"
 
 
-def read_spm(files: TokenizerFiles, config: Mapping[str, Any], vocab_size: int | None) -> Vocabulary:
-    """The vocabulary of ``tokenizer.model``, overlaid with the tokens that other files add (see ``added``).
+def read_spm(
+    files: TokenizerFiles,
+    config: Mapping[str, Any],
+    vocab_size: int | None,
+    added: Callable[[TokenizerFiles, Vocabulary], None] = overlay,
+) -> Vocabulary:
+    """The vocabulary of ``tokenizer.model``, overlaid with the tokens that other files add.
 
     Parameters
     ----------
     config : the normalised model configuration
     vocab_size : number of tokens; by default the configuration's, else as many as the model has
+    added : lays them over the pieces, see ``added.overlay``
 
     Raises
     ------
@@ -42,14 +48,14 @@ def read_spm(files: TokenizerFiles, config: Mapping[str, Any], vocab_size: int |
     vocabulary = Vocabulary.empty("llama", "default", str(path), n_tokens, UNUSED_SCORE)
     kept = min(n_tokens, len(texts))
     vocabulary.texts[:kept] = texts[:kept]
-    vocabulary.types[:kept] = array("i", (_TYPES.get(kind, TokenType.NORMAL) for kind in types[:kept]))
+    vocabulary.types[:kept] = array("i", (TYPES.get(kind, TokenType.NORMAL) for kind in types[:kept]))
     if vocabulary.scores is not None:
         vocabulary.scores[:kept] = scores[:kept]
     if kept < len(texts):
         vocabulary.warnings.append(
             f"{path} has {len(texts)} tokens, the model only {n_tokens}: the last {len(texts) - kept} are left out"
         )
-    overlay(files, vocabulary)
+    added(files, vocabulary)
     return vocabulary
 
 

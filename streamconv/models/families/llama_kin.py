@@ -1,0 +1,30 @@
+"""Models of the Llama layout under other names: IQuest Coder, VLlama 3, and the text models of Janus."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from ..assumed import GATED_SILU, Assumed
+from ..config import Config
+from ..names import plain_name
+from . import llama
+
+_OTHERS = {
+    f"model.{part}*": "not part of the text model" for part in ("vqmodel.", "aligner.", "generation_", "connector.")
+}
+
+
+def spelled(name: str, _config: Config) -> str:
+    """``name`` as a text-only checkpoint would spell it."""
+    return plain_name(name.replace("text_model.", ""))
+
+
+FAMILY = replace(
+    llama.FAMILY,
+    architectures=("IQuestCoderForCausalLM", "VLlama3ForCausalLM", "JanusForConditionalGeneration"),
+    classes={**llama.FAMILY.classes, "vllama3": {"num_attention_heads": 32}},
+    assumes={**GATED_SILU, "clip_qkv": Assumed(())},
+    idle=("vq_config", "image_*", "scale_factor"),
+    spelled=spelled,
+    drops=_OTHERS,
+)

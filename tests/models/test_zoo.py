@@ -1,0 +1,99 @@
+"""Every recorded conversion of the reference converter, where the reference data are there: the same keys, tensors and bytes."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import gguf_reader
+import pytest
+from reference_data import reference_dir
+
+import streamconv
+from streamconv.models import FAMILIES
+from streamconv.models.config import architecture
+
+#: keys that depend on the name of the folder
+_FREE = tuple(
+    f"general.{key}" for key in ("name", "basename", "finetune", "version", "size_label", "quantization_version")
+)
+#: keys that the reference leaves to a loader's guess, or its loader asks for in vain
+_MORE = re.compile(
+    r"extra key ([\w-]+\.rope\.(local_freq_base|freq_base_swa)|(exaone|qwen)\.attention\.layer_norm_rms_epsilon)"
+)
+
+
+#: cases that need what there is not yet
+_NOT_YET = {
+    "camembert": "word pieces of a Unigram vocabulary", "kimi-k3": "its own activation", "minimax01": "a template of llama.cpp",
+    "mistral-tekken": "tekken.json", "mistral4": "attention as DeepSeek's",
+    "sarashina2vl": "the architecture of the outer model",
+}  # fmt: skip
+
+
+def zoo() -> Iterator[tuple[str, dict[str, Any]]]:
+    """The recorded cases of architectures that there are, without options that there are not."""
+    folder = reference_dir()
+    for path in sorted((folder / "golden" / "zoo").glob("*.json")) if folder is not None else ():
+        case = json.loads(path.read_text())
+        config = case["files"].get("config.json", {})
+        known = isinstance(config, dict) and architecture(config) in FAMILIES
+        outputs = {kind: o for kind, o in case["outputs"].items() if kind in ("f16", "q8_0") and "kv" in o}
+        if (
+            path.stem not in _NOT_YET
+            and known
+            and outputs
+            and all(len(output["args"]) == 2 for output in outputs.values())
+        ):
+            yield path.stem, {**case, "outputs": outputs}
+
+
+CASES = dict(zoo())
+
+
+@pytest.fixture(scope="session")
+def recipes(reference: Path) -> ModuleType:
+    """What writes the checkpoint of a case."""
+    path = reference / "accept" / "zoo.py"
+    spec = importlib.util.spec_from_file_location("zoo_recipes", path) if path.is_file() else None
+    if spec is None or spec.loader is None:
+        pytest.skip("no recipes beside the reference data")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def differences(found: gguf_reader.Gguf, output: Mapping[str, Any]) -> list[str]:
+    """What is not as the reference has it, in words."""
+    tensors = [
+        {
+            "name": name,
+            "ne": ne,
+            "type": kind,
+            "sha256": sha,
+            "offset": found.tensors[name].offset if name in found.tensors else 0,
+        }
+        for name, ne, kind, sha in output["tensors"]
+    ]
+    told = gguf_reader.differences(found, {"kv": output["kv"], "tensors": tensors}, _FREE)
+    return [each for each in told if not _MORE.fullmatch(each)]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", CASES or [pytest.param("", marks=pytest.mark.skip("no reference data"))])
+def test_a_conversion_is_that_of_the_reference_converter(
+    name: str, recipes: ModuleType, reference: Path, tmp_path: Path
+) -> None:
+    case = CASES[name]
+    recipes.materialise(reference / "golden" / "zoo" / f"{name}.json", tmp_path / "hf")
+    for kind, expected in case["outputs"].items():
+        out = tmp_path / f"{kind}.gguf"
+        streamconv.convert(tmp_path / "hf", out, type=kind, pre=case.get("pretokenizer_override") or None, threads=1)
+        found = gguf_reader.read(out)
+        told = [differences(found, each) for each in (expected, *expected.get("alt", {}).values())]
+        assert min(told, key=len) == []
