@@ -17,12 +17,16 @@ NAMES = pytest.mark.parametrize("name", TEXT_SECTIONS)
 
 
 def within(model: Path, folder: Path, name: str) -> Path:
-    """A copy of ``model`` as a wrapper saves it: all keys in the section ``name``, of another class at the root."""
+    """A copy of ``model`` as a wrapper saves it: all keys in the section ``name``, of another class at the root.
+
+    Sections other than the first two belong to models whose own class decides, as a part of theirs may differ from it.
+    """
 
     def wrap(config: dict[str, Any]) -> None:
         inner = dict(config)
         config.clear()
-        config |= {"architectures": ["OuterChatModel"], "model_type": "outer", name: inner}
+        outer = ["OuterChatModel"] if name in TEXT_SECTIONS[:2] else inner["architectures"]
+        config |= {"architectures": outer, "model_type": "outer", name: inner}
 
     return changed(model, folder, config=wrap)
 
