@@ -82,25 +82,25 @@ class _Parser(argparse.ArgumentParser):
     """The program, or one of its commands; of those that plan a conversion, targets may add options."""
 
     command = ""
-    brought: tuple[Flag, ...] = ()
+    added: tuple[Flag, ...] = ()
 
-    def bring(self, flags: Iterable[Flag]) -> bool:
+    def add_options(self, flags: Iterable[Flag]) -> bool:
         """Take options of targets, where they are not known yet; whether there were any."""
-        new = [flag for flag in flags if self.command in flag.commands and flag not in self.brought]
+        new = [flag for flag in flags if self.command in flag.commands and flag not in self.added]
         try:
             add(self, self.command, new)
         except argparse.ArgumentError as e:
             raise UsageError(
                 f"two options have the same name: {e}", "Uninstall the package that adds one of them."
             ) from None
-        self.brought = (*self.brought, *new)
-        self.set_defaults(brought=self.brought)
+        self.added = (*self.added, *new)
+        self.set_defaults(added=self.added)
         return bool(new)
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> tuple[Any, list[str]]:
         """Refuse a mistyped option here, where the options of the command are known, not those of the program."""
         found, unknown = super().parse_known_args(args, namespace)
-        if unknown and self.command in JOBS and self.bring(_of_targets()):
+        if unknown and self.command in JOBS and self.add_options(_of_targets()):
             found, unknown = super().parse_known_args(args, namespace)
         if unknown:
             import difflib
@@ -118,7 +118,7 @@ class _Parser(argparse.ArgumentParser):
                 with open(os.path.join(folder, name), encoding="utf-8") as file:
                     text = file.read()
                 if "Flag(" in text:  # to run it would take as long as a conversion takes to begin
-                    self.bring(read_flags(text))
+                    self.add_options(read_flags(text))
         return super().format_help()
 
     def print_help(self, file: Any = None) -> None:
@@ -127,7 +127,7 @@ class _Parser(argparse.ArgumentParser):
             from .found import installed
 
             if installed("streamconv.targets"):
-                self.bring(_of_targets())
+                self.add_options(_of_targets())
         super().print_help(file)
 
     def error(self, message: str) -> NoReturn:
@@ -137,9 +137,9 @@ class _Parser(argparse.ArgumentParser):
 
 def _of_targets() -> list[Flag]:
     """The options that targets add, ours and those of other packages."""
-    from .commands import brought
+    from .commands import added
 
-    return brought()
+    return added()
 
 
 def make_parser() -> argparse.ArgumentParser:

@@ -21,14 +21,14 @@ from .terminal import say, say_json
 from .units import size
 
 
-def brought() -> list[Flag]:
+def added() -> list[Flag]:
     """The options that targets add, ours and those of other packages."""
     return [flag for target in conversion.TARGETS.there() for flag in target.flags]
 
 
 def _options(a: argparse.Namespace) -> conversion.Options:
     """The options of a conversion from parsed arguments, those that a target adds included."""
-    flags = [flag for flag in (*FLAGS, *getattr(a, "brought", ())) if flag.field and a.command in flag.commands]
+    flags = [flag for flag in (*FLAGS, *getattr(a, "added", ())) if flag.field and a.command in flag.commands]
     return conversion.Options.of({flag.field: getattr(a, flag.dest) for flag in flags if hasattr(a, flag.dest)})
 
 
@@ -216,12 +216,12 @@ def fetch(a: argparse.Namespace) -> int:
     if a.json:
         facts = {
             "event": "done", "status": "done", "resumable": False, "done": found.total_bytes, "total": found.total_bytes,
-            "bytes": found.came_bytes, "model": name, "folder": str(found.folder), "files": found.n_files,
-            "already": not found.came_bytes, "next": "",
+            "bytes": found.fetched_bytes, "model": name, "folder": str(found.folder), "files": found.n_files,
+            "already": not found.fetched_bytes, "next": "",
         }  # fmt: skip
         say_json(facts)
     elif not a.quiet:
-        came = f"{size(found.came_bytes)} fetched" if found.came_bytes else "already complete; nothing to do"
+        came = f"{size(found.fetched_bytes)} fetched" if found.fetched_bytes else "already complete; nothing to do"
         say(f"{name}: {found.n_files} files, {size(found.total_bytes)}, {came}", f"  {found.folder}")
     return 0
 

@@ -41,7 +41,7 @@ import numpy as np
 import xxhash
 from numpy.typing import NDArray
 
-from .crew import Crew
+from .workers import Workers
 
 Floats = NDArray[np.float32]
 Bytes = NDArray[np.uint8]
@@ -181,12 +181,12 @@ class Rows(Described):
         """
         return None
 
-    def measure(self, crew: Crew) -> Json:
+    def measure(self, workers: Workers) -> Json:
         """Look at all that the rows depend on as a whole; for those that look first.
 
         A job calls it once before the first row of a tensor, when all ``sources`` are measured. The value is never None, and
-        the same with any crew; floats are exact as numbers, arrays go through ``packed``. Goes through pieces that ``crew``
-        shares among threads, and asks ``crew.go_on`` between others.
+        the same with any workers; floats are exact as numbers, arrays go through ``packed``. Goes through pieces that ``workers``
+        shares among threads, and asks ``workers.go_on`` between others.
 
         Raises
         ------
@@ -208,7 +208,7 @@ class Rows(Described):
         if self.looks_first and self._fact is None:
             with _measuring:
                 if self._fact is None:
-                    self.measured(self.measure(Crew()))
+                    self.measured(self.measure(Workers()))
         return self._fact
 
     @cached_property

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import numpy as np
 
-from streamconv.crew import Crew
 from streamconv.rows import Floats, Rows, Span, digest_of, matrix_shape
 from streamconv.sources.widen import STORED_TYPES, widen
+from streamconv.workers import Workers
 
 
 def check_rows(rows: Rows) -> None:
@@ -74,7 +74,7 @@ def check_measured(fresh: Callable[[], Rows], folder: Path) -> None:
     n_rows = matrix_shape(rows.shape)[0]
     cut = (n_rows // 3, n_rows - n_rows // 3)
     for look, its in zip(rows.looks, other.looks, strict=True):
-        value = its.measure(Crew())
+        value = its.measure(Workers())
         assert value is not None
         its.measured(value)
         look.measured(json.loads(json.dumps(value)))

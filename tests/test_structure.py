@@ -16,8 +16,8 @@ _DATA = {"rows", "errors", "metadata", "file_names"}
 ALLOWED = {
     "errors": set(),
     "threads": {"errors"},
-    "crew": {"errors", "threads"},
-    "rows": {"crew"},
+    "workers": {"errors", "threads"},
+    "rows": {"workers"},
     "found": {"errors"},
     "flags": {"engine"},
     "units": set(),
@@ -32,10 +32,10 @@ ALLOWED = {
     "terminal": set(),
     "progress": {"terminal", "units"},
     "dequant": {"rows", "errors", "found", "kernels", "kit", "sources"},
-    "merging": {*_DATA, "found", "crew", "kernels", "kit", "sources"},
+    "merging": {*_DATA, "found", "workers", "kernels", "kit", "sources"},
     "models": {*_DATA, "found", "kit", "sources"},
     "targets": {"errors", "metadata", "file_names", "quant"},
-    "engine": {"rows", "errors", "file_names", "units", "ownership", "threads", "crew"},
+    "engine": {"rows", "errors", "file_names", "units", "ownership", "threads", "workers"},
     "check": {*_DATA, "sources", "quant"},
     "inspect": {"errors", "metadata", "file_names", "units", "sources", "dequant"},
     "conversion": {

@@ -2,7 +2,7 @@
 
     begin(chunks to make) ─► the transfer fetches in their order; readers wait for the bytes they touch
     committed(chunks)     ─► with --evict, ranges that are no longer needed are punched out
-    settle()              ─► before the output gets its name: every digest was right
+    wait_verified()              ─► before the output gets its name: every digest was right
 
 Nothing here knows what a chunk is made of: which bytes it needs is what its row sources say (``Rows.spans``).
 """
@@ -17,10 +17,10 @@ from ..rows import Span
 from .hub_models import HubModels
 
 if TYPE_CHECKING:
-    from ..sources.hub.files import Arriving
+    from ..sources.hub.files import PartialDownload
 
     #: file, offset and length
-    Range = tuple[Arriving, int, int]
+    Range = tuple[PartialDownload, int, int]
 
 
 class ChunkInputs:
@@ -28,7 +28,7 @@ class ChunkInputs:
 
     def __init__(self, models: HubModels) -> None:
         self._models = models
-        self._numbers: dict[Arriving, int] = {}
+        self._numbers: dict[PartialDownload, int] = {}
         self._ranges: dict[int, Sequence[Range]] = {}
 
     def begin(self, chunks: Iterable[Chunk]) -> None:
@@ -38,7 +38,7 @@ class ChunkInputs:
         ------
         Locked, WriteFailed
         """
-        self._numbers = {arriving: number for number, arriving in enumerate(self._models.weights)}
+        self._numbers = {partial: number for number, partial in enumerate(self._models.weights)}
         todo = list(chunks)
         looked: set[int] = set()
         for chunk in todo:
@@ -50,8 +50,8 @@ class ChunkInputs:
                 (*item.spans(chunk.start, chunk.stop), *(item.everything() if looks else ()))
             )
         for chunk in sorted(todo, key=self.place):
-            for arriving, offset, length in self._ranges[chunk.number]:
-                arriving.claim(offset, length)
+            for partial, offset, length in self._ranges[chunk.number]:
+                partial.claim(offset, length)
         self._models.start()
 
     def place(self, chunk: Chunk) -> tuple[int, int]:
@@ -59,16 +59,16 @@ class ChunkInputs:
         ranges = self._ranges.get(chunk.number)
         if not ranges:
             return 0, 0
-        arriving, offset, _ = ranges[0]
-        return self._numbers.get(arriving, 0), offset
+        partial, offset, _ = ranges[0]
+        return self._numbers.get(partial, 0), offset
 
     def committed(self, chunks: Iterable[Chunk]) -> None:
         """These chunks are durable: what only they needed may go."""
         for chunk in chunks:
-            for arriving, offset, length in self._ranges.pop(chunk.number, ()):
-                arriving.unclaim(offset, length)
+            for partial, offset, length in self._ranges.pop(chunk.number, ()):
+                partial.unclaim(offset, length)
 
-    def settle(self, seconds: float) -> bool:
+    def wait_verified(self, seconds: float) -> bool:
         """Wait at most ``seconds`` until every file is whole and its digest was right, or it was released.
 
         Raises
@@ -85,7 +85,7 @@ class ChunkInputs:
 
 def _ranges(spans: Iterable[Span]) -> list[Range]:
     """Those of ``spans`` that are in files of the hub, each once."""
-    from ..sources.hub.files import ArrivingFile
+    from ..sources.hub.files import PartialFile
 
-    found = ((s.file.arriving, s.offset, s.length) for s in spans if isinstance(s.file, ArrivingFile))
+    found = ((s.file.partial, s.offset, s.length) for s in spans if isinstance(s.file, PartialFile))
     return list(dict.fromkeys(found))

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..engine import run as runs
-from ..engine.transfer import Arriving
+from ..engine.transfer import PartialDownload
 from ..errors import Interrupted, Stopped
 from ..sources.hub.model import HubModel, require_reference
 from .hub_models import HubModels
@@ -21,14 +21,14 @@ class Fetched:
     ----------
     folder : where the files are, by their names
     n_files, total_bytes : all that were wanted
-    came_bytes : those that this run downloaded
+    fetched_bytes : those that this run downloaded
     """
 
     model: HubModel
     folder: Path
     n_files: int
     total_bytes: int
-    came_bytes: int
+    fetched_bytes: int
 
 
 def fetch(
@@ -76,7 +76,7 @@ def _fetch(
     hub.notes.looked = lambda n, path: _end(model, stop)
     for text in model.warnings:
         reporter.message(f"note: {text}")
-    side = hub.arriving(model, [] if ref.file else choosing.side_files(model))
+    side = hub.partial(model, [] if ref.file else choosing.side_files(model))
     hub.transfer.fetch(side.values())
     _wait(hub, list(side.values()), stop, model)
     if everything:
@@ -85,7 +85,7 @@ def _fetch(
         chosen = choosing.one_file(model, ref.file)
     else:
         chosen = choosing.weight_files(model, hub.named_weights(model, side))
-    wanted = {**side, **hub.arriving(model, chosen)}
+    wanted = {**side, **hub.partial(model, chosen)}
     if verify:
         _verify(hub, list(wanted.values()), reporter, model, stop)
     total = sum(model.files[name].size for name in wanted)
@@ -100,14 +100,14 @@ def _fetch(
     return Fetched(model, hub.folder(model), len(wanted), total, missing)
 
 
-def _wait(hub: HubModels, wanted: list[Arriving], stop: runs.StopRequest, model: HubModel) -> None:
+def _wait(hub: HubModels, wanted: list[PartialDownload], stop: runs.StopRequest, model: HubModel) -> None:
     """Until ``wanted`` files are whole, or a stop is requested."""
     while not hub.transfer.wait(wanted, 0.1):
         _end(model, stop)
 
 
 def _verify(
-    hub: HubModels, wanted: list[Arriving], reporter: runs.Reporter, model: HubModel, stop: runs.StopRequest
+    hub: HubModels, wanted: list[PartialDownload], reporter: runs.Reporter, model: HubModel, stop: runs.StopRequest
 ) -> None:
     """Read what is whole of ``wanted`` again; what is damaged is whole no more."""
     here = list({a.part: a for a in wanted if a.whole}.values())

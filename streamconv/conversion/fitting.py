@@ -76,13 +76,13 @@ def refuse_idle(options: Options, target: Target, output: Path) -> None:
 
 def _own(options: Options) -> list[Flag]:
     """The options of targets that are set (UsageError: no target has one)."""
-    brought = {flag.field: flag for target in TARGETS.there() for flag in target.flags} if options.own else {}
+    added = {flag.field: flag for target in TARGETS.there() for flag in target.flags} if options.own else {}
     for name in options.own:
-        if name not in brought:
-            known = {*brought, *(field.name for field in fields(options))}
+        if name not in added:
+            known = {*added, *(field.name for field in fields(options))}
             near = get_close_matches(name, known, n=1)
             raise UsageError(f"there is no option {name!r}", f"Did you mean {near[0]}?" if near else "")
-    return [brought[name] for name in options.own]
+    return [added[name] for name in options.own]
 
 
 def _refuse_types(options: Options, target: Target, output: Path) -> NoReturn:

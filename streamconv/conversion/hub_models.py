@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..engine.transfer import Arriving, Elsewhere, Settings, Transfer
+from ..engine.transfer import Elsewhere, PartialDownload, Settings, Transfer
 from ..engine.transfer.store import Store, writable_root
 from ..file_names import TORCH, container_of
 from ..sources import folder, gguf
@@ -62,7 +62,7 @@ class HubModels:
         self._asked: set[HubFile] = set()
         self._is_open = False
         self.models: dict[str, HubModel] = {}
-        self.weights: list[Arriving] = []
+        self.weights: list[PartialDownload] = []
         self.notes = TransferNotes()
 
     def open(self, ref: Reference, io: IoMode = "mmap", weights: bool = True) -> Checkpoint:
@@ -80,8 +80,8 @@ class HubModels:
         model = self.pin(ref)
         if ref.file:
             return self._open_file(ref, model, io)
-        side = self.arriving(model, choosing.side_files(model))
-        self.bring(side.values())
+        side = self.partial(model, choosing.side_files(model))
+        self.download(side.values())
         path = self.folder(model)
         chosen, notes = list[HubFile](), list(model.warnings)
         if weights:
@@ -91,14 +91,14 @@ class HubModels:
             notes += [note] if note else []
             if is_whole:
                 side.pop(choosing.index_file(model))
-        arriving = {**side, **self.arriving(model, chosen)}
+        partial = {**side, **self.partial(model, chosen)}
         if any(container_of(f.path) is TORCH for f in chosen):  # their headers lie all over the file
-            self.bring(arriving[f.path] for f in chosen)
-        self.weights += [arriving[f.path] for f in chosen]
-        self.transfer.hurry_heads([arriving[f.path] for f in chosen])
-        listed = {name: model.files[name] for name in arriving}
-        found = folder.open_files(HubFiles(path, listed, arriving, io), weights)
-        paths: dict[str, Path | bytes] = {name: arriving.path for name, arriving in side.items()}
+            self.download(partial[f.path] for f in chosen)
+        self.weights += [partial[f.path] for f in chosen]
+        self.transfer.hurry_heads([partial[f.path] for f in chosen])
+        listed = {name: model.files[name] for name in partial}
+        found = folder.open_files(HubFiles(path, listed, partial, io), weights)
+        paths: dict[str, Path | bytes] = {name: partial.path for name, partial in side.items()}
         return replace(found, side=paths, warnings=[*notes, *found.warnings])
 
     def open_adapter(self, ref: Reference) -> Path:
@@ -106,8 +106,8 @@ class HubModels:
         from ..sources.hub import choosing
 
         model = self.pin(ref)
-        wanted = self.arriving(model, [*choosing.side_files(model), *choosing.weight_files(model)])
-        self.bring(wanted.values())
+        wanted = self.partial(model, [*choosing.side_files(model), *choosing.weight_files(model)])
+        self.download(wanted.values())
         self.transfer.require_names(wanted.values())
         return self.folder(model)
 
@@ -134,7 +134,7 @@ class HubModels:
         """Where the complete files of ``model`` are found by their names; it is called as the model is."""
         return self._store.folder(model.folder_name, f"{model.commit}/{model.name}")
 
-    def arriving(self, model: HubModel, wanted: Iterable[HubFile]) -> dict[str, Arriving]:
+    def partial(self, model: HubModel, wanted: Iterable[HubFile]) -> dict[str, PartialDownload]:
         """``wanted`` files of ``model``, whatever of them is here, by name."""
         from ..sources.hub.local import cached_file
 
@@ -151,21 +151,21 @@ class HubModels:
         self.check([a for a in found.values() if self.transfer.can_mend(a)])
         return found
 
-    def check(self, arriving: Iterable[Arriving], every: bool = False) -> None:
+    def check(self, partial: Iterable[PartialDownload], every: bool = False) -> None:
         """See ``Transfer.check``; what is damaged is fetched again unless the network may not be asked."""
         from ..sources.hub.resolving import is_offline
 
         mends = not (self._offline or is_offline())
-        self.transfer.check(arriving, every=every, mends=mends, looked=lambda n, path: self.notes.looked(n, path))
+        self.transfer.check(partial, every=every, mends=mends, looked=lambda n, path: self.notes.looked(n, path))
 
     def left_out(self) -> list[HubFile]:
         """What ``models`` hold beside what was asked for: the same weights in other forms, pictures, …; the largest first."""
         found = {f for model in self.models.values() for f in model.files.values() if not f.path.startswith(".")}
         return sorted(found - self._asked, key=lambda f: (-f.size, f.path))
 
-    def bring(self, arriving: Iterable[Arriving]) -> None:
+    def download(self, partial: Iterable[PartialDownload]) -> None:
         """Fetch these files whole and check them."""
-        wanted = list(arriving)
+        wanted = list(partial)
         self.transfer.fetch(wanted)
         self.transfer.wait(wanted)
 
@@ -190,7 +190,7 @@ class HubModels:
 
         return HubClient(offline=self._offline)
 
-    def named_weights(self, model: HubModel, side: Mapping[str, Arriving]) -> set[str]:
+    def named_weights(self, model: HubModel, side: Mapping[str, PartialDownload]) -> set[str]:
         """The files that the index of a sharded model names."""
         from ..sources.hub.choosing import index_file
 
@@ -202,19 +202,19 @@ class HubModels:
 
     def _open_file(self, ref: Reference, model: HubModel, io: IoMode) -> Checkpoint:
         from ..sources.hub import choosing
-        from ..sources.hub.files import ArrivingFile
+        from ..sources.hub.files import PartialFile
 
         chosen = choosing.one_file(model, ref.file)
-        arriving = self.arriving(model, chosen)
-        self.weights += arriving.values()
-        self.transfer.hurry_heads(list(arriving.values()))
+        partial = self.partial(model, chosen)
+        self.weights += partial.values()
+        self.transfer.hurry_heads(list(partial.values()))
         path = self.folder(model)
         opened = gguf.open_gguf(
             path / chosen[0].path,
             io,
-            lambda place, mode: ArrivingFile(
+            lambda place, mode: PartialFile(
                 place, model.files[place.relative_to(path).as_posix()],
-                arriving[place.relative_to(path).as_posix()], mode,
+                partial[place.relative_to(path).as_posix()], mode,
             ),
         )  # fmt: skip
         return replace(opened, warnings=[*model.warnings, *opened.warnings])

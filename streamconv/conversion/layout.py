@@ -47,13 +47,13 @@ def make_plan(
     placements: list[plans.Placement] = []
     outputs = []
     for path, draft, tensors in contents:
-        laid = target.lay_out(path, draft, options, _UNKNOWN_JOB)
-        placements += _place(tensors, laid, len(files))
-        outputs.append(Output(path, draft.type, tensors, range(len(files), len(files) + len(laid))))
-        files += laid
+        layouts = target.lay_out(path, draft, options, _UNKNOWN_JOB)
+        placements += _place(tensors, layouts, len(files))
+        outputs.append(Output(path, draft.type, tensors, range(len(files), len(files) + len(layouts))))
+        files += layouts
     facts = _facts(checkpoint, files, placements, options, folder)
     fingerprint = plans.fingerprint({**facts, "plugins": plugins} if plugins else facts)
-    del files, laid  # the header of a large vocabulary has megabytes, and there would be two
+    del files, layouts  # the header of a large vocabulary has megabytes, and there would be two
     job = fingerprint.hex()
     files = [f for c in contents for f in target.lay_out(c.path, c.draft, options, job)]
     plan = plans.Plan(

@@ -82,7 +82,7 @@ def _obstacles(prepared: Prepared, options: Options) -> list[str]:
                 refuse_another(plan)
     except StreamconvError as e:
         return [f"convert will refuse this: {e.message}"]
-    return [f"convert will read contents and compare them first: {doubt}" for doubt in found.doubts]
+    return [f"convert will read contents and compare them first: {doubt}" for doubt in found.undecided]
 
 
 def _fetching(prepared: Prepared) -> dict[str, Any] | None:

@@ -24,20 +24,20 @@ class TransferNotes:
     def __init__(self) -> None:
         self._kept: list[str] = []
         self._tell: Tell = self._kept.append
-        self._came: Count = _ignore
+        self._received: Count = _ignore
         self.looked: Count = _ignore
 
-    def listen(self, tell: Tell, came: Count | None = None) -> None:
+    def listen(self, tell: Tell, received: Count | None = None) -> None:
         """Send messages to ``tell`` from now on, those kept until now first; byte counts to ``came``."""
         self._tell = tell
-        if came is not None:
-            self._came = came
+        if received is not None:
+            self._received = received
         while self._kept:
             tell(self._kept.pop(0))
 
-    def came(self, n_bytes: int, path: str) -> None:
+    def received(self, n_bytes: int, path: str) -> None:
         """``n_bytes`` more of the file ``path`` are durable."""
-        self._came(n_bytes, path)
+        self._received(n_bytes, path)
 
     def message(self, text: str) -> None:
         """Something a user should know."""

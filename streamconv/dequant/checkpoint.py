@@ -36,7 +36,7 @@ _ACTIVATIONS = re.compile(
     r"|input_global_scale|[kvq]_scale|[kv]_zero_point)$|\.([kv])_proj\.\3_bias$"
 )
 #: conv1d layers of GPT-2, which bitsandbytes stores turned round
-_TURNED = re.compile(r"\.(c_attn|c_proj|c_fc|q_attn)\.weight$")
+_TRANSPOSED = re.compile(r"\.(c_attn|c_proj|c_fc|q_attn)\.weight$")
 
 
 def decoded(
@@ -224,7 +224,7 @@ def _refuse_packed(store: Store, name: str, rows: Rows) -> None:
 
 
 def _note_turned(store: Store) -> None:
-    turned = [rows.name for rows in store.made if rows.encoding.startswith("bnb-") and _TURNED.search(rows.name)]
+    turned = [rows.name for rows in store.made if rows.encoding.startswith("bnb-") and _TRANSPOSED.search(rows.name)]
     if turned:
         store.warnings.append(
             f"{len(turned)} weights such as {shown(turned[0])} are stored as [outputs, inputs], as bitsandbytes does with GPT-2,"

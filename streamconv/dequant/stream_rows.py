@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from ..errors import BadInput
 from ..kernels import load
-from ..kit.shelf import SLAB_BYTES, slab
+from ..kit.slab_cache import SLAB_BYTES, slab
 from ..rows import Bytes, Described, Floats
 from ..sources.widen import STORED_TYPES, widen
 from .decoded_rows import DecodedRows
@@ -115,7 +115,7 @@ class StreamRows(DecodedRows):
 
 @dataclass
 class Slab:
-    """Some packed rows of a matrix that is stored by columns, turned, with their zero points and scales."""
+    """Some packed rows of a matrix that is stored by columns, transposed, with their zero points and scales."""
 
     start: int
     stop: int
@@ -124,7 +124,7 @@ class Slab:
     scales: Floats
 
 
-class TurnedRows(StreamRows):
+class TransposedRows(StreamRows):
     """Rows of a matrix that is stored as [inputs, outputs]: GPTQ and AWQ.
 
     ``parts`` begin with the codes, the zero points and the scales [n_groups, outputs]; all of them are read whole slabs of

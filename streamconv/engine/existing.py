@@ -62,7 +62,7 @@ class Existing:
     obstacles : what is in the way if it is to be made (again)
     there : files, or the folder, that have a planned name now
     ours : files made by plans of ours, that lose their names to the output or are left over from an earlier one
-    doubts : what only contents can tell, where they were not to be read; it does not count as ``complete`` then
+    undecided : what only contents can tell, where they were not to be read; it does not count as ``complete`` then
     renewed : by output, records of which inputs or files have the same contents under new times
     """
 
@@ -70,7 +70,7 @@ class Existing:
     obstacles: list[Obstacle] = field(default_factory=list)
     there: dict[Path, os.stat_result] = field(default_factory=dict)
     ours: dict[Path, os.stat_result] = field(default_factory=dict)
-    doubts: list[str] = field(default_factory=list)
+    undecided: list[str] = field(default_factory=list)
     renewed: dict[Path, Record] = field(default_factory=dict)
 
     def refuse(self, *, force: bool = False, update: bool = False) -> None:
@@ -121,7 +121,7 @@ def look(plan: Plan, *, thorough: bool = True, progress: Callable[[int], None] |
         one = _Look(plan, output, numbers, record, pending, thorough, progress, found)
         one.record_place()
         one.folder() if plan.folder is not None else one.files()
-    found.complete &= not found.doubts
+    found.complete &= not found.undecided
     return found
 
 
@@ -275,7 +275,7 @@ class _Look:
         name = ""
         if list(record.inputs) != list(plan.inputs):
             if not self.thorough:
-                self.found.doubts.append(f"inputs of {self.output} have different times or locations than recorded")
+                self.found.undecided.append(f"inputs of {self.output} have different times or locations than recorded")
                 return
             name = self._changed_input(record)
         if name:
@@ -315,7 +315,7 @@ class _Look:
         if self.thorough:
             return any(first_damage(path, each) is None for each in known)
         if not alike:
-            self.found.doubts.append(f"{path} has a different time or size than recorded")
+            self.found.undecided.append(f"{path} has a different time or size than recorded")
         return not alike
 
     def _check_sticky(self, path: Path, there: os.stat_result) -> None:

@@ -66,7 +66,7 @@ class Header:
 
 
 @dataclass(frozen=True, slots=True)  # one a chunk
-class Stamp:
+class CommitRecord:
     """What a slot records of its finished chunk.
 
     Attributes
@@ -78,7 +78,7 @@ class Stamp:
     digest : 16 bytes, xxh3_128 of the range
     sum_squared_error, max_error : decoded values against the source, 0 unless measured
     nonfinite : NaN and Inf among the source's values
-    generation : header generation it was stamped under
+    generation : header generation it was committed under
     source : 16 bytes, digest of what the range was made from; zeros where it was not recorded
     """
 
@@ -107,15 +107,15 @@ class Progress(NamedTuple):
         return int(self.done["length"].sum())
 
     @property
-    def stamps(self) -> list[Stamp]:
+    def commits(self) -> list[CommitRecord]:
         """The slots, in chunk order."""
-        return list(_stamps(self.done))
+        return list(_commits(self.done))
 
 
-def _stamps(done: SlotArray) -> Iterator[Stamp]:
+def _commits(done: SlotArray) -> Iterator[CommitRecord]:
     # Columns as lists: a structured array gives numpy scalars one by one, twenty times as slow.
     wanted = (done[name].tolist() for name in _FIELDS)
-    return (Stamp(*values) for values in zip(*wanted, strict=True))
+    return (CommitRecord(*values) for values in zip(*wanted, strict=True))
 
 
 _FIELDS = (
@@ -123,10 +123,10 @@ _FIELDS = (
 )  # fmt: skip
 
 
-def packed(stamps: Sequence[Stamp], header: Header) -> bytes:
-    """The slots that record ``stamps`` under ``header``, written now."""
-    slots = np.zeros(len(stamps), SLOT)
-    for slot, s in zip(slots, stamps, strict=True):
+def packed(commits: Sequence[CommitRecord], header: Header) -> bytes:
+    """The slots that record ``commits`` under ``header``, written now."""
+    slots = np.zeros(len(commits), SLOT)
+    for slot, s in zip(slots, commits, strict=True):
         for name in _FIELDS:
             slot[name] = getattr(s, name)
     slots["magic"], slots["state"], slots["time"] = _SLOT_MAGIC, _DONE, time.time()
@@ -161,17 +161,17 @@ class IndexFile:
         self.header = header
         self._slots: Slots | None = None
 
-    def stamps(self) -> Iterator[Stamp]:
+    def commits(self) -> Iterator[CommitRecord]:
         """All valid slots, in chunk order.
 
         Raises
         ------
         WriteFailed : the index cannot be read
         """
-        return _stamps(self.done())
+        return _commits(self.done())
 
     def done(self) -> SlotArray:
-        """The valid slots, SLOT[n], in chunk order; raises as ``stamps``."""
+        """The valid slots, SLOT[n], in chunk order; raises as ``commits``."""
         slots = self._read()
         return slots[_valid(slots, self.header.salt)]
 

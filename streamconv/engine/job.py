@@ -24,7 +24,7 @@ from . import files, publishing
 from .budget import RESERVE_BYTES
 from .changes import Made, changed_sources
 from .existing import Existing, look
-from .index_file import CLEAN, PUBLISHING, Stamp, read_progress
+from .index_file import CLEAN, PUBLISHING, CommitRecord, read_progress
 from .job_files import (
     PART_MAGIC,
     empty,
@@ -75,12 +75,12 @@ class Job:
     """An open job folder, locked by this process.
 
     What is in ``done`` was on the disk and had its digest when the folder was opened (with ``verify="none"``: when it was
-    stamped). That the folder was removed, or the job taken over where locks do nothing, is noticed before the next commit and
+    committed). That the folder was removed, or the job taken over where locks do nothing, is noticed before the next commit and
     before the output gets its name, not sooner.
 
     Attributes
     ----------
-    done : stamps of the chunks that are finished and trusted
+    done : commits of the chunks that are finished and trusted
     notes : what was unusual about the folder's state
     force, update : which of what is in the output's place may lose its name to it; see ``existing``
     """
@@ -89,7 +89,7 @@ class Job:
     lock: JobLock
     journal: Journal
     part_fds: list[int]
-    done: dict[int, Stamp]
+    done: dict[int, CommitRecord]
     notes: list[str]
     force: bool
     update: bool
@@ -175,7 +175,7 @@ class Job:
         stack = opened.enter_context(ExitStack())
         try:
             notes: list[str] = []
-            publishing.settle(plan.job_dir, lock)  # an earlier run may have been killed just before the end
+            publishing.recover(plan.job_dir, lock)  # an earlier run may have been killed just before the end
             journal = unfinished(plan, force or update or discard, notes)
             if journal is not None and discard:
                 journal.close()
@@ -191,8 +191,8 @@ class Job:
             # Only a job that had begun to publish may find its own files under their final names.
             placed = set[int]()
             if journal is not None and journal.header.state == PUBLISHING:
-                stamps = list(journal.stamps())
-                placed = {i for i in range(len(plan.files)) if publishing.is_placed(plan, i, stamps)}
+                commits = list(journal.commits())
+                placed = {i for i in range(len(plan.files)) if publishing.is_placed(plan, i, commits)}
             parts = [-1 if i in placed else _open_part(plan, i, stack, notes) for i in range(len(plan.files))]
             chunks = plan.chunks()
             if journal is None:
@@ -237,48 +237,48 @@ class Job:
             self.journal.mark(CLEAN)
 
     def _trust(self, chunks: list[Chunk], verify: str, progress: Callable[[int, int], None] | None) -> None:
-        """Fill ``done`` with the stamps that hold, and make the others pending."""
+        """Fill ``done`` with the commits that hold, and make the others pending."""
         torn = self.journal.damaged_slots()
         if torn:
             self.notes.append(f"{torn} index slots were damaged; their chunks are computed again")
-        stamps = {s.chunk: s for s in self.journal.stamps()}
+        commits = {s.chunk: s for s in self.journal.commits()}
         clean = self.journal.header.clean_generation
-        doubted, refused = [], []
-        unread = {n for n, s in stamps.items() if verify == "none" or (verify == "recent" and s.generation <= clean)}
-        total = sum(s.length for n, s in stamps.items() if n not in unread)
-        for number, stamp in stamps.items():
+        mismatched, refused = [], []
+        unread = {n for n, s in commits.items() if verify == "none" or (verify == "recent" and s.generation <= clean)}
+        total = sum(s.length for n, s in commits.items() if n not in unread)
+        for number, commit in commits.items():
             chunk = chunks[number] if number < len(chunks) else None
-            fits = chunk is not None and (stamp.file, stamp.offset, stamp.length, stamp.rows) == (
+            fits = chunk is not None and (commit.file, commit.offset, commit.length, commit.rows) == (
                 chunk.file, chunk.offset, chunk.length, chunk.stop - chunk.start,
             )  # fmt: skip
-            published = fits and self.part_fds[stamp.file] < 0  # checked whole before it got its name
-            if fits and stamp.nonfinite and not self.plan.admits_nonfinite and not published:
+            published = fits and self.part_fds[commit.file] < 0  # checked whole before it got its name
+            if fits and commit.nonfinite and not self.plan.admits_nonfinite and not published:
                 refused.append(number)
-            elif fits and (number in unread or published or self._digest(stamp) == stamp.digest):
-                self.done[number] = stamp
+            elif fits and (number in unread or published or self._digest(commit) == commit.digest):
+                self.done[number] = commit
             else:
-                doubted.append(number)
+                mismatched.append(number)
             if progress and number not in unread:
-                progress(stamp.length, total)
-        if doubted:
-            names = sorted({chunks[n].item.name for n in doubted if n < len(chunks)})
+                progress(commit.length, total)
+        if mismatched:
+            names = sorted({chunks[n].item.name for n in mismatched if n < len(chunks)})
             self.notes.append(
-                f"{len(doubted)} finished chunks do not match the index and are computed again"
+                f"{len(mismatched)} finished chunks do not match the index and are computed again"
                 f" ({', '.join(names[:3])}{', …' if len(names) > 3 else ''})"
             )
         if refused:
             self.notes.append(
                 f"{len(refused)} finished chunks contain NaN or Inf, which were allowed then; they are computed again"
             )
-        if doubted or refused:
-            self.journal.forget([*doubted, *refused])
+        if mismatched or refused:
+            self.journal.forget([*mismatched, *refused])
 
-    def _digest(self, stamp: Stamp) -> bytes:
+    def _digest(self, commit: CommitRecord) -> bytes:
         """Digest of the range as it is on disk now."""
-        fd, path = self.part_fds[stamp.file], self.plan.part_path(stamp.file)
-        files.drop_cache(fd, stamp.offset, stamp.length)
-        digest = digest_of(fd, stamp.offset, stamp.length, path)
-        files.drop_cache(fd, stamp.offset, stamp.length)
+        fd, path = self.part_fds[commit.file], self.plan.part_path(commit.file)
+        files.drop_cache(fd, commit.offset, commit.length)
+        digest = digest_of(fd, commit.offset, commit.length, path)
+        files.drop_cache(fd, commit.offset, commit.length)
         return digest
 
     def _compare_inputs(self, chunks: list[Chunk]) -> bool:
@@ -343,12 +343,12 @@ class Job:
             if f.accept is not None:
                 f.accept(path)
         self.confirm()  # syncs take long
-        publishing.write_records(self.plan, self.part_fds, self.plan.chunks(), self.journal.stamps())
+        publishing.write_records(self.plan, self.part_fds, self.plan.chunks(), self.journal.commits())
         # Not before: without these records, those of an older output of the same plan would be taken for them.
         self.journal.mark(PUBLISHING)
         publishing.place(self.plan, self.part_fds, existing, self.confirm)
         with suppress(Locked):  # all names are given
-            publishing.settle(self.plan.job_dir, self.lock)
+            publishing.recover(self.plan.job_dir, self.lock)
         self.discard()
 
     def check_contents(self) -> None:
@@ -358,7 +358,7 @@ class Job:
         ------
         InputChanged : they have not
         """
-        made = {s.chunk: Made(s.digest, s.source) for s in self.journal.stamps()}
+        made = {s.chunk: Made(s.digest, s.source) for s in self.journal.commits()}
         changed = changed_sources(self.plan.chunks(), made)
         if changed:
             raise InputChanged(f"the input of tensor {changed[0].item.name} changed while it was being read")
@@ -409,7 +409,7 @@ def _settle(plan: Plan, records: Mapping[Path, Record]) -> None:
     try:
         for output, record in records.items():
             publishing.write_pending(plan.job_dir, output, record)
-        publishing.settle(plan.job_dir, lock)
+        publishing.recover(plan.job_dir, lock)
         empty(plan, lock)
     finally:
         lock.close()

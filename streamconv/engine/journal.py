@@ -1,6 +1,6 @@
-"""The write-ahead index: one fixed slot per chunk, stamped only after the chunk's bytes are durable.
+"""The write-ahead index: one fixed slot per chunk, committed only after the chunk's bytes are durable.
 
-Layout of ``index.wal`` (little endian; written in full at creation, so a later stamp can never run out of space):
+Layout of ``index.wal`` (little endian; written in full at creation, so a later commit can never run out of space):
 
     0      header page A, 4096 bytes        newest valid generation wins, as LMDB's meta pages
     4096   header page B, 4096 bytes
@@ -36,9 +36,9 @@ from .index_file import (
     PAGE,
     PUBLISHING,
     RUNNING,
+    CommitRecord,
     Header,
     IndexFile,
-    Stamp,
     newest_header,
     packed,
     size_of,
@@ -51,7 +51,7 @@ from .slots import SLOT
 class Journal(IndexFile):
     """The index file of one job, open for one run.
 
-    ``stamp`` must be called only after ``files.sync_data`` returned for the data it records: index pages may reach the
+    ``commit`` must be called only after ``files.sync_data`` returned for the data it records: index pages may reach the
     disk at any time after they are written, so a slot must not exist before the data barrier.
     """
 
@@ -136,7 +136,9 @@ class Journal(IndexFile):
     def still_ours(self) -> bool:
         """Whether no other run has taken this job over since, or started it over under the same name.
 
-        Locks do not tell: they may be no-ops on network filesystems, and go with a folder that is removed.
+        Locks do not tell: they may be no-ops on network filesystems, and go with a folder that is removed. Where they do nothing,
+        a run that read the index before this one took it over may write its header late, into the page that holds ours; it then
+        finds that it is not the newest and stops, as all before it have. So a newest header older than ours is replaced by ours.
         """
         try:
             fd = files.open_own(self.path, os.O_RDONLY, links=2)  # what NFS knows of an open file may be a minute old
@@ -145,13 +147,16 @@ class Journal(IndexFile):
         try:
             newest = newest_header(fd, self.path)
             same = os.path.samestat(os.fstat(fd), os.fstat(self._fd))
-            return same and newest is not None and newest.nonce == self.header.nonce
         finally:
             os.close(fd)
+        if same and newest is not None and newest.generation < self.header.generation:
+            self._write_header(self._next())
+            return True
+        return same and newest is not None and newest.nonce == self.header.nonce
 
-    def stamp(self, stamps: Iterable[Stamp]) -> None:
+    def commit(self, commits: Iterable[CommitRecord]) -> None:
         """Record finished chunks durably. Their data must be durable already."""
-        kept = list(stamps)
+        kept = list(commits)
         data, size = packed(kept, self.header), SLOT.itemsize
         for n, s in enumerate(kept):
             files.pwrite_all(self._fd, data[n * size : (n + 1) * size], size_of(s.chunk), self.path)

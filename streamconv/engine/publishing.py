@@ -27,7 +27,7 @@ import xxhash
 from ..errors import CannotCreate, Locked
 from . import files
 from .existing import Existing, is_published, walk
-from .index_file import Stamp
+from .index_file import CommitRecord
 from .lock import JobLock
 from .plan import Chunk, Plan
 from .record import FileRecord, Range, Record, begins_as_record, load, pending_path, record_of, status
@@ -36,7 +36,7 @@ from .verify import first_damage
 _REPLACED = "replaced.json"
 
 
-def write_records(plan: Plan, fds: Sequence[int], chunks: Sequence[Chunk], stamps: Iterable[Stamp]) -> None:
+def write_records(plan: Plan, fds: Sequence[int], chunks: Sequence[Chunk], commits: Iterable[CommitRecord]) -> None:
     """Put on record, durably, what is about to get its name.
 
     Parameters
@@ -44,7 +44,7 @@ def write_records(plan: Plan, fds: Sequence[int], chunks: Sequence[Chunk], stamp
     fds : the files, which begin with their headers and are synced; -1 for those that have their names from an earlier run
     """
     ranges: dict[int, list[Range]] = {}
-    for s in sorted(stamps, key=lambda s: s.offset):
+    for s in sorted(commits, key=lambda s: s.offset):
         source = s.source.hex() if any(s.source) else ""
         ranges.setdefault(s.file, []).append(
             Range(s.offset, s.length, s.digest.hex(), source, chunks[s.chunk].item.name)
@@ -69,16 +69,16 @@ def write_pending(job_dir: Path, output: Path, record: Record) -> None:
     files.write_atomically(path, record.text(), files.PRIVATE)
 
 
-def is_placed(plan: Plan, index: int, stamps: Iterable[Stamp]) -> bool:
+def is_placed(plan: Plan, index: int, commits: Iterable[CommitRecord]) -> bool:
     """Whether output file ``index`` got its name from a run that was killed later; those of a folder all have, or none.
 
     Parameters
     ----------
-    stamps : of this job: what was there before may have been made by the same plan, from inputs with other contents
+    commits : of this job: what was there before may have been made by the same plan, from inputs with other contents
     """
     output = next(output for output, numbers in plan.outputs.items() if index in numbers)
     numbers = range(len(plan.files)) if plan.folder is not None else [index]
-    made = {(plan.files[s.file].path, s.offset, s.digest.hex()) for s in stamps if s.file in numbers}
+    made = {(plan.files[s.file].path, s.offset, s.digest.hex()) for s in commits if s.file in numbers}
     for record in (load(pending_path(plan.job_dir, output)), record_of(output)):
         if record is None or record.fingerprint != plan.fingerprint.hex():
             continue
@@ -200,7 +200,7 @@ def _undo(part: Path, final: Path, aside: Path) -> None:
         files.take_back(part, final, aside)
 
 
-def settle(job_dir: Path, lock: JobLock) -> bool:
+def recover(job_dir: Path, lock: JobLock) -> bool:
     """Steps 4 and 5 for every output in the job folder whose files all have their names; whether there was one.
 
     Raises
@@ -208,7 +208,7 @@ def settle(job_dir: Path, lock: JobLock) -> bool:
     Locked : the folder is not the one that was locked any more
     CannotCreate : a file that belongs to no output lies in an old folder and its name in the new one is taken; names it
     """
-    parent, settled = job_dir.parent, False
+    parent, recovered = job_dir.parent, False
     folder = job_dir / "records"
     for path in sorted(folder.glob(".*.streamconv")) if files.is_folder(folder) else ():
         record = load(path)
@@ -238,8 +238,8 @@ def settle(job_dir: Path, lock: JobLock) -> bool:
             if os.path.lexists(path):
                 raise
             # where locks do nothing, another process has just done it
-        settled = True
-    return settled
+        recovered = True
+    return recovered
 
 
 def withdraw(job_dir: Path) -> None:

@@ -1,12 +1,12 @@
-"""The run: worker threads make chunks, one committer makes them durable and stamps them.
+"""The run: worker threads make chunks, one committer makes them durable and commits them.
 
 Data flow of one chunk
 
     worker      item.fill → buffer → pwrite → digest        (a few MiB at a time, so memory does not grow with the chunk;
                 chunks of the same rows, which go to different files, are filled together)
-    committer   gather a window → data barrier → still ours? inputs unchanged? → stamp slots → index barrier
+    committer   gather a window → data barrier → still ours? inputs unchanged? → commit slots → index barrier
 
-A chunk counts only once its slot is stamped; until then a kill costs that chunk again and nothing else.
+A chunk counts only once its slot is committed; until then a kill costs that chunk again and nothing else.
 
 The main thread watches the others. One that died, for whatever reason and at whatever line, ends the run with an error; one
 that does not end although the run is over is left behind, with the files that it uses open and locked until the process ends.
@@ -32,10 +32,10 @@ from ..threads import Latch, Monitor, Thread
 from . import files
 from .budget import Budget
 from .changes import SourceDigests
-from .index_file import Stamp
+from .index_file import CommitRecord
 from .job import Job
+from .measuring import Measuring
 from .plan import Chunk, Plan, bundles
-from .turns import Turns
 
 _COMMIT_SECONDS = 2.0
 #: between two looks at threads that may have died without a word
@@ -71,7 +71,7 @@ class Supply(Protocol):
     def committed(self, chunks: Sequence[Chunk]) -> None:
         """These chunks are durable; their inputs are not needed for them any more."""
 
-    def settle(self, seconds: float) -> bool:
+    def wait_verified(self, seconds: float) -> bool:
         """Wait at most ``seconds`` for the inputs to be complete and checked; whether they are. Raises what is wrong."""
 
     def close(self) -> None:
@@ -157,10 +157,10 @@ class _Sink:
         self._at += len(data)
         self._quality.add(quality)
 
-    def stamp(self, source: bytes) -> Stamp:
+    def commit_record(self, source: bytes) -> CommitRecord:
         """What the index is to say of the finished chunk, made from bytes with the digest ``source``."""
         c, q = self._chunk, self._quality
-        return Stamp(
+        return CommitRecord(
             c.number, c.file, c.offset, c.length, c.stop - c.start, self._digest.digest(),
             q.sum_squared_error, q.max_error, min(q.nonfinite, 0xFFFFFFFF), source=source,
         )  # fmt: skip
@@ -179,17 +179,17 @@ class _Run:
         self.pending = bundles(c for c in self._chunks if c.number not in job.done)
         if supply is not None:
             self.pending.sort(key=lambda bundle: supply.place(bundle[0]))
-        self._turns = Turns(self.pending, self._is_wanted)
+        self._turns = Measuring(self.pending, self._is_wanted)
         self._has_made = False
         self._changed = Monitor()
-        self._finished: list[Stamp] = []
+        self._finished: list[CommitRecord] = []
         self._finished_bytes = 0
         self._workers = [Thread(self.work, self._notify) for _ in range(min(budget.threads, max(1, len(self.pending))))]
         self._committer = Thread(self.commit, self._notify)
         self._is_committing = False
         self._asked_at: float | None = None
         self.error: BaseException | None = None
-        self.stamps: list[Stamp] = []
+        self.commits: list[CommitRecord] = []
 
     def fail(self, error: BaseException) -> None:
         """Remember the first error, or that a write failed, and stop all workers."""
@@ -230,14 +230,14 @@ class _Run:
                 bundle, ahead = taken
                 if ahead is not None:
                     ahead.item.prefetch(ahead.start, ahead.stop)
-                stamps = self._make(bundle, buffer, scratch)
-                if stamps is None:
+                commits = self._make(bundle, buffer, scratch)
+                if commits is None:
                     return
                 bundle[0].item.release(bundle[0].start, bundle[0].stop)
                 self._turns.made(bundle)
-                n_bytes = sum(s.length for s in stamps)
+                n_bytes = sum(s.length for s in commits)
                 with self._changed:
-                    self._finished += stamps
+                    self._finished += commits
                     self._finished_bytes += n_bytes
                     self._has_made = True
                     if self._finished_bytes >= self.budget.window_bytes:
@@ -247,7 +247,7 @@ class _Run:
         except BaseException as e:
             self.fail(e)
 
-    def _make(self, bundle: list[Chunk], buffer: Bytes, scratch: Floats) -> list[Stamp] | None:
+    def _make(self, bundle: list[Chunk], buffer: Bytes, scratch: Floats) -> list[CommitRecord] | None:
         """Make the chunks of ``bundle`` in their part files; None when asked to stop before they were complete."""
         item, first, last = bundle[0].item, bundle[0].start, bundle[0].stop
         sinks = [_Sink(c, self.job) for c in bundle]
@@ -269,7 +269,7 @@ class _Run:
                 out = outs[c.part]
                 assert out is not None
                 sink.put(out, qualities[c.part])
-        return [sink.stamp(source) for sink in sinks]
+        return [sink.commit_record(source) for sink in sinks]
 
     def commit(self) -> None:
         """Body of the committer thread: runs until the workers are gone and everything finished is durable."""
@@ -299,16 +299,16 @@ class _Run:
     def _is_working(self) -> bool:
         return any(t.is_alive() for t in self._workers)
 
-    def _commit(self, group: list[Stamp]) -> None:
+    def _commit(self, group: list[CommitRecord]) -> None:
         job = self.job
         for index in sorted({s.file for s in group}):
             files.sync_data(job.part_fds[index], job.plan.part_path(index))
         job.plan.verify_inputs()
         job.confirm()
-        job.journal.stamp(group)
+        job.journal.commit(group)
         for s in group:
             files.drop_cache(job.part_fds[s.file], s.offset, s.length)
-        self.stamps += group
+        self.commits += group
         if self._supply is not None:
             self._supply.committed([self._chunks[s.chunk] for s in group])
 
@@ -396,14 +396,14 @@ def run(job: Job, budget: Budget, reporter: Reporter, stop: StopRequest, supply:
                 if not isinstance(state.error, (WriteFailed, Locked)):
                     job.rest()
                 raise _told(state.error)
-            if len(state.stamps) < sum(map(len, state.pending)):
+            if len(state.commits) < sum(map(len, state.pending)):
                 job.rest()
                 raise stop.error(job)
             while supply is not None:
                 if stop.is_due():
                     job.rest()
                     raise stop.error(job)
-                if supply.settle(0.2):
+                if supply.wait_verified(0.2):
                     break
         if plan.verify_inputs():  # something happened to an input: its contents decide
             job.check_contents()
@@ -411,10 +411,10 @@ def run(job: Job, budget: Budget, reporter: Reporter, stop: StopRequest, supply:
         job.publish()
         outcome.made_bytes = plan.total_bytes - outcome.resumed_bytes
         # The headers, and what aligns the tensors.
-        reporter.advance(outcome.made_bytes - sum(s.length for s in state.stamps), plan.output.name)
+        reporter.advance(outcome.made_bytes - sum(s.length for s in state.commits), plan.output.name)
     finally:
         reporter.finish()
-    outcome.quality = collect_quality(plan, [*job.done.values(), *state.stamps])
+    outcome.quality = collect_quality(plan, [*job.done.values(), *state.commits])
     return outcome
 
 
@@ -423,11 +423,11 @@ def _told(error: BaseException) -> BaseException:
     return exhausted(error) or error
 
 
-def collect_quality(plan: Plan, stamps: list[Stamp]) -> dict[tuple[str, int], Quality]:
+def collect_quality(plan: Plan, commits: list[CommitRecord]) -> dict[tuple[str, int], Quality]:
     """Per item name and part, the quality summed over its chunks."""
     chunks = plan.chunks()
     found: dict[tuple[str, int], Quality] = {}
-    for s in stamps:
+    for s in commits:
         key = chunks[s.chunk].item.name, chunks[s.chunk].part
         found.setdefault(key, Quality()).add(Quality(s.nonfinite, s.sum_squared_error, s.max_error))
     return found

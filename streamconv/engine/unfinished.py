@@ -31,7 +31,7 @@ def unfinished(plan: Plan, discard: bool, notes: list[str]) -> Journal | None:
         _refuse(plan, journal.header)
     except (PlanDiffers, InputChanged) as e:
         if journal is not None:
-            kept = sum(s.length for s in journal.stamps())
+            kept = sum(s.length for s in journal.commits())
             journal.close()
         if not discard:
             raise

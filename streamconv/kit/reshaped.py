@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..rows import Bytes, Floats, Rows, Span, matrix_shape
-from .shelf import SLAB_BYTES, slab
+from .slab_cache import SLAB_BYTES, slab
 
 
 class _Flat(NamedTuple):

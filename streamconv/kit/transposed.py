@@ -1,4 +1,4 @@
-"""Matrices turned: their columns become rows."""
+"""Matrices transposed: their columns become rows."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..rows import Bytes, Floats, Rows, Span
-from .shelf import SLAB_BYTES, slab
+from .slab_cache import SLAB_BYTES, slab
 
 #: rows of the inner that are read at a time
 _STRIP = 64
@@ -59,12 +59,12 @@ class Transposed(Rows):
             out[at - start : at - start + len(rows)] = rows
 
     def _values(self, matrix: int, a: int, b: int) -> NDArray[Any]:
-        turned = np.empty((b - a, self._height), np.float32)
+        transposed = np.empty((b - a, self._height), np.float32)
         base = matrix * self._height
         for row in range(0, self._height, _STRIP):
             end = min(row + _STRIP, self._height)
-            turned[:, row:end] = self.inner.read(base + row, base + end)[:, a:b].T
-        return turned
+            transposed[:, row:end] = self.inner.read(base + row, base + end)[:, a:b].T
+        return transposed
 
     def native(self, kind: str, start: int, stop: int) -> Bytes | None:
         """The bytes of the numbers in their new places, where each is bytes of its own."""
@@ -73,15 +73,15 @@ class Transposed(Rows):
             return None
 
         def numbers(matrix: int, a: int, b: int) -> NDArray[Any]:
-            turned = np.empty((b - a, self._height), f"u{item}")
+            transposed = np.empty((b - a, self._height), f"u{item}")
             base = matrix * self._height
             for row in range(0, self._height, _STRIP):
                 end = min(row + _STRIP, self._height)
                 found = self.inner.native(kind, base + row, base + end)
                 assert found is not None
                 part = np.ascontiguousarray(found[:, a * item : b * item])
-                turned[:, row:end] = part.view(turned.dtype).T
-            return turned.view(np.uint8)
+                transposed[:, row:end] = part.view(transposed.dtype).T
+            return transposed.view(np.uint8)
 
         parts = [rows for _, rows in self._slabs(start, stop, item, kind, numbers)]
         if len(parts) == 1:

@@ -20,10 +20,10 @@ from typing import Any
 
 import numpy as np
 
-from ..crew import Crew
 from ..kernels import load
 from ..rows import Floats, Json, Rows, Span, matrix_shape, packed, unpacked
 from ..sources.widen import STORED_TYPES, widen
+from ..workers import Workers
 from .inputs import common_dtype, round_to
 from .scratch import borrow
 
@@ -206,10 +206,10 @@ class DoraColumns(_Stretched):
 
     looks_first = True
 
-    def measure(self, crew: Crew) -> Json:
+    def measure(self, workers: Workers) -> Json:
         """What every column is multiplied by."""
         bounds = [self.n_rows * k // _PARTS for k in range(_PARTS + 1)]
-        sums = np.sum(crew.map(lambda part: self._squares(crew, *part), list(pairwise(bounds))), axis=0)
+        sums = np.sum(workers.map(lambda part: self._squares(workers, *part), list(pairwise(bounds))), axis=0)
         found = np.sqrt(sums).astype(np.float32)
         return packed(self._lengths / np.where(found > 0, found, np.float32(1)))
 
@@ -217,12 +217,12 @@ class DoraColumns(_Stretched):
         """See ``Rows.measured``."""
         self._fact = None if value is None else unpacked(value, np.float32)
 
-    def _squares(self, crew: Crew, start: int, stop: int) -> Any:
+    def _squares(self, workers: Workers, start: int, stop: int) -> Any:
         """Sums of squares of the columns over rows ``start..stop``, float64[n_cols]."""
         sums = np.zeros(self.n_cols, np.float64)
         step = max(1, _TILE // max(1, self.n_cols))
         for a in range(start, stop, step):
-            crew.go_on()
+            workers.go_on()
             with borrow(min(a + step, stop) - a, self.n_cols) as rows:
                 self.base.read(a, a + len(rows), rows)
                 self.update.add(a, rows)

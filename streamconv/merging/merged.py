@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from ..crew import Crew
 from ..errors import BadInput
 from ..kernels import load
 from ..rows import Bytes, Floats, Json, Merge, Rows, Span, matrix_shape
+from ..workers import Workers
 from .inputs import Inputs, holds, round_to
 from .method import Bound
 from .scratch import borrow
@@ -62,9 +62,9 @@ class MergedRows(Rows):
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.name!r}, {self.dtype}{list(self.shape)}, of {self.inputs.count})"
 
-    def measure(self, crew: Crew) -> Json:
+    def measure(self, workers: Workers) -> Json:
         """The statistic of the method."""
-        return self.operator.measure(Stream(self.inputs, crew, self._words))
+        return self.operator.measure(Stream(self.inputs, workers, self._words))
 
     def _fill(self, start: int, stop: int, out: Floats) -> None:
         """Write rows ``start..stop`` into ``out``, rounded to ``dtype``."""
@@ -140,7 +140,7 @@ class SameRows(Rows):
         self.looks_first = len(inputs) > 1
         self._models = models
 
-    def measure(self, crew: Crew) -> Json:
+    def measure(self, workers: Workers) -> Json:
         """True: all inputs are the same.
 
         Raises
@@ -149,7 +149,7 @@ class SameRows(Rows):
         """
         n_rows, n_cols = matrix_shape(self.shape)
         step = max(1, _TILE // max(1, n_cols))
-        found = crew.map(lambda a: self._first_other(a, min(a + step, n_rows)), range(0, n_rows, step))
+        found = workers.map(lambda a: self._first_other(a, min(a + step, n_rows)), range(0, n_rows, step))
         other = next((i for i in found if i is not None), None)
         if other is not None:
             raise BadInput(

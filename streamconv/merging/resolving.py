@@ -292,8 +292,8 @@ class _Sliced:
         resolver = self.resolver
         if place.is_vocabulary and resolver.vocabulary is not None and resolver.vocabulary.size is not None:
             with naming(resolver.recipe.where, self.place):
-                laid = resolver.vocabulary.embed({i.model: i.rows for i in inputs}, target)
-            inputs = [Input(i.model, laid[i.model], i.name, i.rules, i.is_base) for i in inputs]
+                rearranged = resolver.vocabulary.embed({i.model: i.rows for i in inputs}, target)
+            inputs = [Input(i.model, rearranged[i.model], i.name, i.rules, i.is_base) for i in inputs]
         self._check_shapes(target, place, inputs)
         with naming(resolver.recipe.where, self.place):
             merged = merged_tensor(resolver.recipe_for(inputs), target, inputs, self.shared_rules, t, resolver.options)

@@ -16,22 +16,22 @@ import numpy as np
 from ..rows import Floats
 
 
-class _Shelf(threading.local):
+class _Pool(threading.local):
     def __init__(self) -> None:
         self.free: list[Floats] = []
 
 
-_shelf = _Shelf()
+_pool = _Pool()
 
 
 @contextmanager
 def borrow(*shape: int) -> Iterator[Floats]:
     """float32 of ``shape`` in C order, with any content; released at the end of the ``with`` block."""
     size = prod(shape)
-    block = _shelf.free.pop() if _shelf.free else None
+    block = _pool.free.pop() if _pool.free else None
     if block is None or block.size < size:
         block = np.empty(size, np.float32)
     try:
         yield block[:size].reshape(shape)
     finally:
-        _shelf.free.append(block)
+        _pool.free.append(block)

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from numpy.typing import NDArray
 
-from ..crew import Crew
+from ..workers import Workers
 from .inputs import Inputs, Numbers
 
 #: floats of all inputs in a block: with keys or differences of the same size they fill a second-level cache
@@ -29,7 +29,7 @@ class Stream:
     Parameters
     ----------
     inputs : where they come from
-    crew : who goes through the tiles
+    workers : who goes through the tiles
     words : tiles hold bfloat16 as it is stored; otherwise float32
 
     Attributes
@@ -38,14 +38,14 @@ class Stream:
     tile_rows : rows of a tile
     """
 
-    def __init__(self, inputs: Inputs, crew: Crew, words: bool = False) -> None:
+    def __init__(self, inputs: Inputs, workers: Workers, words: bool = False) -> None:
         self.inputs = inputs
         self.n_rows, self.n_cols = inputs.n_rows, inputs.n_cols
         row = max(1, self.n_cols * inputs.count)
         self.block_rows = max(1, _BLOCK // row)
         self.tile_rows = self.block_rows * max(1, _WORDS // (row * self.block_rows)) if words else self.block_rows
         self.n_tiles = -(-self.n_rows // self.tile_rows)
-        self._crew = crew
+        self._workers = workers
         self._words = words
 
     def map(self, look: Callable[[Numbers, int], T], tiles: Sequence[int] | None = None) -> list[T]:
@@ -54,17 +54,17 @@ class Stream:
         ``x`` are the rows from ``start`` on, [n_inputs, rows, n_cols]: float32, which may be overwritten, or bfloat16 as uint16.
         """
         wanted = range(self.n_tiles) if tiles is None else tiles
-        return self._crew.map(lambda at: self._look(look, wanted, at), range(len(wanted)))
+        return self._workers.map(lambda at: self._look(look, wanted, at), range(len(wanted)))
 
     def add_up(self, look: Callable[[Any, int], Iterable[NDArray[Any]]], total: NDArray[Any]) -> None:
         """Add the arrays of ``look(x, start)`` to ``total``, tile after tile: they are held only while an earlier tile is made."""
         tiles = range(self.n_tiles)
-        self._crew.add_up(lambda at: self._look(look, tiles, at), tiles, total)
+        self._workers.add_up(lambda at: self._look(look, tiles, at), tiles, total)
 
     def fold(self, new: Callable[[], T], look: Callable[[T, Numbers, int, int], None]) -> list[T]:
-        """Call ``look(kept, x, start, n)`` for every tile ``n``; see ``Crew.fold``."""
+        """Call ``look(kept, x, start, n)`` for every tile ``n``; see ``Workers.fold``."""
         tiles = range(self.n_tiles)
-        return self._crew.fold(
+        return self._workers.fold(
             new, lambda kept, at: self._look(lambda x, start: look(kept, x, start, at), tiles, at), self.n_tiles
         )
 

@@ -12,7 +12,7 @@ from toy_jobs import interrupted, make_plan, parted, toys
 
 from streamconv.engine import files, job, run, verify
 from streamconv.engine.budget import Budget
-from streamconv.engine.index_file import Stamp, read_progress
+from streamconv.engine.index_file import CommitRecord, read_progress
 from streamconv.engine.journal import Journal
 from streamconv.engine.plan import Plan
 from streamconv.errors import Locked, Stopped
@@ -35,9 +35,9 @@ def test_a_slot_is_written_only_when_all_its_bytes_lie_behind_a_barrier(
 ) -> None:
     written: set[int] = set()
     durable: set[int] = set()
-    stamped: list[int] = []
+    committed: list[int] = []
     lock = threading.Lock()
-    real_write, real_sync, real_stamp = files.pwrite_all, files.sync_data, Journal.stamp
+    real_write, real_sync, real_stamp = files.pwrite_all, files.sync_data, Journal.commit
 
     def write(fd: int, data: Any, offset: int, path: Path) -> None:
         real_write(fd, data, offset, path)
@@ -52,20 +52,20 @@ def test_a_slot_is_written_only_when_all_its_bytes_lie_behind_a_barrier(
         if path.suffix == ".part":
             durable.update(before)
 
-    def stamp(self: Journal, stamps: list[Stamp]) -> None:
-        for s in stamps:
+    def commit(self: Journal, commits: list[CommitRecord]) -> None:
+        for s in commits:
             missing = set(range(s.offset, s.offset + s.length)) - durable
-            assert not missing, f"chunk {s.chunk} is stamped, but {len(missing)} of its bytes lie behind no barrier"
-            stamped.append(s.chunk)
-        real_stamp(self, stamps)
+            assert not missing, f"chunk {s.chunk} is committed, but {len(missing)} of its bytes lie behind no barrier"
+            committed.append(s.chunk)
+        real_stamp(self, commits)
 
     monkeypatch.setattr(files, "pwrite_all", write)
     monkeypatch.setattr(files, "sync_data", sync)
-    monkeypatch.setattr(Journal, "stamp", stamp)
+    monkeypatch.setattr(Journal, "commit", commit)
     monkeypatch.setattr(run, "_COMMIT_SECONDS", 0.001)
     plan = make_plan(tmp_path, toys())
     go(plan)
-    assert sorted(stamped) == [c.number for c in plan.chunks()]
+    assert sorted(committed) == [c.number for c in plan.chunks()]
 
 
 def test_a_digest_covers_every_piece_of_its_chunk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -76,7 +76,7 @@ def test_a_digest_covers_every_piece_of_its_chunk(tmp_path: Path, monkeypatch: p
     found = read_progress(plan.job_dir / "index.wal")
     assert found is not None
     data = (plan.job_dir / "data-1.part").read_bytes()
-    digests = {s.chunk: s.digest for s in found.stamps}
+    digests = {s.chunk: s.digest for s in found.commits}
     assert digests == {c.number: xxhash.xxh3_128_digest(data[c.offset :][: c.length]) for c in plan.chunks()}
 
 
@@ -111,6 +111,6 @@ def test_a_run_that_lost_its_job_stamps_nothing_more(tmp_path: Path, monkeypatch
     first, second = (job.Job.open(make_plan(tmp_path, toys())) for _ in range(2))
     with pytest.raises(Locked):
         run.run(first, Budget(1 << 24, 1, PIECE, 128, 1 << 20), Silent(), run.StopRequest())
-    assert list(second.journal.stamps()) == []
+    assert list(second.journal.commits()) == []
     first.close()
     second.close()

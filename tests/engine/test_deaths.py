@@ -190,7 +190,7 @@ def test_a_deadline_waits_for_threads_that_take_long(tmp_path: Path, monkeypatch
     opened = job.Job.open(plan)
     with pytest.raises(errors.Stopped):
         run.run(opened, share(1 << 24, 2, 64, 128), Silent(), run.StopRequest(0.0))
-    assert list(opened.journal.stamps())
+    assert list(opened.journal.commits())
     opened.close()
     job.Job.open(plan).close()
 

@@ -159,11 +159,11 @@ def test_a_changed_input_is_refused_and_the_job_stays(tmp_path: Path, lost_plan:
     interrupted(plan, 50)
     if lost_plan:
         (plan.job_dir / "plan.json").unlink()
-    stamps = read_progress(plan.job_dir / "index.wal")
+    commits = read_progress(plan.job_dir / "index.wal")
     with pytest.raises(InputChanged, match=r"in\.bin was changed after .* \(tensor a\)") as caught:
         go(_made_of(tmp_path, 2, b"x" + _BEFORE[1:]))
     assert caught.value.exit_code == 65
-    assert read_progress(plan.job_dir / "index.wal").stamps == stamps.stamps  # type: ignore[union-attr]
+    assert read_progress(plan.job_dir / "index.wal").commits == commits.commits  # type: ignore[union-attr]
     go(_made_of(tmp_path, 3, _BEFORE))
 
 
@@ -193,7 +193,7 @@ def test_what_was_stamped_without_a_digest_of_its_source_is_made_again_to_compar
         interrupted(plan, 60)
         index = Journal.open(plan.job_dir / "index.wal")
         assert index is not None
-        index.stamp([replace(s, source=bytes(16)) for s in index.stamps()])
+        index.commit([replace(s, source=bytes(16)) for s in index.commits()])
         index.close()
         again = make_plan(tmp_path, toys_, mtime_ns=2)
         if isinstance(toys_[2], Other):
@@ -272,7 +272,7 @@ def test_a_failed_sync_is_fatal_and_stamps_nothing(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(files, "sync_data", failing)
     with pytest.raises(WriteFailed):
         run.run(opened, share(1 << 24, 2, 64, 128), Silent(), run.StopRequest())
-    assert list(opened.journal.stamps()) == []
+    assert list(opened.journal.commits()) == []
     opened.close()
 
 
@@ -325,9 +325,9 @@ def test_only_chunks_with_nan_or_inf_are_made_again_when_those_are_not_allowed_a
     strict = replace(plan, admits_nonfinite=False)
     opened = job.Job.open(strict)
     (chunk,) = {c.number for c in strict.chunks() if c.item.name == "a" and c.start <= 17 < c.stop}
-    stamped = {s.chunk for s in opened.journal.stamps()}
+    committed = {s.chunk for s in opened.journal.commits()}
     assert chunk not in opened.done
-    assert opened.done.keys() == stamped
+    assert opened.done.keys() == committed
     assert opened.notes == ["1 finished chunks contain NaN or Inf, which were allowed then; they are computed again"]
     opened.close()
     assert go(plan).quality["a", 0].nonfinite == 1

@@ -23,7 +23,7 @@ def test_an_input_that_changes_after_the_last_commit_keeps_the_output_from_getti
     opened = job.Job.open(plan)
 
     def changed() -> None:
-        if len(list(opened.journal.stamps())) == len(plan.chunks()):
+        if len(list(opened.journal.commits())) == len(plan.chunks()):
             raise InputChanged("in.bin changed")
 
     object.__setattr__(plan, "verify_inputs", changed)
@@ -307,7 +307,7 @@ def test_a_kill_while_a_folder_is_published_is_healed(
     elif what == "an older output":
         go(folder_plan(tmp_path, "old"))
     with monkeypatch.context() as patch:
-        _killed_after(patch, 0) if not n_renames else patch.setattr(publishing, "settle", _first_time_only())
+        _killed_after(patch, 0) if not n_renames else patch.setattr(publishing, "recover", _first_time_only())
         with pytest.raises(Killed):
             go(plan, update=True)
     for made in _made(plan):

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from streamconv.engine import files
-from streamconv.engine.index_file import CLEAN, PUBLISHING, RUNNING, Stamp, read_progress
+from streamconv.engine.index_file import CLEAN, PUBLISHING, RUNNING, CommitRecord, read_progress
 from streamconv.engine.journal import Journal
 from streamconv.engine.slots import Slots
 from streamconv.errors import PlanDiffers, WriteFailed
@@ -20,8 +20,8 @@ from streamconv.errors import PlanDiffers, WriteFailed
 PRINT = bytes(range(32))
 
 
-def _stamp(chunk: int, **values: float) -> Stamp:
-    return Stamp(chunk, 0, chunk * 100, 100, 4, bytes([chunk]) * 16, **values)  # type: ignore[arg-type]
+def _commit(chunk: int, **values: float) -> CommitRecord:
+    return CommitRecord(chunk, 0, chunk * 100, 100, 4, bytes([chunk]) * 16, **values)  # type: ignore[arg-type]
 
 
 @pytest.fixture
@@ -38,20 +38,20 @@ def _reopened(journal: Journal) -> Journal:
 
 def test_a_new_index_has_its_full_size_and_every_slot_pending(journal: Journal) -> None:
     assert journal.path.stat().st_size == 8192 + 5 * 128
-    assert list(journal.stamps()) == []
+    assert list(journal.commits()) == []
 
 
 def test_stamps_survive_reopening_with_all_their_values(journal: Journal) -> None:
-    journal.stamp([_stamp(3, sum_squared_error=1.5, max_error=0.25, nonfinite=7), _stamp(0)])
+    journal.commit([_commit(3, sum_squared_error=1.5, max_error=0.25, nonfinite=7), _commit(0)])
     again = _reopened(journal)
-    assert [s.chunk for s in again.stamps()] == [0, 3]
-    kept = list(again.stamps())[1]
+    assert [s.chunk for s in again.commits()] == [0, 3]
+    kept = list(again.commits())[1]
     assert (kept.sum_squared_error, kept.max_error, kept.nonfinite) == (1.5, 0.25, 7)
     assert (kept.offset, kept.length, kept.rows, kept.digest) == (300, 100, 4, bytes([3]) * 16)
 
 
 def test_every_single_bit_flip_in_a_slot_makes_that_chunk_pending_and_no_other(journal: Journal) -> None:
-    journal.stamp(_stamp(i) for i in range(5))
+    journal.commit(_commit(i) for i in range(5))
     whole = journal.path.read_bytes()
     at = 8192 + 2 * 128
     for bit in range(128 * 8):
@@ -59,7 +59,7 @@ def test_every_single_bit_flip_in_a_slot_makes_that_chunk_pending_and_no_other(j
         damaged[at + bit // 8] ^= 1 << bit % 8
         journal.path.write_bytes(damaged)
         again = _reopened(journal)
-        assert [s.chunk for s in again.stamps()] == [0, 1, 3, 4], f"bit {bit}"
+        assert [s.chunk for s in again.commits()] == [0, 1, 3, 4], f"bit {bit}"
         assert again.damaged_slots() == 1
         journal = again
 
@@ -120,15 +120,15 @@ def test_an_index_of_the_wrong_length_is_not_used(journal: Journal, size: int) -
 
 def test_slots_of_another_job_are_not_believed(journal: Journal, tmp_path: Path) -> None:
     other = Journal.create(tmp_path / "other.wal", 5, PRINT)
-    other.stamp([_stamp(1)])
+    other.commit([_commit(1)])
     raw = bytearray(journal.path.read_bytes())
     raw[8192:] = other.path.read_bytes()[8192:]
     journal.path.write_bytes(raw)
-    assert list(_reopened(journal).stamps()) == []
+    assert list(_reopened(journal).commits()) == []
 
 
 def test_an_index_on_a_bad_sector_is_an_error_and_no_signal(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
-    journal.stamp([_stamp(1)])
+    journal.commit([_commit(1)])
 
     class BadDisk:
         def __getattr__(self, name: str) -> object:
@@ -140,7 +140,7 @@ def test_an_index_on_a_bad_sector_is_an_error_and_no_signal(journal: Journal, mo
             return os.pread(fd, size, offset)
 
     monkeypatch.setattr(files, "os", BadDisk())
-    for use in (lambda: list(journal.stamps()), journal.damaged_slots):
+    for use in (lambda: list(journal.commits()), journal.damaged_slots):
         with pytest.raises(WriteFailed, match="read of 640 bytes at offset 8,192 failed") as caught:
             use()
         assert caught.value.exit_code == 74
@@ -153,21 +153,21 @@ def mappings_of(path: Path) -> list[str]:
 
 @pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="no /proc here")
 def test_slots_are_read_through_a_shared_mapping_that_cannot_be_written(journal: Journal) -> None:
-    journal.stamp([_stamp(2)])
-    assert [s.chunk for s in journal.stamps()] == [2]
+    journal.commit([_commit(2)])
+    assert [s.chunk for s in journal.commits()] == [2]
     assert mappings_of(journal.path) == ["r--s"]
-    journal.stamp([_stamp(4)])
-    assert [s.chunk for s in journal.stamps()] == [2, 4], "what pwrite stores shows in the mapping"
+    journal.commit([_commit(4)])
+    assert [s.chunk for s in journal.commits()] == [2, 4], "what pwrite stores shows in the mapping"
     journal.close()
     assert mappings_of(journal.path) == []
 
 
 def test_an_index_that_is_cut_under_a_run_is_an_error_and_no_signal(journal: Journal) -> None:
-    journal.stamp(_stamp(i) for i in range(5))
-    assert len(list(journal.stamps())) == 5
+    journal.commit(_commit(i) for i in range(5))
+    assert len(list(journal.commits())) == 5
     os.truncate(journal.path, 8192 + 3 * 128)
     with pytest.raises(WriteFailed, match=r"index\.wal was truncated to 8,576 bytes by another program") as caught:
-        list(journal.stamps())
+        list(journal.commits())
     assert caught.value.exit_code == 74
 
 
@@ -195,8 +195,8 @@ def test_where_a_system_cannot_map_or_not_bring_pages_in_slots_are_read(
         madvise = refuse
 
     monkeypatch.setattr(mmap, "mmap", refuse if what == "mmap" else Old)
-    journal.stamp([_stamp(2)])
-    assert [s.chunk for s in journal.stamps()] == [2]
+    journal.commit([_commit(2)])
+    assert [s.chunk for s in journal.commits()] == [2]
 
 
 def test_a_new_index_has_all_its_blocks_so_that_a_full_disk_is_met_at_once(
@@ -229,6 +229,29 @@ def test_a_run_that_lost_the_job_notices_before_it_stamps(journal: Journal) -> N
     assert not journal.still_ours()
 
 
+def test_a_run_whose_header_is_written_over_by_an_earlier_one_keeps_the_job_and_all_others_lose_it(
+    journal: Journal,
+) -> None:
+    late, *others = [_opened(journal) for _ in range(2)]
+    for run in others:
+        run.take_over()
+    while others[-1].header.generation % 2 != (late.header.generation + 1) % 2 or len(others) < 3:
+        others.append(_opened(journal))
+        others[-1].take_over()
+    late.take_over()  # it read the index before the others, and writes into the page of the last of them
+    newest = read_progress(journal.path)
+    assert newest is not None
+    assert newest.header.nonce == others[-2].header.nonce
+    assert others[-1].still_ours()
+    assert [run.still_ours() for run in (late, journal, *others)] == [False] * (len(others) + 1) + [True]
+
+
+def _opened(journal: Journal) -> Journal:
+    opened = Journal.open(journal.path)
+    assert opened is not None
+    return opened
+
+
 def test_a_removed_index_is_not_ours_any_more(journal: Journal) -> None:
     journal.path.unlink()
     assert not journal.still_ours()
@@ -253,10 +276,10 @@ def test_states_are_kept_and_publishing_survives_a_take_over(journal: Journal) -
 
 
 def test_progress_is_readable_while_a_run_holds_the_index(journal: Journal) -> None:
-    journal.stamp([_stamp(4)])
+    journal.commit([_commit(4)])
     found = read_progress(journal.path)
     assert found is not None
-    assert (found.header.n_slots, found.n_bytes, [s.chunk for s in found.stamps]) == (5, 100, [4])
+    assert (found.header.n_slots, found.n_bytes, [s.chunk for s in found.commits]) == (5, 100, [4])
 
 
 def test_an_index_from_before_inputs_were_recorded_is_read_on(journal: Journal, tmp_path: Path) -> None:
@@ -267,9 +290,9 @@ def test_an_index_from_before_inputs_were_recorded_is_read_on(journal: Journal, 
 
 
 def test_forgotten_chunks_are_pending_again(journal: Journal) -> None:
-    journal.stamp(_stamp(i) for i in range(5))
+    journal.commit(_commit(i) for i in range(5))
     journal.forget([1, 2])
-    assert [s.chunk for s in _reopened(journal).stamps()] == [0, 3, 4]
+    assert [s.chunk for s in _reopened(journal).commits()] == [0, 3, 4]
 
 
 def test_whose_the_index_is_is_asked_by_opening_it_anew(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:

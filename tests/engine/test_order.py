@@ -1,4 +1,4 @@
-"""The order of writes, barriers, stamps and names, checked call by call: what a power cut at any of them would leave."""
+"""The order of writes, barriers, commits and names, checked call by call: what a power cut at any of them would leave."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from toy_jobs import Toy, folder_plan, go, make_plan, toys
 
 from streamconv.engine import files, job, run
 from streamconv.engine.budget import share
-from streamconv.engine.index_file import CLEAN, Stamp
+from streamconv.engine.index_file import CLEAN, CommitRecord
 from streamconv.engine.journal import Journal
 from streamconv.engine.plan import Plan
 from streamconv.errors import Locked, StreamconvError
@@ -27,12 +27,12 @@ class Watch:
         self.dirty: dict[Path, set[tuple[int, int]]] = {}
         self.unsynced_folders: set[Path] = set()
         self.broken: list[str] = []
-        self.stamped = 0
+        self.committed = 0
         self._plan, self._patch = plan, patch
         self._after(files, "pwrite_all", self._write)
         self._after(files, "sync_data", lambda fd, path: self.dirty.pop(path, None))
-        self._before(Journal, "stamp", self._stamp)
-        self._after(Journal, "stamp", lambda journal, stamps: self._settled("after a stamp", journal.path))
+        self._before(Journal, "commit", self._commit)
+        self._after(Journal, "commit", lambda journal, commits: self._settled("after a commit", journal.path))
         self._before(Journal, "mark", lambda journal, state: self._settled("before a change of state", *self.dirty))
         self._before(files, "publish", self._rename)
         self._after(files, "publish", lambda part, final: self._folder("after a rename", final.parent))
@@ -69,12 +69,12 @@ class Watch:
         if path.name != "lock":  # only says who holds it
             self.dirty.setdefault(path, set()).add((offset, offset + memoryview(data).nbytes))
 
-    def _stamp(self, _journal: Journal, stamps: list[Stamp]) -> None:
-        for s in stamps:
-            self.stamped += 1
+    def _commit(self, _journal: Journal, commits: list[CommitRecord]) -> None:
+        for s in commits:
+            self.committed += 1
             path = self._plan.part_path(s.file)
             if any(a < s.offset + s.length and s.offset < b for a, b in self.dirty.get(path, ())):
-                self.broken.append(f"chunk {s.chunk} is stamped before its bytes in {path.name} are durable")
+                self.broken.append(f"chunk {s.chunk} is committed before its bytes in {path.name} are durable")
 
     def _settled(self, when: str, *paths: Path) -> None:
         self.broken += [f"{when}: {p.name} has writes that nothing confirmed" for p in paths if self.dirty.get(p)]
@@ -100,12 +100,12 @@ def test_nothing_is_vouched_for_or_named_before_it_is_durable(
     monkeypatch.setattr(run, "_COMMIT_SECONDS", 0.001)
     watch = Watch(plan, monkeypatch)
     go(plan, threads=1)
-    assert watch.stamped == len(plan.chunks())
+    assert watch.committed == len(plan.chunks())
     assert watch.broken == []
 
 
 def _half_done(plan: Plan, state: int | None) -> None:
-    """A job with one stamped chunk, made by a run after an orderly stop and itself stopped in order (CLEAN) or not."""
+    """A job with one committed chunk, made by a run after an orderly stop and itself stopped in order (CLEAN) or not."""
     opened = job.Job.open(plan)
     opened.journal.mark(CLEAN)
     opened.close()
@@ -113,7 +113,7 @@ def _half_done(plan: Plan, state: int | None) -> None:
     chunk, data = plan.chunks()[0], b"x" * plan.chunks()[0].length
     files.pwrite_all(opened.part_fds[chunk.file], data, chunk.offset, plan.part_path(chunk.file))
     digest = xxhash.xxh3_128_digest(data)
-    opened.journal.stamp([Stamp(0, chunk.file, chunk.offset, chunk.length, chunk.stop - chunk.start, digest)])
+    opened.journal.commit([CommitRecord(0, chunk.file, chunk.offset, chunk.length, chunk.stop - chunk.start, digest)])
     if state is not None:
         opened.journal.mark(state)
     opened.close()

@@ -121,7 +121,7 @@ def test_a_set_that_is_replaced_in_two_runs_has_a_record_of_all_its_files(
     is_in_order(plan)
 
 
-@pytest.mark.parametrize("step", ["publish_new", "settle"])
+@pytest.mark.parametrize("step", ["publish_new", "recover"])
 def test_an_input_that_changes_while_names_are_given_is_noticed(
     tmp_path: Path, right: list[bytes], monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
@@ -153,7 +153,7 @@ def test_an_output_that_was_copied_is_compared_once(tmp_path: Path, monkeypatch:
     for f in plan.files:
         os.utime(f.path, ns=(1, 1))
     doubtful = look(plan, thorough=False)
-    assert (doubtful.complete, len(doubtful.doubts), read) == (False, 3, [])
+    assert (doubtful.complete, len(doubtful.undecided), read) == (False, 3, [])
     doubtful.refuse()
     found = look(plan)
     assert (found.complete, len(read)) == (True, 3)

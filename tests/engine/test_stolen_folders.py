@@ -67,7 +67,7 @@ def half(opened: job.Job) -> None:
         run.run(opened, share(1 << 24, 1, 64, 128), Silent(), stop)
     for p in opened.plan.placements:
         p.item.hook = lambda row: None  # type: ignore[attr-defined]
-    opened.done = {s.chunk: s for s in opened.journal.stamps()}
+    opened.done = {s.chunk: s for s in opened.journal.commits()}
     assert opened.done
 
 
@@ -101,7 +101,7 @@ def test_whoever_wakes_in_the_folder_of_another_run_takes_nothing_from_it(
             others.append(job.Job.open(KINDS[kind](work, "second"), force=True))
             half(others[0])
 
-        done = {s.chunk: s for s in first.journal.stamps()}
+        done = {s.chunk: s for s in first.journal.commits()}
         paused = Paused(at, stolen)
         publish = first.publish
 
@@ -124,7 +124,7 @@ def test_whoever_wakes_in_the_folder_of_another_run_takes_nothing_from_it(
             assert ended
             return
         here = f"{kind}, call {at}"
-        kept = {s.chunk: s for s in others[0].journal.stamps()}
+        kept = {s.chunk: s for s in others[0].journal.commits()}
         assert repr(kept) == repr(others[0].done), here
         now = outputs(work)
         if ended:

@@ -10,17 +10,17 @@ from pathlib import Path
 import pytest
 from toy_jobs import Look, Toy, make_plan
 
-from streamconv.crew import Crew
 from streamconv.engine import job, run
 from streamconv.engine.budget import share
 from streamconv.errors import Interrupted, Stopped, WriteFailed
 from streamconv.progress import Silent
+from streamconv.workers import Workers
 
 
-def endless(crew: Crew) -> None:
+def endless(workers: Workers) -> None:
     """A look that nobody waits for the end of."""
     for _ in range(1000):
-        crew.go_on()
+        workers.go_on()
         threading.Event().wait(0.01)
     raise AssertionError("nobody stopped it")
 
@@ -51,9 +51,9 @@ def test_a_signal_ends_a_look_at_a_whole_tensor(tmp_path: Path, threads: int) ->
 def test_an_error_of_one_thread_ends_the_look_of_another(tmp_path: Path) -> None:
     begun, short = threading.Event(), Toy("b", 4)
 
-    def looking(crew: Crew) -> None:
+    def looking(workers: Workers) -> None:
         begun.set()
-        endless(crew)
+        endless(workers)
 
     def failing(_row: int) -> None:
         assert begun.wait(10)
@@ -65,10 +65,10 @@ def test_an_error_of_one_thread_ends_the_look_of_another(tmp_path: Path) -> None
 
 
 def test_a_deadline_lets_the_first_look_of_a_run_end_or_no_run_would_ever_come_past_it(tmp_path: Path) -> None:
-    def looking(crew: Crew) -> None:
+    def looking(workers: Workers) -> None:
         for _ in range(5):
             time.sleep(0.02)
-            crew.go_on()
+            workers.go_on()
 
     go(tmp_path, [Toy("a", 4, looks=[Look(looking)])], 1, run.StopRequest(0.01))
     assert (tmp_path / "out.bin").exists()

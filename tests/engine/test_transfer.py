@@ -14,10 +14,10 @@ import pytest
 
 from streamconv.engine import files
 from streamconv.engine.index_file import read_progress
-from streamconv.engine.transfer.keeper import Keeper
 from streamconv.engine.transfer.part import CLAIMED, PENDING, READY, Filling, Part
 from streamconv.engine.transfer.remote import Hash
 from streamconv.engine.transfer.shared import Settings, Shared
+from streamconv.engine.transfer.verifier import Verifier
 from streamconv.errors import Locked, WriteFailed
 
 
@@ -69,7 +69,7 @@ def test_after_one_failed_barrier_no_range_of_the_file_is_stamped(
     monkeypatch.setattr(files, "sync_data", fails_once)
     for filling in ranges:  # the system tells of lost bytes once, also of those of other threads
         with pytest.raises(WriteFailed):
-            part.commit(filling.stamp())
+            part.commit(filling.commit_record())
     assert part.digests == {}
 
 
@@ -82,10 +82,10 @@ def test_no_range_is_stamped_for_a_file_that_lost_its_name(tmp_path: Path) -> No
     part.path.unlink()
     part.path.write_bytes(bytes(1000))  # by whoever took it over where locks do nothing
     with pytest.raises(Locked, match="has taken over"):
-        part.commit(filling.stamp())
+        part.commit(filling.commit_record())
     found = read_progress(part.path.with_suffix(".wal"))
     assert found is not None
-    assert found.stamps == []
+    assert found.commits == []
 
 
 def test_indexes_that_killed_runs_left_half_made_do_not_pile_up(tmp_path: Path) -> None:
@@ -127,7 +127,7 @@ class _Nobody:
 
     def abort(self) -> None: ...
 
-    def came(self, n_bytes: int, path: str) -> None: ...
+    def received(self, n_bytes: int, path: str) -> None: ...
 
     def message(self, text: str) -> None: ...
 
@@ -141,11 +141,11 @@ def test_a_digest_is_given_up_only_where_it_waits_for_what_is_not_coming(
     shared = Shared(_Nobody(), _Nobody(), Settings(keep=False, ahead_bytes=400))
     part = Part(tmp_path, Listed(), 100, 400)
     shared.parts.append(part)
-    keeper = Keeper(shared, lambda part, indexes: None, lambda part: None)
+    verifier = Verifier(shared, lambda part, indexes: None, lambda part: None)
     with shared.changed:
-        keeper.start_releasing()
+        verifier.start_releasing()
         part.states[:] = bytes([state, READY, READY])
-        keeper.claim(part, 0)
-        assert keeper._unused(part) == ([1, 2] if gives_up else [])
+        verifier.claim(part, 0)
+        assert verifier._unused(part) == ([1, 2] if gives_up else [])
     assert bool(part.notes) == gives_up
-    assert keeper.has_summed(part, 0) == gives_up
+    assert verifier.has_summed(part, 0) == gives_up

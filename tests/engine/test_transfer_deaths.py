@@ -46,31 +46,31 @@ class Origin:
 
     def abort(self) -> None: ...
 
-    def came(self, n_bytes: int, path: str) -> None: ...
+    def received(self, n_bytes: int, path: str) -> None: ...
 
     def message(self, text: str) -> None: ...
 
 
-def begun(root: Path, origin: Origin | None = None) -> tuple[Transfer, transfer.Arriving]:
+def begun(root: Path, origin: Origin | None = None) -> tuple[Transfer, transfer.PartialDownload]:
     found = Transfer(root, origin or Origin(), origin or Origin(), SETTINGS)
     return found, found.add("model", "commit", Listed())
 
 
 def comes_whole(root: Path) -> None:
     """Another transfer of the same file brings it: its lock was given back."""
-    following, arriving = begun(root)
+    following, partial = begun(root)
     following.fetch()
     assert following.wait(seconds=20)
     following.close()
-    assert arriving.path.read_bytes() == DATA
+    assert partial.path.read_bytes() == DATA
 
 
-@pytest.mark.parametrize("dead", [{0, 1}, {2}, {0, 1, 2}], ids=["connections", "keeper", "all"])
+@pytest.mark.parametrize("dead", [{0, 1}, {2}, {0, 1, 2}], ids=["connections", "verifier", "all"])
 @pytest.mark.parametrize("way", ["wait", "ensure"])
 def test_whoever_waits_for_dead_threads_is_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dead: set[int], way: str
 ) -> None:
-    broken, arriving = begun(tmp_path)
+    broken, partial = begun(tmp_path)
     with monkeypatch.context() as patch:
         patch.setattr(threads._thread, "start_new_thread", _stillborn(dead))
         broken.fetch()
@@ -79,7 +79,7 @@ def test_whoever_waits_for_dead_threads_is_told(
         broken.wait()
     if way == "ensure" and 0 in dead:
         with pytest.raises(NoResources):
-            arriving.ensure(2000, 100)
+            partial.ensure(2000, 100)
     broken.close()
     assert time.monotonic() - began < 10
     comes_whole(tmp_path)
@@ -91,13 +91,13 @@ def test_a_thread_that_dies_with_a_range_in_its_hands_is_noticed(
     def dying(*_: object) -> None:
         raise MemoryError
 
-    broken, arriving = begun(tmp_path)
+    broken, partial = begun(tmp_path)
     with monkeypatch.context() as patch:
-        patch.setattr(transfer.Crew, "_bring", dying)
+        patch.setattr(transfer.Connections, "_bring", dying)
         patch.setattr(transfer.Transfer, "fail", dying)  # nor can it say so
         broken.fetch()
         with pytest.raises((NoResources, MemoryError)):
-            arriving.ensure(2000, 100)
+            partial.ensure(2000, 100)
         broken.close()
     comes_whole(tmp_path)
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from toy_jobs import Look, Toy, go, interrupted, make_plan
 
-from streamconv.crew import Crew
 from streamconv.errors import BadInput
+from streamconv.workers import Workers
 
 
 def asking(*looks: Look) -> Callable[[int], None]:
@@ -64,7 +64,7 @@ def test_others_go_on_with_other_tensors_meanwhile(tmp_path: Path) -> None:
     n_others = sum(toy.n_rows for toy in others)
     all_made = threading.Event()
 
-    def waiting(crew: Crew) -> None:
+    def waiting(workers: Workers) -> None:
         assert all_made.wait(10), "nobody made the others"
 
     def made(row: int) -> None:
@@ -85,10 +85,10 @@ def test_who_has_nothing_else_to_do_helps_and_nothing_else_is_measured_meanwhile
     def meet() -> None:
         together.wait(10)
 
-    def shared(crew: Crew) -> None:
+    def shared(workers: Workers) -> None:
         at_once.append(1)
         assert len(at_once) == 1
-        crew.fold(lambda: None, lambda _, n: meet(), 3)
+        workers.fold(lambda: None, lambda _, n: meet(), 3)
         at_once.clear()
 
     go(make_plan(tmp_path, [Toy(name, 4, looks=[Look(shared)]) for name in "abcd"]), threads=3)
@@ -96,7 +96,7 @@ def test_who_has_nothing_else_to_do_helps_and_nothing_else_is_measured_meanwhile
 
 @pytest.mark.parametrize("threads", [1, 3])
 def test_what_a_look_finds_wrong_ends_the_run_with_its_words(tmp_path: Path, threads: int) -> None:
-    def wrong(crew: Crew) -> None:
+    def wrong(workers: Workers) -> None:
         raise BadInput("they differ")
 
     toys = [Toy("a"), Toy("b", looks=[Look(wrong)]), Toy("c")]

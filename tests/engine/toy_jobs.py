@@ -10,13 +10,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from streamconv.crew import Crew
 from streamconv.engine import job, run
 from streamconv.engine.budget import share
 from streamconv.engine.plan import OutputFile, Placement, Plan, fingerprint
 from streamconv.errors import Stopped
 from streamconv.progress import Silent
 from streamconv.rows import Bytes, File, Floats, Json, Quality, Rows, Span
+from streamconv.workers import Workers
 
 
 class Source(File):
@@ -32,13 +32,13 @@ class Source(File):
 class Look(Rows):
     """What has to be known of a whole tensor; ``body`` is what measuring it does."""
 
-    def __init__(self, body: Callable[[Crew], None] = Crew.go_on) -> None:
+    def __init__(self, body: Callable[[Workers], None] = Workers.go_on) -> None:
         self.body = body
         self.n_measured = 0
         self.value: Json = None
 
-    def measure(self, crew: Crew) -> Json:
-        self.body(crew)
+    def measure(self, workers: Workers) -> Json:
+        self.body(workers)
         self.n_measured += 1
         return self.n_measured
 

@@ -256,7 +256,7 @@ def killed_before_the_end(subject: Subject) -> None:
         return False
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(publishing, "settle", settle)
+        patch.setattr(publishing, "recover", settle)
         with pytest.raises(Killed):
             subject.go()
 

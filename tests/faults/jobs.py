@@ -12,7 +12,7 @@ import xxhash
 from small_models import gemma2
 
 from streamconv import cli, conversion
-from streamconv.engine.index_file import PUBLISHING, Stamp, read_progress
+from streamconv.engine.index_file import PUBLISHING, CommitRecord, read_progress
 
 from .injector import Fault, Result, run
 
@@ -107,19 +107,20 @@ class Bench:
         """Run the command in a child."""
         return run(self.command, self.log, fault, planted)
 
-    def stamps(self) -> list[Stamp]:
+    def commits(self) -> list[CommitRecord]:
         """What the index vouches for."""
         found = read_progress(self.job / "index.wal")
-        return found.stamps if found else []
+        return found.commits if found else []
 
     def violations(self, where: str, ended: bool = False) -> list[str]:
         """What is wrong right after a fault: slots over wrong bytes, wrong files under final names.
 
         Once the job has ``ended``, it is also wrong if a file is not there.
         """
-        stamps = self.stamps()
+        commits = self.commits()
         found = [
-            f"{where}: chunk {c} is stamped over wrong bytes" for c in false_stamps(stamps, self.parts, self._named())
+            f"{where}: chunk {c} is committed over wrong bytes"
+            for c in false_stamps(commits, self.parts, self._named())
         ]
         now = contents(self.root)
         wrong = [name for name, digest in self.right.items() if now.get(name, None if ended else digest) != digest]
@@ -159,10 +160,10 @@ def contents(folder: Path) -> dict[str, str]:
     }
 
 
-def false_stamps(stamps: list[Stamp], parts: list[Path], finals: Sequence[Path] = ()) -> list[int]:
+def false_stamps(commits: list[CommitRecord], parts: list[Path], finals: Sequence[Path] = ()) -> list[int]:
     """Chunks whose slot is valid although the bytes are not there: violations of the index's one promise."""
 
-    def holds(path: Path, s: Stamp) -> bool:
+    def holds(path: Path, s: CommitRecord) -> bool:
         if not path.exists():
             return False
         with open(path, "rb") as f:
@@ -171,7 +172,7 @@ def false_stamps(stamps: list[Stamp], parts: list[Path], finals: Sequence[Path] 
 
     return [
         s.chunk
-        for s in stamps
+        for s in commits
         if parts[s.file].exists()  # else published
         and not any(holds(path, s) for path in (parts[s.file], *finals[s.file : s.file + 1]))
     ]

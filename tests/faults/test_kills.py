@@ -40,7 +40,7 @@ def test_kills_at_random_moments_lose_nothing_that_was_committed(
         while code is None:
             code = killed_after(rng.uniform(0, 1.2 * whole), bench.command, bench.log)
             count += code is None
-            now = {s.chunk: s.digest for s in bench.stamps()}
+            now = {s.chunk: s.digest for s in bench.commits()}
             # Once the index is gone, the output is there.
             assert committed.items() <= now.items() or not (bench.job / "index.wal").exists(), f"{where}: lost"
             assert bench.violations(where) == []

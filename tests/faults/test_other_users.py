@@ -313,13 +313,13 @@ def forge(commons: Commons) -> None:
     journal = Journal.open(commons.job / "index.wal")
     assert journal is not None
     forged = []
-    for s in journal.stamps():
+    for s in journal.commits():
         part = commons.bench.parts[s.file]
         with part.open("r+b") as f:
             f.seek(s.offset)
             f.write(bytes(s.length))
         forged.append(s.__class__(s.chunk, s.file, s.offset, s.length, s.rows, xxhash.xxh3_128_digest(bytes(s.length))))
-    journal.stamp(forged)
+    journal.commit(forged)
     journal.close()
 
 

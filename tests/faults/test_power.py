@@ -115,7 +115,7 @@ def cuts_over(bench: Bench, n: int, rng: random.Random) -> list[str]:
             disk.take(call)
         disk.leave(bench.root, rng)
         where = f"{bench.kind}, power cut after call {at} of {len(calls)} of --force"
-        found += [v for v in bench.violations(where) if "stamped" in v]
+        found += [v for v in bench.violations(where) if "committed" in v]
         found += bench.finish(where, lambda: _main(bench, "--force"))
     return found
 
@@ -127,7 +127,7 @@ def stamp_before_the_data_barrier(patch: pytest.MonkeyPatch) -> None:
     real = run._Run._commit
 
     def wrong(self: run._Run, group: list) -> None:  # type: ignore[type-arg]
-        self.job.journal.stamp(group)
+        self.job.journal.commit(group)
         real(self, group)
 
     patch.setattr(run._Run, "_commit", wrong)

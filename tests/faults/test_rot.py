@@ -92,7 +92,7 @@ def _samples(model: Path) -> list[object]:
 
 
 def trust_without_reading() -> None:
-    job.Job._digest = lambda self, stamp: stamp.digest  # type: ignore[method-assign]
+    job.Job._digest = lambda self, commit: commit.digest  # type: ignore[method-assign]
 
 
 def test_the_suite_catches_trust_without_reading(bench: Bench) -> None:
@@ -101,7 +101,7 @@ def test_the_suite_catches_trust_without_reading(bench: Bench) -> None:
         _unfinished(bench, 0.75, copies)
         path = bench.job / "data-1.part"
         raw = bytearray(path.read_bytes())
-        raw[bench.stamps()[trial].offset + trial] ^= 1
+        raw[bench.commits()[trial].offset + trial] ^= 1
         path.write_bytes(raw)
         bench.go(planted=trust_without_reading)
         wrong += bench.finish("", lambda: (0, "")) != []

@@ -38,13 +38,13 @@ def test_a_stopped_process_that_wakes_fails_and_the_other_publishes(bench: jobs.
         shutil.rmtree(bench.job)
         command = [*bench.command, "--force"]
         assert run(command, bench.log, Fault(bench.calls // 2, "kill before")).code == -signal.SIGKILL
-        stamps = bench.stamps()
-        assert stamps
+        commits = bench.commits()
+        assert commits
         os.kill(pid, signal.SIGCONT)
         _, status = os.waitpid(pid, 0)
         assert os.waitstatus_to_exitcode(status) == 75, log.read_text()
-        assert repr(bench.stamps()) == repr(stamps)
-        assert not jobs.false_stamps(stamps, bench.parts)
+        assert repr(bench.commits()) == repr(commits)
+        assert not jobs.false_stamps(commits, bench.parts)
         assert bench.out.exists() == replaces
         result = run(command, bench.log)
         assert (result.code, "finished by earlier runs" in result.stderr) == (0, True), result.stderr

@@ -18,7 +18,7 @@ from server import Hub
 import streamconv
 from streamconv.conversion import hub_models
 from streamconv.engine.transfer import Settings
-from streamconv.sources.hub.patience import PATIENT
+from streamconv.sources.hub.retries import PATIENT
 
 
 @pytest.fixture
@@ -89,7 +89,7 @@ def here(
     monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", hub.url + "/{repo_id}/resolve/{revision}/{filename}")
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hf" / "hub"))
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-    for key, seconds in {"first_s": 0.001, "longest_s": 0.01, "read_s": 3.0, "ask_s": 5.0}.items():
+    for key, seconds in {"first_s": 0.001, "longest_s": 0.01, "read_s": 3.0, "retry_after_s": 5.0}.items():
         monkeypatch.setitem(PATIENT.__dict__, key, seconds)
     small = Settings(head_bytes=64 << 10, range_bytes=256 << 10, span_bytes=1 << 20)
     monkeypatch.setattr(hub_models, "KEEPING", small)

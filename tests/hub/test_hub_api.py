@@ -21,9 +21,9 @@ from streamconv.cli import main
 from streamconv.errors import BadInput
 from streamconv.sources.hub import api
 from streamconv.sources.hub.errors import one_line
-from streamconv.sources.hub.line import Line, followed
 from streamconv.sources.hub.model import hub_file, parse_reference
-from streamconv.sources.hub.patience import PATIENT, asked_pause
+from streamconv.sources.hub.retries import PATIENT, asked_pause
+from streamconv.sources.hub.session import Session, followed
 
 COMMIT = "c" * 40
 #: status, header fields, body
@@ -196,7 +196,7 @@ def test_a_refusal_by_the_host_behind_a_mirror_names_that_host_and_says_who_got_
 def test_a_storage_host_that_goes_on_refusing_is_named_as_the_one_that_refuses(
     host: Scripted, other: Scripted, ask: Run, monkeypatch: pytest.MonkeyPatch, status: int
 ) -> None:
-    monkeypatch.setattr("streamconv.sources.hub.patience.random.uniform", lambda a, b: 0)
+    monkeypatch.setattr("streamconv.sources.hub.retries.random.uniform", lambda a, b: 0)
     plain = listing(as_json([entry("config.json", oid="0" * 40)]))
     host.answer = lambda path: (302, {"Location": f"{other.url}/x"}, b"") if "/resolve/" in path else plain(path)
     other.answer = lambda path: (status, {}, b"")
@@ -357,7 +357,7 @@ def test_the_password_of_the_endpoint_is_told_to_nobody(
 
 
 def test_the_password_of_the_endpoint_goes_to_it_and_to_no_other_host(hub: Hub, here: Run) -> None:
-    line = Line("hf_token", "http://someone:pass%40word@127.0.0.1:9/under/", PATIENT)
+    line = Session("hf_token", "http://someone:pass%40word@127.0.0.1:9/under/", PATIENT)
     assert line.endpoint == "http://127.0.0.1:9/under"
     assert line._hub_headers()["authorization"] == "Basic c29tZW9uZTpwYXNzQHdvcmQ="
     assert line.is_hub("http://127.0.0.1:9/x")

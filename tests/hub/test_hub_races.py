@@ -15,7 +15,7 @@ from hub_cases import MODEL, WEIGHTS, Run, tensor_bytes
 from server import Hub, Slow
 
 from streamconv.engine.transfer.part import Cut, Part
-from streamconv.sources.hub.files import ArrivingFile
+from streamconv.sources.hub.files import PartialFile
 
 Start = Callable[..., subprocess.Popen[str]]
 
@@ -74,7 +74,7 @@ def test_what_is_converted_stays_cached_until_it_has_gone_into_the_digest(
     summed: set[int] = set()
     converted = threading.Event()
     early: list[tuple[int, int]] = []
-    real_read, real_release, real_advise = Part.read, ArrivingFile.release, os.posix_fadvise
+    real_read, real_release, real_advise = Part.read, PartialFile.release, os.posix_fadvise
     cuts: dict[str, Cut] = {}
 
     def read(self: Part, index: int) -> Iterator[bytes]:
@@ -85,7 +85,7 @@ def test_what_is_converted_stays_cached_until_it_has_gone_into_the_digest(
         if self.remote.path == WEIGHTS:
             summed.add(index)  # not later: once it counts as summed, it may be released at any moment
 
-    def release(self: ArrivingFile, offset: int, length: int) -> None:
+    def release(self: PartialFile, offset: int, length: int) -> None:
         real_release(self, offset, length)
         if length > 256 << 10:
             converted.set()
@@ -96,7 +96,7 @@ def test_what_is_converted_stays_cached_until_it_has_gone_into_the_digest(
         real_advise(fd, offset, length, advice)
 
     monkeypatch.setattr(Part, "read", read)
-    monkeypatch.setattr(ArrivingFile, "release", release)
+    monkeypatch.setattr(PartialFile, "release", release)
     monkeypatch.setattr(os, "posix_fadvise", advise)
     monkeypatch.setattr("streamconv.engine.files.drop_cache", lambda *args: None)  # of the output
     assert here("convert", MODEL, tmp_path / "x.gguf", "--type", "f16", "--chunk-size", "1MiB").code == 0

@@ -65,9 +65,9 @@ class Bench:
             own = [index.with_suffix(".part")]
             if index.name == "index.wal":
                 own = self._parts
-            stamps = read_progress(index)
-            if stamps is not None and all(p.exists() for p in own):
-                found += [f"{where}: {index} lies about {c}" for c in false_stamps(stamps.stamps, own)]
+            commits = read_progress(index)
+            if commits is not None and all(p.exists() for p in own):
+                found += [f"{where}: {index} lies about {c}" for c in false_stamps(commits.commits, own)]
         now = self.made()
         return found + [f"{where}: wrong {n}" for n, digest in self.right.items() if now.get(n, digest) != digest]
 
@@ -137,7 +137,7 @@ def committed(hub: Hub, cache: Path) -> dict[str, list[tuple[int, int]]]:
                 if whole.exists():
                     found[name] = [(0, stored.size)]
                 elif progress is not None and part.stat().st_size == stored.size:
-                    found[name] = [(s.offset, s.offset + s.length) for s in progress.stamps]
+                    found[name] = [(s.offset, s.offset + s.length) for s in progress.commits]
     return found
 
 

@@ -9,32 +9,32 @@ from contextlib import contextmanager
 
 import pytest
 
-from streamconv.crew import Crew
 from streamconv.errors import Stopped
+from streamconv.workers import Workers
 
 
 @contextmanager
-def helped(crew: Crew, count: int) -> Iterator[None]:
+def helped(workers: Workers, count: int) -> Iterator[None]:
     """``count`` helpers, which are gone afterwards."""
     with ThreadPoolExecutor(max(1, count)) as pool:
-        helpers = [pool.submit(crew.help) for _ in range(count)]
+        helpers = [pool.submit(workers.help) for _ in range(count)]
         yield
-        crew.dismiss()
+        workers.dismiss()
         for helper in helpers:
             helper.result(10)
 
 
 def test_every_piece_is_done_once_whoever_does_it() -> None:
-    crew = Crew()
-    with helped(crew, 3):
+    workers = Workers()
+    with helped(workers, 3):
         for n in (0, 1, 500):
             heap = iter(range(n))
-            found = crew.all(lambda heap=heap: list(heap))  # type: ignore[misc]
+            found = workers.all(lambda heap=heap: list(heap))  # type: ignore[misc]
             assert sorted(piece for part in found for piece in part) == list(range(n))
 
 
 def test_what_fails_in_a_helper_fails_for_the_leader_and_lets_everybody_go() -> None:
-    crew, leader = Crew(), threading.current_thread()
+    workers, leader = Workers(), threading.current_thread()
     failed = threading.Event()
 
     def work() -> None:
@@ -44,31 +44,31 @@ def test_what_fails_in_a_helper_fails_for_the_leader_and_lets_everybody_go() -> 
             failed.set()
             raise OSError("gone")
 
-    with helped(crew, 1), pytest.raises(OSError, match="gone"):
-        crew.all(work)
+    with helped(workers, 1), pytest.raises(OSError, match="gone"):
+        workers.all(work)
 
 
 def test_what_fails_in_the_leader_leaves_no_helper_waiting() -> None:
-    crew = Crew()
+    workers = Workers()
 
     def work() -> None:
         raise ValueError
 
-    with helped(crew, 2):
+    with helped(workers, 2):
         with pytest.raises(ValueError):
-            crew.all(work)
-        assert len(crew.all(lambda: 1)) >= 1
+            workers.all(work)
+        assert len(workers.all(lambda: 1)) >= 1
 
 
-def _while_wanted(body: Callable[[Crew], object]) -> BaseException | None:
-    """What ``body`` raises in a thread whose crew is wanted for a moment only; fails the test when it does not end."""
+def _while_wanted(body: Callable[[Workers], object]) -> BaseException | None:
+    """What ``body`` raises in a thread whose workers is wanted for a moment only; fails the test when it does not end."""
     found: list[BaseException | None] = []
     over = threading.Event()
-    crew = Crew(lambda: not over.is_set())
+    workers = Workers(lambda: not over.is_set())
 
     def run() -> None:
         try:
-            body(crew)
+            body(workers)
             found.append(None)
         except BaseException as e:
             found.append(e)
@@ -82,12 +82,12 @@ def _while_wanted(body: Callable[[Crew], object]) -> BaseException | None:
 
 
 def test_a_leader_that_died_without_a_word_keeps_no_helper_once_nobody_wants_the_result() -> None:
-    assert isinstance(_while_wanted(Crew.help), Stopped)
+    assert isinstance(_while_wanted(Workers.help), Stopped)
 
 
 def test_a_helper_that_died_without_a_word_keeps_no_leader_once_nobody_wants_the_result() -> None:
-    def lead(crew: Crew) -> None:
-        crew._busy = 1  # as one leaves it that has no memory to say that it goes
-        crew.all(lambda: 1)
+    def lead(workers: Workers) -> None:
+        workers._busy = 1  # as one leaves it that has no memory to say that it goes
+        workers.all(lambda: 1)
 
     assert isinstance(_while_wanted(lead), Stopped)

@@ -15,7 +15,6 @@ from small_models import read_safetensors
 from test_crew import helped
 
 from streamconv import cli, sources
-from streamconv.crew import Crew
 from streamconv.errors import BadInput, UsageError
 from streamconv.merging import lora
 from streamconv.merging.extraction import Extraction, ModuleChoice, open_extraction
@@ -23,6 +22,7 @@ from streamconv.merging.extraction import factors as factoring
 from streamconv.merging.extraction.factors import LeftColumns, LeftRows, RightRows, Settings
 from streamconv.rows import Bytes, Floats
 from streamconv.sources.checkpoint import Checkpoint
+from streamconv.workers import Workers
 
 P = "base_model.model."
 LLAMA = {"architectures": ["LlamaForCausalLM"], "model_type": "llama", "tie_word_embeddings": False}
@@ -130,9 +130,9 @@ def test_factors_are_the_same_for_any_threads_and_after_being_forgotten(monkeypa
     tuned, base = (Matrix(np.random.default_rng(n).standard_normal((150, 120))) for n in range(2))
     values = []
     for helpers in range(3):
-        crew, right = Crew(), RightRows("x", base, tuned, Settings(8))
-        with helped(crew, helpers):
-            values.append(right.measure(crew))
+        workers, right = Workers(), RightRows("x", base, tuned, Settings(8))
+        with helped(workers, helpers):
+            values.append(right.measure(workers))
         right.measured(json.loads(json.dumps(values[-1])))
         left = LeftRows(right)
         rows = left.read(0, 150)
@@ -162,7 +162,7 @@ def test_nan_is_refused() -> None:
     broken[1, 2] = np.nan
     found = RightRows("my tensor", Matrix(np.zeros((4, 4))), Matrix(broken), Settings(2))
     with pytest.raises(BadInput, match=r"'my tensor'.* not finite"):
-        found.measure(Crew())
+        found.measure(Workers())
 
 
 def test_a_whole_adapter_gives_the_tuned_model_back(tmp_path: Path) -> None:

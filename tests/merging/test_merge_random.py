@@ -13,7 +13,7 @@ from merge_cases import CONFIG, open_text, random_model, values_of, write_model
 from streamconv import merging, sources
 from streamconv.errors import BadInput
 from streamconv.kernels import load
-from streamconv.merging.chance import Chance
+from streamconv.merging.counter_random import CounterRandom
 
 NAME = "model.layers.0.mlp.up_proj.weight"
 SEEDS = 30
@@ -27,12 +27,12 @@ def test_the_generator_is_philox() -> None:
 
 def test_words_are_a_function_of_key_and_element() -> None:
     whole = np.empty(1000, np.uint32)
-    Chance(1, "tensor", 0).words(0, whole)
+    CounterRandom(1, "tensor", 0).words(0, whole)
     for first, n in ((0, 7), (3, 1), (5, 300), (997, 3)):
         part = np.empty(n, np.uint32)
-        Chance(1, "tensor", 0).words(first, part)
+        CounterRandom(1, "tensor", 0).words(first, part)
         np.testing.assert_array_equal(part, whole[first : first + n])
-    for other in (Chance(2, "tensor", 0), Chance(1, "tensor", 1), Chance(1, "another", 0)):
+    for other in (CounterRandom(2, "tensor", 0), CounterRandom(1, "tensor", 1), CounterRandom(1, "another", 0)):
         words = np.empty(1000, np.uint32)
         other.words(0, words)
         assert not np.any(words == whole)
@@ -40,7 +40,7 @@ def test_words_are_a_function_of_key_and_element() -> None:
 
 def test_normal_numbers_are_normal() -> None:
     x = np.empty(1 << 18, np.float32)
-    Chance(5, "noise").normals(0, x)
+    CounterRandom(5, "noise").normals(0, x)
     assert abs(x.mean()) < 0.01
     assert abs(x.std() - 1) < 0.01
     assert abs(float((np.abs(x) < 1).mean()) - 0.6827) < 0.005

@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from streamconv.crew import Crew
 from streamconv.merging import select as selection
 from streamconv.merging.inputs import Inputs
 from streamconv.merging.select import Cut, Differences, KeySource, MadeKeys, select
 from streamconv.merging.stream import Stream
 from streamconv.rows import Floats
+from streamconv.workers import Workers
 
 
 class Rows:
@@ -42,14 +42,14 @@ class Rows:
 
 def cuts_of(values: Floats, ranks: list[int], threads: int, keys: KeySource) -> list[Cut]:
     """What ``select`` finds, with helpers beside the thread that calls it."""
-    crew = Crew()
-    helpers = [threading.Thread(target=crew.help) for _ in range(threads - 1)]
+    workers = Workers()
+    helpers = [threading.Thread(target=workers.help) for _ in range(threads - 1)]
     for helper in helpers:
         helper.start()
     try:
-        return select(Stream(Inputs([Rows(np.zeros_like(values)), Rows(values)], None), crew), keys, [ranks])[0]
+        return select(Stream(Inputs([Rows(np.zeros_like(values)), Rows(values)], None), workers), keys, [ranks])[0]
     finally:
-        crew.dismiss()
+        workers.dismiss()
         for helper in helpers:
             helper.join()
 

@@ -15,20 +15,20 @@ from numpy.typing import NDArray
 from test_crew import helped
 from test_merge_select import Rows
 
-from streamconv.crew import Crew
 from streamconv.errors import Stopped
 from streamconv.merging.inputs import Inputs, Numbers
 from streamconv.merging.merged import MergedRows
 from streamconv.merging.method import Task
 from streamconv.merging.methods import METHODS
 from streamconv.merging.stream import Stream
+from streamconv.workers import Workers
 
 TILES = 60
 
 
-def tiles(crew: Crew) -> Stream:
+def tiles(workers: Workers) -> Stream:
     """A tensor of ``TILES`` tiles of one row."""
-    stream = Stream(Inputs([Rows(np.zeros((TILES, 64 << 10), np.float32))], None), crew)
+    stream = Stream(Inputs([Rows(np.zeros((TILES, 64 << 10), np.float32))], None), workers)
     assert stream.n_tiles == TILES
     return stream
 
@@ -46,7 +46,7 @@ class Part:
 @pytest.mark.parametrize("helpers", [0, 2])
 def test_sums_are_added_in_the_order_of_tiles_and_not_kept(helpers: int) -> None:
     alive: weakref.WeakSet[Part] = weakref.WeakSet()
-    leader, crew = threading.current_thread(), Crew()
+    leader, workers = threading.current_thread(), Workers()
 
     def look(x: Numbers, start: int) -> Part:
         if threading.current_thread() is not leader:
@@ -61,10 +61,10 @@ def test_sums_are_added_in_the_order_of_tiles_and_not_kept(helpers: int) -> None
     for start in range(TILES):
         expected += 1 / (1 + start)
     if helpers:
-        with helped(crew, helpers):
-            tiles(crew).add_up(look, total)
+        with helped(workers, helpers):
+            tiles(workers).add_up(look, total)
     else:
-        tiles(crew).add_up(look, total)
+        tiles(workers).add_up(look, total)
     assert total == expected
 
 
@@ -80,12 +80,12 @@ def test_a_pass_that_fails_ends_at_once_and_for_all_who_take_part() -> None:
         if start == 0:
             raise OSError("gone")
 
-    crew = Crew()
+    workers = Workers()
     with ThreadPoolExecutor(2) as pool:
-        helpers = [pool.submit(crew.help) for _ in range(2)]
+        helpers = [pool.submit(workers.help) for _ in range(2)]
         with pytest.raises(OSError, match="gone") as failed:
-            tiles(crew).map(look)
-        crew.dismiss(failed.value)
+            tiles(workers).map(look)
+        workers.dismiss(failed.value)
         for helper in helpers:
             assert isinstance(helper.exception(10), OSError)
     assert len(begun) < TILES / 2
@@ -98,7 +98,7 @@ def test_weights_of_columns_take_no_memory_for_every_tile() -> None:
         task = Task("w", n_rows, n_cols, 2, "ab", False, settings, [{"weight": 1.0}, {"weight": 2.0}])
         rows = Rows(np.ones((n_rows, n_cols), np.float32))
         tracemalloc.reset_peak()
-        MergedRows("w", [rows, rows], METHODS["nuslerp"].bound(task), "F32").measure(Crew())
+        MergedRows("w", [rows, rows], METHODS["nuslerp"].bound(task), "F32").measure(Workers())
 
     prepare(1, 2048)  # compiles
     tracemalloc.start()
@@ -113,7 +113,7 @@ def test_weights_of_columns_take_no_memory_for_every_tile() -> None:
 def test_a_pass_ends_soon_when_nobody_wants_its_rows_any_more() -> None:
     looked: list[int] = []
     with pytest.raises(Stopped):
-        tiles(Crew(lambda: len(looked) < 5)).map(lambda x, start: looked.append(start))
+        tiles(Workers(lambda: len(looked) < 5)).map(lambda x, start: looked.append(start))
     assert looked == [0, 1, 2, 3, 4]
-    tiles(Crew()).map(lambda x, start: looked.append(start))
+    tiles(Workers()).map(lambda x, start: looked.append(start))
     assert len(looked) == 5 + TILES

@@ -14,7 +14,7 @@ from ...sources.naming import shown
 from ..format import Format
 from ..raw import Raw, frozen
 from ..store import Store
-from ..stream_rows import Groups, Packing, Slab, TurnedRows
+from ..stream_rows import Groups, Packing, Slab, TransposedRows
 
 _FOUR = Packing(4)
 _SCALES = ("F16", "BF16", "F32")
@@ -22,7 +22,7 @@ _SCALES = ("F16", "BF16", "F32")
 _PLACES = np.array([0, 4, 1, 5, 2, 6, 3, 7])
 
 
-class AwqRows(TurnedRows):
+class AwqRows(TransposedRows):
     """A matrix [outputs, inputs]; ``parts`` are codes, zero points and scales."""
 
     def __init__(self, name: str, parts: list[Raw], groups: Groups) -> None:

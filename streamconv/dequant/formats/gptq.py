@@ -18,14 +18,14 @@ from ..format import Format
 from ..raw import Raw, frozen
 from ..scheme import first_of
 from ..store import Store
-from ..stream_rows import Groups, Packing, Slab, TurnedRows
+from ..stream_rows import Groups, Packing, Slab, TransposedRows
 
 _BITS = (2, 3, 4, 8)
 _FORMATS = {"gptq": 1, "gptq_v2": 2}
 _SCALES = ("F16", "BF16", "F32")
 
 
-class GptqRows(TurnedRows):
+class GptqRows(TransposedRows):
     """A matrix [outputs, inputs]; ``parts`` are codes, zero points, scales and perhaps the index."""
 
     def __init__(

@@ -77,7 +77,7 @@ def stored(home: Path) -> Iterator[Stored]:
             progress = read_progress(path.with_suffix(".wal"))
         except PlanDiffers:  # only the version that wrote it can tell
             progress = None
-        found = tuple((s.offset, s.offset + s.length, s.digest) for s in progress.stamps) if progress else ()
+        found = tuple((s.offset, s.offset + s.length, s.digest) for s in progress.commits) if progress else ()
         yield Stored(home, path, name["key"], status.st_size, sum(b - a for a, b, _ in found), found)
 
 
@@ -100,7 +100,7 @@ def damaged_ranges(part: Stored, looked: Callable[[int, str], None]) -> list[tup
         os.close(fd)
     # A process that is fetching may have given them back meanwhile.
     progress = read_progress(part.path.with_suffix(".wal")) if found else None
-    still = {(s.offset, s.digest) for s in progress.stamps} if progress else set()
+    still = {(s.offset, s.digest) for s in progress.commits} if progress else set()
     return [(start, stop) for start, stop, was in found if (start, was) in still]
 
 

@@ -5,7 +5,7 @@ Layout in the folder of blobs, where ``KEY`` is the digest the remote side lists
     KEY.part       the bytes that arrived so far, at their final offsets; sparse
     KEY.wal        the index (see ``journal``): one slot per range, with the digest of the range
     KEY            the complete file, after its digest was checked; the two others are gone then
-    KEY.checked    what the system knew of the complete file (size, times, inode) when its digest was right; see ``Part.doubted``
+    KEY.checked    what the system knew of the complete file (size, times, inode) when its digest was right; see ``Part.unverified``
     KEY.damaged    a complete file whose digest was wrong later; kept aside
     KEY.amended    time of the last change to a range that had been committed before; see ``Part.amend``
 
@@ -28,14 +28,14 @@ import xxhash
 
 from ...errors import CannotCreate, Locked, StreamconvError, WriteFailed
 from .. import files
-from ..index_file import Stamp, read_progress
+from ..index_file import CommitRecord, read_progress
 from ..journal import Journal
 from ..plan import fingerprint
 from . import owned
 from .remote import Cut, Elsewhere, Remote
 
-#: What is known of a range. STAMPED: an earlier run says it is here.
-PENDING, CLAIMED, STAMPED, READY = range(4)
+#: What is known of a range. COMMITTED: an earlier run says it is here.
+PENDING, CLAIMED, COMMITTED, READY = range(4)
 _READ_BYTES = 2 << 20
 
 
@@ -62,10 +62,10 @@ class Filling:
         self.at += len(new)
         return len(new)
 
-    def stamp(self) -> Stamp:
+    def commit_record(self) -> CommitRecord:
         """What the index is to say of the full range."""
         start, stop = self._part.cut.span(self.index)
-        return Stamp(self.index, 0, start, stop - start, 0, self._digest.digest())
+        return CommitRecord(self.index, 0, start, stop - start, 0, self._digest.digest())
 
 
 class Part:
@@ -83,11 +83,11 @@ class Part:
     Attributes
     ----------
     links : its names
-    states : one of PENDING, CLAIMED, STAMPED, READY per range
-    digests : xxh3_128 of the ranges that are STAMPED or READY
+    states : one of PENDING, CLAIMED, COMMITTED, READY per range
+    digests : xxh3_128 of the ranges that are COMMITTED or READY
     path : where the bytes are now
     whole : whether the file is complete, with its digest checked
-    doubted : whether that was seen of another file than the one that is here now, going by size, times and inode
+    unverified : whether that was seen of another file than the one that is here now, going by size, times and inode
     amended_ns : time of the last change to a committed range, 0 when there was none
     notes : what was unusual
     """
@@ -100,7 +100,7 @@ class Part:
         self.digests: dict[int, bytes] = {}
         self.notes: list[str] = []
         self.amended_ns = 0
-        self.whole = self.doubted = False
+        self.whole = self.unverified = False
         self.path = self._name("part")
         self._present = present
         self._digested: dict[str, int] = {}
@@ -125,27 +125,27 @@ class Part:
         progress = read_progress(self._name("wal")) if self._has_part() else None
         if progress is None or progress.header.fingerprint != self._facts:
             return
-        for stamp in progress.stamps:
-            if stamp.chunk not in self._rotten and self.states[stamp.chunk] == PENDING:
-                self.states[stamp.chunk] = STAMPED
-                self.digests[stamp.chunk] = stamp.digest
+        for commit in progress.commits:
+            if commit.chunk not in self._rotten and self.states[commit.chunk] == PENDING:
+                self.states[commit.chunk] = COMMITTED
+                self.digests[commit.chunk] = commit.digest
 
     def found_since(self, index: int) -> bool:
         """Whether range ``index``, which is no longer fetched here, was fetched by another process."""
         self.states[index] = PENDING
         self.look()
-        return self.whole or self.states[index] == STAMPED
+        return self.whole or self.states[index] == COMMITTED
 
     def _is_here(self) -> bool:
         """Whether the complete file is, in the store or elsewhere."""
         final, seen = owned.status(self._name()), self._record()
         if final is not None and final.st_size == self.remote.size:
-            self.path, self.whole, self.doubted = self._name(), True, seen != _identity(final)
+            self.path, self.whole, self.unverified = self._name(), True, seen != _identity(final)
         elif self._present is not None:
             self.path, self.whole = self._present.path, True
             # The size alone is trusted of what only this user can write, for as long as nothing else says otherwise.
             expected = seen is not None or not self._present.is_trusted
-            self.doubted = self._present.has_digest and expected and seen != _identity(os.stat(self.path))
+            self.unverified = self._present.has_digest and expected and seen != _identity(os.stat(self.path))
         elif final is not None:
             self.notes.append(
                 f"{self._name()} has {final.st_size} bytes instead of {self.remote.size}; fetching it again"
@@ -190,7 +190,7 @@ class Part:
                 found.update(data)
                 looked(len(data), self.remote.path)
             if found.hexdigest() == self.remote.key and _identity(os.fstat(fd)) == _identity(before):
-                self.doubted = False
+                self.unverified = False
                 if self._record() != _identity(before):
                     self._keep_record(before)
             return found.hexdigest()
@@ -211,7 +211,7 @@ class Part:
         if self.path != self._name():
             self._present = None
         self.forget_record()
-        self.whole, self.doubted, self.path = False, False, self._name("part")
+        self.whole, self.unverified, self.path = False, False, self._name("part")
         self._journal, self._fd = None, -1
         self.look()
         return aside
@@ -294,7 +294,7 @@ class Part:
         """Write bytes of a range that is CLAIMED."""
         files.pwrite_all(self._fd, data, offset, self.path)
 
-    def commit(self, stamp: Stamp) -> None:
+    def commit(self, commit: CommitRecord) -> None:
         """Make a full range durable, then say so in the index.
 
         Raises
@@ -313,9 +313,9 @@ class Part:
                 self._is_broken = True
                 raise
         self._confirm()
-        self._journal.stamp([stamp])
-        self.digests[stamp.chunk] = stamp.digest
-        self._rotten.discard(stamp.chunk)
+        self._journal.commit([commit])
+        self.digests[commit.chunk] = commit.digest
+        self._rotten.discard(commit.chunk)
 
     def _confirm(self) -> None:
         """Locked when another process has taken over, or when the file that is written has lost its name."""
@@ -351,10 +351,10 @@ class Part:
             digest.update(data)
         good = digest.digest() == self.digests.get(index)
         if not good:
-            self.doubt(index)
+            self.invalidate(index)
         return good
 
-    def doubt(self, index: int) -> None:
+    def invalidate(self, index: int) -> None:
         """Never trust the slot of range ``index`` again."""
         self.notes.append(f"{self.remote.path}: a range on disk does not match the index and is fetched again")
         self._rotten.add(index)

@@ -20,7 +20,7 @@ class Settings:
     connections : requests under way at once
     head_bytes, range_bytes : length of a file's first range and of the others; part of the index's identity
     span_bytes : consecutive ranges are asked for together up to this
-    keep : False releases ranges that are no longer needed; see ``Arriving.claim``
+    keep : False releases ranges that are no longer needed; see ``PartialDownload.claim``
     ahead_bytes : when releasing, how much may be fetched before it is requested
     cached : whether bytes should stay in the page cache because they are read here
     """
@@ -50,7 +50,7 @@ class Origin(Protocol):
 class Observer(Protocol):
     """Receives events of the transfer. Called from several threads; must not block."""
 
-    def came(self, n_bytes: int, path: str) -> None:
+    def received(self, n_bytes: int, path: str) -> None:
         """``n_bytes`` more of a file are durable."""
 
     def message(self, text: str) -> None:

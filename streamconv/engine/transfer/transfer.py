@@ -1,8 +1,8 @@
 """Brings remote files here by ranges: several connections, each range durable by itself, none asked for twice.
 
     reader      ensure(bytes) ─► not here: first in the queue ─► waits
-    worker      takes ranges ─► origin.read ─► pwrite, digest ─► data barrier ─► stamp            (one per connection)
-    keeper      evicts what is no longer needed; reads ranges in order into the file's digest; publishes whole files
+    worker      takes ranges ─► origin.read ─► pwrite, digest ─► data barrier ─► commit            (one per connection)
+    verifier      evicts what is no longer needed; reads ranges in order into the file's digest; publishes whole files
 
 Order of the queue: what a reader waits for, what was hinted at, what is wanted at all. Where bytes come from is the business
 of the ``Origin``, which also retries; an error that leaves it ends the transfer. Everything committed stays for the next run.
@@ -33,11 +33,11 @@ from .. import files
 from ..budget import RESERVE_BYTES
 from ..lock import JobLock
 from . import owned
-from .crew import Crew
-from .keeper import Keeper
-from .part import CLAIMED, PENDING, READY, STAMPED, Part
+from .connections import Connections
+from .part import CLAIMED, COMMITTED, PENDING, READY, Part
 from .remote import Elsewhere, Remote
 from .shared import Observer, Origin, Settings, Shared
+from .verifier import Verifier
 
 #: reading more than this for a second time is told
 _TELL_BYTES = 256 << 20
@@ -68,14 +68,14 @@ class Transfer(Shared):
         self.gives_way = False
         #: A process that releases ranges must not do so under a reader; looking at headers needs no lock, they stay.
         self.lock_to_read = False
-        self.keeper = Keeper(self, lambda part, indexes: self.crew.add_again(part, indexes), self._give_back)
-        self.crew = Crew(self, self.keeper)
+        self.verifier = Verifier(self, lambda part, indexes: self.connections.add_again(part, indexes), self._give_back)
+        self.connections = Connections(self, self.verifier)
         self._root = root
         self._locks: dict[Path, JobLock] = {}
         self._threads: list[Thread] = []
         self._patient_until = 0.0
 
-    def add(self, model: str, commit: str, remote: Remote, present: Elsewhere | None = None) -> Arriving:
+    def add(self, model: str, commit: str, remote: Remote, present: Elsewhere | None = None) -> PartialDownload:
         """One more file, of a commit of a model; looks at what is here of it and changes nothing.
 
         Parameters
@@ -94,24 +94,24 @@ class Transfer(Shared):
             part.links.append(home / commit / remote.path)
             if not same:
                 self.parts.append(part)
-        return Arriving(self, part)
+        return PartialDownload(self, part)
 
-    def missing_bytes(self, arriving: Iterable[Arriving] | None = None) -> int:
+    def missing_bytes(self, partial: Iterable[PartialDownload] | None = None) -> int:
         """Bytes of these files (default: all) that are still to be downloaded."""
         total = 0
-        for part in self._parts(arriving):
+        for part in self._parts(partial):
             if not part.whole:
                 spans = (part.cut.span(i) for i, state in enumerate(part.states) if state in (PENDING, CLAIMED))
                 total += sum(stop - start for start, stop in spans)
         return total
 
-    def can_mend(self, arriving: Arriving) -> bool:
+    def can_mend(self, partial: PartialDownload) -> bool:
         """Whether a damaged file can be set aside, to fetch it again."""
-        return os.access(owned.nearest_folder(arriving.part.home / "blobs"), os.W_OK | os.X_OK)
+        return os.access(owned.nearest_folder(partial.part.home / "blobs"), os.W_OK | os.X_OK)
 
     def check(
         self,
-        arriving: Iterable[Arriving] | None = None,
+        partial: Iterable[PartialDownload] | None = None,
         *,
         every: bool = False,
         mends: bool = False,
@@ -129,10 +129,10 @@ class Transfer(Shared):
         BadInput : a file is damaged, and not to be fetched again
         Locked : another process is fetching
         """
-        self._check(self._parts(arriving), every, mends, looked)
+        self._check(self._parts(partial), every, mends, looked)
 
     def _check(self, parts: Sequence[Part], every: bool, mends: bool, looked: Callable[[int, str], None]) -> None:
-        parts = [p for p in parts if p.whole and p.has_digest and (every or p.doubted)]
+        parts = [p for p in parts if p.whole and p.has_digest and (every or p.unverified)]
         total = sum(p.remote.size for p in parts)
         if total > _TELL_BYTES and not every:
             self.observer.message(f"checking {total:,} bytes again that were copied or changed after they were fetched")
@@ -151,12 +151,12 @@ class Transfer(Shared):
                 f"{part.remote.path}: {what}; fetching it again" + (f", kept as {aside}" if aside else "")
             )
 
-    def require_names(self, arriving: Iterable[Arriving]) -> None:
+    def require_names(self, partial: Iterable[PartialDownload]) -> None:
         """CannotCreate unless each name of these whole files leads to it."""
-        for part in self._parts(arriving):
+        for part in self._parts(partial):
             part.require_names()
 
-    def fetch(self, arriving: Iterable[Arriving] | None = None) -> None:
+    def fetch(self, partial: Iterable[PartialDownload] | None = None) -> None:
         """Begin to fetch these files whole (default: all), in this order; returns at once.
 
         Raises
@@ -165,7 +165,7 @@ class Transfer(Shared):
         Locked : another process is fetching
         WriteFailed : the disk is too small
         """
-        parts = self._parts(arriving)
+        parts = self._parts(partial)
         self._check(parts, False, False, _ignore)
         with self.changed:
             for part in parts:
@@ -177,8 +177,8 @@ class Transfer(Shared):
                         part.tidy()
             self._check_space(parts)
             for part in parts:
-                self.keeper.want_whole(part)
-                self.crew.add((part, i) for i, state in enumerate(part.states) if state == PENDING)
+                self.verifier.want_whole(part)
+                self.connections.add((part, i) for i, state in enumerate(part.states) if state == PENDING)
             if any(not p.whole for p in parts):
                 self.go()
 
@@ -192,10 +192,10 @@ class Transfer(Shared):
             for part in self.parts:
                 self.own(part)
             if any(not p.whole for p in self.parts):
-                self.keeper.start_releasing()
+                self.verifier.start_releasing()
                 self.go()
 
-    def hurry_heads(self, arriving: Iterable[Arriving]) -> None:
+    def hurry_heads(self, partial: Iterable[PartialDownload]) -> None:
         """Fetch the first range of each of these files before everything that no reader waits for; returns at once.
 
         Raises
@@ -203,14 +203,14 @@ class Transfer(Shared):
         Locked : another process is fetching
         """
         with self.changed:
-            missing = [p for p in self._parts(arriving) if not p.whole and PENDING in p.states[:1]]
+            missing = [p for p in self._parts(partial) if not p.whole and PENDING in p.states[:1]]
             for part in missing:
                 self.own(part)
-            self.crew.hint((p, 0) for p in missing if not p.whole)
+            self.connections.hint((p, 0) for p in missing if not p.whole)
             if missing:
                 self.go()
 
-    def wait(self, arriving: Iterable[Arriving] | None = None, seconds: float | None = None) -> bool:
+    def wait(self, partial: Iterable[PartialDownload] | None = None, seconds: float | None = None) -> bool:
         """Wait until these files (default: all) are whole and checked, or released; at most for ``seconds``. Whether they are.
 
         Raises
@@ -218,15 +218,15 @@ class Transfer(Shared):
         BadInput : a file's digest is not the one that the remote side lists
         NetworkError : and whatever else ended the transfer
         """
-        parts = self._parts(arriving)
+        parts = self._parts(partial)
         until = None if seconds is None else time.monotonic() + seconds
         with self.changed:
-            while not (self.is_over() or self.keeper.settled(parts)):
+            while not (self.is_over() or self.verifier.finished(parts)):
                 left = _LOOK_SECONDS if until is None else min(until - time.monotonic(), _LOOK_SECONDS)
                 if left <= 0:
                     break
                 self.changed.wait(left)
-            if self.keeper.settled(parts):
+            if self.verifier.finished(parts):
                 return True
             self.raise_error()
             return False
@@ -250,8 +250,8 @@ class Transfer(Shared):
 
     # For the parts of a transfer; the caller holds the lock unless it says otherwise.
 
-    def _parts(self, arriving: Iterable[Arriving] | None) -> list[Part]:
-        return list(self.parts) if arriving is None else list(dict.fromkeys(a.part for a in arriving))
+    def _parts(self, partial: Iterable[PartialDownload] | None) -> list[Part]:
+        return list(self.parts) if partial is None else list(dict.fromkeys(a.part for a in partial))
 
     def owns(self, part: Part) -> bool:
         """Whether no other user may change what is here of ``part``."""
@@ -283,7 +283,7 @@ class Transfer(Shared):
     def go(self) -> None:
         """Bring the threads up, or wake them."""
         if not self._threads and not self.closing:
-            bodies = [self.crew.run] * self.settings.connections + [self.keeper.run]
+            bodies = [self.connections.run] * self.settings.connections + [self.verifier.run]
             self._threads = [Thread(body) for body in bodies]
             try:
                 for thread in self._threads:
@@ -321,7 +321,7 @@ class Transfer(Shared):
             )
 
 
-class Arriving:
+class PartialDownload:
     """One file of a transfer, for its readers. May be used from several threads."""
 
     def __init__(self, transfer: Transfer, part: Part) -> None:
@@ -343,7 +343,7 @@ class Arriving:
         return self.part.amended_ns
 
     @property
-    def moves(self) -> bool:
+    def is_evictable(self) -> bool:
         """Whether bytes may be released again, so that only ``held`` ones can be relied on."""
         return not self.transfer.settings.keep
 
@@ -372,13 +372,13 @@ class Arriving:
         part, transfer = self.part, self.transfer
         touched = part.cut.touched(offset, length)
         with transfer.changed:
-            transfer.keeper.pin(part, touched)
+            transfer.verifier.pin(part, touched)
         try:
             self.ensure(offset, length)
             yield
         finally:
             with transfer.changed:
-                transfer.keeper.unpin(part, touched)
+                transfer.verifier.unpin(part, touched)
                 transfer.changed.notify_all()
 
     def prefetch(self, offset: int, length: int) -> None:
@@ -389,37 +389,39 @@ class Arriving:
         with transfer.changed:
             new = [(part, i) for i in part.cut.touched(offset, length) if part.states[i] == PENDING]
             if new and transfer.owns(part):
-                transfer.crew.hint(new)
+                transfer.connections.hint(new)
                 transfer.go()
 
     def is_summed(self, offset: int, length: int) -> bool:
         """Whether these bytes have gone into the digest of the whole file; also where it is not made, or no more."""
         part = self.part
         with self.transfer.changed:
-            return part.whole or all(self.transfer.keeper.has_summed(part, i) for i in part.cut.touched(offset, length))
+            return part.whole or all(
+                self.transfer.verifier.has_summed(part, i) for i in part.cut.touched(offset, length)
+            )
 
     def claim(self, offset: int, length: int) -> None:
         """These bytes will be read once more; fetch them in the order of the claims and keep them until ``unclaim``."""
         part, transfer = self.part, self.transfer
         with transfer.changed:
             for index in part.cut.touched(offset, length) if not part.whole else ():
-                if not transfer.keeper.is_wanted(part, index):
-                    transfer.crew.add([(part, index)])
-                transfer.keeper.claim(part, index)
+                if not transfer.verifier.is_wanted(part, index):
+                    transfer.connections.add([(part, index)])
+                transfer.verifier.claim(part, index)
 
     def unclaim(self, offset: int, length: int) -> None:
         """What was made of these bytes is durable. The last claim of a range releases it, unless ``settings.keep``."""
         part, transfer = self.part, self.transfer
         with transfer.changed:
             for index in part.cut.touched(offset, length) if not part.whole else ():
-                transfer.keeper.unclaim(part, index)
+                transfer.verifier.unclaim(part, index)
             transfer.changed.notify_all()
 
     def _ensure(self, index: int) -> None:
         part, transfer = self.part, self.transfer
         while True:
             with transfer.changed:
-                while part.states[index] != STAMPED:
+                while part.states[index] != COMMITTED:
                     if part.whole or part.states[index] == READY:
                         return
                     if transfer.closing and transfer.gives_way and part.found_since(index):
@@ -429,7 +431,7 @@ class Arriving:
                         transfer.own(part)
                         continue
                     if part.states[index] == PENDING:
-                        transfer.crew.hurry(part, index)
+                        transfer.connections.hurry(part, index)
                         transfer.go()
                     transfer.changed.wait(1)
                 part.states[index] = CLAIMED

@@ -19,12 +19,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ...crew import Crew
 from ...errors import BadInput
 from ...kernels import load
 from ...kit import Transposed
 from ...rows import Floats, Json, Rows, Span, matrix_shape, packed, unpacked
-from ..chance import Chance
+from ...workers import Workers
+from ..counter_random import CounterRandom
 
 #: sides up to this length are done exactly
 EXACT = 512
@@ -93,9 +93,9 @@ class RightRows(Rows):
         self.shape = (min(settings.rank, n_rows, n_cols), n_cols)
         self.dtype = "F32"
 
-    def measure(self, crew: Crew) -> Json:
+    def measure(self, workers: Workers) -> Json:
         """Rows of Vᵀ, and the shares that both factors have of the singular values."""
-        values, found = _Search(self, crew).found()
+        values, found = _Search(self, workers).found()
         sizes = np.sqrt(np.maximum(values, 0.0))
         kept = (sizes > self.settings.epsilon) & (sizes > _NOISE * sizes.max(initial=0.0))
         found[~kept] = 0
@@ -158,12 +158,12 @@ class LeftColumns(Transposed):
 
     def _values(self, matrix: int, a: int, b: int) -> NDArray[Any]:
         n_rows, inverse = self.left.shape[0], np.ascontiguousarray(self.left.right.fact[1][:, a:b])
-        turned = np.empty((b - a, n_rows), np.float32)
+        transposed = np.empty((b - a, n_rows), np.float32)
         step = _step(self.left.right.shape[1])
         for start in range(0, n_rows, step):
             stop = min(start + step, n_rows)
-            turned[:, start:stop] = self.left.columns(start, stop, inverse).T
-        return turned
+            transposed[:, start:stop] = self.left.columns(start, stop, inverse).T
+        return transposed
 
 
 def _step(n_cols: int) -> int:
@@ -174,8 +174,8 @@ def _step(n_cols: int) -> int:
 class _Search:
     """The dominant eigenvectors of Dᵀ D: what is known of one matrix while they are found."""
 
-    def __init__(self, pair: RightRows, crew: Crew) -> None:
-        self._pair, self._crew = pair, crew
+    def __init__(self, pair: RightRows, workers: Workers) -> None:
+        self._pair, self._workers = pair, workers
         self._n_rows, self._n_cols = matrix_shape(pair.base.shape)
         self._rank = pair.shape[0]
 
@@ -187,14 +187,14 @@ class _Search:
     def _each(self, work: Callable[[int, int], None], n: int) -> None:
         """``work(first, last)`` for shares of ``range(n)``."""
         size = max(1, -(-n // _SHARES))
-        self._crew.fold(lambda: None, lambda _, share: work(share * size, min(n, (share + 1) * size)), -(-n // size))
+        self._workers.fold(lambda: None, lambda _, share: work(share * size, min(n, (share + 1) * size)), -(-n // size))
 
     def _tiles(self) -> Iterator[tuple[int, Floats]]:
         """All rows of D, a few at a time, with the number of the first."""
         step = _step(self._n_cols)
         for start in range(0, self._n_rows, step):
             stop = min(start + step, self._n_rows)
-            self._crew.go_on()
+            self._workers.go_on()
             for source in (self._pair.base, self._pair.tuned):
                 source.prefetch(stop, min(stop + step, self._n_rows))
             yield start, self._pair.difference(start, stop)
@@ -235,7 +235,7 @@ class _Search:
         else:
             for i in range(k):
                 line = np.empty(self._n_cols, np.float32)
-                Chance(0, "factors", self._pair.name, i).normals(0, line)
+                CounterRandom(0, "factors", self._pair.name, i).normals(0, line)
                 first[i] = line
         _kernels().make_orthonormal(first)
         return first.astype(np.float32)

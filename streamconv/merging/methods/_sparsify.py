@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from ...errors import BadInput
 from ...kernels import load
 from ...rows import Floats
-from ..chance import Chance
+from ..counter_random import CounterRandom
 from ..method import Task
 from ..scratch import borrow
 from ..select import Cut
@@ -94,16 +94,16 @@ class Bernoulli:
 
     ranks: list[int] = []  # noqa: RUF012
 
-    def __init__(self, density: float, chance: Chance) -> None:
+    def __init__(self, density: float, rng: CounterRandom) -> None:
         self._limit = np.uint32(density * 2.0**32)
-        self._chance = chance
+        self._rng = rng
 
     def apply(self, d: Floats, start: int, cuts: list[Cut]) -> None:
         """See ``Sparsifier``."""
         x = d.reshape(-1)
         with borrow(x.size) as scratch:
             words = scratch.view(np.uint32)
-            self._chance.words(start * d.shape[1], words)
+            self._rng.words(start * d.shape[1], words)
             load(".merging.kernels.random").keep_below(x, words, self._limit)
 
 
@@ -112,15 +112,15 @@ class RankBernoulli:
 
     ranks: list[int] = []  # noqa: RUF012
 
-    def __init__(self, density: float, epsilon: float, chance: Chance) -> None:
+    def __init__(self, density: float, epsilon: float, rng: CounterRandom) -> None:
         self._range = density - epsilon, density + epsilon
-        self._chance = chance
+        self._rng = rng
 
     def apply(self, d: Floats, start: int, cuts: list[Cut]) -> None:
         """See ``Sparsifier``."""
         with borrow(*d.shape) as scratch:
             words = scratch.view(np.uint32)
-            self._chance.words(start * d.shape[1], words.reshape(-1))
+            self._rng.words(start * d.shape[1], words.reshape(-1))
             load(".merging.kernels.random").keep_by_rank(d, words, *self._range)
 
 
@@ -147,7 +147,7 @@ def by_chance(task: Task, number: int) -> Sparsifier:
     density = task.each[number]["density"]
     if not 0 < density < 1:
         return Everything() if density >= 1 else Nothing()
-    return Bernoulli(density, Chance(task.seed, task.stream, task.name, number))
+    return Bernoulli(density, CounterRandom(task.seed, task.stream, task.name, number))
 
 
 def by_rank_and_chance(task: Task, number: int) -> Sparsifier:
@@ -161,4 +161,4 @@ def by_rank_and_chance(task: Task, number: int) -> Sparsifier:
             "leaves the range of probabilities",
             "Keep density - epsilon above 0 and density + epsilon below 1, or set density to 1.",
         )
-    return RankBernoulli(density, epsilon, Chance(task.seed, task.stream, task.name, number))
+    return RankBernoulli(density, epsilon, CounterRandom(task.seed, task.stream, task.name, number))

@@ -10,7 +10,7 @@ from ...kit import Stacked
 from ...rows import Rows, matrix_shape
 from ...sources.checkpoint import Checkpoint
 from .. import assembly, config_edit, side_files
-from ..chance import Chance
+from ..counter_random import CounterRandom
 from ..inputs import common_dtype, is_whole
 from ..merged import CastRows, MergedRows
 from ..method import Task
@@ -176,8 +176,8 @@ class _Builder:
             )
         rows = self._cast(rows)
         if expert.noise:
-            chance = Chance(self._options.seed, self._mixture.name or "", own, number)
-            rows = NoisyRows(rows, expert.noise, chance)
+            rng = CounterRandom(self._options.seed, self._mixture.name or "", own, number)
+            rows = NoisyRows(rows, expert.noise, rng)
         if part == _DOWN and expert.residual != 1:
             rows = _scaled(own, rows, expert.residual)
         return rows
@@ -185,8 +185,8 @@ class _Builder:
     def _gate_rows(self, gate: PromptGate | None, name: str, n: int, hidden: int, dtype: str) -> Rows:
         if gate is not None:
             return GateRows(gate, dtype)
-        chance = Chance(self._options.seed, self._mixture.name or "", name)
-        return RandomRows((n, hidden), dtype, self._mixture.gate == "random", chance)
+        rng = CounterRandom(self._options.seed, self._mixture.name or "", name)
+        return RandomRows((n, hidden), dtype, self._mixture.gate == "random", rng)
 
 
 def _scaled(name: str, rows: Rows, scale: float) -> Rows:

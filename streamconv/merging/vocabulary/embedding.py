@@ -101,7 +101,7 @@ class Embedder:
         dict : the same keys; shape ``(size, ...)``, each with a dtype that holds every row it may hand out
         """
         shared = _Shared(self, rows, name)
-        return {model: shared.laid(model) for model in rows}
+        return {model: shared.rearranged(model) for model in rows}
 
 
 class _Shared:
@@ -209,7 +209,7 @@ class _Shared:
             )
         return self._number(source), index
 
-    def laid(self, model: str) -> Rows:
+    def rearranged(self, model: str) -> Rows:
         """The tensor of one model."""
         own = self.own[model].copy()
         own[self.forced] = -1

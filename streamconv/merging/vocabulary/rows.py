@@ -9,9 +9,9 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from ...crew import Crew
 from ...kit import Reshaped
 from ...rows import Floats, Json, Rows, Span, matrix_shape, packed, unpacked
+from ...workers import Workers
 from ..inputs import holds, round_to
 
 #: rows that no source has: zeros; the mean of all rows that have a source; the mean of some rows
@@ -67,7 +67,7 @@ class LaidRows(Rows):
         self.looks_first = bool((table.which == MEAN).any())
         self._n_cols = matrix_shape(self.shape)[1]
 
-    def measure(self, crew: Crew) -> Json:
+    def measure(self, workers: Workers) -> Json:
         """The mean of all rows of tokens, added up in float64 in their order."""
         sums = np.zeros(self._n_cols, np.float64)
         step = max(1, _TILE // max(1, self._n_cols))
@@ -77,7 +77,7 @@ class LaidRows(Rows):
             rows = self._rows(a, b, np.empty((b - a, self._n_cols), np.float32))
             return [rows[self.table.tokens[a:b]].sum(axis=0, dtype=np.float64)]
 
-        crew.add_up(look, range(0, self.shape[0], step), sums)
+        workers.add_up(look, range(0, self.shape[0], step), sums)
         mean: Floats = (sums / max(1, int(self.table.tokens.sum()))).astype(np.float32)
         round_to(self.dtype, mean)
         return packed(mean)
@@ -128,5 +128,5 @@ def laid_out(table: Table, own: Rows, dtype: str) -> Rows:
     same = n == own.shape[0] and not table.which.any() and bool((table.row == np.arange(n)).all())
     if same and holds(own.dtype, dtype):
         return own
-    laid = LaidRows(table, dtype)
-    return Reshaped(laid, (n,)) if len(own.shape) == 1 else laid
+    rearranged = LaidRows(table, dtype)
+    return Reshaped(rearranged, (n,)) if len(own.shape) == 1 else rearranged

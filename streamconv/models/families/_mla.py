@@ -12,7 +12,7 @@ from ..rules import Rule
 
 
 def of_heads(rows: Sequence[Rows], c: Config) -> Sequence[Rows]:
-    """What makes keys and what makes values of what is latent, head by head; that of keys turned."""
+    """What makes keys and what makes values of what is latent, head by head; that of keys transposed."""
     sizes = c.integer("qk_nope_head_dim"), c.integer("v_head_dim")
     heads = Reshaped(rows[0], (c.n_kv_heads, sum(sizes), rows[0].shape[-1]))
     keys, values = split(heads, sizes, 1)

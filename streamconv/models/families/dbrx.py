@@ -48,7 +48,7 @@ def experts(rows: Sequence[Rows], c: Config) -> Sequence[Rows]:
     ]
 
 
-def turned(rows: Sequence[Rows], c: Config) -> Sequence[Rows]:
+def transposed(rows: Sequence[Rows], c: Config) -> Sequence[Rows]:
     """The same of what is stored the other way round."""
     return [Transposed(experts(rows, c)[0])]
 
@@ -62,6 +62,6 @@ FAMILY = Family(
     types={"blk.*.ffn_gate_inp.weight": "as the file"},
     rules=tuple(
         Rule((f"blk.{{bid}}.ffn_{part}_exps.weight",), (f"{_EXPERTS}.{name}",), make)
-        for part, name, make in (("gate", "w1", experts), ("up", "v1", experts), ("down", "w2", turned))
+        for part, name, make in (("gate", "w1", experts), ("up", "v1", experts), ("down", "w2", transposed))
     ),
 )  # fmt: skip

@@ -12,7 +12,7 @@ from ..tokenizers import BPE
 from ._gpt import GELU, quadruple
 
 
-def turned(rows: Rows, _config: Config) -> Rows:
+def transposed(rows: Rows, _config: Config) -> Rows:
     """A matrix with outputs for rows; a bias as it is."""
     return Transposed(rows) if len(rows.shape) > 1 else rows
 
@@ -33,5 +33,5 @@ FAMILY = Family(
     keys=(block_count, context_length, embedding_length, quadruple, head_count, layer_norm_epsilon, file_type),
     spelled=lambda name, _: name.removeprefix("transformer."),
     drops={"h.*.attn.bias": "a buffer", "h.*.attn.masked_bias": "a buffer"},
-    transforms={stem: turned for stem in ("attn_qkv", "attn_output", "ffn_up", "ffn_down")},
+    transforms={stem: transposed for stem in ("attn_qkv", "attn_output", "ffn_up", "ffn_down")},
 )  # fmt: skip

@@ -24,7 +24,7 @@ def alternating(rows: Sequence[Rows], _config: Config) -> Sequence[Rows]:
     return [every(rows[0], 2, first, axis=1) for first in (0, 1)]
 
 
-def turned(rows: Sequence[Rows], _config: Config) -> Sequence[Rows]:
+def transposed(rows: Sequence[Rows], _config: Config) -> Sequence[Rows]:
     """Down, which is stored with inputs for rows where it is not quantized."""
     return [Transposed(rows[0])]
 
@@ -59,7 +59,7 @@ FAMILY = Family(
     rules=(
         rename(f"{_EXPERTS}.down_proj:MXFP4", f"{_DOWN}.weight"),
         Rule((f"{_GATE}.weight", f"{_UP}.weight"), (f"{_EXPERTS}.gate_up_proj:MXFP4",), alternating),
-        Rule((f"{_DOWN}.weight",), (f"{_EXPERTS}.down_proj",), turned),
+        Rule((f"{_DOWN}.weight",), (f"{_EXPERTS}.down_proj",), transposed),
         Rule((f"{_GATE}.weight", f"{_UP}.weight"), (f"{_EXPERTS}.gate_up_proj",), turned_alternating),
         rename(f"{_EXPERTS}.down_proj_bias", f"{_DOWN}.bias"),
         Rule((f"{_GATE}.bias", f"{_UP}.bias"), (f"{_EXPERTS}.gate_up_proj_bias",), alternating),

@@ -20,7 +20,7 @@ _EXPERTS = "model.layers.{bid}.feed_forward.experts"
 
 
 def gate_and_up(rows: Sequence[Rows], _config: Config) -> Sequence[Rows]:
-    """The halves of a stored row, turned."""
+    """The halves of a stored row, transposed."""
     width = rows[0].shape[-1] // 2
     return [Transposed(half) for half in split(rows[0], [width, width], 2)]
 

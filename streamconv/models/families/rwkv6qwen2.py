@@ -36,16 +36,16 @@ def sizes(m: Metadata, a: str, c: Config) -> None:
 
 def first(rows: Sequence[Rows], c: Config) -> Sequence[Rows]:
     """Of what comes in, five blocks of columns, which become rows in the order of runtimes."""
-    turned = Transposed(rows[0])
-    parts = split(turned, [turned.shape[0] // 5] * 5)
+    transposed = Transposed(rows[0])
+    parts = split(transposed, [transposed.shape[0] // 5] * 5)
     return [join([parts[n] for n in _ORDER])]
 
 
 def second(rows: Sequence[Rows], c: Config) -> Sequence[Rows]:
-    """Of what goes out, five matrices, turned."""
-    turned = Transposed(rows[0])
-    parts = split(turned, [1] * 5)
-    return [Reshaped(join([parts[n] for n in _ORDER]), turned.shape)]
+    """Of what goes out, five matrices, transposed."""
+    transposed = Transposed(rows[0])
+    parts = split(transposed, [1] * 5)
+    return [Reshaped(join([parts[n] for n in _ORDER]), transposed.shape)]
 
 
 FAMILY = Family(

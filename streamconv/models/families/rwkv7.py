@@ -32,7 +32,7 @@ _RANKS = {
 
 
 def spelled(name: str, c: Config) -> str:
-    """``name`` as the first spelling has it; matrices that need not be turned are marked."""
+    """``name`` as the first spelling has it; matrices that need not be transposed are marked."""
     name = plain_name(name)
     for old, new in _SPELLINGS:
         name = name.replace(old, new)

@@ -15,9 +15,9 @@ from ...errors import BadInput
 from ..hostile_json import NotJson, parse_json
 from ..naming import shown
 from .errors import one_line, unreachable
-from .line import MAX_REDIRECTS, REDIRECTS, Line, followed, host_of, is_same_origin
 from .model import HubFile, Reference, hub_file, is_commit, require_distinct
-from .patience import Patience, Tries, asked_pause
+from .retries import Retries, RetryPolicy, asked_pause
+from .session import MAX_REDIRECTS, REDIRECTS, Session, followed, host_of, is_same_origin
 
 #: worth another try: nothing wrong with the request
 TRANSIENT = (408, 425, 429, 500, 502, 503, 504)
@@ -34,9 +34,9 @@ _AGAIN = "Try again later, or tell the model's owner."
 class _Failed(Exception):
     """A try that failed, why, and how long the hub asks to wait."""
 
-    def __init__(self, reason: str, ask_s: float | None = None) -> None:
+    def __init__(self, reason: str, retry_after_s: float | None = None) -> None:
         super().__init__(reason)
-        self.reason, self.ask_s = reason, ask_s
+        self.reason, self.retry_after_s = reason, retry_after_s
 
 
 class Api:
@@ -49,12 +49,12 @@ class Api:
     Errors of all methods: NetworkError, InputMissing, NoPermission; BadInput for an invalid answer.
     """
 
-    def __init__(self, line: Line, ref: Reference, patience: Patience, tries: Tries) -> None:
-        self._line, self._ref, self._patience, self._tries = line, ref, patience, tries
+    def __init__(self, session: Session, ref: Reference, policy: RetryPolicy, tries: Retries) -> None:
+        self._session, self._ref, self._policy, self._retries = session, ref, policy, tries
 
     def commit(self) -> str:
         """The commit that the reference means now."""
-        url = f"{self._line.endpoint}/api/models/{self._ref.repo}/revision/{quote(self._ref.revision, safe='')}"
+        url = f"{self._session.endpoint}/api/models/{self._ref.repo}/revision/{quote(self._ref.revision, safe='')}"
         answer, _, _ = self._ask(url)
         commit = answer.get("sha") if isinstance(answer, dict) else None
         if not isinstance(commit, str) or not is_commit(commit):
@@ -82,7 +82,7 @@ class Api:
 
     def _entries(self, commit: str) -> Iterator[Any]:
         """What the listing holds, page by page."""
-        url = f"{self._line.endpoint}/api/models/{self._ref.repo}/tree/{commit}?recursive=True&expand=False"
+        url = f"{self._session.endpoint}/api/models/{self._ref.repo}/tree/{commit}?recursive=True&expand=False"
         seen, left = {url}, _MAX_LISTING_BYTES
         for _ in range(_MAX_PAGES):
             answer, size, (url, link) = self._ask(url)
@@ -94,7 +94,7 @@ class Api:
             if following is None:
                 return
             target = followed(url, following[1])
-            if not target or not (self._line.is_hub(target) or is_same_origin(target, url)):
+            if not target or not (self._session.is_hub(target) or is_same_origin(target, url)):
                 raise self._wrong("redirects to another host for the rest of the listing")
             if target in seen:
                 raise self._wrong("sends a listing whose pages form a cycle")
@@ -108,18 +108,18 @@ class Api:
             try:
                 body, where, headers = self._once(url)
                 value = parse_json(body)
-                self._tries.progress()
+                self._retries.progress()
                 return value, len(body), (where, headers.get("Link", ""))
             except NotJson as e:
                 raise self._wrong(f"returned something that {e}") from None
             except _Failed as e:
-                self._tries.failed(f"{self._ref}: {e.reason}", e.ask_s)
+                self._retries.failed(f"{self._ref}: {e.reason}", e.retry_after_s)
             except (HTTPError, OSError) as e:
-                self._tries.failed(unreachable(str(self._ref), self._line.endpoint, e).message)
+                self._retries.failed(unreachable(str(self._ref), self._session.endpoint, e).message)
 
     def _once(self, url: str) -> tuple[bytes, str, Mapping[str, str]]:
         for _ in range(MAX_REDIRECTS):
-            response = self._line.send(url, {"accept": "application/json"})
+            response = self._session.send(url, {"accept": "application/json"})
             try:
                 target = response.headers.get("Location")
                 if response.status not in REDIRECTS or not target:
@@ -137,22 +137,22 @@ class Api:
         if status in TRANSIENT:
             raise _Failed(f"{host_of(url)} answered {status}", asked_pause(headers))
         if status != 200:
-            raise self._line.refusal(url, status, headers, str(self._ref))
+            raise self._session.refusal(url, status, headers, str(self._ref))
         encoding = headers.get("Content-Encoding", "identity")
         if encoding != "identity":  # a few bytes can become any number
             raise self._wrong(f"answered in an encoding that was not requested ({one_line(encoding, 40)})")
 
     def _body(self, response: urllib3.BaseHTTPResponse, url: str) -> bytes:
         parts, size = [], 0
-        until = time.monotonic() + _ANSWER_READS * self._patience.read_s
+        until = time.monotonic() + _ANSWER_READS * self._policy.read_s
         while data := response.read1(64 << 10, decode_content=False):
             parts.append(data)
             size += len(data)
             if size > _MAX_ANSWER_BYTES:
                 raise self._wrong(f"answered more than {_MAX_ANSWER_BYTES} bytes")
             if time.monotonic() > until:
-                raise _Failed(f"{host_of(url)} sent only {size} bytes in {_ANSWER_READS * self._patience.read_s:.0f} s")
+                raise _Failed(f"{host_of(url)} sent only {size} bytes in {_ANSWER_READS * self._policy.read_s:.0f} s")
         return b"".join(parts)
 
     def _wrong(self, what: str) -> BadInput:
-        return BadInput(f"{self._ref}: {self._line.endpoint} {what}", _AGAIN)
+        return BadInput(f"{self._ref}: {self._session.endpoint} {what}", _AGAIN)

@@ -27,10 +27,10 @@ from urllib3.exceptions import HTTPError
 from ...errors import BadInput, NetworkError, Stopped, StreamconvError
 from .api import TRANSIENT
 from .errors import one_line
-from .line import MAX_REDIRECTS, REDIRECTS, Line, followed, host_of
 from .model import HubFile
-from .patience import PATIENT, Patience, Tries, asked_pause
 from .resolving import is_offline
+from .retries import PATIENT, Retries, RetryPolicy, asked_pause
+from .session import MAX_REDIRECTS, REDIRECTS, Session, followed, host_of
 
 #: bytes handed on at a time; what a cut connection costs is less than this
 _BLOCK_BYTES = 128 << 10
@@ -43,9 +43,11 @@ _DIGEST = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 class _Failed(Exception):
     """A try that failed; ``error`` makes what to raise when it keeps failing so."""
 
-    def __init__(self, reason: str, ask_s: float | None = None, error: Callable[[], StreamconvError] | None = None):
+    def __init__(
+        self, reason: str, retry_after_s: float | None = None, error: Callable[[], StreamconvError] | None = None
+    ):
         super().__init__(reason)
-        self.reason, self.ask_s, self.error = reason, ask_s, error
+        self.reason, self.retry_after_s, self.error = reason, retry_after_s, error
 
 
 @dataclass
@@ -71,12 +73,12 @@ class HubClient:
         *,
         token: str | None = None,
         endpoint: str | None = None,
-        patience: Patience = PATIENT,
+        policy: RetryPolicy = PATIENT,
         connections: int = 8,
         offline: bool = False,
     ) -> None:
-        self._patience = patience
-        self._line = Line(token, endpoint, patience, connections)
+        self._policy = policy
+        self._session = Session(token, endpoint, policy, connections)
         self._offline = offline
         self._stop = threading.Event()
         self._guard = threading.Lock()
@@ -102,7 +104,7 @@ class HubClient:
                 f"{file.repo}: {path} is not complete, and offline mode is on",
                 "Allow the network: without --offline, HF_HUB_OFFLINE=0.",
             )
-        tries = Tries(self._patience, self._stop)
+        retries = Retries(self._policy, self._stop)
         at = start
         while at < stop:
             answer, came = None, 0
@@ -113,15 +115,15 @@ class HubClient:
                     came += max(0, offset + len(data) - at)
                     at = max(at, offset + len(data))
                     if came >= _PROGRESS_BYTES:
-                        tries.progress()
+                        retries.progress()
                 if at < stop:
                     raise _Failed(f"{path}: the answer ended at byte {at} of {stop}")
             except _Failed as e:
-                tries.failed(e.reason, e.ask_s, e.error)
+                retries.failed(e.reason, e.retry_after_s, e.error)
             except (HTTPError, OSError) as e:
                 if self._stop.is_set():
                     raise Stopped("the transfer was stopped", "Run the same command again to resume.") from None
-                tries.failed(f"{path}: {self._where(file)}: {e or type(e).__name__}")
+                retries.failed(f"{path}: {self._where(file)}: {e or type(e).__name__}")
             finally:
                 if answer is not None:
                     self._finish(answer)
@@ -146,8 +148,8 @@ class HubClient:
             at += len(data)
             window_bytes += len(data)
             elapsed = time.monotonic() - window
-            if elapsed > self._patience.read_s:
-                if window_bytes < self._patience.slow_bytes_per_s * elapsed:
+            if elapsed > self._policy.read_s:
+                if window_bytes < self._policy.slow_bytes_per_s * elapsed:
                     raise _Failed(f"{file.path}: only {window_bytes} bytes in {elapsed:.0f} s from {self._where(file)}")
                 window, window_bytes = time.monotonic(), 0
 
@@ -167,14 +169,14 @@ class HubClient:
         for _ in range(MAX_REDIRECTS):
             response = self._send(url, {"Range": f"bytes={at}-{stop - 1}"})
             target = response.headers.get("Location")
-            if self._line.is_hub(url):
+            if self._session.is_hub(url):
                 self._check_hub(file, response)
             if response.status in REDIRECTS and target:
                 response.close()
                 url = followed(url, target)
                 if not url:
                     raise _Failed(f"{file.path}: redirected to an address that is not http or https")
-                if not self._line.is_hub(url):
+                if not self._session.is_hub(url):
                     self._places[file] = url
                 continue
             if response.status in (200, 206) and self._is_same(file, response, fresh=url != place):
@@ -196,9 +198,9 @@ class HubClient:
             text = f"{file.path}: {host} says the file ends before byte {at}, the hub lists {file.size} bytes"
             raise _Failed(text, error=lambda: BadInput(text, "Try again later, or tell the model's owner."))
         name = f"{file.repo}/{file.path}@{file.commit[:12]}"
-        error = self._line.refusal(url, status, headers, name)
+        error = self._session.refusal(url, status, headers, name)
         # A storage host refuses addresses that have expired; one that speaks as a hub does, or asks who we are, means us.
-        means_us = self._line.is_hub(url) or status == 401 or "X-Error-Code" in headers
+        means_us = self._session.is_hub(url) or status == 401 or "X-Error-Code" in headers
         if status in TRANSIENT or not means_us:
             lasting = (lambda: error) if status in (403, 404) else None
             raise _Failed(f"{file.path}: {host} answered {status}", asked_pause(headers), lasting)
@@ -259,13 +261,13 @@ class HubClient:
     def _send(self, url: str, headers: Mapping[str, str]) -> urllib3.BaseHTTPResponse:
         if self._stop.is_set():
             raise Stopped("the transfer was stopped", "Run the same command again to resume.")
-        return self._line.send(url, headers)
+        return self._session.send(url, headers)
 
     def _url(self, file: HubFile) -> str:
-        return f"{self._line.endpoint}/{file.repo}/resolve/{file.commit}/{quote(file.path)}"
+        return f"{self._session.endpoint}/{file.repo}/resolve/{file.commit}/{quote(file.path)}"
 
     def _where(self, file: HubFile) -> str:
-        return host_of(self._places.get(file, self._line.endpoint))
+        return host_of(self._places.get(file, self._session.endpoint))
 
 
 def _plain(etag: str) -> str:

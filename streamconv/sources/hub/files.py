@@ -1,6 +1,6 @@
 """Files of the hub as sources read them, while they may still be on their way.
 
-How bytes are downloaded is up to the engine, which hands out an ``Arriving`` for each file. A reader waits for the bytes
+How bytes are downloaded is up to the engine, which hands out an ``PartialDownload`` for each file. A reader waits for the bytes
 it touches and for no others.
 """
 
@@ -22,8 +22,8 @@ from ..mapped import IoMode, MappedFile
 from .model import HubFile
 
 
-class Arriving(Protocol):
-    """A remote file of which some bytes are here; ``engine.transfer.Arriving`` is one."""
+class PartialDownload(Protocol):
+    """A remote file of which some bytes are here; ``engine.transfer.PartialDownload`` is one."""
 
     @property
     def path(self) -> Path:
@@ -34,7 +34,7 @@ class Arriving(Protocol):
         """Whether all of them are here for good."""
 
     @property
-    def moves(self) -> bool:
+    def is_evictable(self) -> bool:
         """Whether bytes may be given up again, so that only those that are ``held`` can be relied on."""
 
     @property
@@ -69,19 +69,19 @@ class HubInput(InputFile):
     opened : what the system knew of the file when it was opened, where it was whole then
     """
 
-    arriving: Arriving = field(kw_only=True)
+    partial: PartialDownload = field(kw_only=True)
     opened: os.stat_result | None = field(default=None, kw_only=True)
 
     def verify_unchanged(self) -> bool:
         """InputChanged when bytes that were read already had to be replaced, or a file that was whole is not what it was."""
         if self.opened is not None:
             try:
-                is_same = _facts(os.stat(self.arriving.path)) == _facts(self.opened)
+                is_same = _facts(os.stat(self.partial.path)) == _facts(self.opened)
             except OSError as e:
-                raise InputChanged(f"{self.arriving.path} is gone: {e.strerror}") from None
+                raise InputChanged(f"{self.partial.path} is gone: {e.strerror}") from None
             if not is_same:
-                raise InputChanged(f"{self.arriving.path} changed while it was being read")
-        if self.arriving.amended_ns != self.mtime_ns:
+                raise InputChanged(f"{self.partial.path} changed while it was being read")
+        if self.partial.amended_ns != self.mtime_ns:
             raise InputChanged(
                 f"{self.path}: bytes that were read before were corrupt and have been replaced",
                 "Run the same command again: it starts the output over.",
@@ -89,7 +89,7 @@ class HubInput(InputFile):
         return False
 
 
-class ArrivingFile(MappedFile):
+class PartialFile(MappedFile):
     """A remote file with the interface of ``MappedFile``; waits for the bytes that are asked for.
 
     Parameters
@@ -99,65 +99,65 @@ class ArrivingFile(MappedFile):
 
     Attributes
     ----------
-    arriving : provides its bytes
+    partial : provides its bytes
 
     Errors: BadInput for an empty file, and whatever ends the transfer.
     """
 
-    def __init__(self, path: Path, file: HubFile, arriving: Arriving, io: IoMode = "mmap") -> None:
+    def __init__(self, path: Path, file: HubFile, partial: PartialDownload, io: IoMode = "mmap") -> None:
         if not file.size:
             raise BadInput(f"{path} is truncated: the hub lists it with 0 bytes")
-        arriving.ensure(0, 1)
-        where = arriving.path
+        partial.ensure(0, 1)
+        where = partial.path
         super().__init__(where, io)
         self.path = path
         if self.size != file.size:
-            raise BadInput(f"{arriving.path} has {self.size} bytes, the hub lists {file.size}", "Remove it.")
-        self._file, self.arriving = file, arriving
-        self._opened = os.fstat(self._fd) if arriving.whole and arriving.path == where else None
+            raise BadInput(f"{partial.path} has {self.size} bytes, the hub lists {file.size}", "Remove it.")
+        self._file, self.partial = file, partial
+        self._opened = os.fstat(self._fd) if partial.whole and partial.path == where else None
 
     @property
     def pin(self) -> bytes:
         """The digest that the hub lists, and when bytes that readers may have seen were last replaced."""
-        return f"{self._file.digest} {self.arriving.amended_ns}".encode()
+        return f"{self._file.digest} {self.partial.amended_ns}".encode()
 
     def view(self, offset: int, length: int) -> Bytes:
         """See ``MappedFile.view``; a copy where the bytes may be given up."""
-        if self.arriving.moves and not self.arriving.whole:
+        if self.partial.is_evictable and not self.partial.whole:
             out = np.empty(length, np.uint8)
             self.read_into(offset, out)
             out.flags.writeable = False
             return out
         self._check(offset, length)
-        self.arriving.ensure(offset, length)
+        self.partial.ensure(offset, length)
         return super().view(offset, length)
 
     def read_into(self, offset: int, out: Bytes) -> None:
         """See ``MappedFile.read_into``."""
         self._check(offset, out.nbytes)
-        with self.arriving.held(offset, out.nbytes):
+        with self.partial.held(offset, out.nbytes):
             super().read_into(offset, out)
 
     def prefetch(self, offset: int, length: int) -> None:
         """Fetch these bytes before others, or read them into the page cache where they are here."""
-        if self.arriving.whole:
+        if self.partial.whole:
             super().prefetch(offset, length)
         else:
-            self.arriving.prefetch(offset, length)
+            self.partial.prefetch(offset, length)
 
     def release(self, offset: int, length: int) -> None:
         """See ``MappedFile.release``; what has not gone into the file's digest yet stays cached, or it would be read from disk."""
-        self._release(offset, length, cached=not self.arriving.is_summed(offset, length))
+        self._release(offset, length, cached=not self.partial.is_summed(offset, length))
 
     def describe(self, data_start: int) -> InputFile:
         """The file's identity; the digest is of the whole content, so nothing needs to be read.
 
         The header stays here, so that the same command finds it again.
         """
-        self.arriving.claim(0, data_start)
+        self.partial.claim(0, data_start)
         return HubInput(
             name=self.path.name, path=self.path, size=self.size, digest=self._file.digest, device=0, inode=0,
-            mtime_ns=self.arriving.amended_ns, arriving=self.arriving, opened=self._opened,
+            mtime_ns=self.partial.amended_ns, partial=self.partial, opened=self._opened,
         )  # fmt: skip
 
 
@@ -172,14 +172,14 @@ class HubFiles:
     ----------
     path : what messages call the folder
     listed : the files by their names
-    arriving : the same, on their way
+    partial : the same, on their way
     """
 
     def __init__(
-        self, path: Path, listed: Mapping[str, HubFile], arriving: Mapping[str, Arriving], io: IoMode = "mmap"
+        self, path: Path, listed: Mapping[str, HubFile], partial: Mapping[str, PartialDownload], io: IoMode = "mmap"
     ) -> None:
         self.path = path
-        self._listed, self._arriving, self._io = listed, arriving, io
+        self._listed, self._partial, self._io = listed, partial, io
 
     def names(self) -> Collection[str]:
         """See ``Files``."""
@@ -187,10 +187,10 @@ class HubFiles:
 
     def read_object(self, name: str) -> dict[str, Any]:
         """See ``Files``; the file must be whole."""
-        if name not in self._arriving:
+        if name not in self._partial:
             raise InputMissing(f"{self.path / name} is not there")
-        return read_object(self._arriving[name].path)
+        return read_object(self._partial[name].path)
 
     def open(self, name: str) -> MappedFile:
         """See ``Files``."""
-        return ArrivingFile(self.path / name, self._listed[name], self._arriving[name], self._io)
+        return PartialFile(self.path / name, self._listed[name], self._partial[name], self._io)

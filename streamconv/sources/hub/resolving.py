@@ -16,10 +16,10 @@ from urllib.parse import quote
 
 from ...errors import CannotCreate, NetworkError, NoPermission, UsageError
 from .api import Api
-from .line import Line
 from .local import cached_model
 from .model import HubModel, Reference, is_commit, require_reference
-from .patience import PATIENT, Patience, Tries
+from .retries import PATIENT, Retries, RetryPolicy
+from .session import Session
 
 #: failures in a row before a name counts as out of reach
 _FIRST_TRIES = 5
@@ -43,7 +43,7 @@ def resolve(
     refresh: bool = False,
     token: str | None = None,
     endpoint: str | None = None,
-    patience: Patience = PATIENT,
+    policy: RetryPolicy = PATIENT,
 ) -> HubModel:
     """The commit that ``ref`` names and its files.
 
@@ -72,7 +72,7 @@ def resolve(
             "Allow the network: without --offline, HF_HUB_OFFLINE=0.",
         )
     try:
-        model = _ask(ref, Line(token, endpoint, patience), patience)
+        model = _ask(ref, Session(token, endpoint, policy), policy)
     except NetworkError as e:
         if refresh or not (known := cached_model(ref)):
             raise
@@ -113,8 +113,8 @@ def is_offline() -> bool:
     return bool(constants.HF_HUB_OFFLINE)
 
 
-def _ask(ref: Reference, line: Line, patience: Patience) -> HubModel:
+def _ask(ref: Reference, session: Session, policy: RetryPolicy) -> HubModel:
     # Nothing has arrived yet and no progress bar is shown: a misspelt host or a missing network is reported soon.
-    api = Api(line, ref, patience, Tries(replace(patience, tries=min(patience.tries, _FIRST_TRIES))))
+    api = Api(session, ref, policy, Retries(replace(policy, tries=min(policy.tries, _FIRST_TRIES))))
     commit = api.commit()
     return HubModel(ref.repo, ref.revision, commit, api.files(commit))

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 import xxhash
 
 from ...errors import BadInput
-from .part import CLAIMED, PENDING, READY, STAMPED, Part
+from .part import CLAIMED, COMMITTED, PENDING, READY, Part
 from .remote import Hash
 from .shared import Shared
 
@@ -32,7 +32,7 @@ class _Sum:
     asked_again: list[str] = field(default_factory=list)
 
 
-class Keeper:
+class Verifier:
     """Digest, publication and release of the parts of one transfer. Its lock is the transfer's ``changed``.
 
     Parameters
@@ -110,12 +110,12 @@ class Keeper:
         unfinished = [p for p in self._shared.parts if not p.whole]
         return sum((len(p.states) - p.states.count(PENDING)) * p.cut.step for p in unfinished)
 
-    def settled(self, parts: Sequence[Part]) -> bool:
+    def finished(self, parts: Sequence[Part]) -> bool:
         """Whether nothing more will become of ``parts``."""
         return all(p not in self._sums and (p.whole or p in self._checked or self._is_left(p)) for p in parts)
 
     def _is_left(self, part: Part) -> bool:
-        here = (READY, STAMPED)
+        here = (READY, COMMITTED)
         return self._releasing and all(self._claims[part, i] <= 0 or s in here for i, s in enumerate(part.states))
 
     # The thread.
@@ -152,7 +152,7 @@ class Keeper:
         for part, total in self._sums.items():
             if total.at == part.cut.n_ranges:
                 return part, [], False
-            if part.states[total.at] in (READY, STAMPED):
+            if part.states[total.at] in (READY, COMMITTED):
                 self.pin(part, [total.at])
                 return part, [total.at], False
         return None
@@ -164,7 +164,7 @@ class Keeper:
         idle = [
             i
             for i, state in enumerate(part.states)
-            if i and state in (READY, STAMPED) and self._claims[part, i] <= 0 and self._pins[part, i] <= 0
+            if i and state in (READY, COMMITTED) and self._claims[part, i] <= 0 and self._pins[part, i] <= 0
         ]
         total = self._sums.get(part)
         if total is None:
@@ -200,7 +200,7 @@ class Keeper:
             self._shared.changed.notify_all()
 
     def _add(self, part: Part, index: int) -> None:
-        """Take one more range into the file's digest, if it still is what was stamped."""
+        """Take one more range into the file's digest, if it still is what was committed."""
         changed, was = self._shared.changed, part.digests.get(index)
         try:
             total = self._sums[part]
@@ -217,16 +217,16 @@ class Keeper:
             elif part.states[index] == READY:
                 part.begin()
                 part.amend([index])
-                part.doubt(index)
+                part.invalidate(index)
             else:
-                part.doubt(index)
+                part.invalidate(index)
             if good and not (self._shared.settings.cached and self._claims[part, index] > 0):
                 part.drop_cache(index)  # its readers have read it
         finally:
             with changed:
                 self.unpin(part, [index])
         with changed:
-            if part.states[index] in (READY, STAMPED):
+            if part.states[index] in (READY, COMMITTED):
                 part.states[index] = READY if good else PENDING
                 if not good:
                     self._again(part, [index])

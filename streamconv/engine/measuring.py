@@ -10,12 +10,12 @@ import threading
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
 
-from ..crew import Crew
 from ..rows import Rows
+from ..workers import Workers
 from .plan import Chunk, Item
 
 
-class Turns:
+class Measuring:
     """Bundles of chunks that are to be made; safe to use from several threads.
 
     Parameters
@@ -27,7 +27,7 @@ class Turns:
         self._left = deque(bundles)
         self._wanted = wanted
         self._lock = threading.Lock()
-        self._crew: Crew | None = None
+        self._workers: Workers | None = None
         self._measured: set[Rows] = set()
         self._uses = Counter(look for bundle in bundles for look in bundle[0].item.looks)
 
@@ -43,16 +43,16 @@ class Turns:
         while True:
             with self._lock:
                 bundle, leads = self._pop(), False
-                if bundle is None and self._crew is None:
+                if bundle is None and self._workers is None:
                     return None
                 if bundle is not None and not self._is_ready(bundle):
-                    leads, self._crew = True, Crew(self._wanted)
-                crew, later = self._crew, self._left[ahead][0] if ahead < len(self._left) else None
-            if crew is not None and bundle is None:
-                crew.help()
+                    leads, self._workers = True, Workers(self._wanted)
+                workers, later = self._workers, self._left[ahead][0] if ahead < len(self._left) else None
+            if workers is not None and bundle is None:
+                workers.help()
             elif bundle is not None:
-                if crew is not None and leads:
-                    self._measure(bundle[0].item, crew)
+                if workers is not None and leads:
+                    self._measure(bundle[0].item, workers)
                 return bundle, later
 
     def made(self, bundle: list[Chunk]) -> None:
@@ -66,7 +66,7 @@ class Turns:
     def _pop(self) -> list[Chunk] | None:
         """Take the first bundle that can be made now: any, where nothing is being measured."""
         for at, bundle in enumerate(self._left):
-            if self._crew is None or self._is_ready(bundle):
+            if self._workers is None or self._is_ready(bundle):
                 del self._left[at]
                 return bundle
         return None
@@ -74,17 +74,17 @@ class Turns:
     def _is_ready(self, bundle: list[Chunk]) -> bool:
         return all(look in self._measured for look in bundle[0].item.looks)
 
-    def _measure(self, item: Item, crew: Crew) -> None:
+    def _measure(self, item: Item, workers: Workers) -> None:
         reason: BaseException | None = None
         try:
             for look in item.looks:
                 if look not in self._measured:
-                    look.measured(look.measure(crew))
+                    look.measured(look.measure(workers))
                     self._measured.add(look)
         except BaseException as e:
             reason = e
             raise
         finally:
             with self._lock:
-                self._crew = None
-            crew.dismiss(reason)
+                self._workers = None
+            workers.dismiss(reason)

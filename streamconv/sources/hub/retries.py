@@ -17,7 +17,7 @@ _RATE_LIMIT = re.compile(r'"[^"]*"\s*;\s*r=(\d+)\s*;\s*t=(\d+)')
 
 
 @dataclass(frozen=True)
-class Patience:
+class RetryPolicy:
     """Limits of retrying; tries are counted from the last progress.
 
     Attributes
@@ -26,7 +26,7 @@ class Patience:
     first_s, longest_s : pause after the first failure, doubled with each further one up to the longest
     connect_s, read_s : how long a connection, and the next bytes of an answer, may take
     slow_bytes_per_s : an answer that arrives slower than this for ``read_s`` counts as stalled
-    ask_s : the longest pause that the other side may ask for
+    retry_after_s : the longest pause that the other side may ask for
     """
 
     tries: int = 10
@@ -35,14 +35,14 @@ class Patience:
     connect_s: float = 10.0
     read_s: float = 30.0
     slow_bytes_per_s: float = 1024.0
-    ask_s: float = 600.0
+    retry_after_s: float = 600.0
 
 
 #: what a line at home and a busy hub need
-PATIENT = Patience()
+PATIENT = RetryPolicy()
 
 
-class Tries:
+class Retries:
     """Failures in a row of one request.
 
     Parameters
@@ -50,8 +50,8 @@ class Tries:
     stop : ends a pause at once
     """
 
-    def __init__(self, patience: Patience, stop: threading.Event | None = None) -> None:
-        self._patience = patience
+    def __init__(self, policy: RetryPolicy, stop: threading.Event | None = None) -> None:
+        self._policy = policy
         self._stop = stop or threading.Event()
         self._failures = 0.0
 
@@ -60,14 +60,14 @@ class Tries:
         self._failures = 0
 
     def failed(
-        self, reason: str, ask_s: float | None = None, error: Callable[[], StreamconvError] | None = None
+        self, reason: str, retry_after_s: float | None = None, error: Callable[[], StreamconvError] | None = None
     ) -> None:
         """Pause before the next try.
 
         Parameters
         ----------
         reason : what went wrong
-        ask_s : how long the other side asked to wait
+        retry_after_s : how long the other side asked to wait
         error : what to raise in the end, for answers that are wrong rather than absent; these are accepted sooner
 
         Raises
@@ -75,18 +75,18 @@ class Tries:
         NetworkError : it has failed too often, or asked for too long a pause
         Stopped : it is no longer wanted
         """
-        p = self._patience
+        p = self._policy
         self._failures += 1 if error is None else 3
-        if self._failures > p.tries or (ask_s or 0) > p.ask_s:
+        if self._failures > p.tries or (retry_after_s or 0) > p.retry_after_s:
             if error is not None:
                 raise error()
-            waiting = f"; it asks to wait {ask_s:.0f} s" if ask_s else ""
+            waiting = f"; it asks to wait {retry_after_s:.0f} s" if retry_after_s else ""
             raise NetworkError(
                 f"{reason}{waiting}", "What was downloaded is kept. Run the same command again to resume."
             )
         pause = min(p.first_s * 2 ** (self._failures - 1), p.longest_s)
         # Spread out, so that many connections do not come back at the same moment.
-        pause = max(ask_s or 0, pause * random.uniform(0.5, 1))
+        pause = max(retry_after_s or 0, pause * random.uniform(0.5, 1))
         if self._stop.wait(pause):
             raise Stopped("the transfer was stopped", "Run the same command again to resume.")
 

@@ -17,7 +17,7 @@ T = TypeVar("T")
 _LOOK_SECONDS = 0.5
 
 
-class Crew:
+class Workers:
     """One thread leads: it calls the other methods as often as it likes, then ``dismiss``. Any may call ``help`` meanwhile.
 
     Parameters
@@ -112,7 +112,7 @@ class Crew:
         return [found, *self._found]
 
     def help(self) -> None:
-        """Take part until the crew is dismissed. Raises what it is dismissed for."""
+        """Take part until the workers is dismissed. Raises what it is dismissed for."""
         done: Callable[[], Any] | None = None
         while True:
             with self._changed:

@@ -18,7 +18,7 @@ import urllib3
 
 from ...errors import StreamconvError, UsageError
 from .errors import refusal, refusal_elsewhere
-from .patience import Patience
+from .retries import RetryPolicy
 
 REDIRECTS = (301, 302, 303, 307, 308)
 #: the hub needs two; more than these go in a circle
@@ -27,7 +27,7 @@ _USER_AGENT = f"streamconv; python/{platform.python_version()}"
 _PORTS = {"http": 80, "https": 443}
 
 
-class Line:
+class Session:
     """Sends requests; may be used from several threads.
 
     Parameters
@@ -40,13 +40,13 @@ class Line:
     endpoint : where the hub is, without user and password
     """
 
-    def __init__(self, token: str | None, endpoint: str | None, patience: Patience, connections: int = 1) -> None:
+    def __init__(self, token: str | None, endpoint: str | None, policy: RetryPolicy, connections: int = 1) -> None:
         try:
             self.endpoint, self._login = _split_login((endpoint or _endpoint()).rstrip("/"))
             self._origin = _origin(self.endpoint)
         except ValueError:  # not told, as it may hold a password
             raise UsageError("HF_ENDPOINT is not a URL", "Write it as https://huggingface.co.") from None
-        self._token, self._patience, self._connections = token, patience, connections
+        self._token, self._policy, self._connections = token, policy, connections
         self._is_known = False
         self._headers: dict[str, str] | None = None
         self._pools: dict[str, urllib3.PoolManager] = {}
@@ -85,7 +85,7 @@ class Line:
             retries=False,
             preload_content=False,
             decode_content=False,
-            timeout=urllib3.Timeout(connect=self._patience.connect_s, read=self._patience.read_s),
+            timeout=urllib3.Timeout(connect=self._policy.connect_s, read=self._policy.read_s),
         )
 
     def _hub_headers(self) -> dict[str, str]:

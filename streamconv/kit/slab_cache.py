@@ -27,12 +27,12 @@ class Held(Protocol):
 S = TypeVar("S", bound=Held)
 
 
-class _Shelf(threading.local):
+class _SlabCache(threading.local):
     def __init__(self) -> None:
         self.slabs: OrderedDict[Any, tuple[Any, Any]] = OrderedDict()
 
 
-_shelf = _Shelf()
+_cache = _SlabCache()
 
 
 def slab(owner: Any, make: Callable[[], S], start: int, stop: int, kind: str = "") -> S:
@@ -43,14 +43,14 @@ def slab(owner: Any, make: Callable[[], S], start: int, stop: int, kind: str = "
     kind : tells the slabs of one owner apart
     """
     key = id(owner), kind
-    held = _shelf.slabs.get(key)
+    held = _cache.slabs.get(key)
     if held is not None and held[0] is owner and held[1].start <= start and stop <= held[1].stop:
-        _shelf.slabs.move_to_end(key)
+        _cache.slabs.move_to_end(key)
         found: S = held[1]
         return found
-    _shelf.slabs.pop(key, None)
-    while len(_shelf.slabs) >= _KEPT:
-        _shelf.slabs.popitem(last=False)
+    _cache.slabs.pop(key, None)
+    while len(_cache.slabs) >= _KEPT:
+        _cache.slabs.popitem(last=False)
     made = make()
-    _shelf.slabs[key] = (owner, made)
+    _cache.slabs[key] = (owner, made)
     return made

@@ -6,16 +6,16 @@ import threading
 from collections import deque
 from collections.abc import Iterable, Sequence
 
-from .keeper import Keeper
 from .part import CLAIMED, PENDING, READY, Filling, Part
 from .shared import Shared
+from .verifier import Verifier
 
 
-class Crew:
+class Connections:
     """The queue of one transfer, and what its worker threads do. Its lock is the transfer's ``changed``."""
 
-    def __init__(self, shared: Shared, keeper: Keeper) -> None:
-        self._shared, self._keeper = shared, keeper
+    def __init__(self, shared: Shared, verifier: Verifier) -> None:
+        self._shared, self._verifier = shared, verifier
         self._urgent: deque[tuple[Part, int]] = deque()
         self._soon: deque[tuple[Part, int]] = deque()
         self._wanted: deque[tuple[Part, int]] = deque()
@@ -39,7 +39,7 @@ class Crew:
 
     def add_again(self, part: Part, indexes: Sequence[int]) -> None:
         """These turned out to be missing after all."""
-        wanted = [(part, i) for i in indexes if self._keeper.is_wanted(part, i)]
+        wanted = [(part, i) for i in indexes if self._verifier.is_wanted(part, i)]
         self._wanted.extendleft(reversed(wanted))
 
     # The threads.
@@ -72,7 +72,7 @@ class Crew:
         if self._shared.is_over():
             return None
         queues = [self._urgent]
-        if self._shared.settings.keep or self._keeper.lying_bytes() < self._shared.settings.ahead_bytes:
+        if self._shared.settings.keep or self._verifier.lying_bytes() < self._shared.settings.ahead_bytes:
             queues += [self._soon, self._wanted]
         for queue in queues:
             for _ in range(len(queue)):
@@ -83,7 +83,7 @@ class Crew:
                 queue.popleft()
                 if part.whole or part.states[index] != PENDING:
                     continue
-                if queue is self._urgent or self._keeper.may_come(part, index):
+                if queue is self._urgent or self._verifier.may_come(part, index):
                     return part, self._claim_from(part, index)
         return None
 
@@ -96,7 +96,7 @@ class Crew:
         while following < part.cut.n_ranges and part.states[following] == PENDING:
             start, stop = part.cut.span(following)
             room -= stop - start
-            if room < 0 or len(claimed) >= share or not self._keeper.is_wanted(part, following):
+            if room < 0 or len(claimed) >= share or not self._verifier.is_wanted(part, following):
                 break
             claimed.add(following)
             following += 1
@@ -112,7 +112,7 @@ class Crew:
     def _bring(self, part: Part, claimed: set[int]) -> None:
         """Fetch the ranges ``claimed``, which lie one behind the other; what is committed leaves the set."""
         part.begin()
-        if self._keeper.reserves(part):
+        if self._verifier.reserves(part):
             part.reserve()
         fillings = {i: Filling(part, i) for i in claimed}
         start, stop = part.cut.span(min(claimed))[0], part.cut.span(max(claimed))[1]
@@ -140,7 +140,7 @@ class Crew:
             me = threading.get_ident()
             if self._in_one_go.setdefault(part, me) != me:
                 return False
-            if part.states[index] == PENDING and self._keeper.is_wanted(part, index):
+            if part.states[index] == PENDING and self._verifier.is_wanted(part, index):
                 part.states[index] = CLAIMED
                 claimed.add(index)
                 fillings[index] = Filling(part, index)  # stays empty where the stream is past its beginning already
@@ -148,13 +148,13 @@ class Crew:
 
     def _misses(self, part: Part) -> bool:
         with self._shared.changed:
-            is_wanted = self._keeper.is_wanted
+            is_wanted = self._verifier.is_wanted
             return any(state == PENDING and is_wanted(part, i) for i, state in enumerate(part.states))
 
     def _commit(self, part: Part, filling: Filling) -> None:
-        stamp = filling.stamp()
-        part.commit(stamp)
+        commit = filling.commit_record()
+        part.commit(commit)
         with self._shared.changed:
             part.states[filling.index] = READY
             self._shared.changed.notify_all()
-        self._shared.observer.came(stamp.length, part.remote.path)
+        self._shared.observer.received(commit.length, part.remote.path)

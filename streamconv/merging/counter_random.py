@@ -7,11 +7,11 @@ import xxhash
 from numpy.typing import NDArray
 
 from ..kernels import load
-from ..rows import Described, Floats
+from ..rows import Described, Floats, Json
 from .scratch import borrow
 
 
-class Chance(Described):
+class CounterRandom(Described):
     """A stream of 32-bit words.
 
     Parameters
@@ -23,6 +23,11 @@ class Chance(Described):
     def __init__(self, seed: int, *what: object) -> None:
         text = "\0".join(map(str, (seed, *what)))
         self._key = np.frombuffer(xxhash.xxh3_64_digest(text.encode()), ">u4").astype(np.uint32)
+
+    def identity(self) -> Json:
+        """As in all rows; with the name that plans of earlier versions recorded."""
+        _, *rest = super().identity()
+        return ["Chance", *rest]
 
     def words(self, first: int, out: NDArray[np.uint32]) -> None:
         """Fill ``out`` uint32[n] with the words of elements ``first`` … ``first + n - 1``."""
