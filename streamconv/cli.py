@@ -9,8 +9,9 @@ import io
 import os
 import signal
 import sys
-from collections.abc import Iterable, Sequence
-from contextlib import suppress
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from typing import Any, NoReturn
 
 from .errors import (
@@ -210,11 +211,30 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code."""
     try:
         try:
-            return _main(argv)
+            with _interrupts_end_the_process():
+                return _main(argv)
         finally:
             _let_go_of_standard_streams()
     except MemoryError:  # even for telling what ran out
         return _without_memory()
+
+
+@contextmanager
+def _interrupts_end_the_process() -> Iterator[None]:
+    """Let SIGINT do what SIGTERM does, wherever no job catches it.
+
+    A KeyboardInterrupt would be raised wherever the main thread is: in a callback of the compiler it is printed and lost, while a
+    module is imported some of them make an ImportError of it. What a process leaves that ends at once is what any kill leaves.
+    """
+    is_ours = threading.current_thread() is threading.main_thread()
+    if not is_ours or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_DFL)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _without_memory() -> int:

@@ -113,7 +113,10 @@ class StopRequest:
 
     @contextmanager
     def on_signals(self) -> Iterator[None]:
-        """Let SIGINT, SIGTERM and SIGHUP ask for a stop; a second one kills at once. Main thread only, else a no-op."""
+        """Let SIGINT, SIGTERM and SIGHUP ask for a stop; a second one kills at once. Main thread only, else a no-op.
+
+        What the caller ignores stays ignored, as under nohup.
+        """
         if threading.current_thread() is not threading.main_thread():
             yield
             return
@@ -123,7 +126,8 @@ class StopRequest:
             for s in caught:
                 signal.signal(s, signal.SIG_DFL)
 
-        caught = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+        wanted = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+        caught = [s for s in wanted if signal.getsignal(s) is not signal.SIG_IGN]
         before = {s: signal.signal(s, handler) for s in caught}
         try:
             yield

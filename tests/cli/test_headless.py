@@ -115,6 +115,41 @@ def test_a_service_that_is_stopped_goes_on_later(tiny_model: Path, tmp_path: Pat
     assert subprocess.run(command, check=False, cwd=ROOT).returncode == 0
 
 
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_that_the_caller_ignores_stops_nothing(
+    tiny_model: Path, tmp_path: Path, signum: signal.Signals
+) -> None:
+    command = [*COMMAND, "convert", str(tiny_model), str(tmp_path / "x.gguf"), "--type", "q8_0", "--threads", "1"]
+    process = subprocess.Popen(command, cwd=ROOT, preexec_fn=lambda: signal.signal(signum, signal.SIG_IGN))
+    while process.poll() is None:  # at every moment of its life
+        process.send_signal(signum)
+        time.sleep(0.01)
+    assert process.returncode == 0
+
+
+_IN_A_CALLBACK = """
+import ctypes, os, signal, sys, time
+from streamconv import cli, commands
+
+@ctypes.CFUNCTYPE(None)
+def compiled():
+    os.kill(os.getpid(), signal.SIGINT)
+    time.sleep(5)
+
+def inspect(_options):
+    compiled()
+    return 0
+
+commands.inspect = inspect
+sys.exit(cli.main(["inspect", "x"]))
+"""
+
+
+def test_an_interrupt_while_a_compiler_calls_back_ends_the_process() -> None:
+    done = subprocess.run([sys.executable, "-c", _IN_A_CALLBACK], capture_output=True, text=True, check=False, cwd=ROOT)
+    assert (done.returncode, done.stderr) == (-signal.SIGINT, "")
+
+
 class TestUpdate:
     """--update: up to date costs nothing, anything else is made again."""
 

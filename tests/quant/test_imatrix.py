@@ -274,7 +274,7 @@ def test_random_damage_is_refused_or_harmless_but_never_a_crash(tmp_path: Path, 
     ("blob", "words"),
     [
         (b"", "the number of entries needs 4 bytes, 0 are left"),
-        (struct.pack("<i", 0), "announces 0 entries"),
+        (struct.pack("<i", 0), "claims 0 entries"),
         (b"PK\3\4 not an imatrix at all", "byte 8"),
         (dat_bytes({"a": (1, [])}), "a has 0 values"),
         (gguf_bytes({}), "empty"),
