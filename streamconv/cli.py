@@ -9,7 +9,6 @@ import io
 import os
 import signal
 import sys
-import threading
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any, NoReturn
@@ -226,15 +225,18 @@ def _interrupts_end_the_process() -> Iterator[None]:
     A KeyboardInterrupt would be raised wherever the main thread is: in a callback of the compiler it is printed and lost, while a
     module is imported some of them make an ImportError of it. What a process leaves that ends at once is what any kill leaves.
     """
-    is_ours = threading.current_thread() is threading.main_thread()
-    if not is_ours or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
-        yield
-        return
-    before = signal.signal(signal.SIGINT, signal.SIG_DFL)
+    changed = False
+    # Only in the main thread; and where memory runs out, the enumerations of the signal module fail in ways of their own.
+    with suppress(Exception):
+        if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
+            changed = True
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        if changed:
+            with suppress(Exception):
+                signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _without_memory() -> int:
