@@ -29,7 +29,10 @@ from streamconv.errors import NoPermission
 from . import jobs
 from .injector import Fault, Result, run
 
-pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can act as several users")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(os.geteuid() != 0, reason="only root can act as several users"),
+]
 
 VICTIM, ATTACKER = 65534, 10001
 GROUP = 10000

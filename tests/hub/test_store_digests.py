@@ -19,6 +19,8 @@ from streamconv.engine.transfer.store import Store
 from streamconv.errors import Stopped
 from streamconv.sources.hub import model as hub_models
 
+pytestmark = pytest.mark.slow
+
 
 def blob(cache: Path, hub: Hub, name: str = WEIGHTS) -> Path:
     ((_, stored),) = hub.models[MODEL].items()

@@ -11,6 +11,8 @@ import pytest
 from hub_cases import MODEL, WEIGHTS, Run, in_hf_cache, tensor_bytes
 from server import Hub, Status
 
+pytestmark = pytest.mark.slow
+
 HOME = "org--tiny-gemma3"
 FOREIGN = 54321
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files to another user")

@@ -79,6 +79,7 @@ def test_the_text_model_among_several_modules_converts_as_if_alone(
     assert gguf_reader.differences(found, json.loads((case / f"{type_name}.dump.json").read_text())) == []
 
 
+@pytest.mark.slow
 def test_a_real_vocabulary_converts_without_weights(reference: Path, tmp_path: Path) -> None:
     assert_as_recorded(reference / "golden" / "gguf" / "qwen2-realvocab", "vocab", tmp_path / "x.gguf", vocab_only=True)
 
