@@ -2,7 +2,7 @@
 
     begin(chunks to make) ─► the transfer fetches in their order; readers wait for the bytes they touch
     committed(chunks)     ─► with --evict, ranges that are no longer needed are punched out
-    wait_verified()              ─► before the output gets its name: every digest was right
+    wait_verified()       ─► before the output gets its name: every digest was right
 
 Nothing here knows what a chunk is made of: which bytes it needs is what its row sources say (``Rows.spans``).
 """

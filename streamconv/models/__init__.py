@@ -34,7 +34,8 @@ def family_of(checkpoint: Checkpoint) -> Family:
         near = difflib.get_close_matches(name, FAMILIES, n=1, cutoff=0.8)
         raise BadInput(
             f"{checkpoint.folder / 'config.json'}: architecture {name!r} is not supported",
-            (f"Did you mean {near[0]}? " if near else "") + f"Supported: {', '.join(sorted(FAMILIES))}.",
+            (f"Did you mean {near[0]}? " if near else "")
+            + f"{len(FAMILIES)} others are; the README lists their families.",
         )
     return FAMILIES[name]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from ...metadata import Metadata
 from ..config import Config
@@ -16,37 +16,28 @@ def _names(names: Names) -> tuple[str, ...]:
     return (names,) if isinstance(names, str) else names
 
 
-def numbers(stated: Mapping[str, Names]) -> Key:
-    """Whole numbers: key of the output without architecture -> names in config.json."""
-
+def _each(stated: Mapping[str, Names], write: Callable[[Metadata, str, Config, tuple[str, ...]], None]) -> Key:
     def key(m: Metadata, a: str, c: Config) -> None:
         for name, names in stated.items():
             if c.get(*_names(names)) is not None:
-                m.u32(f"{a}.{name}", c.integer(*_names(names)))
+                write(m, f"{a}.{name}", c, _names(names))
 
     return key
+
+
+def numbers(stated: Mapping[str, Names]) -> Key:
+    """Whole numbers: key of the output without architecture -> names in config.json."""
+    return _each(stated, lambda m, key, c, names: m.u32(key, c.integer(*names)))
 
 
 def reals(stated: Mapping[str, Names]) -> Key:
     """Real numbers, likewise."""
-
-    def key(m: Metadata, a: str, c: Config) -> None:
-        for name, names in stated.items():
-            if c.get(*_names(names)) is not None:
-                m.f32(f"{a}.{name}", c.real(*_names(names)))
-
-    return key
+    return _each(stated, lambda m, key, c, names: m.f32(key, c.real(*names)))
 
 
 def flags(stated: Mapping[str, Names]) -> Key:
     """Yes or no, likewise."""
-
-    def key(m: Metadata, a: str, c: Config) -> None:
-        for name, names in stated.items():
-            if c.get(*_names(names)) is not None:
-                m.boolean(f"{a}.{name}", bool(c.get(*_names(names))))
-
-    return key
+    return _each(stated, lambda m, key, c, names: m.boolean(key, bool(c.get(*names))))
 
 
 def fixed(values: Mapping[str, int | float | bool | str]) -> Key:

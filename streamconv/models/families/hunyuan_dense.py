@@ -15,12 +15,12 @@ from ..tokenizers import TokenizerRule
 from ..tokenizers.files import TokenizerFiles
 from ..tokenizers.tiktoken import read_tiktoken
 from ..tokenizers.vocabulary import Vocabulary
+from ._hunyuan import LONG, stretched
 
 #: what follows the ranks of hy.tiktoken
 SPECIALS = (
     "<|endoftext|>", "<|startoftext|>", "<|bos|>", "<|eos|>", "<|pad|>", *(f"<|extra_{n}|>" for n in range(205)),
 )  # fmt: skip
-_LONG = 256 * 1024
 
 
 def read_hunyuan(
@@ -36,16 +36,12 @@ def long_context(m: Metadata, a: str, c: Config) -> None:
         return
     alpha, base, width = c.rope.get("alpha") or 50, c.rope.get("rope_theta"), c.head_dim
     length = c.get("max_position_embeddings")
-    if base != 10000 or length not in (32 * 1024, _LONG) or not isinstance(alpha, (int, float)) or width <= 2:
+    if base != 10000 or length not in (32 * 1024, LONG) or not isinstance(alpha, (int, float)) or width <= 2:
         raise BadInput(
             f"config.json: RoPE of type 'dynamic' with a base of {base} and a context of {length} is no known Hunyuan",
             "Known are a base of 10000 and contexts of 32768 and 262144.",
         )
-    m.f32(f"{a}.rope.freq_base", base * alpha ** (width / (width - 2)))
-    m.string(f"{a}.rope.scaling.type", "none")
-    m.f32(f"{a}.rope.scaling.factor", 1.0)
-    m.u32(f"{a}.rope.scaling.original_context_length", _LONG)
-    m.u32(f"{a}.context_length", _LONG)
+    stretched(m, a, alpha, base, width)
 
 
 def ends(m: Metadata, a: str, c: Config) -> None:

@@ -16,11 +16,10 @@ from ..tokenizers import TokenizerRule
 from ..tokenizers.files import TokenizerFiles
 from ..tokenizers.tiktoken import read_tiktoken
 from ..tokenizers.vocabulary import Vocabulary
+from ._hunyuan import stretched
 from ._nextn import untied
 from .deepseek2 import EXPERTS_OF_MLP
 from .hunyuan_dense import SPECIALS
-
-_LONG = 256 * 1024
 
 
 def read_hunyuan(files: TokenizerFiles, config: Mapping[str, Any], size: int | None, pre: str | None) -> Vocabulary:
@@ -52,11 +51,7 @@ def keys(m: Metadata, a: str, c: Config) -> None:
             f"config.json: RoPE of type 'dynamic' with alpha {alpha}, base {base} and heads of {width} is no known Hunyuan",
             "Known are an alpha of 1000, a base of 10000 and heads of 128.",
         )
-    m.f32(f"{a}.rope.freq_base", base * alpha ** (width / (width - 2)))
-    m.string(f"{a}.rope.scaling.type", "none")
-    m.f32(f"{a}.rope.scaling.factor", 1.0)
-    m.u32(f"{a}.rope.scaling.original_context_length", _LONG)
-    m.u32(f"{a}.context_length", _LONG)
+    stretched(m, a, 1000, 10000, 128)
 
 
 def start(m: Metadata, _a: str, _c: Config) -> None:
