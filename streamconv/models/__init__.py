@@ -34,8 +34,7 @@ def family_of(checkpoint: Checkpoint) -> Family:
         near = difflib.get_close_matches(name, FAMILIES, n=1, cutoff=0.8)
         raise BadInput(
             f"{checkpoint.folder / 'config.json'}: architecture {name!r} is not supported",
-            (f"Did you mean {near[0]}? " if near else "")
-            + f"{len(FAMILIES)} others are; the README lists their families.",
+            (f"Did you mean {near[0]}? " if near else "") + f"Supported: {', '.join(sorted(FAMILIES))}.",
         )
     return FAMILIES[name]
 

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from container_files import f32, write_safetensors
 
 from streamconv import conversion, models
 from streamconv.conversion import Options
@@ -94,6 +93,8 @@ def test_a_size_that_does_not_fit_names_all_three_witnesses(
     data: Path, tmp_path: Path, size: int | None, rows: int, hint: str
 ) -> None:
     """``size`` is added to vocab_size (None: it is taken out), ``rows`` to the rows of the embedding."""
+    from container_files import f32, write_safetensors
+
     model = Path(shutil.copytree(data / "checkpoints" / "llama3-bpe" / "hf", tmp_path / "m"))
     config = json.loads((model / "config.json").read_text())
     n = config["vocab_size"]
