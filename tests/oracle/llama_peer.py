@@ -6,6 +6,7 @@ One JSON object per line in, one out, each made in a child process, since the li
 ``{"do": "generate", "file", "prompt", "n"}``          greedy text, its tokens, and whether the end token came
 ``{"do": "quantize", "file", "out", "ftype"}``         llama_model_quantize
 ``{"do": "load", "file"}``                             whether it loads
+``{"do": "evaluate", "file"}``                         whether it loads and gives finite numbers for three tokens
 
 An answer is ``{"ok": …}`` and what was asked for; a child that died gives ``{"ok": false}``.
 """
@@ -106,7 +107,18 @@ def load(case: dict[str, Any]) -> dict[str, Any]:
     return {"ok": bool(open_model(case["file"]))}
 
 
-DO = {"logits": logits, "generate": generate, "quantize": quantize, "load": load}
+def evaluate(case: dict[str, Any]) -> dict[str, Any]:
+    model = open_model(case["file"])
+    if not model:
+        return {"ok": False, "why": "does not load"}
+    context = open_context(model, 3)
+    decode(context, [1, 2, 3])
+    n_vocab = llama.llama_vocab_n_tokens(llama.llama_model_get_vocab(model))
+    last = llama.llama_get_logits_ith(context, 2)  # encoders have none
+    return {"ok": not last or bool(np.isfinite(np.ctypeslib.as_array(last, (n_vocab,))).all()), "logits": bool(last)}
+
+
+DO = {"logits": logits, "generate": generate, "quantize": quantize, "load": load, "evaluate": evaluate}
 
 
 def in_child(case: dict[str, Any]) -> str:
