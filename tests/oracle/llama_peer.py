@@ -8,13 +8,14 @@ One JSON object per line in, one out, each made in a child process, since the li
 ``{"do": "load", "file"}``                             whether it loads
 ``{"do": "evaluate", "file"}``                         whether it loads and gives finite numbers for three tokens
 
-An answer is ``{"ok": …}`` and what was asked for; a child that died gives ``{"ok": false}``.
+An answer is ``{"ok": …}`` and what was asked for; a child that died, or took more than five minutes, gives ``{"ok": false}``.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 from typing import Any
 
@@ -126,6 +127,7 @@ def in_child(case: dict[str, Any]) -> str:
     reader, writer = os.pipe()
     child = os.fork()
     if not child:
+        signal.alarm(300)
         quiet = os.open(os.devnull, os.O_WRONLY)
         os.dup2(quiet, 1)
         if not os.environ.get("LLAMA_LOG"):
