@@ -4,7 +4,7 @@ One JSON object per line in, one out, each made in a child process, since the li
 
 ``{"do": "logits", "file", "tokens", "out"}``          float32 [tokens, vocabulary] to the .npy file ``out``
 ``{"do": "generate", "file", "prompt", "n"}``          greedy text, its tokens, and whether the end token came
-``{"do": "quantize", "file", "out", "ftype"}``         llama_model_quantize
+``{"do": "quantize", "file", "out", "ftype"}``         llama_model_quantize; ``"types": {pattern: number}``, ``"prune": [blocks]``
 ``{"do": "load", "file"}``                             whether it loads
 ``{"do": "evaluate", "file"}``                         whether it loads and gives finite numbers for three tokens
 
@@ -101,6 +101,12 @@ def quantize(case: dict[str, Any]) -> dict[str, Any]:
 
     p = llama.llama_model_quantize_default_params()
     p.ftype, p.nthread = case["ftype"], 2
+    if rules := case.get("types"):
+        p.tt_overrides = overrides = (llama.llama_model_tensor_override * (len(rules) + 1))()
+        for rule, (pattern, number) in zip(overrides, rules.items(), strict=False):
+            rule.pattern, rule.type = pattern.encode(), number
+    if blocks := case.get("prune"):
+        p.prune_layers = (ctypes.c_int32 * (len(blocks) + 1))(*blocks, -1)
     return {"ok": llama.llama_model_quantize(case["file"].encode(), case["out"].encode(), ctypes.byref(p)) == 0}
 
 
