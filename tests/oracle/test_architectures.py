@@ -19,7 +19,8 @@ Ask = Callable[..., list[dict[str, Any]]]
 CASES: dict[str, tuple[int | None, int]] = {
     "qwen3moe": (0, 2), "mixtral": (1, 2), "deepseek2": (1, 2), "glm4-moe": (0, 2), "gpt-oss-bf16": (1, 2), "granite-moe": (1, 2),
     "minicpm3": (0, 2), "nemotron-h": (1, 5), "lfm2": (1, 4), "kimi-linear": (1, 4), "qwen35": (0, 4), "jamba": (0, 4),
-    "falcon-h1": (1, 2), "granite-hybrid": (0, 2), "gemma4-dense": (None, 2), "step35": (3, 4), "nanbeige": (0, 2), "apertus": (0, 2),
+    "falcon-h1": (1, 2), "granite-hybrid": (0, 2), "gemma4-dense": (None, 2), "step35": (3, 4), "nanbeige": (0, 2),
+    "apertus": (0, 2),
 }  # fmt: skip
 #: options of ours, and the same for its quantizer
 MIXES: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
