@@ -54,6 +54,25 @@ TORCH = Container("torch", (".bin", ".pt", ".pth", ".ckpt"), "pytorch_model")
 CONTAINERS = (SAFETENSORS, GGUF, TORCH)
 #: those of model folders, the one that is preferred first
 OF_FOLDERS = (SAFETENSORS, TORCH)
+#: the weights of a folder as Mistral publishes it
+CONSOLIDATED = Container("safetensors", (".safetensors",), "consolidated", is_packable=True)
+
+
+class Layout(NamedTuple):
+    """What the files of a model's folder are called.
+
+    Attributes
+    ----------
+    config : the file that says what model it is
+    containers : the formats of its weights, the one that is preferred first
+    """
+
+    config: str
+    containers: tuple[Container, ...]
+
+
+HUGGING_FACE = Layout("config.json", OF_FOLDERS)
+MISTRAL = Layout("params.json", (CONSOLIDATED,))
 #: endings of all files of weights that are read, and of those that may be compressed
 ENDINGS = tuple(ending for each in CONTAINERS for ending in each.endings)
 PACKABLE = tuple(ending for each in CONTAINERS if each.is_packable for ending in each.endings)

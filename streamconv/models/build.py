@@ -24,7 +24,7 @@ from .family import Family
 from .general import general_metadata
 from .names import hint_of_stranger, stem_of
 from .rules import bind, fitting
-from .tokenizers import tokenizer_metadata
+from .tokenizers import COUNTED, tokenizer_metadata
 
 _BLOCK = re.compile(r"blk\.(\d+)\.")
 
@@ -93,6 +93,8 @@ def build(
         vocabulary = tokenizer.metadata
         if "token_embd.weight" in tensors:
             _fit_vocabulary(tensors, vocabulary, config, family)
+        if tokenizer.kind in COUNTED:
+            vocabulary.u32(f"{family.arch}.vocab_size", tokenizer.n_tokens)
     metadata = Metadata()
     metadata.string("general.architecture", family.arch)
     total, shared, expert, n_experts = _sizes(tensors)

@@ -43,7 +43,7 @@ _LAYOUTS = (
     ),
     KnownLayout(
         ("consolidated*.safetensors", "params.json"), "Mistral's own layout, whose names and order of rows are its own",
-        "Fetch the Hugging Face form of the model: config.json, model*.safetensors and tokenizer.json.",
+        "Convert it to GGUF with --mistral-format; for anything else fetch the Hugging Face form of the model.",
     ),
     KnownLayout(
         ("*world_size_*_rank_*", "*fsdp*rank*"), "a distributed checkpoint (FSDP): every file is one rank's part of the tensors",

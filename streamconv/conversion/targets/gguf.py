@@ -230,6 +230,6 @@ TARGET = Target(
     options=(
         "tensor_types", "tensor_type_file", "output_tensor_type", "token_embedding_type", "leave_output_tensor", "pure",
         "imatrix", "include_weights", "exclude_weights", "allow_requantize", "copy", "prune_layers", "override_kv", "compat",
-        "pre", "model_name", "vocab_only", "mmproj", "split_max_bytes", "split_max_tensors", "keep_split",
+        "pre", "model_name", "vocab_only", "mmproj", "mistral_format", "split_max_bytes", "split_max_tensors", "keep_split",
     ),
 )  # fmt: skip

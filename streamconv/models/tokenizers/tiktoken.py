@@ -51,7 +51,7 @@ def read_tiktoken(
     check_room(path, len(ranks), limit)
     vocabulary = Vocabulary.empty("gpt2", pre, str(path), limit)
     for token, rank in ranks.items():
-        vocabulary.put(rank, _text(token), TokenType.NORMAL)
+        vocabulary.put(rank, byte_text(token), TokenType.NORMAL)
     for index, text in enumerate(texts[: limit - len(ranks)], len(ranks)):
         if text is not None:
             vocabulary.put(index, text, TokenType.CONTROL)
@@ -81,13 +81,14 @@ def _ranks(text: str, path: str) -> dict[bytes, int]:
     return ranks
 
 
-def _text(token: bytes) -> str:
+def byte_text(token: bytes) -> str:
+    """The text of a token in byte-level vocabularies."""
     return "".join(BYTE_TEXT[byte] for byte in token)
 
 
 def _merges(ranks: Mapping[bytes, int], path: Any) -> PackedStrings:
     pairs = (_parts(token, rank, ranks) for token, rank in ranks.items() if len(token) > 1)
-    return packed((f"{_text(pair[0])} {_text(pair[1])}" for pair in pairs if len(pair) == 2), path)
+    return packed((f"{byte_text(pair[0])} {byte_text(pair[1])}" for pair in pairs if len(pair) == 2), path)
 
 
 def _parts(token: bytes, rank: int, ranks: Mapping[bytes, int]) -> list[bytes]:
