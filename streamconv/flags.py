@@ -170,7 +170,7 @@ FLAGS = (
     Flag("--mmproj", "the vision projector instead of the text model", field="mmproj", source="checkpoint", **_MODEL),
     Flag(
         "--mistral-format", "read Mistral's own layout: params.json, consolidated*.safetensors and tekken.json",
-        field="mistral_format", source="checkpoint", **_MODEL,
+        field="mistral_format", source="checkpoint", **{**_MODEL, "commands": (*JOBS, "fetch")},
     ),
     Flag("--allow-nonfinite", "convert NaN and Inf instead of refusing them", field="allow_nonfinite", group="model"),
     Flag("--split-max-size", "write shards of at most this size, such as 4G", "SIZE", "split_max_bytes", "size", **_MODEL),

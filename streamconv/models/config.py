@@ -110,7 +110,9 @@ class Config:
     @property
     def place(self) -> str:
         """What messages call config.json."""
-        return str(self.checkpoint.called(self.checkpoint.config_file)) if self.checkpoint is not None else "config.json"
+        return (
+            str(self.checkpoint.called(self.checkpoint.config_file)) if self.checkpoint is not None else "config.json"
+        )
 
     def raw_value(self, key: str) -> Any:
         """What the text model's section says, or the root."""

@@ -94,7 +94,9 @@ def _rope(
                 raise BadInput(f"{path}: 'yarn' has no number {key!r}", "Fetch params.json of the model again.")
         rope |= {name: yarn[key] for key, name in _OF_YARN.items()}
         rope["mscale_all_dim"] = 0.0 if yarn.get("apply_scale") else 1.0
-        notes += [f"{path}: 'yarn' says {shown(key)}, which is not known" for key in yarn.keys() - {*_OF_YARN, "apply_scale"}]
+        notes += [
+            f"{path}: 'yarn' says {shown(key)}, which is not known" for key in yarn.keys() - {*_OF_YARN, "apply_scale"}
+        ]
     if sharper:
         if not isinstance(sharper.get("beta"), int | float):
             raise BadInput(f"{path}: 'llama_4_scaling' has no number 'beta'", "Fetch params.json of the model again.")
@@ -116,6 +118,7 @@ def _scheme(section: Mapping[str, Any], path: Path) -> dict[str, Any]:
     kind = section.get("qformat_weight")
     if kind != "fp8_e4m3":
         raise BadInput(
-            f"{path}: 'qformat_weight' is {shown(repr(kind))}, known is 'fp8_e4m3'", "Use the checkpoint it was made from."
+            f"{path}: 'qformat_weight' is {shown(repr(kind))}, known is 'fp8_e4m3'",
+            "Use the checkpoint it was made from.",
         )
     return {"quant_method": "fp8", "activation_scheme": "static"}

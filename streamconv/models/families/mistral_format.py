@@ -19,7 +19,8 @@ _DROPS = {
     for pattern in ("vision_*", "patch_merger.*", "pre_mm_projector_norm.*", "mm_whisper_embeddings.*")
 }
 _IDLE = (
-    "rope_parameters.mscale*", "rope_parameters.llama_4_scaling_beta", "vision_encoder", "audio_encoder", "multimodal", "model_type",
+    "rope_parameters.mscale*", "rope_parameters.llama_4_scaling_beta", "vision_encoder", "audio_encoder", "multimodal",
+    "vocab_size",
 )  # fmt: skip
 
 
@@ -59,7 +60,7 @@ def meant(dense: Family, config: Config) -> Family:
     if config.get("n_routed_experts") is not None:
         if config.get("kv_lora_rank") is None:
             raise BadInput(
-                f"{config.place}: experts without 'kv_lora_rank' are those of Mixtral, which are read in the Hugging Face layout only",
+                f"{config.place}: experts without 'kv_lora_rank' are those of Mixtral, read in the Hugging Face layout only",
                 "Fetch that form of the model, and leave --mistral-format out.",
             )
         return MIXTURE

@@ -150,6 +150,11 @@ def _tokenizer(
     templates, more = chat_templates(files, vocabulary.template)
     if vocabulary.specials is not None:
         metadata.update(vocabulary.specials)
+        if not templates:
+            more.append(
+                f"{vocabulary.source} is of a version whose chat template runtimes do not know by name, and no chat_template.jinja"
+                " lies beside it: none is written"
+            )
         write_chat_templates(templates, metadata)
         return Tokenizer(metadata, len(vocabulary), kind, [*warnings, *more])
     special = SpecialTokens(files, len(vocabulary) if vocabulary.checks_ids else None)
@@ -200,8 +205,8 @@ def _choose(files: TokenizerFiles, rule: TokenizerRule) -> tuple[str, Reader, li
             names.append(name)
             if files.has(name) or files.names(name):
                 return kind, reader, []
-        elif kind == "tekken":
-            names.append(TEKKEN)
+        elif kind == "tekken":  # see above
+            continue
         elif kind == "spm":
             names.append("tokenizer.model")
             if files.has("tokenizer.model"):

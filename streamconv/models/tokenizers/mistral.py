@@ -68,7 +68,9 @@ def read_tekken(files: TokenizerFiles, _config: Mapping[str, Any], _size: int | 
     return _completed(vocabulary, ids, str(settings.get("version")), 0)
 
 
-def read_versioned(files: TokenizerFiles, _config: Mapping[str, Any], _size: int | None, _pre: str | None) -> Vocabulary:
+def read_versioned(
+    files: TokenizerFiles, _config: Mapping[str, Any], _size: int | None, _pre: str | None
+) -> Vocabulary:
     """The vocabulary of tokenizer.model.v3 and the like, the last by name; one without a version is the first version's.
 
     Raises
@@ -97,11 +99,6 @@ def _completed(vocabulary: Vocabulary, ids: dict[str, int | None], version: str,
     vocabulary.specials.boolean("tokenizer.ggml.add_bos_token", True)
     vocabulary.specials.boolean("tokenizer.ggml.add_eos_token", False)
     vocabulary.template = _NAMED.get(version, ("", ""))[column]
-    if not vocabulary.template:
-        vocabulary.warnings.append(
-            f"{vocabulary.source} is of version {shown(version)}, whose chat template has no name: unless chat_template.jinja lies"
-            " beside it, none is written"
-        )
     return vocabulary
 
 
@@ -119,9 +116,12 @@ def _special_texts(listed: Any, n_special: int, path: Path) -> Sequence[str]:
     texts = [f"<SPECIAL_{rank}>" for rank in range(n_special)]
     seen: set[int] = set()
     for entry in listed if isinstance(listed, list) else [listed]:
-        rank, text = (entry.get("rank"), entry.get("token_str")) if isinstance(entry, Mapping) else (None, None)
-        if token_id(rank) is None or not isinstance(text, str) or not 0 <= rank < n_special or rank in seen:
-            raise BadInput(f"{path}: {shown(repr(entry))} of 'special_tokens' has no rank of its own below {n_special}, or no text")
+        known: Mapping[str, Any] = entry if isinstance(entry, Mapping) else {}
+        rank, text = token_id(known.get("rank")), known.get("token_str")
+        if rank is None or not isinstance(text, str) or not 0 <= rank < n_special or rank in seen:
+            raise BadInput(
+                f"{path}: {shown(repr(entry))} of 'special_tokens' has no rank of its own below {n_special}, or no text"
+            )
         texts[rank] = text
         seen.add(rank)
     return texts
@@ -156,4 +156,6 @@ def _merges(ranks: Mapping[bytes, int], path: Path) -> PackedStrings:
     return packed((f"{byte_text(a)} {byte_text(b)}" for _, _, a, b in made), path)
 
 
-MISTRAL = TokenizerRule(("tekken", "versioned"), own={"tekken": (TEKKEN, read_tekken), "versioned": (PIECES, read_versioned)})
+MISTRAL = TokenizerRule(
+    ("tekken", "versioned"), own={"tekken": (TEKKEN, read_tekken), "versioned": (PIECES, read_versioned)}
+)

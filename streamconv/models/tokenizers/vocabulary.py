@@ -109,7 +109,7 @@ class Vocabulary:
     source: str
     texts: list[str | None]
     types: array[int]
-    scores: array[float] | array[int] | None = None
+    scores: array[Any] | None = None
     merges: PackedStrings | None = None
     adds_prefix: bool | None = None
     specials: Metadata | None = None

@@ -118,7 +118,9 @@ def weight_files(model: HubModel, named: Iterable[str] = (), layout: Layout = HU
         )
     if not wanted:
         own = layout is HUGGING_FACE and _matching(model, CONSOLIDATED.pattern)
-        hint = f"It has {shown_list(own)}, Mistral's own layout: convert it to GGUF with --mistral-format." if own else ""
+        hint = (
+            f"It has {shown_list(own)}, Mistral's own layout: convert it to GGUF with --mistral-format." if own else ""
+        )
         raise InputMissing(f"{model} has no weights: none of {', '.join(patterns)}", hint)
     return [model.files[name] for name in wanted]
 
