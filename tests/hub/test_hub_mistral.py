@@ -38,7 +38,7 @@ def test_fetch_takes_that_layout_for_later_and_the_message_without_the_option_na
     hub.add("org/own", own_layout(tmp_path / "own"))
     refused = here("convert", "org/own", tmp_path / "x.gguf", "--type", "f16")
     assert refused.code == 66
-    assert "convert it to GGUF with --mistral-format" in refused.err
+    assert "Convert it to GGUF with --mistral-format" in refused.err
     assert here("fetch", "org/own", "--mistral-format").code == 0
     offline = here("convert", "org/own", tmp_path / "x.gguf", "--type", "f16", "--mistral-format", "--offline")
     assert offline.code == 0, offline.err

@@ -96,3 +96,24 @@ def test_what_a_runtime_does_not_compute_is_refused(name: str, key: str, value: 
 
     with pytest.raises(BadInput, match=f"{key}"):
         toys.built(TOYS[name], said)
+
+
+def test_experts_of_gemma_4_that_lie_one_by_one_are_stacked_beside_their_scale() -> None:
+    """As checkpoints in NVFP4 have them."""
+
+    def unfused(tensors: dict[str, list[int]]) -> None:
+        for name in [name for name in tensors if name.endswith((".gate_up_proj", "experts.down_proj"))]:
+            n_experts, n_rows, n_cols = tensors.pop(name)
+            stem = name.rpartition(".")[0]
+            parts = {"down_proj": [n_rows, n_cols]} if "down" in name else {
+                part: [n_rows // 2, n_cols] for part in ("gate_proj", "up_proj")}  # fmt: skip
+            tensors.update({f"{stem}.{x}.{part}.weight": s for x in range(n_experts) for part, s in parts.items()})
+
+    whole, model = toys.shapes(toys.built(TOYS["gemma4-moe"])), toys.built(TOYS["gemma4-moe"], tensors=unfused)
+    found = toys.shapes(model)
+    assert found["blk.0.ffn_down_exps.weight"] == whole["blk.0.ffn_down_exps.weight"]
+    assert found["blk.0.ffn_down_exps.scale"] == whole["blk.0.ffn_down_exps.scale"]
+    n_experts, n_rows, n_cols = whole["blk.0.ffn_gate_up_exps.weight"]
+    assert found["blk.0.ffn_gate_exps.weight"] == found["blk.0.ffn_up_exps.weight"] == [n_experts, n_rows // 2, n_cols]
+    stored = source("model.language_model.layers.0.experts.1.up_proj.weight", n_rows // 2, n_cols)
+    assert (values(model, "blk.0.ffn_up_exps.weight")[n_rows // 2 : n_rows] == stored).all()

@@ -60,6 +60,12 @@ def read_tiktoken(
     return vocabulary
 
 
+def declared(files: TokenizerFiles) -> Callable[[int], Sequence[str | None]]:
+    """What ``specials`` are where tokenizer_config.json's ``added_tokens_decoder`` names them, with gaps."""
+    named = {token.id: token.text for token in files.declared_tokens}
+    return lambda n_ranks: [named.get(n) for n in range(n_ranks, max(named, default=-1) + 1)]
+
+
 def _ranks(text: str, path: str) -> dict[bytes, int]:
     """Bytes of a token -> rank, from 0 on without gaps."""
     ranks: dict[bytes, int] = {}
@@ -83,7 +89,7 @@ def _ranks(text: str, path: str) -> dict[bytes, int]:
 
 def byte_text(token: bytes) -> str:
     """The text of a token in byte-level vocabularies."""
-    return "".join(BYTE_TEXT[byte] for byte in token)
+    return token.decode("latin-1").translate(BYTE_TEXT)
 
 
 def _merges(ranks: Mapping[bytes, int], path: Any) -> PackedStrings:

@@ -7,7 +7,6 @@ from fnmatch import fnmatchcase
 
 from ...errors import BadInput, InputMissing
 from ...file_names import (
-    CONSOLIDATED,
     GGUF,
     HUGGING_FACE,
     MLX_ADAPTER,
@@ -21,6 +20,7 @@ from ...file_names import (
 )
 from ..checkpoint import MAX_SIDE_BYTES
 from ..folder import prefers_whole
+from ..known_layouts import by_names
 from ..naming import shown_list
 from ..side_links import is_beside
 from .model import HubFile, HubModel
@@ -117,10 +117,7 @@ def weight_files(model: HubModel, named: Iterable[str] = (), layout: Layout = HU
             f"{model} holds GGUF files only: {shown_list(ggufs)}", f"Name one of them: {model.repo}/{ggufs[0]}"
         )
     if not wanted:
-        own = layout is HUGGING_FACE and _matching(model, CONSOLIDATED.pattern)
-        hint = (
-            f"It has {shown_list(own)}, Mistral's own layout: convert it to GGUF with --mistral-format." if own else ""
-        )
+        hint = by_names(model.files) if layout is HUGGING_FACE else ""
         raise InputMissing(f"{model} has no weights: none of {', '.join(patterns)}", hint)
     return [model.files[name] for name in wanted]
 
