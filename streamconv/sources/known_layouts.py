@@ -46,7 +46,7 @@ _LAYOUTS = (
         "Convert it to GGUF with --mistral-format; for anything else fetch the Hugging Face form of the model.",
     ),
     KnownLayout(
-        ("*-TP-*.safetensors",), "slices for the ranks of tensor parallelism, as Grok 2 is published: each has a part of all experts",
+        ("*-TP-*.safetensors",), "slices for the ranks of tensor parallelism, as Grok 2 is published",
         "Join the slices of each name, rows of w1 and w3, columns of w2, and save the whole as model*.safetensors.", True,
     ),
     KnownLayout(
