@@ -13,6 +13,7 @@ from ...file_names import PROJECTOR
 from ...flags import Flag
 from ...metadata import Metadata
 from ...quant import filetypes, imatrix, mix
+from ...quant.converter_types import prescribed
 from ...quant.encode import FLOATS
 from ...quant.mix_facts import Choice, MixOptions, ModelFacts, TensorFacts, parse_tensor_rule, traversal_order
 from ...quant.types import TYPES, TensorType
@@ -192,7 +193,7 @@ def _retyped(checkpoint: Checkpoint, options: Options, file_type: filetypes.File
     facts = [TensorFacts(n, r.shape, r.dtype) for n, r in checkpoint.tensors.items()]
     model = ModelFacts.from_metadata(checkpoint.metadata)
     choices = mix.assign_types(facts, model, file_type, _mix_options(options), weights.found)
-    choices = [_fixed(c, checkpoint.tensors[c.source], model.architecture) for c in choices]
+    choices = [_fixed(c, checkpoint.tensors[c.source], checkpoint.metadata, file_type) for c in choices]
     metadata = requantize.quantize_metadata(
         checkpoint.metadata,
         file_type,
@@ -209,12 +210,13 @@ def _retyped(checkpoint: Checkpoint, options: Options, file_type: filetypes.File
     return Draft(file_type.name, model.architecture, tensors, head, {}, [*checkpoint.warnings, *told])
 
 
-def _fixed(choice: Choice, rows: Rows, architecture: str) -> Choice:
+def _fixed(choice: Choice, rows: Rows, metadata: Metadata, file_type: filetypes.FileType) -> Choice:
     """``choice`` with the type that runtimes expect, whatever the file type, as it would be made from the checkpoint itself."""
-    fixed = models.fixed_type(architecture, choice.name)
-    if fixed is None or fixed == choice.type.name or choice.reason == "copied" or rows.dtype not in FLOATS:
+    said = models.fixed_type(metadata, choice.name)
+    fixed = prescribed(said, file_type) if said is not None else choice.type
+    if fixed == choice.type or choice.reason == "copied" or rows.dtype not in FLOATS or len(rows.shape) < 2:
         return choice
-    return replace(choice, type=TYPES[fixed], reason="fixed by the model family")
+    return replace(choice, type=fixed, reason="fixed by the model family")
 
 
 def _shards_of_input(checkpoint: Checkpoint, tensors: Sequence[Chosen]) -> list[list[int]]:
