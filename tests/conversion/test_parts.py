@@ -128,6 +128,6 @@ def test_a_gguf_file_has_one_part(model: Path, tmp_path: Path) -> None:
 
 
 def test_a_model_without_a_projector_has_no_parts(data: Path, tmp_path: Path) -> None:
-    with pytest.raises(StreamconvError, match="has no vision projector"):
+    with pytest.raises(StreamconvError, match="has no projector"):
         streamconv.convert(data / "checkpoints" / "gemma3-text" / "hf", tmp_path / "x-{part}.gguf", type="F16")
     assert not list(tmp_path.iterdir())
