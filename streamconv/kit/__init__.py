@@ -12,6 +12,7 @@ from .picked import Columns, Selected, cut, every, split, take
 from .reshaped import Reshaped
 from .stacked import Stacked, join
 from .transposed import Transposed
+from .unit_columns import UnitColumns
 
 __all__ = [
     "EXP",
@@ -28,6 +29,7 @@ __all__ = [
     "Selected",
     "Stacked",
     "Transposed",
+    "UnitColumns",
     "Zeros",
     "cut",
     "every",

@@ -86,7 +86,7 @@ def test_outputs_of_rwkv_6_are_halved_every_few_layers() -> None:
     ("name", "key", "value"),
     [
         ("deepseek2", "topk_method", "another"), ("minimax-m2", "attn_type_list", [0, 1]), ("grok", "max_attn_value", 20.0),
-        ("exaone-moe", "hidden_act", "gelu"), ("bailingmoe", "norm_head", True), ("nomic-bert", "prenorm", True),
+        ("exaone-moe", "hidden_act", "gelu"), ("bailingmoe", "norm_softmax", True), ("nomic-bert", "prenorm", True),
         ("nemotron", "hidden_act", "silu"), ("hunyuan-moe", "moe_topk", [2, 1]), ("llama4", "attn_scale", 0.2),
     ],
 )  # fmt: skip
