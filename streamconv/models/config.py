@@ -49,7 +49,7 @@ def stated_keys(raw: Mapping[str, Any]) -> list[str]:
 
 
 #: architectures whose text models have more than the one that their section names
-_OUTER = ("KimiK3ForConditionalGeneration",)
+OUTER = ("KimiK3ForConditionalGeneration",)
 
 
 def architecture(raw: Mapping[str, Any]) -> str:
@@ -63,7 +63,7 @@ def architecture(raw: Mapping[str, Any]) -> str:
         first = names[0] if isinstance(names, list) and names else names
         if isinstance(first, str):
             found.append(first)
-    return next((name for name in found if name in _OUTER), next(iter(found), ""))
+    return next((name for name in found if name in OUTER), next(iter(found), ""))
 
 
 class Recorded(dict[str, Any]):

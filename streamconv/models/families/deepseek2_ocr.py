@@ -9,6 +9,7 @@ from ..assumed import Assumed
 from ..config import Config
 from ..keys import BASE, vocab_size
 from . import deepseek2
+from ._mla import yarn_log_multiplier
 from ._stated import numbers, reals
 
 _TEMPLATE = "{% for m in messages %}{{m['content']}}{% endfor %}"
@@ -40,7 +41,7 @@ FAMILY = replace(
     keys=(
         *BASE, vocab_size, epsilon, deepseek2.mixture,
         numbers({"attention.q_lora_rank": "q_lora_rank", "rope.dimension_count": "qk_rope_head_dim"}),
-        reals({"expert_weights_scale": "routed_scaling_factor"}),
+        reals({"expert_weights_scale": "routed_scaling_factor"}), yarn_log_multiplier,
     ),
     token_keys=(plain_template,),
     drops={

@@ -7,7 +7,7 @@ from dataclasses import replace
 from ...errors import BadInput
 from ...metadata import Metadata
 from ..config import Config
-from ..family import class_defaults
+from ..family import Family, class_defaults
 from . import llama, mistral, mistral4
 
 
@@ -25,6 +25,12 @@ def long_texts(m: Metadata, a: str, c: Config) -> None:
             m.f32(f"{a}.{key}", float(c.rope[name]))
 
 
+def variants(family: Family, c: Config) -> Family:
+    """Mistral 4 has the same outer class."""
+    inner = replace(mistral4.FAMILY, tokenizer=family.tokenizer and mistral4.FAMILY.tokenizer)
+    return inner if c.get("model_type") == "mistral4" else family
+
+
 FAMILY = replace(
     mistral.FAMILY,
     arch="mistral3",
@@ -39,7 +45,7 @@ FAMILY = replace(
                 "beta_fast": 32.0, "beta_slow": 1.0, "mscale_all_dim": 1.0, "mscale": 1.0, "llama_4_scaling_beta": 0.1},
         ),
     },
-    variant=lambda family, c: mistral4.FAMILY if c.get("model_type") == "mistral4" else family,
+    variant=variants,
     idle=("rope_parameters.mscale*", "rope_parameters.llama_4_scaling_beta", "rope_parameters.max_position_embeddings"),
     keys=(*llama.FAMILY.keys, long_texts),
 )  # fmt: skip
