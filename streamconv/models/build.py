@@ -36,7 +36,7 @@ class Model:
     Attributes
     ----------
     arch : GGUF architecture
-    metadata : key/values in file order; ``general.file_type`` still 0
+    metadata : key/values in file order; ``general.file_type`` still 0, or what the family calls such files
     tensors : GGUF name -> rows, in the order of the source
     made_of : GGUF name -> names of the tensors of the source; none where it is made from nothing
     left_out : tensors of the source that are not part of this model, and why
@@ -114,7 +114,7 @@ def build(
     _check_blocks(checkpoint, tensors, metadata.get(f"{family.arch}.block_count"))
     metadata.u32("general.quantization_version", 2)
     metadata.update(vocabulary)
-    forced = {name: family.kept_type(rows) or family.forced_type(name) for name, rows in tensors.items()}
+    forced = {name: family.kept_type(rows) or family.forced_type(name, rows) for name, rows in tensors.items()}
     return Model(family.arch, metadata, tensors, left_out, warnings, {n: t for n, t in forced.items() if t}, made_of)
 
 

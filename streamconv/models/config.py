@@ -48,8 +48,13 @@ def stated_keys(raw: Mapping[str, Any]) -> list[str]:
     return list(dict.fromkeys(key for part in text_sections(raw) or [raw] for key in part))
 
 
+#: architectures whose text models have more than the one that their section names
+OUTER = ("KimiK3ForConditionalGeneration",)
+
+
 def architecture(raw: Mapping[str, Any]) -> str:
     """The Hugging Face architecture name of the text model, "" where config.json says none."""
+    found = []
     for where in (
         *(section(raw, name) for name in TEXT_SECTIONS[:2]),
         raw,
@@ -57,8 +62,8 @@ def architecture(raw: Mapping[str, Any]) -> str:
         names = where.get("architectures")
         first = names[0] if isinstance(names, list) and names else names
         if isinstance(first, str):
-            return first
-    return ""
+            found.append(first)
+    return next((name for name in found if name in OUTER), next(iter(found), ""))
 
 
 def tower_architectures(raw: Mapping[str, Any]) -> list[str]:

@@ -54,12 +54,14 @@ class Rule(NamedTuple):
     sources : names in a checkpoint; ``{x}`` stands for every number, whose tensors come stacked; none makes tensors
     make : the targets from the sources
     when : (configuration, block, or -1 where the targets are of no block) -> whether the rule holds
+    first : its targets come before all others, those of one rule in the order of blocks
     """
 
     targets: tuple[str, ...]
     sources: tuple[str, ...] = ()
     make: Make = as_they_are
     when: Callable[[Config, int], bool] = always
+    first: bool = False
 
 
 def rename(source: str, target: str) -> Rule:
@@ -177,9 +179,15 @@ def bind(
             if found is None:
                 raise unknown(name)
             jobs[name] = _Job(rename(name, found[0]), None, [{0: rows}])
-    # rows that are copied as blocks come first: the reference writes them before it looks at others
-    for job in sorted(jobs.values(), key=lambda job: ":" not in job.rule.sources[0]):
+    for job in sorted(jobs.values(), key=lambda job: _place(job, names.rules)):
         yield from _finished(job, config)
+
+
+def _place(job: _Job, rules: Sequence[Rule]) -> tuple[int, int, int]:
+    """What sorts jobs; the reference writes rows that are copied as blocks before it looks at others."""
+    if job.rule.first:
+        return 0, rules.index(job.rule), -1 if job.place is None else job.place
+    return 1 if ":" in job.rule.sources[0] else 2, 0, 0
 
 
 def _made(rule: Rule, config: Config) -> Iterator[tuple[str, Rows, str]]:

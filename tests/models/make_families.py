@@ -27,11 +27,12 @@ def toy_of(name: str, case: dict[str, Any]) -> dict[str, Any]:
     config = case["files"]["config.json"]
     config = json.loads(config) if isinstance(config, str) else config
     output = case["outputs"]["f16"]
+    stored = sorted((t[0], _decoded(t)) for t in case["tensors"] if not t[0].endswith(".scale"))
     found = {
         "name": name,
         "config": {key: _seen(value) if key in _SECTIONS else value for key, value in config.items()},
         "side": {key: value for key, value in case["files"].items() if key == "modules.json"},
-        "tensors": toys.packed({t[0]: t[2] for t in sorted(case["tensors"]) if not _OTHERS.search(t[0])}),
+        "tensors": toys.packed({name: shape for name, shape in stored if not _OTHERS.search(name)}),
         "keys": {
             k: _value(v) for k, v in output["kv"].items() if not k.startswith(("general.", "tokenizer.", "xielu."))
         },
@@ -39,8 +40,13 @@ def toy_of(name: str, case: dict[str, Any]) -> dict[str, Any]:
     }
     model = toys.built(found)
     made = [[t[0], t[1][::-1]] for t in output["tensors"]]
-    assert [[name, shape] for name, shape in toys.shapes(model).items()] == made, name
+    assert sorted([name, shape] for name, shape in toys.shapes(model).items()) == sorted(made), name
     return {**found, "digest": toys.digest(model)}
+
+
+def _decoded(tensor: list[Any]) -> list[int]:
+    """The shape of a tensor, of one that holds two values a byte that of its values."""
+    return [*tensor[2][:-1], 2 * tensor[2][-1]] if tensor[1] == "I8" else tensor[2]
 
 
 def _seen(section: dict[str, Any] | None) -> dict[str, Any]:

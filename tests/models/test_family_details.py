@@ -86,7 +86,7 @@ def test_outputs_of_rwkv_6_are_halved_every_few_layers() -> None:
     ("name", "key", "value"),
     [
         ("deepseek2", "topk_method", "another"), ("minimax-m2", "attn_type_list", [0, 1]), ("grok", "max_attn_value", 20.0),
-        ("exaone-moe", "hidden_act", "gelu"), ("bailingmoe", "norm_head", True), ("nomic-bert", "prenorm", True),
+        ("exaone-moe", "hidden_act", "gelu"), ("bailingmoe", "norm_softmax", True), ("nomic-bert", "prenorm", True),
         ("nemotron", "hidden_act", "silu"), ("hunyuan-moe", "moe_topk", [2, 1]), ("llama4", "attn_scale", 0.2),
     ],
 )  # fmt: skip
@@ -117,3 +117,101 @@ def test_experts_of_gemma_4_that_lie_one_by_one_are_stacked_beside_their_scale()
     assert found["blk.0.ffn_gate_exps.weight"] == found["blk.0.ffn_up_exps.weight"] == [n_experts, n_rows // 2, n_cols]
     stored = source("model.language_model.layers.0.experts.1.up_proj.weight", n_rows // 2, n_cols)
     assert (values(model, "blk.0.ffn_up_exps.weight")[n_rows // 2 : n_rows] == stored).all()
+
+
+def test_a_head_that_is_to_be_normalised_is_divided_by_the_lengths_of_its_columns() -> None:
+    model = toys.built(TOYS["bailingmoe"], lambda c: c.update(norm_head=True))
+    stored = source("lm_head.weight", 512, 64)
+    assert values(model, "output.weight") == pytest.approx(stored / np.linalg.norm(stored, axis=0), rel=1e-5)
+    plain = toys.built(TOYS["bailingmoe"], lambda c: c.update(norm_head=False))
+    assert (values(plain, "output.weight") == stored).all()
+
+
+def test_scores_of_earlier_layers_are_products_in_kimi_k3() -> None:
+    model, name = toys.built(TOYS["kimi-k3"]), "language_model.model.layers.1.mlp_res"
+    product = source(f"{name}_norm.weight", 64) * source(f"{name}_proj.weight", 1, 64)
+    assert (values(model, "blk.1.ffn_res_score.weight") == product).all()
+
+
+def test_one_name_is_two_tensors_in_kimi_k3_by_the_kind_of_the_layer() -> None:
+    model = toys.built(
+        TOYS["kimi-k3"],
+        lambda c: c["text_config"]["linear_attn_config"].update(gate_lower_bound=-5.0),
+        lambda t: t.update({n: [6] for n in t if n.endswith("A_log")}),
+    )
+    assert {"blk.2.ssm_g.weight", "blk.3.attn_gate.weight"} <= model.tensors.keys()
+    assert not {"blk.3.ssm_g.weight", "blk.2.attn_gate.weight"} & model.tensors.keys()
+    assert model.tensors["blk.0.ssm_a"].shape == (4,)
+    assert toys.keys(model)["kimi-k3.kda.gate_lower_bound"] == -5.0
+
+
+def test_routers_of_deepseek_v4_have_a_table_or_a_bias() -> None:
+    def more(c: dict[str, Any]) -> None:
+        c["num_hash_layers"] = 2
+
+    table = {"layers.1.ffn.gate.tid2eid": [512, 2]}
+    model = toys.built(TOYS["deepseek4"], more, lambda t: t.update(table))
+    assert set(model.left_out) >= {"layers.1.ffn.gate.bias", "mtp.0.norm.weight"}
+    assert list(model.tensors)[:2] == ["blk.0.ffn_gate_tid2eid.weight", "blk.1.ffn_gate_tid2eid.weight"]
+    assert model.forced_types["blk.1.ffn_gate_tid2eid.weight"] == "I32"
+    assert set(toys.built(TOYS["deepseek4"], tensors=lambda t: t.update(table)).left_out) > {*table}
+
+
+def test_matrices_of_deepseek_v4_keep_their_types() -> None:
+    types = toys.built(TOYS["deepseek4"]).forced_types
+    assert types["blk.0.attn_q_a.weight"] == types["blk.0.ffn_gate_inp.weight"] == "F32"  # as toys are stored
+
+
+def test_layers_of_ling_3_that_fill_no_group_have_latent_attention() -> None:
+    def wider(c: dict[str, Any]) -> None:
+        c["text_config"].update(num_hidden_layers=5, num_nextn_predict_layers=1)
+        c["text_config"].update(expert_swiglu_limit_list=[None, 7.0])
+
+    def more(t: dict[str, list[int]]) -> None:
+        for n in [n for n in t if ".layers.3." in n]:
+            t[n.replace("layers.3.", "layers.4.")] = t[n.replace("layers.3.", "layers.5.")] = t[n]
+
+    found = toys.keys(toys.built(TOYS["bailingmoe3-vl"], wider, more))
+    assert found["bailingmoe3.attention.head_count_kv"] == [0, 1, 0, 1, 1, 1]
+    assert found["bailingmoe3.swiglu_clamp_exp"] == [0.0, 7.0, 0.0, 0.0, 0.0, 0.0]
+    assert found["bailingmoe3.nextn_predict_layers"] == 1
+
+
+def test_sections_of_positions_that_ling_3_lacks_are_refused() -> None:
+    with pytest.raises(BadInput, match="mrope_section"):
+        toys.built(TOYS["bailingmoe3-vl"], lambda c: c["text_config"].pop("mrope_section"))
+
+
+def test_glm_5_3_may_say_its_sizes_outside_of_their_section() -> None:
+    def outside(c: dict[str, Any]) -> None:
+        for key in ("linear_attn_config", "indexer_types", "first_k_dense_replace"):
+            c["text_config"].pop(key)
+        c["text_config"].update(index_topk_pattern="SF")
+
+    found = toys.keys(toys.built(TOYS["glm5-next"], outside))
+    assert {**found, "glm5-next.attention.indexer.types": [True, True]} == toys.keys(toys.built(TOYS["glm5-next"]))
+    assert found["glm5-next.attention.indexer.types"] == [False, True]
+
+
+def test_glm_5_3_with_other_heads_in_one_kind_of_layers_is_refused() -> None:
+    with pytest.raises(BadInput, match="linear_attn_config"):
+        toys.built(TOYS["glm5-next"], lambda c: c["text_config"]["linear_attn_config"].update(num_heads=8))
+
+
+def test_mistral_4_says_that_runtimes_do_not_sharpen_attention() -> None:
+    assert any("llama_4_scaling_beta" in warning for warning in toys.built(TOYS["mistral4"]).warnings)
+    with pytest.raises(BadInput, match="partial_rotary_factor"):
+        toys.built(TOYS["mistral4"], lambda c: c["text_config"]["rope_parameters"].update(partial_rotary_factor=0.25))
+
+
+@pytest.mark.parametrize(
+    ("name", "key", "value"),
+    [
+        ("kimi-k3", "hidden_act", "silu"), ("kimi-k3", "mla_use_nope", False), ("bailingmoe3-vl", "no_kda_lora", False),
+        ("bailingmoe3-vl", "kda_safe_gate", None), ("glm5-next", "qk_rope_head_dim", 16), ("deepseek4", "hc_mult", 2),
+        ("deepseek4", "compress_ratios", [0, 8, 0, 0, 0]), ("deepseek4", "scoring_func", "sigmoid"),
+    ],
+)  # fmt: skip
+def test_what_only_the_latest_models_could_say_is_refused_too(name: str, key: str, value: Any) -> None:
+    with pytest.raises(BadInput, match=key):
+        toys.built(TOYS[name], lambda c: c.get("text_config", c).update({key: value}))

@@ -170,7 +170,8 @@ def _converted(model: models.Model, file_type: filetypes.FileType, wanted: MixOp
     if "general.file_type" in metadata and file_type.number is not None:
         is_plain = file_type.name in ("F32", "F16", "BF16")
         blocks = next((c.type.name for c in choices if is_plain and c.type.name in _KEPT), "")
-        metadata.u32("general.file_type", _KEPT.get(blocks, file_type.number))
+        of_family = 0 if mix.decides(file_type, wanted) else metadata.get("general.file_type")
+        metadata.u32("general.file_type", of_family or _KEPT.get(blocks, file_type.number))
     tensors = [tensor for chosen in _chosen(choices, model.tensors, weights) for tensor in (chosen, *_scale_of(chosen))]
     return Draft(file_type.name, model.arch, tensors, _Head(metadata), model.left_out, model.warnings)
 

@@ -44,8 +44,8 @@ def find(store: Store) -> None:
 
 def _scale_of(store: Store, name: str) -> Raw | None:
     stem = name.removesuffix("weight")
-    for key in (f"{name}_scale_inv", f"{name}_scale", f"{stem}qscale_weight", f"{name}_weight_scale"):
-        if key in store:
+    for key in (f"{name}_scale_inv", f"{name}_scale", f"{stem}qscale_weight", f"{name}_weight_scale", f"{stem}scale"):
+        if key in store and key != name:
             return store.companion(name, key, _SCALES)
     return None
 
@@ -116,6 +116,7 @@ FORMAT = Format(
         "bits",
         "quant_type",
         "weight_dtype",
+        "expert_dtype",
     ),
     parts={r"(\.weight|_proj)_scale_inv$": LOST},
     likely_parts={r"\.(weight_scale|qscale_weight)$": LOST},

@@ -39,5 +39,10 @@ def latent(m: Metadata, a: str, c: Config) -> None:
     m.u32(f"{a}.attention.key_length_mla", c.integer("qk_nope_head_dim") + rotated)
     m.u32(f"{a}.attention.value_length_mla", c.integer("v_head_dim"))
     m.u32(f"{a}.rope.dimension_count", rotated)
+    yarn_log_multiplier(m, a, c)
+
+
+def yarn_log_multiplier(m: Metadata, a: str, c: Config) -> None:
+    """How attention gets sharper where positions are stretched."""
     if c.rope.get("mscale_all_dim"):
         m.f32(f"{a}.rope.scaling.yarn_log_multiplier", 0.1 * float(c.rope["mscale_all_dim"]))
