@@ -113,6 +113,10 @@ class Family:
         """Why a tensor, named as rules spell it, is left out; None where it is not."""
         return _first(self.drops, name)
 
+    def has_rule(self, name: str, config: Config) -> bool:
+        """Whether a tensor, named as rules spell it, is not just renamed."""
+        return any(self.tensor_names.ruled(name, config))
+
     def forced_type(self, name: str) -> str | None:
         """The type that runtimes expect of the tensor of GGUF name ``name``; None: that of the file."""
         return _first(self.types, name)

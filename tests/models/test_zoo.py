@@ -30,7 +30,7 @@ _MORE = re.compile(
 
 #: cases that need what there is not yet
 _NOT_YET = {
-    "camembert": "word pieces of a Unigram vocabulary", "kimi-k3": "its own activation", "minimax01": "a template of llama.cpp",
+    "camembert": "word pieces of a Unigram vocabulary", "kimi-k3": "its own activation",
     "mistral-tekken": "tekken.json", "mistral4": "attention as DeepSeek's",
     "sarashina2vl": "the architecture of the outer model",
 }  # fmt: skip
