@@ -47,9 +47,8 @@ FAMILY = replace(
         **GATED_SILU, "hidden_act": Assumed(("swigluoai",)), "swiglu_alpha": Assumed((1.702,)), "swiglu_limit": Assumed((7.0,)),
         "use_qk_norm": Assumed((True,)), "qk_norm_type": Assumed(("per_head",)), "use_gemma_norm": Assumed((True,)),
         "sparse_attention_config": Assumed(_supported),
-        "shared_intermediate_size": Assumed(lambda _, c: (c.get("intermediate_size"),)),
     },
-    idle=(*M2.idle, "projector_*", "image_*", "video_*", "img_token_*", "vision_*"),
+    idle=(*M2.idle, "shared_intermediate_size", "projector_*", "image_*", "video_*", "img_token_*", "vision_*"),
     keys=(*M2.keys, numbers({
         "feed_forward_length": ("dense_intermediate_size", "intermediate_size"), "expert_shared_count": "n_shared_experts",
     }), reals({"expert_weights_scale": "routed_scaling_factor"}), fixed({"expert_weights_norm": True}), indexer),
