@@ -12,7 +12,7 @@ from dataclasses import replace
 import numpy as np
 
 from ...errors import BadInput
-from ...kit import cut, join, squeezed
+from ...kit import cut, squeezed
 from ...metadata import Metadata
 from ...rows import Rows, matrix_shape
 from ..assumed import Assumed
@@ -39,10 +39,9 @@ def spelled(name: str, _config: Config) -> str:
 
 def table(rows: Sequence[Rows], c: Config) -> Sequence[Rows]:
     """The embeddings of n-grams of all shards, one behind the other."""
-    shards = list(rows[0].sources)
-    if len(shards) != c.integer("split_ngram_parts"):
-        raise ValueError(f"there are {len(shards)} shards")
-    return [join(shards)]
+    if len(rows[0].sources) != c.integer("split_ngram_parts"):
+        raise ValueError(f"there are {len(rows[0].sources)} shards")
+    return rows
 
 
 def queries_and_keys(rows: Sequence[Rows], c: Config) -> Sequence[Rows]:
@@ -105,7 +104,7 @@ FAMILY = replace(
         "ple_layer_ids": Assumed(lambda ids, _: (ids,) if isinstance(ids, list) and len(ids) < 2 else ()),
         "indexer_kv_heads": Assumed((1,)),
     },
-    idle=("mtp_*", "seed", "ngram_vocab_size_base", "make_ngram_*", "number_of_conv_states", "ple_embed_dim", "mrope_interleaved"),
+    idle=("mtp_*", "seed", "*ngram*", "number_of_conv_states", "ple_*", "mrope_interleaved"),
     keys=(*qwen2moe.FAMILY.keys, qwen35.sections, delta, numbers({
         "hyper_connection.count": "hc_count", "hyper_connection.low_rank": "hc_lowrank",
         "attention.indexer.head_count": "indexer_n_heads", "attention.indexer.key_length": "indexer_head_dim",
@@ -123,7 +122,7 @@ FAMILY = replace(
     },
     rules=(
         *qwen35moe.FAMILY.rules, Rule(("per_layer_token_embd.weight",), (
-            "model.layers.{bid}.ple.ple_embedding.ngram_embedding.shards.{x}.weight",), table),
+            "model.layers.{bid}.ple.ple_embedding.ngram_embedding.shards.{x}.weight",), table, joined=True),
         Rule(("blk.{bid}.indexer.q_proj.weight", "blk.{bid}.indexer.k_proj.weight"), (f"{_INDEXER}.index_qk_proj.weight",),
              queries_and_keys),
     ),
