@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 
 from ...metadata import Metadata
-from ..assumed import Assumed
 from ..config import Config
 from ..names import plain_name
 
@@ -22,18 +21,8 @@ LEFT_OUT = {
 
 
 def n_further(c: Config) -> int:
-    """How many there are: those that are stated, where the checkpoint has any, since transformers saves none of them."""
-    names = c.checkpoint.tensors if c.checkpoint is not None else {}
-    behind = ((block := _BLOCK.match(plain_name(name))) and int(block[1]) >= c.n_layers for name in names)
-    if not c.get("num_nextn_predict_layers") or (names and not any(behind)):
-        return 0
-    return c.integer("num_nextn_predict_layers")
-
-
-#: for ``Family.assumes``: told where they are stated and absent
-AS_STORED = {
-    "num_nextn_predict_layers": Assumed(lambda _, c: (n_further(c),), "the checkpoint has no such blocks"),
-}  # fmt: skip
+    """How many there are."""
+    return c.integer("num_nextn_predict_layers") if c.get("num_nextn_predict_layers") else 0
 
 
 def counted(m: Metadata, a: str, c: Config) -> None:

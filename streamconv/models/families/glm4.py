@@ -10,9 +10,9 @@ from ..family import Family, class_defaults
 from ..keys import BASE
 from ..tokenizers import BPE
 from ._glm import GLM4_TOKENS, rotated, rotated_dimensions
-from ._nextn import AS_STORED, NEXTN_NAMES, stated
+from ._nextn import NEXTN_NAMES, stated
 
-GLM_ASSUMES = {**AS_STORED, **{key: value for key, value in GATED_SILU.items() if key != "partial_rotary_factor"}}
+GLM_ASSUMES = {key: value for key, value in GATED_SILU.items() if key != "partial_rotary_factor"}
 
 
 def by_parity(rows: Rows, c: Config) -> Rows:
@@ -40,7 +40,7 @@ FAMILY = Family(
         ),
     },
     assumes=GLM_ASSUMES,
-    idle=("attention_bias", "image_*", "video_*"),
+    idle=("attention_bias", "image_*", "video_*", "num_nextn_*"),
     keys=(*BASE, rotated_dimensions, stated),
     token_keys=(GLM4_TOKENS,),
     names=NEXTN_NAMES,

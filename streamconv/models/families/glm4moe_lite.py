@@ -7,7 +7,7 @@ from dataclasses import replace
 from ..tokenizers import BPE
 from . import deepseek2
 from ._glm import GLM_MOE_TOKENS
-from ._nextn import AS_STORED, counted, untied
+from ._nextn import counted, untied
 
 FAMILY = replace(
     deepseek2.FAMILY,
@@ -15,7 +15,6 @@ FAMILY = replace(
     architectures=("Glm4MoeLiteForCausalLM",),
     tokenizer=BPE,
     classes={},
-    assumes={**deepseek2.ASSUMES, **AS_STORED},
     keys=(*deepseek2.KEYS, counted),
     token_keys=(GLM_MOE_TOKENS,),
     spelled=untied,

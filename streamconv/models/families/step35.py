@@ -21,7 +21,7 @@ from ..keys import BASE, expert_counts, head_count, head_count_kv, rope_freq_bas
 from ..names import plain_name
 from ..rules import Rule
 from ..tokenizers import QWEN
-from ._nextn import AS_STORED, NEXTN_NAMES, n_further, stated
+from ._nextn import NEXTN_NAMES, n_further, stated
 from ._stated import flags, numbers, reals
 from .gemma import plus_one
 
@@ -103,7 +103,7 @@ FAMILY = Family(
     architectures=("Step3p5ForCausalLM", "Step3p7ForConditionalGeneration"),
     tokenizer=QWEN,
     section=section,
-    assumes={**AS_STORED, "use_qk_norm": Assumed((True,)), "zero_centered": Assumed((True,)),
+    assumes={"use_qk_norm": Assumed((True,)), "zero_centered": Assumed((True,)),
              "use_head_wise_attn_gate": Assumed((True,)),
              "hidden_act": Assumed(("silu",))},
     idle=("max_seq_len", "use_moe*", "need_fp32_gate", "sink", "att_impl_type", "yarn_only_types", "rope_parameters.*", "moe_*",
