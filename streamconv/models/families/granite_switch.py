@@ -26,7 +26,9 @@ def adapters(m: Metadata, a: str, c: Config) -> None:
     for key, name in _IDS.items():
         ids = c.get(name)
         if not isinstance(ids, list) or len(ids) != c.integer("num_adapters"):
-            raise BadInput(f"{c.place}: {name!r} is {ids!r}, not a token for each adapter", "Take it from the model's page.")
+            raise BadInput(
+                f"{c.place}: {name!r} is {ids!r}, not a token for each adapter", "Take it from the model's page."
+            )
         m.array(f"{a}.adapters.token_ids_{key}", "INT32", ids)
     gain = "control_token_gain"
     m.f32(f"{a}.adapters.router_gain", 15.0 if c.get(gain) is None else c.real(gain))
