@@ -120,6 +120,10 @@ class Family:
         """Why a tensor, named as rules spell it, is left out; None where it is not."""
         return _first(self.drops, name)
 
+    def has_rule(self, name: str, config: Config) -> bool:
+        """Whether a tensor, named as rules spell it, is not just renamed."""
+        return any(self.tensor_names.ruled(name, config))
+
     def forced_type(self, name: str, rows: Rows | None = None) -> str | None:
         """The type that a tensor has in any file, by its GGUF ``name`` or by its ``rows``; None: that of the file."""
         found = _first(self.types, name)
