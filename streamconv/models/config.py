@@ -20,7 +20,7 @@ from ..sources.naming import shown
 
 #: spellings of the numbers of attention heads and of experts, and of the width of the residual stream
 HEADS = "num_attention_heads", "n_head", "n_heads"
-HIDDEN = "hidden_size", "n_embd", "n_embed", "dim", "d_model"
+HIDDEN = "hidden_size", "n_embd", "n_embed", "dim", "d_model", "model_dim"
 EXPERTS = "num_local_experts", "num_experts", "n_routed_experts", "moe_num_experts"
 #: far more than any model has; what is planned grows with them
 _MAX_LAYERS, _MAX_HEAD_DIM = 10_000, 1 << 16
@@ -42,6 +42,9 @@ _ROPE_NUMBERS = (
 #: kinds of scaling that start from the context a model was trained with; where it is not said it is the whole
 _FROM_ORIGINAL = ("llama3", "yarn", "longrope")
 
+#: around a text model that names itself, and means another than what it would be alone
+_OUTERMOST = (["Sarashina2VisionForCausalLM"],)
+
 
 def stated_keys(raw: Mapping[str, Any]) -> list[str]:
     """The keys of the section of the text model, of the root where there is none."""
@@ -50,10 +53,8 @@ def stated_keys(raw: Mapping[str, Any]) -> list[str]:
 
 def architecture(raw: Mapping[str, Any]) -> str:
     """The Hugging Face architecture name of the text model, "" where config.json says none."""
-    for where in (
-        *(section(raw, name) for name in TEXT_SECTIONS[:2]),
-        raw,
-    ):  # others hold parts of models of their own kind
+    inner = [section(raw, name) for name in TEXT_SECTIONS[:2]]  # others hold parts of models of their own kind
+    for where in (raw, *inner) if raw.get("architectures") in _OUTERMOST else (*inner, raw):
         names = where.get("architectures")
         first = names[0] if isinstance(names, list) and names else names
         if isinstance(first, str):

@@ -12,7 +12,7 @@ VISION, AUDIO = "vision_config", "audio_config"
 #: where models that also speak have the sections of what they understand
 THINKER = "thinker_config"
 #: spellings of the number of layers of a text model, and of any module
-LAYERS = ("num_hidden_layers", "n_layers", "n_layer", "num_layers")
+LAYERS = ("num_hidden_layers", "n_layers", "n_layer", "num_layers", "num_transformer_layers")
 LAYERS_OF_ANY = (*LAYERS, "depth", "encoder_layers")
 #: starts of the ``model_type`` of families whose classes tie the head to the embedding
 _TYING = ("gemma", "cohere", "gpt2")
