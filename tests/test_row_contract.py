@@ -23,6 +23,7 @@ from streamconv.kit import (
     Mapped,
     Reshaped,
     Stacked,
+    Ternary,
     Transposed,
     Zeros,
     cut,
@@ -99,6 +100,7 @@ def transformed(folder: Path) -> Sequence[Open]:
         yield Reshaped(norm, (4, 16))
         yield join([query, Zeros((3, 64), query.dtype)])
         yield Mapped(norm, HALF)
+        yield Ternary(query)
         yield Mapped(Transposed(take(query, interleaved(64, 2))), HALF)
 
     return each(opened)
