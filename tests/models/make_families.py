@@ -15,7 +15,7 @@ import toys
 
 _SECTIONS = ("vision_config", "audio_config", "talker_config", "token2wav_config")
 _OTHERS = re.compile(
-    r"visual|vision|audio|talker|code2wav|token2wav|mm_projector|multi_modal|vit_|patch|image|mlp1|query_tokens"
+    r"visual|vision(?!_expert|_mlp)|audio|talker|code2wav|token2wav|mm_projector|multi_modal|vit_|patch|image|mlp1|query_tokens"
 )
 
 
@@ -33,7 +33,9 @@ def toy_of(name: str, case: dict[str, Any]) -> dict[str, Any]:
         "side": {key: value for key, value in case["files"].items() if key == "modules.json"},
         "tensors": toys.packed({t[0]: t[2] for t in sorted(case["tensors"]) if not _OTHERS.search(t[0])}),
         "keys": {
-            k: _value(v) for k, v in output["kv"].items() if not k.startswith(("general.", "tokenizer.", "xielu."))
+            k: _value(v)
+            for k, v in output["kv"].items()
+            if not k.startswith(("general.", "tokenizer.", "xielu.", "jais.attention.max_alibi_bias"))
         },
         "made": toys.packed({t[0]: t[1][::-1] for t in output["tensors"]}),
     }

@@ -14,7 +14,7 @@ from streamconv.models import FAMILIES
 TOYS = toys.stored()
 #: keys that the reference does not write: RoPE of windows for more than one runtime, and an epsilon that its loader asks for
 _MORE = re.compile(
-    r".*\.rope\.(local_freq_base|freq_base_swa)$|(exaone|qwen)\.attention\.layer_norm_rms_epsilon$|xielu\."
+    r".*\.rope\.(local_freq_base|freq_base_swa)$|(exaone|qwen)\.attention\.layer_norm_rms_epsilon$|xielu\.|jais\.attention\.max_alibi_bias$"
 )
 
 

@@ -30,9 +30,8 @@ _MORE = re.compile(
 
 #: cases that need what there is not yet
 _NOT_YET = {
-    "camembert": "word pieces of a Unigram vocabulary", "kimi-k3": "its own activation", "minimax01": "a template of llama.cpp",
+    "kimi-k3": "its own activation", "minimax01": "a template of llama.cpp",
     "mistral-tekken": "tekken.json", "mistral4": "attention as DeepSeek's",
-    "sarashina2vl": "the architecture of the outer model",
 }  # fmt: skip
 
 

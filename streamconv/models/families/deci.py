@@ -13,9 +13,7 @@ from ...rows import Rows
 from ..assumed import GATED_SILU, Assumed
 from ..config import Config
 from ..family import Family
-from ..keys import (
-    BASE, block_count, context_length, embedding_length, file_type, rms_epsilon, rope_dimension_count, rope_freq_base, vocab_size,
-)  # fmt: skip
+from ..keys import BASE, key_value_length, rope_dimension_count, rope_scaling, vocab_size
 from ..tokenizers import TokenizerRule
 from ..tokenizers.bpe import read_bpe
 from ..tokenizers.files import TokenizerFiles
@@ -43,10 +41,12 @@ def blocks(c: Config) -> Iterator[tuple[Mapping[str, Any], Mapping[str, Any]]]:
     if not isinstance(stated, list) or len(stated) != c.n_layers:
         raise BadInput(f"{c.place}: 'block_configs' is not a list of {c.n_layers} layers")
     for number, block in enumerate(stated):
-        parts = [block.get(part) if isinstance(block, Mapping) else None for part in _UNKNOWN]
-        for part, found in zip(_UNKNOWN, parts, strict=True):
+        parts: list[Mapping[str, Any]] = []
+        for part in _UNKNOWN:
+            found = block.get(part) if isinstance(block, Mapping) else None
             if not isinstance(found, Mapping):
                 raise BadInput(f"{c.place}: 'block_configs' has no {part!r} of layer {number}")
+            parts.append(found)
             if said := next((key for key in _UNKNOWN[part] if found.get(key)), None):
                 raise BadInput(
                     f"{c.place}: {said!r} is {found[said]!r} in layer {number}, which runtimes do not compute",
@@ -101,10 +101,12 @@ def searched(family: Family, c: Config) -> Family:
     """That of models whose layers differ in more than key/value heads."""
     if c.get("block_configs") is None:
         return family
-    return replace(family, keys=(
-        rope_freq_base, by_layer, block_count, context_length, embedding_length, rms_epsilon, head_width, file_type, vocab_size,
-        rope_dimension_count,
-    ), assumes={**GATED_SILU, "rope_type": Assumed(("default", "llama3"))}, idle=("intermediate_size", "num_key_value_heads"))
+    common = (key for key in BASE if key not in (rope_scaling, key_value_length))
+    return replace(
+        family,
+        keys=(*common, by_layer, head_width, vocab_size, rope_dimension_count),
+        assumes={**GATED_SILU, "rope_type": Assumed(("default", "llama3"))},
+    )
 
 
 FAMILY = Family(

@@ -14,5 +14,13 @@ FAMILY = replace(
     tokenizer=BPE,
     classes={},
     token_keys=(GLM4_TOKENS,),
-    idle=("whisper_config", "adapter_type", "merge_factor", "mlp_adapter_act", "spec_aug", "use_rope", "max_whisper_length"),
+    idle=(
+        "whisper_config",
+        "adapter_type",
+        "merge_factor",
+        "mlp_adapter_act",
+        "spec_aug",
+        "use_rope",
+        "max_whisper_length",
+    ),
 )

@@ -13,7 +13,7 @@ from ...rows import Rows
 from ..assumed import Assumed
 from ..config import Config
 from ..family import Family
-from ..keys import block_count, context_length, embedding_length, feed_forward_length, file_type, head_count, layer_norm_epsilon
+from ..keys import BASE, head_count_kv, rope_freq_base
 from ..rules import Rule, rename
 from ..tokenizers import BPE
 from .gpt2 import transposed
@@ -75,9 +75,7 @@ FAMILY = Family(
         "alibi_scaling": Assumed(()),
     },
     idle=("summary_*", "reorder_and_upcast_attn", "mup_width_scale", "width_scale", "embeddings_scale"),
-    keys=(
-        block_count, context_length, embedding_length, feed_forward_length, head_count, layer_norm_epsilon, file_type, strength,
-    ),
+    keys=(*(key for key in BASE if key not in (head_count_kv, rope_freq_base)), strength),
     drops={"*.attn.bias": "a buffer", "*.attn.masked_bias": "a buffer", _SLOPES: "a key of the output says it"},
     transforms={
         **dict.fromkeys(("attn_qkv", "attn_output", "ffn_up", "ffn_gate", "ffn_down"), transposed),

@@ -21,9 +21,7 @@ def heads(m: Metadata, a: str, c: Config) -> None:
     if not isinstance(kinds, list):
         all_of_them = not isinstance(listed, list)
         kinds = ["full_attention" if all_of_them or n in listed else "conv" for n in range(c.n_layers)]
-    m.array(
-        f"{a}.attention.head_count_kv", "INT32", [c.n_kv_heads if kind != "conv" else 0 for kind in kinds]
-    )
+    m.array(f"{a}.attention.head_count_kv", "INT32", [c.n_kv_heads if kind != "conv" else 0 for kind in kinds])
 
 
 def width(m: Metadata, a: str, c: Config) -> None:

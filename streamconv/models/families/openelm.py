@@ -28,7 +28,9 @@ def heads(m: Metadata, a: str, c: Config) -> None:
     """Width of the network and heads of each layer, and the width of a head."""
     divisor, width = c.integer("ffn_dim_divisor"), c.hidden
     m.array(
-        f"{a}.feed_forward_length", "INT32", [_rounded(n * width, divisor) for n in of_layers(c, "ffn_multipliers", (int, float))]
+        f"{a}.feed_forward_length",
+        "INT32",
+        [_rounded(n * width, divisor) for n in of_layers(c, "ffn_multipliers", (int, float))],
     )
     m.array(f"{a}.attention.head_count", "INT32", of_layers(c, "num_query_heads"))
     m.array(f"{a}.attention.head_count_kv", "INT32", of_layers(c, "num_kv_heads"))

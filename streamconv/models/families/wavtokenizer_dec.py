@@ -16,10 +16,11 @@ def parts(m: Metadata, a: str, c: Config) -> None:
     for part in ("posnet", "convnext"):
         stated = c.get(part)
         found = [stated.get(key) if isinstance(stated, dict) else None for key in ("n_embd", "n_layer")]
-        if not all(type(n) is int for n in found):
+        width, number = (n if type(n) is int else -1 for n in found)
+        if width < 0 or number < 0:
             raise BadInput(f"{c.place}: {part!r} is not an object with numbers 'n_embd' and 'n_layer'")
-        m.u32(f"{a}.{part}.embedding_length", found[0])
-        m.u32(f"{a}.{part}.block_count", found[1])
+        m.u32(f"{a}.{part}.embedding_length", width)
+        m.u32(f"{a}.{part}.block_count", number)
 
 
 FAMILY = Family(

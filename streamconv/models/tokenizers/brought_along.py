@@ -88,12 +88,16 @@ def _vocabulary(
             f"{files.called(found[0])} is not read, and nothing says that {whose}'s vocabulary is the model's",
             "Put tokenizer.json or tokenizer.model of the same model beside it.",
         )
-    vocabulary = Vocabulary.empty(model, pre, f"{whose}'s vocabulary", token_count(config, size, len(texts), "vocab_size"))
+    vocabulary = Vocabulary.empty(
+        model, pre, f"{whose}'s vocabulary", token_count(config, size, len(texts), "vocab_size")
+    )
     for index, (text, kind) in enumerate(zip(texts, types, strict=True)):
         if index < len(vocabulary):
             vocabulary.put(index, text, kind)
     vocabulary.more = Metadata()
-    for kind, number in ids.items():
-        vocabulary.more.u32(id_key(kind), number)
-    vocabulary.warnings.append(f"{files.folder} has no tokenizer: it gets {whose}'s, which such models were trained with")
+    for name, number in ids.items():
+        vocabulary.more.u32(id_key(name), number)
+    vocabulary.warnings.append(
+        f"{files.folder} has no tokenizer: it gets {whose}'s, which such models were trained with"
+    )
     return vocabulary
