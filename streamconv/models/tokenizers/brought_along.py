@@ -21,7 +21,7 @@ from ...sources.sentencepiece import SPACE
 from .files import TokenizerFiles
 from .packed import PackedStrings
 from .special import id_key
-from .vocabulary import UNUSED_SCORE, TokenType, Vocabulary, token_count
+from .vocabulary import TokenType, Vocabulary, token_count
 
 _DATA = Path(__file__).parents[1] / "data"
 #: files that hold a vocabulary which is not the one that models without a file have
@@ -56,8 +56,7 @@ def read_llama_2(files: TokenizerFiles, config: Mapping[str, Any], size: int | N
     found = _vocabulary(
         files, config, size, ("llama", "default", "Llama 2"), texts, types, {"bos": 1, "eos": 2, "unk": 0}
     )
-    n_more = max(0, len(found) - len(texts))
-    found.scores = array("f", [*scores[: len(found)], *[UNUSED_SCORE] * n_more])
+    found.scores = array("f", scores[: len(found)])
     found.more.boolean("tokenizer.ggml.add_bos_token", True)
     found.more.boolean("tokenizer.ggml.add_eos_token", False)
     return found
@@ -80,17 +79,22 @@ def _vocabulary(
 
     Raises
     ------
-    InputMissing : there is a tokenizer, in a file that is not read
+    InputMissing : there is a tokenizer, in a file that is not read, or the model has more tokens
     """
     model, pre, whose = names
-    if found := [name for pattern in _FOREIGN for name in files.names(pattern)]:
-        raise InputMissing(
-            f"{files.called(found[0])} is not read, and nothing says that {whose}'s vocabulary is the model's",
-            "Put tokenizer.json or tokenizer.model of the same model beside it.",
+    n_tokens = token_count(config, size, len(texts), "vocab_size")
+    found = [name for pattern in _FOREIGN for name in files.names(pattern)]
+    if found or n_tokens > len(texts):
+        why = (
+            f"{found[0]} is not read"
+            if found
+            else f"{whose}'s vocabulary has {len(texts)} tokens, the model {n_tokens}"
         )
-    vocabulary = Vocabulary.empty(
-        model, pre, f"{whose}'s vocabulary", token_count(config, size, len(texts), "vocab_size")
-    )
+        raise InputMissing(
+            f"{files.folder} has no tokenizer.json or tokenizer.model, and {why}",
+            "Copy the model's tokenizer files into the folder.",
+        )
+    vocabulary = Vocabulary.empty(model, pre, f"{whose}'s vocabulary", n_tokens)
     for index, (text, kind) in enumerate(zip(texts, types, strict=True)):
         if index < len(vocabulary):
             vocabulary.put(index, text, kind)
