@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import toys
+from safetensors.numpy import save_file
 from tokenizer_cases import read, write_json
 
-from streamconv.errors import BadInput
-from streamconv.models.families import bitnet
+from streamconv.errors import BadInput, InputMissing
+from streamconv.models import build
+from streamconv.models.families import bitnet, pockettts
 from streamconv.models.tokenizers import BERT
-from streamconv.rows import Floats, Rows
+from streamconv.rows import Floats, Rows, matrix_shape
+from streamconv.sources import open_checkpoint
+from streamconv.sources.checkpoint import Checkpoint
+from streamconv.sources.implied_config import implied_config
 
 TOYS = toys.stored()
 
@@ -202,3 +208,45 @@ def test_pieces_of_a_unigram_model_are_words_to_bert(tmp_path: Path) -> None:
     found = read(tmp_path, BERT, "bert-bge").metadata
     assert list(found.get("tokenizer.ggml.tokens")) == ["<s>", "▁▁the", "s", "▁a", "▁[PAD4]"]
     assert list(found.get("tokenizer.ggml.token_type")) == [3, 1, 1, 1, 5]
+
+
+def pocket_tts(with_voices: bool = True) -> dict[str, Rows]:
+    """Tensors of Pocket TTS, of one layer."""
+    layer = "flow_lm.transformer.layers.0"
+    shapes = {
+        "flow_lm.bos_emb": (32,), "flow_lm.conditioner.embed.weight": (5, 128), "flow_lm.input_linear.weight": (128, 32),
+        f"{layer}.linear1.weight": (256, 128), f"{layer}.norm1.weight": (128,), f"{layer}.self_attn.in_proj.weight": (384, 128),
+        "mimi.decoder.model.0.conv.weight": (8, 1, 7), **({"flow_lm.bos_before_voice": (1, 1, 128)} if with_voices else {}),
+    }  # fmt: skip
+    return {name: toys.Named(name, shape) for name, shape in sorted(shapes.items())}
+
+
+@pytest.mark.parametrize("with_voices", [True, False])
+def test_vectors_before_voice_and_sound_of_pocket_tts_are_tokens_behind_its_own(with_voices: bool) -> None:
+    rows = pocket_tts(with_voices)
+    config = implied_config(rows)
+    model = build(Checkpoint(Path("toy"), rows, config, ()), replace(pockettts.FAMILY, tokenizer=None))
+    n = 7 if with_voices else 6
+    assert (config["vocab_size"], config["num_attention_heads"], config["num_hidden_layers"]) == (n, 2, 1)
+    made = values(model, "token_embd.weight")
+    assert made.shape == (n, 128)
+    if with_voices:
+        assert (made[5] == source("flow_lm.bos_before_voice", 1, 1, 128)[0]).all()
+    sound = source("flow_lm.input_linear.weight", 128, 32) @ source("flow_lm.bos_emb", 32)[0]
+    assert np.allclose(made[-1], sound, atol=1e-5)
+    third = source("flow_lm.transformer.layers.0.self_attn.in_proj.weight", 384, 128)[128:256]
+    assert (values(model, "blk.0.attn_k.weight") == third).all()
+
+
+def test_a_folder_without_config_json_is_opened_where_its_tensors_say_the_same(tmp_path: Path) -> None:
+    rows = {
+        name: np.ascontiguousarray(r.read(0, matrix_shape(r.shape)[0]).reshape(r.shape))
+        for name, r in pocket_tts().items()
+    }
+    save_file(rows, tmp_path / "model.safetensors")
+    assert open_checkpoint(tmp_path).config["architectures"] == ["PocketTTSModel"]
+    save_file(
+        {name: array for name, array in rows.items() if name != "flow_lm.bos_emb"}, tmp_path / "model.safetensors"
+    )
+    with pytest.raises(InputMissing, match=r"no config\.json"):
+        open_checkpoint(tmp_path)
