@@ -20,7 +20,7 @@ from ..sources.naming import shown
 
 #: spellings of the numbers of attention heads and of experts, and of the width of the residual stream
 HEADS = "num_attention_heads", "n_head", "n_heads"
-HIDDEN = "hidden_size", "n_embd", "n_embed", "dim", "d_model"
+HIDDEN = "hidden_size", "n_embd", "n_embed", "dim", "d_model", "model_dim"
 EXPERTS = "num_local_experts", "num_experts", "n_routed_experts", "moe_num_experts"
 #: far more than any model has; what is planned grows with them
 _MAX_LAYERS, _MAX_HEAD_DIM = 10_000, 1 << 16
@@ -48,17 +48,14 @@ def stated_keys(raw: Mapping[str, Any]) -> list[str]:
     return list(dict.fromkeys(key for part in text_sections(raw) or [raw] for key in part))
 
 
-#: architectures whose text models have more than the one that their section names
-OUTER = ("KimiK3ForConditionalGeneration",)
+#: architectures whose text models are not what their section names: they have more, or mean another
+OUTER = ("KimiK3ForConditionalGeneration", "Sarashina2VisionForCausalLM")
 
 
 def architecture(raw: Mapping[str, Any]) -> str:
     """The Hugging Face architecture name of the text model, "" where config.json says none."""
     found = []
-    for where in (
-        *(section(raw, name) for name in TEXT_SECTIONS[:2]),
-        raw,
-    ):  # others hold parts of models of their own kind
+    for where in (*(section(raw, name) for name in TEXT_SECTIONS[:2]), raw):  # others hold parts of models of their own kind
         names = where.get("architectures")
         first = names[0] if isinstance(names, list) and names else names
         if isinstance(first, str):

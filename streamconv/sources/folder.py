@@ -30,6 +30,7 @@ from ..file_names import (
 from ..rows import Rows
 from .checkpoint import JOB_KEY, Checkpoint, InputFile, read_object, refuse_mixture
 from .frame_cache import FrameCache
+from .implied_config import implied_config
 from .known_layouts import instead, unfinished_download
 from .mapped import IoMode, MappedFile
 from .mistral_params import read_params
@@ -167,6 +168,8 @@ def open_files(files: Files, weights: bool = True, layout: Layout = HUGGING_FACE
     """
     folder, present = files.path, files.names()
     if layout.config not in present:
+        if weights and layout is HUGGING_FACE and (implied := _implied(files, present)) is not None:
+            return implied
         hint = f"A checkpoint folder needs {layout.config} beside its weights."
         raise InputMissing(f"{folder} has no {layout.config}", _instead(folder, present, layout) or hint)
     config, notes = _config(files, layout)
@@ -220,6 +223,20 @@ class _Set:
     def here(self, present: Collection[str]) -> list[str]:
         """Which of them are in the folder."""
         return [name for name in self.names if name in present]
+
+
+def _implied(files: Files, present: Collection[str]) -> Checkpoint | None:
+    """The checkpoint of one file whose tensors say what config.json would; None where they do not."""
+    names = [name for name in present if name.startswith("model") and name.endswith(".safetensors")]
+    if len(names) != 1:
+        return None
+    try:
+        opened = _open_shards(files, present, _Set(SAFETENSORS, names), {})
+    except BadInput as e:
+        raise_exhausted(e)
+        return None
+    config = implied_config(opened.tensors)
+    return replace(opened, config=config) if config else None
 
 
 def prefers_whole(present: Collection[str], named: Collection[str], whole: str) -> bool:

@@ -23,7 +23,7 @@ MORE_TYPES = (
     "phimoe", "granite", "granitemoe", "granitemoeshared", "olmo", "olmo2", "olmo3", "olmoe", "cohere", "cohere2", "smollm3",
     "stablelm", "gpt_bigcode", "starcoder2", "gpt2", "gpt_neox", "falcon", "mpt", "bloom", "internlm3", "seed_oss", "exaone4",
     "arcee", "apertus", "hunyuan_v1_dense", "qwen2_vl", "qwen2_5_vl", "deepseek_v2", "deepseek_v3", "distilbert",
-    "deepseek_v4", "dots1", "ernie4_5",
+    "deepseek_v4", "dots1", "ernie4_5", "bitnet", "chameleon",
     "ernie4_5_moe", "eurobert", "git", "glm4", "glm4_moe", "glm4v_moe_text", "glm4v_text", "glm_ocr_text", "jamba", "kimi_linear",
     "glm5_next_text", "laguna", "lfm2", "lfm2_moe", "llama4_text", "minicpm3", "mistral4", "modernbert", "nemotron", "roberta",
     "xlm-roberta",

@@ -16,7 +16,7 @@ TOYS = toys.stored()
 #: and those whose values are numbers of tensors
 _MORE = re.compile(
     r".*\.rope\.(local_freq_base|freq_base_swa)$|(exaone|qwen)\.attention\.layer_norm_rms_epsilon$"
-    r"|xielu\.|talkie\.logit_scale$|qwen4exp\.ple\.(layer_multipliers|head_)"
+    r"|xielu\.|talkie\.logit_scale$|qwen4exp\.ple\.(layer_multipliers|head_)|jais\.attention\.max_alibi_bias$"
 )
 
 

@@ -16,6 +16,7 @@ from ...sources.checkpoint import Checkpoint
 from ...sources.naming import shown_list
 from .arctic import read_arctic
 from .bpe import read_bpe, read_wordpiece, read_words
+from .brought_along import read_gpt_neox, read_llama_2
 from .chat_template import chat_templates, write_chat_templates
 from .chatglm import read_chatglm
 from .ends import complete_ids
@@ -43,9 +44,12 @@ __all__ = [
     "GEMMA",
     "GEMMA1",
     "GEMMA3",
+    "GPT_NEOX",
+    "GPT_NEOX_OR_PIECES",
     "KIMI",
     "KIMI_LINEAR",
     "LLAMA",
+    "LLAMA_2",
     "MISTRAL",
     "QWEN",
     "SPM",
@@ -69,6 +73,10 @@ KIMI = TokenizerRule(("bpe", "ranks"), own={"ranks": (RANKS, read_kimi)})
 KIMI_LINEAR = TokenizerRule(("bpe", "ranks"), own={"ranks": (RANKS, read_kimi_linear)})
 CHATGLM = TokenizerRule(("bpe", "pieces"), own={"pieces": ("tokenizer.model", read_chatglm)})
 ARCTIC = TokenizerRule(("pieces",), own={"pieces": ("tokenizer.model", read_arctic)})
+#: Mamba and OpenELM, whose published files have no vocabulary
+GPT_NEOX = TokenizerRule(("bpe", "spm", "packed"), own={"packed": ("", read_gpt_neox)})
+GPT_NEOX_OR_PIECES = TokenizerRule(("spm", "bpe", "packed"), own=GPT_NEOX.own)
+LLAMA_2 = TokenizerRule(("spm", "packed"), own={"packed": ("", read_llama_2)})
 SPM_PREFIXED = TokenizerRule(("spm",), prefix_from_config=True)
 #: kinds of vocabularies whose file says how many tokens the model has, whatever config.json says
 COUNTED = ("tekken", "versioned")
@@ -202,8 +210,8 @@ def _choose(files: TokenizerFiles, rule: TokenizerRule) -> tuple[str, Reader, li
     for kind in rule.kinds:
         if kind in rule.own:
             name, reader = rule.own[kind]
-            names.append(name)
-            if files.has(name) or files.names(name):
+            names += [name] * bool(name)
+            if not name or files.has(name) or files.names(name):
                 return kind, reader, []
         elif kind == "tekken":  # see above
             continue

@@ -21,7 +21,7 @@ class TokenizerRule:
     ----------
     kinds : which readers to try, in this order: ``spm``, ``bpe``, ``wordpiece``, ``t5``, and the names of ``own``; ``tekken`` goes
         before the others where there is no tokenizer.json
-    own : readers that few families have: their kind -> the file that must be there, and the reader
+    own : readers that few families have: their kind -> the file that must be there (empty: none), and the reader
     add_space_prefix : ``tokenizer.ggml.add_space_prefix`` of a SentencePiece vocabulary, written after everything
         else; None writes nothing
     prefix_from_config : write tokenizer_config.json's ``add_prefix_space`` before everything else, if it is there
