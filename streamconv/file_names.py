@@ -88,8 +88,8 @@ MORE_TEMPLATES = "additional_chat_templates"
 TEMPLATES = ("chat_template.*", f"{MORE_TEMPLATES}/*")
 #: patterns of files that hold a vocabulary, and of all that belong to a tokenizer, its code aside
 VOCABULARIES = (
-    "tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "*.tiktoken", "tekken.json", "spiece.model",
-    "sentencepiece.bpe.model",
+    "tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "*.tiktoken", "tiktoken.model", "tekken.json",
+    "spiece.model", "sentencepiece.bpe.model", "tokenizer.jsonl", "rwkv_vocab_*.txt",
 )  # fmt: skip
 OF_TOKENIZERS = (
     *VOCABULARIES, *TEMPLATES, "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "merges.txt",

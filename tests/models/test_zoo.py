@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import re
 from collections.abc import Iterator, Mapping
@@ -57,18 +56,6 @@ def zoo() -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 CASES = dict(zoo())
-
-
-@pytest.fixture(scope="session")
-def recipes(reference: Path) -> ModuleType:
-    """What writes the checkpoint of a case."""
-    path = reference / "accept" / "zoo.py"
-    spec = importlib.util.spec_from_file_location("zoo_recipes", path) if path.is_file() else None
-    if spec is None or spec.loader is None:
-        pytest.skip("no recipes beside the reference data")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def differences(found: gguf_reader.Gguf, output: Mapping[str, Any]) -> list[str]:

@@ -202,7 +202,7 @@ def _retyped(checkpoint: Checkpoint, options: Options, file_type: filetypes.File
         overrides=[requantize.parse_override(text) for text in options.override_kv],
         imatrix=weights.found,
         imatrix_file=options.imatrix[0].name if options.imatrix else "",
-        block_count=model.n_layer - len(set(options.prune_layers)) if options.prune_layers else None,
+        pruned=options.prune_layers,
     )
     rows = {c.name: checkpoint.tensors[c.source] for c in choices}
     told = judged_file(checkpoint, metadata, rows, overridden=bool(options.override_kv))
