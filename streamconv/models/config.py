@@ -55,7 +55,10 @@ OUTER = ("KimiK3ForConditionalGeneration", "Sarashina2VisionForCausalLM")
 def architecture(raw: Mapping[str, Any]) -> str:
     """The Hugging Face architecture name of the text model, "" where config.json says none."""
     found = []
-    for where in (*(section(raw, name) for name in TEXT_SECTIONS[:2]), raw):  # others hold parts of models of their own kind
+    for where in (
+        *(section(raw, name) for name in TEXT_SECTIONS[:2]),
+        raw,
+    ):  # others hold parts of models of their own kind
         names = where.get("architectures")
         first = names[0] if isinstance(names, list) and names else names
         if isinstance(first, str):

@@ -18,7 +18,9 @@ _OTHERS = re.compile(
     r"visual|vision(?!_expert|_mlp)|audio|talker|code2wav|token2wav|mm_projector|multi_modal|vit_|patch|image|mlp1|query_tokens"
 )
 #: keys whose values are numbers of tensors
-_OF_TENSORS = re.compile(r"general\.|tokenizer\.|xielu\.|jais\.attention\.max_alibi_bias|talkie\.logit_scale|qwen4exp\.ple\.(layer_multipliers|head_)")
+_OF_TENSORS = re.compile(
+    r"general\.|tokenizer\.|xielu\.|jais\.attention\.max_alibi_bias|talkie\.logit_scale|qwen4exp\.ple\.(layer_multipliers|head_)"
+)
 
 
 def toy_of(name: str, case: dict[str, Any]) -> dict[str, Any]:
