@@ -85,7 +85,9 @@ def test_other_numbers_are_no_parts(name: str) -> None:
     assert part_of(name) is None
 
 
-@pytest.mark.parametrize("name", ["tiktoken.model", "qwen.tiktoken", "tokenizer.jsonl", "rwkv_vocab_v20230424.txt", "spiece.model"])
+@pytest.mark.parametrize(
+    "name", ["tiktoken.model", "qwen.tiktoken", "tokenizer.jsonl", "rwkv_vocab_v20230424.txt", "spiece.model"]
+)
 def test_a_file_of_a_vocabulary_is_known_by_its_name(name: str) -> None:
     assert fits(name, VOCABULARIES)
     assert fits(name, OF_TOKENIZERS)
