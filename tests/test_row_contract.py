@@ -25,6 +25,7 @@ from streamconv.kit import (
     Product,
     Reshaped,
     Stacked,
+    Ternary,
     Transposed,
     UnitColumns,
     Zeros,
@@ -106,6 +107,7 @@ def transformed(folder: Path) -> Sequence[Open]:
         yield Product(query, heads)
         yield UnitColumns(query)
         yield Stacked([UnitColumns(query), query])
+        yield Ternary(query)
         yield Mapped(Transposed(take(query, interleaved(64, 2))), HALF)
 
     return each(opened)

@@ -11,6 +11,7 @@ from .order import Order, interleaved
 from .picked import Columns, Selected, cut, every, split, take
 from .reshaped import Reshaped
 from .stacked import Stacked, join
+from .ternary import Ternary
 from .transposed import Transposed
 from .unit_columns import UnitColumns
 
@@ -28,6 +29,7 @@ __all__ = [
     "Reshaped",
     "Selected",
     "Stacked",
+    "Ternary",
     "Transposed",
     "UnitColumns",
     "Zeros",

@@ -15,7 +15,11 @@ import toys
 
 _SECTIONS = ("vision_config", "audio_config", "talker_config", "token2wav_config")
 _OTHERS = re.compile(
-    r"visual|vision|audio|talker|code2wav|token2wav|mm_projector|multi_modal|vit_|patch|image|mlp1|query_tokens"
+    r"visual|vision(?!_expert|_mlp)|audio|talker|code2wav|token2wav|mm_projector|multi_modal|vit_|patch|image|mlp1|query_tokens"
+)
+#: keys whose values are numbers of tensors
+_OF_TENSORS = re.compile(
+    r"general\.|tokenizer\.|xielu\.|jais\.attention\.max_alibi_bias|talkie\.logit_scale|qwen4exp\.ple\.(layer_multipliers|head_)"
 )
 
 
@@ -33,9 +37,7 @@ def toy_of(name: str, case: dict[str, Any]) -> dict[str, Any]:
         "config": {key: _seen(value) if key in _SECTIONS else value for key, value in config.items()},
         "side": {key: value for key, value in case["files"].items() if key == "modules.json"},
         "tensors": toys.packed({name: shape for name, shape in stored if not _OTHERS.search(name)}),
-        "keys": {
-            k: _value(v) for k, v in output["kv"].items() if not k.startswith(("general.", "tokenizer.", "xielu."))
-        },
+        "keys": {k: _value(v) for k, v in output["kv"].items() if not _OF_TENSORS.match(k)},
         "made": toys.packed({t[0]: t[1][::-1] for t in output["tensors"]}),
     }
     model = toys.built(found)

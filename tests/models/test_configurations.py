@@ -26,7 +26,10 @@ _OTHER_THAN_NULL = ("tie_word_embeddings", "norm_topk_prob", "scale_decoder_outp
 _UNREAD = {
     "bert": ("num_key_value_heads",),
     "camembert": ("num_key_value_heads",),
-    **{kind: ("num_key_value_heads",) for kind in ("qwen2_moe", "gpt_bigcode", "gpt2", "gpt_neox", "falcon", "bloom")},
+    **{
+        kind: ("num_key_value_heads",)
+        for kind in ("qwen2_moe", "gpt_bigcode", "gpt2", "gpt_neox", "falcon", "bloom", "chameleon")
+    },
     **{
         kind: ("num_key_value_heads",)
         for kind in (
