@@ -11,7 +11,6 @@ import numpy as np
 from ..rows import Bytes, Floats, Rows, Span, matrix_shape
 from .reshaped import Reshaped
 
-
 #: blocks that a number of their whole tensor belongs to, which is another one for each part
 _OF_A_WHOLE = ("NVFP4",)
 
