@@ -12,8 +12,10 @@ from ..keys import BASE
 from ..names import plain_name
 from ..rules import experts, rename
 from ..tokenizers import BPE
+from ._blocks import as_blocks, counts_as_blocks
 from ._nextn import NEXTN_NAMES
 from ._stated import numbers, reals
+from .deepseek2 import EXPERTS_OF_MLP
 
 _FURTHER = re.compile(r"model\.mtp\.layers\.(\d+)\.")
 
@@ -64,14 +66,16 @@ FAMILY = Family(
     keys=(*BASE, layers, numbers({
         "attention.sliding_window": "sliding_window", "attention.value_length": "v_head_dim",
         "expert_feed_forward_length": "moe_intermediate_size",
-    }), reals({"rope.freq_base_swa": "swa_rope_theta", "attention.value_scale": "attention_value_scale"})),
+    }), reals({"rope.freq_base_swa": "swa_rope_theta", "attention.value_scale": "attention_value_scale"}),
+          counts_as_blocks),
+    kept=("MXFP4",),
     spelled=spelled,
     names={
         **NEXTN_NAMES, f"{_BLOCK}.final_layernorm": "blk.{bid}.layer_output_norm",
         f"{_BLOCK}.self_attn.qkv_proj": "blk.{bid}.attn_qkv",
     },
     rules=(
-        experts(f"{_BLOCK}.mlp.experts", gate="gate_proj", up="up_proj", down="down_proj"),
+        as_blocks(EXPERTS_OF_MLP), experts(f"{_BLOCK}.mlp.experts", gate="gate_proj", up="up_proj", down="down_proj"),
         rename(f"{_BLOCK}.self_attn.attention_sink_bias", _SINKS), rename(f"{_BLOCK}.self_attn.attention_sink_bias.weight", _SINKS),
     ),
 )  # fmt: skip
