@@ -21,6 +21,7 @@ from streamconv.kit import (
     Constant,
     Function,
     Mapped,
+    Projected,
     Reshaped,
     Stacked,
     Ternary,
@@ -101,6 +102,7 @@ def transformed(folder: Path) -> Sequence[Open]:
         yield join([query, Zeros((3, 64), query.dtype)])
         yield Mapped(norm, HALF)
         yield Ternary(query)
+        yield Projected(query, take(query, interleaved(64, 2)), norm)
         yield Mapped(Transposed(take(query, interleaved(64, 2))), HALF)
 
     return each(opened)

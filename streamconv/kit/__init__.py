@@ -9,12 +9,14 @@ from .made import Constant, Function, Mapped, Zeros
 from .numbers import NEGATIVE_EXP, PLUS_ONE, squeezed, times
 from .order import Order, interleaved
 from .picked import Columns, Selected, cut, every, split, take
+from .projected import ACTIVATIONS, Projected
 from .reshaped import Reshaped
 from .stacked import Stacked, join
 from .ternary import Ternary
 from .transposed import Transposed
 
 __all__ = [
+    "ACTIVATIONS",
     "NEGATIVE_EXP",
     "PLUS_ONE",
     "Columns",
@@ -22,6 +24,7 @@ __all__ = [
     "Function",
     "Mapped",
     "Order",
+    "Projected",
     "Reshaped",
     "Selected",
     "Stacked",
