@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from ...kernels.lanes import ZERO, fma, kernel
 
 #: columns done together; their sums and the matrix's part stay near the core
@@ -17,15 +19,26 @@ def project(x, matrix, bias, out):  # type: ignore[no-untyped-def]
     bias   : float32[n_cols]
     out    : float32[n_rows, n_cols]
     """
+    n_inner = len(matrix)
+    whole = n_inner - n_inner % 4
+    scratch = np.empty(_STEP, np.float32)
     for at in range(0, out.shape[1], _STEP):
         for i in range(len(out)):
-            sums = out[i, at : at + _STEP]
-            for j in range(len(sums)):
-                sums[j] = ZERO
-            for k in range(len(matrix)):
-                a, row = x[i, k], matrix[k, at : at + _STEP]
+            row = out[i, at : at + _STEP]
+            sums = scratch[: len(row)]
+            sums[:] = ZERO
+            for k in range(0, whole, 4):
+                a, b, c, d = x[i, k], x[i, k + 1], x[i, k + 2], x[i, k + 3]
+                p = matrix[k, at : at + _STEP]
+                q = matrix[k + 1, at : at + _STEP]
+                r = matrix[k + 2, at : at + _STEP]
+                s = matrix[k + 3, at : at + _STEP]
                 for j in range(len(sums)):
-                    sums[j] = fma(a, row[j], sums[j])  # type: ignore[call-arg]
+                    sums[j] = fma(d, s[j], fma(c, r[j], fma(b, q[j], fma(a, p[j], sums[j]))))  # type: ignore[call-arg]
+            for k in range(whole, n_inner):
+                a, p = x[i, k], matrix[k, at : at + _STEP]
+                for j in range(len(sums)):
+                    sums[j] = fma(a, p[j], sums[j])  # type: ignore[call-arg]
             added = bias[at : at + _STEP]
-            for j in range(len(sums)):
-                sums[j] += added[j]
+            for j in range(len(row)):
+                row[j] = sums[j] + added[j]

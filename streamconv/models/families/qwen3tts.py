@@ -42,7 +42,7 @@ def code_names(talker: Mapping[str, Any]) -> list[str]:
 
     Raises
     ------
-    BadInput : the number of codes is none, or an id is no code
+    BadInput : there is no such number, or an id is beyond the codes
     """
     count = talker.get("vocab_size")
     if type(count) is not int or not 0 < count < 1 << 20:
@@ -53,7 +53,7 @@ def code_names(talker: Mapping[str, Any]) -> list[str]:
         ids = {f"{prefix}_{name}": n for name, n in value.items()} if isinstance(value, Mapping) else {prefix: value}
         for name, n in ids.items():
             if type(n) is not int or not 0 <= n < count:
-                raise BadInput(f"config.json: {key!r} has the id {n!r}, which is none of {count} codes")
+                raise BadInput(f"config.json: {key!r} has the id {n!r}, not that of one of {count} codes")
             names[n] = f"<|{name}|>"
     return names
 
