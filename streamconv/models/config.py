@@ -14,7 +14,7 @@ from typing import Any
 
 from ..errors import BadInput
 from ..sources.checkpoint import Checkpoint
-from ..sources.hf_config import LAYERS, TEXT_SECTIONS, flattened, section, text_sections
+from ..sources.hf_config import LAYERS, TEXT_SECTIONS, VISION, flattened, section, text_sections
 from ..sources.hostile_json import NotJson, parse_json
 from ..sources.naming import shown
 
@@ -42,24 +42,35 @@ _ROPE_NUMBERS = (
 #: kinds of scaling that start from the context a model was trained with; where it is not said it is the whole
 _FROM_ORIGINAL = ("llama3", "yarn", "longrope")
 
-#: around a text model that names itself, and means another than what it would be alone
-_OUTERMOST = (["Sarashina2VisionForCausalLM"],)
-
 
 def stated_keys(raw: Mapping[str, Any]) -> list[str]:
     """The keys of the section of the text model, of the root where there is none."""
     return list(dict.fromkeys(key for part in text_sections(raw) or [raw] for key in part))
 
 
+#: architectures whose text models are not what their section names: they have more, or mean another
+OUTER = ("KimiK3ForConditionalGeneration", "Sarashina2VisionForCausalLM")
+
+
 def architecture(raw: Mapping[str, Any]) -> str:
     """The Hugging Face architecture name of the text model, "" where config.json says none."""
-    inner = [section(raw, name) for name in TEXT_SECTIONS[:2]]  # others hold parts of models of their own kind
-    for where in (raw, *inner) if raw.get("architectures") in _OUTERMOST else (*inner, raw):
+    found = []
+    for where in (
+        *(section(raw, name) for name in TEXT_SECTIONS[:2]),
+        raw,
+    ):  # others hold parts of models of their own kind
         names = where.get("architectures")
         first = names[0] if isinstance(names, list) and names else names
         if isinstance(first, str):
-            return first
-    return ""
+            found.append(first)
+    return next((name for name in found if name in OUTER), next(iter(found), ""))
+
+
+def tower_architectures(raw: Mapping[str, Any]) -> list[str]:
+    """The Hugging Face architectures that a projector goes by: that of the vision tower, where it has one, and the outer one."""
+    lists = [where.get("architectures") for where in (section(raw, VISION), raw)]
+    firsts = [names[0] if isinstance(names, list) and names else names for names in lists]
+    return [first for first in firsts if isinstance(first, str)]
 
 
 class Recorded(dict[str, Any]):
@@ -111,7 +122,9 @@ class Config:
     @property
     def place(self) -> str:
         """What messages call config.json."""
-        return str(self.checkpoint.called("config.json")) if self.checkpoint is not None else "config.json"
+        return (
+            str(self.checkpoint.called(self.checkpoint.config_file)) if self.checkpoint is not None else "config.json"
+        )
 
     def raw_value(self, key: str) -> Any:
         """What the text model's section says, or the root."""

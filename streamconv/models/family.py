@@ -18,7 +18,7 @@ from .assumed import GATED_SILU, Assumed
 from .config import Config
 from .keys import BASE, Key
 from .names import plain_name, why_not_of_text
-from .rules import Names, Rule
+from .rules import SUFFIXES, Names, Rule
 from .tokenizers import TokenizerRule
 
 T = TypeVar("T")
@@ -53,6 +53,7 @@ class Family:
     ----------
     arch : GGUF ``general.architecture``
     architectures : Hugging Face ``architectures[0]`` spellings
+    projectors : of a projector: the values of ``clip.projector_type`` that it writes
     tokenizer : which tokenizer readers to try, and the family's peculiarities; None for a projector
     classes : ``model_type`` -> class defaults of config keys, see ``config.normalise``; none: config.json is read as it stands
     n_tokens : how many tokens there are to be, where that is not the configuration's ``vocab_size``
@@ -69,8 +70,11 @@ class Family:
     rules : tensors that are not just renamed
     named_as : architecture that the ``gguf`` package is asked for names by, where it lacks ``arch`` or has others there
     names : names that the ``gguf`` package does not know for ``arch`` or gives to others, without suffix -> GGUF name
+    suffixes : ends of the names of tensors that are renamed without them
     transforms : stem, or a pattern of stems such as ``*norm`` -> what to do with the rows
-    types : pattern of GGUF names -> type that runtimes expect, whatever the file type is; ``as the file``: no other than that
+    types : pattern of GGUF names -> type that runtimes expect, whatever the file type is; ``as the file``: no other than that; see
+        ``quant/converter_types.py``
+    type_of : rows -> type that they keep, whatever the file type is, None for others; ``types`` go before
     kept : block types that are copied from where they lie; a source of such rows is spelled with the type, ``NAME:MXFP4``
     misfits : patterns of GGUF names of tensors that the reference writes in a shape that no runtime takes: told, not refused
     cut_vocabulary : embedding rows beyond the tokenizer's tokens are dropped
@@ -96,14 +100,17 @@ class Family:
     names: Mapping[str, str] = field(default_factory=dict)
     transforms: Mapping[str, Transform] = field(default_factory=dict)
     types: Mapping[str, str] = field(default_factory=dict)
+    type_of: Callable[[Rows], str | None] = lambda _rows: None
     kept: tuple[str, ...] = ()
     misfits: tuple[str, ...] = ()
     cut_vocabulary: bool = False
+    projectors: tuple[str, ...] = ()
+    suffixes: tuple[str, ...] = SUFFIXES
 
     @cached_property
     def tensor_names(self) -> Names:
         """What its tensors are called and made of."""
-        return Names(self.named_as or self.arch, self.rules, self.names)
+        return Names(self.named_as or self.arch, self.rules, self.names, self.suffixes)
 
     def transform_of(self, stem: str) -> Transform | None:
         """What to do with the rows of a tensor; None: they stay as they are."""
@@ -113,9 +120,14 @@ class Family:
         """Why a tensor, named as rules spell it, is left out; None where it is not."""
         return _first(self.drops, name)
 
-    def forced_type(self, name: str) -> str | None:
-        """The type that runtimes expect of the tensor of GGUF name ``name``; None: that of the file."""
-        return _first(self.types, name)
+    def has_rule(self, name: str, config: Config) -> bool:
+        """Whether a tensor, named as rules spell it, is not just renamed."""
+        return any(self.tensor_names.ruled(name, config))
+
+    def forced_type(self, name: str, rows: Rows | None = None) -> str | None:
+        """The type that a tensor has in any file, by its GGUF ``name`` or by its ``rows``; None: that of the file."""
+        found = _first(self.types, name)
+        return self.type_of(rows) if found is None and rows is not None else found
 
     def is_misfit(self, names: Iterable[str]) -> bool:
         """Whether tensors of GGUF ``names`` may have shapes that no runtime takes."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import re
 from collections.abc import Iterator, Mapping
@@ -30,9 +29,17 @@ _MORE = re.compile(
 
 #: cases that need what there is not yet
 _NOT_YET = {
-    "kimi-k3": "its own activation", "minimax01": "a template of llama.cpp",
-    "mistral-tekken": "tekken.json", "mistral4": "attention as DeepSeek's",
+    "minimax01": "a template of llama.cpp",
 }  # fmt: skip
+
+
+#: arguments of the reference converter that there are here, and their names
+_OPTIONS = {"--mistral-format": "mistral_format"}
+
+
+def options(args: list[str]) -> dict[str, Any] | None:
+    """The options that a conversion was recorded with; None where there are others."""
+    return {_OPTIONS[arg]: True for arg in args[2:]} if {*args[2:]} <= {*_OPTIONS} else None
 
 
 def zoo() -> Iterator[tuple[str, dict[str, Any]]]:
@@ -43,28 +50,12 @@ def zoo() -> Iterator[tuple[str, dict[str, Any]]]:
         config = case["files"].get("config.json", {})
         known = isinstance(config, dict) and architecture(config) in FAMILIES
         outputs = {kind: o for kind, o in case["outputs"].items() if kind in ("f16", "q8_0") and "kv" in o}
-        if (
-            path.stem not in _NOT_YET
-            and known
-            and outputs
-            and all(len(output["args"]) == 2 for output in outputs.values())
-        ):
+        outputs = {kind: o for kind, o in outputs.items() if options(o["args"]) is not None}
+        if path.stem not in _NOT_YET and known and outputs:
             yield path.stem, {**case, "outputs": outputs}
 
 
 CASES = dict(zoo())
-
-
-@pytest.fixture(scope="session")
-def recipes(reference: Path) -> ModuleType:
-    """What writes the checkpoint of a case."""
-    path = reference / "accept" / "zoo.py"
-    spec = importlib.util.spec_from_file_location("zoo_recipes", path) if path.is_file() else None
-    if spec is None or spec.loader is None:
-        pytest.skip("no recipes beside the reference data")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def differences(found: gguf_reader.Gguf, output: Mapping[str, Any]) -> list[str]:
@@ -92,7 +83,9 @@ def test_a_conversion_is_that_of_the_reference_converter(
     recipes.materialise(reference / "golden" / "zoo" / f"{name}.json", tmp_path / "hf")
     for kind, expected in case["outputs"].items():
         out = tmp_path / f"{kind}.gguf"
-        streamconv.convert(tmp_path / "hf", out, type=kind, pre=case.get("pretokenizer_override") or None, threads=1)
+        more = options(expected["args"]) or {}
+        pre = case.get("pretokenizer_override") or None
+        streamconv.convert(tmp_path / "hf", out, type=kind, pre=pre, threads=1, **more)
         found = gguf_reader.read(out)
         told = [differences(found, each) for each in (expected, *expected.get("alt", {}).values())]
         assert min(told, key=len) == []
