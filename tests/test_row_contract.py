@@ -23,6 +23,7 @@ from streamconv.kit import (
     Mapped,
     Narrowed,
     Product,
+    Projected,
     Reshaped,
     Stacked,
     Ternary,
@@ -108,6 +109,7 @@ def transformed(folder: Path) -> Sequence[Open]:
         yield UnitColumns(query)
         yield Stacked([UnitColumns(query), query])
         yield Ternary(query)
+        yield Projected(query, take(query, interleaved(64, 2)), norm)
         yield Mapped(Transposed(take(query, interleaved(64, 2))), HALF)
 
     return each(opened)

@@ -9,6 +9,7 @@ from .made import Constant, Function, Mapped, Narrowed, Product, Zeros
 from .numbers import EXP, NEGATIVE_EXP, PLUS_ONE, squeezed, times
 from .order import Order, interleaved
 from .picked import Columns, Selected, cut, every, split, take
+from .projected import ACTIVATIONS, Projected
 from .reshaped import Reshaped
 from .stacked import Stacked, join
 from .ternary import Ternary
@@ -16,6 +17,7 @@ from .transposed import Transposed
 from .unit_columns import UnitColumns
 
 __all__ = [
+    "ACTIVATIONS",
     "EXP",
     "NEGATIVE_EXP",
     "PLUS_ONE",
@@ -26,6 +28,7 @@ __all__ = [
     "Narrowed",
     "Order",
     "Product",
+    "Projected",
     "Reshaped",
     "Selected",
     "Stacked",
