@@ -10,12 +10,14 @@ from .numbers import NEGATIVE_EXP, PLUS_ONE, squeezed, times
 from .order import Order, interleaved
 from .picked import Columns, Selected, cut, every, split, take
 from .reshaped import Reshaped
+from .softplus import SOFTPLUS
 from .stacked import Stacked, join
 from .transposed import Transposed
 
 __all__ = [
     "NEGATIVE_EXP",
     "PLUS_ONE",
+    "SOFTPLUS",
     "Columns",
     "Constant",
     "Function",
