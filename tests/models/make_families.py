@@ -33,7 +33,7 @@ def toy_of(name: str, case: dict[str, Any]) -> dict[str, Any]:
         "side": {key: value for key, value in case["files"].items() if key == "modules.json"},
         "tensors": toys.packed({t[0]: t[2] for t in sorted(case["tensors"]) if not _OTHERS.search(t[0])}),
         "keys": {
-            k: _value(v) for k, v in output["kv"].items() if not k.startswith(("general.", "tokenizer.", "xielu."))
+            k: value(v) for k, v in output["kv"].items() if not k.startswith(("general.", "tokenizer.", "xielu."))
         },
         "made": toys.packed({t[0]: t[1][::-1] for t in output["tensors"]}),
     }
@@ -48,7 +48,8 @@ def _seen(section: dict[str, Any] | None) -> dict[str, Any]:
     return {key: value for key, value in (section or {}).items() if key == "deepstack_visual_indexes"}
 
 
-def _value(said: dict[str, Any]) -> Any:
+def value(said: dict[str, Any]) -> Any:
+    """A recorded value; of a long array its first items."""
     return said["values"] if "values" in said else said["first"] if "first" in said else said["value"]
 
 

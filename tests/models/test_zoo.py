@@ -15,8 +15,8 @@ import pytest
 from reference_data import reference_dir
 
 import streamconv
-from streamconv.models import FAMILIES
-from streamconv.models.config import architecture
+from streamconv.models import FAMILIES, PROJECTORS
+from streamconv.models.config import architecture, tower_architectures
 
 #: keys that depend on the name of the folder
 _FREE = tuple(
@@ -28,6 +28,8 @@ _MORE = re.compile(
 )
 
 
+#: a row of the table of tokens that the reference drops by mistake, so that runtimes do not load its projector
+_FORGOTTEN = "v.token_embd.img_break"
 #: cases that need what there is not yet
 _NOT_YET = {
     "camembert": "word pieces of a Unigram vocabulary", "kimi-k3": "its own activation", "minimax01": "a template of llama.cpp",
@@ -43,12 +45,13 @@ def zoo() -> Iterator[tuple[str, dict[str, Any]]]:
         case = json.loads(path.read_text())
         config = case["files"].get("config.json", {})
         known = isinstance(config, dict) and architecture(config) in FAMILIES
-        outputs = {kind: o for kind, o in case["outputs"].items() if kind in ("f16", "q8_0") and "kv" in o}
+        seen = isinstance(config, dict) and any(name in PROJECTORS for name in tower_architectures(config))
+        kinds = [*(("f16", "q8_0") if known else ()), *(("mmproj-f16",) if seen else ())]
+        outputs = {kind: o for kind, o in case["outputs"].items() if kind in kinds and "kv" in o}
         if (
             path.stem not in _NOT_YET
-            and known
             and outputs
-            and all(len(output["args"]) == 2 for output in outputs.values())
+            and all(len([arg for arg in output["args"] if arg != "--mmproj"]) == 2 for output in outputs.values())
         ):
             yield path.stem, {**case, "outputs": outputs}
 
@@ -80,6 +83,8 @@ def differences(found: gguf_reader.Gguf, output: Mapping[str, Any]) -> list[str]
         }
         for name, ne, kind, sha in output["tensors"]
     ]
+    if _FORGOTTEN not in {tensor["name"] for tensor in tensors}:
+        found.tensors.pop(_FORGOTTEN, None)
     told = gguf_reader.differences(found, {"kv": output["kv"], "tensors": tensors}, _FREE)
     return [each for each in told if not _MORE.fullmatch(each)]
 
@@ -93,7 +98,9 @@ def test_a_conversion_is_that_of_the_reference_converter(
     recipes.materialise(reference / "golden" / "zoo" / f"{name}.json", tmp_path / "hf")
     for kind, expected in case["outputs"].items():
         out = tmp_path / f"{kind}.gguf"
-        streamconv.convert(tmp_path / "hf", out, type=kind, pre=case.get("pretokenizer_override") or None, threads=1)
+        pre, mmproj = case.get("pretokenizer_override") or None, kind.startswith("mmproj-")
+        kind = kind.removeprefix("mmproj-")
+        streamconv.convert(tmp_path / "hf", out, type=kind, threads=1, **({"mmproj": True} if mmproj else {"pre": pre}))
         found = gguf_reader.read(out)
         told = [differences(found, each) for each in (expected, *expected.get("alt", {}).values())]
         assert min(told, key=len) == []
