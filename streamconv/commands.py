@@ -120,7 +120,7 @@ def _summary(
         return [f"{names} is already complete ({size(p.total_bytes)}, {types}); nothing to do"]
     read = sum(i["size"] for i in p.inputs)
     lines = [
-        f"{_file_names(prepared, o)}: {prepared.arch}, {o.type}, {count(o.n_params)} weights in {len(o.tensors)} tensors,"
+        f"{_file_names(prepared, o)}: {o.arch}, {o.type}, {count(o.n_params)} weights in {len(o.tensors)} tensors,"
         f" {o.bits_per_weight:.2f} bits per weight"
         for o in prepared.outputs
     ]
@@ -210,7 +210,7 @@ def fetch(a: argparse.Namespace) -> int:
     with _progress_in_errors(reporter):
         found = conversion.fetch(
             a.source, reporter, everything=a.all, offline=options.offline, refresh=options.refresh, verify=a.verify,
-            stop_after_s=a.stop_after,
+            stop_after_s=a.stop_after, mistral_format=options.mistral_format,
         )  # fmt: skip
     name = f"{found.model.repo}@{found.model.commit}"
     if a.json:

@@ -53,6 +53,8 @@ class Options:
     pre: str | None = None
     vocab_only: bool = False
     mmproj: bool = False
+    mmproj_type: str | None = None
+    mistral_format: bool = False
     model_name: str | None = None
     allow_nonfinite: bool = False
     measure: bool = False

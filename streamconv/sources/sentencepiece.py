@@ -21,13 +21,18 @@ SPACE = "\u2581"
 #: the piece of a byte
 BYTE_PIECE = re.compile(r"<0x[0-9A-Fa-f]{2}>")
 #: a blank and the end of a line in the alphabet of byte-level BPE
-_BYTE_LEVEL = re.compile("[\u0120\u010a]")
+_BYTE_LEVEL = "\u0120", "\u010a"
 #: the first line of a vocabulary of tiktoken: a token in base64 and its rank
 _TIKTOKEN = re.compile(rb"[A-Za-z0-9+/]+=* \d+\n")
 #: SentencePiece.Type
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = range(1, 7)
 #: models of 262 000 pieces have 5 MB, and each piece has three fields
 _MAX_BYTES, _MAX_FIELDS, _MAX_PIECE_BYTES = 32 << 20, 3 << 20, 1 << 16
+
+
+def is_ranks(data: bytes) -> bool:
+    """Whether a tokenizer.model is a vocabulary of tiktoken."""
+    return _TIKTOKEN.match(data) is not None
 
 
 def read_pieces(data: bytes, path: Path) -> tuple[list[str], array[float], array[int]]:
@@ -37,7 +42,7 @@ def read_pieces(data: bytes, path: Path) -> tuple[list[str], array[float], array
     ------
     BadInput : the file is not such a model
     """
-    if _TIKTOKEN.match(data):
+    if is_ranks(data):
         raise BadInput(
             f"{path} is a vocabulary of tiktoken, not a SentencePiece model",
             "Put tokenizer.json of the same model beside it.",
@@ -170,5 +175,6 @@ def is_spelling(texts: Iterable[str]) -> bool:
     """
     balance = 0
     for text in texts:
-        balance += (SPACE in text or BYTE_PIECE.fullmatch(text) is not None) - (_BYTE_LEVEL.search(text) is not None)
+        balance += SPACE in text or (text.startswith("<0x") and BYTE_PIECE.fullmatch(text) is not None)
+        balance -= _BYTE_LEVEL[0] in text or _BYTE_LEVEL[1] in text
     return balance > 0

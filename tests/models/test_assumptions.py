@@ -217,8 +217,9 @@ def test_every_family_says_what_its_runtime_assumes(family: str, stated: dict[st
 
 
 def test_what_classes_say_by_default_is_never_refused() -> None:
+    """But for BitNet's, whose activation llama.cpp does not compute."""
     for name, family in FAMILIES.items():
-        for kind in family.classes:
+        for kind in family.classes.keys() - {"bitnet"}:
             config = normalise({"model_type": kind}, family.classes)
             assert isinstance(list(judged(config, family.assumes, family.arch)), list), name
 

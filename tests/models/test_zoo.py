@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import re
 from collections.abc import Iterator, Mapping
@@ -32,10 +31,19 @@ _MORE = re.compile(
 _FORGOTTEN = "v.token_embd.img_break"
 #: cases that need what there is not yet
 _NOT_YET = {
-    "camembert": "word pieces of a Unigram vocabulary", "kimi-k3": "its own activation", "minimax01": "a template of llama.cpp",
-    "mistral-tekken": "tekken.json", "mistral4": "attention as DeepSeek's",
-    "sarashina2vl": "the architecture of the outer model",
+    "minimax01": "a template of llama.cpp",
 }  # fmt: skip
+
+
+#: arguments of the reference converter that there are here, and their names
+_OPTIONS = {"--mmproj": "mmproj", "--mistral-format": "mistral_format"}
+
+
+def options(args: list[str]) -> dict[str, Any] | None:
+    """The options that a conversion was recorded with; None where there are others."""
+    at = args.index("--outtype")
+    more = [*args[:at], *args[at + 2 :]]
+    return {_OPTIONS[arg]: True for arg in more} if {*more} <= {*_OPTIONS} else None
 
 
 def zoo() -> Iterator[tuple[str, dict[str, Any]]]:
@@ -48,27 +56,12 @@ def zoo() -> Iterator[tuple[str, dict[str, Any]]]:
         seen = isinstance(config, dict) and any(name in PROJECTORS for name in tower_architectures(config))
         kinds = [*(("f16", "q8_0") if known else ()), *(("mmproj-f16",) if seen else ())]
         outputs = {kind: o for kind, o in case["outputs"].items() if kind in kinds and "kv" in o}
-        if (
-            path.stem not in _NOT_YET
-            and outputs
-            and all(len([arg for arg in output["args"] if arg != "--mmproj"]) == 2 for output in outputs.values())
-        ):
+        outputs = {kind: o for kind, o in outputs.items() if options(o["args"]) is not None}
+        if path.stem not in _NOT_YET and outputs:
             yield path.stem, {**case, "outputs": outputs}
 
 
 CASES = dict(zoo())
-
-
-@pytest.fixture(scope="session")
-def recipes(reference: Path) -> ModuleType:
-    """What writes the checkpoint of a case."""
-    path = reference / "accept" / "zoo.py"
-    spec = importlib.util.spec_from_file_location("zoo_recipes", path) if path.is_file() else None
-    if spec is None or spec.loader is None:
-        pytest.skip("no recipes beside the reference data")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def differences(found: gguf_reader.Gguf, output: Mapping[str, Any]) -> list[str]:
@@ -98,9 +91,9 @@ def test_a_conversion_is_that_of_the_reference_converter(
     recipes.materialise(reference / "golden" / "zoo" / f"{name}.json", tmp_path / "hf")
     for kind, expected in case["outputs"].items():
         out = tmp_path / f"{kind}.gguf"
-        pre, mmproj = case.get("pretokenizer_override") or None, kind.startswith("mmproj-")
-        kind = kind.removeprefix("mmproj-")
-        streamconv.convert(tmp_path / "hf", out, type=kind, threads=1, **({"mmproj": True} if mmproj else {"pre": pre}))
+        more = options(expected["args"]) or {}
+        pre, type_ = case.get("pretokenizer_override") or None, kind.removeprefix("mmproj-")
+        streamconv.convert(tmp_path / "hf", out, type=type_, pre=pre, threads=1, **more)
         found = gguf_reader.read(out)
         told = [differences(found, each) for each in (expected, *expected.get("alt", {}).values())]
         assert min(told, key=len) == []
