@@ -15,20 +15,22 @@ from make_families import value
 
 from streamconv.models import PROJECTORS
 from streamconv.models.config import tower_architectures
+from streamconv.sources.mistral_params import read_params
 
 _SIDE = ("preprocessor_config.json", "processor_config.json")
 
 
 def toy_of(name: str, case: dict[str, Any]) -> dict[str, Any]:
     """A case as a toy: config.json, tensors of the projector, and the keys and tensors that the reference wrote."""
-    config, output = case["files"]["config.json"], case["outputs"]["mmproj-f16"]
+    files, output = case["files"], case["outputs"]["mmproj-f16"]
+    config = read_params(files["params.json"], Path(name))[0] if "params.json" in files else files["config.json"]
     family = next(PROJECTORS[a] for a in tower_architectures(config) if a in PROJECTORS)
     found = {
         "name": name,
         "projector": True,
         "config": config,
         "side": {
-            **{key: value for key, value in case["files"].items() if key in _SIDE},
+            **{key: value for key, value in files.items() if key in _SIDE},
             "tokenizer_config.json": {"added_tokens_decoder": {"7": {"content": "[IMG_BREAK]"}}},
         },
         "tensors": toys.packed({t[0]: t[2] for t in sorted(case["tensors"]) if family.why_not(t[0]) is None}),
