@@ -11,6 +11,7 @@ from .order import Order, interleaved
 from .picked import Columns, Selected, cut, every, split, take
 from .projected import ACTIVATIONS, Projected
 from .reshaped import Reshaped
+from .softplus import SOFTPLUS
 from .stacked import Stacked, join
 from .ternary import Ternary
 from .transposed import Transposed
@@ -21,6 +22,7 @@ __all__ = [
     "EXP",
     "NEGATIVE_EXP",
     "PLUS_ONE",
+    "SOFTPLUS",
     "Columns",
     "Constant",
     "Function",

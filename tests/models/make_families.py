@@ -37,7 +37,7 @@ def toy_of(name: str, case: dict[str, Any]) -> dict[str, Any]:
         "config": {key: _seen(value) if key in _SECTIONS else value for key, value in config.items()},
         "side": {key: value for key, value in case["files"].items() if key == "modules.json"},
         "tensors": toys.packed({name: shape for name, shape in stored if not _OTHERS.search(name)}),
-        "keys": {k: _value(v) for k, v in output["kv"].items() if not _OF_TENSORS.match(k)},
+        "keys": {k: value(v) for k, v in output["kv"].items() if not _OF_TENSORS.match(k)},
         "made": toys.packed({t[0]: t[1][::-1] for t in output["tensors"]}),
     }
     model = toys.built(found)
@@ -56,7 +56,8 @@ def _seen(section: dict[str, Any] | None) -> dict[str, Any]:
     return {key: value for key, value in (section or {}).items() if key == "deepstack_visual_indexes"}
 
 
-def _value(said: dict[str, Any]) -> Any:
+def value(said: dict[str, Any]) -> Any:
+    """A recorded value; of a long array its first items."""
     return said["values"] if "values" in said else said["first"] if "first" in said else said["value"]
 
 

@@ -11,12 +11,13 @@ from typing import Any
 
 import numpy as np
 
-from streamconv.models import FAMILIES, Model, build
+from streamconv.models import FAMILIES, Model, build, projector_of
 from streamconv.models.config import architecture
 from streamconv.rows import Floats, Rows, matrix_shape
 from streamconv.sources.checkpoint import Checkpoint
 
 STORED = Path(__file__).resolve().parents[1] / "data" / "families.json"
+PROJECTORS = STORED.with_name("projectors.json")
 #: what a toy is, in order: name of a tensor with ``#`` for the numbers of blocks, these, and its shape
 Tensors = list[tuple[str, list[int], list[int]]]
 
@@ -72,7 +73,7 @@ def built(
     rows = {name: Named(name, tuple(shape)) for name, shape in sorted(shapes.items())}
     side = {name: json.dumps(content).encode() for name, content in toy["side"].items()}
     checkpoint = Checkpoint(Path("toy"), rows, stated, (), side=side)
-    family = FAMILIES[architecture(stated)]
+    family = projector_of(checkpoint) if toy.get("projector") else FAMILIES[architecture(stated)]
     return build(checkpoint, replace(family, tokenizer=None))
 
 

@@ -12,7 +12,6 @@ from typing import Any
 from ...errors import BadInput, InputMissing
 from ...kit import Order, Reshaped, cut, split, take
 from ...metadata import Metadata
-from ...quant.converter_types import F16_IN_F16
 from ...rows import Rows
 from ...sources.hf_config import AUDIO, LAYERS_OF_ANY, THINKER, VISION, flattened, section
 from ..config import HEADS, HIDDEN, Config, architecture, normalise
@@ -22,6 +21,8 @@ from ..keys import Key, file_type
 from ..multimodal import text_architecture
 from ..rules import Rule
 
+#: instead of the name of a type, as ``quant/converter_types.py`` has it
+F16_IN_F16 = "F16 in F16 files, else F32"
 #: types that runtimes expect of what makes embeddings of patches, in every projector
 PATCHES = {"*.patch_embd.weight*": F16_IN_F16, "*.patch_merger.weight*": F16_IN_F16}
 #: class defaults of SigLIP's configuration
@@ -29,8 +30,22 @@ SIGLIP = {
     "hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12, "num_attention_heads": 12, "image_size": 224,
     "patch_size": 16, "layer_norm_eps": 1e-6, "hidden_act": "gelu_pytorch_tanh",
 }  # fmt: skip
-_MORE_HEADS = "num_heads", "heads", "vt_num_attention_heads"
-_MORE_HIDDEN = "width", "vt_hidden_size"
+#: GGUF key -> where a vision tower's section says it
+_SIZES = {
+    "image_size": ("image_size",),
+    "patch_size": ("patch_size",),
+    "embedding_length": (*HIDDEN, "width", "vt_hidden_size"),
+    "feed_forward_length": ("intermediate_size", "vt_intermediate_size"),
+    "block_count": (*LAYERS_OF_ANY, "layers", "vt_num_hidden_layers"),
+    "attention.head_count": (*HEADS, "num_heads", "heads", "vt_num_attention_heads"),
+}
+#: the same of a tower for sound
+_SIZES_OF_SOUND = {
+    "embedding_length": HIDDEN,
+    "feed_forward_length": ("intermediate_size", "encoder_ffn_dim"),
+    "block_count": LAYERS_OF_ANY,
+    "attention.head_count": (*HEADS, "encoder_attention_heads"),
+}
 
 
 def projector(
@@ -138,20 +153,9 @@ def processor(c: Config) -> dict[str, Any]:
     return merged
 
 
-def sizes(
-    m: Metadata, c: Config, *, width: int | None = None, ffn: int | None = None, blocks: int | None = None
-) -> None:
-    """Sizes of the vision tower, in the order of the reference; ``width`` and the like where config.json does not say them so."""
-    m.u32("clip.vision.image_size", side_of(c, "image_size"))
-    m.u32("clip.vision.patch_size", side_of(c, "patch_size"))
-    m.u32("clip.vision.embedding_length", c.integer(*HIDDEN, *_MORE_HIDDEN) if width is None else width)
-    m.u32(
-        "clip.vision.feed_forward_length",
-        c.integer("intermediate_size", "vt_intermediate_size") if ffn is None else ffn,
-    )
-    n_blocks = c.integer(*LAYERS_OF_ANY, "layers", "vt_num_hidden_layers", most=10_000) if blocks is None else blocks
-    m.u32("clip.vision.block_count", n_blocks)
-    m.u32("clip.vision.attention.head_count", c.integer(*HEADS, *_MORE_HEADS))
+def sizes(m: Metadata, c: Config, **given: int) -> None:
+    """Sizes of the vision tower; ``given``, by their GGUF names, are those that config.json does not say so."""
+    _put("clip.vision", _SIZES, m, c, given)
 
 
 def side_of(c: Config, name: str) -> int:
@@ -184,22 +188,26 @@ def vision(m: Metadata, _arch: str, c: Config) -> None:
     tower(m, c)
 
 
-def tower(m: Metadata, c: Config, **more: int) -> None:
-    """The same; ``more`` as ``sizes`` takes it."""
+def tower(m: Metadata, c: Config, **given: int) -> None:
+    """The same; ``given`` as ``sizes`` takes them."""
     m.boolean("clip.has_vision_encoder", True)
     m.u32("clip.vision.projection_dim", text(c).hidden)
-    sizes(m, c, **more)
+    sizes(m, c, **given)
     image_statistics(m, c)
 
 
-def ears(m: Metadata, c: Config, a: Config, *, ffn: int | None = None, blocks: int | None = None) -> None:
-    """That there is an audio tower ``a`` beside ``c``, its sizes and the width of the text model."""
+def ears(m: Metadata, c: Config, sound: Config, **given: int) -> None:
+    """That there is a tower for ``sound``, the width of the text model of ``c``, and sizes; ``given`` as ``sizes`` takes them."""
     m.boolean("clip.has_audio_encoder", True)
     m.u32("clip.audio.projection_dim", text(c).hidden)
-    m.u32("clip.audio.embedding_length", a.integer("hidden_size", "d_model"))
-    m.u32("clip.audio.feed_forward_length", a.integer("intermediate_size", "encoder_ffn_dim") if ffn is None else ffn)
-    m.u32("clip.audio.block_count", a.integer(*LAYERS_OF_ANY, most=10_000) if blocks is None else blocks)
-    m.u32("clip.audio.attention.head_count", a.integer("num_attention_heads", "encoder_attention_heads"))
+    _put("clip.audio", _SIZES_OF_SOUND, m, sound, given)
+
+
+def _put(module: str, names: Mapping[str, tuple[str, ...]], m: Metadata, c: Config, given: Mapping[str, int]) -> None:
+    for key, spellings in names.items():
+        said = given.get(key.rpartition(".")[2])
+        read = side_of if key in ("image_size", "patch_size") else Config.integer
+        m.u32(f"{module}.{key}", read(c, *spellings) if said is None else said)
 
 
 def kind(name: str, module: str = "") -> Key:

@@ -18,7 +18,8 @@ def keys(m: Metadata, _arch: str, c: Config) -> None:
     if said not in _KINDS:
         raise BadInput(f"{c.place}: model_type {said!r} is neither 'qwen2_vl' nor 'qwen2_5_vl'")
     is_first = said == "qwen2_vl"
-    tower(m, c, **({"width": c.integer("embed_dim"), "ffn": c.integer("hidden_size")} if is_first else {}))
+    of_the_first = {"embedding_length": "embed_dim", "feed_forward_length": "hidden_size"} if is_first else {}
+    tower(m, c, **{key: c.integer(name) for key, name in of_the_first.items()})
     m.string("clip.projector_type", _KINDS[said])
     if not is_first:
         m.boolean("clip.use_silu", True)

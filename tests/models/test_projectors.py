@@ -1,0 +1,110 @@
+"""Projector files: keys, tensors and types are those of the reference converter, and what runtimes cannot compute is refused."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import toys
+
+from streamconv.errors import BadInput, InputMissing
+from streamconv.quant.converter_types import converter_types
+from streamconv.quant.filetypes import FILE_TYPES
+from streamconv.quant.mix_facts import TensorFacts
+
+TOYS = toys.stored(toys.PROJECTORS)
+_LINE_END = "v.token_embd.img_break"
+
+
+def types(model: Any, file_type: str) -> dict[str, str]:
+    """GGUF name -> type in a file of ``file_type``."""
+    facts = [TensorFacts(name, rows.shape, rows.dtype) for name, rows in model.tensors.items()]
+    return {c.name: c.type.name for c in converter_types(facts, FILE_TYPES[file_type], model.forced_types)}
+
+
+@pytest.mark.parametrize("name", TOYS)
+def test_a_projector_has_the_keys_tensors_and_types_of_the_reference(name: str) -> None:
+    toy = TOYS[name]
+    model = toys.built(toy)
+    found, made = toys.keys(model), toys.shapes(model)
+    assert found == toy["keys"]
+    wanted = {each: list(shape) for each, shape in toys.unpacked(toy["made"])}
+    if _LINE_END not in wanted:  # the reference drops it by mistake
+        made.pop(_LINE_END, None)
+    assert made == wanted
+    halves = [each for each, kind in types(model, "F16").items() if kind == "F16"]
+    assert sorted(halves) == sorted(each for each, _ in toys.unpacked(toy["f16"]))
+    assert toys.digest(model) == toy["digest"]
+
+
+@pytest.mark.parametrize("file_type", ["F32", "BF16", "Q8_0"])
+def test_patches_are_f32_in_files_of_other_types(file_type: str) -> None:
+    found = types(toys.built(TOYS["qwen2vl"]), file_type)
+    assert found["v.patch_embd.weight"] == found["v.patch_embd.weight.1"] == "F32"
+    assert found["v.blk.0.attn_q.weight"] == file_type
+
+
+def test_the_embedding_of_a_lines_end_is_part_of_pixtral() -> None:
+    model = toys.built(TOYS["pixtral"])
+    table = toys.Named("language_model.model.embed_tokens.weight", (512, 64))
+    assert np.array_equal(model.tensors[_LINE_END].read(0, 1), table.read(7, 8))
+    assert types(model, "F16")[_LINE_END] == "F32"
+
+
+def test_without_the_token_of_a_lines_end_the_tokenizer_is_asked_for() -> None:
+    toy = {**TOYS["pixtral"], "side": {**TOYS["pixtral"]["side"], "tokenizer_config.json": {}}}
+    with pytest.raises(InputMissing, match=r"no tokenizer file has the token \[IMG_BREAK\]"):
+        toys.built(toy)
+
+
+def test_llava_with_a_tower_of_clip_is_refused_by_its_name() -> None:
+    with pytest.raises(BadInput, match=r"model_type is 'clip_vision_model'; of .*Llava.* only 'pixtral'"):
+        toys.built(TOYS["pixtral"], config=lambda c: c["vision_config"].update(model_type="clip_vision_model"))
+
+
+def test_the_architecture_of_the_tower_goes_before_that_around_it() -> None:
+    model = toys.built(TOYS["internvl"], config=lambda c: c.update(architectures=["SomethingElse"]))
+    assert model.metadata.get("clip.projector_type") == "internvl"
+
+
+@pytest.mark.parametrize(
+    ("name", "said", "told"),
+    [
+        ("qwen3vl", {"deepstack_visual_indexes": [5]}, r"'deepstack_visual_indexes' is \[5\]"),
+        ("qwen3vl", {"deepstack_visual_indexes": []}, "has no layer in 'deepstack_visual_indexes'"),
+        ("qwen25vl", {"fullatt_block_indexes": [0, 3]}, r"'fullatt_block_indexes' is \[0, 3\]"),
+        ("pixtral", {"hidden_act": "relu"}, "'hidden_act' is 'relu'"),
+        ("pixtral", {"rope_parameters": {"rope_theta": 5.0}}, "'rope_theta' is 5.0"),
+        ("llama4", {"pixel_shuffle_ratio": 0}, "'pixel_shuffle_ratio' is 0"),
+        ("llama4", {"patch_size": 0}, "patch_size is 0"),
+        ("gemma4-unified", {"model_patch_size": 5}, "a patch is 5 pixels a side"),
+    ],
+)
+def test_what_runtimes_do_not_compute_is_refused_by_key_and_value(name: str, said: dict[str, Any], told: str) -> None:
+    with pytest.raises(BadInput, match=told):
+        toys.built(TOYS[name], config=lambda c: c["vision_config"].update(said))
+
+
+def test_patches_of_more_frames_than_two_are_refused() -> None:
+    with pytest.raises(BadInput, match="has patches of 3 frames, runtimes compute with 2"):
+        toys.built(TOYS["qwen2vl"], tensors=lambda t: t.update({"visual.patch_embed.proj.weight": [32, 3, 3, 14, 14]}))
+
+
+def test_sizes_that_a_tower_does_not_say_are_those_of_its_class() -> None:
+    model = toys.built(TOYS["llama4"], config=lambda c: c.update(vision_config={"model_type": "llama4_vision_model"}))
+    assert model.metadata.get("clip.vision.block_count") == 34
+    assert model.metadata.get("clip.vision.image_size") == 448
+
+
+def test_processor_config_goes_before_preprocessor_config() -> None:
+    side = {**TOYS["glm4v"]["side"], "processor_config.json": {"image_processor": {"image_mean": [0.5, 0.25, 0.0]}}}
+    model = toys.built({**TOYS["glm4v"], "side": side})
+    assert list(model.metadata.get("clip.vision.image_mean")) == [0.5, 0.25, 0.0]
+
+
+@pytest.mark.parametrize(("said", "row"), [(12, 12), (-1, 7)])
+def test_mistrals_own_layout_says_the_token_of_a_lines_end_or_leaves_it_to_the_tokenizer(said: int, row: int) -> None:
+    model = toys.built(TOYS["mistral-format"], config=lambda c: c["vision_encoder"].update(image_break_token_id=said))
+    table = toys.Named("tok_embeddings.weight", (512, 64))
+    assert np.array_equal(model.tensors[_LINE_END].read(0, 1), table.read(row, row + 1))
