@@ -84,7 +84,7 @@ def _fetch(
     elif ref.file:
         chosen = choosing.one_file(model, ref.file)
     else:
-        chosen = choosing.weight_files(model, hub.named_weights(model, side))
+        chosen = choosing.weight_files(model, hub.named_weights(model, side)) + choosing.module_files(model)
     wanted = {**side, **hub.partial(model, chosen)}
     if verify:
         _verify(hub, list(wanted.values()), reporter, model, stop)

@@ -13,9 +13,11 @@ from .build import Model, build
 from .config import architecture
 from .families import FAMILIES
 from .family import Family
+from .keys import dense_features
 from .multimodal import text_architecture
 from .named import named
 from .offered import offered
+from .overrides import read_overrides
 from .projectors import PROJECTORS
 
 
@@ -67,9 +69,11 @@ __all__ = [
     "Family",
     "Model",
     "build",
+    "dense_features",
     "family_of",
     "fixed_type",
     "named",
     "offered",
     "projector_of",
+    "read_overrides",
 ]

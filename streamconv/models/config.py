@@ -122,14 +122,7 @@ class Config:
 
     def side_list(self, name: str) -> list[Any]:
         """What is in another JSON file of the checkpoint that is a list; empty where it has none of that name."""
-        text = self.checkpoint.text(name) if self.checkpoint is not None else None
-        try:
-            found = [] if text is None else parse_json(text.encode())
-        except NotJson as e:
-            raise BadInput(f"{self.folder}/{name} {e}") from None
-        if not isinstance(found, list):
-            raise BadInput(f"{self.folder}/{name} is not a JSON list")
-        return found
+        return self.checkpoint.json_list(name) if self.checkpoint is not None else []
 
     def get(self, *names: str) -> Any:
         """The first of ``names`` that is present and not null, else None."""

@@ -23,6 +23,7 @@ from ...sources.stored import FileRows
 from ...targets import gguf
 from ...targets.layout import FileLayout, TensorInfo
 from ..calibrated import Weights
+from ..fusing import fused
 from ..judging import judged_file, judged_model
 from ..options import Options
 from ..provenance import job_of_gguf
@@ -30,6 +31,8 @@ from ..target import Chosen, Draft, Target
 
 #: block types that checkpoints have too, and the numbers of files that keep such blocks and have floats besides
 _KEPT = {"MXFP4": 38, "NVFP4": 39}
+#: the reason for a type that 8-bit floats get for themselves
+_FLOAT8 = "--fp8-as-q8: stored as 8-bit floats"
 #: options that the reason for a type names
 _DECIDERS = ("output_tensor_type", "token_embedding_type", "leave_output_tensor", "pure")
 
@@ -65,11 +68,26 @@ def choose(checkpoint: Checkpoint, options: Options) -> list[Draft]:
     else:
         checkpoint = models.named(checkpoint)
         family = models.projector_of(checkpoint) if options.mmproj else models.family_of(checkpoint)
+        if options.dense_modules and models.dense_features not in family.keys:
+            raise UsageError(
+                f"--sentence-transformers-dense-modules has no effect on architecture {family.arch!r}: no runtime looks for them"
+                " there",
+                "Leave it out.",
+            )
+        overrides = models.read_overrides(options.metadata, said := list[str]())
         model = models.build(
-            checkpoint, family, pre=options.pre, vocab_only=options.vocab_only, model_name=options.model_name
-        )
-        model = replace(model, warnings=[*model.warnings, *judged_model(checkpoint, family, model)])
+            checkpoint, family, pre=options.pre, vocab_only=options.vocab_only, model_name=options.model_name,
+            overrides=overrides,
+        )  # fmt: skip
+        model = fused(model, options)
+        model = replace(model, warnings=[*said, *model.warnings, *judged_model(checkpoint, family, model)])
         drafts = [_converted(model, options, file_type, weights) for file_type in file_types]
+    if options.fp8_as_q8 and not any(t.reason == _FLOAT8 for draft in drafts for t in draft.tensors):
+        raise UsageError(
+            f"--fp8-as-q8 has no effect: no tensor of {checkpoint.path} that --type {options.type} leaves in a float type is"
+            " stored as 8-bit floats with scales",
+            "Leave it out.",
+        )
     more = [*_idle(drafts, options, told), *weights.told(pruned=bool(options.prune_layers))]
     return [replace(drafts[0], warnings=[*drafts[0].warnings, *more]), *drafts[1:]]
 
@@ -78,7 +96,10 @@ def lay_out(path: Path, draft: Draft, options: Options, job: str) -> Sequence[Fi
     """The file of an output, or its shards."""
     infos = [TensorInfo(t.name, t.rows.shape, t.type) for t in draft.tensors]
     limits = {"max_bytes": options.split_max_bytes, "max_tensors": options.split_max_tensors}
-    return gguf.layout(path, draft.head.metadata, infos, **limits, shards=draft.head.shards, job_key=job)
+    return gguf.layout(
+        path, draft.head.metadata, infos, **limits, empty_first=options.no_tensor_first_split, shards=draft.head.shards,
+        job_key=job,
+    )  # fmt: skip
 
 
 def _words(path: Path | None) -> list[str]:
@@ -144,7 +165,13 @@ def _converted(model: models.Model, options: Options, file_type: filetypes.FileT
             "For another type, write F16 and quantize that file.",
         )
     asked = ModelFacts.from_metadata(model.metadata)
-    file_type, choices = mix.checkpoint_types(facts, asked, file_type, wanted, model.forced_types, weights.found)
+    args = facts, asked, file_type, wanted
+    if options.fp8_as_q8:
+        usual = {c.name: c.type for c in mix.checkpoint_types(*args, model.forced_types, weights.found)[1]}
+        file_type, choices = mix.checkpoint_types(*args, {**_of_float8(model), **model.forced_types}, weights.found)
+        choices = [replace(c, reason=_FLOAT8) if c.type is not usual[c.name] else c for c in choices]
+    else:
+        file_type, choices = mix.checkpoint_types(*args, model.forced_types, weights.found)
     metadata = Metadata(dict(model.metadata.values))
     if "general.file_type" in metadata and file_type.number is not None:
         is_plain = file_type.name in ("F32", "F16", "BF16")
@@ -152,6 +179,12 @@ def _converted(model: models.Model, options: Options, file_type: filetypes.FileT
         metadata.u32("general.file_type", _KEPT.get(blocks, file_type.number))
     tensors = [tensor for chosen in _chosen(choices, model.tensors, weights) for tensor in (chosen, *_scale_of(chosen))]
     return Draft(file_type.name, model.arch, tensors, _Head(metadata), model.left_out, model.warnings)
+
+
+def _of_float8(model: models.Model) -> dict[str, str]:
+    """The type of every tensor that is stored in 8-bit floats: Q8_0, which is as small, where blocks of it fit."""
+    fits = {name: rows.shape[-1] % TYPES["Q8_0"].block_size == 0 for name, rows in model.tensors.items() if rows.shape}
+    return {name: "Q8_0" if fit else "F16" for name, fit in fits.items() if dequant.is_float8(model.tensors[name])}
 
 
 def _scale_of(chosen: Chosen) -> Iterator[Chosen]:
@@ -230,6 +263,6 @@ TARGET = Target(
     options=(
         "tensor_types", "tensor_type_file", "output_tensor_type", "token_embedding_type", "leave_output_tensor", "pure",
         "imatrix", "include_weights", "exclude_weights", "allow_requantize", "copy", "prune_layers", "override_kv", "compat",
-        "pre", "model_name", "vocab_only", "mmproj", "split_max_bytes", "split_max_tensors", "keep_split",
+        "pre", "model_name", "vocab_only", "mmproj", "fuse_qkv", "fuse_gate_up_exps", "fp8_as_q8", "metadata", "no_tensor_first_split", "dense_modules", "split_max_bytes", "split_max_tensors", "keep_split",
     ),
 )  # fmt: skip

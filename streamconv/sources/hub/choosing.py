@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterable
 from fnmatch import fnmatchcase
 
@@ -28,6 +29,8 @@ from .model import HubFile, HubModel
 _PICTURES = (".png", ".jpg", ".jpeg", ".gif", ".webp", ".svg", ".pdf", ".mp3", ".mp4", ".wav", ".parquet")
 #: weights by preference: the first pattern that matches anything
 _WEIGHTS = (*(name for c in OF_FOLDERS for name in (c.pattern, c.adapter)), MLX_ADAPTER)
+#: what lies in the folder of a dense module of sentence-transformers
+_DENSE = re.compile(r"\d{1,3}_Dense/")
 _INDEXES = tuple(c.index for c in OF_FOLDERS)
 
 
@@ -112,6 +115,26 @@ def weight_files(model: HubModel, named: Iterable[str] = ()) -> list[HubFile]:
     if not wanted:
         raise InputMissing(f"{model} has no weights: none of {', '.join(_WEIGHTS)}")
     return [model.files[name] for name in wanted]
+
+
+def module_files(model: HubModel, path: str = "") -> list[HubFile]:
+    """Configuration and weights of the module in the folder ``path``; without one, of all dense modules.
+
+    Raises
+    ------
+    InputMissing : the folder ``path`` lacks one of them
+    """
+    folders = [path] if path else sorted({name.partition("/")[0] for name in model.files if _DENSE.match(name)})
+    found = []
+    for folder in folders:
+        wholes = [f"{folder}/{c.whole}" for c in OF_FOLDERS if f"{folder}/{c.whole}" in model.files][:1]
+        names = [name for name in (f"{folder}/config.json", *wholes) if name in model.files]
+        if path and len(names) < 2:
+            raise InputMissing(
+                f"{model}: {path} lacks config.json or {SAFETENSORS.whole}", "The upload is incomplete; tell the model's owner."
+            )
+        found += [model.files[name] for name in names]
+    return found
 
 
 def one_file(model: HubModel, path: str) -> list[HubFile]:
