@@ -79,14 +79,13 @@ class _Fusing:
     def result(self) -> Model:
         """The model with what was fused."""
         model, (flag, parts, whole) = self._model, self._fusion
-        if any(f"blk.*.{stem}.weight" not in self._known for stem in (*parts, whole)):
-            raise UsageError(
-                f"{flag} has no effect on architecture {model.arch!r}: no runtime looks for {whole} there", "Leave it out."
-            )
-        wholes = dict(self._wholes())
+        is_known = all(f"blk.*.{stem}.weight" in self._known for stem in (*parts, whole))
+        wholes = dict(self._wholes()) if is_known else {}
+        if not wholes and any(name.endswith(f".{whole}.weight") for name in model.tensors):
+            return replace(model, warnings=[*model.warnings, f"{flag} has no effect: {whole} is one tensor anyway"])
         if not wholes:
-            said = f"no block has {', '.join(parts)} as plain matrices of the same width"
-            raise UsageError(f"{flag} has no effect on this model: {said}", "Leave it out.")
+            why = f"no block has {', '.join(parts)} as plain matrices" if is_known else f"no runtime looks for {whole} there"
+            raise UsageError(f"{flag} has no effect on this model of architecture {model.arch!r}: {why}", "Leave it out.")
         gone = {name: last for last, (_, names, _) in wholes.items() for name in names}
         tensors, made_of, forced = {}, dict(model.made_of), dict(model.forced_types)
         for name, rows in model.tensors.items():

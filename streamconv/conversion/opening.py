@@ -73,7 +73,9 @@ class Opener:
         UsageError : there are none, or it is a merge
         """
         found, ref = self.open(source, as_saved), hub_reference(source)
-        if Path(source).suffix in RECIPES or found.metadata is not None:
+        if found.metadata is not None:
+            return found  # which no such option has an effect on
+        if Path(source).suffix in RECIPES:
             raise UsageError(
                 f"--sentence-transformers-dense-modules has no effect on {source}, which is no model's folder",
                 "Convert the model itself.",

@@ -36,6 +36,15 @@ _NOT_YET = {
 }  # fmt: skip
 
 
+#: arguments of the reference converter that there are here, and their names
+_OPTIONS = {"--fuse-qkv": "fuse_qkv", "--fuse-gate-up-exps": "fuse_gate_up_exps"}
+
+
+def options(args: list[str]) -> dict[str, Any] | None:
+    """The options that a conversion was recorded with; None where there are others."""
+    return {_OPTIONS[arg]: True for arg in args[2:]} if {*args[2:]} <= {*_OPTIONS} else None
+
+
 def zoo() -> Iterator[tuple[str, dict[str, Any]]]:
     """The recorded cases of architectures that there are, without options that there are not."""
     folder = reference_dir()
@@ -44,11 +53,11 @@ def zoo() -> Iterator[tuple[str, dict[str, Any]]]:
         config = case["files"].get("config.json", {})
         known = isinstance(config, dict) and architecture(config) in FAMILIES
         outputs = {kind: o for kind, o in case["outputs"].items() if kind in ("f16", "q8_0") and "kv" in o}
+        outputs = {kind: o for kind, o in outputs.items() if options(o["args"]) is not None}
         if (
             path.stem not in _NOT_YET
             and known
             and outputs
-            and all(len(output["args"]) == 2 for output in outputs.values())
         ):
             yield path.stem, {**case, "outputs": outputs}
 
@@ -93,7 +102,9 @@ def test_a_conversion_is_that_of_the_reference_converter(
     recipes.materialise(reference / "golden" / "zoo" / f"{name}.json", tmp_path / "hf")
     for kind, expected in case["outputs"].items():
         out = tmp_path / f"{kind}.gguf"
-        streamconv.convert(tmp_path / "hf", out, type=kind, pre=case.get("pretokenizer_override") or None, threads=1)
+        more = options(expected["args"]) or {}
+        pre = case.get("pretokenizer_override") or None
+        streamconv.convert(tmp_path / "hf", out, type=kind, pre=pre, threads=1, **more)
         found = gguf_reader.read(out)
         told = [differences(found, each) for each in (expected, *expected.get("alt", {}).values())]
         assert min(told, key=len) == []

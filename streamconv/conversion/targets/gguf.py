@@ -12,6 +12,7 @@ from ...errors import BadInput, UsageError
 from ...flags import Flag
 from ...metadata import Metadata
 from ...quant import filetypes, imatrix, mix
+from ...quant.converter_types import CONVERTER_TYPES
 from ...quant.encode import FLOATS
 from ...quant.mix_facts import Choice, MixOptions, ModelFacts, TensorFacts, parse_tensor_rule, traversal_order
 from ...quant.types import TYPES, TensorType
@@ -82,12 +83,6 @@ def choose(checkpoint: Checkpoint, options: Options) -> list[Draft]:
         model = fused(model, options)
         model = replace(model, warnings=[*said, *model.warnings, *judged_model(checkpoint, family, model)])
         drafts = [_converted(model, options, file_type, weights) for file_type in file_types]
-    if options.fp8_as_q8 and not any(t.reason == _FLOAT8 for draft in drafts for t in draft.tensors):
-        raise UsageError(
-            f"--fp8-as-q8 has no effect: no tensor of {checkpoint.path} that --type {options.type} leaves in a float type is"
-            " stored as 8-bit floats with scales",
-            "Leave it out.",
-        )
     more = [*_idle(drafts, options, told), *weights.told(pruned=bool(options.prune_layers))]
     return [replace(drafts[0], warnings=[*drafts[0].warnings, *more]), *drafts[1:]]
 
@@ -137,6 +132,8 @@ def _idle(drafts: Sequence[Draft], options: Options, told: Sequence[Flag]) -> li
         fitted = flag.field == "pure"  # where its type fits no tensor, reasons tell of the one that takes over
         if not any(t.reason.startswith(flag.name) or (fitted and ": columns " in t.reason) for t in tensors):
             idle.append(f"{flag.name} matches no tensor whose type is open, so it has no effect")
+    if options.fp8_as_q8 and not any(t.reason == _FLOAT8 for t in tensors):
+        idle.append(f"--fp8-as-q8 has no effect on files of type {options.type}")
     if options.copy and options.type != "auto":
         idle.append(f"--type {options.type} has no effect, as --copy keeps the type of every tensor")
     if options.mmproj and options.pre:
@@ -165,13 +162,9 @@ def _converted(model: models.Model, options: Options, file_type: filetypes.FileT
             "For another type, write F16 and quantize that file.",
         )
     asked = ModelFacts.from_metadata(model.metadata)
-    args = facts, asked, file_type, wanted
+    file_type, choices = mix.checkpoint_types(facts, asked, file_type, wanted, model.forced_types, weights.found)
     if options.fp8_as_q8:
-        usual = {c.name: c.type for c in mix.checkpoint_types(*args, model.forced_types, weights.found)[1]}
-        file_type, choices = mix.checkpoint_types(*args, {**_of_float8(model), **model.forced_types}, weights.found)
-        choices = [replace(c, reason=_FLOAT8) if c.type is not usual[c.name] else c for c in choices]
-    else:
-        file_type, choices = mix.checkpoint_types(*args, model.forced_types, weights.found)
+        choices = _float8_as_q8(choices, model, file_type)
     metadata = Metadata(dict(model.metadata.values))
     if "general.file_type" in metadata and file_type.number is not None:
         is_plain = file_type.name in ("F32", "F16", "BF16")
@@ -181,10 +174,25 @@ def _converted(model: models.Model, options: Options, file_type: filetypes.FileT
     return Draft(file_type.name, model.arch, tensors, _Head(metadata), model.left_out, model.warnings)
 
 
-def _of_float8(model: models.Model) -> dict[str, str]:
-    """The type of every tensor that is stored in 8-bit floats: Q8_0, which is as small, where blocks of it fit."""
-    fits = {name: rows.shape[-1] % TYPES["Q8_0"].block_size == 0 for name, rows in model.tensors.items() if rows.shape}
-    return {name: "Q8_0" if fit else "F16" for name, fit in fits.items() if dequant.is_float8(model.tensors[name])}
+def _float8_as_q8(choices: Sequence[Choice], model: models.Model, file_type: filetypes.FileType) -> list[Choice]:
+    """``choices`` with Q8_0, which is as small, for matrices of 8-bit floats that would become larger; F16 where its blocks do not fit.
+
+    Raises
+    ------
+    UsageError : there are none
+    """
+    stored = {name: rows.shape for name, rows in model.tensors.items() if dequant.is_float8(rows)}
+    if not stored:
+        raise UsageError("--fp8-as-q8 has no effect: the model has no tensors of 8-bit floats with scales", "Leave it out.")
+    wanted = {name: TYPES["F16" if shape[-1] % TYPES["Q8_0"].block_size else "Q8_0"] for name, shape in stored.items()}
+    open_ = {
+        c.name
+        for c in choices
+        if len(stored.get(c.name, ())) > 1 and c.name not in model.forced_types and not c.name.endswith("_norm.weight")
+        if c.type.name in FLOATS and not c.reason.startswith("--") and file_type.name in CONVERTER_TYPES
+        if c.type is not wanted[c.name]
+    }
+    return [replace(c, type=wanted[c.name], reason=_FLOAT8) if c.name in open_ else c for c in choices]
 
 
 def _scale_of(chosen: Chosen) -> Iterator[Chosen]:
