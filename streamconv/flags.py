@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 JOBS = ("convert", "merge", "plan")
 RUNS = ("convert", "merge", "extract-lora")
 PLANS = (*JOBS, "extract-lora")
-ALL = (*PLANS, "fetch", "status", "verify", "inspect", "check")
+ALL = (*PLANS, "fetch", "status", "verify", "inspect", "check", "families")
 
 
 class Flag(NamedTuple):

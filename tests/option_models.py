@@ -46,7 +46,9 @@ def dense(folder: Path, n_in: int, n_out: int, more: Tensors | None = None, **co
 def embedder(folder: Path, modules: tuple[str, ...] = ("2_Dense", "3_Dense")) -> dict[str, np.ndarray]:
     """An EmbeddingGemma with dense modules, and the matrix of each."""
     source = DATA / "checkpoints" / "gemma3-text" / "hf"
-    changed(source, folder, config=lambda c: c.update(architectures=["Gemma3TextModel"], use_bidirectional_attention=True))
+    changed(
+        source, folder, config=lambda c: c.update(architectures=["Gemma3TextModel"], use_bidirectional_attention=True)
+    )
     width = json.loads((folder / "config.json").read_text())["hidden_size"]
     kinds = {"": "Transformer", "1_Pooling": "Pooling", **dict.fromkeys(modules, "Dense"), "4_Normalize": "Normalize"}
     listed = [{"path": path, "type": f"sentence_transformers.models.{kind}"} for path, kind in kinds.items()]
@@ -55,4 +57,3 @@ def embedder(folder: Path, modules: tuple[str, ...] = ("2_Dense", "3_Dense")) ->
     (folder / "1_Pooling" / "config.json").write_text(json.dumps({"pooling_mode_mean_tokens": True}))
     sizes = [width, *(64 * (n + 2) for n in range(len(modules) - 1)), width]
     return {path: dense(folder / path, *sizes[n : n + 2]) for n, path in enumerate(modules)}
-

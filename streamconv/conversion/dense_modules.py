@@ -54,11 +54,11 @@ def _matrix(module: Checkpoint) -> Rows:
     """The one matrix of a dense module."""
     activation = module.config.get("activation_function")
     if activation is not None and not str(activation).endswith("Identity"):
-        raise BadInput(
-            f"{module.folder / 'config.json'}: 'activation_function' is {shown(str(activation))}", _RUNTIMES
-        )
+        raise BadInput(f"{module.folder / 'config.json'}: 'activation_function' is {shown(str(activation))}", _RUNTIMES)
     if others := [name for name in module.tensors if name != "linear.weight"]:
-        raise BadInput(f"{module.path}: no runtime computes with tensor {shown(others[0])} of a dense module", _RUNTIMES)
+        raise BadInput(
+            f"{module.path}: no runtime computes with tensor {shown(others[0])} of a dense module", _RUNTIMES
+        )
     rows = module.tensors.get("linear.weight")
     if rows is None or len(rows.shape) != 2:
         raise BadInput(f"{module.path} has no matrix linear.weight", "Fetch the module's folder again.")

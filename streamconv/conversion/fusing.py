@@ -84,8 +84,14 @@ class _Fusing:
         if not wholes and any(name.endswith(f".{whole}.weight") for name in model.tensors):
             return replace(model, warnings=[*model.warnings, f"{flag} has no effect: {whole} is one tensor anyway"])
         if not wholes:
-            why = f"no block has {', '.join(parts)} as plain matrices" if is_known else f"no runtime looks for {whole} there"
-            raise UsageError(f"{flag} has no effect on this model of architecture {model.arch!r}: {why}", "Leave it out.")
+            why = (
+                f"no block has {', '.join(parts)} as plain matrices"
+                if is_known
+                else f"no runtime looks for {whole} there"
+            )
+            raise UsageError(
+                f"{flag} has no effect on this model of architecture {model.arch!r}: {why}", "Leave it out."
+            )
         gone = {name: last for last, (_, names, _) in wholes.items() for name in names}
         tensors, made_of, forced = {}, dict(model.made_of), dict(model.forced_types)
         for name, rows in model.tensors.items():
@@ -139,4 +145,3 @@ class _Fusing:
         stacked = Stacked(parts, (len(parts) * experts, n_rows, n_cols))
         order = Order((experts, len(parts)), (1, experts))
         return Reshaped(take(stacked, order), (experts, len(parts) * n_rows, n_cols))
-

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from .. import dequant, sources
-from ..file_names import ENDINGS, PACKED, RECIPES
 from ..errors import UsageError
+from ..file_names import ENDINGS, PACKED, RECIPES
 from ..rows import Rows
 from ..sources.checkpoint import Checkpoint
 from ..sources.hub.model import Reference, parse_reference

@@ -6,6 +6,7 @@ A family is one module of ``families`` with a ``FAMILY``.
 from __future__ import annotations
 
 import difflib
+from collections.abc import Iterable
 
 from ..errors import BadInput
 from ..sources.checkpoint import Checkpoint
@@ -33,12 +34,17 @@ def family_of(checkpoint: Checkpoint) -> Family:
         inner = text_architecture(checkpoint)
         if inner in FAMILIES:
             return FAMILIES[inner]
-        near = difflib.get_close_matches(name, FAMILIES, n=1, cutoff=0.8)
         raise BadInput(
-            f"{checkpoint.folder / 'config.json'}: architecture {name!r} is not supported",
-            (f"Did you mean {near[0]}? " if near else "") + f"Supported: {', '.join(sorted(FAMILIES))}.",
+            f"{checkpoint.folder / 'config.json'}: architecture {name!r} is not supported", _near(name, FAMILIES)
         )
     return FAMILIES[name]
+
+
+def _near(name: str, known: Iterable[str]) -> str:
+    """What to do about architecture ``name``, which is not among those that are ``known``."""
+    near = difflib.get_close_matches(name, known, n=3, cutoff=0.8)
+    asked = f"Did you mean {' or '.join(near)}? " if near else ""
+    return f"{asked}`streamconv families` lists what is supported."
 
 
 def projector_of(checkpoint: Checkpoint) -> Family:
@@ -50,7 +56,10 @@ def projector_of(checkpoint: Checkpoint) -> Family:
     """
     name = architecture(checkpoint.config)
     if name not in PROJECTORS:
-        raise BadInput(f"{checkpoint.folder / 'config.json'}: {name!r} has no vision projector that can be written")
+        raise BadInput(
+            f"{checkpoint.folder / 'config.json'}: {name!r} has no vision projector that can be written",
+            _near(name, PROJECTORS),
+        )
     return PROJECTORS[name]
 
 

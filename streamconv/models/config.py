@@ -15,7 +15,6 @@ from typing import Any
 from ..errors import BadInput
 from ..sources.checkpoint import Checkpoint
 from ..sources.hf_config import LAYERS, TEXT_SECTIONS, flattened, section, text_sections
-from ..sources.hostile_json import NotJson, parse_json
 from ..sources.naming import shown
 
 #: spellings of the numbers of attention heads and of experts, and of the width of the residual stream

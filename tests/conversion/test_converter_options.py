@@ -106,7 +106,7 @@ def test_a_value_of_the_wrong_type_is_refused_with_file_and_key(
 
 
 def test_a_file_that_is_not_there_is_missing(small: Path, tmp_path: Path) -> None:
-    with pytest.raises(InputMissing, match="said.json"):
+    with pytest.raises(InputMissing, match=r"said\.json"):
         streamconv.plan(small, tmp_path / "x.gguf", metadata=tmp_path / "said.json")
 
 

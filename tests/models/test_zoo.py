@@ -54,11 +54,7 @@ def zoo() -> Iterator[tuple[str, dict[str, Any]]]:
         known = isinstance(config, dict) and architecture(config) in FAMILIES
         outputs = {kind: o for kind, o in case["outputs"].items() if kind in ("f16", "q8_0") and "kv" in o}
         outputs = {kind: o for kind, o in outputs.items() if options(o["args"]) is not None}
-        if (
-            path.stem not in _NOT_YET
-            and known
-            and outputs
-        ):
+        if path.stem not in _NOT_YET and known and outputs:
             yield path.stem, {**case, "outputs": outputs}
 
 

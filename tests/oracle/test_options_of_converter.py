@@ -94,9 +94,7 @@ def test_a_file_says_what_the_model_is_called(
     compare(small, "f16", "--metadata", str(tmp_path / "said.json"), *more)
 
 
-def test_a_licence_can_be_said_too_which_the_reference_forgets(
-    compare: Compare, small: Path, tmp_path: Path
-) -> None:
+def test_a_licence_can_be_said_too_which_the_reference_forgets(compare: Compare, small: Path, tmp_path: Path) -> None:
     (tmp_path / "said.json").write_text(json.dumps({"general.license": "mit"}))
     with pytest.raises(AssertionError):
         compare(small, "f16", "--metadata", str(tmp_path / "said.json"))

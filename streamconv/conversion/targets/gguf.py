@@ -183,7 +183,9 @@ def _float8_as_q8(choices: Sequence[Choice], model: models.Model, file_type: fil
     """
     stored = {name: rows.shape for name, rows in model.tensors.items() if dequant.is_float8(rows)}
     if not stored:
-        raise UsageError("--fp8-as-q8 has no effect: the model has no tensors of 8-bit floats with scales", "Leave it out.")
+        raise UsageError(
+            "--fp8-as-q8 has no effect: the model has no tensors of 8-bit floats with scales", "Leave it out."
+        )
     wanted = {name: TYPES["F16" if shape[-1] % TYPES["Q8_0"].block_size else "Q8_0"] for name, shape in stored.items()}
     open_ = {
         c.name

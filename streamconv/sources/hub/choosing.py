@@ -131,7 +131,8 @@ def module_files(model: HubModel, path: str = "") -> list[HubFile]:
         names = [name for name in (f"{folder}/config.json", *wholes) if name in model.files]
         if path and len(names) < 2:
             raise InputMissing(
-                f"{model}: {path} lacks config.json or {SAFETENSORS.whole}", "The upload is incomplete; tell the model's owner."
+                f"{model}: {path} lacks config.json or {SAFETENSORS.whole}",
+                "The upload is incomplete; tell the model's owner.",
             )
         found += [model.files[name] for name in names]
     return found
