@@ -55,7 +55,8 @@ def fused(model: Model, options: Options) -> Model:
     ------
     UsageError : no runtime looks for the whole in this architecture, or no block has all the parts
     """
-    kept = [kind for kind in BLOCKS if {kind, "auto"} & {*options.types}]
+    asked = {*options.types, *(rule.rpartition("=")[2].upper() for rule in options.tensor_types)}
+    kept = [kind for kind in BLOCKS if {kind, "auto"} & asked]
     for field, fusion in _FUSIONS.items():
         if getattr(options, field):
             model = _Fusing(model, fusion, kept).result()
@@ -92,7 +93,7 @@ class _Fusing:
             raise UsageError(
                 f"{flag} has no effect on this model of architecture {model.arch!r}: {why}", "Leave it out."
             )
-        gone = {name: last for last, (_, names, _) in wholes.items() for name in names}
+        gone = {name for _, names, _ in wholes.values() for name in names}
         tensors, made_of, forced = {}, dict(model.made_of), dict(model.forced_types)
         for name, rows in model.tensors.items():
             if name not in gone:
@@ -103,7 +104,14 @@ class _Fusing:
                 made_of[target] = " and ".join(made_of.pop(part, part) for part in names)
                 if name in forced:
                     forced[target] = forced[name]
-        return replace(model, tensors=tensors, made_of=made_of, forced_types=forced)
+        first = f".{parts[0]}.weight"
+        apart = [
+            name for name in tensors if name.endswith(first) and self._parts(name.removesuffix(first), "weight")[1:]
+        ]
+        told = [f"{flag}: {len(apart)} blocks stay as they are, such as {apart[0]}"] if apart else []
+        return replace(
+            model, tensors=tensors, made_of=made_of, forced_types=forced, warnings=[*model.warnings, *told]
+        )  # fmt: skip
 
     def _wholes(self) -> Iterator[tuple[str, tuple[str, list[str], Rows]]]:
         """The last part of a whole -> its name, those of the parts, its rows."""

@@ -82,8 +82,10 @@ def test_a_block_that_lacks_one_of_the_biases_stays_as_it_is(qwen2: Path, tmp_pa
     def without(tensors: Tensors) -> None:
         del tensors["model.layers.0.self_attn.k_proj.bias"]
 
-    found = names(changed(qwen2, tmp_path / "hf", without), tmp_path / "x.gguf", fuse_qkv=True)
-    assert {"blk.0.attn_q.weight", "blk.1.attn_qkv.weight"} <= {*found}
+    source = changed(qwen2, tmp_path / "hf", without)
+    facts = streamconv.plan(source, tmp_path / "x.gguf", pre="qwen2", fuse_qkv=True)
+    assert {"blk.0.attn_q.weight", "blk.1.attn_qkv.weight"} <= {t["name"] for t in facts["tensors"]}
+    assert "--fuse-qkv: 1 blocks stay as they are, such as blk.0.attn_q.weight" in facts["warnings"]
 
 
 def test_fusing_is_refused_where_no_runtime_looks_for_it(qwen2: Path, tmp_path: Path) -> None:

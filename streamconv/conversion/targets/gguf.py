@@ -175,7 +175,7 @@ def _converted(model: models.Model, options: Options, file_type: filetypes.FileT
 
 
 def _float8_as_q8(choices: Sequence[Choice], model: models.Model, file_type: filetypes.FileType) -> list[Choice]:
-    """``choices`` with Q8_0, which is as small, for matrices of 8-bit floats that would become larger; F16 where its blocks do not fit.
+    """``choices`` with Q8_0 for matrices of 8-bit floats that would become larger; F16 where its blocks do not fit.
 
     Raises
     ------
@@ -273,6 +273,7 @@ TARGET = Target(
     options=(
         "tensor_types", "tensor_type_file", "output_tensor_type", "token_embedding_type", "leave_output_tensor", "pure",
         "imatrix", "include_weights", "exclude_weights", "allow_requantize", "copy", "prune_layers", "override_kv", "compat",
-        "pre", "model_name", "vocab_only", "mmproj", "fuse_qkv", "fuse_gate_up_exps", "fp8_as_q8", "metadata", "no_tensor_first_split", "dense_modules", "split_max_bytes", "split_max_tensors", "keep_split",
+        "pre", "model_name", "vocab_only", "mmproj", "fuse_qkv", "fuse_gate_up_exps", "fp8_as_q8", "metadata",
+        "dense_modules", "split_max_bytes", "split_max_tensors", "no_tensor_first_split", "keep_split",
     ),
 )  # fmt: skip
