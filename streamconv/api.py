@@ -50,6 +50,7 @@ class Settings(TypedDict, total=False):
     pre: str | None
     vocab_only: bool
     mmproj: bool
+    mmproj_type: str | None
     model_name: str | None
     metadata: AnyPath | None
     fuse_qkv: bool

@@ -182,7 +182,11 @@ FLAGS = (
         source="checkpoint", **_MODEL,
     ),
     Flag("--vocab-only", "metadata and tokenizer, no tensors", field="vocab_only", source="checkpoint", **_MODEL),
-    Flag("--mmproj", "the vision projector instead of the text model", field="mmproj", source="checkpoint", **_MODEL),
+    Flag("--mmproj", "the projector instead of the text model", field="mmproj", source="checkpoint", **_MODEL),
+    Flag(
+        "--mmproj-type", "type of the projector where OUT is 'x-{part}.gguf', which stands for both (default F16)", "TYPE",
+        "mmproj_type", source="checkpoint", **_MODEL,
+    ),
     Flag("--allow-nonfinite", "convert NaN and Inf instead of refusing them", field="allow_nonfinite", group="model"),
     Flag("--split-max-size", "write shards of at most this size, such as 4G", "SIZE", "split_max_bytes", "size", **_MODEL),
     Flag("--split-max-tensors", "write shards of at most N tensors", "N", "split_max_tensors", "positive", **_MODEL),

@@ -54,6 +54,7 @@ class Options:
     pre: str | None = None
     vocab_only: bool = False
     mmproj: bool = False
+    mmproj_type: str | None = None
     model_name: str | None = None
     metadata: Path | None = None
     fuse_qkv: bool = False

@@ -14,7 +14,7 @@ from typing import Any
 
 from ..errors import BadInput
 from ..sources.checkpoint import Checkpoint
-from ..sources.hf_config import LAYERS, TEXT_SECTIONS, flattened, section, text_sections
+from ..sources.hf_config import LAYERS, TEXT_SECTIONS, VISION, flattened, section, text_sections
 from ..sources.naming import shown
 
 #: spellings of the numbers of attention heads and of experts, and of the width of the residual stream
@@ -58,6 +58,13 @@ def architecture(raw: Mapping[str, Any]) -> str:
         if isinstance(first, str):
             return first
     return ""
+
+
+def tower_architectures(raw: Mapping[str, Any]) -> list[str]:
+    """The Hugging Face architectures that a projector goes by: that of the vision tower, where it has one, and the outer one."""
+    lists = [where.get("architectures") for where in (section(raw, VISION), raw)]
+    firsts = [names[0] if isinstance(names, list) and names else names for names in lists]
+    return [first for first in firsts if isinstance(first, str)]
 
 
 class Recorded(dict[str, Any]):

@@ -9,10 +9,11 @@ from pathlib import Path
 
 from ... import dequant, models
 from ...errors import BadInput, UsageError
+from ...file_names import PROJECTOR
 from ...flags import Flag
 from ...metadata import Metadata
 from ...quant import filetypes, imatrix, mix
-from ...quant.converter_types import CONVERTER_TYPES
+from ...quant.converter_types import CONVERTER_TYPES, prescribed
 from ...quant.encode import FLOATS
 from ...quant.mix_facts import Choice, MixOptions, ModelFacts, TensorFacts, parse_tensor_rule, traversal_order
 from ...quant.types import TYPES, TensorType
@@ -67,33 +68,53 @@ def choose(checkpoint: Checkpoint, options: Options) -> list[Draft]:
     if checkpoint.metadata is not None:
         drafts = [_retyped(checkpoint, options, file_type, weights) for file_type in file_types]
     else:
-        checkpoint = models.named(checkpoint)
-        family = models.projector_of(checkpoint) if options.mmproj else models.family_of(checkpoint)
-        if options.dense_modules and models.dense_features not in family.keys:
+        drafts = _drafts(models.named(checkpoint), options, file_types, weights)
+    more = [*_idle(drafts, options, told), *weights.told(pruned=bool(options.prune_layers))]
+    return [replace(drafts[0], warnings=[*drafts[0].warnings, *more]), *drafts[1:]]
+
+
+def _drafts(
+    checkpoint: Checkpoint, options: Options, file_types: Sequence[filetypes.FileType], weights: Weights
+) -> list[Draft]:
+    """The text model of a Hugging Face checkpoint, its projector, or both."""
+    overrides = models.read_overrides(options.metadata, told := list[str]())
+    text = None if options.mmproj else models.family_of(checkpoint)
+    projector = models.projector_of(checkpoint) if options.mmproj or options.mmproj_type else None
+    drafts, built = list[Draft](), list[models.Model]()
+    for family in filter(None, (text, projector)):
+        is_main = family is (text or projector)
+        if is_main and options.dense_modules and models.dense_features not in family.keys:
             raise UsageError(
-                f"--sentence-transformers-dense-modules has no effect on architecture {family.arch!r}: no runtime looks for them"
-                " there",
+                "--sentence-transformers-dense-modules has no effect: no runtime looks for such modules in architecture"
+                f" {family.arch!r}",
                 "Leave it out.",
             )
-        overrides = models.read_overrides(options.metadata, said := list[str]())
+        if family is projector and options.vocab_only:
+            raise UsageError("--vocab-only has no effect on a projector, which has no vocabulary", "Leave it out.")
         model = models.build(
             checkpoint, family, pre=options.pre, vocab_only=options.vocab_only, model_name=options.model_name,
             overrides=overrides,
         )  # fmt: skip
-        model = fused(model, options)
-        model = replace(model, warnings=[*said, *model.warnings, *judged_model(checkpoint, family, model)])
-        drafts = [_converted(model, options, file_type, weights) for file_type in file_types]
-    more = [*_idle(drafts, options, told), *weights.told(pruned=bool(options.prune_layers))]
-    return [replace(drafts[0], warnings=[*drafts[0].warnings, *more]), *drafts[1:]]
+        model = fused(model, options) if is_main else model
+        built.append(replace(model, warnings=[*told, *model.warnings, *judged_model(checkpoint, family, model)]))
+        if family is text:
+            drafts += [_converted(built[-1], options, kind, _mix_options(options), weights) for kind in file_types]
+        else:
+            types = [filetypes.parse_file_type(options.mmproj_type)] if options.mmproj_type else file_types
+            drafts += [_projector(built[-1], options, file_type) for file_type in types]
+    if options.fp8_as_q8 and not any(dequant.is_float8(rows) for model in built for rows in model.tensors.values()):
+        raise UsageError("--fp8-as-q8 has no effect: the model has no 8-bit floats with scales", "Leave it out.")
+    return drafts
 
 
 def lay_out(path: Path, draft: Draft, options: Options, job: str) -> Sequence[FileLayout]:
     """The file of an output, or its shards."""
     infos = [TensorInfo(t.name, t.rows.shape, t.type) for t in draft.tensors]
-    limits = {"max_bytes": options.split_max_bytes, "max_tensors": options.split_max_tensors}
+    is_whole = draft.part == PROJECTOR  # runtimes load it from one file
+    limits = {} if is_whole else {"max_bytes": options.split_max_bytes, "max_tensors": options.split_max_tensors}
     return gguf.layout(
-        path, draft.head.metadata, infos, **limits, empty_first=options.no_tensor_first_split, shards=draft.head.shards,
-        job_key=job,
+        path, draft.head.metadata, infos, **limits, empty_first=options.no_tensor_first_split and not is_whole,
+        shards=draft.head.shards, job_key=job,
     )  # fmt: skip
 
 
@@ -138,6 +159,8 @@ def _idle(drafts: Sequence[Draft], options: Options, told: Sequence[Flag]) -> li
         idle.append(f"--type {options.type} has no effect, as --copy keeps the type of every tensor")
     if options.mmproj and options.pre:
         idle.append(f"--pre {options.pre} has no effect, as a projector has no tokenizer")
+    if options.mmproj and (options.split_max_bytes or options.split_max_tensors):
+        idle.append("--split-max-… has no effect, as runtimes load a projector from one file")
     return idle
 
 
@@ -148,19 +171,26 @@ def _chosen(choices: Sequence[Choice], tensors: Mapping[str, Rows], weights: Wei
     ]
 
 
-def _converted(model: models.Model, options: Options, file_type: filetypes.FileType, weights: Weights) -> Draft:
+def _projector(model: models.Model, options: Options, file_type: filetypes.FileType) -> Draft:
+    """The projector of a checkpoint; what decides the types of a text model that is made with it has no say in its own."""
+    wanted = MixOptions() if options.mmproj_type else _mix_options(options)
+    if mix.decides(file_type, wanted):
+        raise UsageError(
+            "a projector file is written in F32, F16, BF16 or Q8_0",
+            "For another type, write F16 and quantize that file.",
+        )
+    return replace(_converted(model, options, file_type, wanted, Weights(None)), part=PROJECTOR)
+
+
+def _converted(
+    model: models.Model, options: Options, file_type: filetypes.FileType, wanted: MixOptions, weights: Weights
+) -> Draft:
     """A Hugging Face checkpoint: the converter's types, or those of a quantization mix."""
     kept_blocks = _KEPT if file_type is filetypes.AUTO else {}
     facts = [
         TensorFacts(n, r.shape, next((kind for kind in kept_blocks if r.native(kind, 0, 0) is not None), r.dtype))
         for n, r in model.tensors.items()
     ]
-    wanted = _mix_options(options)
-    if options.mmproj and mix.decides(file_type, wanted):
-        raise UsageError(
-            "a projector file is written in F32, F16, BF16 or Q8_0",
-            "For another type, write F16 and quantize that file.",
-        )
     asked = ModelFacts.from_metadata(model.metadata)
     file_type, choices = mix.checkpoint_types(facts, asked, file_type, wanted, model.forced_types, weights.found)
     if options.fp8_as_q8:
@@ -175,17 +205,8 @@ def _converted(model: models.Model, options: Options, file_type: filetypes.FileT
 
 
 def _float8_as_q8(choices: Sequence[Choice], model: models.Model, file_type: filetypes.FileType) -> list[Choice]:
-    """``choices`` with Q8_0 for matrices of 8-bit floats that would become larger; F16 where its blocks do not fit.
-
-    Raises
-    ------
-    UsageError : there are none
-    """
+    """``choices`` with Q8_0 for matrices of 8-bit floats that would become larger; F16 where its blocks do not fit."""
     stored = {name: rows.shape for name, rows in model.tensors.items() if dequant.is_float8(rows)}
-    if not stored:
-        raise UsageError(
-            "--fp8-as-q8 has no effect: the model has no tensors of 8-bit floats with scales", "Leave it out."
-        )
     wanted = {name: TYPES["F16" if shape[-1] % TYPES["Q8_0"].block_size else "Q8_0"] for name, shape in stored.items()}
     open_ = {
         c.name
@@ -215,7 +236,7 @@ def _retyped(checkpoint: Checkpoint, options: Options, file_type: filetypes.File
     facts = [TensorFacts(n, r.shape, r.dtype) for n, r in checkpoint.tensors.items()]
     model = ModelFacts.from_metadata(checkpoint.metadata)
     choices = mix.assign_types(facts, model, file_type, _mix_options(options), weights.found)
-    choices = [_fixed(c, checkpoint.tensors[c.source], model.architecture) for c in choices]
+    choices = [_fixed(c, checkpoint.tensors[c.source], checkpoint.metadata, file_type) for c in choices]
     metadata = requantize.quantize_metadata(
         checkpoint.metadata,
         file_type,
@@ -232,12 +253,13 @@ def _retyped(checkpoint: Checkpoint, options: Options, file_type: filetypes.File
     return Draft(file_type.name, model.architecture, tensors, head, {}, [*checkpoint.warnings, *told])
 
 
-def _fixed(choice: Choice, rows: Rows, architecture: str) -> Choice:
+def _fixed(choice: Choice, rows: Rows, metadata: Metadata, file_type: filetypes.FileType) -> Choice:
     """``choice`` with the type that runtimes expect, whatever the file type, as it would be made from the checkpoint itself."""
-    fixed = models.fixed_type(architecture, choice.name)
-    if fixed is None or fixed == choice.type.name or choice.reason == "copied" or rows.dtype not in FLOATS:
+    said = models.fixed_type(metadata, choice.name)
+    fixed = prescribed(said, file_type) if said is not None else choice.type
+    if fixed == choice.type or choice.reason == "copied" or rows.dtype not in FLOATS or len(rows.shape) < 2:
         return choice
-    return replace(choice, type=TYPES[fixed], reason="fixed by the model family")
+    return replace(choice, type=fixed, reason="fixed by the model family")
 
 
 def _shards_of_input(checkpoint: Checkpoint, tensors: Sequence[Chosen]) -> list[list[int]]:
@@ -273,7 +295,7 @@ TARGET = Target(
     options=(
         "tensor_types", "tensor_type_file", "output_tensor_type", "token_embedding_type", "leave_output_tensor", "pure",
         "imatrix", "include_weights", "exclude_weights", "allow_requantize", "copy", "prune_layers", "override_kv", "compat",
-        "pre", "model_name", "vocab_only", "mmproj", "fuse_qkv", "fuse_gate_up_exps", "fp8_as_q8", "metadata",
+        "pre", "model_name", "vocab_only", "mmproj", "mmproj_type", "fuse_qkv", "fuse_gate_up_exps", "fp8_as_q8", "metadata",
         "dense_modules", "split_max_bytes", "split_max_tensors", "no_tensor_first_split", "keep_split",
     ),
 )  # fmt: skip
