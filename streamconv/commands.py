@@ -210,7 +210,7 @@ def fetch(a: argparse.Namespace) -> int:
     with _progress_in_errors(reporter):
         found = conversion.fetch(
             a.source, reporter, everything=a.all, offline=options.offline, refresh=options.refresh, verify=a.verify,
-            stop_after_s=a.stop_after,
+            stop_after_s=a.stop_after, mistral_format=options.mistral_format,
         )  # fmt: skip
     name = f"{found.model.repo}@{found.model.commit}"
     if a.json:

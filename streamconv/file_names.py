@@ -54,6 +54,25 @@ TORCH = Container("torch", (".bin", ".pt", ".pth", ".ckpt"), "pytorch_model")
 CONTAINERS = (SAFETENSORS, GGUF, TORCH)
 #: those of model folders, the one that is preferred first
 OF_FOLDERS = (SAFETENSORS, TORCH)
+#: the weights of a folder as Mistral publishes it
+CONSOLIDATED = Container("safetensors", (".safetensors",), "consolidated", is_packable=True)
+
+
+class Layout(NamedTuple):
+    """What the files of a model's folder are called.
+
+    Attributes
+    ----------
+    config : the file that says what model it is
+    containers : the formats of its weights, the one that is preferred first
+    """
+
+    config: str
+    containers: tuple[Container, ...]
+
+
+HUGGING_FACE = Layout("config.json", OF_FOLDERS)
+MISTRAL = Layout("params.json", (CONSOLIDATED,))
 #: endings of all files of weights that are read, and of those that may be compressed
 ENDINGS = tuple(ending for each in CONTAINERS for ending in each.endings)
 PACKABLE = tuple(ending for each in CONTAINERS if each.is_packable for ending in each.endings)
@@ -69,8 +88,8 @@ MORE_TEMPLATES = "additional_chat_templates"
 TEMPLATES = ("chat_template.*", f"{MORE_TEMPLATES}/*")
 #: patterns of files that hold a vocabulary, and of all that belong to a tokenizer, its code aside
 VOCABULARIES = (
-    "tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "*.tiktoken", "tekken.json", "spiece.model",
-    "sentencepiece.bpe.model",
+    "tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "*.tiktoken", "tiktoken.model", "tekken.json",
+    "spiece.model", "sentencepiece.bpe.model", "tokenizer.jsonl", "rwkv_vocab_*.txt",
 )  # fmt: skip
 OF_TOKENIZERS = (
     *VOCABULARIES, *TEMPLATES, "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "merges.txt",

@@ -187,6 +187,10 @@ FLAGS = (
         "--mmproj-type", "type of the projector where OUT is 'x-{part}.gguf', which stands for both (default F16)", "TYPE",
         "mmproj_type", source="checkpoint", **_MODEL,
     ),
+    Flag(
+        "--mistral-format", "read Mistral's own layout: params.json, consolidated*.safetensors and tekken.json",
+        field="mistral_format", source="checkpoint", **{**_MODEL, "commands": (*JOBS, "fetch")},
+    ),
     Flag("--allow-nonfinite", "convert NaN and Inf instead of refusing them", field="allow_nonfinite", group="model"),
     Flag("--split-max-size", "write shards of at most this size, such as 4G", "SIZE", "split_max_bytes", "size", **_MODEL),
     Flag("--split-max-tensors", "write shards of at most N tensors", "N", "split_max_tensors", "positive", **_MODEL),

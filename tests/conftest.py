@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import random
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import ModuleType
 
 import gguf_witness
 import pytest
@@ -41,6 +43,18 @@ def reference() -> Path:
     if found is None:
         pytest.skip("no reference data (STREAMCONV_REFERENCE, or ../shared beside the checkout)")
     return found
+
+
+@pytest.fixture(scope="session")
+def recipes(reference: Path) -> ModuleType:
+    """What writes the checkpoint of a case."""
+    path = reference / "accept" / "zoo.py"
+    spec = importlib.util.spec_from_file_location("zoo_recipes", path) if path.is_file() else None
+    if spec is None or spec.loader is None:
+        pytest.skip("no recipes beside the reference data")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 @pytest.fixture(scope="session")

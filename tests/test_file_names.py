@@ -13,9 +13,12 @@ from streamconv.file_names import (
     ENDINGS,
     GGUF,
     OF_FOLDERS,
+    OF_TOKENIZERS,
     SAFETENSORS,
     TORCH,
+    VOCABULARIES,
     container_of,
+    fits,
     is_weights,
     part_names,
     part_of,
@@ -80,3 +83,11 @@ def test_names_of_parts_say_what_they_were_made_of(stem: str, ending: str) -> No
 )
 def test_other_numbers_are_no_parts(name: str) -> None:
     assert part_of(name) is None
+
+
+@pytest.mark.parametrize(
+    "name", ["tiktoken.model", "qwen.tiktoken", "tokenizer.jsonl", "rwkv_vocab_v20230424.txt", "spiece.model"]
+)
+def test_a_file_of_a_vocabulary_is_known_by_its_name(name: str) -> None:
+    assert fits(name, VOCABULARIES)
+    assert fits(name, OF_TOKENIZERS)

@@ -21,9 +21,13 @@ from streamconv.kit import (
     Constant,
     Function,
     Mapped,
+    Narrowed,
+    Product,
     Reshaped,
     Stacked,
+    Ternary,
     Transposed,
+    UnitColumns,
     Zeros,
     cut,
     every,
@@ -99,9 +103,20 @@ def transformed(folder: Path) -> Sequence[Open]:
         yield Reshaped(norm, (4, 16))
         yield join([query, Zeros((3, 64), query.dtype)])
         yield Mapped(norm, HALF)
+        yield Product(norm, Constant(np.arange(64, dtype=np.float32)))
+        yield Product(query, heads)
+        yield UnitColumns(query)
+        yield Stacked([UnitColumns(query), query])
+        yield Ternary(query)
         yield Mapped(Transposed(take(query, interleaved(64, 2))), HALF)
 
     return each(opened)
+
+
+def tables(folder: Path) -> Sequence[Open]:
+    numbers = np.arange(60).reshape(12, 5) * 7 % 90
+    write_safetensors(folder / "t.safetensors", {"experts": ("I64", numbers)})
+    return each(lambda: [Narrowed(rows) for rows in sources.open_checkpoint(folder / "t.safetensors").tensors.values()])
 
 
 def gguf(folder: Path) -> Sequence[Open]:
@@ -236,6 +251,7 @@ KINDS: dict[str, Kind] = {
     "safetensors": copied("checkpoints", "mistral-spm", "hf"),
     "torch": copied("torch", "zip_views_shared_bf16.bin"),
     "old torch": copied("torch", "legacy_views_shared_bf16.bin"),
+    "tables": tables,
     "gguf": gguf,
     "transformed": transformed,
     "decoded": decoded,

@@ -27,7 +27,7 @@ ALLOWED = {
     "metadata": {"errors"},
     "ownership": {"errors"},
     "quant": {*_DATA, "kernels", "threads"},
-    "kit": {"rows", "errors"},
+    "kit": {"rows", "errors", "workers"},
     "sources": {*_DATA, "quant", "ownership"},
     "terminal": set(),
     "progress": {"terminal", "units"},

@@ -9,6 +9,7 @@ from pathlib import Path
 from ..engine import run as runs
 from ..engine.transfer import PartialDownload
 from ..errors import Interrupted, Stopped
+from ..file_names import HUGGING_FACE, MISTRAL, Layout
 from ..sources.hub.model import HubModel, require_reference
 from .hub_models import HubModels
 
@@ -40,6 +41,7 @@ def fetch(
     refresh: bool = False,
     verify: bool = False,
     stop_after_s: float | None = None,
+    mistral_format: bool = False,
 ) -> Fetched:
     """Fetch what a conversion of ``source`` needs; calling it again goes on where it stopped, or does nothing.
 
@@ -47,7 +49,7 @@ def fetch(
     ----------
     source : ``org/model[@revision]``, or one file of it
     everything : all files of the commit
-    offline, refresh : see ``Options``
+    offline, refresh, mistral_format : see ``Options``
     verify : compute the digest of every wanted file that is present again, and fetch damaged files again
 
     Raises
@@ -61,13 +63,20 @@ def fetch(
     hub.notes.listen(reporter.message)
     try:
         with stop.on_signals():
-            return _fetch(hub, source, reporter, everything, verify, stop)
+            layout = MISTRAL if mistral_format else HUGGING_FACE
+            return _fetch(hub, source, reporter, everything, verify, stop, layout)
     finally:
         hub.close()
 
 
 def _fetch(
-    hub: HubModels, source: str, reporter: runs.Reporter, everything: bool, verify: bool, stop: runs.StopRequest
+    hub: HubModels,
+    source: str,
+    reporter: runs.Reporter,
+    everything: bool,
+    verify: bool,
+    stop: runs.StopRequest,
+    layout: Layout,
 ) -> Fetched:
     from ..sources.hub import choosing
 
@@ -76,7 +85,7 @@ def _fetch(
     hub.notes.looked = lambda n, path: _end(model, stop)
     for text in model.warnings:
         reporter.message(f"note: {text}")
-    side = hub.partial(model, [] if ref.file else choosing.side_files(model))
+    side = hub.partial(model, [] if ref.file else choosing.side_files(model, layout))
     hub.transfer.fetch(side.values())
     _wait(hub, list(side.values()), stop, model)
     if everything:
@@ -84,7 +93,8 @@ def _fetch(
     elif ref.file:
         chosen = choosing.one_file(model, ref.file)
     else:
-        chosen = choosing.weight_files(model, hub.named_weights(model, side)) + choosing.module_files(model)
+        chosen = choosing.weight_files(model, hub.named_weights(model, side, layout), layout)
+        chosen += choosing.module_files(model)
     wanted = {**side, **hub.partial(model, chosen)}
     if verify:
         _verify(hub, list(wanted.values()), reporter, model, stop)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from ..engine.transfer import Elsewhere, PartialDownload, Settings, Transfer
 from ..engine.transfer.store import Store, writable_root
-from ..file_names import TORCH, container_of
+from ..file_names import HUGGING_FACE, TORCH, Layout, container_of
 from ..sources import folder, gguf
 from ..sources.checkpoint import Checkpoint, read_object
 from ..sources.hub.model import KINDS, HubFile, HubModel, Reference
@@ -65,7 +65,9 @@ class HubModels:
         self.weights: list[PartialDownload] = []
         self.notes = TransferNotes()
 
-    def open(self, ref: Reference, io: IoMode = "mmap", weights: bool = True) -> Checkpoint:
+    def open(
+        self, ref: Reference, io: IoMode = "mmap", weights: bool = True, layout: Layout = HUGGING_FACE
+    ) -> Checkpoint:
         """The model that ``ref`` names, as a folder of it on disk would be opened; reads heads only.
 
         Raises
@@ -80,24 +82,24 @@ class HubModels:
         model = self.pin(ref)
         if ref.file:
             return self._open_file(ref, model, io)
-        side = self.partial(model, choosing.side_files(model))
+        side = self.partial(model, choosing.side_files(model, layout))
         self.download(side.values())
         path = self.folder(model)
         chosen, notes = list[HubFile](), list(model.warnings)
         if weights:
-            named = self.named_weights(model, side)
-            chosen = choosing.weight_files(model, named)
-            is_whole, note = choosing.is_whole_meant(model, named)
+            named = self.named_weights(model, side, layout)
+            chosen = choosing.weight_files(model, named, layout)
+            is_whole, note = choosing.is_whole_meant(model, named, layout)
             notes += [note] if note else []
             if is_whole:
-                side.pop(choosing.index_file(model))
+                side.pop(choosing.index_file(model, layout))
         partial = {**side, **self.partial(model, chosen)}
         if any(container_of(f.path) is TORCH for f in chosen):  # their headers lie all over the file
             self.download(partial[f.path] for f in chosen)
         self.weights += [partial[f.path] for f in chosen]
         self.transfer.hurry_heads([partial[f.path] for f in chosen])
         listed = {name: model.files[name] for name in partial}
-        found = folder.open_files(HubFiles(path, listed, partial, io), weights)
+        found = folder.open_files(HubFiles(path, listed, partial, io), weights, layout)
         paths: dict[str, Path | bytes] = {name: partial.path for name, partial in side.items()}
         return replace(found, side=paths, warnings=[*notes, *found.warnings])
 
@@ -201,11 +203,13 @@ class HubModels:
 
         return HubClient(offline=self._offline)
 
-    def named_weights(self, model: HubModel, side: Mapping[str, PartialDownload]) -> set[str]:
+    def named_weights(
+        self, model: HubModel, side: Mapping[str, PartialDownload], layout: Layout = HUGGING_FACE
+    ) -> set[str]:
         """The files that the index of a sharded model names."""
         from ..sources.hub.choosing import index_file
 
-        index = index_file(model)
+        index = index_file(model, layout)
         if index not in side:
             return set()
         named = read_object(side[index].path).get("weight_map")

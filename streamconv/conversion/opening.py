@@ -10,7 +10,7 @@ from typing import Any
 
 from .. import dequant, sources
 from ..errors import UsageError
-from ..file_names import ENDINGS, PACKED, RECIPES
+from ..file_names import ENDINGS, HUGGING_FACE, MISTRAL, PACKED, RECIPES
 from ..rows import Rows
 from ..sources.checkpoint import Checkpoint
 from ..sources.hub.model import Reference, parse_reference
@@ -90,6 +90,7 @@ class Opener:
     def open_stored(self, source: str | os.PathLike[str], as_saved: bool = False) -> Checkpoint:
         """The same with its tensors as they are stored; those of a merge are made and have nothing to decode."""
         path, options = Path(source), self._options
+        layout = MISTRAL if options.mistral_format else HUGGING_FACE
         ref = hub_reference(source)
         if ref is None:
             self.roots.append(path)
@@ -105,8 +106,8 @@ class Opener:
                 allow_crimes=options.allow_crimes,
             )
         if ref is not None:
-            return self.hub.open(ref, options.io, weights=not options.vocab_only)
-        return sources.open_checkpoint(source, io=options.io, weights=not options.vocab_only, cache=self._frames)
+            return self.hub.open(ref, options.io, not options.vocab_only, layout)
+        return sources.open_checkpoint(source, options.io, not options.vocab_only, self._frames, layout)
 
     @cached_property
     def _frames(self) -> sources.FrameCache:

@@ -55,6 +55,7 @@ class Options:
     vocab_only: bool = False
     mmproj: bool = False
     mmproj_type: str | None = None
+    mistral_format: bool = False
     model_name: str | None = None
     metadata: Path | None = None
     fuse_qkv: bool = False

@@ -78,6 +78,10 @@ class DecodedRows(Rows):
                 self._make(a, b, dense)
                 tile[...] = dense
 
+    def plain(self) -> Rows:
+        """The rows in the order of a plain checkpoint, where they are stored in another."""
+        return self
+
     def as_saved(self) -> DecodedRows:
         """The rows of the tensor that a plain checkpoint has in this place, where that is another one."""
         return self

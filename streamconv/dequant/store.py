@@ -23,11 +23,13 @@ class Store:
 
     Attributes
     ----------
+    config : config.json
     broken : names of tensors that could not be put together, and why; stays empty unless ``lenient``
     """
 
     def __init__(self, checkpoint: Checkpoint, scheme: Scheme, lenient: bool = False) -> None:
         self.path = checkpoint.path
+        self.config = checkpoint.config
         self.scheme = scheme
         self.tensors: Mapping[str, Rows] = checkpoint.tensors
         self.warnings: list[str] = []
@@ -121,7 +123,7 @@ class Store:
         found: dict[str, Rows] = {}
         for name, rows in self.tensors.items():
             if name in self._made:
-                found[self._made[name][0]] = self._made[name][1]
+                found[self._made[name][0]] = self._made[name][1].plain()
             elif name not in self._gone:
                 found[name] = rows
         return found

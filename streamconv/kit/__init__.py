@@ -5,26 +5,33 @@ Each keeps ``stored`` where bytes can be copied unchanged, and names exactly the
 
 from __future__ import annotations
 
-from .made import Constant, Function, Mapped, Zeros
-from .numbers import NEGATIVE_EXP, PLUS_ONE, squeezed, times
+from .made import Constant, Function, Mapped, Narrowed, Product, Zeros
+from .numbers import EXP, NEGATIVE_EXP, PLUS_ONE, squeezed, times
 from .order import Order, interleaved
 from .picked import Columns, Selected, cut, every, split, take
 from .reshaped import Reshaped
 from .stacked import Stacked, join
+from .ternary import Ternary
 from .transposed import Transposed
+from .unit_columns import UnitColumns
 
 __all__ = [
+    "EXP",
     "NEGATIVE_EXP",
     "PLUS_ONE",
     "Columns",
     "Constant",
     "Function",
     "Mapped",
+    "Narrowed",
     "Order",
+    "Product",
     "Reshaped",
     "Selected",
     "Stacked",
+    "Ternary",
     "Transposed",
+    "UnitColumns",
     "Zeros",
     "cut",
     "every",

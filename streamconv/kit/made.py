@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from ..errors import BadInput
 from ..rows import Bytes, Floats, Json, Rows, matrix_shape
 
 
@@ -49,6 +50,48 @@ class Mapped(Rows):
         if made is not rows:
             rows[...] = made
         return rows
+
+
+class Product(Rows):
+    """Numbers times those in the same place of another tensor of that shape, as float32."""
+
+    def __init__(self, left: Rows, right: Rows) -> None:
+        self.left = left
+        self.right = right
+        self.shape = left.shape
+        self.dtype = "F32"
+        if left.shape != right.shape:
+            raise ValueError(f"{left.shape} and {right.shape} are not the same")
+
+    def read(self, start: int, stop: int, out: Floats | None = None) -> Floats:
+        """Rows ``start..stop`` as float32."""
+        rows = self.left.read(start, stop, out)
+        rows *= self.right.read(start, stop)
+        return rows
+
+
+class Narrowed(Rows):
+    """Whole numbers of 64 bits as such of 32."""
+
+    def __init__(self, inner: Rows) -> None:
+        self.inner = inner
+        self.shape = inner.shape
+        self.dtype = "I32"
+
+    def read(self, start: int, stop: int, out: Floats | None = None) -> Floats:
+        """Rows ``start..stop`` as float32."""
+        return self.inner.read(start, stop, out)
+
+    def native(self, kind: str, start: int, stop: int) -> Bytes | None:
+        """The rows' bytes; BadInput where a number does not fit."""
+        stored = self.inner.native("I64", start, stop) if kind == "I32" else None
+        if stored is None:
+            return None
+        wide = stored.view("<i8")
+        narrow = wide.astype("<i4")
+        if not np.array_equal(narrow, wide):
+            raise BadInput(f"{self.inner!r}: a number among rows {start}..{stop} does not fit 32 bits")
+        return narrow.view(np.uint8)
 
 
 class Constant(Rows):

@@ -19,6 +19,7 @@ def _plus_one(x: Floats) -> Floats:
     return x
 
 
+EXP = Function("exp", 1, exp)
 NEGATIVE_EXP = Function("-exp", 2, _negative_exp)
 PLUS_ONE = Function("plus one", 1, _plus_one)
 

@@ -45,9 +45,7 @@ class Stacked(Rows):
             part.read(a, b, out[at - start : at - start + b - a])
 
     def native(self, kind: str, start: int, stop: int) -> Bytes | None:
-        """The stored rows where all parts have them, in one type."""
-        if kind != self.dtype or any(part.dtype != kind for part in self.parts):
-            return None
+        """The rows where all parts have them so."""
         if stop <= start:
             found = [part.native(kind, 0, 0) for part in self.parts]
             return None if any(rows is None for rows in found) else found[0]

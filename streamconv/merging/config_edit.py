@@ -21,18 +21,29 @@ Origins = Sequence[tuple[Mapping[str, Any], int]]
 #: lists with an entry for every layer
 _PER_LAYER = re.compile(
     r"layer_types|layers_block_type|block_types?|no_rope_layers|moe_layer_freq|layer_config|attention_types|"
-    r"num_(key_value|query|attention|kv)_heads|n_kv_heads|intermediate_size|ffn_multipliers|hybrid_override_pattern|"
-    r"activation_sparsity_pattern|mlp_layer_types"
+    r"num_(key_value|query|attention|kv)_heads(_per_layer)?|n_kv_heads|(moe_)?intermediate_size|ffn_multipliers|hybrid_override_pattern|"
+    r"hybrid_layer_pattern|activation_sparsity_pattern|mlp_layer_types|attn_type_list|block_configs|compress_ratios|indexer_types|"
+    r"is_moe_layer|gating_types|layer_rope_theta|moe_topk|num_shared_experts?|num_experts|(rope|sliding_window)_layout|"
+    r"sparse_attention_freq|swiglu_limits(_shared)?|rope_theta|partial_rotary_factors|use_rope_layers"
 )
-#: lists of the numbers of some layers
+#: texts with a letter for every layer
+_LETTERS = re.compile(r"hybrid_override_pattern|layers_block_type")
+#: lists of the numbers of some layers, and of such that count from 1
 _NUMBERS = re.compile(
-    r"(mlp_only|moe|dense|cross_attention|attention|full_attention|skip|kv_shared)_layers|\w*_(idxs|layer_idx|indices)"
+    r"(mlp_only|moe|dense|cross_attention|attention|full_attention|full_attn|kda|skip|kv_shared)_layers|\w*_(idxs|layer_idx|indices)"
 )
+_FROM_ONE = re.compile(r"(full_attn|kda)_layers")
+#: how many layers come before the first mixture of experts
+_DENSE_FIRST = "first_k_dense_replace", "num_dense_layers", "moe_layer_start_index"
 #: keys that make every n-th layer another kind, where the layers' names or shapes tell
 _PERIODS = ("decoder_sparse_step", "interleave_moe_layer_step", "attn_layer_period", "expert_layer_period",
             "full_attention_interval", "num_kv_shared_layers")  # fmt: skip
 #: families whose code makes every n-th layer one of full attention where the config does not say
-_DEFAULT_PERIODS = {"gemma2": 2, "gemma3": 6, "gemma3_text": 6, "cohere2": 4, "gpt_oss": 2}
+_DEFAULT_PERIODS = {"gemma2": 2, "gemma3": 6, "gemma3_text": 6, "gemma3n_text": 5, "gemma4_text": 6, "cohere2": 4, "gpt_oss": 2,
+                    "qwen3_next": 4, "qwen3_5_text": 4, "qwen3_5_moe_text": 4}  # fmt: skip
+_LINEAR = "qwen3_next", "qwen3_5_text", "qwen3_5_moe_text"
+#: families whose code makes the last layer one of full attention, too
+_LAST_IS_FULL = ("gemma4_text",)
 _SLIDING, _FULL = "sliding_attention", "full_attention"
 
 
@@ -50,21 +61,43 @@ def restack(section: Section, origins: Origins, warnings: list[str]) -> None:
     """
     n = len(origins)
     before = dict(section)
-    old = _count(before)
     for key in LAYERS_OF_ANY:
         if type(section.get(key)) is int:
             section[key] = n
-    for key, value in before.items():
-        if isinstance(value, (list, str)) and _PER_LAYER.fullmatch(key) and old is not None and len(value) == old:
-            entries = [_entry(source, key, layer) for source, layer in origins]
-            section[key] = "".join(entries) if isinstance(value, str) else entries
-        elif isinstance(value, list) and value and _NUMBERS.fullmatch(key):
-            section[key] = [i for i, (source, layer) in enumerate(origins) if layer in (source.get(key) or [])]
+    _lists(section, origins, _count(before))
     _attention_kinds(section, before, origins, warnings)
-    _dense_first(section, origins)
+    for key in _DENSE_FIRST:
+        _dense_first(section, origins, key)
     for key in _PERIODS:
         if type(before.get(key)) is int and before[key] > 1 and [layer for _, layer in origins] != list(range(n)):
             warnings.append(f"config.json: {key} is {before[key]}, but layers have moved; check that it still applies")
+
+
+def _lists(section: Section, origins: Origins, old: int | None) -> None:
+    """Lists of ``section`` and of what is in it; ``old`` is how many layers there were. What is behind them in a list stays."""
+    for key, value in section.items():
+        if key == "per_layer_config" and isinstance(value, dict):
+            parts = ((source.get(key) or {}).get(str(layer)) for source, layer in origins)
+            section[key] = {str(i): part for i, part in enumerate(parts) if part is not None}
+        elif isinstance(value, dict):
+            inner = [(part if isinstance(part := source.get(key), Mapping) else {}, layer) for source, layer in origins]
+            _lists(value, inner, old)
+        elif _is_per_layer(key, value) and old is not None and len(value) >= old:
+            entries = [_entry(source, key, layer) for source, layer in origins]
+            section[key] = "".join(entries) + value[old:] if isinstance(value, str) else entries + value[old:]
+        elif key == "moe_layers_enum" and isinstance(value, str):
+            section[key] = ",".join(
+                str(i) for i, (s, layer) in enumerate(origins) if str(layer) in str(s.get(key)).split(",")
+            )
+        elif isinstance(value, list) and value and _NUMBERS.fullmatch(key):
+            first = 1 if _FROM_ONE.fullmatch(key) else 0
+            section[key] = [i for i, (s, layer) in enumerate(origins, first) if layer + first in (s.get(key) or [])]
+
+
+def _is_per_layer(key: str, value: Any) -> bool:
+    return (isinstance(value, str) and _LETTERS.fullmatch(key) is not None) or (
+        isinstance(value, list) and _PER_LAYER.fullmatch(key) is not None
+    )
 
 
 def _count(section: Mapping[str, Any]) -> int | None:
@@ -81,14 +114,15 @@ def _entry(source: Mapping[str, Any], key: str, layer: int) -> Any:
 def _attention_kinds(section: Section, before: Mapping[str, Any], origins: Origins, warnings: list[str]) -> None:
     """``layer_types``, also where the config only implies them, and ``max_window_layers``."""
     if any(_kinds(source) for source, _ in origins):
-        section["layer_types"] = [(_kinds(source) or [_FULL] * (layer + 1))[layer] for source, layer in origins]
-        rule = _rule(before)
-        moved = [i for i, kind in enumerate(section["layer_types"]) if rule is not None and kind != rule(i)]
+        kinds = [(_kinds(source) or [_FULL] * (layer + 1))[layer] for source, layer in origins]
+        section["layer_types"] = kinds + list(before.get("layer_types") or [])[_count(before) or len(kinds) :]
+        rule = _rule(section)
+        moved = [i for i, kind in enumerate(kinds) if rule is not None and kind != rule(i)]
         if moved:
             warnings.append(
                 f"layer_types no longer follows the family's pattern in layers {', '.join(map(str, moved[:5]))}"
-                f"{' …' if len(moved) > 5 else ''}; a runtime that does not read layer_types (llama.cpp) will use other "
-                "attention windows there"
+                f"{' …' if len(moved) > 5 else ''}; a runtime that does not read layer_types (llama.cpp) will use another "
+                "kind of attention there"
             )
     window = before.get("max_window_layers")
     if type(window) is int:
@@ -101,10 +135,13 @@ def _rule(section: Mapping[str, Any]) -> Callable[[int], str] | None:
     pattern = section.get("sliding_window_pattern", section.get("_sliding_window_pattern"))
     if isinstance(pattern, str) and pattern:
         return lambda i: _FULL if pattern[i % len(pattern)] == "G" else _SLIDING
+    family = str(section.get("model_type"))
+    other = "linear_attention" if family in _LINEAR else _SLIDING
+    last = (_count(section) or 0) - 1 if family in _LAST_IS_FULL else -1
     if type(pattern) is not int:
-        pattern = _DEFAULT_PERIODS.get(str(section.get("model_type")))
-    if pattern:
-        return lambda i: _FULL if (i + 1) % pattern == 0 else _SLIDING
+        pattern = section.get("full_attention_interval", _DEFAULT_PERIODS.get(family))
+    if type(pattern) is int and pattern > 0:
+        return lambda i: _FULL if (i + 1) % pattern == 0 or i == last else other
     if section.get("use_sliding_window") and type(section.get("max_window_layers")) is int:
         return lambda i: _SLIDING if i >= section["max_window_layers"] else _FULL
     return None
@@ -119,9 +156,8 @@ def _kinds(section: Mapping[str, Any]) -> list[str] | None:
     return None if rule is None or count is None else [rule(i) for i in range(count)]
 
 
-def _dense_first(section: Section, origins: Origins) -> None:
-    """``first_k_dense_replace``: how many layers come before the first mixture of experts."""
-    key = "first_k_dense_replace"
+def _dense_first(section: Section, origins: Origins, key: str) -> None:
+    """``key``: how many layers come before the first mixture of experts."""
     if type(section.get(key)) is not int:
         return
     dense = [layer < int(source.get(key, 0)) for source, layer in origins]

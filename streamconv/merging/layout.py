@@ -15,7 +15,10 @@ from typing import Any
 
 from ..sources.hf_config import AUDIO, LAYERS_OF_ANY, VISION, section, text_section, text_sections
 
-_LAYER = re.compile(r"(?:^|\.)(?:layers|layer|h|blocks|block|blk)\.(\d+)\.")
+_LAYER = re.compile(r"(?:^|\.)(?:layers|layer|h|blocks|block|blk|decoder_layer|transformer_encoder)\.(\d+)\.")
+#: what predicts further tokens: a module beside the layers, or layers behind those that config.json counts
+_FURTHER = "mtp."
+_BEHIND = re.compile(r"behind\.(\d+)\.")
 #: leading parts of names that say nothing about the tensor
 _WRAPPERS = re.compile(r"^(?:(?:model|language_model|text_model|transformer|base_model|backbone|gpt_neox)\.)+")
 _MODULES = (
@@ -34,7 +37,7 @@ _EMBEDDINGS = (
 _HEADS = ("lm_head.weight", "embed_out.weight", "output.weight")
 _OTHER_VOCABULARY = (
     "lm_head.bias", "embed_out.bias", "output.bias", "embed_tokens_per_layer.weight", "cls.predictions.bias",
-    "cls.predictions.decoder.weight", "cls.predictions.decoder.bias", "final_logits_bias",
+    "cls.predictions.decoder.weight", "cls.predictions.decoder.bias", "final_logits_bias", "shared_head.head.weight",
 )  # fmt: skip
 #: modules whose keys have a section of their own
 _SECTIONS = {"vision_tower": VISION, "audio_tower": AUDIO}
@@ -67,7 +70,7 @@ class Place:
     ----------
     module : ``default``, or one of several
     layer : None outside of the layers
-    key : the rest of the name
+    key : the rest of the name; ``behind.N.…`` in the N-th layer behind those that are counted
     """
 
     module: str
@@ -77,7 +80,14 @@ class Place:
     @property
     def comes_after(self) -> bool:
         """Whether the model applies it behind the layers."""
-        return self.layer is None and _AFTER.search(self.key) is not None
+        is_further = self.key.startswith(_FURTHER) or self.behind is not None
+        return self.layer is None and (is_further or _AFTER.search(self.key) is not None)
+
+    @property
+    def behind(self) -> tuple[int, str] | None:
+        """How many layers behind those that are counted, and the rest of the name."""
+        found = _BEHIND.match(self.key)
+        return (int(found[1]), self.key[found.end() :]) if found else None
 
     @property
     def is_head(self) -> bool:
@@ -153,7 +163,7 @@ def layer_count(config: Mapping[str, Any], module: str) -> int | None:
 def lay_out(names: Iterable[str], config: Mapping[str, Any]) -> Layout:
     """The layout of a model with tensors ``names``.
 
-    Layers beyond those that ``config`` counts (as of multi-token prediction) stand outside of the stack.
+    Layers behind those that ``config`` counts, and modules, that predict further tokens stand outside of the stack.
     """
     listed = list(names)
     stacks: dict[str, set[int]] = {}
@@ -176,6 +186,8 @@ def lay_out(names: Iterable[str], config: Mapping[str, Any]) -> Layout:
         module = module_of[prefix if found else name]
         if found and prefixes.get(module) == prefix and int(found[1]) < counts[module]:
             place = Place(module, int(found[1]), name[found.end() :])
+        elif found and prefixes.get(module) == prefix:
+            place = Place(module, None, f"behind.{int(found[1]) - counts[module]}.{name[found.end() :]}")
         else:
             place = Place(module, None, bare(name))
         places.setdefault(place if place not in places else Place(module, place.layer, name), name)
@@ -194,7 +206,7 @@ def _module_names(names: list[str], stacks: Mapping[str, set[int]]) -> dict[str,
     found = {}
     for text in (*stacks, *loose):
         found[text] = next((module for module, parts in _MODULES if any(part in text for part in parts)), "")
-    text_stacks = [prefix for prefix in stacks if not found[prefix]]
+    text_stacks = [prefix for prefix in stacks if not found[prefix] and not bare(prefix).startswith(_FURTHER)]
     if any(found.values()):
         return {text: module or "text_decoder" for text, module in found.items()}
     if len(text_stacks) < 2:

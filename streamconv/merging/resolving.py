@@ -174,7 +174,7 @@ class Resolver:
                 for place in part.inside(j):
                     part.tensor(place, j, len(layers) - 1)
         for place in after:
-            last.tensor(place, None, 0)
+            last.tensor(place, None, len(layers))
         self.merge.layers[module] = layers
 
 
@@ -268,7 +268,7 @@ class _Sliced:
         )
 
     def tensor(self, place: Place, j: int | None, layer: int) -> None:
-        """Plan one output tensor: ``place`` in layer ``j`` of the slice, ``layer`` of the output."""
+        """Plan one output tensor: ``place`` in layer ``j`` of the slice, ``layer`` of the output, or as many of them."""
         inputs, missing = [], []
         for source in self.sources:
             at = place if j is None else Place(place.module, source.start + j, place.key)
@@ -308,6 +308,8 @@ class _Sliced:
         if place.layer is not None:
             prefix = layout.prefixes.get(place.module) or self.sources[0].model.layout.prefixes[place.module]
             return f"{prefix}{layer}.{place.key}"
+        if place.behind is not None:
+            return f"{layout.prefixes[place.module]}{layer + place.behind[0]}.{place.behind[1]}"
         own = layout.names.get(place)
         return own or next(n for s in self.sources if (n := s.model.layout.names.get(place)))
 

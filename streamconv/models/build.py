@@ -17,7 +17,7 @@ from ..metadata import BadValue, Metadata
 from ..rows import Rows
 from ..sources.checkpoint import Checkpoint
 from ..sources.naming import shown
-from ..sources.state_dicts import refuse_adapter, refuse_unsaved
+from ..sources.state_dicts import is_of_adapter, refuse_adapter, refuse_unsaved
 from .assumed import judged, unknown
 from .config import Config, normalise
 from .contradictions import contradictions
@@ -25,7 +25,7 @@ from .family import Family
 from .general import general_metadata
 from .names import hint_of_stranger, stem_of
 from .rules import bind, fitting
-from .tokenizers import tokenizer_metadata
+from .tokenizers import COUNTED, tokenizer_metadata
 
 _BLOCK = re.compile(r"blk\.(\d+)\.")
 
@@ -37,7 +37,7 @@ class Model:
     Attributes
     ----------
     arch : GGUF architecture
-    metadata : key/values in file order; ``general.file_type`` still 0
+    metadata : key/values in file order; ``general.file_type`` still 0, or what the family calls such files
     tensors : GGUF name -> rows, in the order of the source
     made_of : GGUF name -> names of the tensors of the source; none where it is made from nothing
     left_out : tensors of the source that are not part of this model, and why
@@ -96,6 +96,8 @@ def build(
         vocabulary = tokenizer.metadata
         if "token_embd.weight" in tensors:
             _fit_vocabulary(tensors, vocabulary, config, family)
+        if tokenizer.kind in COUNTED:
+            vocabulary.u32(f"{family.arch}.vocab_size", tokenizer.n_tokens)
     metadata = Metadata()
     metadata.string("general.architecture", family.arch)
     total, shared, expert, n_experts = _sizes(tensors)
@@ -115,7 +117,7 @@ def build(
     _check_blocks(checkpoint, tensors, metadata.get(f"{family.arch}.block_count"))
     metadata.u32("general.quantization_version", 2)
     metadata.update(vocabulary)
-    forced = {name: family.kept_type(rows) or family.forced_type(name) for name, rows in tensors.items()}
+    forced = {name: family.kept_type(rows) or family.forced_type(name, rows) for name, rows in tensors.items()}
     return Model(family.arch, metadata, tensors, left_out, warnings, {n: t for n, t in forced.items() if t}, made_of)
 
 
@@ -150,8 +152,9 @@ def _named(
     checkpoint: Checkpoint, family: Family, config: Config, left_out: dict[str, str], made_of: dict[str, str]
 ) -> dict[str, Rows]:
     """GGUF name -> transformed rows, made tensors first, then in source order."""
-    mine = {n: r for n, r in checkpoint.tensors.items() if family.why_dropped(family.spelled(n, config)) is None}
-    refuse_adapter(mine, checkpoint.path)
+    adapters = {n: family.spelled(n, config) for n in checkpoint.tensors if is_of_adapter(n)}
+    stray = (n for n, name in adapters.items() if not family.why_dropped(name) and not family.has_rule(name, config))
+    refuse_adapter({n: checkpoint.tensors[n] for n in stray}, checkpoint.path)
     spelled: dict[str, Rows] = {}
     source_names: dict[str, str] = {}
     for source_name, rows in checkpoint.tensors.items():

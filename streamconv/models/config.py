@@ -19,7 +19,7 @@ from ..sources.naming import shown
 
 #: spellings of the numbers of attention heads and of experts, and of the width of the residual stream
 HEADS = "num_attention_heads", "n_head", "n_heads"
-HIDDEN = "hidden_size", "n_embd", "n_embed", "dim", "d_model"
+HIDDEN = "hidden_size", "n_embd", "n_embed", "dim", "d_model", "model_dim"
 EXPERTS = "num_local_experts", "num_experts", "n_routed_experts", "moe_num_experts"
 #: far more than any model has; what is planned grows with them
 _MAX_LAYERS, _MAX_HEAD_DIM = 10_000, 1 << 16
@@ -47,8 +47,13 @@ def stated_keys(raw: Mapping[str, Any]) -> list[str]:
     return list(dict.fromkeys(key for part in text_sections(raw) or [raw] for key in part))
 
 
+#: architectures whose text models are not what their section names: they have more, or mean another
+OUTER = ("KimiK3ForConditionalGeneration", "Sarashina2VisionForCausalLM")
+
+
 def architecture(raw: Mapping[str, Any]) -> str:
     """The Hugging Face architecture name of the text model, "" where config.json says none."""
+    found = []
     for where in (
         *(section(raw, name) for name in TEXT_SECTIONS[:2]),
         raw,
@@ -56,8 +61,8 @@ def architecture(raw: Mapping[str, Any]) -> str:
         names = where.get("architectures")
         first = names[0] if isinstance(names, list) and names else names
         if isinstance(first, str):
-            return first
-    return ""
+            found.append(first)
+    return next((name for name in found if name in OUTER), next(iter(found), ""))
 
 
 def tower_architectures(raw: Mapping[str, Any]) -> list[str]:
@@ -116,7 +121,9 @@ class Config:
     @property
     def place(self) -> str:
         """What messages call config.json."""
-        return str(self.checkpoint.called("config.json")) if self.checkpoint is not None else "config.json"
+        return (
+            str(self.checkpoint.called(self.checkpoint.config_file)) if self.checkpoint is not None else "config.json"
+        )
 
     def raw_value(self, key: str) -> Any:
         """What the text model's section says, or the root."""

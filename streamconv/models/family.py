@@ -74,6 +74,7 @@ class Family:
     transforms : stem, or a pattern of stems such as ``*norm`` -> what to do with the rows
     types : pattern of GGUF names -> type that runtimes expect, whatever the file type is; ``as the file``: no other than that; see
         ``quant/converter_types.py``
+    type_of : rows -> type that they keep, whatever the file type is, None for others; ``types`` go before
     kept : block types that are copied from where they lie; a source of such rows is spelled with the type, ``NAME:MXFP4``
     misfits : patterns of GGUF names of tensors that the reference writes in a shape that no runtime takes: told, not refused
     cut_vocabulary : embedding rows beyond the tokenizer's tokens are dropped
@@ -99,6 +100,7 @@ class Family:
     names: Mapping[str, str] = field(default_factory=dict)
     transforms: Mapping[str, Transform] = field(default_factory=dict)
     types: Mapping[str, str] = field(default_factory=dict)
+    type_of: Callable[[Rows], str | None] = lambda _rows: None
     kept: tuple[str, ...] = ()
     misfits: tuple[str, ...] = ()
     cut_vocabulary: bool = False
@@ -118,9 +120,14 @@ class Family:
         """Why a tensor, named as rules spell it, is left out; None where it is not."""
         return _first(self.drops, name)
 
-    def forced_type(self, name: str) -> str | None:
-        """The type that runtimes expect of the tensor of GGUF name ``name``; None: that of the file."""
-        return _first(self.types, name)
+    def has_rule(self, name: str, config: Config) -> bool:
+        """Whether a tensor, named as rules spell it, is not just renamed."""
+        return any(self.tensor_names.ruled(name, config))
+
+    def forced_type(self, name: str, rows: Rows | None = None) -> str | None:
+        """The type that a tensor has in any file, by its GGUF ``name`` or by its ``rows``; None: that of the file."""
+        found = _first(self.types, name)
+        return self.type_of(rows) if found is None and rows is not None else found
 
     def is_misfit(self, names: Iterable[str]) -> bool:
         """Whether tensors of GGUF ``names`` may have shapes that no runtime takes."""

@@ -12,6 +12,7 @@ from ..sources.checkpoint import Checkpoint
 from ..sources.hf_config import flattened, text_sections
 from ..sources.known_layouts import instead
 from ..sources.naming import shown
+from .config import OUTER as WITH_MORE
 from .config import architecture
 from .families import FAMILIES
 from .multimodal import OUTER
@@ -59,7 +60,7 @@ def named(checkpoint: Checkpoint) -> Checkpoint:
 
 def _other_type(name: str, kind: object) -> Iterator[str]:
     """What to say of an architecture and a ``model_type`` that do not belong together."""
-    if name in FAMILIES and isinstance(kind, str) and kind not in FAMILIES[name].classes:
+    if name in FAMILIES and name not in WITH_MORE and isinstance(kind, str) and kind not in FAMILIES[name].classes:
         others = [other for other, family in FAMILIES.items() if kind in family.classes]
         if others:
             other = _of_type({"model_type": kind}, others) or others[0]

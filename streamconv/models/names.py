@@ -14,7 +14,7 @@ _OTHER_STARTS = ("mlp", "vit.", "vpm.", "siglip2.", "merger.", "resampler.", "co
 #: Parts of names that belong to other modules of a multimodal checkpoint.
 _OTHER_PARTS = (
     "visual.", "vision.", "vision_", "audio.", "audio_", "talker.", "projector.", "patch_embed", "image_newline",
-    "model.connector.", "token2wav.", "code2wav.", "multi_modal_projector.",
+    "model.connector.", "token2wav.", "code2wav.", "multi_modal_projector.", "patch_merge",
 )  # fmt: skip
 #: pattern of names without a place -> what they are
 _STRANGERS = {

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from typing import NamedTuple
 
 from ..errors import BadInput
-from ..kit import Stacked, split
+from ..kit import Stacked, join, split
 from ..rows import Rows
 from .config import Config
 from .gguf_names import known_names
@@ -54,12 +54,16 @@ class Rule(NamedTuple):
     sources : names in a checkpoint; ``{x}`` stands for every number, whose tensors come stacked; none makes tensors
     make : the targets from the sources
     when : (configuration, block, or -1 where the targets are of no block) -> whether the rule holds
+    first : its targets come before all others, those of one rule in the order of blocks
+    joined : tensors of an ``{x}`` come one behind the other, and may be of different lengths
     """
 
     targets: tuple[str, ...]
     sources: tuple[str, ...] = ()
     make: Make = as_they_are
     when: Callable[[Config, int], bool] = always
+    first: bool = False
+    joined: bool = False
 
 
 def rename(source: str, target: str) -> Rule:
@@ -177,9 +181,15 @@ def bind(
             if found is None:
                 raise unknown(name)
             jobs[name] = _Job(rename(name, found[0]), None, [{0: rows}])
-    # rows that are copied as blocks come first: the reference writes them before it looks at others
-    for job in sorted(jobs.values(), key=lambda job: ":" not in job.rule.sources[0]):
+    for job in sorted(jobs.values(), key=lambda job: _place(job, names.rules)):
         yield from _finished(job, config)
+
+
+def _place(job: _Job, rules: Sequence[Rule]) -> tuple[int, int, int]:
+    """What sorts jobs; the reference writes rows that are copied as blocks before it looks at others."""
+    if job.rule.first:
+        return 0, rules.index(job.rule), -1 if job.place is None else job.place
+    return 1 if ":" in job.rule.sources[0] else 2, 0, 0
 
 
 def _made(rule: Rule, config: Config) -> Iterator[tuple[str, Rows, str]]:
@@ -194,7 +204,7 @@ def _finished(job: _Job, config: Config) -> Iterator[tuple[str, Rows, str]]:
     """The targets of a rule in one block."""
     rule = job.rule
     parts = [
-        _whole(source.replace("{bid}", str(job.place)), found, config)
+        _whole(source.replace("{bid}", str(job.place)), found, config, rule.joined)
         for source, found in zip(rule.sources, job.found, strict=True)
     ]
     told = " and ".join(source.replace("{bid}", str(job.place)) for source in rule.sources)
@@ -204,8 +214,8 @@ def _finished(job: _Job, config: Config) -> Iterator[tuple[str, Rows, str]]:
         yield target.replace("{bid}", str(job.place)), rows, told
 
 
-def _whole(source: str, found: Mapping[int, Rows], config: Config) -> Rows:
-    """The one tensor of a source, or all of them stacked in numeric order."""
+def _whole(source: str, found: Mapping[int, Rows], config: Config, joined: bool) -> Rows:
+    """The one tensor of a source, or all of them stacked, or ``joined``, in numeric order."""
     if "{x}" not in source and found:
         return found[0]
     missing = next((x for x in range(len(found) or 1) if x not in found), None)
@@ -216,4 +226,4 @@ def _whole(source: str, found: Mapping[int, Rows], config: Config) -> Rows:
         )
     experts = [found[x] for x in range(len(found))]
     with fitting(source, experts, config):
-        return Stacked(experts)
+        return join(experts) if joined else Stacked(experts)

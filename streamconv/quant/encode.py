@@ -23,6 +23,8 @@ from .types import TensorType
 
 #: Types whose values are looked at for NaN and Inf also where they are only copied.
 FLOATS = ("F32", "F16", "BF16", "F64")
+#: Block types whose scales have no NaN: bytes of exponents, all of which mean a power of two to runtimes.
+_NUMBERS = ("MXFP4",)
 #: Types of which a core makes more than half a gigaweight a second, where no importance takes part.
 _QUICK = ("F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1")
 
@@ -75,9 +77,12 @@ class Encoding:
 
     @property
     def needs_values(self) -> bool:
-        """Whether rows must be read as float32; numbers that are no floats, or that have no codec, are only copied."""
-        is_block = self.type.block_size > 1 and bool(self.type.module)
-        return not self.copies or self.type.name in FLOATS or is_block
+        """Whether rows must be read as float32.
+
+        Numbers that are no floats or have no codec, and blocks that can hold nothing but numbers, are only copied.
+        """
+        may_be_nan = self.type.block_size > 1 and bool(self.type.module) and self.type.name not in _NUMBERS
+        return not self.copies or self.type.name in FLOATS or may_be_nan
 
     @property
     def needs_kernel(self) -> bool:
@@ -141,6 +146,8 @@ class Encoding:
             stored = self._rows.native(self.type.name, a, b)
             assert stored is not None
             out[...] = stored
+            if not self.needs_values:
+                return quality
         else:
             weights = None if self._weights is None else self._weights[a // self.slice_rows]
             try:

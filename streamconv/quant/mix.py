@@ -69,6 +69,8 @@ def checkpoint_types(
         return filetype, converter_types(tensors, filetype, forced)
     # What the mix keeps, it keeps as the converter would have written it, never quantized: it would refuse to do that again.
     plain = filetype if filetype.name in FLOATS else FILE_TYPES[half_type(tensors) or "F32"]
+    # matrices of 8-bit floats are not stored in the type that a family has for them: none of theirs is quantized again
+    forced = {name: kind for name, kind in forced.items() if kind != "Q8_0"}
     kept = {c.name: c.type for c in converter_types(tensors, plain, forced)}
     return filetype, assign_types(tensors, model, filetype, options, imatrix_names, kept)
 

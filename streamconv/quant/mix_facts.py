@@ -71,7 +71,14 @@ class ModelFacts:
             return int(value)
 
         heads = number("attention.head_count")
-        return cls(arch, number("block_count"), heads, number("attention.head_count_kv", heads), number("expert_count"))
+        n_loops = number("num_loops", 1)  # a loader counts a block as often as it is run through
+        return cls(
+            arch,
+            number("block_count") * n_loops,
+            heads,
+            number("attention.head_count_kv", heads),
+            number("expert_count"),
+        )
 
 
 @dataclass(frozen=True)

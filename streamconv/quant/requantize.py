@@ -9,7 +9,7 @@ Source: llama.cpp ``llama-quant.cpp`` and ``common/common.cpp`` ``string_parse_k
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 import numpy as np
 
@@ -120,7 +120,7 @@ def quantize_metadata(
     overrides: Sequence[Override] = (),
     imatrix: Imatrix | None = None,
     imatrix_file: str = "",
-    block_count: int | None = None,
+    pruned: Collection[int] = (),
 ) -> Metadata:
     """The keys of the quantized file.
 
@@ -132,7 +132,7 @@ def quantize_metadata(
     overrides : set after the keys of the quantizer, in this order, each in the type of the key that is there
     imatrix : the importance matrix that was used
     imatrix_file : how the user named it; the path that was opened, when empty
-    block_count : number of blocks left after pruning; None when none was pruned
+    pruned : numbers of the blocks that are left out; what is said of each block is said of those that are left
 
     Raises
     ------
@@ -168,9 +168,24 @@ def quantize_metadata(
         put("quantize.imatrix.entries_count", Value("UINT32", imatrix.entries_count))
         if imatrix.chunks_count > 0:
             put("quantize.imatrix.chunks_count", Value("UINT32", imatrix.chunks_count))
-    if block_count is not None:
-        put(f"{result.get('general.architecture')}.block_count", Value("UINT32", block_count))
+    if pruned:
+        count = f"{result.get('general.architecture')}.block_count"
+        put(count, Value("UINT32", n_blocks - len(set(pruned))))
+        _forget_blocks(result, set(pruned), n_blocks)
     return result
+
+
+def _forget_blocks(m: Metadata, pruned: Collection[int], n_blocks: int) -> None:
+    """Say of the blocks that are left what was said of ``n_blocks``; the reference does not, and runtimes refuse its lists."""
+    arch = m.get("general.architecture")
+    for key, value in m.values.items():
+        is_listed = key.startswith((f"{arch}.", "xielu.")) and not key.endswith("rope.dimension_sections")
+        if is_listed and value.type == "ARRAY" and len(value.value) == n_blocks:
+            left = [each for block, each in enumerate(value.value) if block not in pruned]
+            m.values[key] = Value("ARRAY", left, value.elem)
+        elif key == f"{arch}.leading_dense_block_count":
+            n_dense = sum(block not in pruned for block in range(value.value))
+            m.values[key] = Value(value.type, n_dense)
 
 
 def _clipped(text: str) -> str:

@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from ..errors import BadInput, absent, unreadable
-from ..file_names import ENDINGS, GGUF, PACKABLE, PACKED, container_of
+from ..file_names import ENDINGS, GGUF, HUGGING_FACE, PACKABLE, PACKED, Layout, container_of
 from .checkpoint import Checkpoint, InputFile
 from .folder import READERS, LocalFiles, Shard, open_folder, open_index, snapshot
 from .frame_cache import FrameCache
@@ -38,7 +38,11 @@ _HINT = f"Give a checkpoint folder, a file ({_KNOWN}), a merge recipe (.yml), or
 
 
 def open_checkpoint(
-    path: str | os.PathLike[str], io: IoMode = "mmap", weights: bool = True, cache: FrameCache | None = None
+    path: str | os.PathLike[str],
+    io: IoMode = "mmap",
+    weights: bool = True,
+    cache: FrameCache | None = None,
+    layout: Layout = HUGGING_FACE,
 ) -> Checkpoint:
     """Open a checkpoint folder or its index, a single file of safetensors or torch, or a ``.gguf`` file.
 
@@ -47,7 +51,8 @@ def open_checkpoint(
     too.
 
     Reads headers only. ``io="pread"`` copies instead of mapping, for storage whose errors should not end the process.
-    Without ``weights`` a folder may hold a configuration and a tokenizer only. ``cache`` keeps what is decompressed.
+    Without ``weights`` a folder may hold a configuration and a tokenizer only. ``cache`` keeps what is decompressed. Another
+    ``layout`` than the usual one has folders only.
 
     Errors: InputMissing, NoPermission, BadInput; see the opener of each kind.
     """
@@ -61,8 +66,10 @@ def open_checkpoint(
     if not exists:
         raise absent(path, _HINT)
     cache = cache or FrameCache()
+    if layout is not HUGGING_FACE and not is_folder and container_of(path.name) is not GGUF:
+        raise BadInput(f"{path} is a file: --mistral-format needs the folder with params.json", f"Give {path.parent}.")
     cached = snapshot(path) if is_folder else None
-    found = open_folder(cached or path, io, weights, cache) if is_folder else _open_file(path, io, cache)
+    found = open_folder(cached or path, io, weights, cache, layout) if is_folder else _open_file(path, io, cache)
     if cached is not None:
         found = replace(found, name=path.resolve().name.removeprefix("models--").replace("--", "/"))
     found.warnings.extend(note for file in found.inputs if (note := twice_there(file.path)))

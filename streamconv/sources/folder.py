@@ -12,11 +12,15 @@ from typing import Any, Protocol
 
 from ..errors import BadInput, InputMissing, raise_exhausted
 from ..file_names import (
+    CONSOLIDATED,
+    HUGGING_FACE,
+    MISTRAL,
     MLX_ADAPTER,
     OF_FOLDERS,
     SAFETENSORS,
     TORCH,
     Container,
+    Layout,
     fits,
     is_weights,
     part_names,
@@ -26,8 +30,10 @@ from ..file_names import (
 from ..rows import Rows
 from .checkpoint import JOB_KEY, Checkpoint, InputFile, read_object, refuse_mixture
 from .frame_cache import FrameCache
+from .implied_config import implied_config
 from .known_layouts import instead, unfinished_download
 from .mapped import IoMode, MappedFile
+from .mistral_params import read_params
 from .naming import shown, shown_list
 from .safetensors import read_safetensors
 from .side_links import refuse_foreign
@@ -68,10 +74,12 @@ def torch_shard(file: MappedFile) -> Shard:
 
 
 #: how a file is read
-READERS: Mapping[Container, Callable[[MappedFile], Shard]] = {SAFETENSORS: safetensors_shard, TORCH: torch_shard}
+READERS: Mapping[Container, Callable[[MappedFile], Shard]] = {
+    SAFETENSORS: safetensors_shard, CONSOLIDATED: safetensors_shard, TORCH: torch_shard,
+}  # fmt: skip
 #: names of files that hold a model whole or in parts, in containers that are read and others
 _MODELS = (
-    *(c.pattern for c in OF_FOLDERS), "consolidated*.safetensors", "consolidated*.pth", "tf_model*.h5", "flax_model*.msgpack",
+    *(c.pattern for c in (*OF_FOLDERS, CONSOLIDATED)), "consolidated*.pth", "tf_model*.h5", "flax_model*.msgpack",
 )  # fmt: skip
 
 #: weights of an adapter, which transformers puts on the model in whose folder they lie
@@ -117,9 +125,15 @@ class LocalFiles:
         return open_file(self.path / name, self._io, self._cache)
 
 
-def open_folder(folder: Path, io: IoMode = "mmap", weights: bool = True, cache: FrameCache | None = None) -> Checkpoint:
+def open_folder(
+    folder: Path,
+    io: IoMode = "mmap",
+    weights: bool = True,
+    cache: FrameCache | None = None,
+    layout: Layout = HUGGING_FACE,
+) -> Checkpoint:
     """``open_files`` for a folder on disk."""
-    return open_files(LocalFiles(folder, io, cache), weights)
+    return open_files(LocalFiles(folder, io, cache), weights, layout)
 
 
 def snapshot(folder: Path) -> Path | None:
@@ -141,8 +155,10 @@ def snapshot(folder: Path) -> Path | None:
     )
 
 
-def open_files(files: Files, weights: bool = True) -> Checkpoint:
+def open_files(files: Files, weights: bool = True, layout: Layout = HUGGING_FACE) -> Checkpoint:
     """Open the checkpoint that ``files`` are; reads config.json, the index and the headers of all shards.
+
+    In Mistral's own layout params.json stands for config.json, and is read as that (``mistral_params``).
 
     Tensors come file after file in the order of their names, and by name within a file. How the weights are encoded (plain,
     GPTQ, bitsandbytes, …) is not judged here. Without ``weights`` only config.json is read; they need not be there.
@@ -151,24 +167,40 @@ def open_files(files: Files, weights: bool = True) -> Checkpoint:
     the shards or leads out of the folder, and a tensor that two shards hold.
     """
     folder, present = files.path, files.names()
-    if "config.json" not in present:
-        hint = "A checkpoint folder needs config.json beside its weights."
-        raise InputMissing(f"{folder} has no config.json", instead(folder, present) or hint)
-    config = files.read_object("config.json")
+    if layout.config not in present:
+        if weights and layout is HUGGING_FACE and (implied := _implied(files, present)) is not None:
+            return implied
+        hint = f"A checkpoint folder needs {layout.config} beside its weights."
+        raise InputMissing(f"{folder} has no {layout.config}", _instead(folder, present, layout) or hint)
+    config, notes = _config(files, layout)
     if not weights:
-        return Checkpoint(path=folder, tensors={}, config=config, inputs=())
-    found = [chosen for c in OF_FOLDERS if (chosen := _choose(files, present, c)) is not None]
+        return Checkpoint(folder, {}, config, (), warnings=notes, config_file=layout.config)
+    found = [chosen for c in layout.containers if (chosen := _choose(files, present, c)) is not None]
     if not found:
         raise InputMissing(
-            f"{folder} has no weights: neither {' nor '.join(c.pattern for c in OF_FOLDERS)}, nor an index of them",
-            instead(folder, present),
+            f"{folder} has no weights: neither {' nor '.join(c.pattern for c in layout.containers)}, nor an index of them",
+            _instead(folder, present, layout),
         )
     # An index of files that are all gone tells of nothing that is here.
     chosen = next((each for each in found if each.here(present)), found[0])
     if chosen is not found[0]:
         chosen = replace(chosen, why=f"{found[0].container.index} names files that are missing")
     opened = _open_shards(files, present, chosen, config)
-    return replace(opened, warnings=[*opened.warnings, *_passed_over(folder, present, chosen)])
+    told = [*notes, *opened.warnings, *_passed_over(folder, present, chosen)]
+    return replace(opened, warnings=told, config_file=layout.config)
+
+
+def _config(files: Files, layout: Layout) -> tuple[dict[str, Any], list[str]]:
+    """What config.json says, or what it would say of params.json; and notes."""
+    found = files.read_object(layout.config)
+    return read_params(found, files.path / layout.config) if layout is MISTRAL else (found, [])
+
+
+def _instead(folder: Path, present: Collection[str], layout: Layout) -> str:
+    """What to do with a folder that is not of ``layout``."""
+    if layout is MISTRAL and "config.json" in present:
+        return "It is of the Hugging Face layout: leave --mistral-format out."
+    return "" if layout is MISTRAL else instead(folder, present)
 
 
 @dataclass(frozen=True)
@@ -191,6 +223,20 @@ class _Set:
     def here(self, present: Collection[str]) -> list[str]:
         """Which of them are in the folder."""
         return [name for name in self.names if name in present]
+
+
+def _implied(files: Files, present: Collection[str]) -> Checkpoint | None:
+    """The checkpoint of one file whose tensors say what config.json would; None where they do not."""
+    names = [name for name in present if name.startswith("model") and name.endswith(".safetensors")]
+    if len(names) != 1:
+        return None
+    try:
+        opened = _open_shards(files, present, _Set(SAFETENSORS, names), {})
+    except BadInput as e:
+        raise_exhausted(e)
+        return None
+    config = implied_config(opened.tensors)
+    return replace(opened, config=config) if config else None
 
 
 def prefers_whole(present: Collection[str], named: Collection[str], whole: str) -> bool:

@@ -6,13 +6,13 @@ from collections.abc import Mapping
 from typing import Any
 
 #: sections of the text model in a model of several modules, by the program that saved it
-TEXT_SECTIONS = ("text_config", "llm_config", "lm_config", "language_config")
+TEXT_SECTIONS = ("text_config", "llm_config", "lm_config", "language_config", "lfm")
 #: sections of other modules
 VISION, AUDIO = "vision_config", "audio_config"
 #: where models that also speak have the sections of what they understand
 THINKER = "thinker_config"
 #: spellings of the number of layers of a text model, and of any module
-LAYERS = ("num_hidden_layers", "n_layers", "n_layer", "num_layers")
+LAYERS = ("num_hidden_layers", "n_layers", "n_layer", "num_layers", "num_transformer_layers")
 LAYERS_OF_ANY = (*LAYERS, "depth", "encoder_layers")
 #: starts of the ``model_type`` of families whose classes tie the head to the embedding
 _TYING = ("gemma", "cohere", "gpt2")

@@ -43,7 +43,11 @@ _LAYOUTS = (
     ),
     KnownLayout(
         ("consolidated*.safetensors", "params.json"), "Mistral's own layout, whose names and order of rows are its own",
-        "Fetch the Hugging Face form of the model: config.json, model*.safetensors and tokenizer.json.",
+        "Convert it to GGUF with --mistral-format; for anything else fetch the Hugging Face form of the model.",
+    ),
+    KnownLayout(
+        ("*-TP-*.safetensors",), "slices for the ranks of tensor parallelism, as Grok 2 is published",
+        "Join the slices of each name, rows of w1 and w3, columns of w2, and save the whole as model*.safetensors.", True,
     ),
     KnownLayout(
         ("*world_size_*_rank_*", "*fsdp*rank*"), "a distributed checkpoint (FSDP): every file is one rank's part of the tensors",
@@ -86,15 +90,22 @@ def instead(folder: Path, present: Collection[str]) -> str:
         what = "the first of its parts" if part_of(ggufs[0]) else "a whole model"
         more = f" (others: {shown_list(ggufs[1:])})" if ggufs[1:] else ""
         return f"It holds GGUF files. Give the file instead: {folder / ggufs[0]}, {what}{more}."
-    for layout in _LAYOUTS:
-        if found := _matching(layout, present):
-            return f"{shown_list(found)}: this is {layout.what}. {layout.instead}"
+    if told := by_names(present):
+        return told
     if steps := [name for name in present if re.fullmatch(r"checkpoint-\d+", name)]:
         last = max(steps, key=lambda name: int(name.rpartition("-")[2]))
         return f"It holds checkpoints of a training run: give one, such as {folder / last}."
     if models := sorted(name for name in present if name.startswith("models--")):
         return f"It is a cache of huggingface_hub: give the folder of a model, such as {folder / models[0]}."
     return no_model(folder, present)
+
+
+def by_names(present: Collection[str]) -> str:
+    """What the layout of files of the names ``present`` is, and what to do instead; "" where it is not known."""
+    for layout in _LAYOUTS:
+        if found := _matching(layout, present):
+            return f"{shown_list(found)}: this is {layout.what}. {layout.instead}"
+    return ""
 
 
 def unfinished_download(folder: Path) -> str:

@@ -30,6 +30,11 @@ NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = range(1, 7)
 _MAX_BYTES, _MAX_FIELDS, _MAX_PIECE_BYTES = 32 << 20, 3 << 20, 1 << 16
 
 
+def is_ranks(data: bytes) -> bool:
+    """Whether a tokenizer.model is a vocabulary of tiktoken."""
+    return _TIKTOKEN.match(data) is not None
+
+
 def read_pieces(data: bytes, path: Path) -> tuple[list[str], array[float], array[int]]:
     """Texts, scores and types of all pieces of the model ``data``, which messages call ``path``.
 
@@ -37,7 +42,7 @@ def read_pieces(data: bytes, path: Path) -> tuple[list[str], array[float], array
     ------
     BadInput : the file is not such a model
     """
-    if _TIKTOKEN.match(data):
+    if is_ranks(data):
         raise BadInput(
             f"{path} is a vocabulary of tiktoken, not a SentencePiece model",
             "Put tokenizer.json of the same model beside it.",

@@ -217,6 +217,25 @@ def modelopt_four_bit_floats(rng: np.random.Generator) -> Made:
     return parts, {"quant_method": str(rng.choice(["modelopt", "modelopt_fp4"])), **config}, x
 
 
+def deepseek_v4(rng: np.random.Generator) -> Made:
+    n, k = int(rng.integers(1, 300)), 32 * int(rng.integers(1, 10))
+    kind, config = (
+        str(rng.choice(["U8", "F8_E8M0"])),
+        {"quant_method": "fp8", "scale_fmt": "ue8m0", "expert_dtype": "fp4"},
+    )
+    if rng.integers(2):
+        codes, exponents = rng.integers(0, 16, (n, k), np.uint8), rng.integers(100, 140, (n, k // 32), np.uint8)
+        bytes_of = (codes[:, 0::2] | codes[:, 1::2] << 4).view(rng.choice([np.int8, np.uint8]))
+        parts = {"w.weight": ({"i": "I8", "u": "U8"}[bytes_of.dtype.kind], bytes_of), "w.scale": (kind, exponents)}
+        return parts, config, E2M1[codes] * np.repeat(np.exp2(exponents.astype(np.float32) - 127), 32, axis=-1)
+    raw, exponents = (
+        rng.integers(0, 127, (n, k), np.uint8),
+        rng.integers(100, 140, (-(-n // 128), -(-k // 128)), np.uint8),
+    )
+    scales = np.exp2(exponents.astype(np.float32) - 127).repeat(128, axis=0)[:n].repeat(128, axis=1)[:, :k]
+    return {"w.weight": ("F8_E4M3", raw), "w.scale": (kind, exponents)}, config, e4m3(raw) * scales
+
+
 def modelopt_eight_bits(rng: np.random.Generator) -> Made:
     n, k = (int(d) for d in rng.integers(1, 300, 2))
     kind = str(rng.choice(["FP8", "FP8_PER_CHANNEL_PER_TOKEN", "fp8_pb_wo", "MXFP8", "W8A16"]))
@@ -324,7 +343,7 @@ def sparse24(rng: np.random.Generator) -> Made:
 
 
 MAKERS = [bnb4, gptq, awq, compressed, whole_numbers, float8, four_bit_floats, modelopt_four_bit_floats, modelopt_eight_bits,
-          modelopt_four_bits, mlx, bitnet, sparse24]  # fmt: skip
+          modelopt_four_bits, mlx, bitnet, sparse24, deepseek_v4]  # fmt: skip
 
 
 @pytest.mark.parametrize("make", MAKERS)

@@ -12,10 +12,12 @@ from streamconv.kit import (
     Constant,
     Function,
     Mapped,
+    Product,
     Reshaped,
     Selected,
     Stacked,
     Transposed,
+    UnitColumns,
     Zeros,
     cut,
     every,
@@ -73,6 +75,11 @@ PIECES: dict[str, tuple[Callable[[], Rows], Floats]] = {
         lambda: join([Constant(X), Zeros((2, N_COLS), "F32")]),
         np.concatenate([X, np.zeros((2, N_COLS), X.dtype)]),
     ),
+    "a product": (lambda: Product(Constant(X), Constant(X + 1)), X * (X + 1)),
+    "columns of length one": (
+        lambda: UnitColumns(Constant(X)),
+        X / (np.sqrt(np.cumsum(X * X, axis=0)[-1]) + np.float32(1e-7)),
+    ),
     "doubled": (lambda: Mapped(Constant(X), Function("double", 1, lambda x: x + x)), X * 2),
 }
 
@@ -89,7 +96,7 @@ def test_a_piece_is_what_numpy_makes_of_the_whole(name: str) -> None:
 @pytest.mark.parametrize("name", PIECES)
 def test_bytes_are_copied_unless_they_are_computed(name: str) -> None:
     rows = PIECES[name][0]()
-    assert (rows.stored(0, 0) is None) == (name in ("doubled", "filled up"))
+    assert (rows.stored(0, 0) is None) == (name in ("doubled", "filled up", "a product", "columns of length one"))
 
 
 def test_wherever_a_chunk_begins_and_ends_heads_are_reordered_as_in_the_whole() -> None:

@@ -23,18 +23,23 @@ MORE_TYPES = (
     "phimoe", "granite", "granitemoe", "granitemoeshared", "olmo", "olmo2", "olmo3", "olmoe", "cohere", "cohere2", "smollm3",
     "stablelm", "gpt_bigcode", "starcoder2", "gpt2", "gpt_neox", "falcon", "mpt", "bloom", "internlm3", "seed_oss", "exaone4",
     "arcee", "apertus", "hunyuan_v1_dense", "qwen2_vl", "qwen2_5_vl", "deepseek_v2", "deepseek_v3", "distilbert",
-    "dots1", "ernie4_5",
+    "deepseek_v4", "dots1", "ernie4_5", "bitnet", "chameleon",
     "ernie4_5_moe", "eurobert", "git", "glm4", "glm4_moe", "glm4v_moe_text", "glm4v_text", "glm_ocr_text", "jamba", "kimi_linear",
-    "laguna", "lfm2", "lfm2_moe", "llama4_text", "minicpm3", "modernbert", "nemotron", "roberta", "xlm-roberta",
+    "glm5_next_text", "laguna", "lfm2", "lfm2_moe", "llama4_text", "mellum", "minicpm3", "mistral4", "modernbert", "nemotron",
+    "roberta", "xlm-roberta",
 )  # fmt: skip
 #: types that compute a head's width of null, and such that pass over ``rope_theta`` as they have parameters of their own
 _COMPUTED = ("cohere2", "internlm3", "seed_oss", "ernie4_5", "glm_ocr_text", "kimi_linear")
-_THEIR_OWN = ("ministral3", "gemma4_text", "gemma4_unified_text", "gpt_neox", "apertus", "laguna", "modernbert")
+_THEIR_OWN = (
+    "ministral3", "mistral4", "gemma4_text", "gemma4_unified_text", "gpt_neox", "apertus", "laguna", "mellum", "modernbert",
+)  # fmt: skip
 #: types that are sections of others, or read like another
 _SECTIONS = {"qwen2_vl": "qwen2_vl_text", "qwen2_5_vl": "qwen2_5_vl_text"}
 _SIZES = {"hidden_size": 96, "num_attention_heads": 3, "num_hidden_layers": 2, "max_position_embeddings": 777}
 _LLAMA3 = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
 _YARN = {"type": "yarn", "factor": 4.0, "original_max_position_embeddings": 128}
+#: of classes that compare them
+_MORE_SIZES = {"glm5_next_text": {"num_key_value_heads": 3}}
 STATED: tuple[dict[str, Any], ...] = (
     {}, {"head_dim": 48}, {"head_dim": None}, {"num_key_value_heads": 1}, {"num_key_value_heads": None},
     {"num_experts": 5}, {"num_local_experts": 5}, {"sliding_window": None}, {"sliding_window": 64},
@@ -90,7 +95,7 @@ def main() -> None:
     for kind in (*TYPES, *MORE_TYPES):
         plain: dict[str, Any] = {}
         for stated in cases(kind):
-            given = {**({} if "t5" in kind else _SIZES), **stated}
+            given = {**({} if "t5" in kind else _SIZES), **_MORE_SIZES.get(kind, {}), **stated}
             try:
                 made = class_of(kind).from_dict(json.loads(json.dumps(given))).to_dict()
             except Exception:  # what it refuses, the reference reads as it stands

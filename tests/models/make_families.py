@@ -15,7 +15,11 @@ import toys
 
 _SECTIONS = ("vision_config", "audio_config", "talker_config", "token2wav_config")
 _OTHERS = re.compile(
-    r"visual|vision|audio|talker|code2wav|token2wav|mm_projector|multi_modal|vit_|patch|image|mlp1|query_tokens"
+    r"visual|vision(?!_expert|_mlp)|audio|talker|code2wav|token2wav|mm_projector|multi_modal|vit_|patch|image|mlp1|query_tokens"
+)
+#: keys whose values are numbers of tensors
+_OF_TENSORS = re.compile(
+    r"general\.|tokenizer\.|xielu\.|jais\.attention\.max_alibi_bias|talkie\.logit_scale|qwen4exp\.ple\.(layer_multipliers|head_)"
 )
 
 
@@ -27,20 +31,24 @@ def toy_of(name: str, case: dict[str, Any]) -> dict[str, Any]:
     config = case["files"]["config.json"]
     config = json.loads(config) if isinstance(config, str) else config
     output = case["outputs"]["f16"]
+    stored = sorted((t[0], _decoded(t)) for t in case["tensors"] if not t[0].endswith(".scale"))
     found = {
         "name": name,
         "config": {key: _seen(value) if key in _SECTIONS else value for key, value in config.items()},
         "side": {key: value for key, value in case["files"].items() if key == "modules.json"},
-        "tensors": toys.packed({t[0]: t[2] for t in sorted(case["tensors"]) if not _OTHERS.search(t[0])}),
-        "keys": {
-            k: _value(v) for k, v in output["kv"].items() if not k.startswith(("general.", "tokenizer.", "xielu."))
-        },
+        "tensors": toys.packed({name: shape for name, shape in stored if not _OTHERS.search(name)}),
+        "keys": {k: _value(v) for k, v in output["kv"].items() if not _OF_TENSORS.match(k)},
         "made": toys.packed({t[0]: t[1][::-1] for t in output["tensors"]}),
     }
     model = toys.built(found)
     made = [[t[0], t[1][::-1]] for t in output["tensors"]]
-    assert [[name, shape] for name, shape in toys.shapes(model).items()] == made, name
+    assert sorted([name, shape] for name, shape in toys.shapes(model).items()) == sorted(made), name
     return {**found, "digest": toys.digest(model)}
+
+
+def _decoded(tensor: list[Any]) -> list[int]:
+    """The shape of a tensor, of one that holds two values a byte that of its values."""
+    return [*tensor[2][:-1], 2 * tensor[2][-1]] if tensor[1] == "I8" else tensor[2]
 
 
 def _seen(section: dict[str, Any] | None) -> dict[str, Any]:

@@ -12,9 +12,11 @@ from streamconv.errors import BadInput
 from streamconv.models import FAMILIES
 
 TOYS = toys.stored()
-#: keys that the reference does not write: RoPE of windows for more than one runtime, and an epsilon that its loader asks for
+#: keys that the reference does not write: RoPE of windows for more than one runtime, and an epsilon that its loader asks for;
+#: and those whose values are numbers of tensors
 _MORE = re.compile(
-    r".*\.rope\.(local_freq_base|freq_base_swa)$|(exaone|qwen)\.attention\.layer_norm_rms_epsilon$|xielu\."
+    r".*\.rope\.(local_freq_base|freq_base_swa)$|(exaone|qwen)\.attention\.layer_norm_rms_epsilon$"
+    r"|xielu\.|talkie\.logit_scale$|qwen4exp\.ple\.(layer_multipliers|head_)|jais\.attention\.max_alibi_bias$"
 )
 
 

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from own_layout import tekken
 from tokenizer_cases import added, assert_holds, bpe_files, checkpoint, read, spm_file, write_json
 
 from streamconv.errors import BadInput, InputMissing, UsageError
@@ -189,10 +190,13 @@ def test_no_tokenizer_at_all_names_the_files_looked_for(tmp_path: Path) -> None:
         read(tmp_path, LLAMA)
 
 
-def test_a_tekken_file_alone_is_not_read(tmp_path: Path) -> None:
-    (tmp_path / "tekken.json").write_text("{}")
-    with pytest.raises(BadInput, match=r"tekken\.json"):
-        read(tmp_path, LLAMA)
+def test_a_tekken_file_is_read_where_there_is_no_tokenizer_json(tmp_path: Path) -> None:
+    (tmp_path / "tekken.json").write_text(json.dumps(tekken()))
+    spm_file(tmp_path, ("<unk>", 0, 2), ("a", -1, 1))
+    found = read(tmp_path, LLAMA)
+    assert (found.kind, found.n_tokens) == ("tekken", 280)
+    assert found.metadata.get("tokenizer.ggml.pre") == "tekken"
+    assert read(bpe_files(tmp_path), LLAMA, "gpt-2").kind == "bpe"
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"model": 3}', '{"model": {"type": "BPE"}}', '"x"', "{}", "nul"])

@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 
 from streamconv.errors import BadInput
+from streamconv.models.families.stablelm import read_arcade
+from streamconv.models.tokenizers import CHATGLM, tokenizer_metadata
 from streamconv.models.tokenizers.files import TokenizerFiles
 from streamconv.models.tokenizers.gemma4 import read_gemma4
 from streamconv.models.tokenizers.internlm2 import read_internlm2
@@ -63,6 +65,27 @@ def test_more_ranks_than_the_model_has_rows_are_refused(tmp_path: Path) -> None:
         read_tiktoken(
             files_of(tmp_path, x__tiktoken=ranks(b"a", b"b")), {"vocab_size": 1}, None, "x.tiktoken", [], "qwen2"
         )
+
+
+def test_the_tokenizer_model_of_glm_4_is_of_tiktoken_and_its_config_names_what_follows(tmp_path: Path) -> None:
+    named = {str(n): {"content": text, "special": True} for n, text in ((3, "<|endoftext|>"), (5, "<|user|>"))}
+    files_of(
+        tmp_path, tokenizer__model=ranks(b"a", b"b", b"ab"), tokenizer_config__json={"added_tokens_decoder": named}
+    )
+    found = tokenizer_metadata(Checkpoint(tmp_path, {}, {}, ()), {}, CHATGLM, vocab_size=7).metadata
+    assert found.get("tokenizer.ggml.pre") == "chatglm-bpe"
+    assert list(found.get("tokenizer.ggml.tokens")) == ["a", "b", "ab", "<|endoftext|>", "[PAD4]", "<|user|>", "[PAD6]"]
+    assert list(found.get("tokenizer.ggml.token_type")) == [1, 1, 1, 3, 5, 3, 5]
+    assert list(found.get("tokenizer.ggml.merges")) == ["a b"]
+
+
+def test_the_special_tokens_of_the_first_stablelm_2_lie_where_its_code_has_them(tmp_path: Path) -> None:
+    files = files_of(tmp_path, arcade100k__tiktoken=ranks(b"a", b"b", b"ab"))
+    found = read_arcade(files, {"vocab_size": 100352}, None, None)
+    texts = [found.texts[n] for n in (100256, 100257, 100278, 100288, 100289)]
+    assert texts == [None, "<|endoftext|>", "<|im_end|>", "<|extra0|>", None]
+    assert found.pre == "stablelm2"
+    assert found.more.get("tokenizer.ggml.unknown_token_id") == 100257
 
 
 GEMMA_4 = {

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import re
 from collections.abc import Iterator, Mapping
@@ -30,14 +29,14 @@ _MORE = re.compile(
 
 #: cases that need what there is not yet
 _NOT_YET = {
-    "camembert": "word pieces of a Unigram vocabulary", "kimi-k3": "its own activation", "minimax01": "a template of llama.cpp",
-    "mistral-tekken": "tekken.json", "mistral4": "attention as DeepSeek's",
-    "sarashina2vl": "the architecture of the outer model",
+    "minimax01": "a template of llama.cpp",
 }  # fmt: skip
 
 
 #: arguments of the reference converter that there are here, and their names
-_OPTIONS = {"--fuse-qkv": "fuse_qkv", "--fuse-gate-up-exps": "fuse_gate_up_exps"}
+_OPTIONS = {
+    "--mistral-format": "mistral_format", "--fuse-qkv": "fuse_qkv", "--fuse-gate-up-exps": "fuse_gate_up_exps",
+}  # fmt: skip
 
 
 def options(args: list[str]) -> dict[str, Any] | None:
@@ -59,18 +58,6 @@ def zoo() -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 CASES = dict(zoo())
-
-
-@pytest.fixture(scope="session")
-def recipes(reference: Path) -> ModuleType:
-    """What writes the checkpoint of a case."""
-    path = reference / "accept" / "zoo.py"
-    spec = importlib.util.spec_from_file_location("zoo_recipes", path) if path.is_file() else None
-    if spec is None or spec.loader is None:
-        pytest.skip("no recipes beside the reference data")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def differences(found: gguf_reader.Gguf, output: Mapping[str, Any]) -> list[str]:

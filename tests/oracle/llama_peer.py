@@ -4,16 +4,18 @@ One JSON object per line in, one out, each made in a child process, since the li
 
 ``{"do": "logits", "file", "tokens", "out"}``          float32 [tokens, vocabulary] to the .npy file ``out``
 ``{"do": "generate", "file", "prompt", "n"}``          greedy text, its tokens, and whether the end token came
-``{"do": "quantize", "file", "out", "ftype"}``         llama_model_quantize
+``{"do": "quantize", "file", "out", "ftype"}``         llama_model_quantize; ``"types": {pattern: number}``, ``"prune": [blocks]``
 ``{"do": "load", "file"}``                             whether it loads
+``{"do": "evaluate", "file"}``                         whether it loads and gives finite numbers for three tokens
 
-An answer is ``{"ok": …}`` and what was asked for; a child that died gives ``{"ok": false}``.
+An answer is ``{"ok": …}`` and what was asked for; a child that died, or took more than five minutes, gives ``{"ok": false}``.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 from typing import Any
 
@@ -99,6 +101,12 @@ def quantize(case: dict[str, Any]) -> dict[str, Any]:
 
     p = llama.llama_model_quantize_default_params()
     p.ftype, p.nthread = case["ftype"], 2
+    if rules := case.get("types"):
+        p.tt_overrides = overrides = (llama.llama_model_tensor_override * (len(rules) + 1))()
+        for rule, (pattern, number) in zip(overrides, rules.items(), strict=False):
+            rule.pattern, rule.type = pattern.encode(), number
+    if blocks := case.get("prune"):
+        p.prune_layers = (ctypes.c_int32 * (len(blocks) + 1))(*blocks, -1)
     return {"ok": llama.llama_model_quantize(case["file"].encode(), case["out"].encode(), ctypes.byref(p)) == 0}
 
 
@@ -106,7 +114,18 @@ def load(case: dict[str, Any]) -> dict[str, Any]:
     return {"ok": bool(open_model(case["file"]))}
 
 
-DO = {"logits": logits, "generate": generate, "quantize": quantize, "load": load}
+def evaluate(case: dict[str, Any]) -> dict[str, Any]:
+    model = open_model(case["file"])
+    if not model:
+        return {"ok": False, "why": "does not load"}
+    context = open_context(model, 3)
+    decode(context, [1, 2, 3])
+    n_vocab = llama.llama_vocab_n_tokens(llama.llama_model_get_vocab(model))
+    last = llama.llama_get_logits_ith(context, 2)  # encoders have none
+    return {"ok": not last or bool(np.isfinite(np.ctypeslib.as_array(last, (n_vocab,))).all()), "logits": bool(last)}
+
+
+DO = {"logits": logits, "generate": generate, "quantize": quantize, "load": load, "evaluate": evaluate}
 
 
 def in_child(case: dict[str, Any]) -> str:
@@ -114,6 +133,7 @@ def in_child(case: dict[str, Any]) -> str:
     reader, writer = os.pipe()
     child = os.fork()
     if not child:
+        signal.alarm(300)
         quiet = os.open(os.devnull, os.O_WRONLY)
         os.dup2(quiet, 1)
         if not os.environ.get("LLAMA_LOG"):

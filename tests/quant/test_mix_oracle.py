@@ -16,7 +16,7 @@ from streamconv.errors import UsageError
 from streamconv.metadata import Metadata, Value
 from streamconv.quant.filetypes import BY_NUMBER, COPY, TARGET_TYPES
 from streamconv.quant.mix import assign_types
-from streamconv.quant.mix_facts import Choice, ModelFacts, TensorFacts, pruned_names
+from streamconv.quant.mix_facts import Choice, ModelFacts, TensorFacts
 from streamconv.quant.requantize import parse_override, quantize_metadata
 
 pytestmark = pytest.mark.oracle
@@ -96,8 +96,7 @@ def ours(case: dict[str, Any]) -> tuple[list[Choice], Metadata] | None:
     except UsageError:
         return None
     overrides = [parse_override(f"{k}={kind}:{value}") for k, kind, value in o.get("override_kv", [])]
-    left = pruned_names([t.name for t in tensors], o["prune"])[1] if "prune" in o else None
-    return choices, quantize_metadata(keys, filetype, overrides=overrides, block_count=left)
+    return choices, quantize_metadata(keys, filetype, overrides=overrides, pruned=o.get("prune", ()))
 
 
 @pytest.mark.slow

@@ -15,7 +15,6 @@ from streamconv.errors import UsageError
 from streamconv.metadata import VALUE_TYPES, Metadata, Value
 from streamconv.quant.filetypes import COPY, parse_file_type
 from streamconv.quant.imatrix import Imatrix, load_imatrix
-from streamconv.quant.mix_facts import pruned_names
 from streamconv.quant.requantize import parse_override, quantize_metadata
 
 Q4_K_M = parse_file_type("Q4_K_M")
@@ -79,7 +78,7 @@ def test_overrides_imatrix_and_pruning_follow_in_this_order(tmp_path: Path) -> N
         overrides=[parse_override("general.name=str:"), parse_override("llama.rope.freq_base=float:5e5")],
         imatrix=imatrix(tmp_path),
         imatrix_file="runs/imatrix.dat",
-        block_count=3,
+        pruned=[2],
     )
     assert plain(after)[3:] == [
         ("general.file_type", 15),
@@ -91,6 +90,22 @@ def test_overrides_imatrix_and_pruning_follow_in_this_order(tmp_path: Path) -> N
         ("quantize.imatrix.chunks_count", 3),
         ("llama.block_count", 3),
     ]
+
+
+def test_what_is_said_of_each_block_is_said_of_those_that_are_left() -> None:
+    keys = source(
+        llama__block_count=Value("UINT32", 4),
+        llama__attention__head_count_kv=Value("ARRAY", [1, 2, 3, 4], "INT32"),
+        llama__rope__dimension_sections=Value("ARRAY", [11, 11, 10, 0], "INT32"),
+        llama__leading_dense_block_count=Value("UINT32", 2),
+        xielu__eps=Value("ARRAY", [0.1, 0.2, 0.3, 0.4], "FLOAT32"),
+    )
+    after = quantize_metadata(keys, Q4_K_M, pruned=[1, 2])
+    assert after.get("llama.block_count") == 2
+    assert after.get("llama.attention.head_count_kv") == [1, 4]
+    assert after.get("llama.rope.dimension_sections") == [11, 11, 10, 0]
+    assert after.get("llama.leading_dense_block_count") == 1
+    assert after.get("xielu.eps") == [0.1, 0.4]
 
 
 def test_unknown_datasets_and_chunks_are_not_written_and_long_names_are_cut(tmp_path: Path) -> None:
@@ -211,7 +226,7 @@ def test_keys_of_the_reference_files_come_out_in_order(reference: Path, tmp_path
             if c["imatrix"]
             else None,
             imatrix_file="imatrix.gguf",
-            block_count=pruned_names([n for n, *_ in model["tensors"]], o["prune"])[1] if "prune" in o else None,
+            pruned=o.get("prune", ()),
         )
         label = f"{c['ftype']} {c['imatrix']} {o}"
         assert list(after.values) == c["kv_order"], label

@@ -180,6 +180,7 @@ def test_what_is_passed_over_is_among_the_notes_of_a_plan(tiny_model: Path, tmp_
         (["mp_rank_00/", "latest_checkpointed_iteration.txt"], "Megatron"),
         (["consolidated.safetensors", "params.json", "tekken.json"], "Mistral's own layout"),
         (["consolidated.00.pth", "params.json"], "Meta's own layout"),
+        (["pytorch_model-00000-TP-common.safetensors", "pytorch_model-00001-TP-000.safetensors"], "as Grok 2 is published"),
         (["adapter_config.json", "adapter_model.safetensors"], "a LoRA adapter"),
         (["model_index.json", "unet/"], "a pipeline of diffusers"),
         (["tf_model.h5"], "weights of TensorFlow"),

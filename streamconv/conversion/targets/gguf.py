@@ -199,7 +199,8 @@ def _converted(
     if "general.file_type" in metadata and file_type.number is not None:
         is_plain = file_type.name in ("F32", "F16", "BF16")
         blocks = next((c.type.name for c in choices if is_plain and c.type.name in _KEPT), "")
-        metadata.u32("general.file_type", _KEPT.get(blocks, file_type.number))
+        of_family = 0 if mix.decides(file_type, wanted) else metadata.get("general.file_type")
+        metadata.u32("general.file_type", of_family or _KEPT.get(blocks, file_type.number))
     tensors = [tensor for chosen in _chosen(choices, model.tensors, weights) for tensor in (chosen, *_scale_of(chosen))]
     return Draft(file_type.name, model.arch, tensors, _Head(metadata), model.left_out, model.warnings)
 
@@ -244,7 +245,7 @@ def _retyped(checkpoint: Checkpoint, options: Options, file_type: filetypes.File
         overrides=[requantize.parse_override(text) for text in options.override_kv],
         imatrix=weights.found,
         imatrix_file=options.imatrix[0].name if options.imatrix else "",
-        block_count=model.n_layer - len(set(options.prune_layers)) if options.prune_layers else None,
+        pruned=options.prune_layers,
     )
     rows = {c.name: checkpoint.tensors[c.source] for c in choices}
     told = judged_file(checkpoint, metadata, rows, overridden=bool(options.override_kv))
@@ -295,7 +296,7 @@ TARGET = Target(
     options=(
         "tensor_types", "tensor_type_file", "output_tensor_type", "token_embedding_type", "leave_output_tensor", "pure",
         "imatrix", "include_weights", "exclude_weights", "allow_requantize", "copy", "prune_layers", "override_kv", "compat",
-        "pre", "model_name", "vocab_only", "mmproj", "mmproj_type", "fuse_qkv", "fuse_gate_up_exps", "fp8_as_q8", "metadata",
-        "dense_modules", "split_max_bytes", "split_max_tensors", "no_tensor_first_split", "keep_split",
+        "pre", "model_name", "vocab_only", "mmproj", "mmproj_type", "mistral_format", "fuse_qkv", "fuse_gate_up_exps",
+        "fp8_as_q8", "metadata", "dense_modules", "split_max_bytes", "split_max_tensors", "no_tensor_first_split", "keep_split",
     ),
 )  # fmt: skip

@@ -1,4 +1,4 @@
-"""4-bit floats (E2M1) with a scale per group: MXFP4 of gpt-oss, compressed-tensors and ModelOpt, NVFP4 of the latter two.
+"""4-bit floats (E2M1) with a scale per group: MXFP4 of gpt-oss, DeepSeek V4 and others, NVFP4 of compressed-tensors and ModelOpt.
 
 Two codes a byte, low half first. MXFP4: 32 values share a power of two. NVFP4: 16 values share an 8-bit float, which one float32
 of the whole tensor divides (compressed-tensors) or multiplies (ModelOpt); the result is rounded to float32 before it is multiplied.
@@ -34,6 +34,7 @@ _BLOCK = 64
 _INVERSE = Function("inverse", 1, lambda x: np.reciprocal(x))
 #: types of scales: powers of two for MXFP4, 8-bit floats for NVFP4
 _BYTES = ("U8", "F8_E8M0", "F8_E4M3")
+_POWERS = _BYTES[:2]
 
 
 class Mxfp4Rows(NibbleRows):
@@ -156,7 +157,7 @@ class Nvfp4Rows(NibbleRows):
 
 
 def find(store: Store) -> None:
-    """Recognise gpt-oss by ``_blocks``, compressed-tensors by ``weight_packed`` of bytes.
+    """Recognise gpt-oss by ``_blocks``, compressed-tensors by ``weight_packed`` of bytes, DeepSeek V4 by ``scale`` beside bytes.
 
     Raises
     ------
@@ -175,6 +176,12 @@ def find(store: Store) -> None:
         if store.tensors[name].dtype == "U8" and scale in store and store.tensors[scale].dtype in _BYTES:
             with store.about(name, name):
                 _modelopt(store, name, module)
+    for name, module in list(store.ending(".weight")):
+        scale = f"{module}.scale"
+        if store.tensors[name].dtype in ("I8", "U8") and scale in store and store.tensors[scale].dtype in _POWERS:
+            with store.about(name, name):
+                codes, scales, shape = _groups(store, name, scale)
+                store.put(name, Mxfp4Rows(name, shape, [codes, scales]))
     for name, stem in list(store.ending("_scales")):
         if store.tensors[name].dtype == "U8" and store.scheme.method == "mxfp4":
             with store.about(name, stem):
@@ -195,7 +202,7 @@ def _gpt_oss(store: Store, name: str, stem: str) -> None:
 
 
 def _packed(store: Store, name: str, module: str) -> None:
-    codes, scales, shape = _groups(store, name, module)
+    codes, scales, shape = _groups(store, name, f"{module}.weight_scale")
     if scales.dtype != "F8_E4M3":
         store.put(name, Mxfp4Rows(f"{module}.weight", shape, [codes, scales]))
         return
@@ -204,7 +211,7 @@ def _packed(store: Store, name: str, module: str) -> None:
 
 
 def _modelopt(store: Store, name: str, module: str) -> None:
-    codes, scales, shape = _groups(store, name, module)
+    codes, scales, shape = _groups(store, name, f"{module}.weight_scale")
     if scales.dtype != "F8_E4M3":
         store.put(name, Mxfp4Rows(name, shape, [codes, scales]))
         return
@@ -216,10 +223,10 @@ def _modelopt(store: Store, name: str, module: str) -> None:
     store.put(name, Nvfp4Rows(name, shape, [codes, scales, whole], "F32", divides=False))
 
 
-def _groups(store: Store, name: str, module: str) -> tuple[Raw, Raw, tuple[int, ...]]:
+def _groups(store: Store, name: str, scale: str) -> tuple[Raw, Raw, tuple[int, ...]]:
     """Codes, the scales of their groups, and the shape of the values."""
     codes = store.companion(name, name)
-    scales = store.companion(name, f"{module}.weight_scale", _BYTES)
+    scales = store.companion(name, scale, _BYTES)
     group = _NV if scales.dtype == "F8_E4M3" else _MX
     if (
         len(codes.shape) < 2

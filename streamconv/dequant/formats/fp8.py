@@ -13,6 +13,7 @@ from ...errors import BadInput
 from ...sources.naming import shown
 from ..format import LOST, Format
 from ..grid_rows import Float8Rows, Grid, grid_for
+from ..ranks import RankRows, ranks_of
 from ..raw import Raw
 from ..store import Store
 
@@ -44,8 +45,8 @@ def find(store: Store) -> None:
 
 def _scale_of(store: Store, name: str) -> Raw | None:
     stem = name.removesuffix("weight")
-    for key in (f"{name}_scale_inv", f"{name}_scale", f"{stem}qscale_weight", f"{name}_weight_scale"):
-        if key in store:
+    for key in (f"{name}_scale_inv", f"{name}_scale", f"{stem}qscale_weight", f"{name}_weight_scale", f"{stem}scale"):
+        if key in store and key != name:
             return store.companion(name, key, _SCALES)
     return None
 
@@ -53,7 +54,8 @@ def _scale_of(store: Store, name: str) -> Raw | None:
 def _put(store: Store, name: str, codes: Raw, scale: Raw) -> None:
     module = name.removesuffix(".weight")
     block = block_of(store.scheme.values, store.scheme.weights_of(module))
-    grid = _grid(codes.shape, scale.shape, block)
+    ranks = ranks_of(store.config, name, codes.shape, scale.shape, block)
+    grid = ranks[0] if ranks else _grid(codes.shape, scale.shape, block)
     if grid is None:
         raise BadInput(
             f"{scale} has shape {list(scale.shape)}, which does not fit {shown(name)} of shape {list(codes.shape)} with blocks of"
@@ -61,10 +63,11 @@ def _put(store: Store, name: str, codes: Raw, scale: Raw) -> None:
         )
     own_type = store.scheme.method == "compressed-tensors" and scale.dtype in ("F16", "BF16")
     kind = codes.dtype.removeprefix("F8_").lower()
-    store.put(name, Float8Rows(
+    made = (
         name, codes.shape, scale.dtype if own_type else "F32", f"fp8-{kind} ({describe(grid, codes.shape)})", [codes, scale],
         grid, "F8_E8M0" if scale.dtype == "U8" else None,
-    ))  # fmt: skip
+    )  # fmt: skip
+    store.put(name, RankRows(*made, ranks[1]) if ranks else Float8Rows(*made))
 
 
 def _grid(shape: tuple[int, ...], scale: tuple[int, ...], block: Sequence[int]) -> Grid | None:
@@ -116,6 +119,7 @@ FORMAT = Format(
         "bits",
         "quant_type",
         "weight_dtype",
+        "expert_dtype",
     ),
     parts={r"(\.weight|_proj)_scale_inv$": LOST},
     likely_parts={r"\.(weight_scale|qscale_weight)$": LOST},

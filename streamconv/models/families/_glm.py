@@ -9,17 +9,20 @@ from ..config import Config
 from ..keys import Key
 
 
-def tokens_by_text(texts: Mapping[str, str]) -> Key:
-    """Special tokens that the files do not name: the middle of their key -> their text, where there is such a token."""
+def tokens_by_text(texts: Mapping[str, str], instead: bool = False) -> Key:
+    """Special tokens that the files do not name: the middle of their key -> their text, where there is such a token.
+
+    ``instead``: of those that the files name, too.
+    """
 
     def key(m: Metadata, _a: str, _c: Config) -> None:
         ids = {f"tokenizer.ggml.{kind}_token_id": text for kind, text in texts.items()}
-        missing = {text for name, text in ids.items() if name not in m}
+        missing = {text for name, text in ids.items() if instead or name not in m}
         if not missing:
             return
         found = {text: n for n, text in enumerate(m.get("tokenizer.ggml.tokens", ())) if text in missing}
         for name, text in ids.items():
-            if name not in m and text in found:
+            if (instead or name not in m) and text in found:
                 m.u32(name, found[text])
 
     return key

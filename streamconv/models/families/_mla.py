@@ -11,12 +11,16 @@ from ..config import Config
 from ..rules import Rule
 
 
-def of_heads(rows: Sequence[Rows], c: Config) -> Sequence[Rows]:
+def separate(rows: Rows, n_heads: int, keys: int, values: int) -> Sequence[Rows]:
     """What makes keys and what makes values of what is latent, head by head; that of keys transposed."""
-    sizes = c.integer("qk_nope_head_dim"), c.integer("v_head_dim")
-    heads = Reshaped(rows[0], (c.n_kv_heads, sum(sizes), rows[0].shape[-1]))
-    keys, values = split(heads, sizes, 1)
-    return [Transposed(keys), values]
+    heads = Reshaped(rows, (n_heads, keys + values, rows.shape[-1]))
+    of_keys, of_values = split(heads, (keys, values), 1)
+    return [Transposed(of_keys), of_values]
+
+
+def of_heads(rows: Sequence[Rows], c: Config) -> Sequence[Rows]:
+    """The same, of heads as wide as the configuration says."""
+    return separate(rows[0], c.n_kv_heads, c.integer("qk_nope_head_dim"), c.integer("v_head_dim"))
 
 
 KV_B = Rule(
@@ -39,5 +43,10 @@ def latent(m: Metadata, a: str, c: Config) -> None:
     m.u32(f"{a}.attention.key_length_mla", c.integer("qk_nope_head_dim") + rotated)
     m.u32(f"{a}.attention.value_length_mla", c.integer("v_head_dim"))
     m.u32(f"{a}.rope.dimension_count", rotated)
+    yarn_log_multiplier(m, a, c)
+
+
+def yarn_log_multiplier(m: Metadata, a: str, c: Config) -> None:
+    """How attention gets sharper where positions are stretched."""
     if c.rope.get("mscale_all_dim"):
         m.f32(f"{a}.rope.scaling.yarn_log_multiplier", 0.1 * float(c.rope["mscale_all_dim"]))

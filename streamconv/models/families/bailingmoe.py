@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ...kit import split
+from ...kit import UnitColumns, split
 from ...rows import Rows
 from ..assumed import GATED_SILU, Assumed
 from ..config import Config
@@ -32,7 +32,7 @@ FAMILY = Family(
     architectures=("BailingMoeForCausalLM",),
     tokenizer=BPE,
     assumes={
-        **GATED_SILU, "norm_head": Assumed((False,)), "norm_softmax": Assumed((False,)), "use_bias": Assumed((False,)),
+        **GATED_SILU, "norm_softmax": Assumed((False,)), "use_bias": Assumed((False,)),
         "use_qkv_bias": Assumed((False,)),
     },
     idle=("max_window_layers", "multi_gate", "router_*"),
@@ -41,5 +41,8 @@ FAMILY = Family(
         flags({"expert_weights_norm": "norm_topk_prob"}),
     ),
     rules=(QKV, EXPERTS_OF_MLP),
-    transforms={"attn_q": interleave_q, "attn_k": interleave_k},
+    transforms={
+        "attn_q": interleave_q, "attn_k": interleave_k,
+        "output": lambda rows, c: UnitColumns(rows) if c.get("norm_head") else rows,
+    },
 )  # fmt: skip

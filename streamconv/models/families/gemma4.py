@@ -22,7 +22,7 @@ from ..keys import (
     rope_scaling,
     sliding_window,
 )
-from ..rules import Rule, rename
+from ..rules import Rule, experts, rename
 from ..tokenizers import TokenizerRule
 from ..tokenizers.gemma4 import read_gemma4
 from ._layers import kinds, window_pattern
@@ -126,6 +126,7 @@ FAMILY = Family(
         Rule(("rope_freqs.weight",), make=_frequencies),
         rename(f"{_BLOCK}experts.gate_up_proj", "blk.{bid}.ffn_gate_up_exps.weight"),
         rename(f"{_BLOCK}experts.down_proj", "blk.{bid}.ffn_down_exps.weight"),
+        experts(f"{_BLOCK}experts", down="down_proj", gate="gate_proj", up="up_proj"),  # as they are in NVFP4
         rename(f"{_BLOCK}layer_scalar", "blk.{bid}.layer_output_scale.weight"),
         rename(f"{_BLOCK}router.scale", "blk.{bid}.ffn_gate_inp.scale"),
         rename(f"{_BLOCK}router.per_expert_scale", "blk.{bid}.ffn_down_exps.scale"),

@@ -2,31 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
-from ...kit import NEGATIVE_EXP, Mapped, Reshaped
+from ...kit import NEGATIVE_EXP, Mapped
 from ...metadata import Metadata
-from ...rows import Rows
 from ..assumed import GATED_SILU, Assumed
 from ..config import Config
 from ..family import Family
 from ..keys import BASE, vocab_size
-from ..names import plain_name
 from ..rules import experts
 from ..tokenizers import KIMI_LINEAR
+from ._kda import convolution, full_layers, sizes, spelled
 from ._mla import KV_B, latent
 from ._stated import MIXTURE, numbers, reals
-
-
-def kinds(m: Metadata, a: str, c: Config) -> None:
-    """Which layers have latent attention, counted from one in config.json; sizes of the others."""
-    stated = c.get("linear_attn_config")
-    delta = replace(c, values=stated if isinstance(stated, dict) else {})
-    full = stated.get("full_attn_layers") if isinstance(stated, dict) else None
-    full = full if isinstance(full, list) else []
-    m.array(f"{a}.attention.head_count_kv", "INT32", [int(n + 1 in full) for n in range(c.n_layers)])
-    m.u32(f"{a}.ssm.conv_kernel", delta.integer("short_conv_kernel_size"))
-    m.u32(f"{a}.kda.head_dim", delta.integer("head_dim"))
 
 
 def without_value_length(m: Metadata, a: str, c: Config) -> None:
@@ -34,11 +20,6 @@ def without_value_length(m: Metadata, a: str, c: Config) -> None:
     m.remove(f"{a}.attention.value_length")
     if c.get("head_dim") is not None:
         m.u32(f"{a}.attention.value_length", c.head_dim)
-
-
-def convolution(rows: Rows, _config: Config) -> Rows:
-    """A row of weights per channel, with axes between that runtimes look for."""
-    return Reshaped(rows, (1, rows.shape[0], 1, rows.shape[-1]))
 
 
 def end(m: Metadata, _a: str, c: Config) -> None:
@@ -64,11 +45,11 @@ FAMILY = Family(
     },
     idle=("use_grouped_topk", "topk_group"),
     keys=(
-        *BASE, vocab_size, latent, kinds, without_value_length, MIXTURE, numbers({"expert_group_used_count": "topk_group"}),
-        reals({"expert_weights_scale": "routed_scaling_factor"}),
+        *BASE, vocab_size, latent, sizes(full_layers), without_value_length, MIXTURE,
+        numbers({"expert_group_used_count": "topk_group"}), reals({"expert_weights_scale": "routed_scaling_factor"}),
     ),
     token_keys=(end,),
-    spelled=lambda name, _: plain_name(name).replace(".dt_bias", ".dt_proj.bias"),
+    spelled=spelled,
     rules=(KV_B, experts("model.layers.{bid}.block_sparse_moe.experts", gate="w1", down="w2", up="w3")),
     transforms={"ssm_conv1d_*": convolution, "ssm_a": lambda rows, _: Mapped(rows, NEGATIVE_EXP)},
 )  # fmt: skip

@@ -21,9 +21,7 @@ def heads(m: Metadata, a: str, c: Config) -> None:
     if not isinstance(kinds, list):
         all_of_them = not isinstance(listed, list)
         kinds = ["full_attention" if all_of_them or n in listed else "conv" for n in range(c.n_layers)]
-    m.array(
-        f"{a}.attention.head_count_kv", "INT32", [c.n_kv_heads if kind == "full_attention" else 0 for kind in kinds]
-    )
+    m.array(f"{a}.attention.head_count_kv", "INT32", [c.n_kv_heads if kind != "conv" else 0 for kind in kinds])
 
 
 def width(m: Metadata, a: str, c: Config) -> None:
@@ -36,6 +34,11 @@ def width(m: Metadata, a: str, c: Config) -> None:
         multiple = max(1, c.integer("block_multiple_of"))
         n = -(-n // multiple) * multiple
     m.u32(f"{a}.feed_forward_length", n)
+
+
+def kinds(attention: str) -> Assumed:
+    """Layers are convolutions or attention of this kind."""
+    return Assumed(lambda stated, _: ([kind if kind == "conv" else attention for kind in stated],))
 
 
 LFM_KEYS = (*BASE, vocab_size, numbers({"shortconv.l_cache": "conv_L_cache"}), reals({
@@ -66,9 +69,10 @@ FAMILY = Family(
         2560, 12288, block_multiple_of=256, block_ffn_dim_multiplier=1.0, block_auto_adjust_ff_dim=True,
     )},
     assumes={"conv_bias": Assumed((False,)), "use_pos_enc": Assumed((True,)), "block_use_swiglu": Assumed((True,)),
-             "conv_use_xavier_init": Assumed((True, False)), "rope_type": Assumed(("default",))},
-    idle=("block_dim", "block_mlp_init_scale", "block_out_init_scale", "block_use_xavier_init", "block_norm_eps", "conv_dim*",
-          "hidden_act", "num_heads", "full_attn_idxs"),
+             "conv_use_xavier_init": Assumed((True, False)), "rope_type": Assumed(("default",)),
+             "layer_types": kinds("full_attention")},
+    idle=("block_dim", "block_multiple_of", "block_ffn_dim_multiplier", "block_mlp_init_scale", "block_out_init_scale",
+          "block_use_xavier_init", "block_norm_eps", "conv_dim*", "hidden_act", "num_heads", "full_attn_idxs"),
     keys=(*LFM_KEYS, width),
     spelled=lambda name, _: plain_name(name.removeprefix("lfm.")),
     names={"model.embedding_norm": "token_embd_norm"},

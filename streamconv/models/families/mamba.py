@@ -10,7 +10,7 @@ from ..assumed import Assumed
 from ..config import HIDDEN, Config
 from ..family import Family
 from ..keys import block_count, embedding_length, file_type
-from ..tokenizers import TokenizerRule
+from ..tokenizers import GPT_NEOX
 
 
 def decay(rows: Rows, _config: Config) -> Rows:
@@ -67,7 +67,7 @@ def padded(c: Config) -> int:
 FAMILY = Family(
     arch="mamba",
     architectures=("MambaForCausalLM", "MambaLMHeadModel", "FalconMambaForCausalLM"),
-    tokenizer=TokenizerRule(("bpe", "spm")),
+    tokenizer=GPT_NEOX,
     n_tokens=padded,
     assumes={
         "hidden_act": Assumed(("silu",)), "rms_norm": Assumed((True,)),

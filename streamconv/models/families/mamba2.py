@@ -9,7 +9,7 @@ from ...metadata import Metadata
 from ..assumed import Assumed
 from ..config import HIDDEN, Config
 from ..keys import block_count, embedding_length, file_type
-from ..tokenizers import QWEN
+from ..tokenizers import GPT_NEOX_OR_PIECES
 from . import _mamba2, mamba
 
 
@@ -53,7 +53,7 @@ FAMILY = replace(
     mamba.FAMILY,
     arch="mamba2",
     architectures=("Mamba2ForCausalLM",),
-    tokenizer=QWEN,
+    tokenizer=GPT_NEOX_OR_PIECES,
     n_tokens=padded,
     assumes={"hidden_act": Assumed(("silu",)), "rms_norm": Assumed((True,))},
     idle=(

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 from ...metadata import Metadata
 from ..assumed import GATED_SILU, Assumed
 from ..config import Config
@@ -11,6 +14,7 @@ from ..tokenizers import BPE
 from ._stated import numbers, reals
 from .minimax_m2 import EXPERTS
 
+_TEMPLATE = Path(__file__).parent.parent / "data" / "minimax_m1.json"
 _ALPHA = "layernorm_full_attention_alpha"
 
 
@@ -24,6 +28,13 @@ def suppressed(m: Metadata, _a: str, c: Config) -> None:
     empty = [n for n in spare if not rows.read(n, n + 1).any()]
     if empty:
         m.array("tokenizer.ggml.suppress_tokens", "INT32", empty)
+
+
+def template(m: Metadata, _a: str, c: Config) -> None:
+    """The chat template of a file of its own, else one that runtimes can parse: that of tokenizer_config.json they cannot."""
+    own = c.checkpoint.text("chat_template.jinja") if c.checkpoint is not None else None
+    packed = json.loads(_TEMPLATE.read_text(encoding="utf-8"))["chat_template"]
+    m.string("tokenizer.chat_template", "\n".join(packed) if own is None else own)
 
 
 def equal(_: object, c: Config) -> tuple[object, ...]:
@@ -44,7 +55,7 @@ FAMILY = Family(
     },
     idle=("shared_moe_mode",),
     keys=(*BASE, numbers({"rope.dimension_count": "rotary_dim"}), reals({"residual_scale": _ALPHA})),
-    token_keys=(suppressed,),
+    token_keys=(suppressed, template),
     names={f"model.layers.{{bid}}.self_attn.{name}": f"blk.{{bid}}.{target}" for name, target in (
         ("qkv_proj", "attn_qkv"), ("norm", "attn_norm_2"), ("output_gate", "attn_gate"), ("out_proj", "attn_output"),
     )},

@@ -65,22 +65,25 @@ def separate(rows: Sequence[Rows], c: Config) -> Sequence[Rows]:
 
 
 def keys(m: Metadata, a: str, c: Config) -> None:
-    """Sizes of the delta networks, and which layers have them."""
+    """All blocks, and what the layers are made of."""
     m.u32(f"{a}.block_count", c.n_layers + n_further(c))
     if n_further(c):
         m.u32(f"{a}.nextn_predict_layers", n_further(c))
+    delta(m, a, c, n_further(c))
+
+
+def delta(m: Metadata, a: str, c: Config, further: int = 0) -> None:
+    """Sizes of the delta networks, and which layers have them; the ``further`` blocks behind the last have none."""
     m.u32(f"{a}.ssm.conv_kernel", c.integer("linear_conv_kernel_dim"))
     m.u32(f"{a}.ssm.state_size", c.integer("linear_key_head_dim"))
     m.u32(f"{a}.ssm.group_count", c.integer("linear_num_key_heads"))
     m.u32(f"{a}.ssm.time_step_rank", c.integer("linear_num_value_heads"))
     m.u32(f"{a}.ssm.inner_size", c.integer("linear_value_head_dim") * c.integer("linear_num_value_heads"))
-    every = c.integer("full_attention_interval")
+    every = c.integer("full_attention_interval") if c.get("full_attention_interval") is not None else 4
     kinds = c.layer_types or ["" if (n + 1) % every == 0 else "linear_attention" for n in range(c.n_layers)]
-    m.array(
-        f"{a}.attention.recurrent_layers", "BOOL", [k == "linear_attention" for k in kinds] + [False] * n_further(c)
-    )
+    m.array(f"{a}.attention.recurrent_layers", "BOOL", [k == "linear_attention" for k in kinds] + [False] * further)
     m.u32(f"{a}.full_attention_interval", every)
-    share = c.rope.get("partial_rotary_factor") or c.get("partial_rotary_factor")
+    share = c.rope.get("partial_rotary_factor") or 0.25
     m.u32(f"{a}.rope.dimension_count", int(c.head_dim * share))
 
 

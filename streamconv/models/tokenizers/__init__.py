@@ -16,6 +16,7 @@ from ...sources.checkpoint import Checkpoint
 from ...sources.naming import shown_list
 from .arctic import read_arctic
 from .bpe import read_bpe, read_wordpiece, read_words
+from .brought_along import read_gpt_neox, read_llama_2
 from .chat_template import chat_templates, write_chat_templates
 from .chatglm import read_chatglm
 from .ends import complete_ids
@@ -24,6 +25,7 @@ from .json_model import holds_pieces, names_byte_level
 from .json_pieces import read_json_pieces
 from .kimi import MODEL as RANKS
 from .kimi import read_kimi, read_kimi_linear
+from .mistral import MISTRAL, TEKKEN, read_tekken
 from .packed import PackedStrings
 from .pretokenizer import check_name
 from .rules import BERT, BPE, GEMMA, GEMMA1, GEMMA3, LLAMA, QWEN, SPM, T5, Reader, TokenizerRule
@@ -38,12 +40,17 @@ __all__ = [
     "BERT",
     "BPE",
     "CHATGLM",
+    "COUNTED",
     "GEMMA",
     "GEMMA1",
     "GEMMA3",
+    "GPT_NEOX",
+    "GPT_NEOX_OR_PIECES",
     "KIMI",
     "KIMI_LINEAR",
     "LLAMA",
+    "LLAMA_2",
+    "MISTRAL",
     "QWEN",
     "SPM",
     "SPM_PREFIXED",
@@ -66,7 +73,13 @@ KIMI = TokenizerRule(("bpe", "ranks"), own={"ranks": (RANKS, read_kimi)})
 KIMI_LINEAR = TokenizerRule(("bpe", "ranks"), own={"ranks": (RANKS, read_kimi_linear)})
 CHATGLM = TokenizerRule(("bpe", "pieces"), own={"pieces": ("tokenizer.model", read_chatglm)})
 ARCTIC = TokenizerRule(("pieces",), own={"pieces": ("tokenizer.model", read_arctic)})
+#: Mamba and OpenELM, whose published files have no vocabulary
+GPT_NEOX = TokenizerRule(("bpe", "spm", "packed"), own={"packed": ("", read_gpt_neox)})
+GPT_NEOX_OR_PIECES = TokenizerRule(("spm", "bpe", "packed"), own=GPT_NEOX.own)
+LLAMA_2 = TokenizerRule(("spm", "packed"), own={"packed": ("", read_llama_2)})
 SPM_PREFIXED = TokenizerRule(("spm",), prefix_from_config=True)
+#: kinds of vocabularies whose file says how many tokens the model has, whatever config.json says
+COUNTED = ("tekken", "versioned")
 _PREFIX = "tokenizer.ggml.add_space_prefix"
 
 
@@ -142,9 +155,18 @@ def _tokenizer(
     vocabulary.write(metadata)
     if vocabulary.merges is not None:
         metadata.array("tokenizer.ggml.merges", "STRING", vocabulary.merges)
+    templates, more = chat_templates(files, vocabulary.template)
+    if vocabulary.specials is not None:
+        metadata.update(vocabulary.specials)
+        if not templates:
+            more.append(
+                f"{vocabulary.source} is of a version whose chat template runtimes do not know by name, and no chat_template.jinja"
+                " lies beside it: none is written"
+            )
+        write_chat_templates(templates, metadata)
+        return Tokenizer(metadata, len(vocabulary), kind, [*warnings, *more])
     special = SpecialTokens(files, len(vocabulary) if vocabulary.checks_ids else None)
     special.write(metadata)
-    templates, more = chat_templates(files)
     write_chat_templates(templates, metadata)
     stated = files.tokenizer_head.get("normalizer")
     normalizer = normalizing(stated)
@@ -183,12 +205,16 @@ def _choose(files: TokenizerFiles, rule: TokenizerRule) -> tuple[str, Reader, li
     so a tokenizer.model beside it is of something else.
     """
     names: list[str] = []
+    if "tekken" in rule.kinds and files.has(TEKKEN) and not files.has("tokenizer.json"):
+        return "tekken", read_tekken, []
     for kind in rule.kinds:
         if kind in rule.own:
             name, reader = rule.own[kind]
-            names.append(name)
-            if files.has(name):
+            names += [name] * bool(name)
+            if not name or files.has(name) or files.names(name):
                 return kind, reader, []
+        elif kind == "tekken":  # see above
+            continue
         elif kind == "spm":
             names.append("tokenizer.model")
             if files.has("tokenizer.model"):

@@ -54,7 +54,10 @@ def read_words(
 def read_wordpiece(
     files: TokenizerFiles, config: Mapping[str, Any], vocab_size: int | None, pre: str | None
 ) -> Vocabulary:
-    """The vocabulary of a WordPiece tokenizer (BERT): word starts get U+2581, ``##`` goes. Errors as ``read_bpe``."""
+    """The vocabulary of a WordPiece tokenizer (BERT): word starts get U+2581, ``##`` goes. Errors as ``read_bpe``.
+
+    So do the pieces of a Unigram model (CamemBERT), which have a U+2581 of their own: two, as in the reference.
+    """
     vocabulary, _ = _read(files, config, vocab_size, pre, "WordPiece", "bert")
     for index, text in enumerate(vocabulary.texts):
         if vocabulary.types[index] != TokenType.CONTROL:
@@ -89,7 +92,7 @@ def _parse(
     kind: str,
     model_name: str,
 ) -> tuple[Vocabulary, PackedStrings | None]:
-    path, model = read_model(files, kind)
+    path, model = read_model(files, kind, *(["Unigram"] if kind == "WordPiece" else ()))
     ids = model_ids(model, path)
     merges = packed_merges(model.pop("merges", None), path)
     del model

@@ -14,8 +14,10 @@ from .files import TokenizerFiles
 _DEFAULT = "default"
 
 
-def chat_templates(files: TokenizerFiles) -> tuple[dict[str, str], list[str]]:
+def chat_templates(files: TokenizerFiles, otherwise: str = "") -> tuple[dict[str, str], list[str]]:
     """Templates by name, the plain one under ``default``, and warnings.
+
+    Where no file has a plain one it is ``otherwise``.
 
     Of two places that have a template of one name the first in the order above is used, as by the reference; transformers
     uses the second. Where they differ a warning says so.
@@ -33,6 +35,8 @@ def chat_templates(files: TokenizerFiles) -> tuple[dict[str, str], list[str]]:
                     f" {taken_from[name]} is used"
                 )
             taken_from.setdefault(name, place)
+    if otherwise:
+        named.setdefault(_DEFAULT, otherwise)
     return named, [f"{files.folder}: {warning}" for warning in warnings]
 
 

@@ -43,8 +43,8 @@ def of_no_kind(path: Path) -> BadInput:
     )
 
 
-def read_model(files: TokenizerFiles, kind: str) -> tuple[Path, dict[str, Any]]:
-    """The file with the vocabulary, and its ``model`` object, which must be of type ``kind``."""
+def read_model(files: TokenizerFiles, kind: str, *others: str) -> tuple[Path, dict[str, Any]]:
+    """The file with the vocabulary, and its ``model`` object, which must be of type ``kind`` or one of ``others``."""
     path = files.called("tokenizer.json")
     whole = files.json("tokenizer.json")
     if whole is None:
@@ -54,7 +54,7 @@ def read_model(files: TokenizerFiles, kind: str) -> tuple[Path, dict[str, Any]]:
     if not isinstance(model, dict):
         raise BadInput(f"{path} has no model")
     found = _kind(model)
-    if found != kind:
+    if found not in (kind, *others):
         raise BadInput(f"{path} holds a {found} model; this family needs {kind}")
     return path, model
 
@@ -72,12 +72,37 @@ def model_ids(model: Mapping[str, Any], path: Path) -> dict[str, int]:
     BadInput : it is not a mapping to non-negative integers
     """
     ids = model.get("vocab")
+    if _kind(model) == "Unigram":
+        ids = {text: index for index, (text, _) in enumerate(pieces_of(model, path))}
     if not isinstance(ids, dict) or not ids:
         raise BadInput(f"{path} has no vocabulary")
     for text, index in ids.items():
         if type(index) is not int or index < 0:
             raise BadInput(f"{path}: token {text!r} has the id {index!r}")
     return ids
+
+
+def pieces_of(model: Mapping[str, Any], path: Path) -> list[tuple[str, float]]:
+    """Pieces and scores of a Unigram model in the order of their ids.
+
+    Raises
+    ------
+    BadInput : its vocabulary is not a list of such
+    """
+    pieces = model.get("vocab")
+    if not isinstance(pieces, list) or not all(map(_is_piece, pieces)):
+        raise BadInput(f"{path}: its vocab is not a list of pieces and their scores")
+    return pieces
+
+
+def _is_piece(entry: Any) -> bool:
+    return (
+        isinstance(entry, list)
+        and len(entry) == 2
+        and isinstance(entry[0], str)
+        and isinstance(entry[1], (int, float))
+        and not isinstance(entry[1], bool)
+    )
 
 
 def merge_pairs(merges: Any, path: Path) -> Iterator[tuple[str, str]]:

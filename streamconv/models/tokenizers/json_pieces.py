@@ -24,13 +24,16 @@ _CLASS_SPECIALS = {"LlamaTokenizer": ("<unk>", "<s>", "</s>"), "CodeLlamaTokeniz
 _N_BYTES = 256
 
 
-def read_json_pieces(files: TokenizerFiles, config: Mapping[str, Any], vocab_size: int | None) -> Vocabulary:
+def read_json_pieces(
+    files: TokenizerFiles, config: Mapping[str, Any], vocab_size: int | None, named_only: bool = False
+) -> Vocabulary:
     """The vocabulary of a tokenizer.json with byte fallback, as its tokenizer.model would give it.
 
     Parameters
     ----------
     config : the normalised model configuration
     vocab_size : number of tokens; by default the configuration's, else as many as the tokenizer has
+    named_only : tokens are special where tokenizer_config.json names them, whatever the list of added ones says
 
     Raises
     ------
@@ -52,7 +55,8 @@ def read_json_pieces(files: TokenizerFiles, config: Mapping[str, Any], vocab_siz
     ranks = _Ranks(model.pop("merges", None), ids, path)
     vocabulary = Vocabulary.empty("llama", "default", str(path), n_tokens, UNUSED_SCORE)
     vocabulary.warnings += warnings
-    special = {token.text for token in added.values() if token.special}
+    special = {token.text for token in added.values() if token.special and not named_only}
+    special.update(files.special_texts() if named_only else ())
     special.update(_CLASS_SPECIALS.get(files.tokenizer_class, ()))
     scores = ranks.scores()
     n_bytes = 0
@@ -66,13 +70,15 @@ def read_json_pieces(files: TokenizerFiles, config: Mapping[str, Any], vocab_siz
             kind, score = TokenType.CONTROL, scores.get(index, 0.0)
         elif text == model.get("unk_token"):
             kind, score = TokenType.UNKNOWN, 0.0
-        elif index in added:
+        elif index in added and not named_only:
             (stored, kind), score = added_token(text, special=False), scores.get(index, ADDED_SCORE)
         vocabulary.put(index, stored, kind, score)
     for index, token in added.items():
         known = vocabulary.texts[index]
         if known is None:
-            vocabulary.put(index, *added_token(token.text, token.special), ADDED_SCORE)
+            kinds = TokenType.USER_DEFINED, TokenType.CONTROL
+            put = (token.text, kinds[token.text in special]) if named_only else added_token(token.text, token.special)
+            vocabulary.put(index, *put, ADDED_SCORE)
         elif token.text not in ids:
             raise BadInput(f"{path}: id {index} is both {known!r} and {token.text!r}")
     vocabulary.adds_prefix = adds_prefix(files.tokenizer_head)

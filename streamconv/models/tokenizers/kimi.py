@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from .files import TokenizerFiles
-from .tiktoken import read_tiktoken
+from .tiktoken import declared, read_tiktoken
 from .vocabulary import Vocabulary
 
 MODEL = "tiktoken.model"
@@ -24,9 +24,4 @@ def read_kimi(files: TokenizerFiles, config: Mapping[str, Any], size: int | None
 
 def read_kimi_linear(files: TokenizerFiles, config: Mapping[str, Any], size: int | None, pre: str | None) -> Vocabulary:
     """The vocabulary of Kimi Linear, whose code leaves gaps. Errors as ``read_tiktoken``."""
-    named = {token.id: token.text for token in files.declared_tokens}
-
-    def specials(n_ranks: int) -> list[str | None]:
-        return [named.get(n) for n in range(n_ranks, max(named, default=-1) + 1)]
-
-    return read_tiktoken(files, config, size, MODEL, specials, pre or "kimi-k2")
+    return read_tiktoken(files, config, size, MODEL, declared(files), pre or "kimi-k2")

@@ -19,8 +19,9 @@ class TokenizerRule:
 
     Attributes
     ----------
-    kinds : which readers to try, in this order: ``spm``, ``bpe``, ``wordpiece``, ``t5``, and the names of ``own``
-    own : readers that few families have: their kind -> the file that must be there, and the reader
+    kinds : which readers to try, in this order: ``spm``, ``bpe``, ``wordpiece``, ``t5``, and the names of ``own``; ``tekken`` goes
+        before the others where there is no tokenizer.json
+    own : readers that few families have: their kind -> the file that must be there (empty: none), and the reader
     add_space_prefix : ``tokenizer.ggml.add_space_prefix`` of a SentencePiece vocabulary, written after everything
         else; None writes nothing
     prefix_from_config : write tokenizer_config.json's ``add_prefix_space`` before everything else, if it is there
@@ -49,7 +50,7 @@ GEMMA1 = TokenizerRule(("spm",), add_space_prefix=False, eot_token_id=107)
 GEMMA3 = TokenizerRule(("spm", "bpe"), add_space_prefix=False)
 #: Llama, Mistral, Mixtral, Granite, SmolLM 3; 32016 tokens are CodeLlama, 49152 the small Granites
 LLAMA = TokenizerRule(
-    ("spm", "bpe"),
+    ("tekken", "spm", "bpe"),
     prefix_from_config=True,
     by_vocab_size={32016: {"eot_token_id": 32010}, 49152: {"add_bos_token": False}},
 )

@@ -77,12 +77,13 @@ class SpecialTokens:
         self._compare(files)
 
     def write(self, metadata: Metadata) -> None:
-        """Add the id keys, then the flags."""
+        """Add the id keys, then the flags; those that the vocabulary has said itself stay."""
         for kind, index in self.ids.items():
-            if kind in ID_KEYS:
+            if kind in ID_KEYS and id_key(kind) not in metadata:
                 metadata.u32(id_key(kind), index)
         for kind, flag in self.flags.items():
-            metadata.boolean(f"tokenizer.ggml.add_{kind}_token", flag)
+            if (key := f"tokenizer.ggml.add_{kind}_token") not in metadata:
+                metadata.boolean(key, flag)
 
     def _set(self, kind: str, index: Any) -> None:
         if token_id(index) is None or kind in self.ids:

@@ -51,13 +51,19 @@ def read_tiktoken(
     check_room(path, len(ranks), limit)
     vocabulary = Vocabulary.empty("gpt2", pre, str(path), limit)
     for token, rank in ranks.items():
-        vocabulary.put(rank, _text(token), TokenType.NORMAL)
+        vocabulary.put(rank, byte_text(token), TokenType.NORMAL)
     for index, text in enumerate(texts[: limit - len(ranks)], len(ranks)):
         if text is not None:
             vocabulary.put(index, text, TokenType.CONTROL)
     vocabulary.merges = _merges(ranks, path)
     vocabulary.checks_ids = False
     return vocabulary
+
+
+def declared(files: TokenizerFiles) -> Callable[[int], Sequence[str | None]]:
+    """What ``specials`` are where tokenizer_config.json's ``added_tokens_decoder`` names them, with gaps."""
+    named = {token.id: token.text for token in files.declared_tokens}
+    return lambda n_ranks: [named.get(n) for n in range(n_ranks, max(named, default=-1) + 1)]
 
 
 def _ranks(text: str, path: str) -> dict[bytes, int]:
@@ -81,13 +87,14 @@ def _ranks(text: str, path: str) -> dict[bytes, int]:
     return ranks
 
 
-def _text(token: bytes) -> str:
-    return "".join(BYTE_TEXT[byte] for byte in token)
+def byte_text(token: bytes) -> str:
+    """The text of a token in byte-level vocabularies."""
+    return token.decode("latin-1").translate(BYTE_TEXT)
 
 
 def _merges(ranks: Mapping[bytes, int], path: Any) -> PackedStrings:
     pairs = (_parts(token, rank, ranks) for token, rank in ranks.items() if len(token) > 1)
-    return packed((f"{_text(pair[0])} {_text(pair[1])}" for pair in pairs if len(pair) == 2), path)
+    return packed((f"{byte_text(pair[0])} {byte_text(pair[1])}" for pair in pairs if len(pair) == 2), path)
 
 
 def _parts(token: bytes, rank: int, ranks: Mapping[bytes, int]) -> list[bytes]:

@@ -94,10 +94,12 @@ class Vocabulary:
     source : the file the tokens are from, for messages
     texts : token texts; a text that is None gets a placeholder in ``fill``
     types : ``TokenType`` of each token
-    scores : float32 of each token, None where the model has none
+    scores : float32 of each token, or int32 zeros; None where the model has none
     more : keys behind those of all tokenizers
     merges : "left right" in order of rank, None where the model has none
     adds_prefix : whether a blank goes before each text, None where the file does not say
+    specials : keys of special tokens, where the file says all of them, so that no other counts
+    template : the chat template where no file has one
     checks_ids : whether special ids beyond the last token are left out, as the reference does for this model
     warnings : what was odd about the files
     """
@@ -107,9 +109,11 @@ class Vocabulary:
     source: str
     texts: list[str | None]
     types: array[int]
-    scores: array[float] | None = None
+    scores: array[Any] | None = None
     merges: PackedStrings | None = None
     adds_prefix: bool | None = None
+    specials: Metadata | None = None
+    template: str = ""
     checks_ids: bool = True
     more: Metadata = field(default_factory=Metadata)
     warnings: list[str] = field(default_factory=list)
@@ -160,6 +164,7 @@ class Vocabulary:
             raise BadInput(f"{self.source}: the token {e.object!r} is not valid Unicode") from None
         metadata.array("tokenizer.ggml.tokens", "STRING", packed)
         if self.scores is not None:
-            metadata.array("tokenizer.ggml.scores", "FLOAT32", self.scores)
+            kind = "INT32" if self.scores.typecode == "i" else "FLOAT32"
+            metadata.array("tokenizer.ggml.scores", kind, self.scores)
         metadata.array("tokenizer.ggml.token_type", "INT32", self.types)
         metadata.update(self.more)

@@ -11,7 +11,7 @@ from ...errors import BadInput
 from ...metadata import Metadata
 from ...sources import sentencepiece
 from .files import TokenizerFiles
-from .json_model import read_model
+from .json_model import pieces_of, read_model
 from .spm import TYPES
 from .vocabulary import UNUSED_SCORE, TokenType, Vocabulary, check_room, token_count
 
@@ -56,9 +56,7 @@ def read_xlmr_json(files: TokenizerFiles, config: Mapping[str, Any], size: int |
     BadInput : the file is damaged or has more tokens than the model
     """
     path, model = read_model(files, "Unigram")
-    pieces = model.get("vocab")
-    if not isinstance(pieces, list) or not all(map(_is_piece, pieces)):
-        raise BadInput(f"{path}: its vocab is not a list of pieces and their scores")
+    pieces = pieces_of(model, path)
     added = {token.id: token for token in files.added_tokens}
     needed = max(len(pieces), *added, 0)
     n_tokens = max(token_count(config, size, len(pieces), "vocab_size"), len(pieces))
@@ -76,16 +74,6 @@ def read_xlmr_json(files: TokenizerFiles, config: Mapping[str, Any], size: int |
     spaces = files.tokenizer_config.get("clean_up_tokenization_spaces")
     _settings(vocabulary.more, bool(prefix), bool(spaces), _characters(files))
     return vocabulary
-
-
-def _is_piece(entry: Any) -> bool:
-    return (
-        isinstance(entry, list)
-        and len(entry) == 2
-        and isinstance(entry[0], str)
-        and isinstance(entry[1], (int, float))
-        and not isinstance(entry[1], bool)
-    )
 
 
 def _characters(files: TokenizerFiles) -> bytes:

@@ -9,11 +9,11 @@ from fnmatch import fnmatchcase
 from ...errors import BadInput, InputMissing
 from ...file_names import (
     GGUF,
+    HUGGING_FACE,
     MLX_ADAPTER,
-    OF_FOLDERS,
     PACKED,
-    SAFETENSORS,
     Container,
+    Layout,
     container_of,
     is_weights,
     part_names,
@@ -21,50 +21,56 @@ from ...file_names import (
 )
 from ..checkpoint import MAX_SIDE_BYTES
 from ..folder import prefers_whole
+from ..known_layouts import by_names
 from ..naming import shown_list
 from ..side_links import is_beside
 from .model import HubFile, HubModel
 
 #: side files that no converter looks at and that may be large
 _PICTURES = (".png", ".jpg", ".jpeg", ".gif", ".webp", ".svg", ".pdf", ".mp3", ".mp4", ".wav", ".parquet")
-#: weights by preference: the first pattern that matches anything
-_WEIGHTS = (*(name for c in OF_FOLDERS for name in (c.pattern, c.adapter)), MLX_ADAPTER)
 #: what lies in the folder of a dense module of sentence-transformers
 _DENSE = re.compile(r"\d{1,3}_Dense/")
-_INDEXES = tuple(c.index for c in OF_FOLDERS)
 
 
-def side_files(model: HubModel) -> list[HubFile]:
+def _weights(layout: Layout) -> tuple[str, ...]:
+    """Weights by preference: the first pattern that matches anything."""
+    if layout is not HUGGING_FACE:
+        return tuple(c.pattern for c in layout.containers)
+    return (*(name for c in layout.containers for name in (c.pattern, c.adapter)), MLX_ADAPTER)
+
+
+def side_files(model: HubModel, layout: Layout = HUGGING_FACE) -> list[HubFile]:
     """Configuration, tokenizer, card and what else lies beside the weights; see ``Checkpoint.side_names``."""
-    return [f for path, f in sorted(model.files.items()) if _is_side(path) and f.size <= MAX_SIDE_BYTES]
+    return [f for path, f in sorted(model.files.items()) if _is_side(path, layout) and f.size <= MAX_SIDE_BYTES]
 
 
-def _is_side(path: str) -> bool:
+def _is_side(path: str, layout: Layout) -> bool:
     name = path.rpartition("/")[2]
     return (
         is_beside(path)
         and not name.startswith(".")
         and not name.lower().endswith(_PICTURES)
-        and (not is_weights(name) or name in _INDEXES)
+        and (not is_weights(name) or name in [c.index for c in layout.containers])
     )
 
 
-def index_file(model: HubModel) -> str:
+def index_file(model: HubModel, layout: Layout = HUGGING_FACE) -> str:
     """The index of the weights that ``weight_files`` would take, "" where they have none."""
-    return container.index if (container := _container(model)) is not None and container.index in model.files else ""
+    container = _container(model, layout)
+    return container.index if container is not None and container.index in model.files else ""
 
 
-def _container(model: HubModel) -> Container | None:
+def _container(model: HubModel, layout: Layout) -> Container | None:
     """The format of the weights that ``weight_files`` would take."""
-    return next((c for c in OF_FOLDERS if c.index in model.files or _matching(model, c.pattern)), None)
+    return next((c for c in layout.containers if c.index in model.files or _matching(model, c.pattern)), None)
 
 
-def is_whole_meant(model: HubModel, named: Collection[str]) -> tuple[bool, str]:
+def is_whole_meant(model: HubModel, named: Collection[str], layout: Layout = HUGGING_FACE) -> tuple[bool, str]:
     """Whether one whole file is taken and not those that an index ``named``, and a note where both are there.
 
     As with folders; except that the whole file is not opened here: one of less than half of their size is no model.
     """
-    index, whole = index_file(model), (_container(model) or SAFETENSORS).whole
+    index, whole = index_file(model, layout), (_container(model, layout) or layout.containers[0]).whole
     if not named or not prefers_whole(model.files, named, whole):
         return False, ""
     if not all(name in model.files for name in named):
@@ -79,7 +85,7 @@ def _matching(model: HubModel, pattern: str) -> list[str]:
     return sorted(path for path in model.files if fnmatchcase(path, pattern) and "/" not in path)
 
 
-def weight_files(model: HubModel, named: Iterable[str] = ()) -> list[HubFile]:
+def weight_files(model: HubModel, named: Iterable[str] = (), layout: Layout = HUGGING_FACE) -> list[HubFile]:
     """The files of the weights, in one container.
 
     Parameters
@@ -91,8 +97,9 @@ def weight_files(model: HubModel, named: Iterable[str] = ()) -> list[HubFile]:
     InputMissing : there are none, or not all that are named
     BadInput : there are only GGUF files, each of which is a model
     """
-    wanted = [] if is_whole_meant(model, named := set(named))[0] else sorted(named)
-    if not any(name in model.files for name in wanted) and any(_matching(model, p) for p in _WEIGHTS):
+    patterns = _weights(layout)
+    wanted = [] if is_whole_meant(model, named := set(named), layout)[0] else sorted(named)
+    if not any(name in model.files for name in wanted) and any(_matching(model, p) for p in patterns):
         wanted = []  # an index of files that are all gone tells of nothing that is there
     absent = [name for name in wanted if name not in model.files]
     if absent:
@@ -100,9 +107,9 @@ def weight_files(model: HubModel, named: Iterable[str] = ()) -> list[HubFile]:
             f"{model}: {len(absent)} of {len(wanted)} weight files are not listed: {shown_list(absent)}",
             "The upload is incomplete; tell the model's owner.",
         )
-    for pattern in () if wanted else _WEIGHTS:
+    for pattern in () if wanted else patterns:
         wanted = _matching(model, pattern)
-        for whole in (c.whole for c in OF_FOLDERS):
+        for whole in (c.whole for c in layout.containers):
             if whole in wanted and any(part_of(name) for name in wanted):  # the same weights again, in parts
                 wanted = [whole]
         if wanted:
@@ -113,7 +120,8 @@ def weight_files(model: HubModel, named: Iterable[str] = ()) -> list[HubFile]:
             f"{model} holds GGUF files only: {shown_list(ggufs)}", f"Name one of them: {model.repo}/{ggufs[0]}"
         )
     if not wanted:
-        raise InputMissing(f"{model} has no weights: none of {', '.join(_WEIGHTS)}")
+        hint = by_names(model.files) if layout is HUGGING_FACE else ""
+        raise InputMissing(f"{model} has no weights: none of {', '.join(patterns)}", hint)
     return [model.files[name] for name in wanted]
 
 
@@ -127,11 +135,11 @@ def module_files(model: HubModel, path: str = "") -> list[HubFile]:
     folders = [path] if path else sorted({name.partition("/")[0] for name in model.files if _DENSE.match(name)})
     found = []
     for folder in folders:
-        wholes = [f"{folder}/{c.whole}" for c in OF_FOLDERS if f"{folder}/{c.whole}" in model.files][:1]
+        wholes = [w for c in HUGGING_FACE.containers if (w := f"{folder}/{c.whole}") in model.files][:1]
         names = [name for name in (f"{folder}/config.json", *wholes) if name in model.files]
         if path and len(names) < 2:
             raise InputMissing(
-                f"{model}: {path} lacks config.json or {SAFETENSORS.whole}",
+                f"{model}: {path} lacks config.json or {HUGGING_FACE.containers[0].whole}",
                 "The upload is incomplete; tell the model's owner.",
             )
         found += [model.files[name] for name in names]
