@@ -68,8 +68,9 @@ def refuse_idle(options: Options, target: Target, output: Path) -> None:
             f"Name the output {' or '.join(each.fitting(output) for each in taking)}.",
         )
     for flag in given:
-        if flag.needs and not getattr(options, flag.needs):
-            needed = next(other.name for other in FLAGS if other.field == flag.needs)
+        needs = flag.needs.split()
+        if needs and not any(getattr(options, field) for field in needs):
+            needed = " or ".join(other.name for other in FLAGS if other.field in needs)
             raise UsageError(f"{flag.name} has no effect without {needed}", f"Add {needed}, or leave it out.")
     if not target.takes(options.types):
         _refuse_types(options, target, output)

@@ -48,6 +48,7 @@ class Options:
     allow_requantize: bool = False
     split_max_bytes: int = 0
     split_max_tensors: int = 0
+    no_tensor_first_split: bool = False
     keep_split: bool = False
     max_shard_bytes: int | None = None
     pre: str | None = None
@@ -56,6 +57,11 @@ class Options:
     mmproj_type: str | None = None
     mistral_format: bool = False
     model_name: str | None = None
+    metadata: Path | None = None
+    fuse_qkv: bool = False
+    fuse_gate_up_exps: bool = False
+    fp8_as_q8: bool = False
+    dense_modules: bool = False
     allow_nonfinite: bool = False
     measure: bool = False
     compat: bool = False

@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from math import prod
+from typing import Any
 
 from ..errors import BadInput
 from ..kit import cut
@@ -66,6 +67,7 @@ def build(
     pre: str | None = None,
     vocab_only: bool = False,
     model_name: str | None = None,
+    overrides: Mapping[str, Any] | None = None,
 ) -> Model:
     """The model in ``checkpoint`` as ``family`` describes it.
 
@@ -74,6 +76,7 @@ def build(
     pre : name of the BPE pre-tokenizer, overriding its detection
     vocab_only : no tensors
     model_name : overrides ``general.name``
+    overrides : keys of ``general_metadata``
 
     Raises
     ------
@@ -101,7 +104,7 @@ def build(
     metadata.update(
         general_metadata(
             checkpoint, kind=family.kind, model_name=model_name, n_params=total, n_shared=shared, n_expert=expert,
-            n_experts=n_experts, warnings=warnings,
+            n_experts=n_experts, overrides=overrides, warnings=warnings,
         )
     )  # fmt: skip
     for keys, written in ((family.keys, metadata), (family.token_keys if vocabulary.values else (), vocabulary)):

@@ -15,7 +15,6 @@ from typing import Any
 from ..errors import BadInput
 from ..sources.checkpoint import Checkpoint
 from ..sources.hf_config import LAYERS, TEXT_SECTIONS, VISION, flattened, section, text_sections
-from ..sources.hostile_json import NotJson, parse_json
 from ..sources.naming import shown
 
 #: spellings of the numbers of attention heads and of experts, and of the width of the residual stream
@@ -136,14 +135,7 @@ class Config:
 
     def side_list(self, name: str) -> list[Any]:
         """What is in another JSON file of the checkpoint that is a list; empty where it has none of that name."""
-        text = self.checkpoint.text(name) if self.checkpoint is not None else None
-        try:
-            found = [] if text is None else parse_json(text.encode())
-        except NotJson as e:
-            raise BadInput(f"{self.folder}/{name} {e}") from None
-        if not isinstance(found, list):
-            raise BadInput(f"{self.folder}/{name} is not a JSON list")
-        return found
+        return self.checkpoint.json_list(name) if self.checkpoint is not None else []
 
     def get(self, *names: str) -> Any:
         """The first of ``names`` that is present and not null, else None."""

@@ -192,6 +192,17 @@ class Checkpoint:
         found = self.side_bytes(name)
         return None if found is None else _object(found, self.called(name), of_tokenizer=True)
 
+    def json_list(self, name: str) -> list[Any]:
+        """What is in the side file ``name``, a JSON list; empty where there is none of that name."""
+        text = self.text(name)
+        try:
+            found = [] if text is None else parse_json(text.encode())
+        except NotJson as e:
+            raise BadInput(f"{self.called(name)} {e}") from None
+        if not isinstance(found, list):
+            raise BadInput(f"{self.called(name)} is not a JSON list")
+        return found
+
 
 def _object(data: bytes, path: Path, of_tokenizer: bool = False) -> dict[str, Any]:
     """The JSON object in ``data``; BadInput, naming ``path``, when it is something else."""

@@ -29,14 +29,11 @@ _MORE = re.compile(
 
 #: a row of the table of tokens that the reference drops by mistake, so that runtimes do not load its projector
 _FORGOTTEN = "v.token_embd.img_break"
-#: cases that need what there is not yet
-_NOT_YET = {
-    "minimax01": "a template of llama.cpp",
-}  # fmt: skip
-
-
 #: arguments of the reference converter that there are here, and their names
-_OPTIONS = {"--mmproj": "mmproj", "--mistral-format": "mistral_format"}
+_OPTIONS = {
+    "--mmproj": "mmproj", "--mistral-format": "mistral_format", "--fuse-qkv": "fuse_qkv",
+    "--fuse-gate-up-exps": "fuse_gate_up_exps",
+}  # fmt: skip
 
 
 def options(args: list[str]) -> dict[str, Any] | None:
