@@ -72,6 +72,10 @@ class Key:
     condition: str = ""
 
 
+#: names of conditions under which layers may be absent from a file of layers for next-token prediction alone
+_ALONE = ("mtp_only", "headless", "cut")
+
+
 @dataclass(frozen=True)
 class Architecture:
     """What a loader asks of one architecture.
@@ -98,6 +102,11 @@ class Architecture:
     layers: str
     tied: bool
     tensors: tuple[Wanted, ...]
+
+    @property
+    def drafts_alone(self) -> bool:
+        """The loader takes files that have layers for next-token prediction and no others."""
+        return any(name in wanted.absent for wanted in self.tensors for name in _ALONE)
 
 
 @cache

@@ -45,6 +45,8 @@ def prepare(source: str | os.PathLike[str], output: str | os.PathLike[str], opti
         target = pick(output, options)
         with opening(output, options, target) as opener:
             checkpoint = opener.open(source, target.as_saved)
+            if options.target_model:
+                checkpoint = replace(checkpoint, target=opener.open_side_files(options.target_model))
             prepared = planned(checkpoint, opener, output, options, target, plugins)
     idle = idle_notes(source, options, from_hub=prepared.hub is not None)
     return replace(prepared, warnings=[*prepared.warnings, *idle])

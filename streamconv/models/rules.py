@@ -53,12 +53,14 @@ class Rule(NamedTuple):
     sources : names in a checkpoint; ``{x}`` stands for every number, whose tensors come stacked; none makes tensors
     make : the targets from the sources
     when : (configuration, block, or -1 where the targets are of no block) -> whether the rule holds
+    last : its targets come behind all others
     """
 
     targets: tuple[str, ...]
     sources: tuple[str, ...] = ()
     make: Make = as_they_are
     when: Callable[[Config, int], bool] = always
+    last: bool = False
 
 
 def rename(source: str, target: str) -> Rule:
@@ -173,7 +175,7 @@ def bind(
                 raise unknown(name)
             jobs[name] = _Job(rename(name, found[0]), None, [{0: rows}])
     # rows that are copied as blocks come first: the reference writes them before it looks at others
-    for job in sorted(jobs.values(), key=lambda job: ":" not in job.rule.sources[0]):
+    for job in sorted(jobs.values(), key=lambda job: (":" not in job.rule.sources[0], job.rule.last)):
         yield from _finished(job, config)
 
 

@@ -105,6 +105,7 @@ class Checkpoint:
     inputs : the files behind the tensors
     side : the side files (tokenizer, generation config, …) by name, on disk or in memory; None: those of ``folder``
     name : what the model is called where no file says; empty: as the folder is
+    target : the model that this one drafts for, without its weights
     """
 
     path: Path
@@ -115,6 +116,7 @@ class Checkpoint:
     warnings: list[str] = field(default_factory=list)
     side: Mapping[str, Path | bytes] | None = None
     name: str = ""
+    target: Checkpoint | None = None
 
     def verify_unchanged(self) -> bool:
         """InputChanged when any of the files is not what it was when it was opened; True when one may not be."""

@@ -65,9 +65,11 @@ def choose(checkpoint: Checkpoint, options: Options) -> list[Draft]:
     else:
         checkpoint = models.named(checkpoint)
         family = models.projector_of(checkpoint) if options.mmproj else models.family_of(checkpoint)
+        target = checkpoint.target and models.family_of(models.named(checkpoint.target))
         model = models.build(
-            checkpoint, family, pre=options.pre, vocab_only=options.vocab_only, model_name=options.model_name
-        )
+            checkpoint, family, pre=options.pre, vocab_only=options.vocab_only, model_name=options.model_name,
+            further=options.further, target=target,
+        )  # fmt: skip
         model = replace(model, warnings=[*model.warnings, *judged_model(checkpoint, family, model)])
         drafts = [_converted(model, options, file_type, weights) for file_type in file_types]
     more = [*_idle(drafts, options, told), *weights.told(pruned=bool(options.prune_layers))]
@@ -230,6 +232,7 @@ TARGET = Target(
     options=(
         "tensor_types", "tensor_type_file", "output_tensor_type", "token_embedding_type", "leave_output_tensor", "pure",
         "imatrix", "include_weights", "exclude_weights", "allow_requantize", "copy", "prune_layers", "override_kv", "compat",
-        "pre", "model_name", "vocab_only", "mmproj", "split_max_bytes", "split_max_tensors", "keep_split",
+        "pre", "model_name", "vocab_only", "mmproj", "mtp", "no_mtp", "target_model", "split_max_bytes", "split_max_tensors",
+        "keep_split",
     ),
 )  # fmt: skip
