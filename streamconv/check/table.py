@@ -88,6 +88,7 @@ class Architecture:
     assumes : key -> what the loader takes without it, where that is not "none"
     let : names that depend on the layer at hand, those of this architecture included -> expression
     must : expression that must be true -> how it is said
+    alone : the same, of a draft model that is run without the model it helps
     layers : number of layers in which tensors are looked for
     tied : logits always come from the token embeddings
     tensors : what it looks for
@@ -99,6 +100,7 @@ class Architecture:
     assumes: Mapping[str, str]
     let: Mapping[str, str]
     must: Mapping[str, str]
+    alone: Mapping[str, str]
     layers: str
     tied: bool
     tensors: tuple[Wanted, ...]
@@ -122,6 +124,7 @@ def architecture(name: str) -> Architecture | None:
         assumes=entry.get("assumes", {}),
         let={**_document()["let"], **entry.get("let", {})},
         must=entry.get("must", {}),
+        alone=entry.get("alone", {}),
         layers=entry.get("layers", "n_layer"),
         tied=entry.get("tied", False),
         tensors=tuple(wanted for row in entry["tensors"] for wanted in _rows(row)),

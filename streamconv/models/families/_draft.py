@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from ...errors import BadInput
+from ...kit import Order, take
 from ...metadata import Metadata
 from ...rows import Bytes, Floats, Rows
 from ...sources.hf_config import flattened, section
@@ -49,8 +50,9 @@ class TokenIds(Rows):
 
 
 def _tokens(rows: Sequence[Rows], c: Config) -> Sequence[Rows]:
-    if len(rows[0].shape) != 1:
-        raise ValueError("it is no vector")
+    n = c.integer("draft_vocab_size") if c.get("draft_vocab_size") else rows[0].shape[0]
+    if rows[0].shape != (n,):
+        raise ValueError(f"there are {n} tokens")
     of_target = flattened(c.target.config).get("vocab_size")
     return [TokenIds(rows[0], of_target if isinstance(of_target, int) else c.integer("vocab_size"))]
 
@@ -59,11 +61,24 @@ def _tokens(rows: Sequence[Rows], c: Config) -> Sequence[Rows]:
 OWN_TOKENS = Rule(("d2t",), ("d2t",), _tokens, last=True)
 
 
-def listens_to(m: Metadata, a: str, layers: Sequence[Any], c: Config) -> None:
-    """The layers whose results a draft reads (BadInput: that is no list of numbers)."""
-    if not all(isinstance(n, int) and not isinstance(n, bool) and n >= 0 for n in layers):
-        raise BadInput(f"{c.place}: the layers of the model that it helps are {list(layers)}, not numbers")
-    m.array(f"{a}.target_layers", "INT32", list(layers))
+def listens_to(m: Metadata, a: str, c: Config, layers: Any, offset: int = 1) -> None:
+    """The layers of the model it helps from whose results a draft is made; their numbers ``offset`` higher than stated.
+
+    Errors: BadInput where ``layers`` is no list of numbers
+    """
+    if not isinstance(layers, list) or not all(isinstance(n, int) and n + offset >= 0 for n in layers):
+        raise BadInput(f"{c.place}: the layers of the model that it helps are {layers!r}, not a list of numbers")
+    m.array(f"{a}.target_layers", "INT32", [n + offset for n in layers])
+
+
+def by_parity(rows: Rows, c: Config) -> Rows:
+    """In each head the dimensions of even number first, where those that rotate together lie side by side."""
+    if c.get("rope_is_neox_style") is not False:
+        return rows
+    n, width = rows.shape[0], c.head_dim
+    if n % width:
+        raise ValueError(f"{n} rows are not heads of {width}")
+    return take(rows, Order((n // width, 2, width // 2), (width, 1, 2)))
 
 
 def with_layer_config(raw: Mapping[str, Any]) -> Mapping[str, Any]:

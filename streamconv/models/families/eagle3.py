@@ -23,7 +23,7 @@ def keys(m: Metadata, a: str, c: Config) -> None:
     layers = c.get("eagle_aux_hidden_state_layer_ids")
     if not layers:
         layers = [2, target.n_layers // 2, target.n_layers - 3]
-    listens_to(m, a, layers, c)
+    listens_to(m, a, c, layers, 0)
     m.u32(
         f"{a}.target_hidden_size",
         (target if c.get("target_hidden_size") is None else c).integer("target_hidden_size", "hidden_size"),

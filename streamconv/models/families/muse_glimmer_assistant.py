@@ -16,7 +16,7 @@ from ._stated import numbers
 
 def keys(m: Metadata, a: str, c: Config) -> None:
     """From which layers it drafts, and which of its own have a window."""
-    listens_to(m, a, [n + 1 for n in c.get("target_layer_ids") or ()], c)
+    listens_to(m, a, c, c.get("target_layer_ids"))
     if c.get("sliding_window") and c.get("layer_types"):
         sliding_window(m, a, c)
         kinds = [kind == "sliding_attention" for kind in c.get("layer_types")]

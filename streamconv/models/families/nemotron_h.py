@@ -97,7 +97,9 @@ def spelled(name: str, c: Config) -> str:
 
 def meant(family: Family, c: Config) -> Family:
     """A mixture is another architecture; of puzzles no runtime drafts."""
-    family = replace(family, further=None) if c.get("block_configs") else family
+    # the reference takes the router of that block for one of the first
+    types = {f"blk.{n}.ffn_gate_inp.weight": "as the file" for n in further(c)}
+    family = replace(family, types=types, further=None if c.get("block_configs") else family.further)
     return replace(family, arch="nemotron_h_moe") if "E" in pattern(c) else family
 
 
