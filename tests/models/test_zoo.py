@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -36,6 +36,29 @@ _NOT_YET = {
 }  # fmt: skip
 
 
+#: options of the reference converter -> ours; the value of one that has any is the next word
+_OPTIONS = {"--mtp": "mtp", "--no-mtp": "no_mtp", "--target-model-dir": "target_model"}
+
+
+def options(words: Sequence[str], folder: Path) -> dict[str, Any]:
+    """The options that ``words`` of the reference converter's command line say, without the type."""
+    said: dict[str, Any] = {}
+    left = iter(words)
+    for word in left:
+        if word == "--outtype":
+            next(left)
+        elif word == "--target-model-dir":
+            said[_OPTIONS[word]] = next(left).replace("{dir}", str(folder)).replace("{folder}", str(folder))
+        else:
+            said[_OPTIONS[word]] = True
+    return said
+
+
+def is_known(words: Sequence[str]) -> bool:
+    """Whether all options among ``words`` are there."""
+    return {word for word in words if word.startswith("--")} <= {"--outtype", *_OPTIONS}
+
+
 def zoo() -> Iterator[tuple[str, dict[str, Any]]]:
     """The recorded cases of architectures that there are, without options that there are not."""
     folder = reference_dir()
@@ -48,7 +71,7 @@ def zoo() -> Iterator[tuple[str, dict[str, Any]]]:
             path.stem not in _NOT_YET
             and known
             and outputs
-            and all(len(output["args"]) == 2 for output in outputs.values())
+            and all(is_known(output["args"]) for output in outputs.values())
         ):
             yield path.stem, {**case, "outputs": outputs}
 
@@ -93,7 +116,8 @@ def test_a_conversion_is_that_of_the_reference_converter(
     recipes.materialise(reference / "golden" / "zoo" / f"{name}.json", tmp_path / "hf")
     for kind, expected in case["outputs"].items():
         out = tmp_path / f"{kind}.gguf"
-        streamconv.convert(tmp_path / "hf", out, type=kind, pre=case.get("pretokenizer_override") or None, threads=1)
+        said = {**options(expected["args"], tmp_path / "hf"), "pre": case.get("pretokenizer_override") or None}
+        streamconv.convert(tmp_path / "hf", out, type=kind, threads=1, **said)
         found = gguf_reader.read(out)
         told = [differences(found, each) for each in (expected, *expected.get("alt", {}).values())]
         assert min(told, key=len) == []

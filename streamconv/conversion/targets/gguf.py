@@ -65,7 +65,7 @@ def choose(checkpoint: Checkpoint, options: Options) -> list[Draft]:
     else:
         checkpoint = models.named(checkpoint)
         family = models.projector_of(checkpoint) if options.mmproj else models.family_of(checkpoint)
-        target = checkpoint.target and models.family_of(models.named(checkpoint.target))
+        target = models.family_of(models.named(checkpoint.target)) if checkpoint.target is not None else None
         model = models.build(
             checkpoint, family, pre=options.pre, vocab_only=options.vocab_only, model_name=options.model_name,
             further=options.further, target=target,
