@@ -14,7 +14,7 @@ import numpy as np
 DATA = Path(__file__).resolve().parent / "data"
 #: tensor name -> (dtype as safetensors spells it, words)
 Tensors = dict[str, tuple[str, np.ndarray]]
-_WORDS = {"F32": "<f4", "F16": "<f2", "BF16": "<u2"}
+_WORDS = {"F32": "<f4", "F16": "<f2", "BF16": "<u2", "I64": "<i8"}
 
 
 def read_safetensors(path: Path) -> Tensors:
