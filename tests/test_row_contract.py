@@ -37,6 +37,7 @@ from streamconv.merging.lora_rows import AddedVector, DoraColumns, DoraRows, Kep
 from streamconv.merging.merged import SameRows
 from streamconv.merging.mixture.gates import GateRows, PromptGate
 from streamconv.merging.vocabulary.rows import MEAN, SOME, ZERO, Table, laid_out
+from streamconv.models.families._draft import TokenIds
 from streamconv.rows import Rows, Span, digest_of, matrix_shape
 from streamconv.sources.mapped import MappedFile
 
@@ -44,6 +45,7 @@ DATA = Path(__file__).resolve().parent / "data"
 PLAIN = DATA / "checkpoints" / "mistral-spm" / "hf"
 QUERY, NORM = "model.layers.0.self_attn.q_proj.weight", "model.norm.weight"
 KEY = "model.layers.0.self_attn.k_proj.weight"
+NOUGHT = Function("nought", 1, lambda rows: rows * np.float32(0))
 HALF = Function("half", 1, lambda rows: rows * np.float32(0.5))
 #: opens rows, anew with every call
 Open = Callable[[], Rows]
@@ -99,6 +101,7 @@ def transformed(folder: Path) -> Sequence[Open]:
         yield Reshaped(norm, (4, 16))
         yield join([query, Zeros((3, 64), query.dtype)])
         yield Mapped(norm, HALF)
+        yield TokenIds(Mapped(norm, NOUGHT), 64)
         yield Mapped(Transposed(take(query, interleaved(64, 2))), HALF)
 
     return each(opened)

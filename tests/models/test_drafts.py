@@ -12,20 +12,13 @@ import gguf_reader
 import numpy as np
 import pytest
 import toys
-from small_models import Tensors, write_safetensors
+from small_models import DRAFT, DRAFTED, draft
 
 import streamconv
 from streamconv.conversion import Options, prepare
 from streamconv.errors import BadInput, UsageError
 
 TOYS = toys.stored()
-HIDDEN, TOKENS, OWN = 64, 516, 8
-IDS = [3, 4, 9, 16, 21, 100, 300, 515]
-CONFIG: dict[str, Any] = {
-    "architectures": ["LlamaForCausalLMEagle3"], "model_type": "llama", "vocab_size": TOKENS, "hidden_size": HIDDEN,
-    "intermediate_size": 96, "num_hidden_layers": 1, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 16,
-    "max_position_embeddings": 256, "rms_norm_eps": 1e-5, "hidden_act": "silu", "rope_theta": 10000.0, "draft_vocab_size": OWN,
-}  # fmt: skip
 
 
 @pytest.fixture
@@ -37,22 +30,6 @@ def target(data: Path, tmp_path: Path) -> Path:
         path.chmod(0o644)
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps({**config, "num_hidden_layers": 12}))
-    return folder
-
-
-def draft(folder: Path, ids: list[int] = IDS, **config: Any) -> Path:
-    """An EAGLE-3 draft whose tokens are those of ``ids`` in the vocabulary of the model that it helps."""
-    shapes = {
-        "midlayer.self_attn.q_proj": (64, 128), "midlayer.self_attn.k_proj": (32, 128), "midlayer.self_attn.v_proj": (32, 128),
-        "midlayer.self_attn.o_proj": (64, 64), "midlayer.mlp.gate_proj": (96, 64), "midlayer.mlp.up_proj": (96, 64),
-        "midlayer.mlp.down_proj": (64, 96), "fc": (64, 192), "lm_head": (OWN, 64), "norm": (64,),
-        **{f"midlayer.{name}": (64,) for name in ("hidden_norm", "input_layernorm", "post_attention_layernorm")},
-    }  # fmt: skip
-    tensors: Tensors = {f"{n}.weight": ("F32", np.ones(shape, "<f4")) for n, shape in shapes.items()}
-    tensors["d2t"] = "I64", np.array(ids, "<i8") - np.arange(len(ids))
-    folder.mkdir()
-    write_safetensors(folder / "model.safetensors", dict(sorted(tensors.items())))
-    (folder / "config.json").write_text(json.dumps({**CONFIG, **config}))
     return folder
 
 
@@ -78,7 +55,7 @@ def test_a_draft_has_the_tokenizer_of_the_model_it_helps_and_says_what_it_reads_
     assert found.keys["eagle3.target_hidden_size"][1] == 64
     assert [found.keys[f"eagle3.norm_before_{what}"][1] for what in ("residual", "fc")] == [False, False]
     assert found.tensors["d2t"].type == "I64"
-    assert np.frombuffer(found.tensors["d2t"].data, "<i8").tolist() == IDS
+    assert np.frombuffer(found.tensors["d2t"].data, "<i8").tolist() == list(DRAFTED)
     assert type_ != "f16" or list(found.tensors)[-1] == "d2t"
 
 
@@ -90,9 +67,9 @@ def test_a_draft_under_the_name_of_the_whole_class_is_one(target: Path, tmp_path
 
 def test_a_speculator_has_the_keys_of_its_layer_apart(target: Path, tmp_path: Path) -> None:
     kept = {"architectures", "draft_vocab_size"}
-    layer = {**{k: v for k, v in CONFIG.items() if k not in kept}, "rope_theta": 77.0}
+    layer = {**{k: v for k, v in DRAFT.items() if k not in kept}, "rope_theta": 77.0}
     source = draft(tmp_path / "draft")
-    config = {k: v for k, v in CONFIG.items() if k in kept}
+    config = {k: v for k, v in DRAFT.items() if k in kept}
     config |= {"architectures": ["Eagle3Speculator"], "model_type": "speculator", "transformer_layer_config": layer}
     (source / "config.json").write_text(json.dumps(config))
     found = converted(source, tmp_path / "x.gguf", target, type="f16")
@@ -100,7 +77,7 @@ def test_a_speculator_has_the_keys_of_its_layer_apart(target: Path, tmp_path: Pa
     assert found.keys["eagle3.block_count"][1] == 1
 
 
-@pytest.mark.parametrize("ids", [[*IDS[:-1], 516], [*IDS[:-1], -1], [*IDS[:-1], 3]])
+@pytest.mark.parametrize("ids", [[*DRAFTED[:-1], 516], [*DRAFTED[:-1], -1], [*DRAFTED[:-1], 3]])
 def test_tokens_that_the_model_it_helps_has_not_or_twice_are_refused(
     target: Path, tmp_path: Path, ids: list[int]
 ) -> None:
@@ -111,7 +88,7 @@ def test_tokens_that_the_model_it_helps_has_not_or_twice_are_refused(
 
 def test_fewer_tokens_than_stated_are_refused(target: Path, tmp_path: Path) -> None:
     with pytest.raises(BadInput, match=r"'d2t' has shape \[7\], which does not fit config.json: there are 8 tokens"):
-        streamconv.plan(draft(tmp_path / "draft", IDS[:-1]), tmp_path / "x.gguf", target_model=str(target))
+        streamconv.plan(draft(tmp_path / "draft", DRAFTED[:-1]), tmp_path / "x.gguf", target_model=str(target))
 
 
 def test_a_draft_without_the_model_it_helps_is_refused(tmp_path: Path) -> None:
@@ -234,7 +211,7 @@ def test_keys_on_drafting_that_are_not_known_are_told() -> None:
 
 
 def dspark(
-    n: int = OWN, change: Callable[[dict[str, Any]], Any] = lambda c: None, tensors: dict[str, list[int]] | None = None
+    n: int = 8, change: Callable[[dict[str, Any]], Any] = lambda c: None, tensors: dict[str, list[int]] | None = None
 ) -> Any:
     def more(shapes: dict[str, list[int]]) -> None:
         shapes |= {"d2t": [n], "t2d": [512], "lm_head.weight": [n, 64]} if tensors is None else tensors
