@@ -49,6 +49,7 @@ class Settings(TypedDict, total=False):
     pre: str | None
     vocab_only: bool
     mmproj: bool
+    mmproj_type: str | None
     model_name: str | None
     allow_nonfinite: bool
     measure: bool

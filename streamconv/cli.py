@@ -25,7 +25,7 @@ from .errors import (
     exhausted,
     unreadable,
 )
-from .file_names import ENDINGS
+from .file_names import ENDINGS, around_fields
 from .flags import FLAGS, JOBS, Flag, add, read_flags
 from .limits import allow_many_files, require_room_for_numpy, use_no_threads_of_libraries
 from .terminal import say, say_json, show_traceback
@@ -329,7 +329,7 @@ def _error_of_system(e: Exception, options: argparse.Namespace) -> StreamconvErr
 
 def _is_about(output: str, path: str) -> bool:
     """Whether ``path`` is ``output``, a folder above it, or what lies in or beside it under a name that begins with its."""
-    begins = os.path.abspath(output).partition("{type}")[0].removesuffix(".gguf")
+    begins = around_fields(os.path.abspath(output))[0].removesuffix(".gguf")
     return path.startswith(begins) or begins.startswith(path)
 
 

@@ -120,7 +120,7 @@ def _summary(
         return [f"{names} is already complete ({size(p.total_bytes)}, {types}); nothing to do"]
     read = sum(i["size"] for i in p.inputs)
     lines = [
-        f"{_file_names(prepared, o)}: {prepared.arch}, {o.type}, {count(o.n_params)} weights in {len(o.tensors)} tensors,"
+        f"{_file_names(prepared, o)}: {o.arch}, {o.type}, {count(o.n_params)} weights in {len(o.tensors)} tensors,"
         f" {o.bits_per_weight:.2f} bits per weight"
         for o in prepared.outputs
     ]

@@ -77,6 +77,9 @@ OF_TOKENIZERS = (
 )  # fmt: skip
 #: endings of merge recipes
 RECIPES = (".yml", ".yaml")
+#: what stands in the name of several outputs for what tells them apart, and the parts that a model can have
+TYPE_FIELD, PART_FIELD = "{type}", "{part}"
+MODEL, PROJECTOR = PARTS = ("model", "mmproj")
 
 
 def container_of(name: str) -> Container | None:
@@ -128,6 +131,24 @@ class PartName(NamedTuple):
     number: int
     n_parts: int
     ending: str
+
+
+def output_name(name: str, type_: str, part: str = MODEL) -> str:
+    """The name of one of the outputs that are called ``name``.
+
+    >>> output_name("x-{part}-{type}.gguf", "Q8_0"), output_name("x.gguf", "Q8_0")
+    ('x-model-Q8_0.gguf', 'x.gguf')
+    """
+    return name.replace(TYPE_FIELD, type_).replace(PART_FIELD, part)
+
+
+def around_fields(name: str) -> list[str]:
+    """The pieces of ``name`` between what stands for a type or a part; ``name`` alone where it has neither.
+
+    >>> around_fields("x-{part}-{type}.gguf")
+    ['x-', '-', '.gguf']
+    """
+    return re.split(f"{re.escape(TYPE_FIELD)}|{re.escape(PART_FIELD)}", name)
 
 
 _PART = re.compile(r"(.*)-([0-9]{5})-of-([0-9]{5})((?:\.[a-z0-9]+)+)", re.DOTALL)

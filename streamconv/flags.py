@@ -168,7 +168,11 @@ FLAGS = (
     Flag("--pre", "BPE pre-tokenizer, when it is not recognised", "NAME", "pre", source="checkpoint", **_MODEL),
     Flag("--model-name", "general.name of the output", "NAME", "model_name", source="checkpoint", **_MODEL),
     Flag("--vocab-only", "metadata and tokenizer, no tensors", field="vocab_only", source="checkpoint", **_MODEL),
-    Flag("--mmproj", "the vision projector instead of the text model", field="mmproj", source="checkpoint", **_MODEL),
+    Flag("--mmproj", "the projector instead of the text model", field="mmproj", source="checkpoint", **_MODEL),
+    Flag(
+        "--mmproj-type", "type of the projector where OUT is 'x-{part}.gguf', which stands for both (default F16)", "TYPE",
+        "mmproj_type", source="checkpoint", **_MODEL,
+    ),
     Flag("--mtp", "only what predicts further tokens, for a draft model of its own", field="mtp", **_FURTHER),
     Flag("--no-mtp --no-nextn", "leave out what predicts further tokens", field="no_mtp", **_FURTHER),
     Flag(

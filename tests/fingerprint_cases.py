@@ -385,7 +385,8 @@ DECIDING: dict[str, list[Any]] = {
     "override_kv": [("general.name=str:other",)], "allow_requantize": [True], "split_max_bytes": [20000],
     "split_max_tensors": [3], "keep_split": [True], "max_shard_bytes": [20000], "pre": ["gpt-2"], "vocab_only": [True],
     "mtp": [True], "no_mtp": [True], "target_model": [str(PLAIN)],
-    "mmproj": [True], "model_name": ["other"], "compat": [True], "seed": [1], "chunk_bytes": [1 << 12],
+    "mmproj": [True], "mmproj_type": ["f32"], "model_name": ["other"], "compat": [True], "seed": [1],
+    "chunk_bytes": [1 << 12],
 }  # fmt: skip
 
 

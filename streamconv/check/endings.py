@@ -70,7 +70,8 @@ def end_ids(subject: Subject) -> set[int]:
         if f"tokenizer.ggml.{key}_token_id" not in subject.metadata:
             known.update(names)
     try:
-        texts = {text: i for i, text in enumerate(subject.tokens) if text in known}
+        there = known & subject.distinct
+        texts = {text: i for i, text in enumerate(subject.texts) if text in there} if there else {}
     except BadInput:
         texts = {}  # told by the check of the vocabulary
     if "<|return|>" in texts and "<|call|>" in texts:

@@ -95,6 +95,16 @@ class Subject:
         return found.value if found is not None and found.elem == "STRING" else []
 
     @cached_property
+    def texts(self) -> list[str]:
+        """The token texts, decoded once for all checks; BadInput where one is not UTF-8."""
+        return list(self.tokens)
+
+    @cached_property
+    def distinct(self) -> frozenset[str]:
+        """The same without repetition."""
+        return frozenset(self.texts)
+
+    @cached_property
     def n_vocab(self) -> int:
         """Number of tokens as the loader counts them."""
         return len(self.tokens) or self.number("vocab_size") or 0

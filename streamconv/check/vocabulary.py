@@ -18,7 +18,7 @@ _PREFIX = "tokenizer.ggml."
 _NEEDS = {"gpt2": ("merges",), "gemma4": ("merges",), "whitespace": ("merges",), "plamo2": ("token_type",)}
 #: what loaders know of tokenizer.ggml.model
 _MODELS = ("llama", "bert", "gpt2", "hybriddna", "whitespace", "t5", "rwkv", "plamo2", "gemma4")
-_MARKER = re.compile(r"<[^<>\s]{2,}>|\[/?[A-Z_]{2,}\]")
+_MARKER = re.compile(r"(?=(<[^<>\s]{2,}>|\[/?[A-Z_]{2,}\]))")
 #: types of tokens that loaders find in a text before they split it: unknown, control, user-defined
 _MATCHED = (2, 3, 4)
 #: bytes as byte-level BPE spells them: printable ones are themselves, the others follow on U+0100
@@ -101,16 +101,14 @@ def _lengths(subject: Subject) -> Iterator[Finding]:
 
 def _texts(subject: Subject) -> Iterator[Finding]:
     key = f"{_PREFIX}tokens"
-    first: dict[str, int] = {}
-    twice: list[tuple[int, int, str]] = []
     try:
-        for i, text in enumerate(subject.tokens):
-            before = first.setdefault(text, i)
-            if before != i:
-                twice.append((before, i, text))
+        if len(subject.distinct) == len(subject.texts):
+            return
     except BadInput as e:
         yield Finding("warning", f"{e.message}: llama.cpp accepts it, programs that decode it fail", key)
         return
+    first: dict[str, int] = {}
+    twice = [(first[text], i, text) for i, text in enumerate(subject.texts) if first.setdefault(text, i) != i]
     if twice:
         before, i, text = twice[0]
         more = f" ({len(twice)} such tokens)" if len(twice) > 1 else ""
@@ -131,7 +129,7 @@ def _pre(subject: Subject) -> Iterator[Finding]:
 def _bytes(subject: Subject) -> Iterator[Finding]:
     """Bytes without a token of their own, into which a loader splits what no merge makes."""
     try:
-        there = set(subject.tokens)
+        there = subject.distinct
     except BadInput:
         return  # told by _texts
     missing = [f"0x{byte:02X}" for byte, text in sorted(_SPELLED.items()) if text not in there and byte not in _NEVER]
@@ -150,7 +148,7 @@ def _spelling(subject: Subject, model: str) -> Iterator[Finding]:
     """A vocabulary of one kind under the name of another: a loader looks blanks and bytes up as the kind spells them."""
     key = f"{_PREFIX}model"
     try:
-        normal = [text for text, kind in zip(subject.tokens, _types(subject), strict=False) if kind in (1, 6)]
+        normal = [text for text, kind in zip(subject.texts, _types(subject), strict=False) if kind in (1, 6)]
     except BadInput:
         return  # told by _texts
     pieces = is_spelling(normal)
@@ -159,28 +157,31 @@ def _spelling(subject: Subject, model: str) -> Iterator[Finding]:
             f"{key} is 'gpt2', but tokens are spelled with U+2581 and <0xNN>: the loader drops spaces and newlines"
         )
         yield Finding("warning", message, key)
-    byte_level = any("\u0120" in text for text in normal) and not any(
-        SPACE in text or BYTE_PIECE.fullmatch(text) for text in normal
-    )
     if model == "bert" and not any(SPACE in text for text in normal) and any(text.startswith("##") for text in normal):
         message = f"{key} is 'bert', but tokens are spelled with ##: the loader looks for words that begin with U+2581"
         yield Finding("warning", message, key)
-    if model == "llama" and byte_level:
+    if model == "llama" and not pieces and _is_byte_level(normal):
         message = f"{key} is 'llama', but tokens are spelled as in byte-level BPE: the loader finds no space and no byte tokens"
         yield Finding("warning", message, key)
+
+
+def _is_byte_level(texts: list[str]) -> bool:
+    """Whether there are spaces as byte-level BPE spells them, and none as SentencePiece does."""
+    return any("\u0120" in text for text in texts) and not any(
+        SPACE in text or BYTE_PIECE.fullmatch(text) for text in texts
+    )
 
 
 def _markers(subject: Subject) -> Iterator[Finding]:
     """Tokens that the chat template spells, of a type that a loader splits like any text."""
     found = (value.value for key, value in subject.metadata.items() if key.startswith("tokenizer.chat_template"))
-    template = "\n".join(text for text in found if isinstance(text, str))
-    if not template:
-        return
+    spelled = {marker for text in found if isinstance(text, str) for marker in _markers_in(text)}
     try:
+        there = spelled & subject.distinct
         split = [
             text
-            for text, kind in zip(subject.tokens, _types(subject), strict=False)
-            if kind not in _MATCHED and _is_marker(text) and text in template
+            for text, kind in zip(subject.texts if there else (), _types(subject), strict=False)
+            if text in there and kind not in _MATCHED
         ]
     except BadInput:
         return
@@ -194,10 +195,10 @@ def _markers(subject: Subject) -> Iterator[Finding]:
         )
 
 
-def _is_marker(text: str) -> bool:
-    """Whether a token looks like one that frames a text: ``<...>``, ``[...]``, without blanks within.
+def _markers_in(text: str) -> Iterator[str]:
+    """What looks like a token that frames a text: ``<...>``, ``[...]``, without blanks within; one may lie in another.
 
-    >>> [_is_marker(text) for text in ("<start_of_turn>", "[INST]", "<", "[0]", "<0x0A>", "a")]
-    [True, True, False, False, False, False]
+    >>> list(_markers_in("<start_of_turn> <[INST]> <0x0A> [0] <"))
+    ['<start_of_turn>', '<[INST]>', '[INST]']
     """
-    return _MARKER.fullmatch(text) is not None and BYTE_PIECE.fullmatch(text) is None
+    return (found[1] for found in _MARKER.finditer(text) if not BYTE_PIECE.fullmatch(found[1]))

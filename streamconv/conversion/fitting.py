@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from ..errors import UsageError
-from ..file_names import RECIPES
+from ..file_names import PART_FIELD, RECIPES, TYPE_FIELD
 from ..flags import FLAGS, Flag
 from ..sources.checkpoint import Checkpoint
 from .options import Options
@@ -55,6 +55,11 @@ def refuse_idle(options: Options, target: Target, output: Path) -> None:
     ------
     UsageError : names the option and the targets that take it, or the type and those that there are
     """
+    if PART_FIELD in output.name and "mmproj_type" not in target.options:
+        raise UsageError(
+            f"{output}: {PART_FIELD} has no meaning for {target.title}",
+            "Leave it out, or name the output 'x-{part}.gguf'.",
+        )
     given = options.given()
     idle = [flag for flag in given if flag.special and flag.field not in target.options]
     for flag in [*idle, *(flag for flag in _own(options) if flag not in target.flags)]:
@@ -72,7 +77,9 @@ def refuse_idle(options: Options, target: Target, output: Path) -> None:
             raise UsageError(f"{one.name} and {other.name} exclude each other", "Use one of them.")
     if not target.takes(options.types):
         _refuse_types(options, target, output)
-    if len(options.types) > 1 and (target.is_folder or "{type}" not in output.name):
+    if PART_FIELD in output.name and options.mmproj:
+        raise UsageError(f"{output}: {PART_FIELD} stands for both parts, --mmproj for one", "Leave one of them out.")
+    if len(options.types) > 1 and (target.is_folder or TYPE_FIELD not in output.name):
         raise UsageError(
             f"{len(options.types)} types need as many output names, {output} is one", "Name them 'model-{type}.gguf'."
         )
@@ -99,9 +106,18 @@ def _refuse_types(options: Options, target: Target, output: Path) -> NoReturn:
     raise UsageError(f"{target.title} cannot hold {wrong}", f"Use --type {', '.join(known)}{named}.")
 
 
-def refuse_source(checkpoint: Checkpoint, options: Options) -> None:
+def refuse_source(checkpoint: Checkpoint, options: Options, output: Path) -> None:
     """Refuse options that have no effect on such a source (UsageError)."""
     is_gguf = checkpoint.metadata is not None
+    if is_gguf and PART_FIELD in output.name:
+        raise UsageError(
+            f"{output}: {checkpoint.path} is already GGUF and has one part", f"Leave {PART_FIELD} out of the name."
+        )
+    if not is_gguf and options.mmproj_type and PART_FIELD not in output.name:
+        raise UsageError(
+            "--mmproj-type has no effect on one output: --type is that of the file",
+            "Name the outputs 'x-{part}.gguf' for the text model and its projector.",
+        )
     idle = [f.name for f in options.given() if f.source == ("checkpoint" if is_gguf else "gguf")]
     if idle and is_gguf:
         raise UsageError(

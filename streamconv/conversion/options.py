@@ -54,6 +54,7 @@ class Options:
     pre: str | None = None
     vocab_only: bool = False
     mmproj: bool = False
+    mmproj_type: str | None = None
     mtp: bool = False
     no_mtp: bool = False
     target_model: str | None = None

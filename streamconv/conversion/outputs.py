@@ -11,6 +11,7 @@ from pathlib import Path
 from .. import found
 from ..engine.record import record_path
 from ..errors import CannotCreate, UsageError
+from ..file_names import PART_FIELD, output_name
 from ..quant.base import has_codec
 from ..quant.encode import EncodedRows, Encoding
 from ..rows import Rows
@@ -29,6 +30,8 @@ from .unfinished import check_name, recorded_plan
 
 #: what Linux takes, where the file system does not say
 _MAX_NAME_BYTES, _MAX_PATH_BYTES = 255, 4095
+#: of a projector that is made beside its text model
+_PROJECTOR_TYPE = "F16"
 
 
 def prepare(source: str | os.PathLike[str], output: str | os.PathLike[str], options: Options) -> Prepared:
@@ -41,6 +44,8 @@ def prepare(source: str | os.PathLike[str], output: str | os.PathLike[str], opti
     if not os.fspath(source):
         raise UsageError("a file name is empty")
     output = check_name(output)
+    if PART_FIELD in output.name:
+        options = replace(options, mmproj_type=options.mmproj_type or _PROJECTOR_TYPE)
     with found.recorded() as plugins:
         target = pick(output, options)
         with opening(output, options, target) as opener:
@@ -86,7 +91,7 @@ def planned(
     ------
     UsageError, BadInput : options do not fit the checkpoint, or the output is among the inputs
     """
-    refuse_source(checkpoint, options)
+    refuse_source(checkpoint, options, output)
     drafts = target.choose(checkpoint, options)
     hub = opener.hub if opener.hub.models else None
     prepared = _laid_out(checkpoint, output, target, drafts, options, sorted(plugins), hub)
@@ -115,7 +120,7 @@ def _laid_out(
     hub: HubModels | None,
 ) -> Prepared:
     by_name = {
-        output if target.is_folder else output.with_name(output.name.replace("{type}", d.type)): d for d in drafts
+        output if target.is_folder else output.with_name(output_name(output.name, d.type, d.part)): d for d in drafts
     }
     if len(by_name) < len(drafts):
         raise UsageError(
@@ -126,7 +131,8 @@ def _laid_out(
     contents = [Content(p, d, [_tensor(t, items, options) for t in d.tensors]) for p, d in by_name.items()]
     plan, outputs = make_plan(checkpoint, output, target, contents, options, plugins, hub.revisions if hub else {})
     warnings = [*dict.fromkeys(text for draft in drafts for text in draft.warnings), *notes(outputs)]
-    return Prepared(checkpoint.path, plan, drafts[0].arch, outputs, drafts[0].left_out, warnings, hub)
+    left_out = {name: why for name, why in drafts[0].left_out.items() if all(name in d.left_out for d in drafts)}
+    return Prepared(checkpoint.path, plan, drafts[0].arch, outputs, left_out, warnings, hub)
 
 
 def _tensor(chosen: Chosen, items: dict[Rows, EncodedRows], options: Options) -> OutputTensor:

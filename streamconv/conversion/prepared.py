@@ -40,12 +40,14 @@ class Output:
     ----------
     path : the name asked for
     type : file type
+    arch : architecture, as the target spells it
     tensors : in file order
     files : numbers of its files in the plan
     """
 
     path: Path
     type: str
+    arch: str
     tensors: Sequence[OutputTensor]
     files: range
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ..file_names import MODEL
 from ..flags import Flag
 from ..quant.types import TensorType
 from ..rows import Floats, Rows
@@ -44,6 +45,7 @@ class Draft:
     ----------
     type : file type
     arch : architecture, as the target spells it
+    part : which part of a model it is, where its name has ``{part}``
     tensors : in file order
     head : whatever else its target needs to lay it out
     left_out : tensors of the source that it does not have, and why
@@ -56,6 +58,7 @@ class Draft:
     head: Any
     left_out: Mapping[str, str] = field(default_factory=dict)
     warnings: Sequence[str] = ()
+    part: str = MODEL
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from ..engine.index_file import read_progress
 from ..engine.plan import job_folder
 from ..engine.record import record_path
 from ..errors import InputMissing, UsageError
-from ..file_names import first_parts
+from ..file_names import around_fields, first_parts
 
 
 def check_name(output: str | os.PathLike[str]) -> Path:
@@ -55,7 +55,7 @@ def status(output: str | os.PathLike[str]) -> dict[str, Any]:
 
     Parameters
     ----------
-    output : as ``convert`` was given it, ``{type}`` included
+    output : as ``convert`` was given it, ``{type}`` and ``{part}`` included
 
     Raises
     ------
@@ -89,10 +89,11 @@ def status(output: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 def _is_there(output: Path) -> bool:
-    """Whether a finished output has this name: a file, the first of its shards, files by type, a folder of ours or of weights."""
-    stem = "*".join(map(glob.escape, output.stem.split("{type}")))
+    """Whether a finished output has this name: a file, the first of its shards, one of several, a folder of ours or of weights."""
+    pieces = around_fields(output.stem)
+    stem = "*".join(map(glob.escape, pieces))
     patterns = [first_parts(stem, output.suffix)] if output.suffix else []
-    if "{type}" in output.name:
+    if len(pieces) > 1:
         patterns.append(stem + output.suffix)
     is_folder = output.is_dir() and (any(output.glob("*.safetensors")) or record_path(output).is_file())
     return output.is_file() or is_folder or any(any(output.parent.glob(p)) for p in patterns)

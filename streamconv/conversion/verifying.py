@@ -14,7 +14,7 @@ from ..engine.record import Record, current_record, load, record_path
 from ..engine.run import Reporter
 from ..engine.verify import Damage, damages
 from ..errors import InputMissing
-from ..file_names import ENDINGS, first_parts
+from ..file_names import ENDINGS, PARTS, first_parts, output_name
 from ..quant.filetypes import FILE_TYPES
 from .unfinished import check_name
 
@@ -46,7 +46,7 @@ def verify(output: str | os.PathLike[str], reporter: Reporter) -> Verified:
 
     Parameters
     ----------
-    output : as ``convert`` was given it, ``{type}`` included; or one file of it
+    output : as ``convert`` was given it, ``{type}`` and ``{part}`` included; or one file of it
 
     Raises
     ------
@@ -83,10 +83,8 @@ def _compared(found: Mapping[Path, Record], reporter: Reporter) -> Verified:
 
 
 def _records(output: Path) -> dict[Path, Record]:
-    """The records of an output, of all types of one with ``{type}``, or of the output that a file belongs to, by output."""
-    names = [output.name]
-    if "{type}" in output.name:
-        names = [output.name.replace("{type}", type_) for type_ in FILE_TYPES]
+    """The records of an output, of all that ``{type}`` and ``{part}`` stand for, or of the output of a file, by output."""
+    names = dict.fromkeys(output_name(output.name, type_, part) for type_ in FILE_TYPES for part in PARTS)
     there = [path for name in names if _is_there(path := output.with_name(name))]
     found = {path: r for path in there if (r := current_record(job_folder(output), path)) is not None}
     missing = next((path for path in there if path not in found), None)

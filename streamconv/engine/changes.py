@@ -50,30 +50,75 @@ class SourceDigests:
         Stopped : they are no longer needed
         """
         if not item.whole:
-            return _digest_of_spans(item.spans(start, stop), self._wanted)
+            return _DigestOfSpans(item.spans(start, stop), self._wanted).complete()
         with self._locks.setdefault(item.number, threading.Lock()):
             if item.number not in self._common:
-                self._common[item.number] = _digest_of_spans(item.everything(), self._wanted)
+                self._common[item.number] = _DigestOfSpans(item.everything(), self._wanted).complete()
             return self._common[item.number]
 
-    def worth_it(self, item: Item, start: int, stop: int) -> bytes:
-        """The same where it is worth its time; else zeros: to make the rows again takes no longer than to read them."""
+    def alongside(self, item: Item, start: int, stop: int) -> SourceDigest:
+        """The same, to be taken while the rows are made; zeros where to make them again takes no longer than to read them."""
         if item.is_quick and any(not file.pin for file in item.files):
-            return _UNKNOWN
-        return self.of(item, start, stop)
+            return SourceDigest(_UNKNOWN)
+        return (
+            SourceDigest(self.of(item, start, stop))
+            if item.whole
+            else _DigestOfSpans(item.spans(start, stop), self._wanted)
+        )
 
 
-def _digest_of_spans(spans: Iterable[Span], wanted: Callable[[], bool]) -> bytes:
-    digest = xxhash.xxh3_128()
-    for file, offset, length in spans:
-        if file.pin:
-            digest.update(file.pin)
-            continue
-        for at in range(offset, offset + length, _READ_BYTES):
-            if not wanted():
+class SourceDigest:
+    """A digest that is known."""
+
+    is_known = True
+
+    def __init__(self, value: bytes) -> None:
+        self._value = value
+
+    def advance(self, share: float) -> None:
+        """Take in the bytes of the first ``share`` (0 to 1) of the rows, as far as that is not done."""
+
+    def complete(self) -> bytes:
+        """The 16 bytes."""
+        return self._value
+
+
+class _DigestOfSpans(SourceDigest):
+    """One that takes in bytes right after rows were made of them, so that they come from memory once.
+
+    A change between the two shows in the identity of the file, which is looked at before a chunk is committed.
+    """
+
+    is_known = False
+
+    def __init__(self, spans: Iterable[Span], wanted: Callable[[], bool]) -> None:
+        super().__init__(_UNKNOWN)
+        self._digest = xxhash.xxh3_128()
+        self._wanted = wanted
+        self._left = [span for span in spans if span.length or span.file.pin][::-1]
+        self._total = sum(length for file, _, length in self._left if not file.pin)
+        self._taken = 0
+
+    def advance(self, share: float) -> None:
+        """See ``SourceDigest``; the spans are taken as if rows lay in them evenly."""
+        until = self._total if share >= 1 else int(self._total * share)
+        while self._left and (self._left[-1].file.pin or self._taken < until):
+            file, offset, length = self._left.pop()
+            if file.pin:
+                self._digest.update(file.pin)
+                continue
+            if not self._wanted():
                 raise Stopped("the computation of these digests was cancelled")
-            digest.update(file.view(at, min(_READ_BYTES, offset + length - at)).data)
-    return digest.digest()
+            n = min(length, _READ_BYTES, until - self._taken)
+            self._digest.update(file.view(offset, n).data)
+            self._taken += n
+            if n < length:
+                self._left.append(Span(file, offset + n, length - n))
+
+    def complete(self) -> bytes:
+        """The 16 bytes, once all are taken in."""
+        self.advance(1.0)
+        return self._digest.digest()
 
 
 class Made(NamedTuple):

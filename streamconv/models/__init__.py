@@ -8,15 +8,16 @@ from __future__ import annotations
 import difflib
 
 from ..errors import BadInput
+from ..metadata import Metadata
 from ..sources.checkpoint import Checkpoint
 from .build import Model, build
-from .config import architecture
+from .config import architecture, tower_architectures
 from .families import FAMILIES
 from .family import Family
 from .multimodal import text_architecture
 from .named import named
 from .offered import offered
-from .projectors import PROJECTORS
+from .projectors import PROJECTOR_TYPES, PROJECTORS
 
 
 def family_of(checkpoint: Checkpoint) -> Family:
@@ -46,19 +47,22 @@ def projector_of(checkpoint: Checkpoint) -> Family:
     ------
     BadInput : none is known for the architecture
     """
-    name = architecture(checkpoint.config)
-    if name not in PROJECTORS:
-        raise BadInput(f"{checkpoint.folder / 'config.json'}: {name!r} has no vision projector that can be written")
-    return PROJECTORS[name]
+    names = tower_architectures(checkpoint.config)
+    found = next((name for name in names if name in PROJECTORS), None)
+    if found is None:
+        said = names[-1] if names else ""
+        raise BadInput(f"{checkpoint.folder / 'config.json'}: {said!r} has no projector that can be written")
+    return PROJECTORS[found]
 
 
-def fixed_type(arch: str, name: str) -> str | None:
-    """The type that runtimes expect of tensor ``name`` in a GGUF file of architecture ``arch``; None: that of the file.
+def fixed_type(metadata: Metadata, name: str) -> str | None:
+    """The type that runtimes expect of tensor ``name`` in the GGUF file with ``metadata``; None: that of the file.
 
     Only projectors have such tensors.
     """
-    fixed = (family.forced_type(name) for family in PROJECTORS.values() if family.arch == arch)
-    return next(filter(None, fixed), None)
+    kinds = {metadata.get(key) for key in PROJECTOR_TYPES} if metadata.get("general.architecture") == "clip" else set()
+    families = [family for family in PROJECTORS.there() if kinds & {*family.projectors}] if kinds != {None} else []
+    return next(filter(None, (family.forced_type(name) for family in families)), None)
 
 
 __all__ = [

@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from ..errors import BadInput
 from ..sources.checkpoint import Checkpoint
-from ..sources.hf_config import LAYERS, TEXT_SECTIONS, flattened, section, text_sections
+from ..sources.hf_config import LAYERS, TEXT_SECTIONS, VISION, flattened, section, text_sections
 from ..sources.hostile_json import NotJson, parse_json
 from ..sources.naming import shown
 
@@ -63,6 +63,13 @@ def architecture(raw: Mapping[str, Any]) -> str:
         if isinstance(first, str):
             return first
     return ""
+
+
+def tower_architectures(raw: Mapping[str, Any]) -> list[str]:
+    """The Hugging Face architectures that a projector goes by: that of the vision tower, where it has one, and the outer one."""
+    lists = [where.get("architectures") for where in (section(raw, VISION), raw)]
+    firsts = [names[0] if isinstance(names, list) and names else names for names in lists]
+    return [first for first in firsts if isinstance(first, str)]
 
 
 class Recorded(dict[str, Any]):

@@ -18,7 +18,7 @@ from .assumed import GATED_SILU, Assumed
 from .config import Config
 from .keys import BASE, Key
 from .names import plain_name, why_not_of_text
-from .rules import Names, Rule
+from .rules import SUFFIXES, Names, Rule
 from .tokenizers import TokenizerRule
 
 T = TypeVar("T")
@@ -53,6 +53,7 @@ class Family:
     ----------
     arch : GGUF ``general.architecture``
     architectures : Hugging Face ``architectures[0]`` spellings
+    projectors : of a projector: the values of ``clip.projector_type`` that it writes
     tokenizer : which tokenizer readers to try, and the family's peculiarities; None for a projector
     classes : ``model_type`` -> class defaults of config keys, see ``config.normalise``; none: config.json is read as it stands
     target : what is read of the model that it drafts for, which it cannot do without: ``tokenizer``, or ``family`` where that is
@@ -72,8 +73,10 @@ class Family:
     rules : tensors that are not just renamed
     named_as : architecture that the ``gguf`` package is asked for names by, where it lacks ``arch`` or has others there
     names : names that the ``gguf`` package does not know for ``arch`` or gives to others, without suffix -> GGUF name
+    suffixes : ends of the names of tensors that are renamed without them
     transforms : stem, or a pattern of stems such as ``*norm`` -> what to do with the rows
-    types : pattern of GGUF names -> type that runtimes expect, whatever the file type is; ``as the file``: no other than that
+    types : pattern of GGUF names -> type that runtimes expect, whatever the file type is; ``as the file``: no other than that; see
+        ``quant/converter_types.py``
     kept : block types that are copied from where they lie; a source of such rows is spelled with the type, ``NAME:MXFP4``
     misfits : patterns of GGUF names of tensors that the reference writes in a shape that no runtime takes: told, not refused
     cut_vocabulary : embedding rows beyond the tokenizer's tokens are dropped
@@ -104,11 +107,13 @@ class Family:
     kept: tuple[str, ...] = ()
     misfits: tuple[str, ...] = ()
     cut_vocabulary: bool = False
+    projectors: tuple[str, ...] = ()
+    suffixes: tuple[str, ...] = SUFFIXES
 
     @cached_property
     def tensor_names(self) -> Names:
         """What its tensors are called and made of."""
-        return Names(self.named_as or self.arch, self.rules, self.names)
+        return Names(self.named_as or self.arch, self.rules, self.names, self.suffixes)
 
     def transform_of(self, stem: str) -> Transform | None:
         """What to do with the rows of a tensor; None: they stay as they are."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Iterator
 from functools import cache
@@ -11,6 +12,9 @@ from types import ModuleType
 from typing import Any
 
 _PACKAGE = "streamconv._gguf_tables"
+_GLUED = re.compile(r"[^.]\{bid\}")
+#: far more than any projector has layers or convolutions that are numbered so
+_MOST_GLUED = 16
 
 
 @cache
@@ -38,4 +42,14 @@ def known_names(arch: str) -> Iterator[tuple[str, str]]:
     for table in (tables.mappings_cfg, blocks):
         for tensor, names in table.items():
             if tensor in own:
-                yield from ((name, constants.TENSOR_NAMES[tensor]) for name in names)
+                for name in names:
+                    yield from _with_glued_numbers(name, constants.TENSOR_NAMES[tensor])
+
+
+def _with_glued_numbers(name: str, target: str) -> Iterator[tuple[str, str]]:
+    """``(name, target)``; where a number is only the end of a part of ``name``, as in ``linear_{bid}``, with each there may be."""
+    if _GLUED.search(name) is None:
+        yield name, target
+        return
+    for number in range(_MOST_GLUED):
+        yield name.replace("{bid}", str(number)), target.replace("{bid}", str(number))

@@ -19,7 +19,8 @@ from .names import Indices, Templates
 
 #: (rows of each source, configuration) -> rows of each target
 Make = Callable[[Sequence[Rows], Config], Sequence[Rows]]
-_SUFFIXES = (".weight", ".bias")
+#: ends of the names of tensors, which are the same in a checkpoint and in GGUF
+SUFFIXES = (".weight", ".bias")
 #: experts as MLX stacks them, in whichever family
 _OF_MLX = {
     f"model.layers.{{bid}}.{module}.switch_mlp.{part}_proj": f"blk.{{bid}}.ffn_{part}_exps"
@@ -121,16 +122,20 @@ class Names:
     arch : as GGUF calls it
     rules : what is not just renamed
     more : names that the reference table lacks or has otherwise: in a checkpoint -> in GGUF, without suffix
+    suffixes : of names that are renamed
     """
 
-    def __init__(self, arch: str, rules: Sequence[Rule], more: Mapping[str, str]) -> None:
+    def __init__(
+        self, arch: str, rules: Sequence[Rule], more: Mapping[str, str], suffixes: Sequence[str] = SUFFIXES
+    ) -> None:
         self.rules = rules
+        self._suffixes = suffixes
         self._known = Templates([*known_names(arch), *_OF_MLX.items(), *more.items()])
         self._sources = Templates([(s, (n, i)) for n, rule in enumerate(rules) for i, s in enumerate(rule.sources)])
 
     def renamed(self, name: str) -> tuple[str, Indices] | None:
         """The GGUF name of a tensor that is only renamed, None where none is known."""
-        for suffix in ("", *_SUFFIXES):
+        for suffix in ("", *self._suffixes):
             stem = name.removesuffix(suffix) if suffix else name
             if (stem != name or not suffix) and (found := self._known.find(stem)):
                 target, place = found[-1]

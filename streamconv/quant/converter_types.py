@@ -29,6 +29,8 @@ _F32_STEMS = re.compile(
 )
 #: instead of the name of a type: a matrix that is of the file's type although those of its name are not
 AS_FILE = "as the file"
+#: the same: F16 in a file of that type, F32 in all others
+F16_IN_F16 = "F16 in F16 files, else F32"
 #: matrices that are F16 in ternary files
 _TERNARY_F16_STEMS = re.compile(r"token_embd|per_layer_token_embd|output|blk\.\d+\.(altup_router|laurel_[lr])")
 _WEIGHT_SUFFIXES = (".weight", ".lora_a", ".lora_b")
@@ -62,8 +64,8 @@ def converter_types(
     ----------
     tensors : output names and shapes; ``source_type`` is the stored type, looked at by ``auto`` and for repacked blocks
     filetype : one of ``CONVERTER_TYPES``, or ``auto``
-    forced : name -> tensor type name, what a model family prescribes, or ``AS_FILE``; vectors and norms stay F32 all the
-        same, unless they are whole numbers
+    forced : name -> tensor type name, what a model family prescribes, ``AS_FILE`` or ``F16_IN_F16``; vectors and norms stay F32,
+        unless they are whole numbers
 
     Raises
     ------
@@ -74,6 +76,13 @@ def converter_types(
     if filetype.name not in CONVERTER_TYPES or filetype.default is None:
         raise ValueError(f"{filetype.name} is made by a mix, not by the converter")
     return [Choice(t.name, *_choose(t, filetype, filetype.default, forced), t.name) for t in tensors]
+
+
+def prescribed(said: str, filetype: FileType) -> TensorType:
+    """The type that ``said``, what a model family prescribes, means in a file of type ``filetype``."""
+    if said == F16_IN_F16:
+        return TYPES["F16" if filetype.name == "F16" else "F32"]
+    return TYPES[said]
 
 
 def _choose(
@@ -90,7 +99,7 @@ def _choose(
         return TYPES["F32"], "a norm, always F32"
     as_file = forced.get(t.name) == AS_FILE
     if t.name in forced and not as_file:
-        return TYPES[forced[t.name]], "fixed by the model family"
+        return prescribed(forced[t.name], filetype), "fixed by the model family"
     if not as_file and _F32_STEMS.fullmatch(stem):
         return TYPES["F32"], "always F32"
     if f".{suffix}" not in _WEIGHT_SUFFIXES:

@@ -21,7 +21,7 @@ SPACE = "\u2581"
 #: the piece of a byte
 BYTE_PIECE = re.compile(r"<0x[0-9A-Fa-f]{2}>")
 #: a blank and the end of a line in the alphabet of byte-level BPE
-_BYTE_LEVEL = re.compile("[\u0120\u010a]")
+_BYTE_LEVEL = "\u0120", "\u010a"
 #: the first line of a vocabulary of tiktoken: a token in base64 and its rank
 _TIKTOKEN = re.compile(rb"[A-Za-z0-9+/]+=* \d+\n")
 #: SentencePiece.Type
@@ -170,5 +170,6 @@ def is_spelling(texts: Iterable[str]) -> bool:
     """
     balance = 0
     for text in texts:
-        balance += (SPACE in text or BYTE_PIECE.fullmatch(text) is not None) - (_BYTE_LEVEL.search(text) is not None)
+        balance += SPACE in text or (text.startswith("<0x") and BYTE_PIECE.fullmatch(text) is not None)
+        balance -= _BYTE_LEVEL[0] in text or _BYTE_LEVEL[1] in text
     return balance > 0

@@ -12,6 +12,7 @@ from gguf import GGUFWriter
 from streamconv import conversion, models
 from streamconv.conversion import Options
 from streamconv.errors import BadInput
+from streamconv.metadata import Metadata
 from streamconv.sources import open_checkpoint
 
 TYPE = "Q4_0"
@@ -122,7 +123,13 @@ def test_a_projector_that_is_copied_keeps_its_types(projector: Path, tmp_path: P
     assert types == {**FIXED, "v.blk.0.attn_q.weight": "F16"}
 
 
-def test_types_are_fixed_in_projectors_only(tmp_path: Path) -> None:
-    assert models.fixed_type("clip", "mm.input_projection.weight") == "F16"
-    assert models.fixed_type("clip", "v.blk.0.attn_q.weight") is None
-    assert models.fixed_type("llama", "mm.input_projection.weight") is None
+def test_types_are_fixed_in_projectors_only_and_in_each_its_own() -> None:
+    projector, model = Metadata(), Metadata()
+    for metadata, architecture in ((projector, "clip"), (model, "llama")):
+        metadata.string("general.architecture", architecture)
+        metadata.string("clip.projector_type", "gemma3")
+    assert models.fixed_type(projector, "mm.input_projection.weight") == "F16"
+    assert models.fixed_type(projector, "v.blk.0.attn_q.weight") is None
+    assert models.fixed_type(model, "mm.input_projection.weight") is None
+    projector.string("clip.projector_type", "pixtral")
+    assert models.fixed_type(projector, "mm.input_projection.weight") is None

@@ -238,7 +238,7 @@ def unfinished(subject: Subject) -> None:
 
 def unfinished_without_digests(subject: Subject) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(run.SourceDigests, "worth_it", lambda *args: bytes(16))
+        patch.setattr(run.SourceDigests, "alongside", lambda *args: changes.SourceDigest(bytes(16)))
         with _stopping_after(half(subject)):
             options = subject.job.options
             with pytest.raises(StreamconvError):

@@ -9,9 +9,11 @@ from pathlib import Path
 
 from ... import dequant, models
 from ...errors import BadInput, UsageError
+from ...file_names import PROJECTOR
 from ...flags import Flag
 from ...metadata import Metadata
 from ...quant import filetypes, imatrix, mix
+from ...quant.converter_types import prescribed
 from ...quant.encode import FLOATS
 from ...quant.mix_facts import Choice, MixOptions, ModelFacts, TensorFacts, parse_tensor_rule, traversal_order
 from ...quant.types import TYPES, TensorType
@@ -64,22 +66,38 @@ def choose(checkpoint: Checkpoint, options: Options) -> list[Draft]:
         drafts = [_retyped(checkpoint, options, file_type, weights) for file_type in file_types]
     else:
         checkpoint = models.named(checkpoint)
-        family = models.projector_of(checkpoint) if options.mmproj else models.family_of(checkpoint)
-        target = models.family_of(models.named(checkpoint.target)) if checkpoint.target is not None else None
-        model = models.build(
-            checkpoint, family, pre=options.pre, vocab_only=options.vocab_only, model_name=options.model_name,
-            further=options.further, target=target,
-        )  # fmt: skip
-        model = replace(model, warnings=[*model.warnings, *judged_model(checkpoint, family, model)])
-        drafts = [_converted(model, options, file_type, weights) for file_type in file_types]
+        drafts = []
+        if not options.mmproj:
+            model = _built(checkpoint, models.family_of(checkpoint), options)
+            drafts = [_converted(model, file_type, _mix_options(options), weights) for file_type in file_types]
+        if options.mmproj or options.mmproj_type:
+            if options.vocab_only:
+                raise UsageError("--vocab-only has no effect on a projector, which has no vocabulary", "Leave it out.")
+            projector = _built(checkpoint, models.projector_of(checkpoint), options)
+            types = [filetypes.parse_file_type(options.mmproj_type)] if options.mmproj_type else file_types
+            drafts += [_projector(projector, options, file_type) for file_type in types]
     more = [*_idle(drafts, options, told), *weights.told(pruned=bool(options.prune_layers))]
     return [replace(drafts[0], warnings=[*drafts[0].warnings, *more]), *drafts[1:]]
+
+
+def _built(checkpoint: Checkpoint, family: models.Family, options: Options) -> models.Model:
+    further, target = options.further, None
+    if family.kind != "model" and not options.mmproj:  # the model beside it is what these are for
+        checkpoint, further = replace(checkpoint, target=None), "kept"
+    if checkpoint.target is not None:
+        target = models.family_of(models.named(checkpoint.target))
+    model = models.build(
+        checkpoint, family, pre=options.pre, vocab_only=options.vocab_only, model_name=options.model_name, further=further,
+        target=target,
+    )  # fmt: skip
+    return replace(model, warnings=[*model.warnings, *judged_model(checkpoint, family, model)])
 
 
 def lay_out(path: Path, draft: Draft, options: Options, job: str) -> Sequence[FileLayout]:
     """The file of an output, or its shards."""
     infos = [TensorInfo(t.name, t.rows.shape, t.type) for t in draft.tensors]
-    limits = {"max_bytes": options.split_max_bytes, "max_tensors": options.split_max_tensors}
+    is_whole = draft.part == PROJECTOR  # runtimes load it from one file
+    limits = {} if is_whole else {"max_bytes": options.split_max_bytes, "max_tensors": options.split_max_tensors}
     return gguf.layout(path, draft.head.metadata, infos, **limits, shards=draft.head.shards, job_key=job)
 
 
@@ -122,6 +140,8 @@ def _idle(drafts: Sequence[Draft], options: Options, told: Sequence[Flag]) -> li
         idle.append(f"--type {options.type} has no effect, as --copy keeps the type of every tensor")
     if options.mmproj and options.pre:
         idle.append(f"--pre {options.pre} has no effect, as a projector has no tokenizer")
+    if options.mmproj and (options.split_max_bytes or options.split_max_tensors):
+        idle.append("--split-max-… has no effect, as runtimes load a projector from one file")
     return idle
 
 
@@ -132,19 +152,24 @@ def _chosen(choices: Sequence[Choice], tensors: Mapping[str, Rows], weights: Wei
     ]
 
 
-def _converted(model: models.Model, options: Options, file_type: filetypes.FileType, weights: Weights) -> Draft:
+def _projector(model: models.Model, options: Options, file_type: filetypes.FileType) -> Draft:
+    """The projector of a checkpoint; what decides the types of a text model that is made with it has no say in its own."""
+    wanted = MixOptions() if options.mmproj_type else _mix_options(options)
+    if mix.decides(file_type, wanted):
+        raise UsageError(
+            "a projector file is written in F32, F16, BF16 or Q8_0",
+            "For another type, write F16 and quantize that file.",
+        )
+    return replace(_converted(model, file_type, wanted, Weights(None)), part=PROJECTOR)
+
+
+def _converted(model: models.Model, file_type: filetypes.FileType, wanted: MixOptions, weights: Weights) -> Draft:
     """A Hugging Face checkpoint: the converter's types, or those of a quantization mix."""
     kept_blocks = _KEPT if file_type is filetypes.AUTO else {}
     facts = [
         TensorFacts(n, r.shape, next((kind for kind in kept_blocks if r.native(kind, 0, 0) is not None), r.dtype))
         for n, r in model.tensors.items()
     ]
-    wanted = _mix_options(options)
-    if options.mmproj and mix.decides(file_type, wanted):
-        raise UsageError(
-            "a projector file is written in F32, F16, BF16 or Q8_0",
-            "For another type, write F16 and quantize that file.",
-        )
     asked = ModelFacts.from_metadata(model.metadata)
     file_type, choices = mix.checkpoint_types(facts, asked, file_type, wanted, model.forced_types, weights.found)
     metadata = Metadata(dict(model.metadata.values))
@@ -174,7 +199,7 @@ def _retyped(checkpoint: Checkpoint, options: Options, file_type: filetypes.File
     facts = [TensorFacts(n, r.shape, r.dtype) for n, r in checkpoint.tensors.items()]
     model = ModelFacts.from_metadata(checkpoint.metadata)
     choices = mix.assign_types(facts, model, file_type, _mix_options(options), weights.found)
-    choices = [_fixed(c, checkpoint.tensors[c.source], model.architecture) for c in choices]
+    choices = [_fixed(c, checkpoint.tensors[c.source], checkpoint.metadata, file_type) for c in choices]
     metadata = requantize.quantize_metadata(
         checkpoint.metadata,
         file_type,
@@ -191,12 +216,13 @@ def _retyped(checkpoint: Checkpoint, options: Options, file_type: filetypes.File
     return Draft(file_type.name, model.architecture, tensors, head, {}, [*checkpoint.warnings, *told])
 
 
-def _fixed(choice: Choice, rows: Rows, architecture: str) -> Choice:
+def _fixed(choice: Choice, rows: Rows, metadata: Metadata, file_type: filetypes.FileType) -> Choice:
     """``choice`` with the type that runtimes expect, whatever the file type, as it would be made from the checkpoint itself."""
-    fixed = models.fixed_type(architecture, choice.name)
-    if fixed is None or fixed == choice.type.name or choice.reason == "copied" or rows.dtype not in FLOATS:
+    said = models.fixed_type(metadata, choice.name)
+    fixed = prescribed(said, file_type) if said is not None else choice.type
+    if fixed == choice.type or choice.reason == "copied" or rows.dtype not in FLOATS or len(rows.shape) < 2:
         return choice
-    return replace(choice, type=TYPES[fixed], reason="fixed by the model family")
+    return replace(choice, type=fixed, reason="fixed by the model family")
 
 
 def _shards_of_input(checkpoint: Checkpoint, tensors: Sequence[Chosen]) -> list[list[int]]:
@@ -232,7 +258,7 @@ TARGET = Target(
     options=(
         "tensor_types", "tensor_type_file", "output_tensor_type", "token_embedding_type", "leave_output_tensor", "pure",
         "imatrix", "include_weights", "exclude_weights", "allow_requantize", "copy", "prune_layers", "override_kv", "compat",
-        "pre", "model_name", "vocab_only", "mmproj", "mtp", "no_mtp", "target_model", "split_max_bytes", "split_max_tensors",
-        "keep_split",
+        "pre", "model_name", "vocab_only", "mmproj", "mmproj_type", "mtp", "no_mtp", "target_model", "split_max_bytes",
+        "split_max_tensors", "keep_split",
     ),
 )  # fmt: skip

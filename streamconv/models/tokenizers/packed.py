@@ -9,6 +9,7 @@ from __future__ import annotations
 import struct
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import accumulate, chain
 from typing import overload
 
 
@@ -35,16 +36,11 @@ class PackedStrings(Sequence[str]):
     __slots__ = ("_starts", "packed")
 
     def __init__(self, texts: Iterable[str]) -> None:
-        starts = array("Q")
-        buffer = bytearray()
-        for text in texts:
-            data = text.encode("utf-8")
-            starts.append(len(buffer))
-            buffer += struct.pack("<Q", len(data))
-            buffer += data
-        starts.append(len(buffer))
-        self._starts = starts
-        self.packed = bytes(buffer)
+        data = [text.encode("utf-8") for text in texts]
+        lengths = [len(each) for each in data]
+        packed = {n: struct.pack("<Q", n) for n in set(lengths)}
+        self._starts = array("Q", accumulate((n + 8 for n in lengths), initial=0))
+        self.packed = b"".join(chain.from_iterable(zip((packed[n] for n in lengths), data, strict=True)))
 
     def __len__(self) -> int:
         return len(self._starts) - 1
@@ -66,7 +62,11 @@ class PackedStrings(Sequence[str]):
         return self._text(index)
 
     def __iter__(self) -> Iterator[str]:
-        return map(self._text, range(len(self)))
+        packed, starts = self.packed, iter(self._starts)
+        start = next(starts)
+        for stop in starts:
+            yield str(packed[start + 8 : stop], "utf-8")
+            start = stop
 
     def __eq__(self, other: object) -> bool:
         if isinstance(other, PackedStrings):
