@@ -51,7 +51,7 @@ def prepare(source: str | os.PathLike[str], output: str | os.PathLike[str], opti
         with opening(output, options, target) as opener:
             checkpoint = opener.open(source, target.as_saved)
             if options.target_model:
-                refuse_source(checkpoint, options)
+                refuse_source(checkpoint, options, output)
                 checkpoint = replace(checkpoint, target=opener.open_side_files(options.target_model))
             prepared = planned(checkpoint, opener, output, options, target, plugins)
     idle = idle_notes(source, options, from_hub=prepared.hub is not None)
