@@ -51,6 +51,9 @@ class Settings(TypedDict, total=False):
     vocab_only: bool
     mmproj: bool
     mmproj_type: str | None
+    mtp: bool
+    no_mtp: bool
+    target_model: AnyPath | None
     model_name: str | None
     metadata: AnyPath | None
     fuse_qkv: bool

@@ -125,6 +125,7 @@ KINDS: dict[str, Callable[[str], Any]] = {
 
 _TYPES: dict[str, Any] = {"group": "types", "special": True}
 _MODEL: dict[str, Any] = {"group": "model", "special": True}
+_FURTHER: dict[str, Any] = {**_MODEL, "source": "checkpoint", "alternative": "what predicts further tokens"}
 _RECIPE: dict[str, Any] = {"group": "merge recipes", "source": "recipe"}
 _ADAPTER: dict[str, Any] = {"group": "adapter", "commands": ("extract-lora",)}
 _RUNNING: dict[str, Any] = {"group": "running", "commands": PLANS}
@@ -190,6 +191,12 @@ FLAGS = (
     Flag(
         "--mistral-format", "read Mistral's own layout: params.json, consolidated*.safetensors and tekken.json",
         field="mistral_format", source="checkpoint", **{**_MODEL, "commands": (*JOBS, "fetch")},
+    ),
+    Flag("--mtp", "only what predicts further tokens, for a draft model of its own", field="mtp", **_FURTHER),
+    Flag("--no-mtp --no-nextn", "leave out what predicts further tokens", field="no_mtp", **_FURTHER),
+    Flag(
+        "--target-model-dir", "of a draft model: the model it helps, whose tokenizer it has", "FOLDER", "target_model",
+        source="checkpoint", **_MODEL,
     ),
     Flag("--allow-nonfinite", "convert NaN and Inf instead of refusing them", field="allow_nonfinite", group="model"),
     Flag("--split-max-size", "write shards of at most this size, such as 4G", "SIZE", "split_max_bytes", "size", **_MODEL),

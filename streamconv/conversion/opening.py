@@ -109,6 +109,14 @@ class Opener:
             return self.hub.open(ref, options.io, not options.vocab_only, layout)
         return sources.open_checkpoint(source, options.io, not options.vocab_only, self._frames, layout)
 
+    def open_side_files(self, source: str) -> Checkpoint:
+        """The model that ``source`` names without its weights, which need not be there: its configuration and its tokenizer."""
+        ref = hub_reference(source)
+        if ref is not None:
+            return self.hub.open(ref, self._options.io, weights=False)
+        self.roots.append(Path(source))
+        return sources.open_checkpoint(source, io=self._options.io, weights=False)
+
     @cached_property
     def _frames(self) -> sources.FrameCache:
         """Half of the memory of the job, for frames of all its compressed files."""

@@ -13,6 +13,7 @@ from ..engine.budget import default_ram
 from ..engine.plan import CHUNK_BYTES
 from ..errors import UsageError
 from ..flags import FLAGS, KINDS, Flag
+from ..models.config import Further
 from ..sources import IoMode
 
 
@@ -56,6 +57,9 @@ class Options:
     mmproj: bool = False
     mmproj_type: str | None = None
     mistral_format: bool = False
+    mtp: bool = False
+    no_mtp: bool = False
+    target_model: str | None = None
     model_name: str | None = None
     metadata: Path | None = None
     fuse_qkv: bool = False
@@ -104,6 +108,11 @@ class Options:
         if not all(names):
             raise UsageError(f"--type {self.type!r} is not a file type", "For example --type Q4_K_M,Q8_0.")
         return tuple("auto" if name == "AUTO" else name for name in names)
+
+    @property
+    def further(self) -> Further:
+        """What is written of blocks that predict further tokens."""
+        return "only" if self.mtp else "left out" if self.no_mtp else "kept"
 
     def given(self) -> list[Flag]:
         """The options of the command line that stand for what is not as by default, each field's first."""

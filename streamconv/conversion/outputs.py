@@ -51,6 +51,9 @@ def prepare(source: str | os.PathLike[str], output: str | os.PathLike[str], opti
         with opening(output, options, target) as opener:
             opens = opener.open_with_modules if options.dense_modules else opener.open
             checkpoint = opens(source, target.as_saved)
+            if options.target_model:
+                refuse_source(checkpoint, options, output)
+                checkpoint = replace(checkpoint, target=opener.open_side_files(options.target_model))
             prepared = planned(checkpoint, opener, output, options, target, plugins)
     idle = idle_notes(source, options, from_hub=prepared.hub is not None)
     return replace(prepared, warnings=[*prepared.warnings, *idle])

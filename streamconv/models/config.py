@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from ..errors import BadInput
 from ..sources.checkpoint import Checkpoint
@@ -40,6 +40,10 @@ _ROPE_NUMBERS = (
 )  # fmt: skip
 #: kinds of scaling that start from the context a model was trained with; where it is not said it is the whole
 _FROM_ORIGINAL = ("llama3", "yarn", "longrope")
+
+
+#: what is written of blocks that predict further tokens: all as of other blocks, these with what they share, or nothing
+Further = Literal["kept", "only", "left out"]
 
 
 def stated_keys(raw: Mapping[str, Any]) -> list[str]:
@@ -100,6 +104,7 @@ class Config:
     rope_local : the same for sliding-window layers, {} where the family has one kind
     checkpoint : whose it is: config.json as it stands, and side files
     defaults : of the configuration's class
+    further : what is written of blocks that predict further tokens
     """
 
     values: Mapping[str, Any]
@@ -107,6 +112,14 @@ class Config:
     rope_local: Mapping[str, Any]
     checkpoint: Checkpoint | None = None
     defaults: Mapping[str, Any] = field(default_factory=dict)
+    further: Further = "kept"
+
+    @property
+    def target(self) -> Checkpoint:
+        """The model that this one drafts for; there is one where a family asks (``Family.target``)."""
+        assert self.checkpoint is not None
+        assert self.checkpoint.target is not None
+        return self.checkpoint.target
 
     @property
     def raw(self) -> Mapping[str, Any]:

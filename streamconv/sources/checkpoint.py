@@ -106,6 +106,7 @@ class Checkpoint:
     side : the side files (tokenizer, generation config, …) by name, on disk or in memory; None: those of ``folder``
     name : what the model is called where no file says; empty: as the folder is
     config_file : the side file that ``config`` was read from
+    target : the model that this one drafts for, without its weights
     """
 
     path: Path
@@ -117,6 +118,7 @@ class Checkpoint:
     side: Mapping[str, Path | bytes] | None = None
     name: str = ""
     config_file: str = "config.json"
+    target: Checkpoint | None = None
 
     def verify_unchanged(self) -> bool:
         """InputChanged when any of the files is not what it was when it was opened; True when one may not be."""

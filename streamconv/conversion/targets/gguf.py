@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from ... import dequant, models
 from ...errors import BadInput, UsageError
@@ -91,10 +92,7 @@ def _drafts(
             )
         if family is projector and options.vocab_only:
             raise UsageError("--vocab-only has no effect on a projector, which has no vocabulary", "Leave it out.")
-        model = models.build(
-            checkpoint, family, pre=options.pre, vocab_only=options.vocab_only, model_name=options.model_name,
-            overrides=overrides,
-        )  # fmt: skip
+        model = _built(checkpoint, family, options, overrides, is_main)
         model = fused(model, options) if is_main else model
         built.append(replace(model, warnings=[*told, *model.warnings, *judged_model(checkpoint, family, model)]))
         if family is text:
@@ -105,6 +103,20 @@ def _drafts(
     if options.fp8_as_q8 and not any(dequant.is_float8(rows) for model in built for rows in model.tensors.values()):
         raise UsageError("--fp8-as-q8 has no effect: the model has no 8-bit floats with scales", "Leave it out.")
     return drafts
+
+
+def _built(
+    checkpoint: Checkpoint, family: models.Family, options: Options, overrides: Mapping[str, Any], is_main: bool
+) -> models.Model:
+    further, target = options.further, None
+    if not is_main:  # the model beside it is what these are for
+        checkpoint, further = replace(checkpoint, target=None), "kept"
+    if checkpoint.target is not None:
+        target = models.family_of(models.named(checkpoint.target))
+    return models.build(
+        checkpoint, family, pre=options.pre, vocab_only=options.vocab_only, model_name=options.model_name,
+        overrides=overrides, further=further, target=target,
+    )  # fmt: skip
 
 
 def lay_out(path: Path, draft: Draft, options: Options, job: str) -> Sequence[FileLayout]:
@@ -296,7 +308,8 @@ TARGET = Target(
     options=(
         "tensor_types", "tensor_type_file", "output_tensor_type", "token_embedding_type", "leave_output_tensor", "pure",
         "imatrix", "include_weights", "exclude_weights", "allow_requantize", "copy", "prune_layers", "override_kv", "compat",
-        "pre", "model_name", "vocab_only", "mmproj", "mmproj_type", "mistral_format", "fuse_qkv", "fuse_gate_up_exps",
-        "fp8_as_q8", "metadata", "dense_modules", "split_max_bytes", "split_max_tensors", "no_tensor_first_split", "keep_split",
+        "pre", "model_name", "vocab_only", "mmproj", "mmproj_type", "mtp", "no_mtp", "target_model", "mistral_format",
+        "fuse_qkv", "fuse_gate_up_exps", "fp8_as_q8", "metadata", "dense_modules", "split_max_bytes", "split_max_tensors",
+        "no_tensor_first_split", "keep_split",
     ),
 )  # fmt: skip
