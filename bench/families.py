@@ -3,8 +3,8 @@
     families.py [--work /tmp/streamconv-bench] [--only NAME,…] [--mib 400] [--ram-mib 256] [--rounds 3]
 
 Prints a table. ``read`` is what the process took from disk, in bytes of the weights: 1 and little more where nothing is read twice,
-less where the page cache cannot be emptied; ``of Llama`` the seconds a byte beside those of Llama, the median of ``--rounds`` pairs of runs. Ends with 1 where memory or bytes
-are more than they may be.
+less where the page cache cannot be emptied; ``of Llama`` the seconds a byte beside those of Llama, the median of ``--rounds`` pairs
+of runs. Ends with 1 where memory or bytes are more than they may be.
 """
 
 from __future__ import annotations
