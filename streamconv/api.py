@@ -51,6 +51,7 @@ class Settings(TypedDict, total=False):
     vocab_only: bool
     mmproj: bool
     mmproj_type: str | None
+    mistral_format: bool
     model_name: str | None
     metadata: AnyPath | None
     fuse_qkv: bool
