@@ -54,6 +54,7 @@ class Settings(TypedDict, total=False):
     mtp: bool
     no_mtp: bool
     target_model: AnyPath | None
+    mistral_format: bool
     model_name: str | None
     metadata: AnyPath | None
     fuse_qkv: bool

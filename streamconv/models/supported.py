@@ -12,7 +12,7 @@ from .family import Family
 from .multimodal import OUTER, UNNAMED
 from .projectors import PROJECTORS
 
-#: the readers of a vocabulary that several families share, as people call what they read
+#: readers of a vocabulary that several families share, as people call what they read; others are called as here
 _READERS = {"bpe": "byte-level BPE", "spm": "SentencePiece", "wordpiece": "WordPiece", "t5": "Unigram"}
 
 
@@ -49,5 +49,5 @@ def _of(found: Found[Family], kind: str) -> Iterator[Supported]:
             continue
         rule = family.tokenizer
         kinds = () if rule is None else rule.kinds
-        readers = tuple(rule.own[k][0] if rule is not None and k in rule.own else _READERS[k] for k in kinds)
+        readers = tuple(rule.own[k][0] if rule is not None and k in rule.own else _READERS.get(k, k) for k in kinds)
         yield Supported(name, family.arch, kind, readers, found.home(name))
