@@ -39,5 +39,5 @@ def offered(checkpoint: Checkpoint, family: Family, left_out: Mapping[str, str])
             key(stated, family.arch, config)
         except BadInput:
             continue
-        found.update({name: "config.json" for name, _ in stated.items()})
+        found.update({name: checkpoint.config_file for name, _ in stated.items()})
     return found
