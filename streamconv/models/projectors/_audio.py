@@ -16,7 +16,7 @@ from ..assumed import Assumed, judged
 from ..config import Config
 from ..family import Family
 from ..keys import Key
-from ..rules import Make, Rule
+from ..rules import Rule
 from ._vision import ears, kind, projector, within
 
 #: sizes of Whisper's encoder, of which classes call the same by either name
@@ -191,9 +191,12 @@ def batch_norm(source: str, target: str) -> Rule:
     return Rule((f"{target}.weight", f"{target}.bias"), tuple(f"{source}.{part}" for part in parts), make)
 
 
-def positions() -> Rule:
-    """Sines and cosines of the places of 1500 frames."""
-    make: Make = lambda _rows, config: [Constant(_sinusoids(config.hidden))]  # noqa: E731
+def positions(width: Callable[[Config], int] = lambda c: c.hidden) -> Rule:
+    """Sines and cosines of the places of 1500 frames, of a tower of sound that is ``width`` wide."""
+
+    def make(_rows: Sequence[Rows], config: Config) -> Sequence[Rows]:
+        return [Constant(_sinusoids(width(config)))]
+
     return Rule(("a.position_embd.weight",), (), make)
 
 
