@@ -40,7 +40,9 @@ def keys(m: Metadata, _arch: str, c: Config) -> None:
 def spelled(name: str, config: Config) -> str:
     """``name`` with the outer ``model.``, marked where it is of a merger that is not used."""
     name = f"model.{name.removeprefix('model.')}"
-    return f"unused {name}" if name.startswith(_MERGER) and is_fourfold(config) else name
+    if name.startswith(_MERGER):
+        return f"unused {name}" if is_fourfold(config) else name
+    return name.replace("model.vision_tower.", "vision_tower.vision_model.")
 
 
 FAMILY = projector(
