@@ -19,6 +19,7 @@ import streamconv
 from streamconv import dequant, merging, sources
 from streamconv.kit import (
     Constant,
+    FoldedNorm,
     Function,
     Mapped,
     Narrowed,
@@ -48,6 +49,7 @@ DATA = Path(__file__).resolve().parent / "data"
 PLAIN = DATA / "checkpoints" / "mistral-spm" / "hf"
 QUERY, NORM = "model.layers.0.self_attn.q_proj.weight", "model.norm.weight"
 KEY = "model.layers.0.self_attn.k_proj.weight"
+SQUARE = Function("square", 1, lambda rows: rows * rows)
 HALF = Function("half", 1, lambda rows: rows * np.float32(0.5))
 #: opens rows, anew with every call
 Open = Callable[[], Rows]
@@ -105,6 +107,8 @@ def transformed(folder: Path) -> Sequence[Open]:
         yield Mapped(norm, HALF)
         yield Product(norm, Constant(np.arange(64, dtype=np.float32)))
         yield Product(query, heads)
+        yield FoldedNorm([norm] * 4, is_offset=False)
+        yield FoldedNorm([query, heads, query, Mapped(heads, SQUARE)], is_offset=True)
         yield UnitColumns(query)
         yield Stacked([UnitColumns(query), query])
         yield Ternary(query)

@@ -5,6 +5,7 @@ Each keeps ``stored`` where bytes can be copied unchanged, and names exactly the
 
 from __future__ import annotations
 
+from .folded import FoldedNorm
 from .made import Constant, Function, Mapped, Narrowed, Product, Zeros
 from .numbers import EXP, NEGATIVE_EXP, PLUS_ONE, squeezed, times
 from .order import Order, interleaved
@@ -23,6 +24,7 @@ __all__ = [
     "SOFTPLUS",
     "Columns",
     "Constant",
+    "FoldedNorm",
     "Function",
     "Mapped",
     "Narrowed",

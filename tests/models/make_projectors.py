@@ -15,13 +15,18 @@ from make_families import value
 
 from streamconv.models import PROJECTORS
 from streamconv.models.config import tower_architectures
+from streamconv.sources.implied_config import implied_config
 
+#: keys that tell the folder's name
+_FOLDER = {"clip.gen.audio.model_variant": "toy"}
 _SIDE = ("preprocessor_config.json", "processor_config.json")
 
 
 def toy_of(name: str, case: dict[str, Any]) -> dict[str, Any]:
     """A case as a toy: config.json, tensors of the projector, and the keys and tensors that the reference wrote."""
     config, output = case["files"]["config.json"], case["outputs"]["mmproj-f16"]
+    shapes = {t[0]: tuple(t[2]) for t in case["tensors"]}
+    config = config or implied_config({each: toys.Named(each, shape) for each, shape in shapes.items()})
     family = next(PROJECTORS[a] for a in tower_architectures(config) if a in PROJECTORS)
     found = {
         "name": name,
@@ -32,7 +37,7 @@ def toy_of(name: str, case: dict[str, Any]) -> dict[str, Any]:
             "tokenizer_config.json": {"added_tokens_decoder": {"7": {"content": "[IMG_BREAK]"}}},
         },
         "tensors": toys.packed({t[0]: t[2] for t in sorted(case["tensors"]) if family.why_not(t[0]) is None}),
-        "keys": {k: value(v) for k, v in output["kv"].items() if not k.startswith("general.")},
+        "keys": {k: _FOLDER.get(k, value(v)) for k, v in output["kv"].items() if not k.startswith("general.")},
         "made": toys.packed({t[0]: t[1][::-1] for t in output["tensors"]}),
         "f16": toys.packed({t[0]: [] for t in output["tensors"] if t[2] == "F16"}),
     }

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ...errors import BadInput
-from ...kit import Constant, Reshaped
+from ...kit import Constant, FoldedNorm, Reshaped
 from ...metadata import Metadata
 from ...rows import Floats, Rows
 from ...sources.hf_config import AUDIO, THINKER, section
@@ -72,7 +72,9 @@ def of_root(**assumes: Assumed) -> Key:
 def heard(m: Metadata, _arch: str, c: Config) -> None:
     """How finely a spectrum is told, and the epsilon of norms."""
     m.u32("clip.audio.num_mel_bins", c.integer("num_mel_bins"))
-    m.f32("clip.audio.attention.layer_norm_epsilon", 1e-5 if c.get("layer_norm_eps") is None else c.real("layer_norm_eps"))
+    m.f32(
+        "clip.audio.attention.layer_norm_epsilon", 1e-5 if c.get("layer_norm_eps") is None else c.real("layer_norm_eps")
+    )
 
 
 def hearing(m: Metadata, _arch: str, c: Config) -> None:
@@ -147,45 +149,19 @@ def squeezed_after(axis: int) -> Callable[[Rows, Config], Rows]:
         if len(rows.shape) != 3:
             return rows
         if rows.shape[axis] != 1:
-            raise BadInput(f"{config.folder}: a convolution has shape {list(rows.shape)}, axis {axis} is not of length 1")
+            raise BadInput(
+                f"{config.folder}: a convolution has shape {list(rows.shape)}, axis {axis} is not of length 1"
+            )
         return Reshaped(rows, tuple(n for i, n in enumerate(rows.shape) if i != axis))
 
     return transform
-
-
-class Folded(Rows):
-    """Scale or offset that norms over batches come down to, once what they saw in training is known.
-
-    Parameters
-    ----------
-    parts : weight, bias, mean and variance, all vectors
-    is_offset : the offset, not the scale
-    """
-
-    _EPSILON = np.float32(1e-5)
-
-    def __init__(self, parts: Sequence[Rows], is_offset: bool) -> None:
-        self.parts = list(parts)
-        self.is_offset = is_offset
-        self.shape = parts[0].shape
-        self.dtype = "F32"
-        if any(part.shape != self.shape for part in parts):
-            raise ValueError(f"a norm's shapes {[list(part.shape) for part in parts]} are not the same")
-
-    def read(self, start: int, stop: int, out: Floats | None = None) -> Floats:
-        """Rows ``start..stop`` as float32."""
-        weight, bias, mean, variance = (part.read(start, stop, out if n == 0 else None) for n, part in enumerate(self.parts))
-        weight /= np.sqrt(variance + self._EPSILON)
-        if self.is_offset:
-            weight[...] = bias - mean * weight
-        return weight
 
 
 def batch_norm(source: str, target: str) -> Rule:
     """The norm ``source`` as a scale and an offset."""
 
     def make(rows: Sequence[Rows], _config: Config) -> Sequence[Rows]:
-        return [Folded(rows, is_offset=False), Folded(rows, is_offset=True)]
+        return [FoldedNorm(rows, is_offset=False), FoldedNorm(rows, is_offset=True)]
 
     parts = ("weight", "bias", "running_mean", "running_var")
     return Rule((f"{target}.weight", f"{target}.bias"), tuple(f"{source}.{part}" for part in parts), make)

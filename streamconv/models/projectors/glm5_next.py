@@ -22,7 +22,9 @@ def keys(m: Metadata, _arch: str, c: Config) -> None:
     said = Config({"patch_size": 14, "merge_size": 2, **processor(c)}, {}, {}, c.checkpoint)
     for end in ("min", "max"):
         if said.get(f"{end}_image_tokens") is not None:
-            pixels = said.integer(f"{end}_image_tokens") * (said.integer("patch_size") * said.integer("merge_size")) ** 2
+            pixels = (
+                said.integer(f"{end}_image_tokens") * (said.integer("patch_size") * said.integer("merge_size")) ** 2
+            )
             if pixels >= 1 << 32:
                 raise BadInput(f"{c.folder}: '{end}_image_tokens' of the image processor make {pixels} pixels")
             m.u32(f"clip.vision.image_{end}_pixels", pixels)

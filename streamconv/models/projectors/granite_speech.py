@@ -41,7 +41,9 @@ def keys(m: Metadata, a: str, c: Config) -> None:
     qformer = {**_QFORMER, **{key: value for key, value in qformer.items() if value is not None}}
     insist(c, qformer, {"cross_attention_frequency": Assumed((1,)), "hidden_act": Assumed(("gelu",))})
     ffn = width * c.integer("feedforward_mult")
-    ears(m, c, c, embedding_length=width, feed_forward_length=ffn, block_count=c.integer("num_layers"), head_count=heads)
+    ears(
+        m, c, c, embedding_length=width, feed_forward_length=ffn, block_count=c.integer("num_layers"), head_count=heads
+    )
     kind("granite_speech")(m, a, c)
     m.u32("clip.audio.num_mel_bins", c.integer("input_dim"))
     m.f32("clip.audio.attention.layer_norm_epsilon", 1e-5)

@@ -29,7 +29,9 @@ def keys(m: Metadata, _arch: str, c: Config) -> None:
     """Sizes of the encoder, by its tensors, and of the decoder, which are the same."""
     tensors = c.checkpoint.tensors if c.checkpoint is not None else {}
     if f"{_FIRST}.norm1.weight" not in tensors or f"{_FIRST}.linear1.weight" not in tensors:
-        raise BadInput(f"{c.folder}: the encoder has no tensor '{_FIRST}.norm1.weight'", "Is this the whole checkpoint?")
+        raise BadInput(
+            f"{c.folder}: the encoder has no tensor '{_FIRST}.norm1.weight'", "Is this the whole checkpoint?"
+        )
     start, end = "mimi.encoder_transformer.transformer.layers.", ".norm1.weight"
     width, ffn = tensors[f"{_FIRST}.norm1.weight"].shape[0], tensors[f"{_FIRST}.linear1.weight"].shape[0]
     numbers = {
@@ -48,7 +50,13 @@ def keys(m: Metadata, _arch: str, c: Config) -> None:
 
 
 def _of_layers() -> Iterator[tuple[str, str]]:
-    parts = {"norm1": "ln1", "norm2": "ln2", "self_attn.out_proj": "attn_out", "linear1": "ffn_up", "linear2": "ffn_down"}
+    parts = {
+        "norm1": "ln1",
+        "norm2": "ln2",
+        "self_attn.out_proj": "attn_out",
+        "linear1": "ffn_up",
+        "linear2": "ffn_down",
+    }
     for side, place in (("encoder", "a.blk"), ("decoder", "a.gen.wav.tfm.blk")):
         layer = _LAYER.format(side=side)
         for theirs, ours in parts.items():
@@ -91,7 +99,13 @@ _NAMES = {
     **dict(_of_layers()), **dict(_of_convolutions()), **dict(_of_flow()),
 }  # fmt: skip
 #: parts of the text model
-_OF_TEXT = "flow_lm.transformer.", "flow_lm.out_norm.", "flow_lm.bos_emb", "flow_lm.bos_before_voice", "flow_lm.conditioner."
+_OF_TEXT = (
+    "flow_lm.transformer.",
+    "flow_lm.out_norm.",
+    "flow_lm.bos_emb",
+    "flow_lm.bos_before_voice",
+    "flow_lm.conditioner.",
+)
 #: parts of the codec that are of use
 _OF_CODEC = (
     "mimi.downsample.", "mimi.upsample.", "mimi.quantizer.output_proj.", "mimi.encoder.model.", "mimi.decoder.model.",

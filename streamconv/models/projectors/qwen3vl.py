@@ -65,7 +65,8 @@ FAMILY = projector(
     keys=(vision, gelu, merge_size, features),
     section=of_the_outer_class,
     classes={
-        "qwen3_vl_vision": WITH_FEATURES, "qwen3_vl_moe_vision": WITH_FEATURES, "qwen3_5_vision": _VISION, "qwen3_5_moe_vision": _VISION,
+        "qwen3_vl_vision": WITH_FEATURES, "qwen3_vl_moe_vision": WITH_FEATURES,
+        "qwen3_5_vision": _VISION, "qwen3_5_moe_vision": _VISION,
         "qwen4_exp_vision": _VISION,
     },
     assumes={"hidden_act": Assumed(("gelu_pytorch_tanh", "gelu"))},
