@@ -1,4 +1,4 @@
-"""Families are short: ``python tests/models/test_family_lines.py`` prints each architecture, lines and lines of code of its file."""
+"""Families are short: ``python tests/models/test_family_lines.py`` prints architectures, and the lines of their files."""
 
 from __future__ import annotations
 
