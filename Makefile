@@ -68,6 +68,7 @@ lint: $(VENV)/.dev
 	$(BIN)/mypy
 	$(BIN)/python tests/docstrings.py
 	$(BIN)/python docs/make_cli.py --check
+	$(BIN)/python docs/make_families.py --check
 
 # The real llama.cpp and torch, for the oracle tests and the benchmarks; built once, outside the checkout.
 peers: $(PEERS)/.installed

@@ -44,13 +44,23 @@ class Settings(TypedDict, total=False):
     allow_requantize: bool
     split_max_bytes: int | str
     split_max_tensors: int
+    no_tensor_first_split: bool
     keep_split: bool
     max_shard_bytes: int | str | None
     pre: str | None
     vocab_only: bool
     mmproj: bool
     mmproj_type: str | None
+    mtp: bool
+    no_mtp: bool
+    target_model: AnyPath | None
+    mistral_format: bool
     model_name: str | None
+    metadata: AnyPath | None
+    fuse_qkv: bool
+    fuse_gate_up_exps: bool
+    fp8_as_q8: bool
+    dense_modules: bool
     allow_nonfinite: bool
     measure: bool
     compat: bool

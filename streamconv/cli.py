@@ -75,6 +75,7 @@ _COMMANDS: dict[str, tuple[str, tuple[tuple[str, str, str], ...]]] = {
         "predict what a loader will reject or get wrong",
         (("source", "FILE.gguf", "the file, or the first of a split model"),),
     ),
+    "families": ("list the architectures that can be converted", ()),
 }
 
 

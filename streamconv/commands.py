@@ -297,3 +297,20 @@ def check(a: argparse.Namespace) -> int:
         )
         say(*(f"{f.severity}: {f.message}" for f in findings), f"{a.source}: {verdict}")
     return 65 if errors else 0
+
+
+def families(a: argparse.Namespace) -> int:
+    """``streamconv families``."""
+    from .models.supported import supported
+
+    found = supported()
+    if a.json:
+        say_json([each._asdict() for each in found], indent=1)
+    elif not a.quiet:
+        rows = [
+            (f.architecture, f.gguf or "(that of the text model)", f.kind, " or ".join(f.tokenizers), f.file)
+            for f in found
+        ]
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        say(*("  ".join(f"{text:{width}}" for text, width in zip(row, widths, strict=True)).rstrip() for row in rows))
+    return 0

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 JOBS = ("convert", "merge", "plan")
 RUNS = ("convert", "merge", "extract-lora")
 PLANS = (*JOBS, "extract-lora")
-ALL = (*PLANS, "fetch", "status", "verify", "inspect", "check")
+ALL = (*PLANS, "fetch", "status", "verify", "inspect", "check", "families")
 
 
 class Flag(NamedTuple):
@@ -35,7 +35,7 @@ class Flag(NamedTuple):
     group : its heading in the help
     special : only targets whose ``options`` have the field take it
     source : the only source on which it has an effect: ``gguf``, ``checkpoint`` (what is not), ``recipe`` or ``hub``
-    needs : a field without which it has no effect
+    needs : fields, with spaces between them, without any of which it has no effect
     alternative : options with the same word exclude each other
     """
 
@@ -125,6 +125,7 @@ KINDS: dict[str, Callable[[str], Any]] = {
 
 _TYPES: dict[str, Any] = {"group": "types", "special": True}
 _MODEL: dict[str, Any] = {"group": "model", "special": True}
+_FURTHER: dict[str, Any] = {**_MODEL, "source": "checkpoint", "alternative": "what predicts further tokens"}
 _RECIPE: dict[str, Any] = {"group": "merge recipes", "source": "recipe"}
 _ADAPTER: dict[str, Any] = {"group": "adapter", "commands": ("extract-lora",)}
 _RUNNING: dict[str, Any] = {"group": "running", "commands": PLANS}
@@ -166,6 +167,21 @@ FLAGS = (
     Flag("--compat", "reproduce the defects of ggml's quantizers too", field="compat", choices=("ggml",), **_TYPES),
     Flag("--pre", "BPE pre-tokenizer, when it is not recognised", "NAME", "pre", source="checkpoint", **_MODEL),
     Flag("--model-name", "general.name of the output", "NAME", "model_name", source="checkpoint", **_MODEL),
+    Flag("--metadata", "name, author, licence, … from a JSON object of general.… keys", "FILE", "metadata", "path",
+         source="checkpoint", **_MODEL),
+    Flag("--fuse-qkv", "query, key and value in one tensor", field="fuse_qkv", source="checkpoint", **_MODEL),
+    Flag(
+        "--fuse-gate-up-exps", "gate and up of the experts in one tensor", field="fuse_gate_up_exps", source="checkpoint",
+        **_MODEL,
+    ),
+    Flag(
+        "--fp8-as-q8", "Q8_0 for what is stored in FP8, in files of F32, F16 or BF16", field="fp8_as_q8",
+        source="checkpoint", **_MODEL,
+    ),
+    Flag(
+        "--sentence-transformers-dense-modules", "the dense modules beside an embedding model too", field="dense_modules",
+        source="checkpoint", **_MODEL,
+    ),
     Flag("--vocab-only", "metadata and tokenizer, no tensors", field="vocab_only", source="checkpoint", **_MODEL),
     Flag("--mmproj", "the projector instead of the text model", field="mmproj", source="checkpoint", **_MODEL),
     Flag(
@@ -176,9 +192,19 @@ FLAGS = (
         "--mistral-format", "read Mistral's own layout: params.json, consolidated*.safetensors and tekken.json",
         field="mistral_format", source="checkpoint", **{**_MODEL, "commands": (*JOBS, "fetch")},
     ),
+    Flag("--mtp", "only what predicts further tokens, for a draft model of its own", field="mtp", **_FURTHER),
+    Flag("--no-mtp --no-nextn", "leave out what predicts further tokens", field="no_mtp", **_FURTHER),
+    Flag(
+        "--target-model-dir", "of a draft model: the model it helps, whose tokenizer it has", "FOLDER", "target_model",
+        source="checkpoint", **_MODEL,
+    ),
     Flag("--allow-nonfinite", "convert NaN and Inf instead of refusing them", field="allow_nonfinite", group="model"),
     Flag("--split-max-size", "write shards of at most this size, such as 4G", "SIZE", "split_max_bytes", "size", **_MODEL),
     Flag("--split-max-tensors", "write shards of at most N tensors", "N", "split_max_tensors", "positive", **_MODEL),
+    Flag(
+        "--no-tensor-first-split", "no tensors in the first shard", field="no_tensor_first_split",
+        needs="split_max_bytes split_max_tensors", **_MODEL,
+    ),
     Flag("--keep-split", "split the output where the input is split (GGUF input)", field="keep_split", source="gguf", **_MODEL),
     Flag(
         "--max-shard-size", "write safetensors shards of at most this size (default 5G)", "SIZE", "max_shard_bytes", "size",

@@ -141,6 +141,12 @@ class Found(MutableMapping[str, T]):
         """Forget what ``name`` stands for."""
         del self._found[name]
 
+    def home(self, name: str) -> str:
+        """Where ``name`` is described: a file in this package, or an object of another; "" where nowhere."""
+        offered = [str(plugin) for plugin in installed(self._plugins.group) if plugin.name == name]
+        folders = self._homes.get(name, "").split(".")[1:]
+        return offered[0] if offered else f"{'/'.join(folders)}.py" if folders else ""
+
     def ours(self) -> dict[str, T]:
         """What this package itself has, by all names."""
         for module in list(self._left):

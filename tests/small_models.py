@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ import numpy as np
 DATA = Path(__file__).resolve().parent / "data"
 #: tensor name -> (dtype as safetensors spells it, words)
 Tensors = dict[str, tuple[str, np.ndarray]]
-_WORDS = {"F32": "<f4", "F16": "<f2", "BF16": "<u2"}
+_WORDS = {"F32": "<f4", "F16": "<f2", "BF16": "<u2", "I64": "<i8"}
 
 
 def read_safetensors(path: Path) -> Tensors:
@@ -102,4 +102,29 @@ def gemma2(folder: Path, seed: int = 0) -> Path:
     for name in ("tokenizer.model", "tokenizer_config.json"):
         shutil.copy(DATA / "tokenizers" / "gemma1" / name, folder / name)
         (folder / name).chmod(0o644)
+    return folder
+
+
+#: config.json of an EAGLE-3 draft, and its tokens in the vocabulary of the model that it helps
+DRAFT: dict[str, Any] = {
+    "architectures": ["LlamaForCausalLMEagle3"], "model_type": "llama", "vocab_size": 516, "hidden_size": 64,
+    "intermediate_size": 96, "num_hidden_layers": 1, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 16,
+    "max_position_embeddings": 256, "rms_norm_eps": 1e-5, "hidden_act": "silu", "rope_theta": 10000.0, "draft_vocab_size": 8,
+}  # fmt: skip
+DRAFTED = (3, 4, 9, 16, 21, 100, 300, 515)
+
+
+def draft(folder: Path, ids: Sequence[int] = DRAFTED, **config: Any) -> Path:
+    """An EAGLE-3 draft whose tokens are ``ids``, in a new folder without a tokenizer."""
+    shapes = {
+        "midlayer.self_attn.q_proj": (64, 128), "midlayer.self_attn.k_proj": (32, 128), "midlayer.self_attn.v_proj": (32, 128),
+        "midlayer.self_attn.o_proj": (64, 64), "midlayer.mlp.gate_proj": (96, 64), "midlayer.mlp.up_proj": (96, 64),
+        "midlayer.mlp.down_proj": (64, 96), "fc": (64, 192), "lm_head": (8, 64), "norm": (64,),
+        **{f"midlayer.{name}": (64,) for name in ("hidden_norm", "input_layernorm", "post_attention_layernorm")},
+    }  # fmt: skip
+    tensors: Tensors = {f"{n}.weight": ("F32", np.ones(shape, "<f4")) for n, shape in shapes.items()}
+    tensors["d2t"] = "I64", np.array(ids, "<i8") - np.arange(len(ids))
+    folder.mkdir()
+    write_safetensors(folder / "model.safetensors", dict(sorted(tensors.items())))
+    (folder / "config.json").write_text(json.dumps({**DRAFT, **config}))
     return folder

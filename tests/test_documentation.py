@@ -49,7 +49,7 @@ def test_every_command_line_on_a_page_is_one_that_the_program_takes(path: Path) 
 @page
 def test_every_flag_on_a_page_exists(path: Path) -> None:
     known = {flag for sub in commands().values() for flag in sub._option_string_actions}
-    told = set(re.findall(r"`(--[a-z][a-z-]*)", path.read_text()))
+    told = set(re.findall(r"`(--[a-z][a-z0-9-]*)", path.read_text()))
     assert told <= known
 
 
@@ -68,6 +68,11 @@ def test_the_table_of_merge_methods_has_a_row_for_every_method_and_no_other() ->
 def test_the_tables_of_measurements_are_those_of_the_recorded_results() -> None:
     made = runpy.run_path(str(ROOT / "bench" / "run.py"))["table"]()
     assert (ROOT / "README.md").read_text().partition("<!-- bench -->\n")[2].partition("<!-- /bench -->")[0] == made
+
+
+def test_the_table_of_families_is_that_of_the_code() -> None:
+    made = runpy.run_path(str(ROOT / "docs" / "make_families.py"))["page"]()
+    assert (ROOT / "README.md").read_text() == made
 
 
 #: exit codes after which the same command may do better by itself

@@ -24,6 +24,7 @@ from streamconv.kit import (
     Mapped,
     Narrowed,
     Product,
+    Projected,
     Reshaped,
     Stacked,
     Ternary,
@@ -42,6 +43,7 @@ from streamconv.merging.lora_rows import AddedVector, DoraColumns, DoraRows, Kep
 from streamconv.merging.merged import SameRows
 from streamconv.merging.mixture.gates import GateRows, PromptGate
 from streamconv.merging.vocabulary.rows import MEAN, SOME, ZERO, Table, laid_out
+from streamconv.models.families._draft import TokenIds
 from streamconv.rows import Rows, Span, digest_of, matrix_shape
 from streamconv.sources.mapped import MappedFile
 
@@ -50,6 +52,7 @@ PLAIN = DATA / "checkpoints" / "mistral-spm" / "hf"
 QUERY, NORM = "model.layers.0.self_attn.q_proj.weight", "model.norm.weight"
 KEY = "model.layers.0.self_attn.k_proj.weight"
 SQUARE = Function("square", 1, lambda rows: rows * rows)
+NOUGHT = Function("nought", 1, lambda rows: rows * np.float32(0))
 HALF = Function("half", 1, lambda rows: rows * np.float32(0.5))
 #: opens rows, anew with every call
 Open = Callable[[], Rows]
@@ -112,6 +115,8 @@ def transformed(folder: Path) -> Sequence[Open]:
         yield UnitColumns(query)
         yield Stacked([UnitColumns(query), query])
         yield Ternary(query)
+        yield Projected(query, take(query, interleaved(64, 2)), norm)
+        yield TokenIds(Mapped(norm, NOUGHT), 64)
         yield Mapped(Transposed(take(query, interleaved(64, 2))), HALF)
 
     return each(opened)

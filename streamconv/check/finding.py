@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 Severity = Literal["error", "warning", "note"]
-Kind = Literal["other", "missing", "shape", "unknown", "marker"]
+Kind = Literal["other", "missing", "shape", "unknown", "marker", "alone"]
 
 _ORDER: dict[Severity, int] = {"error": 0, "warning": 1, "note": 2}
 
@@ -22,7 +22,8 @@ class Finding:
     message : one sentence
     where : the tensor or key it is about, empty for the file
     kind : ``missing``: ``where`` is not there; ``shape``: it has another shape than the loader wants; ``unknown``: the
-        architecture is in no table; ``marker``: the chat template spells tokens that a loader will not find
+        architecture is in no table; ``marker``: the chat template spells tokens that a loader will not find; ``alone``: a draft
+        model lacks what it has from the model that it helps
     others : tensors of other layers of which the same is to be said
     shapes : of the tensor, and what the loader wants, slowest dimension first, None for what it does not say
     """

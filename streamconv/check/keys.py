@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
-from .finding import Finding
+from .finding import Finding, Kind
 from .key_types import PER_LAYER
 from .subject import MAX_LAYERS, REQUIRED, Subject
 from .table import Architecture, Key
@@ -23,9 +23,11 @@ def check(subject: Subject) -> Iterator[Finding]:
     yield from _layers(subject)
     yield from _heads(subject)
     yield from _experts(subject)
-    for rule, words in known.must.items():
-        if subject.scope().evaluated(rule) == 0:
-            yield Finding("error", f"the loader fails: {words}")
+    conditions: tuple[tuple[Mapping[str, str], Kind], ...] = ((known.must, "other"), (known.alone, "alone"))
+    for rules, kind in conditions:
+        for rule, words in rules.items():
+            if subject.scope().evaluated(rule) == 0:
+                yield Finding("error", f"the loader fails: {words}", kind=kind)
     yield from _defaults(subject, known)
 
 

@@ -72,6 +72,10 @@ class Key:
     condition: str = ""
 
 
+#: names of conditions under which layers may be absent from a file of layers for next-token prediction alone
+_ALONE = ("mtp_only", "headless", "cut")
+
+
 @dataclass(frozen=True)
 class Architecture:
     """What a loader asks of one architecture.
@@ -84,6 +88,7 @@ class Architecture:
     assumes : key -> what the loader takes without it, where that is not "none"
     let : names that depend on the layer at hand, those of this architecture included -> expression
     must : expression that must be true -> how it is said
+    alone : the same, of a draft model that is run without the model it helps
     layers : number of layers in which tensors are looked for
     tied : logits always come from the token embeddings
     tensors : what it looks for
@@ -95,9 +100,15 @@ class Architecture:
     assumes: Mapping[str, str]
     let: Mapping[str, str]
     must: Mapping[str, str]
+    alone: Mapping[str, str]
     layers: str
     tied: bool
     tensors: tuple[Wanted, ...]
+
+    @property
+    def drafts_alone(self) -> bool:
+        """The loader takes files that have layers for next-token prediction and no others."""
+        return any(name in wanted.absent for wanted in self.tensors for name in _ALONE)
 
 
 @cache
@@ -113,6 +124,7 @@ def architecture(name: str) -> Architecture | None:
         assumes=entry.get("assumes", {}),
         let={**_document()["let"], **entry.get("let", {})},
         must=entry.get("must", {}),
+        alone=entry.get("alone", {}),
         layers=entry.get("layers", "n_layer"),
         tied=entry.get("tied", False),
         tensors=tuple(wanted for row in entry["tensors"] for wanted in _rows(row)),

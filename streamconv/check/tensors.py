@@ -41,7 +41,7 @@ def check(subject: Subject) -> Iterator[Finding]:
     asked = _Asked()
     layers = [subject.scope(i) for i in range(_n_layers(subject, known))]
     for wanted in known.tensors:
-        yield from _check_one(subject, wanted, layers, asked)
+        yield from _check_one(subject, known, wanted, layers, asked)
     for key, names in asked.unfit.items():
         more = f" (and {len(names) - 1} more tensors)" if names[1:] else ""
         message = f"key {key} is missing: the loader uses 0, which does not fit the shape of {shown(names[0])}{more}"
@@ -62,7 +62,16 @@ def _n_layers(subject: Subject, known: Architecture) -> int:
     return max(1, min(MAX_LAYERS, stated if stated is not None else subject.n_blocks))
 
 
-def _check_one(subject: Subject, wanted: Wanted, layers: Sequence[Scope], asked: _Asked) -> Iterator[Finding]:
+def _is_left_out(wanted: Wanted, names: Scope, known: Architecture) -> bool:
+    """Whether it is of a layer that a file of layers for next-token prediction alone lacks."""
+    if not (known.drafts_alone and wanted.per_layer and names.evaluated("mtp_only")):
+        return False
+    return bool(names.evaluated("i < n_layer"))
+
+
+def _check_one(
+    subject: Subject, known: Architecture, wanted: Wanted, layers: Sequence[Scope], asked: _Asked
+) -> Iterator[Finding]:
     """One row of the table, over all layers; findings of many layers are told together."""
     missing, misshapen = [], []
     for names in layers if wanted.per_layer else _asking(wanted, layers):
@@ -73,7 +82,7 @@ def _check_one(subject: Subject, wanted: Wanted, layers: Sequence[Scope], asked:
         asked.names.add(name)
         info = subject.tensors.get(name)
         if info is None:
-            if applies and wanted.required(names):
+            if applies and wanted.required(names) and not _is_left_out(wanted, names, known):
                 missing.append(name)
             continue
         found, right = tuple(reversed(info.shape)), wanted.shape(names)

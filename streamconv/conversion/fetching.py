@@ -94,6 +94,7 @@ def _fetch(
         chosen = choosing.one_file(model, ref.file)
     else:
         chosen = choosing.weight_files(model, hub.named_weights(model, side, layout), layout)
+        chosen += choosing.module_files(model)
     wanted = {**side, **hub.partial(model, chosen)}
     if verify:
         _verify(hub, list(wanted.values()), reporter, model, stop)

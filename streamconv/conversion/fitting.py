@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import fields
 from difflib import get_close_matches
+from itertools import combinations
 from pathlib import Path
 from typing import NoReturn
 
@@ -68,9 +69,13 @@ def refuse_idle(options: Options, target: Target, output: Path) -> None:
             f"Name the output {' or '.join(each.fitting(output) for each in taking)}.",
         )
     for flag in given:
-        if flag.needs and not getattr(options, flag.needs):
-            needed = next(other.name for other in FLAGS if other.field == flag.needs)
+        needs = flag.needs.split()
+        if needs and not any(getattr(options, field) for field in needs):
+            needed = " or ".join(other.name for other in FLAGS if other.field in needs)
             raise UsageError(f"{flag.name} has no effect without {needed}", f"Add {needed}, or leave it out.")
+    for one, other in combinations(given, 2):
+        if one.alternative and one.alternative == other.alternative:
+            raise UsageError(f"{one.name} and {other.name} exclude each other", "Use one of them.")
     if not target.takes(options.types):
         _refuse_types(options, target, output)
     if PART_FIELD in output.name and options.mmproj:

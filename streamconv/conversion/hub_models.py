@@ -108,7 +108,18 @@ class HubModels:
         from ..sources.hub import choosing
 
         model = self.pin(ref)
-        wanted = self.partial(model, [*choosing.side_files(model), *choosing.weight_files(model)])
+        return self._whole(model, [*choosing.side_files(model), *choosing.weight_files(model)])
+
+    def open_module(self, ref: Reference, path: str) -> Path:
+        """The folder ``path`` of a module of the model that ``ref`` names, fetched whole."""
+        from ..sources.hub import choosing
+
+        model = self.pin(ref)
+        return self._whole(model, choosing.module_files(model, path)) / path
+
+    def _whole(self, model: HubModel, files: Iterable[HubFile]) -> Path:
+        """The folder of ``model`` with these ``files`` whole and under their names."""
+        wanted = self.partial(model, files)
         self.download(wanted.values())
         self.transfer.require_names(wanted.values())
         return self.folder(model)

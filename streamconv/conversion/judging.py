@@ -81,7 +81,7 @@ def _told(findings: Iterable[Finding]) -> list[str]:
     return [
         f"no runtime will load the output: {f.message}" if f.severity == "error" else f.message
         for f in findings
-        if f.severity == "error" or f.kind in ("unknown", "marker")
+        if (f.severity == "error" and f.kind != "alone") or f.kind in ("unknown", "marker")
     ]
 
 

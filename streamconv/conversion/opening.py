@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from .. import dequant, sources
+from ..errors import UsageError
 from ..file_names import ENDINGS, HUGGING_FACE, MISTRAL, PACKED, RECIPES
 from ..rows import Rows
 from ..sources.checkpoint import Checkpoint
 from ..sources.hub.model import Reference, parse_reference
+from .dense_modules import with_dense_modules
 from .hub_models import HubModels
 from .options import Options
 
@@ -63,6 +65,28 @@ class Opener:
         found = dequant.decoded(self.open_stored(source, as_saved))
         return dequant.as_saved(found) if as_saved else found
 
+    def open_with_modules(self, source: str | os.PathLike[str], as_saved: bool = False) -> Checkpoint:
+        """The same as ``open`` with the dense modules that lie in folders beside the weights.
+
+        Raises
+        ------
+        UsageError : there are none, or it is a merge
+        """
+        found, ref = self.open(source, as_saved), hub_reference(source)
+        if found.metadata is not None:
+            return found  # which no such option has an effect on
+        if Path(source).suffix in RECIPES:
+            raise UsageError(
+                f"--sentence-transformers-dense-modules has no effect on {source}, which is no model's folder",
+                "Convert the model itself.",
+            )
+
+        def open_module(path: str) -> Checkpoint:
+            folder = found.folder / path if ref is None else self.hub.open_module(ref, path)
+            return sources.open_checkpoint(folder, io=self._options.io, cache=self._frames)
+
+        return with_dense_modules(found, open_module)
+
     def open_stored(self, source: str | os.PathLike[str], as_saved: bool = False) -> Checkpoint:
         """The same with its tensors as they are stored; those of a merge are made and have nothing to decode."""
         path, options = Path(source), self._options
@@ -84,6 +108,14 @@ class Opener:
         if ref is not None:
             return self.hub.open(ref, options.io, not options.vocab_only, layout)
         return sources.open_checkpoint(source, options.io, not options.vocab_only, self._frames, layout)
+
+    def open_side_files(self, source: str) -> Checkpoint:
+        """The model that ``source`` names without its weights, which need not be there: its configuration and its tokenizer."""
+        ref = hub_reference(source)
+        if ref is not None:
+            return self.hub.open(ref, self._options.io, weights=False)
+        self.roots.append(Path(source))
+        return sources.open_checkpoint(source, io=self._options.io, weights=False)
 
     @cached_property
     def _frames(self) -> sources.FrameCache:

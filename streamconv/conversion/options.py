@@ -13,6 +13,7 @@ from ..engine.budget import default_ram
 from ..engine.plan import CHUNK_BYTES
 from ..errors import UsageError
 from ..flags import FLAGS, KINDS, Flag
+from ..models.config import Further
 from ..sources import IoMode
 
 
@@ -48,6 +49,7 @@ class Options:
     allow_requantize: bool = False
     split_max_bytes: int = 0
     split_max_tensors: int = 0
+    no_tensor_first_split: bool = False
     keep_split: bool = False
     max_shard_bytes: int | None = None
     pre: str | None = None
@@ -55,7 +57,15 @@ class Options:
     mmproj: bool = False
     mmproj_type: str | None = None
     mistral_format: bool = False
+    mtp: bool = False
+    no_mtp: bool = False
+    target_model: str | None = None
     model_name: str | None = None
+    metadata: Path | None = None
+    fuse_qkv: bool = False
+    fuse_gate_up_exps: bool = False
+    fp8_as_q8: bool = False
+    dense_modules: bool = False
     allow_nonfinite: bool = False
     measure: bool = False
     compat: bool = False
@@ -98,6 +108,11 @@ class Options:
         if not all(names):
             raise UsageError(f"--type {self.type!r} is not a file type", "For example --type Q4_K_M,Q8_0.")
         return tuple("auto" if name == "AUTO" else name for name in names)
+
+    @property
+    def further(self) -> Further:
+        """What is written of blocks that predict further tokens."""
+        return "only" if self.mtp else "left out" if self.no_mtp else "kept"
 
     def given(self) -> list[Flag]:
         """The options of the command line that stand for what is not as by default, each field's first."""

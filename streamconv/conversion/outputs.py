@@ -49,7 +49,11 @@ def prepare(source: str | os.PathLike[str], output: str | os.PathLike[str], opti
     with found.recorded() as plugins:
         target = pick(output, options)
         with opening(output, options, target) as opener:
-            checkpoint = opener.open(source, target.as_saved)
+            opens = opener.open_with_modules if options.dense_modules else opener.open
+            checkpoint = opens(source, target.as_saved)
+            if options.target_model:
+                refuse_source(checkpoint, options, output)
+                checkpoint = replace(checkpoint, target=opener.open_side_files(options.target_model))
             prepared = planned(checkpoint, opener, output, options, target, plugins)
     idle = idle_notes(source, options, from_hub=prepared.hub is not None)
     return replace(prepared, warnings=[*prepared.warnings, *idle])
@@ -166,8 +170,9 @@ def _refuse_long_names(prepared: Prepared) -> None:
 
 def _refuse_overlap(checkpoint: Checkpoint, prepared: Prepared, roots: Sequence[Path], options: Options) -> None:
     """Refuse to write over, around or into what is read."""
-    plan, report, rules = prepared.plan, options.report, options.tensor_type_file
+    plan, report = prepared.plan, options.report
+    given = [path for path in (options.tensor_type_file, options.metadata) if path]
     writes = [*(f.path for f in plan.files), *map(record_path, plan.outputs), *([report] if report else [])]
     folders = [plan.job_dir, *([plan.folder] if plan.folder else [])]
-    read = [*(f.path for f in checkpoint.inputs), *options.imatrix, *([rules] if rules else [])]
+    read = [*(f.path for f in checkpoint.inputs), *options.imatrix, *given]
     refuse_overlap(writes, folders, roots, read, copied=plan.folder is not None)

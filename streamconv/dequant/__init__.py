@@ -5,7 +5,7 @@ companions they have in the files, never by a list in config.json. Values are co
 the weight had where the files say it, so they equal those of the library that wrote them bit for bit.
 """
 
-from .checkpoint import as_saved, decoded, decoder_of, decoders_of, scale_beside
+from .checkpoint import as_saved, decoded, decoder_of, decoders_of, is_float8, scale_beside
 from .decoded_rows import DecodedRows
 
-__all__ = ["DecodedRows", "as_saved", "decoded", "decoder_of", "decoders_of", "scale_beside"]
+__all__ = ["DecodedRows", "as_saved", "decoded", "decoder_of", "decoders_of", "is_float8", "scale_beside"]

@@ -16,6 +16,7 @@ from .column_rows import scale_columns
 from .decoded_rows import DecodedRows
 from .format import Format
 from .formats import FORMATS, PLUGINS, formats_for
+from .grid_rows import Float8Rows
 from .scheme import Scheme
 from .section import SIDE_FILES, read_scheme, without_scheme
 from .settings import check_settings, check_turning
@@ -172,6 +173,11 @@ def scale_beside(rows: Rows, kind: str) -> Rows | None:
     if rows.native(kind, 0, 0) is None:
         return None
     return next((beside for found in decoders_of(rows) if (beside := getattr(found, "beside", None)) is not None), None)
+
+
+def is_float8(rows: Rows) -> bool:
+    """Whether all that ``rows`` are made of are 8-bit floats with scales."""
+    return isinstance(rows, Float8Rows) or (bool(rows.sources) and all(map(is_float8, rows.sources)))
 
 
 def decoder_of(rows: Rows) -> DecodedRows | None:

@@ -16,7 +16,8 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from numba import njit
+from numba import njit, types
+from numba.extending import intrinsic
 
 from .disk_cache import DiskCache
 
@@ -46,6 +47,17 @@ _INT32_LIMIT = np.float32(2147483648.0)
 _MANTISSA = np.int32(0x7FFFFF)
 _RINT_BIAS = np.int32(0x400000)
 _ABS = np.int32(0x7FFFFFFF)
+
+
+@intrinsic
+def fma(typing, a, b, c):  # type: ignore[no-untyped-def]
+    """``a * b + c`` of float32, rounded once."""
+    f32 = types.float32
+
+    def code(context, builder, signature, values):  # type: ignore[no-untyped-def]
+        return builder.fma(*values)
+
+    return f32(f32, f32, f32), code
 
 
 @inline

@@ -10,6 +10,7 @@ from .made import Constant, Function, Mapped, Narrowed, Product, Zeros
 from .numbers import EXP, NEGATIVE_EXP, PLUS_ONE, squeezed, times
 from .order import Order, interleaved
 from .picked import Columns, Selected, cut, every, split, take
+from .projected import ACTIVATIONS, Projected
 from .reshaped import Reshaped
 from .softplus import SOFTPLUS
 from .stacked import Stacked, join
@@ -18,6 +19,7 @@ from .transposed import Transposed
 from .unit_columns import UnitColumns
 
 __all__ = [
+    "ACTIVATIONS",
     "EXP",
     "NEGATIVE_EXP",
     "PLUS_ONE",
@@ -30,6 +32,7 @@ __all__ = [
     "Narrowed",
     "Order",
     "Product",
+    "Projected",
     "Reshaped",
     "Selected",
     "Stacked",

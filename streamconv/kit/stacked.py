@@ -11,6 +11,9 @@ import numpy as np
 from ..rows import Bytes, Floats, Rows, Span, matrix_shape
 from .reshaped import Reshaped
 
+#: blocks that a number of their whole tensor belongs to, which is another one for each part
+_OF_A_WHOLE = ("NVFP4",)
+
 
 class Stacked(Rows):
     """The rows of several sources of one width, one source after the other.
@@ -45,7 +48,9 @@ class Stacked(Rows):
             part.read(a, b, out[at - start : at - start + b - a])
 
     def native(self, kind: str, start: int, stop: int) -> Bytes | None:
-        """The rows where all parts have them so."""
+        """The rows where all parts have them so, and mean the same by them."""
+        if kind in _OF_A_WHOLE and len(self.parts) > 1:
+            return None
         if stop <= start:
             found = [part.native(kind, 0, 0) for part in self.parts]
             return None if any(rows is None for rows in found) else found[0]

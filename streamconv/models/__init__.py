@@ -6,6 +6,7 @@ A family is one module of ``families`` with a ``FAMILY``.
 from __future__ import annotations
 
 import difflib
+from collections.abc import Iterable
 
 from ..errors import BadInput
 from ..metadata import Metadata
@@ -14,9 +15,11 @@ from .build import Model, build
 from .config import architecture, tower_architectures
 from .families import FAMILIES
 from .family import Family
+from .keys import dense_features
 from .multimodal import text_architecture
 from .named import named
 from .offered import offered
+from .overrides import read_overrides
 from .projectors import PROJECTOR_TYPES, PROJECTORS
 
 
@@ -32,12 +35,17 @@ def family_of(checkpoint: Checkpoint) -> Family:
         inner = text_architecture(checkpoint)
         if inner in FAMILIES:
             return FAMILIES[inner]
-        near = difflib.get_close_matches(name, FAMILIES, n=1, cutoff=0.8)
         raise BadInput(
-            f"{checkpoint.folder / 'config.json'}: architecture {name!r} is not supported",
-            (f"Did you mean {near[0]}? " if near else "") + f"Supported: {', '.join(sorted(FAMILIES))}.",
+            f"{checkpoint.folder / 'config.json'}: architecture {name!r} is not supported", _near(name, FAMILIES)
         )
     return FAMILIES[name]
+
+
+def _near(name: str, known: Iterable[str]) -> str:
+    """What to do about architecture ``name``, which is not among those that are ``known``."""
+    near = difflib.get_close_matches(name, known, n=3, cutoff=0.8)
+    asked = f"Did you mean {' or '.join(near)}? " if near else ""
+    return f"{asked}`streamconv families` lists what is supported."
 
 
 def projector_of(checkpoint: Checkpoint) -> Family:
@@ -51,7 +59,10 @@ def projector_of(checkpoint: Checkpoint) -> Family:
     found = next((name for name in names if name in PROJECTORS), None)
     if found is None:
         said = names[-1] if names else ""
-        raise BadInput(f"{checkpoint.folder / 'config.json'}: {said!r} has no projector that can be written")
+        raise BadInput(
+            f"{checkpoint.folder / 'config.json'}: {said!r} has no projector that can be written",
+            _near(said, PROJECTORS),
+        )
     return PROJECTORS[found]
 
 
@@ -71,9 +82,11 @@ __all__ = [
     "Family",
     "Model",
     "build",
+    "dense_features",
     "family_of",
     "fixed_type",
     "named",
     "offered",
     "projector_of",
+    "read_overrides",
 ]

@@ -6,11 +6,12 @@ Reads headers, configuration and tokenizer only; not one weight.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from math import prod
+from typing import Any
 
-from ..errors import BadInput
+from ..errors import BadInput, UsageError
 from ..kit import cut
 from ..metadata import BadValue, Metadata
 from ..rows import Rows
@@ -18,10 +19,12 @@ from ..sources.checkpoint import Checkpoint
 from ..sources.naming import shown
 from ..sources.state_dicts import is_of_adapter, refuse_adapter, refuse_unsaved
 from .assumed import judged, unknown
-from .config import Config, normalise
+from .config import Config, Further, normalise
 from .contradictions import contradictions
 from .family import Family
+from .further import without_effect, written
 from .general import general_metadata
+from .keys import Key
 from .names import hint_of_stranger, stem_of
 from .rules import bind, fitting
 from .tokenizers import COUNTED, tokenizer_metadata
@@ -53,9 +56,10 @@ class Model:
     made_of: Mapping[str, str] = field(default_factory=dict)
 
 
-def settled(checkpoint: Checkpoint, family: Family) -> tuple[Family, Config]:
+def settled(checkpoint: Checkpoint, family: Family, further: Further = "kept") -> tuple[Family, Config]:
     """The configuration as ``family`` reads it, and the family that it means."""
     config = normalise(family.section(checkpoint.config), family.classes, checkpoint)
+    config = replace(config, further=further)
     return family.variant(family, config), config
 
 
@@ -66,6 +70,9 @@ def build(
     pre: str | None = None,
     vocab_only: bool = False,
     model_name: str | None = None,
+    overrides: Mapping[str, Any] | None = None,
+    further: Further = "kept",
+    target: Family | None = None,
 ) -> Model:
     """The model in ``checkpoint`` as ``family`` describes it.
 
@@ -74,21 +81,32 @@ def build(
     pre : name of the BPE pre-tokenizer, overriding its detection
     vocab_only : no tensors
     model_name : overrides ``general.name``
+    overrides : keys of ``general_metadata``
+    further : what is written of blocks that predict further tokens
+    target : the family of ``checkpoint.target``
 
     Raises
     ------
+    UsageError : an option has no effect on the family, or one is missing
     BadInput : a name or value does not fit the family; names file, tensor or key
     InputMissing : no tokenizer
     """
-    family, config = settled(checkpoint, family)
-    warnings = [*checkpoint.warnings, *judged(config, family.assumes, family.arch)]
+    family, config = settled(checkpoint, family, further)
+    _refuse_target(checkpoint, family)
+    warnings = [
+        *checkpoint.warnings, *judged(config, family.assumes, family.arch), *without_effect(family, config),
+    ]  # fmt: skip
     left_out: dict[str, str] = {}
     made_of: dict[str, str] = {}
     tensors = {} if vocab_only else _named(checkpoint, family, config, left_out, made_of)
     vocabulary = Metadata()
-    if family.tokenizer is not None:
-        n_tokens = family.n_tokens(config)
-        tokenizer = tokenizer_metadata(checkpoint, config.values, family.tokenizer, vocab_size=n_tokens, pre=pre)
+    owner, reading = _owner(family, config, target)
+    if owner.tokenizer is not None:
+        assert reading.checkpoint is not None
+        n_tokens = owner.n_tokens(reading)
+        tokenizer = tokenizer_metadata(
+            reading.checkpoint, reading.values, owner.tokenizer, vocab_size=n_tokens, pre=pre
+        )
         warnings += tokenizer.warnings
         vocabulary = tokenizer.metadata
         if "token_embd.weight" in tensors:
@@ -101,21 +119,55 @@ def build(
     metadata.update(
         general_metadata(
             checkpoint, kind=family.kind, model_name=model_name, n_params=total, n_shared=shared, n_expert=expert,
-            n_experts=n_experts, warnings=warnings,
+            n_experts=n_experts, overrides=overrides, warnings=warnings,
         )
     )  # fmt: skip
-    for keys, written in ((family.keys, metadata), (family.token_keys if vocabulary.values else (), vocabulary)):
-        for key in keys:
-            try:
-                key(written, family.arch, config)
-            except BadValue as e:
-                raise BadInput(f"{config.place}: {e.message}") from None
+    _write(family.keys, metadata, family, config)
+    if vocabulary.values:
+        if owner is not family:
+            _write(owner.token_keys, vocabulary, family, reading)
+        _write(family.token_keys, vocabulary, family, config)
     warnings += _told(checkpoint, family, config, tensors)
     _check_blocks(checkpoint, tensors, metadata.get(f"{family.arch}.block_count"))
     metadata.u32("general.quantization_version", 2)
     metadata.update(vocabulary)
     forced = {name: family.kept_type(rows) or family.forced_type(name, rows) for name, rows in tensors.items()}
     return Model(family.arch, metadata, tensors, left_out, warnings, {n: t for n, t in forced.items() if t}, made_of)
+
+
+def _owner(family: Family, config: Config, target: Family | None) -> tuple[Family, Config]:
+    """The family whose tokenizer is read, and the configuration with the files that it is read of.
+
+    A draft model has the tokenizer of the model it helps, with as many tokens as its own configuration says.
+    """
+    if not family.target:
+        return family, config
+    reading = replace(config, checkpoint=config.target)
+    if family.target == "family" and target is not None and not target.target:
+        return settled(config.target, target)[0], reading
+    return family, reading
+
+
+def _write(keys: Iterable[Key], metadata: Metadata, family: Family, config: Config) -> None:
+    for key in keys:
+        try:
+            key(metadata, family.arch, config)
+        except BadValue as e:
+            raise BadInput(f"{config.place}: {e.message}") from None
+
+
+def _refuse_target(checkpoint: Checkpoint, family: Family) -> None:
+    """UsageError where a draft model lacks the model that it helps, or another model is said to help one."""
+    if family.target and checkpoint.target is None:
+        raise UsageError(
+            f"{checkpoint.path} drafts for another model ({family.arch!r}), whose tokenizer it has",
+            "Name the folder of that model, or its name on the hub, with --target-model-dir.",
+        )
+    if checkpoint.target is not None and not family.target:
+        raise UsageError(
+            f"--target-model-dir has no effect on {family.arch!r}, which takes nothing of another model",
+            "Leave it out.",
+        )
 
 
 def _told(checkpoint: Checkpoint, family: Family, config: Config, tensors: Mapping[str, Rows]) -> Iterator[str]:
@@ -154,9 +206,10 @@ def _named(
     refuse_adapter({n: checkpoint.tensors[n] for n in stray}, checkpoint.path)
     spelled: dict[str, Rows] = {}
     source_names: dict[str, str] = {}
+    why_not_written = written(family, config)
     for source_name, rows in checkpoint.tensors.items():
         name, kept = family.spelled(source_name, config), family.kept_type(rows)
-        why = family.why_not(source_name) or family.why_dropped(name)
+        why = family.why_not(source_name) or why_not_written(name) or family.why_dropped(name)
         if why is not None:
             left_out[source_name] = why
             continue

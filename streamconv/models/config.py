@@ -10,12 +10,11 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from ..errors import BadInput
 from ..sources.checkpoint import Checkpoint
 from ..sources.hf_config import LAYERS, TEXT_SECTIONS, VISION, flattened, section, text_sections
-from ..sources.hostile_json import NotJson, parse_json
 from ..sources.naming import shown
 
 #: spellings of the numbers of attention heads and of experts, and of the width of the residual stream
@@ -41,6 +40,10 @@ _ROPE_NUMBERS = (
 )  # fmt: skip
 #: kinds of scaling that start from the context a model was trained with; where it is not said it is the whole
 _FROM_ORIGINAL = ("llama3", "yarn", "longrope")
+
+
+#: what is written of blocks that predict further tokens: all as of other blocks, these with what they share, or nothing
+Further = Literal["kept", "only", "left out"]
 
 
 def stated_keys(raw: Mapping[str, Any]) -> list[str]:
@@ -101,6 +104,7 @@ class Config:
     rope_local : the same for sliding-window layers, {} where the family has one kind
     checkpoint : whose it is: config.json as it stands, and side files
     defaults : of the configuration's class
+    further : what is written of blocks that predict further tokens
     """
 
     values: Mapping[str, Any]
@@ -108,6 +112,14 @@ class Config:
     rope_local: Mapping[str, Any]
     checkpoint: Checkpoint | None = None
     defaults: Mapping[str, Any] = field(default_factory=dict)
+    further: Further = "kept"
+
+    @property
+    def target(self) -> Checkpoint:
+        """The model that this one drafts for; there is one where a family asks (``Family.target``)."""
+        assert self.checkpoint is not None
+        assert self.checkpoint.target is not None
+        return self.checkpoint.target
 
     @property
     def raw(self) -> Mapping[str, Any]:
@@ -136,14 +148,7 @@ class Config:
 
     def side_list(self, name: str) -> list[Any]:
         """What is in another JSON file of the checkpoint that is a list; empty where it has none of that name."""
-        text = self.checkpoint.text(name) if self.checkpoint is not None else None
-        try:
-            found = [] if text is None else parse_json(text.encode())
-        except NotJson as e:
-            raise BadInput(f"{self.folder}/{name} {e}") from None
-        if not isinstance(found, list):
-            raise BadInput(f"{self.folder}/{name} is not a JSON list")
-        return found
+        return self.checkpoint.json_list(name) if self.checkpoint is not None else []
 
     def get(self, *names: str) -> Any:
         """The first of ``names`` that is present and not null, else None."""

@@ -41,7 +41,8 @@ def contradictions(config: Config, tensors: Collection[str]) -> Iterator[str]:
     yield from _rope(config, where)
     if tensors:
         yield from _head(config, where, "output.weight" in tensors)
-        yield from _biases(config, where, tensors)
+        if config.further != "only":
+            yield from _biases(config, where, tensors)
 
 
 def _head(config: Config, where: str, is_there: bool) -> Iterator[str]:

@@ -56,6 +56,9 @@ class Family:
     projectors : of a projector: the values of ``clip.projector_type`` that it writes
     tokenizer : which tokenizer readers to try, and the family's peculiarities; None for a projector
     classes : ``model_type`` -> class defaults of config keys, see ``config.normalise``; none: config.json is read as it stands
+    target : what is read of the model that it drafts for, which it cannot do without: ``tokenizer``, or ``family`` where that is
+        read as that model's family does; empty: it stands alone
+    further : numbers of the blocks that predict further tokens, behind all others; None: none that can be written apart
     n_tokens : how many tokens there are to be, where that is not the configuration's ``vocab_size``
     kind : ``model`` or ``mmproj``
     section : config.json -> the keys that are meant
@@ -84,6 +87,8 @@ class Family:
     architectures: tuple[str, ...]
     tokenizer: TokenizerRule | None
     classes: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    target: str = ""
+    further: Callable[[Config], range] | None = None
     n_tokens: Callable[[Config], int | None] = lambda _config: None
     kind: str = "model"
     section: Callable[[Mapping[str, Any]], Mapping[str, Any]] = flattened

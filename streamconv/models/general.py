@@ -18,7 +18,7 @@ from ..sources.checkpoint import Checkpoint
 from ..sources.naming import shown
 
 #: key -> (GGUF type, spellings in generation_config.json)
-_SAMPLING = {
+SAMPLING = {
     "sequence": ("STRING", ("sequence",)),
     "top_k": ("INT32", ("top_k",)),
     "top_p": ("FLOAT32", ("top_p",)),
@@ -34,7 +34,7 @@ _SAMPLING = {
 }
 _LIMITS = {"INT32": 1 << 31, "FLOAT32": 3.4e38}
 #: key -> spellings in the front matter of README.md, in the order of the file's keys
-_CARD_TEXT: Mapping[str, tuple[str, ...]] = {
+CARD_TEXT: Mapping[str, tuple[str, ...]] = {
     "name": ("name", "model_name"),
     "author": ("author", "model_author", "model_creator"),
     "version": ("version", "model_version"),
@@ -56,8 +56,8 @@ _CARD_TEXT: Mapping[str, tuple[str, ...]] = {
     "source.uuid": ("uuid", "model_uuid"),
     "source.repo_url": ("repo_url", "model_repo_url"),
 }
-_CARD_LISTS: Mapping[str, tuple[str, ...]] = {"tags": ("tags", "pipeline_tag"), "languages": ("languages", "language")}
-_CARD_ORIGINS: Mapping[str, tuple[str, ...]] = {
+CARD_LISTS: Mapping[str, tuple[str, ...]] = {"tags": ("tags", "pipeline_tag"), "languages": ("languages", "language")}
+CARD_ORIGINS: Mapping[str, tuple[str, ...]] = {
     "base_model": ("base_model", "base_models", "base_model_sources"),
     "dataset": ("datasets", "dataset", "dataset_sources"),
 }
@@ -228,7 +228,7 @@ def general_metadata(
     model_name : ``general.name``, whatever the files say
     n_params, n_shared, n_expert, n_experts : of the tensors that are written, see ``size_label``; 0 parameters or an
         adapter get no label
-    overrides : GGUF key -> value; ``general.base_models`` and ``general.datasets`` are lists of objects
+    overrides : GGUF key -> value, null to leave it out; ``general.base_models`` and ``general.datasets`` are lists of objects
     warnings : gets what could not be used
 
     Raises
@@ -242,20 +242,21 @@ def general_metadata(
     texts = _texts(checkpoint, card, signed)
     if model_name is not None:
         given["general.name"] = model_name
-    texts |= {key: given[f"general.{key}"] for key in _CARD_TEXT if given.get(f"general.{key}") is not None}
+    texts |= {key: given[f"general.{key}"] or "" for key in CARD_TEXT if f"general.{key}" in given}
+    texts["name"] = texts["name"] or checkpoint.name or checkpoint.folder.resolve().name
     if not texts.get("size_label") and signed > 0:
         texts["size_label"] = size_label(n_params, n_shared, n_expert, n_experts)
 
     metadata = Metadata()
     metadata.string("general.type", kind)
     _write_sampling(metadata, checkpoint, given, notes)
-    for key in _CARD_TEXT:
+    for key in CARD_TEXT:
         metadata.string(f"general.{key}", _text(texts.get(key, "")))
-    for key, origin_spellings in _CARD_ORIGINS.items():
+    for key, origin_spellings in CARD_ORIGINS.items():
         entries = given.get(f"general.{key}s", _origins(card, origin_spellings, signed))
         if entries is not None:
             _write_origins(metadata, key, entries)
-    for key, list_spellings in _CARD_LISTS.items():
+    for key, list_spellings in CARD_LISTS.items():
         values = given.get(f"general.{key}", [v for s in list_spellings for v in _as_list(card.get(s))])
         metadata.array(f"general.{key}", "STRING", [_text(v) for v in _as_list(values)])
     return metadata
@@ -287,7 +288,7 @@ def _model_card(checkpoint: Checkpoint, notes: list[str]) -> dict[str, Any]:
 def _texts(checkpoint: Checkpoint, card: Mapping[str, Any], n_params: int) -> dict[str, str]:
     """Key -> text from the card, then config.json, then the folder's name."""
     texts: dict[str, str] = {}
-    for key, spellings in _CARD_TEXT.items():
+    for key, spellings in CARD_TEXT.items():
         for spelling in spellings:
             value = card.get(spelling)
             if value is not None and key not in texts:
@@ -312,7 +313,7 @@ def _write_sampling(metadata: Metadata, checkpoint: Checkpoint, given: Mapping[s
         raise_exhausted(e)
         notes.append(f"generation_config.json is ignored: {getattr(e, 'message', e)}")
         config = {}
-    for key, (type_, spellings) in _SAMPLING.items():
+    for key, (type_, spellings) in SAMPLING.items():
         name = f"general.sampling.{key}"
         value = given.get(name, next((config[s] for s in spellings if config.get(s) is not None), None))
         if value is None:

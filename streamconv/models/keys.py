@@ -182,6 +182,15 @@ def pooling_type(m: Metadata, a: str, c: Config) -> None:
     m.u32(f"{a}.pooling_type", _POOLING[mode])
 
 
+def dense_features(m: Metadata, a: str, c: Config) -> None:
+    """Widths of the dense modules of sentence-transformers, where they are taken along."""
+    for number in (2, 3):
+        rows = c.checkpoint.tensors.get(f"dense_{number}_out.weight") if c.checkpoint is not None else None
+        if rows is not None:
+            m.u32(f"{a}.dense_{number}_feat_in", rows.shape[-1])
+            m.u32(f"{a}.dense_{number}_feat_out", rows.shape[0])
+
+
 def key_value_length(m: Metadata, a: str, c: Config) -> None:
     """Width of a head, for classes that state it."""
     if c.get("head_dim") is not None:

@@ -22,7 +22,7 @@ _BY_TYPE = {
     "gemma3_text": "Gemma3ForCausalLM",
 }
 #: Architectures whose config.json is that of a text model that it does not name; its tensors start with ``llm.``.
-_UNNAMED = ("MiniCPMV", "MiniCPMO")
+UNNAMED = ("MiniCPMV", "MiniCPMO")
 
 
 def text_architecture(checkpoint: Checkpoint) -> str:
@@ -33,7 +33,7 @@ def text_architecture(checkpoint: Checkpoint) -> str:
     name = architecture(checkpoint.config)
     if name in OUTER and text_sections(checkpoint.config):
         return _BY_TYPE.get(str(text_section(checkpoint.config).get("model_type")), "")
-    if name not in _UNNAMED:
+    if name not in UNNAMED:
         return ""
     block = "llm.model.layers.0.self_attn."
     if f"{block}q_norm.weight" in checkpoint.tensors:

@@ -20,6 +20,7 @@ from .projectors import PROJECTORS
 
 #: classes around a model, under whose name it is saved from inside of them; FSDP puts its name before that of the model
 _WRAPPERS = re.compile(r"(Peft|Auto)Model\w*|OptimizedModule|(Fully|Distributed|Data)\w*Parallel\w*|FSDP(?P<inner>\w*)")
+_DRAFT_OF_LLAMA = "LlamaForCausalLMEagle3"
 #: kinds of classes of a ``model_type``, the one that makes text first
 _KINDS = ("ForCausalLM", "ForConditionalGeneration", "LMHeadModel", "Model")
 
@@ -40,6 +41,8 @@ def named(checkpoint: Checkpoint) -> Checkpoint:
         )
     name = architecture(config)
     wrapper = _WRAPPERS.fullmatch(name)
+    if name in FAMILIES and FAMILIES[name].arch == "llama" and _drafts(flattened(config)):
+        return replace(checkpoint, config={**config, "architectures": [_DRAFT_OF_LLAMA]})
     if name and (wrapper is None or name in FAMILIES):
         notes = [f"{path} {said}" for said in _other_type(name, flattened(config).get("model_type"))]
         return replace(checkpoint, warnings=[*checkpoint.warnings, *notes]) if notes else checkpoint
@@ -56,6 +59,11 @@ def named(checkpoint: Checkpoint) -> Checkpoint:
     return replace(
         checkpoint, config={**config, "architectures": [meant]}, warnings=[*checkpoint.warnings, note]
     )  # fmt: skip
+
+
+def _drafts(config: Mapping[str, object]) -> bool:
+    """Whether one layer of Llama is meant that drafts for another model, which some save under the name of the whole class."""
+    return "draft_vocab_size" in config and config.get("num_hidden_layers") == 1
 
 
 def _other_type(name: str, kind: object) -> Iterator[str]:

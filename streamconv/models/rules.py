@@ -56,6 +56,7 @@ class Rule(NamedTuple):
     when : (configuration, block, or -1 where the targets are of no block) -> whether the rule holds
     first : its targets come before all others, those of one rule in the order of blocks
     joined : tensors of an ``{x}`` come one behind the other, and may be of different lengths
+    last : its targets come behind all others
     """
 
     targets: tuple[str, ...]
@@ -64,6 +65,7 @@ class Rule(NamedTuple):
     when: Callable[[Config, int], bool] = always
     first: bool = False
     joined: bool = False
+    last: bool = False
 
 
 def rename(source: str, target: str) -> Rule:
@@ -189,7 +191,7 @@ def _place(job: _Job, rules: Sequence[Rule]) -> tuple[int, int, int]:
     """What sorts jobs; the reference writes rows that are copied as blocks before it looks at others."""
     if job.rule.first:
         return 0, rules.index(job.rule), -1 if job.place is None else job.place
-    return 1 if ":" in job.rule.sources[0] else 2, 0, 0
+    return 3 if job.rule.last else 1 if ":" in job.rule.sources[0] else 2, 0, 0
 
 
 def _made(rule: Rule, config: Config) -> Iterator[tuple[str, Rows, str]]:

@@ -36,6 +36,8 @@ _TERNARY_F16_STEMS = re.compile(r"token_embd|per_layer_token_embd|output|blk\.\d
 _WEIGHT_SUFFIXES = (".weight", ".lora_a", ".lora_b")
 #: block types that checkpoints hold and that are repacked, never decoded
 _REPACKED = frozenset({"MXFP4", "NVFP4"})
+#: types of what is no weight
+_NUMBERS = frozenset({"I32", "I64"})
 
 
 def auto_file_type(tensors: Iterable[TensorFacts]) -> FileType:
@@ -62,7 +64,8 @@ def converter_types(
     ----------
     tensors : output names and shapes; ``source_type`` is the stored type, looked at by ``auto`` and for repacked blocks
     filetype : one of ``CONVERTER_TYPES``, or ``auto``
-    forced : name -> tensor type name, what a model family prescribes, ``AS_FILE`` or ``F16_IN_F16``; vectors and norms stay F32
+    forced : name -> tensor type name, what a model family prescribes, ``AS_FILE`` or ``F16_IN_F16``; vectors and norms stay F32,
+        unless they are whole numbers
 
     Raises
     ------
@@ -88,6 +91,8 @@ def _choose(
     stem, _, suffix = t.name.rpartition(".")
     if t.source_type in _REPACKED:
         return TYPES[t.source_type], "kept as stored"
+    if forced.get(t.name) in _NUMBERS:
+        return TYPES[forced[t.name]], "numbers, kept as they are"
     if len(t.shape) <= 1:
         return TYPES["F32"], "a vector, always F32"
     if t.name.endswith("_norm.weight"):

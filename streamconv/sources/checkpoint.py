@@ -106,6 +106,7 @@ class Checkpoint:
     side : the side files (tokenizer, generation config, …) by name, on disk or in memory; None: those of ``folder``
     name : what the model is called where no file says; empty: as the folder is
     config_file : the side file that ``config`` was read from
+    target : the model that this one drafts for, without its weights
     """
 
     path: Path
@@ -117,6 +118,7 @@ class Checkpoint:
     side: Mapping[str, Path | bytes] | None = None
     name: str = ""
     config_file: str = "config.json"
+    target: Checkpoint | None = None
 
     def verify_unchanged(self) -> bool:
         """InputChanged when any of the files is not what it was when it was opened; True when one may not be."""
@@ -191,6 +193,17 @@ class Checkpoint:
         """The side file ``name`` as a JSON object, or None when there is none."""
         found = self.side_bytes(name)
         return None if found is None else _object(found, self.called(name), of_tokenizer=True)
+
+    def json_list(self, name: str) -> list[Any]:
+        """What is in the side file ``name``, a JSON list; empty where there is none of that name."""
+        text = self.text(name)
+        try:
+            found = [] if text is None else parse_json(text.encode())
+        except NotJson as e:
+            raise BadInput(f"{self.called(name)} {e}") from None
+        if not isinstance(found, list):
+            raise BadInput(f"{self.called(name)} is not a JSON list")
+        return found
 
 
 def _object(data: bytes, path: Path, of_tokenizer: bool = False) -> dict[str, Any]:

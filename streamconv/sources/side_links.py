@@ -33,6 +33,11 @@ def is_needed(name: str) -> bool:
     return _NEEDED.fullmatch(name) is not None
 
 
+def is_module(folder: str) -> bool:
+    """Whether a folder of that name is of a module of sentence-transformers, see ``is_beside``."""
+    return _MODULE.fullmatch(folder) is not None
+
+
 def is_beside(name: str) -> bool:
     """Whether a file of that name is of the model, by where it lies: beside the weights, a chat template, a module's configuration.
 
@@ -40,7 +45,7 @@ def is_beside(name: str) -> bool:
     [True, True, True, False]
     """
     folder, _, last = name.rpartition("/")
-    return folder in ("", MORE_TEMPLATES) or (last == "config.json" and _MODULE.fullmatch(folder) is not None)
+    return folder in ("", MORE_TEMPLATES) or (last == "config.json" and is_module(folder))
 
 
 def listed(folder: Path) -> Iterator[str]:
@@ -57,7 +62,7 @@ def listed(folder: Path) -> Iterator[str]:
         if entry.name == MORE_TEMPLATES and entry.is_dir():
             with os.scandir(folder / MORE_TEMPLATES) as templates:
                 yield from (f"{MORE_TEMPLATES}/{template.name}" for template in templates if template.is_file())
-        elif _MODULE.fullmatch(entry.name) and os.path.isfile(folder / entry.name / "config.json"):
+        elif is_module(entry.name) and os.path.isfile(folder / entry.name / "config.json"):
             yield f"{entry.name}/config.json"
 
 

@@ -75,6 +75,7 @@ def layout(
     *,
     max_bytes: int = 0,
     max_tensors: int = 0,
+    empty_first: bool = False,
     shards: Sequence[Sequence[int]] | None = None,
     job_key: str = "",
 ) -> list[FileLayout]:
@@ -84,11 +85,12 @@ def layout(
     ----------
     path : final name; shards are called ``<stem>-00001-of-0000N.gguf``
     max_bytes, max_tensors : limits of a shard, 0 = one file
+    empty_first : a shard without tensors comes before the others
     shards : numbers of the tensors of every shard, instead of limits
     job_key : identifies the job, in the metadata of every file; empty: not there
     """
     if shards is None:
-        shards = split(tensors, max_bytes, max_tensors)
+        shards = [*([[]] if empty_first else []), *split(tensors, max_bytes, max_tensors)]
     files, names = [], part_names(path.stem, len(shards), ".gguf") if len(shards) > 1 else [path.name]
     for index, numbers in enumerate(shards):
         own = Metadata(dict(metadata.values) if index == 0 else {})

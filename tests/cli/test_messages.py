@@ -88,7 +88,9 @@ def test_the_plan_tells_what_convert_will_refuse(here: Here, small: Path, tmp_pa
     assert "refuse" not in here("convert", small, out, "--type", "f16", "--dry-run", "--force").out
 
 
-def test_an_unknown_family_is_told_with_all_that_are_known(here: Here, small: Path, tmp_path: Path) -> None:
+def test_an_unknown_family_is_told_with_the_command_that_lists_those_that_are_known(
+    here: Here, small: Path, tmp_path: Path
+) -> None:
     folder = tmp_path / "hf"
     shutil.copytree(small, folder)
     config = json.loads((folder / "config.json").read_text())
@@ -96,7 +98,8 @@ def test_an_unknown_family_is_told_with_all_that_are_known(here: Here, small: Pa
     result = here("convert", folder, tmp_path / "x.gguf")
     assert result.code == 65
     assert "'NobodysModel' is not supported" in result.err
-    assert "LlamaForCausalLM" in result.err
+    assert "`streamconv families` lists what is supported" in result.err
+    assert "LlamaForCausalLM" in here("families").out
 
 
 def test_an_adapter_is_no_model(here: Here, tmp_path: Path) -> None:

@@ -83,6 +83,7 @@ def test_a_command_takes_exactly_the_options_that_the_table_gives_it() -> None:
         "verify",
         "inspect",
         "check",
+        "families",
     ]
     assert set(chosen.choices) == set(ALL)
     for name, parser in dict(chosen.choices).items():

@@ -12,7 +12,7 @@ from quantized_files import CONFIG, bf16, write_safetensors
 
 import streamconv
 from streamconv import check
-from streamconv.errors import BadInput
+from streamconv.errors import BadInput, UsageError
 from streamconv.rows import matrix_shape
 from streamconv.sources import open_checkpoint
 
@@ -97,6 +97,21 @@ def test_blocks_are_copied_and_their_scale_lies_beside_them(tmp_path: Path, kind
         assert metadata is not None
         assert metadata.get("general.file_type") == (38 if kind == "mx" else 39)
     assert not [found for found in check.check_gguf(tmp_path / "x.gguf") if found.severity == "error"]
+
+
+@pytest.mark.parametrize("kind", SECTIONS)
+def test_matrices_whose_blocks_are_copied_are_not_fused(tmp_path: Path, kind: str) -> None:
+    source, values = model(tmp_path / "hf", kind)
+    asked: list[dict[str, Any]] = [
+        {},
+        {"type": "Q8_0", "tensor_types": (f"blk={'MXFP4' if kind == 'mx' else 'NVFP4'}",)},
+    ]
+    for options in asked:
+        with pytest.raises(UsageError, match="no block has attn_q, attn_k, attn_v as plain matrices"):
+            streamconv.plan(source, tmp_path / "x.gguf", fuse_qkv=True, **options)
+    streamconv.convert(source, tmp_path / "x.gguf", type="F32", fuse_qkv=True)
+    found = whole(open_checkpoint(tmp_path / "x.gguf").tensors["blk.0.attn_qkv.weight"])
+    assert np.array_equal(found[96:], values[f"{AT}self_attn.v_proj"])
 
 
 @pytest.mark.parametrize("kind", SECTIONS)

@@ -8,6 +8,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import option_models
 import pytest
 from hub_cases import MODEL, WEIGHTS, Result, Run, in_hf_cache, tensor_bytes
 from server import Hub
@@ -96,6 +97,38 @@ def test_the_modules_of_an_embedder_come_with_it(hub: Hub, here: Run, tmp_path: 
         assert json.loads(here("inspect", tmp_path / out, "--json").out)["metadata"]["qwen3.pooling_type"] == 3
     assert "1_Pooling/config.json" in hub.served
     assert not {"onnx/config.json", "1_Pooling/model.safetensors"} & set(hub.served)
+
+
+def test_dense_modules_are_fetched_where_they_are_taken_along(hub: Hub, here: Run, tmp_path: Path) -> None:
+    option_models.embedder(tmp_path / "store")
+    hub.add("org/embedder", tmp_path / "store")
+    option = "--sentence-transformers-dense-modules"
+    assert here("convert", "org/embedder", tmp_path / "x.gguf", "--type", "f16").code == 0
+    assert not {"2_Dense/model.safetensors", "3_Dense/model.safetensors"} & set(hub.served)
+    for source, out in (("org/embedder", "hub.gguf"), (str(tmp_path / "store"), "folder.gguf")):
+        done = here("convert", source, tmp_path / out, "--type", "f16", option)
+        assert done.code == 0, done.err
+    assert tensor_bytes(tmp_path / "hub.gguf") == tensor_bytes(tmp_path / "folder.gguf")
+    assert hub.bytes_served("2_Dense/model.safetensors") > 0
+
+
+def test_fetch_brings_dense_modules_so_that_no_network_is_needed(hub: Hub, here: Run, tmp_path: Path) -> None:
+    option_models.embedder(tmp_path / "store")
+    hub.add("org/embedder", tmp_path / "store")
+    assert here("fetch", "org/embedder").code == 0
+    option = "--sentence-transformers-dense-modules"
+    done = here("convert", "org/embedder", tmp_path / "x.gguf", "--type", "f16", option, "--offline")
+    assert done.code == 0, done.err
+    tensors = json.loads(here("inspect", tmp_path / "x.gguf", "--json").out)["tensors"]
+    assert [t["name"] for t in tensors][:2] == ["dense_2.weight", "dense_3.weight"]
+
+
+def test_a_dense_module_that_the_hub_lacks_is_missing(hub: Hub, here: Run, tmp_path: Path) -> None:
+    option_models.embedder(tmp_path / "store")
+    (tmp_path / "store" / "3_Dense" / "model.safetensors").unlink()
+    hub.add("org/embedder", tmp_path / "store")
+    done = here("convert", "org/embedder", tmp_path / "x.gguf", "--sentence-transformers-dense-modules")
+    assert (done.code, "3_Dense lacks config.json or model.safetensors" in done.err) == (66, True)
 
 
 def test_a_folder_that_is_written_keeps_the_modules_of_an_embedder(here: Run, tmp_path: Path, tiny_model: Path) -> None:

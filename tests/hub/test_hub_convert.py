@@ -18,7 +18,7 @@ import pytest
 import torch_files
 from hub_cases import MODEL, WEIGHTS, Run, in_hf_cache, tensor_bytes
 from server import Ask, Cut, Fault, Hub, Slow
-from small_models import read_safetensors, write_safetensors
+from small_models import draft, read_safetensors, write_safetensors
 
 Start = Callable[..., subprocess.Popen[str]]
 
@@ -77,6 +77,24 @@ def test_a_fetched_model_needs_no_network(hub: Hub, here: Run, tmp_path: Path, e
     assert "nothing to do" in here("fetch", MODEL).out
     assert here("convert", MODEL, tmp_path / "x.gguf", "--type", "q8_0", "--offline").code == 0
     assert tensor_bytes(tmp_path / "x.gguf") == expected
+    assert hub.requests == []
+
+
+def test_of_the_model_that_a_draft_helps_no_weights_are_fetched(
+    hub: Hub, here: Run, tiny_model: Path, tmp_path: Path
+) -> None:
+    size = json.loads((tiny_model / "config.json").read_text())["vocab_size"]
+    source = draft(tmp_path / "draft", vocab_size=size, target_hidden_size=64)
+    done = here("convert", source, tmp_path / "x.gguf", "--type", "f16", "--target-model-dir", MODEL)
+    assert done.code == 0, done.err
+    assert hub.bytes_served(WEIGHTS) == 0
+    found = json.loads(here("inspect", tmp_path / "x.gguf", "--json").out)["metadata"]
+    here("convert", tiny_model, tmp_path / "target.gguf", "--vocab-only")
+    other = json.loads(here("inspect", tmp_path / "target.gguf", "--json").out)["metadata"]
+    assert found["tokenizer.ggml.tokens"] == other["tokenizer.ggml.tokens"]
+    hub.forget()
+    again = here("convert", source, tmp_path / "y.gguf", "--type", "f16", "--target-model-dir", MODEL)
+    assert again.code == 0
     assert hub.requests == []
 
 

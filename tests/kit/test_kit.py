@@ -137,6 +137,19 @@ def test_numbers_of_two_types_are_stacked_as_floats() -> None:
     assert Stacked([HalfRows(X), HalfRows(X)]).dtype == "F16"
 
 
+def test_blocks_are_stacked_unless_each_tensor_has_a_number_for_all_of_its_own() -> None:
+    class Blocks(Constant):
+        def native(self, kind: str, start: int, stop: int) -> Bytes | None:
+            return np.full((stop - start, 17), 7, np.uint8) if kind in ("MXFP4", "NVFP4") else None
+
+    rows = Stacked([Blocks(X), Blocks(X)])
+    stacked = rows.native("MXFP4", N_ROWS - 1, N_ROWS + 1)
+    assert stacked is not None
+    assert stacked.shape == (2, 17)
+    assert rows.native("NVFP4", 0, 0) is None
+    assert Stacked([Blocks(X)]).native("NVFP4", 0, 0) is not None
+
+
 def test_a_function_is_computed_in_the_precision_of_the_checkpoint() -> None:
     values = np.float32([[0.0001, -1, 0.33325195, 2047.5]])
     one = Function("plus one", 1, lambda x: x + np.float32(1))

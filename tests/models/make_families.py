@@ -40,6 +40,8 @@ def toy_of(name: str, case: dict[str, Any]) -> dict[str, Any]:
         "keys": {k: value(v) for k, v in output["kv"].items() if not _OF_TENSORS.match(k)},
         "made": toys.packed({t[0]: t[1][::-1] for t in output["tensors"]}),
     }
+    if "target/config.json" in case["files"]:
+        found["target"] = case["files"]["target/config.json"]
     model = toys.built(found)
     made = [[t[0], t[1][::-1]] for t in output["tensors"]]
     assert sorted([name, shape] for name, shape in toys.shapes(model).items()) == sorted(made), name

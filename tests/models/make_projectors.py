@@ -16,6 +16,7 @@ from make_families import value
 from streamconv.models import PROJECTORS
 from streamconv.models.config import tower_architectures
 from streamconv.sources.implied_config import implied_config
+from streamconv.sources.mistral_params import read_params
 
 #: keys that tell the folder's name
 _FOLDER = {"clip.gen.audio.model_variant": "toy"}
@@ -24,7 +25,8 @@ _SIDE = ("preprocessor_config.json", "processor_config.json")
 
 def toy_of(name: str, case: dict[str, Any]) -> dict[str, Any]:
     """A case as a toy: config.json, tensors of the projector, and the keys and tensors that the reference wrote."""
-    config, output = case["files"]["config.json"], case["outputs"]["mmproj-f16"]
+    files, output = case["files"], case["outputs"]["mmproj-f16"]
+    config = read_params(files["params.json"], Path(name))[0] if "params.json" in files else files["config.json"]
     shapes = {t[0]: tuple(t[2]) for t in case["tensors"]}
     config = config or implied_config({each: toys.Named(each, shape) for each, shape in shapes.items()})
     family = next(PROJECTORS[a] for a in tower_architectures(config) if a in PROJECTORS)
@@ -33,7 +35,7 @@ def toy_of(name: str, case: dict[str, Any]) -> dict[str, Any]:
         "projector": True,
         "config": config,
         "side": {
-            **{key: value for key, value in case["files"].items() if key in _SIDE},
+            **{key: value for key, value in files.items() if key in _SIDE},
             "tokenizer_config.json": {"added_tokens_decoder": {"7": {"content": "[IMG_BREAK]"}}},
         },
         "tensors": toys.packed({t[0]: t[2] for t in sorted(case["tensors"]) if family.why_not(t[0]) is None}),

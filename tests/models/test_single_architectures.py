@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -14,8 +15,9 @@ from safetensors.numpy import save_file
 from tokenizer_cases import read, write_json
 
 from streamconv.errors import BadInput, InputMissing
+from streamconv.kit import ACTIVATIONS
 from streamconv.models import build
-from streamconv.models.families import bitnet, pockettts
+from streamconv.models.families import bitnet, pockettts, qwen3tts
 from streamconv.models.tokenizers import BERT
 from streamconv.rows import Floats, Rows, matrix_shape
 from streamconv.sources import open_checkpoint
@@ -250,3 +252,74 @@ def test_a_folder_without_config_json_is_opened_where_its_tensors_say_the_same(t
     )
     with pytest.raises(InputMissing, match=r"no config\.json"):
         open_checkpoint(tmp_path)
+
+
+def talker(**changes: Any) -> Any:
+    """Qwen 3 TTS without layers, of three texts and 1030 codes."""
+    shapes = {
+        "text_embedding": (3, 8), "codec_embedding": (1030, 4), "norm": (4,), "linear_fc1": (6, 8), "linear_fc2": (4, 6),
+    }  # fmt: skip
+    rows = {}
+    for name, shape in shapes.items():
+        at = "text_projection" if name.startswith("linear") else "model"
+        rows[f"talker.{at}.{name}.weight"] = toys.Named(name, shape)
+        if name.startswith("linear"):
+            rows[f"talker.{at}.{name}.bias"] = toys.Named(f"{name}.bias", shape[:1])
+    rows["talker.codec_head.weight"] = toys.Named("head", (1030, 4))
+    section = {
+        "vocab_size": 1030,
+        "text_vocab_size": 3,
+        "hidden_size": 4,
+        "num_attention_heads": 2,
+        "num_hidden_layers": 0,
+    }
+    config = {
+        "architectures": ["Qwen3TTSForConditionalGeneration"], "speaker_encoder_config": {},
+        "talker_config": {**section, "codec_eos_token_id": 1029, "hidden_act": "silu", **changes},
+    }  # fmt: skip
+    return build(
+        Checkpoint(Path("toy"), dict(sorted(rows.items())), config, ()), replace(qwen3tts.FAMILY, tokenizer=None)
+    )
+
+
+@pytest.mark.parametrize("act", ["silu", "relu", "gelu"])
+def test_the_network_between_texts_and_qwen_3_tts_is_folded_into_the_embedding(act: str) -> None:
+    made = values(talker(hidden_act=act), "token_embd.weight")
+    inner = source("text_embedding", 3, 8).astype(np.float64) @ source("linear_fc1", 6, 8).T + source(
+        "linear_fc1.bias", 6
+    )
+    gelu = inner * (1 + np.vectorize(math.erf)(inner / math.sqrt(2))) / 2
+    inner = {"silu": inner / (1 + np.exp(-inner)), "relu": np.maximum(inner, 0), "gelu": gelu}[act]
+    assert np.allclose(made[:3], inner @ source("linear_fc2", 4, 6).T + source("linear_fc2.bias", 4), atol=1e-6)
+    assert (made[3:] == source("codec_embedding", 1030, 4)).all()
+
+
+def test_activations_that_qwen_3_tts_cannot_have_are_refused_or_told() -> None:
+    assert any("runtimes compute silu" in warning for warning in talker(hidden_act="relu").warnings)
+    with pytest.raises(BadInput, match="'hidden_act' is 'tanh'"):
+        talker(hidden_act="tanh")
+
+
+def test_codes_are_named_by_the_keys_that_have_them_for_ids() -> None:
+    names = qwen3tts.code_names(
+        {"vocab_size": 6, "codec_bos_id": 1, "codec_language_id": {"english": 2}, "spk_id": {"a": 5}}
+    )
+    assert names == [
+        "<|codec_0|>",
+        "<|codec_bos|>",
+        "<|codec_language_english|>",
+        "<|codec_3|>",
+        "<|codec_4|>",
+        "<|spk_a|>",
+    ]
+    with pytest.raises(BadInput, match="'codec_bos_id' has the id 6"):
+        qwen3tts.code_names({"vocab_size": 6, "codec_bos_id": 6})
+
+
+def test_the_activation_of_torch_has_its_bits() -> None:
+    """Recorded from torch 2 on AVX-512."""
+    x = np.array([-30, -2.5, -0.1, 0, 1e-3, 0.7, 3.25, 60, -200], np.float32)
+    recorded = (
+        0xAC458B96, 0xBE42326B, 0xBD42918B, 0, 0x3A032336, 0x3EEF7A7E, 0x40483C6A, 0x42700000, 0x80000000,
+    )  # fmt: skip
+    assert ACTIVATIONS["silu"].call(x.copy()).view(np.uint32).tolist() == [*recorded]

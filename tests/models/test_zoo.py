@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -29,21 +29,31 @@ _MORE = re.compile(
 
 #: a row of the table of tokens that the reference drops by mistake, so that runtimes do not load its projector
 _FORGOTTEN = "v.token_embd.img_break"
-#: cases that need what there is not yet
-_NOT_YET = {
-    "minimax01": "a template of llama.cpp",
+#: options of the reference converter -> ours; the value of one that has any is the next word
+_OPTIONS = {
+    "--mtp": "mtp", "--no-mtp": "no_mtp", "--target-model-dir": "target_model",
+    "--mmproj": "mmproj", "--mistral-format": "mistral_format", "--fuse-qkv": "fuse_qkv",
+    "--fuse-gate-up-exps": "fuse_gate_up_exps",
 }  # fmt: skip
 
 
-#: arguments of the reference converter that there are here, and their names
-_OPTIONS = {"--mmproj": "mmproj", "--mistral-format": "mistral_format"}
+def options(words: Sequence[str], folder: Path) -> dict[str, Any]:
+    """The options that ``words`` of the reference converter's command line say, without the type."""
+    said: dict[str, Any] = {}
+    left = iter(words)
+    for word in left:
+        if word == "--outtype":
+            next(left)
+        elif word == "--target-model-dir":
+            said[_OPTIONS[word]] = next(left).replace("{dir}", str(folder)).replace("{folder}", str(folder))
+        else:
+            said[_OPTIONS[word]] = True
+    return said
 
 
-def options(args: list[str]) -> dict[str, Any] | None:
-    """The options that a conversion was recorded with; None where there are others."""
-    at = args.index("--outtype")
-    more = [*args[:at], *args[at + 2 :]]
-    return {_OPTIONS[arg]: True for arg in more} if {*more} <= {*_OPTIONS} else None
+def is_known(words: Sequence[str]) -> bool:
+    """Whether all options among ``words`` are there."""
+    return {word for word in words if word.startswith("--")} <= {"--outtype", *_OPTIONS}
 
 
 def zoo() -> Iterator[tuple[str, dict[str, Any]]]:
@@ -56,8 +66,7 @@ def zoo() -> Iterator[tuple[str, dict[str, Any]]]:
         seen = isinstance(config, dict) and any(name in PROJECTORS for name in tower_architectures(config))
         kinds = [*(("f16", "q8_0") if known else ()), *(("mmproj-f16",) if seen else ())]
         outputs = {kind: o for kind, o in case["outputs"].items() if kind in kinds and "kv" in o}
-        outputs = {kind: o for kind, o in outputs.items() if options(o["args"]) is not None}
-        if path.stem not in _NOT_YET and outputs:
+        if outputs and all(is_known(output["args"]) for output in outputs.values()):
             yield path.stem, {**case, "outputs": outputs}
 
 
@@ -91,9 +100,8 @@ def test_a_conversion_is_that_of_the_reference_converter(
     recipes.materialise(reference / "golden" / "zoo" / f"{name}.json", tmp_path / "hf")
     for kind, expected in case["outputs"].items():
         out = tmp_path / f"{kind}.gguf"
-        more = options(expected["args"]) or {}
-        pre, type_ = case.get("pretokenizer_override") or None, kind.removeprefix("mmproj-")
-        streamconv.convert(tmp_path / "hf", out, type=type_, pre=pre, threads=1, **more)
+        said = {**options(expected["args"], tmp_path / "hf"), "pre": case.get("pretokenizer_override") or None}
+        streamconv.convert(tmp_path / "hf", out, type=kind.removeprefix("mmproj-"), threads=1, **said)
         found = gguf_reader.read(out)
         told = [differences(found, each) for each in (expected, *expected.get("alt", {}).values())]
         assert min(told, key=len) == []

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from streamconv.models import FAMILIES, Model, build, projector_of
-from streamconv.models.config import architecture
+from streamconv.models.config import Further, architecture
 from streamconv.rows import Floats, Rows, matrix_shape
 from streamconv.sources.checkpoint import Checkpoint
 
@@ -67,6 +67,7 @@ def built(
     toy: Mapping[str, Any],
     config: Callable[[dict[str, Any]], Any] = lambda c: None,
     tensors: Callable[[dict[str, list[int]]], Any] = lambda t: None,
+    further: Further = "kept",
 ) -> Model:
     """The model of a toy, without a tokenizer, after its config.json and its shapes have been changed."""
     stated, shapes = json.loads(json.dumps(toy["config"])), dict(unpacked(toy["tensors"]))
@@ -76,7 +77,9 @@ def built(
     side = {name: json.dumps(content).encode() for name, content in toy["side"].items()}
     checkpoint = Checkpoint(Path("toy"), rows, stated, (), side=side)
     family = projector_of(checkpoint) if toy.get("projector") else FAMILIES[architecture(stated)]
-    return build(checkpoint, replace(family, tokenizer=None))
+    if family.target:
+        checkpoint = replace(checkpoint, target=Checkpoint(Path("target"), {}, toy.get("target", stated), ()))
+    return build(checkpoint, replace(family, tokenizer=None), further=further)
 
 
 def digest(model: Model) -> str:

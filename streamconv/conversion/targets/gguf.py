@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from ... import dequant, models
 from ...errors import BadInput, UsageError
@@ -13,7 +14,7 @@ from ...file_names import PROJECTOR
 from ...flags import Flag
 from ...metadata import Metadata
 from ...quant import filetypes, imatrix, mix
-from ...quant.converter_types import prescribed
+from ...quant.converter_types import CONVERTER_TYPES, prescribed
 from ...quant.encode import FLOATS
 from ...quant.mix_facts import Choice, MixOptions, ModelFacts, TensorFacts, parse_tensor_rule, traversal_order
 from ...quant.types import TYPES, TensorType
@@ -25,6 +26,7 @@ from ...sources.stored import FileRows
 from ...targets import gguf
 from ...targets.layout import FileLayout, TensorInfo
 from ..calibrated import Weights
+from ..fusing import fused
 from ..judging import judged_file, judged_model
 from ..options import Options
 from ..provenance import job_of_gguf
@@ -32,6 +34,8 @@ from ..target import Chosen, Draft, Target
 
 #: block types that checkpoints have too, and the numbers of files that keep such blocks and have floats besides
 _KEPT = {"MXFP4": 38, "NVFP4": 39}
+#: the reason for a type that 8-bit floats get for themselves
+_FLOAT8 = "--fp8-as-q8: stored as 8-bit floats"
 #: options that the reason for a type names
 _DECIDERS = ("output_tensor_type", "token_embedding_type", "leave_output_tensor", "pure")
 
@@ -65,26 +69,54 @@ def choose(checkpoint: Checkpoint, options: Options) -> list[Draft]:
     if checkpoint.metadata is not None:
         drafts = [_retyped(checkpoint, options, file_type, weights) for file_type in file_types]
     else:
-        checkpoint = models.named(checkpoint)
-        drafts = []
-        if not options.mmproj:
-            model = _built(checkpoint, models.family_of(checkpoint), options)
-            drafts = [_converted(model, file_type, _mix_options(options), weights) for file_type in file_types]
-        if options.mmproj or options.mmproj_type:
-            if options.vocab_only:
-                raise UsageError("--vocab-only has no effect on a projector, which has no vocabulary", "Leave it out.")
-            projector = _built(checkpoint, models.projector_of(checkpoint), options)
-            types = [filetypes.parse_file_type(options.mmproj_type)] if options.mmproj_type else file_types
-            drafts += [_projector(projector, options, file_type) for file_type in types]
+        drafts = _drafts(models.named(checkpoint), options, file_types, weights)
     more = [*_idle(drafts, options, told), *weights.told(pruned=bool(options.prune_layers))]
     return [replace(drafts[0], warnings=[*drafts[0].warnings, *more]), *drafts[1:]]
 
 
-def _built(checkpoint: Checkpoint, family: models.Family, options: Options) -> models.Model:
-    model = models.build(
-        checkpoint, family, pre=options.pre, vocab_only=options.vocab_only, model_name=options.model_name
-    )
-    return replace(model, warnings=[*model.warnings, *judged_model(checkpoint, family, model)])
+def _drafts(
+    checkpoint: Checkpoint, options: Options, file_types: Sequence[filetypes.FileType], weights: Weights
+) -> list[Draft]:
+    """The text model of a Hugging Face checkpoint, its projector, or both."""
+    overrides = models.read_overrides(options.metadata, told := list[str]())
+    text = None if options.mmproj else models.family_of(checkpoint)
+    projector = models.projector_of(checkpoint) if options.mmproj or options.mmproj_type else None
+    drafts, built = list[Draft](), list[models.Model]()
+    for family in filter(None, (text, projector)):
+        is_main = family is (text or projector)
+        if is_main and options.dense_modules and models.dense_features not in family.keys:
+            raise UsageError(
+                "--sentence-transformers-dense-modules has no effect: no runtime looks for such modules in architecture"
+                f" {family.arch!r}",
+                "Leave it out.",
+            )
+        if family is projector and options.vocab_only:
+            raise UsageError("--vocab-only has no effect on a projector, which has no vocabulary", "Leave it out.")
+        model = _built(checkpoint, family, options, overrides, is_main)
+        model = fused(model, options) if is_main else model
+        built.append(replace(model, warnings=[*told, *model.warnings, *judged_model(checkpoint, family, model)]))
+        if family is text:
+            drafts += [_converted(built[-1], options, kind, _mix_options(options), weights) for kind in file_types]
+        else:
+            types = [filetypes.parse_file_type(options.mmproj_type)] if options.mmproj_type else file_types
+            drafts += [_projector(built[-1], options, file_type) for file_type in types]
+    if options.fp8_as_q8 and not any(dequant.is_float8(rows) for model in built for rows in model.tensors.values()):
+        raise UsageError("--fp8-as-q8 has no effect: the model has no 8-bit floats with scales", "Leave it out.")
+    return drafts
+
+
+def _built(
+    checkpoint: Checkpoint, family: models.Family, options: Options, overrides: Mapping[str, Any], is_main: bool
+) -> models.Model:
+    further, target = options.further, None
+    if not is_main:  # the model beside it is what these are for
+        checkpoint, further = replace(checkpoint, target=None), "kept"
+    if checkpoint.target is not None:
+        target = models.family_of(models.named(checkpoint.target))
+    return models.build(
+        checkpoint, family, pre=options.pre, vocab_only=options.vocab_only, model_name=options.model_name,
+        overrides=overrides, further=further, target=target,
+    )  # fmt: skip
 
 
 def lay_out(path: Path, draft: Draft, options: Options, job: str) -> Sequence[FileLayout]:
@@ -92,7 +124,10 @@ def lay_out(path: Path, draft: Draft, options: Options, job: str) -> Sequence[Fi
     infos = [TensorInfo(t.name, t.rows.shape, t.type) for t in draft.tensors]
     is_whole = draft.part == PROJECTOR  # runtimes load it from one file
     limits = {} if is_whole else {"max_bytes": options.split_max_bytes, "max_tensors": options.split_max_tensors}
-    return gguf.layout(path, draft.head.metadata, infos, **limits, shards=draft.head.shards, job_key=job)
+    return gguf.layout(
+        path, draft.head.metadata, infos, **limits, empty_first=options.no_tensor_first_split and not is_whole,
+        shards=draft.head.shards, job_key=job,
+    )  # fmt: skip
 
 
 def _words(path: Path | None) -> list[str]:
@@ -130,6 +165,8 @@ def _idle(drafts: Sequence[Draft], options: Options, told: Sequence[Flag]) -> li
         fitted = flag.field == "pure"  # where its type fits no tensor, reasons tell of the one that takes over
         if not any(t.reason.startswith(flag.name) or (fitted and ": columns " in t.reason) for t in tensors):
             idle.append(f"{flag.name} matches no tensor whose type is open, so it has no effect")
+    if options.fp8_as_q8 and not any(t.reason == _FLOAT8 for t in tensors):
+        idle.append(f"--fp8-as-q8 has no effect on files of type {options.type}")
     if options.copy and options.type != "auto":
         idle.append(f"--type {options.type} has no effect, as --copy keeps the type of every tensor")
     if options.mmproj and options.pre:
@@ -154,10 +191,12 @@ def _projector(model: models.Model, options: Options, file_type: filetypes.FileT
             "a projector file is written in F32, F16, BF16 or Q8_0",
             "For another type, write F16 and quantize that file.",
         )
-    return replace(_converted(model, file_type, wanted, Weights(None)), part=PROJECTOR)
+    return replace(_converted(model, options, file_type, wanted, Weights(None)), part=PROJECTOR)
 
 
-def _converted(model: models.Model, file_type: filetypes.FileType, wanted: MixOptions, weights: Weights) -> Draft:
+def _converted(
+    model: models.Model, options: Options, file_type: filetypes.FileType, wanted: MixOptions, weights: Weights
+) -> Draft:
     """A Hugging Face checkpoint: the converter's types, or those of a quantization mix."""
     kept_blocks = _KEPT if file_type is filetypes.AUTO else {}
     facts = [
@@ -166,6 +205,8 @@ def _converted(model: models.Model, file_type: filetypes.FileType, wanted: MixOp
     ]
     asked = ModelFacts.from_metadata(model.metadata)
     file_type, choices = mix.checkpoint_types(facts, asked, file_type, wanted, model.forced_types, weights.found)
+    if options.fp8_as_q8:
+        choices = _float8_as_q8(choices, model, file_type)
     metadata = Metadata(dict(model.metadata.values))
     if "general.file_type" in metadata and file_type.number is not None:
         is_plain = file_type.name in ("F32", "F16", "BF16")
@@ -174,6 +215,20 @@ def _converted(model: models.Model, file_type: filetypes.FileType, wanted: MixOp
         metadata.u32("general.file_type", of_family or _KEPT.get(blocks, file_type.number))
     tensors = [tensor for chosen in _chosen(choices, model.tensors, weights) for tensor in (chosen, *_scale_of(chosen))]
     return Draft(file_type.name, model.arch, tensors, _Head(metadata), model.left_out, model.warnings)
+
+
+def _float8_as_q8(choices: Sequence[Choice], model: models.Model, file_type: filetypes.FileType) -> list[Choice]:
+    """``choices`` with Q8_0 for matrices of 8-bit floats that would become larger; F16 where its blocks do not fit."""
+    stored = {name: rows.shape for name, rows in model.tensors.items() if dequant.is_float8(rows)}
+    wanted = {name: TYPES["F16" if shape[-1] % TYPES["Q8_0"].block_size else "Q8_0"] for name, shape in stored.items()}
+    open_ = {
+        c.name
+        for c in choices
+        if len(stored.get(c.name, ())) > 1 and c.name not in model.forced_types and not c.name.endswith("_norm.weight")
+        if c.type.name in FLOATS and not c.reason.startswith("--") and file_type.name in CONVERTER_TYPES
+        if c.type is not wanted[c.name]
+    }
+    return [replace(c, type=wanted[c.name], reason=_FLOAT8) if c.name in open_ else c for c in choices]
 
 
 def _scale_of(chosen: Chosen) -> Iterator[Chosen]:
@@ -253,7 +308,8 @@ TARGET = Target(
     options=(
         "tensor_types", "tensor_type_file", "output_tensor_type", "token_embedding_type", "leave_output_tensor", "pure",
         "imatrix", "include_weights", "exclude_weights", "allow_requantize", "copy", "prune_layers", "override_kv", "compat",
-        "pre", "model_name", "vocab_only", "mmproj", "mmproj_type", "mistral_format", "split_max_bytes", "split_max_tensors",
-        "keep_split",
+        "pre", "model_name", "vocab_only", "mmproj", "mmproj_type", "mtp", "no_mtp", "target_model", "mistral_format",
+        "fuse_qkv", "fuse_gate_up_exps", "fp8_as_q8", "metadata", "dense_modules", "split_max_bytes", "split_max_tensors",
+        "no_tensor_first_split", "keep_split",
     ),
 )  # fmt: skip

@@ -119,6 +119,8 @@ FORMAT = Format(
         "bits",
         "quant_type",
         "weight_dtype",
+        "store_dtype",
+        "mxfp4_block_size",
         "expert_dtype",
     ),
     parts={r"(\.weight|_proj)_scale_inv$": LOST},

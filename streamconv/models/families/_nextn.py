@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 
 from ...metadata import Metadata
+from ..assumed import Assumed
 from ..config import Config
 from ..names import plain_name
 
@@ -20,9 +22,19 @@ LEFT_OUT = {
 }  # fmt: skip
 
 
+def further(c: Config) -> range:
+    """Numbers of those that there are: as many as config.json counts, where the checkpoint has them."""
+    n, stated = c.n_layers, c.integer("num_nextn_predict_layers") if c.get("num_nextn_predict_layers") else 0
+    names = c.checkpoint.tensors if c.checkpoint is not None else {}
+    blocks = (f"layers.{block}." for block in range(n, n + stated))
+    if names:
+        stated = sum(any(b in name and plain_name(name).startswith(f"model.{b}") for name in names) for b in blocks)
+    return range(n, n + stated)
+
+
 def n_further(c: Config) -> int:
-    """How many there are."""
-    return c.integer("num_nextn_predict_layers") if c.get("num_nextn_predict_layers") else 0
+    """How many are written."""
+    return 0 if c.further == "left out" else len(further(c))
 
 
 def counted(m: Metadata, a: str, c: Config) -> None:
@@ -35,8 +47,16 @@ def counted(m: Metadata, a: str, c: Config) -> None:
 def stated(m: Metadata, a: str, c: Config) -> None:
     """The same, with a key wherever the configuration has one."""
     counted(m, a, c)
-    if c.get("num_nextn_predict_layers") is not None:
+    if c.get("num_nextn_predict_layers") is not None and c.further != "left out":
         m.u32(f"{a}.nextn_predict_layers", n_further(c))
+
+
+#: what runtimes take the number of such blocks to be
+COUNTED: Mapping[str, Assumed] = {
+    "num_nextn_predict_layers": Assumed(
+        lambda _, c: (len(further(c)),), "of such blocks the output has those that the checkpoint has"
+    ),
+}
 
 
 def untied(name: str, c: Config) -> str:

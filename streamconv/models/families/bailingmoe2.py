@@ -14,7 +14,7 @@ from ..config import Config
 from ..family import Family
 from ..keys import BASE, vocab_size
 from ..tokenizers import BPE
-from ._nextn import NEXTN_NAMES, stated
+from ._nextn import COUNTED, NEXTN_NAMES, stated
 from ._stated import MIXTURE, WEIGHTS
 from .deepseek2 import EXPERTS_OF_MLP
 
@@ -57,6 +57,7 @@ FAMILY = Family(
     tokenizer=BPE,
     variant=lambda family, c: replace(family, transforms={"exp_probs_b": centred}) if is_sarvam(c) else family,
     assumes={
+        **COUNTED,
         **{key: value for key, value in GATED_SILU.items() if key != "partial_rotary_factor"}, "use_qk_norm": Assumed((True,)),
         "use_bias": Assumed((False,)), "use_rmsnorm": Assumed((True,)), "use_qkv_bias": Assumed((False,)),
     },

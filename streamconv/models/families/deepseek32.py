@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from ..tokenizers import BPE
 from . import deepseek2
-from ._nextn import stated, untied
+from ._nextn import COUNTED, further, stated, untied
 from ._stated import numbers
 
 INDEXER = numbers({
@@ -20,6 +20,8 @@ FAMILY = replace(
     architectures=("DeepseekV32ForCausalLM",),
     tokenizer=BPE,
     classes={},
+    assumes={**deepseek2.ASSUMES, **COUNTED},
+    further=further,
     keys=(*deepseek2.KEYS, INDEXER, stated),
     spelled=untied,
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from ..assumed import Assumed
-from ..keys import pooling_type
+from ..keys import dense_features, pooling_type
 from . import gemma3
 
 FAMILY = replace(
@@ -13,5 +13,5 @@ FAMILY = replace(
     arch="gemma-embedding",
     architectures=("Gemma3TextModel",),
     assumes={**gemma3.FAMILY.assumes, "use_bidirectional_attention": Assumed((True,))},
-    keys=(*gemma3.FAMILY.keys, pooling_type),
+    keys=(*gemma3.FAMILY.keys, dense_features, pooling_type),
 )

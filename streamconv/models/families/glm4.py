@@ -10,7 +10,7 @@ from ..family import Family, class_defaults
 from ..keys import BASE
 from ..tokenizers import BPE
 from ._glm import GLM4_TOKENS, rotated, rotated_dimensions
-from ._nextn import NEXTN_NAMES, stated
+from ._nextn import COUNTED, NEXTN_NAMES, stated
 
 GLM_ASSUMES = {key: value for key, value in GATED_SILU.items() if key != "partial_rotary_factor"}
 
@@ -39,7 +39,7 @@ FAMILY = Family(
             59392, 131072, 1024, 4096, 16, 16, 8, head_dim=128, rms_norm_eps=1e-5, num_nextn_predict_layers=0,
         ),
     },
-    assumes=GLM_ASSUMES,
+    assumes={**GLM_ASSUMES, **COUNTED},
     idle=("attention_bias", "image_*", "video_*", "num_nextn_*"),
     keys=(*BASE, rotated_dimensions, stated),
     token_keys=(GLM4_TOKENS,),

@@ -9,7 +9,7 @@ from ..family import Family, class_defaults
 from ..keys import BASE
 from ..tokenizers import BPE
 from ._glm import GLM_MOE_TOKENS, rotated_dimensions, tokens_by_text
-from ._nextn import stated
+from ._nextn import COUNTED, further, stated
 from ._stated import MIXTURE, WEIGHTS, fixed
 from .deepseek2 import EXPERTS_OF_MLP
 from .glm4 import GLM_ASSUMES
@@ -18,8 +18,8 @@ _SOLAR = tokens_by_text({"bos": "<|startoftext|>", "eos": "<|endoftext|>", "eot"
 
 
 def named(family: Family, c: Config) -> Family:
-    """Solar's special tokens are called otherwise."""
-    return replace(family, token_keys=(_SOLAR,)) if "Solar" in str(c.raw.get("architectures")) else family
+    """Solar's special tokens are called otherwise, and no runtime drafts with it alone."""
+    return replace(family, token_keys=(_SOLAR,), further=None) if "Solar" in str(c.raw.get("architectures")) else family
 
 
 FAMILY = Family(
@@ -33,7 +33,8 @@ FAMILY = Family(
             "rope_type": "default", "rope_theta": 10000.0, "partial_rotary_factor": 0.5},
     ) for kind, vocabulary, further in (("glm4_moe", 151552, 1), ("glm4v_moe_text", 151424, None))},
     variant=named,
-    assumes=GLM_ASSUMES,
+    assumes={**GLM_ASSUMES, **COUNTED},
+    further=further,
     idle=("use_qk_norm", "attention_bias", "image_*", "video_*"),
     keys=(*BASE, rotated_dimensions, MIXTURE, *WEIGHTS, fixed({"expert_gating_func": 2}), stated),
     token_keys=(GLM_MOE_TOKENS,),

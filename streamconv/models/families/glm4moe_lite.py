@@ -7,7 +7,7 @@ from dataclasses import replace
 from ..tokenizers import BPE
 from . import deepseek2
 from ._glm import GLM_MOE_TOKENS
-from ._nextn import counted, untied
+from ._nextn import COUNTED, counted, further, untied
 
 FAMILY = replace(
     deepseek2.FAMILY,
@@ -15,6 +15,8 @@ FAMILY = replace(
     architectures=("Glm4MoeLiteForCausalLM",),
     tokenizer=BPE,
     classes={},
+    assumes={**deepseek2.ASSUMES, **COUNTED},
+    further=further,
     keys=(*deepseek2.KEYS, counted),
     token_keys=(GLM_MOE_TOKENS,),
     spelled=untied,

@@ -8,7 +8,7 @@ from ..config import Config
 from ..family import Family
 from ..keys import BASE
 from ..tokenizers import BPE
-from ._nextn import NEXTN_NAMES, counted
+from ._nextn import COUNTED, NEXTN_NAMES, counted, further
 from ._stated import fixed, numbers
 from .deepseek2 import EXPERTS_OF_MLP
 
@@ -28,7 +28,8 @@ FAMILY = Family(
     named_as="glm4moe",
     architectures=("HYV3ForCausalLM",),
     tokenizer=BPE,
-    assumes={**GATED_SILU, "moe_router_use_sigmoid": Assumed((True,)), "qk_norm": Assumed((True,))},
+    assumes={**GATED_SILU, **COUNTED, "moe_router_use_sigmoid": Assumed((True,)), "qk_norm": Assumed((True,))},
+    further=further,
     idle=("enable_*", "first_k_dense_replace", "mlp_layer_types", "num_nextn_*", "moe_router_*", "output_multiplier"),
     keys=(
         *BASE, numbers({"expert_feed_forward_length": "moe_intermediate_size"}), shared, fixed({"expert_gating_func": 2}), counted,

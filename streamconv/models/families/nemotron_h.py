@@ -37,9 +37,12 @@ def pattern(c: Config) -> str:
     return found
 
 
-def n_further(c: Config) -> int:
-    """Blocks behind the last that predict a further token, which only mixtures have."""
-    return int(c.get("num_nextn_predict_layers") == 1 and "E" in pattern(c) and not c.get("block_configs"))
+def further(c: Config) -> range:
+    """The block behind the last that predicts a further token, which only mixtures have."""
+    names, n = c.checkpoint.tensors if c.checkpoint is not None else {}, len(pattern(c))
+    is_there = not names or any(name.startswith("mtp.") for name in names)
+    stated = c.get("num_nextn_predict_layers") == 1 and "E" in pattern(c) and not c.get("block_configs")
+    return range(n, n + int(stated and is_there))
 
 
 def per_block(c: Config, name: str, kind: str) -> list[int]:
@@ -52,7 +55,7 @@ def per_block(c: Config, name: str, kind: str) -> list[int]:
 
 def keys(m: Metadata, a: str, c: Config) -> None:
     """What each block is, and sizes of state spaces."""
-    kinds, more = pattern(c), n_further(c)
+    kinds, more = pattern(c), 0 if c.further == "left out" else len(further(c))
     width = c.integer("mamba_head_dim") * c.integer("mamba_num_heads")
     m.u32(f"{a}.block_count", len(kinds) + more)
     if more:
@@ -85,7 +88,7 @@ def spelled(name: str, c: Config) -> str:
     """``name`` under ``backbone``, with the two parts of the block that predicts as one behind the last."""
     if name.startswith("mtp."):
         block, part = len(pattern(c)), name.removeprefix("mtp.layers.0.").removeprefix("mtp.layers.1.")
-        if not n_further(c):
+        if not further(c):
             return name
         post = part.startswith("norm.") and ".1." in name
         name = f"backbone.layers.{block}.{'post_' if post else ''}{part}"
@@ -93,7 +96,10 @@ def spelled(name: str, c: Config) -> str:
 
 
 def meant(family: Family, c: Config) -> Family:
-    """A mixture is another architecture."""
+    """A mixture is another architecture; of puzzles no runtime drafts."""
+    # the reference takes the router of that block for one of the first
+    types = {f"blk.{n}.ffn_gate_inp.weight": "as the file" for n in further(c)}
+    family = replace(family, types=types, further=None if c.get("block_configs") else family.further)
     return replace(family, arch="nemotron_h_moe") if "E" in pattern(c) else family
 
 
@@ -103,7 +109,9 @@ FAMILY = Family(
     tokenizer=BPE,
     variant=meant,
     n_tokens=lambda c: -(-c.integer("vocab_size") // 8) * 8,
-    assumes={"mlp_hidden_act": Assumed(("relu2",)), "mamba_hidden_act": Assumed(("silu",)),
+    further=further,
+    assumes={"num_nextn_predict_layers": Assumed(lambda _, c: (len(further(c)),), "the output has none of them"),
+             "mlp_hidden_act": Assumed(("relu2",)), "mamba_hidden_act": Assumed(("silu",)),
              "attention_bias": Assumed((False,)), "hidden_act": Assumed(("relu2",))},
     idle=(
         "expand", "chunk_size", "use_conv_bias", "residual_in_fp32", "mtp_*", "num_hidden_layers", "rescale_*", "time_step_*",

@@ -25,13 +25,13 @@ _PREDICTS = {
 }  # fmt: skip
 
 
-def n_further(c: Config) -> int:
+def further(c: Config) -> range:
     """Blocks that predict further tokens: as many as the checkpoint has, since transformers saves none of them."""
-    stated = c.integer("mtp_num_hidden_layers") if c.get("mtp_num_hidden_layers") else 0
-    if c.checkpoint is None or not c.checkpoint.tensors:
-        return stated
-    names = (plain_name(name.replace("model.mtp.", "mtp.")) for name in c.checkpoint.tensors)
-    return len({name.split(".")[2] for name in names if name.startswith("mtp.layers.")})
+    count = c.integer("mtp_num_hidden_layers") if c.get("mtp_num_hidden_layers") else 0
+    if c.checkpoint is not None and c.checkpoint.tensors:
+        names = (plain_name(name.replace("model.mtp.", "mtp.")) for name in c.checkpoint.tensors if "mtp." in name)
+        count = len({name.split(".")[2] for name in names if name.startswith("mtp.layers.")})
+    return range(c.n_layers, c.n_layers + count)
 
 
 def norm(rows: Rows, c: Config) -> Rows:
@@ -66,14 +66,15 @@ def separate(rows: Sequence[Rows], c: Config) -> Sequence[Rows]:
 
 def keys(m: Metadata, a: str, c: Config) -> None:
     """All blocks, and what the layers are made of."""
-    m.u32(f"{a}.block_count", c.n_layers + n_further(c))
-    if n_further(c):
-        m.u32(f"{a}.nextn_predict_layers", n_further(c))
-    delta(m, a, c, n_further(c))
+    more = 0 if c.further == "left out" else len(further(c))
+    m.u32(f"{a}.block_count", c.n_layers + more)
+    if more:
+        m.u32(f"{a}.nextn_predict_layers", more)
+    delta(m, a, c, more)
 
 
-def delta(m: Metadata, a: str, c: Config, further: int = 0) -> None:
-    """Sizes of the delta networks, and which layers have them; the ``further`` blocks behind the last have none."""
+def delta(m: Metadata, a: str, c: Config, more: int = 0) -> None:
+    """Sizes of the delta networks, and which layers have them; the ``more`` blocks behind the last have none."""
     m.u32(f"{a}.ssm.conv_kernel", c.integer("linear_conv_kernel_dim"))
     m.u32(f"{a}.ssm.state_size", c.integer("linear_key_head_dim"))
     m.u32(f"{a}.ssm.group_count", c.integer("linear_num_key_heads"))
@@ -81,7 +82,7 @@ def delta(m: Metadata, a: str, c: Config, further: int = 0) -> None:
     m.u32(f"{a}.ssm.inner_size", c.integer("linear_value_head_dim") * c.integer("linear_num_value_heads"))
     every = c.integer("full_attention_interval") if c.get("full_attention_interval") is not None else 4
     kinds = c.layer_types or ["" if (n + 1) % every == 0 else "linear_attention" for n in range(c.n_layers)]
-    m.array(f"{a}.attention.recurrent_layers", "BOOL", [k == "linear_attention" for k in kinds] + [False] * further)
+    m.array(f"{a}.attention.recurrent_layers", "BOOL", [k == "linear_attention" for k in kinds] + [False] * more)
     m.u32(f"{a}.full_attention_interval", every)
     share = c.rope.get("partial_rotary_factor") or 0.25
     m.u32(f"{a}.rope.dimension_count", int(c.head_dim * share))
@@ -99,8 +100,9 @@ FAMILY = replace(
     )},
     assumes={
         **{key: GATED_SILU[key] for key in ("hidden_act", "rope_type", "truncate")}, **EVERY_LAYER_SPARSE, **scaled_to_one(True),
-        "mtp_num_hidden_layers": Assumed(lambda _, c: (n_further(c),), "the output has those blocks that the checkpoint has"),
+        "mtp_num_hidden_layers": Assumed(lambda _, c: (len(further(c)),), "the output has those blocks that the checkpoint has"),
     },
+    further=further,
     keys=(*qwen2moe.FAMILY.keys, keys),
     spelled=spelled,
     names={f"model.layers.{{bid}}.{name}": f"blk.{{bid}}.nextn.{target}" for name, target in _PREDICTS.items()},

@@ -21,7 +21,7 @@ from ..keys import BASE, expert_counts, head_count, head_count_kv, rope_freq_bas
 from ..names import plain_name
 from ..rules import Rule
 from ..tokenizers import QWEN
-from ._nextn import NEXTN_NAMES, n_further, stated
+from ._nextn import COUNTED, NEXTN_NAMES, counted, further, n_further
 from ._stated import flags, numbers, reals
 from .gemma import plus_one
 
@@ -103,13 +103,14 @@ FAMILY = Family(
     architectures=("Step3p5ForCausalLM", "Step3p7ForConditionalGeneration"),
     tokenizer=QWEN,
     section=section,
-    assumes={"use_qk_norm": Assumed((True,)), "zero_centered": Assumed((True,)),
+    further=further,
+    assumes={**COUNTED, "use_qk_norm": Assumed((True,)), "zero_centered": Assumed((True,)),
              "use_head_wise_attn_gate": Assumed((True,)),
              "hidden_act": Assumed(("silu",))},
     idle=("max_seq_len", "use_moe*", "need_fp32_gate", "sink", "att_impl_type", "yarn_only_types", "rope_parameters.*", "moe_*",
           "use_*",          "num_nextn_*"),
     keys=(
-        *(key for key in BASE if key not in _WITHOUT), stated, layers, numbers({
+        *(key for key in BASE if key not in _WITHOUT), counted, layers, numbers({
             "attention.sliding_window": "sliding_window", "expert_count": "moe_num_experts", "expert_used_count": "moe_top_k",
             "expert_feed_forward_length": "moe_intermediate_size", "expert_shared_feed_forward_length": "share_expert_dim",
             "attention.value_length": "head_dim",

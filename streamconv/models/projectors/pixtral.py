@@ -67,7 +67,9 @@ def line_end(rows: Sequence[Rows], config: Config) -> Sequence[Rows]:
 
 
 def _numbers(c: Config) -> Iterator[int]:
-    """The number of the token, by each file that has it."""
+    """The number of the token, by each file that has it; Mistral's own params.json says it, or -1."""
+    said = c.get("image_break_token_id")
+    yield from [said] if isinstance(said, int) and said >= 0 else []
     for number, said in ((c.side("tokenizer_config.json") or {}).get("added_tokens_decoder") or {}).items():
         if said.get("content") == _LINE_END:
             yield int(number)

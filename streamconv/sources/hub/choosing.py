@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterable
 from fnmatch import fnmatchcase
 
@@ -27,6 +28,8 @@ from .model import HubFile, HubModel
 
 #: side files that no converter looks at and that may be large
 _PICTURES = (".png", ".jpg", ".jpeg", ".gif", ".webp", ".svg", ".pdf", ".mp3", ".mp4", ".wav", ".parquet")
+#: what lies in the folder of a dense module of sentence-transformers
+_DENSE = re.compile(r"\d{1,3}_Dense/")
 
 
 def _weights(layout: Layout) -> tuple[str, ...]:
@@ -120,6 +123,27 @@ def weight_files(model: HubModel, named: Iterable[str] = (), layout: Layout = HU
         hint = by_names(model.files) if layout is HUGGING_FACE else ""
         raise InputMissing(f"{model} has no weights: none of {', '.join(patterns)}", hint)
     return [model.files[name] for name in wanted]
+
+
+def module_files(model: HubModel, path: str = "") -> list[HubFile]:
+    """Configuration and weights of the module in the folder ``path``; without one, of all dense modules.
+
+    Raises
+    ------
+    InputMissing : the folder ``path`` lacks one of them
+    """
+    folders = [path] if path else sorted({name.partition("/")[0] for name in model.files if _DENSE.match(name)})
+    found = []
+    for folder in folders:
+        wholes = [w for c in HUGGING_FACE.containers if (w := f"{folder}/{c.whole}") in model.files][:1]
+        names = [name for name in (f"{folder}/config.json", *wholes) if name in model.files]
+        if path and len(names) < 2:
+            raise InputMissing(
+                f"{model}: {path} lacks config.json or {HUGGING_FACE.containers[0].whole}",
+                "The upload is incomplete; tell the model's owner.",
+            )
+        found += [model.files[name] for name in names]
+    return found
 
 
 def one_file(model: HubModel, path: str) -> list[HubFile]:

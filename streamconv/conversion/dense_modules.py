@@ -1,0 +1,73 @@
+"""The dense modules of sentence-transformers: matrices in folders of their own that the vector of a text is multiplied by."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from ..errors import BadInput, UsageError
+from ..rows import Rows
+from ..sources.checkpoint import Checkpoint
+from ..sources.naming import shown
+from ..sources.side_links import is_module
+
+#: the names that a family's names are asked for, in the order in which runtimes multiply
+_TARGETS = ("dense_2_out.weight", "dense_3_out.weight")
+_FLAG = "--sentence-transformers-dense-modules"
+_RUNTIMES = "Runtimes multiply by two matrices, without bias and activation."
+
+
+def with_dense_modules(checkpoint: Checkpoint, open_module: Callable[[str], Checkpoint]) -> Checkpoint:
+    """``checkpoint`` with the matrices of the dense modules that its modules.json names before its tensors.
+
+    Parameters
+    ----------
+    open_module : opens the folder of a module, by its name in that of the model
+
+    Raises
+    ------
+    UsageError : there is no such module
+    BadInput : a module computes what no runtime does, or its configuration and its matrix contradict each other
+    InputMissing, NoPermission, NetworkError : as ``open_module``
+    """
+    modules = [module for module in checkpoint.json_list("modules.json") if isinstance(module, dict)]
+    paths = [str(m.get("path", "")) for m in modules if str(m.get("type", "")).endswith("Dense")]
+    place = checkpoint.called("modules.json")
+    if not paths:
+        raise UsageError(f"{_FLAG} has no effect: {place} names no dense module", "Leave it out.")
+    if wrong := next((path for path in paths if not is_module(path)), None):
+        raise BadInput(f"{place}: the path {shown(wrong)} is not that of a module, such as 2_Dense")
+    targets = _TARGETS[1:] if paths == ["3_Dense"] else _TARGETS
+    if len(paths) > len(targets):
+        raise BadInput(f"{place} names {len(paths)} dense modules", _RUNTIMES)
+    opened = [open_module(path) for path in paths]
+    matrices = {target: _matrix(module) for target, module in zip(targets, opened, strict=False)}
+    return replace(
+        checkpoint,
+        tensors={**matrices, **checkpoint.tensors},
+        inputs=(*checkpoint.inputs, *(file for module in opened for file in module.inputs)),
+        warnings=[*checkpoint.warnings, *(text for module in opened for text in module.warnings)],
+    )
+
+
+def _matrix(module: Checkpoint) -> Rows:
+    """The one matrix of a dense module."""
+    activation = module.config.get("activation_function")
+    if activation is not None and not str(activation).endswith("Identity"):
+        raise BadInput(f"{module.folder / 'config.json'}: 'activation_function' is {shown(str(activation))}", _RUNTIMES)
+    if others := [name for name in module.tensors if name != "linear.weight"]:
+        raise BadInput(
+            f"{module.path}: no runtime computes with tensor {shown(others[0])} of a dense module", _RUNTIMES
+        )
+    rows = module.tensors.get("linear.weight")
+    if rows is None or len(rows.shape) != 2:
+        raise BadInput(f"{module.path} has no matrix linear.weight", "Fetch the module's folder again.")
+    for key, size in zip(("out_features", "in_features"), rows.shape, strict=True):
+        stated = module.config.get(key)
+        if stated is not None and stated != size:
+            raise BadInput(
+                f"{module.folder / 'config.json'}: {key!r} is {shown(str(stated))}, but linear.weight has shape"
+                f" {list(rows.shape)}",
+                "Fetch the module's folder again.",
+            )
+    return rows
