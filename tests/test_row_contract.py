@@ -18,6 +18,7 @@ from small_models import write_safetensors
 import streamconv
 from streamconv import dequant, merging, sources
 from streamconv.kit import (
+    Averaged,
     Constant,
     FoldedNorm,
     Function,
@@ -112,6 +113,7 @@ def transformed(folder: Path) -> Sequence[Open]:
         yield Product(query, heads)
         yield FoldedNorm([norm] * 4, is_offset=False)
         yield FoldedNorm([query, heads, query, Mapped(heads, SQUARE)], is_offset=True)
+        yield Averaged(query, Reshaped(norm, (64, 1)), 0.25)
         yield UnitColumns(query)
         yield Stacked([UnitColumns(query), query])
         yield Ternary(query)

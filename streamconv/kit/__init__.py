@@ -6,7 +6,7 @@ Each keeps ``stored`` where bytes can be copied unchanged, and names exactly the
 from __future__ import annotations
 
 from .folded import FoldedNorm
-from .made import Constant, Function, Mapped, Narrowed, Product, Zeros
+from .made import Averaged, Constant, Function, Mapped, Narrowed, Product, Zeros
 from .numbers import EXP, NEGATIVE_EXP, PLUS_ONE, squeezed, times
 from .order import Order, interleaved
 from .picked import Columns, Selected, cut, every, split, take
@@ -24,6 +24,7 @@ __all__ = [
     "NEGATIVE_EXP",
     "PLUS_ONE",
     "SOFTPLUS",
+    "Averaged",
     "Columns",
     "Constant",
     "FoldedNorm",

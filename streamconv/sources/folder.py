@@ -43,6 +43,10 @@ from .torch import read_torch
 from .zstd import open_file
 
 
+#: folder of a model beside a model of speech, which makes sound of its codes; its tensors' names begin with this
+SPEECH = "speech_tokenizer"
+
+
 @dataclass(frozen=True)
 class Shard:
     """One file of weights, read.
@@ -185,9 +189,19 @@ def open_files(files: Files, weights: bool = True, layout: Layout = HUGGING_FACE
     chosen = next((each for each in found if each.here(present)), found[0])
     if chosen is not found[0]:
         chosen = replace(chosen, why=f"{found[0].container.index} names files that are missing")
-    opened = _open_shards(files, present, chosen, config)
+    opened = _with_speech(files, _open_shards(files, present, chosen, config))
     told = [*notes, *opened.warnings, *_passed_over(folder, present, chosen)]
     return replace(opened, warnings=told, config_file=layout.config)
+
+
+def _with_speech(files: Files, opened: Checkpoint) -> Checkpoint:
+    """``opened`` with the tensors of the model in its folder ``SPEECH``, where it is one that speaks and they are on disk."""
+    name = f"{SPEECH}/model.safetensors"
+    if opened.config.get("model_type") != "qwen3_tts" or not isinstance(files, LocalFiles) or not (files.path / name).exists():
+        return opened
+    shard = safetensors_shard(files.open(name))
+    tensors = {**opened.tensors, **{f"{SPEECH}.{each}": rows for each, rows in shard.tensors.items()}}
+    return replace(opened, tensors=tensors, inputs=(*opened.inputs, replace(shard.input, name=name)))
 
 
 def _config(files: Files, layout: Layout) -> tuple[dict[str, Any], list[str]]:
