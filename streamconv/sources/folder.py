@@ -42,7 +42,6 @@ from .state_dicts import unwrapped
 from .torch import read_torch
 from .zstd import open_file
 
-
 #: folder of a model beside a model of speech, which makes sound of its codes; its tensors' names begin with this
 SPEECH = "speech_tokenizer"
 
@@ -197,7 +196,11 @@ def open_files(files: Files, weights: bool = True, layout: Layout = HUGGING_FACE
 def _with_speech(files: Files, opened: Checkpoint) -> Checkpoint:
     """``opened`` with the tensors of the model in its folder ``SPEECH``, where it is one that speaks and they are on disk."""
     name = f"{SPEECH}/model.safetensors"
-    if opened.config.get("model_type") != "qwen3_tts" or not isinstance(files, LocalFiles) or not (files.path / name).exists():
+    if (
+        opened.config.get("model_type") != "qwen3_tts"
+        or not isinstance(files, LocalFiles)
+        or not (files.path / name).exists()
+    ):
         return opened
     shard = safetensors_shard(files.open(name))
     tensors = {**opened.tensors, **{f"{SPEECH}.{each}": rows for each, rows in shard.tensors.items()}}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from streamconv.kit import Constant, FoldedNorm
+from streamconv.kit import Averaged, Constant, FoldedNorm
 
 
 def vectors(*values: list[float]) -> list[Constant]:
@@ -24,3 +24,11 @@ def test_scale_and_offset_give_what_the_norm_gives() -> None:
 def test_parts_of_other_shapes_are_refused() -> None:
     with pytest.raises(ValueError, match=r"parts have shapes \[\[2\], \[2\], \[1\], \[2\]\]"):
         FoldedNorm(vectors([1.0, 1.0], [1.0, 1.0], [1.0], [1.0, 1.0]), is_offset=False)
+
+
+def test_counts_below_the_least_count_as_that() -> None:
+    sums, counts = (
+        Constant(np.array([[4.0, 2.0], [1.0, 3.0]], np.float32)),
+        Constant(np.array([[2.0], [0.0]], np.float32)),
+    )
+    assert Averaged(sums, counts, 0.5).read(0, 2).tolist() == [[2.0, 1.0], [2.0, 6.0]]

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import toys
+from small_models import write_safetensors
 
 from streamconv.errors import BadInput, InputMissing
 from streamconv.quant.converter_types import converter_types
 from streamconv.quant.filetypes import FILE_TYPES
 from streamconv.quant.mix_facts import TensorFacts
+from streamconv.sources import open_checkpoint
 
 TOYS = toys.stored(toys.PROJECTORS)
 Change = Callable[[dict[str, Any]], Any]
@@ -165,3 +169,29 @@ def test_pocket_tts_counts_its_layers_by_their_norms() -> None:
         toys.built(
             TOYS["pockettts"], tensors=lambda t: t.pop("mimi.encoder_transformer.transformer.layers.0.norm1.weight")
         )
+
+
+def test_qwen_tts_without_what_makes_sound_asks_for_it() -> None:
+    def without(tensors: dict[str, list[int]]) -> None:
+        for name in [each for each in tensors if each.startswith("speech_tokenizer.")]:
+            del tensors[name]
+
+    with pytest.raises(InputMissing, match=r"toy/speech_tokenizer/model\.safetensors is missing"):
+        toys.built(TOYS["qwen3tts"], tensors=without)
+
+
+def test_another_number_of_codes_is_refused() -> None:
+    with pytest.raises(BadInput, match="there are 14 codes behind the first, runtimes compute 15"):
+        toys.built(TOYS["qwen3tts"], tensors=lambda t: t.pop("talker.code_predictor.lm_head.14.weight"))
+
+
+def test_tensors_of_the_speech_tokenizer_are_read_with_those_of_its_model(tmp_path: Path) -> None:
+    (tmp_path / "speech_tokenizer").mkdir()
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "qwen3_tts"}))
+    for place in ("model.safetensors", "speech_tokenizer/model.safetensors"):
+        write_safetensors(tmp_path / place, {"decoder.w": ("F32", np.ones((2, 2), np.float32))})
+    found = open_checkpoint(tmp_path)
+    assert list(found.tensors) == ["decoder.w", "speech_tokenizer.decoder.w"]
+    assert [file.name for file in found.inputs] == ["model.safetensors", "speech_tokenizer/model.safetensors"]
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "llama"}))
+    assert list(open_checkpoint(tmp_path).tensors) == ["decoder.w"]

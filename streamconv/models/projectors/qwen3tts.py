@@ -25,7 +25,8 @@ _ENDS = ("weight", "bias")
 
 
 def _inverse(x: Floats) -> Floats:
-    return np.float32(1) / (EXP.call(x) + np.float32(1e-9))
+    found: Floats = np.float32(1) / (EXP.call(x) + np.float32(1e-9))
+    return found
 
 
 _INVERSE = Function("1/(exp+1e-9)", 1, _inverse)
