@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from ..rows import Floats, Rows
+from .root import root
 
 #: what all networks that are saved so have
 _EPSILON = np.float32(1e-5)
@@ -34,7 +35,7 @@ class FoldedNorm(Rows):
         weight, bias, mean, variance = self.parts
         made = weight.read(start, stop, out)
         with np.errstate(invalid="ignore", divide="ignore"):
-            made /= np.sqrt(variance.read(start, stop) + _EPSILON)
+            made /= root(variance.read(start, stop) + _EPSILON)
         if self.is_offset:
             made[...] = bias.read(start, stop) - mean.read(start, stop) * made
         return made
