@@ -1,9 +1,9 @@
 """Square roots of float32, the same bits on every processor: those that torch gives with MKL on processors with AVX-512.
 
-Reference files hold what torch computes. MKL takes an estimate y of 1/sqrt(x), of 14 bits, and makes it better once, in float32 with
-fused multiply-adds: ``s = x y, s + (x - s s) y/2``; this is off the nearest float32 in six cases of a thousand. The estimate is that
-of the instruction VRSQRT14PS: linear in the first 15 bits behind the point in each of 32 parts of an octave, found by comparing
-results.
+Reference files hold what torch computes. MKL takes an estimate y of 1/sqrt(x), of 14 bits, and makes it better once, in float32
+with fused multiply-adds: ``s = x y, s + (x - s s) y/2``; this is off the nearest float32 in six cases of a thousand. The estimate
+is that of the instruction VRSQRT14PS: linear in the first 15 bits behind the point in each of 32 parts of an octave, found by
+comparing results.
 """
 
 from __future__ import annotations
