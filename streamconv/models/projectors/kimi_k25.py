@@ -22,7 +22,7 @@ def positions(m: Metadata, _arch: str, c: Config) -> None:
     side = side_of(c, "patch_size")
     tower(m, c, image_size=grid["height"] * side)
     for axis, size in grid.items():
-        m.u32(f"clip.vision.pos_emb_{axis}", size)
+        m.u32(f"vision.pos_emb_{axis}", size)
     m.boolean("clip.use_gelu", (c.get("projector_hidden_act") or "gelu") == "gelu")
     m.u32("clip.vision.projector.scale_factor", _merge(c)[0])
     most = processor(c).get("in_patch_limit", 16384)

@@ -23,8 +23,9 @@ def why_not(name: str) -> str | None:
 
 
 def spelled(name: str, _config: Config) -> str:
-    """``name`` without what is around the tower."""
-    return name.removeprefix("model.").removeprefix("visual.")
+    """``name`` as the table has it, where the tower is in the outer ``model.``, and what is behind it is not."""
+    inner = name.removeprefix("model.").removeprefix("visual.")
+    return f"model.{inner}" if inner.startswith("vision_model.") else inner
 
 
 FAMILY = projector(
