@@ -24,8 +24,10 @@ from streamconv.kit import (
     Narrowed,
     Product,
     Projected,
+    Resampled,
     Reshaped,
     Stacked,
+    Sum,
     Ternary,
     Transposed,
     UnitColumns,
@@ -108,6 +110,8 @@ def transformed(folder: Path) -> Sequence[Open]:
         yield Mapped(norm, HALF)
         yield Product(norm, Constant(np.arange(64, dtype=np.float32)))
         yield Product(query, heads)
+        yield Sum([query, heads, query])
+        yield from (Resampled(Reshaped(query, (1, 64, 64)), 8, side) for side in (5, 13, 1))
         yield UnitColumns(query)
         yield Stacked([UnitColumns(query), query])
         yield Ternary(query)
