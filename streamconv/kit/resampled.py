@@ -52,7 +52,8 @@ class Resampled(Rows):
             out[n - start] = total
 
     def _point(self, at: int) -> Floats:
-        return self.inner.read(at, at + 1)[0]
+        found: Floats = self.inner.read(at, at + 1)[0]
+        return found
 
     def spans(self, start: int, stop: int) -> Iterator[Span]:
         """All lines of the inner grid between those of the first and the last point."""

@@ -43,7 +43,7 @@ def _merge(c: Config) -> list[Any]:
 
 
 def split_pairs(rows: Rows, c: Config) -> Rows:
-    """Queries and keys with the first of each rotary pair before the second, those of rows and columns apart; values as they are."""
+    """Queries and keys with rotary pairs of rows before those of columns; values as they are."""
     n_heads = _or(c, "num_attention_heads", 16)
     third = rows.shape[0] // 3
     if third * 3 != rows.shape[0] or third % (4 * max(n_heads, 1)):
