@@ -170,3 +170,62 @@ def test_class_defaults_fill_what_the_tower_does_not_say() -> None:
     model = toys.built(TOYS["exaone4_5"], config=short)
     assert model.metadata.get("clip.vision.attention.head_count_kv") == 8
     assert model.metadata.get("clip.vision.window_size") == 112
+
+
+_RESAMPLER = {
+    "name": "minicpmv",
+    "projector": True,
+    "config": {
+        "architectures": ["MiniCPMV"],
+        "hidden_size": 64,
+        "version": 2.6,
+        "query_num": 4,
+        "vision_config": {"hidden_size": 32, "intermediate_size": 64, "num_attention_heads": 4, "num_hidden_layers": 1},
+    },
+    "side": {},
+    "tensors": toys.packed(
+        {
+            "llm.lm_head.weight": [512, 64],
+            "resampler.attn.in_proj_bias": [192],
+            "resampler.attn.in_proj_weight": [192, 64],
+            "resampler.attn.out_proj.weight": [64, 64],
+            "resampler.kv_proj.weight": [64, 32],
+            "resampler.proj": [64, 64],
+            "resampler.query": [4, 64],
+            "vpm.embeddings.patch_embedding.weight": [32, 3, 14, 14],
+            "vpm.embeddings.position_embedding.weight": [16, 32],
+            "vpm.encoder.layers.0.mlp.fc1.weight": [64, 32],
+            "vpm.encoder.layers.0.mlp.fc2.weight": [32, 64],
+            "vpm.encoder.layers.0.self_attn.out_proj.weight": [32, 32],
+        }
+    ),
+}
+
+
+def test_the_resampler_of_minicpm_v_is_written_as_the_legacy_scripts_do() -> None:
+    model = toys.built(_RESAMPLER)
+    tensors = model.tensors
+    positions = tensors["resampler.pos_embed_k"]
+    assert positions.shape == (4900, 64)
+    row = positions.read(70 * 2 + 3, 70 * 2 + 4)[0]  # row 2, column 3
+    assert row[0] == np.sin(np.float32(3))
+    assert row[32] == np.sin(np.float32(2))
+    assert row[48] == np.cos(np.float32(2))
+    turned = toys.Named("resampler.proj", (64, 64)).read(0, 64).T
+    assert np.array_equal(tensors["resampler.proj.weight"].read(0, 64), turned)
+    assert [tensors[f"resampler.attn.{part}.weight"].shape for part in "qkv"] == [(64, 64)] * 3
+    assert tensors["v.blk.0.ffn_down.weight"].shape == (64, 32)
+    keys = dict(model.metadata.items())
+    assert "general.type" not in keys
+    assert (keys["clip.vision.image_size"].value, keys["clip.minicpmv_version"].value) == (448, 3)
+    assert model.metadata.get("clip.vision.image_mean") == [0.5, 0.5, 0.5]
+    kinds = [types(model, file_type) for file_type in ("F16", "F32")]
+    assert [kind["v.position_embd.weight"] for kind in kinds] == ["F16", "F32"]
+    assert [kind["v.patch_embd.weight"] for kind in kinds] == ["F16", "F16"]
+    assert [kind["resampler.query"] for kind in kinds] == ["F32", "F32"]
+
+
+@pytest.mark.parametrize("version", [None, 2.5, 4.0, "4.5"])
+def test_other_versions_of_minicpm_v_are_refused_by_name(version: Any) -> None:
+    with pytest.raises(BadInput, match=r"MiniCPMV of version .*MiniCPM-V 2.6 is supported"):
+        toys.built(_RESAMPLER, config=lambda c: c.update(version=version))
