@@ -1,4 +1,4 @@
-"""Families are short: ``python tests/models/test_family_lines.py`` prints each architecture, lines and lines of code of its file."""
+"""Families are short: ``python tests/models/test_family_lines.py`` prints lines, and lines of code, of each architecture's file."""
 
 from __future__ import annotations
 

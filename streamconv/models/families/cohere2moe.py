@@ -11,7 +11,7 @@ from ..config import Config
 from ..keys import BASE, rope_dimension_count, sliding_window, vocab_size
 from . import cohere2
 from ._layers import window_pattern
-from ._nextn import NEXTN_NAMES, counted
+from ._nextn import COUNTED, NEXTN_NAMES, counted, further
 from ._stated import numbers
 from .cohere import ASSUMED, scales
 from .deepseek2 import EXPERTS_OF_MLP
@@ -37,7 +37,8 @@ FAMILY = replace(
     named_as="glm4moe",
     architectures=("Cohere2MoeForCausalLM",),
     classes={},
-    assumes={**ASSUMED, "shared_expert_combination_strategy": Assumed(("average",))},
+    further=further,
+    assumes={**ASSUMED, **COUNTED, "shared_expert_combination_strategy": Assumed(("average",))},
     idle=("sliding_window_pattern", "prefix_dense_sliding_window_pattern", "use_*", "position_embedding_type"),
     keys=(
         *BASE, numbers({"feed_forward_length": ("prefix_dense_intermediate_size", "dense_intermediate_size", "intermediate_size")}),

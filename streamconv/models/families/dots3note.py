@@ -28,9 +28,9 @@ _END = "<|endofassistant|>"
 _FURTHER, _SELF = "model.mtp.embed_tokens.weight", "model.layers.{bid}.self_attn"
 
 
-def n_further(c: Config) -> int:
-    """Blocks that predict further tokens, known by an embedding of their own."""
-    return int(c.checkpoint is not None and _FURTHER in c.checkpoint.tensors)
+def further(c: Config) -> range:
+    """Blocks that predict further tokens, of which there is one at most, known by an embedding of its own."""
+    return range(c.n_layers, c.n_layers + int(c.checkpoint is not None and _FURTHER in c.checkpoint.tensors))
 
 
 def has_window(c: Config, block: int) -> bool:
@@ -46,7 +46,8 @@ def has_none(c: Config, block: int) -> bool:
 def layers(m: Metadata, a: str, c: Config) -> None:
     """Sizes of attention with windows, and which layers have it."""
     windows = [has_window(c, n) for n in range(c.n_layers)]
-    blocks = windows + [True] * n_further(c)
+    more = 0 if c.further == "left out" else len(further(c))
+    blocks = windows + [True] * more
     heads = [c.integer("swa_num_attention_heads") if window else c.n_heads for window in blocks]
     m.u32(f"{a}.block_count", len(blocks))
     m.array(f"{a}.attention.head_count", "INT32", heads)
@@ -57,8 +58,8 @@ def layers(m: Metadata, a: str, c: Config) -> None:
     m.u32(f"{a}.attention.value_length_swa", rank)
     m.u32(f"{a}.attention.key_length_mla_swa", c.integer("swa_qk_nope_head_dim") + rotated)
     m.u32(f"{a}.attention.value_length_mla_swa", c.integer("swa_v_head_dim"))
-    if n_further(c):
-        m.u32(f"{a}.nextn_predict_layers", n_further(c))
+    if more:
+        m.u32(f"{a}.nextn_predict_layers", more)
 
 
 def parts(prefix: str, heads: str) -> Make:
@@ -106,6 +107,7 @@ FAMILY = replace(
     named_as="glm-dsa",
     architectures=("Dots3NoteForCausalLM", "Dots3NoteForConditionalGeneration", "Dots3NoteTextForCausalLM"),
     tokenizer=BPE,
+    further=further,
     classes={},
     assumes={
         **{key: value for key, value in deepseek2.ASSUMES.items() if key not in ("layer_types", "use_sliding_window")},

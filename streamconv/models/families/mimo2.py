@@ -20,10 +20,11 @@ from .deepseek2 import EXPERTS_OF_MLP
 _FURTHER = re.compile(r"model\.mtp\.layers\.(\d+)\.")
 
 
-def n_further(c: Config) -> int:
+def further(c: Config) -> range:
     """Blocks that predict further tokens: no key says how many there are."""
     names = c.checkpoint.tensors if c.checkpoint is not None else ()
-    return max((int(m[1]) + 1 for name in names if (m := _FURTHER.match(name))), default=0)
+    count = max((int(m[1]) + 1 for name in names if (m := _FURTHER.match(name))), default=0)
+    return range(c.n_layers, c.n_layers + count)
 
 
 def spelled(name: str, c: Config) -> str:
@@ -34,13 +35,14 @@ def spelled(name: str, c: Config) -> str:
 
 def layers(m: Metadata, a: str, c: Config) -> None:
     """Which layers have windows, as all of the further blocks, and the key/value heads of each."""
-    windows = [*map(int, c.get("hybrid_layer_pattern") or [0] * c.n_layers), *[1] * n_further(c)]
+    more = 0 if c.further == "left out" else len(further(c))
+    windows = [*map(int, c.get("hybrid_layer_pattern") or [0] * c.n_layers), *[1] * more]
     m.array(f"{a}.attention.sliding_window_pattern", "INT32", windows)
     of_windows = c.integer("swa_num_key_value_heads", "num_key_value_heads")
     m.array(f"{a}.attention.head_count_kv", "INT32", [of_windows if window else c.n_kv_heads for window in windows])
-    m.u32(f"{a}.block_count", c.n_layers + n_further(c))
-    if n_further(c):
-        m.u32(f"{a}.nextn_predict_layers", n_further(c))
+    m.u32(f"{a}.block_count", c.n_layers + more)
+    if more:
+        m.u32(f"{a}.nextn_predict_layers", more)
     share = c.rope.get("partial_rotary_factor")
     m.u32(f"{a}.rope.dimension_count", int(c.head_dim * (1 if share is None else share)))
     epsilon = "layernorm_epsilon"
@@ -56,6 +58,7 @@ FAMILY = Family(
     arch="mimo2",
     architectures=("MiMoV2FlashForCausalLM", "MiMoV2ForCausalLM"),
     tokenizer=BPE,
+    further=further,
     assumes={
         **{key: value for key, value in GATED_SILU.items() if key not in ("layer_types", "partial_rotary_factor")},
         "topk_method": Assumed(("noaux_tc",)), "scoring_func": Assumed(("sigmoid",)), "norm_topk_prob": Assumed((True,)),

@@ -99,6 +99,7 @@ FAMILY = replace(
     named_as="qwen35moe",
     architectures=("Qwen4ExpForConditionalGeneration", "Qwen4ExpForCausalLM"),
     classes={},
+    further=None,
     assumes={
         **{key: value for key, value in qwen35moe.FAMILY.assumes.items() if not key.startswith("mtp_")},
         "ple_layer_ids": Assumed(lambda ids, _: (ids,) if isinstance(ids, list) and len(ids) < 2 else ()),
