@@ -7,7 +7,7 @@ from ..assumed import Assumed
 from ..config import Config, normalise
 from ._audio import OF_WHISPER, WHISPER, heard, insist, one_column, positions, sound_section, spelled
 from ._vision import ears, kind, projector, thirds, time_slices, tower, vision_section, within
-from .qwen2vl import full_attention_every
+from .qwen2vl import window_pattern
 
 #: class defaults
 _VISION = {
@@ -30,7 +30,7 @@ def keys(m: Metadata, a: str, c: Config) -> None:
     heard(m, a, sound(c))
     kind("qwen2.5o")(m, a, c)
     m.boolean("clip.use_silu", True)
-    m.u32("clip.vision.n_wa_pattern", full_attention_every(c))
+    m.u32("clip.vision.n_wa_pattern", window_pattern(c))
     m.f32("clip.vision.attention.layer_norm_epsilon", 1e-6)
 
 
