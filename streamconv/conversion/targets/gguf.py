@@ -338,7 +338,7 @@ TARGET = Target(
         "tensor_types", "tensor_type_file", "output_tensor_type", "token_embedding_type", "leave_output_tensor", "pure",
         "imatrix", "include_weights", "exclude_weights", "allow_requantize", "copy", "prune_layers", "override_kv", "compat",
         "pre", "model_name", "vocab_only", "mmproj", "mmproj_type", "mtp", "no_mtp", "target_model", "base", "lora",
-        "mistral_format", "fuse_qkv", "fuse_gate_up_exps", "fp8_as_q8", "metadata", "dense_modules", "split_max_bytes", "split_max_tensors",
-        "no_tensor_first_split", "keep_split",
+        "mistral_format", "fuse_qkv", "fuse_gate_up_exps", "fp8_as_q8", "metadata", "dense_modules", "split_max_bytes",
+        "split_max_tensors", "no_tensor_first_split", "keep_split",
     ),
 )  # fmt: skip
