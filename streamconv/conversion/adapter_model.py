@@ -17,8 +17,9 @@ from ..errors import BadInput
 from ..kit import Mapped, Reshaped, Stacked, cut, times
 from ..merging.layout import is_head
 from ..merging.lora_adapter import CONFIG, INVOCATION, Adapter, Change, read_adapter
+from ..merging.lora_rows import LoraRows
 from ..metadata import Metadata
-from ..rows import Rows
+from ..rows import Rows, walk
 from ..sources.checkpoint import Checkpoint
 from ..sources.hf_config import flattened, is_tied
 from .factors import NotFactored, factors, low_rank, turned
@@ -61,6 +62,8 @@ def adapter_model(
                 raise _not_loaded(adapter, made_of[name])
             tensors[name] = rows
             continue
+        if not any(isinstance(part, LoraRows) for part in walk(rows)):
+            continue  # the same whatever the adapter says
         _check_vocabulary(adapter, base, name, rows)
         try:
             a, b = factors(rows)

@@ -153,11 +153,12 @@ def renamed(
     """
     some = replace(checkpoint, tensors=tensors, path=where)
     family, config = settled(replace(checkpoint, tensors=tensors), family)
-    family = replace(family, rules=tuple(rule for rule in family.rules if rule.sources))
+    family = replace(family, rules=tuple(part for rule in family.rules if rule.sources for part in rule.parts()))
     left_out: dict[str, str] = {}
     made_of: dict[str, str] = {}
     found = _named(some, family, config, left_out, made_of)
-    _check_blocks(some, found, config.n_layers)
+    if family.further is None:  # some count the blocks behind all others by the tensors of the whole model
+        _check_blocks(some, found, config.n_layers)
     return found, left_out, made_of
 
 
