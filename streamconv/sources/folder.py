@@ -89,6 +89,13 @@ _MODELS = (
 _ADAPTERS = (*(each.adapter for each in OF_FOLDERS), MLX_ADAPTER)
 
 
+def is_adapter(names: Collection[str], alone: bool = True) -> bool:
+    """Whether files of these ``names`` are a LoRA adapter; ``alone``: and no model."""
+    if "adapter_config.json" not in names or not any(plain_name(name) in _ADAPTERS for name in names):
+        return False
+    return not (alone and any(fits(name, _MODELS) for name in names))
+
+
 class Files(Protocol):
     """The files of a checkpoint by their names, in a folder or on their way here."""
 
