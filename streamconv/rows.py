@@ -103,6 +103,9 @@ class File:
     def release(self, offset: int, length: int) -> None:
         """These bytes will not be read again soon."""
 
+    def unmap(self, offset: int, length: int) -> None:
+        """These bytes will be read again, but not at once: they need not be in this process meanwhile."""
+
 
 class Span(NamedTuple):
     """``length`` bytes of ``file`` from ``offset`` on."""
@@ -253,12 +256,17 @@ class Rows(Described):
         for span in self.spans(start, stop):
             span.file.prefetch(span.offset, span.length)
 
-    def release(self, start: int, stop: int) -> None:
-        """These rows will not be read again soon; what rows behind them need, too, is kept."""
+    def release(self, start: int, stop: int, cached: bool = False) -> None:
+        """These rows will not be read again soon; what rows behind them need, too, is kept.
+
+        Parameters
+        ----------
+        cached : others will be made of the same bytes, which stay in the page cache
+        """
         kept = list(islice(self.spans(stop, matrix_shape(self.shape)[0]), _LOOKED_AT))
         for span in self.spans(start, stop):
             for file, offset, length in _without(span, kept):
-                file.release(offset, length)
+                (file.unmap if cached else file.release)(offset, length)
 
 
 def _without(span: Span, kept: Iterable[Span]) -> list[Span]:

@@ -13,7 +13,7 @@ from ..engine.record import record_path
 from ..errors import CannotCreate, UsageError
 from ..file_names import PART_FIELD, output_name
 from ..quant.base import has_codec
-from ..quant.encode import EncodedRows, Encoding
+from ..quant.encode import EncodedRows, Encoding, mark_read_again
 from ..rows import Rows
 from ..sources.checkpoint import Checkpoint
 from .applying import applied, opened_adapter
@@ -134,6 +134,7 @@ def _laid_out(
         )
     items: dict[Rows, EncodedRows] = {}
     contents = [Content(p, d, [_tensor(t, items, options) for t in d.tensors]) for p, d in by_name.items()]
+    mark_read_again([*items.values()])
     plan, outputs = make_plan(checkpoint, output, target, contents, options, plugins, hub.revisions if hub else {})
     warnings = [*dict.fromkeys(text for draft in drafts for text in draft.warnings), *notes(outputs)]
     left_out = {name: why for name, why in drafts[0].left_out.items() if all(name in d.left_out for d in drafts)}

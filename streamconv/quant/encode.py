@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,8 @@ from .types import TensorType
 
 #: Types whose values are looked at for NaN and Inf also where they are only copied.
 FLOATS = ("F32", "F16", "BF16", "F64")
+#: Ranges of bytes of a tensor that are compared with those of others.
+_LOOKED_AT = 64
 #: Block types whose scales have no NaN: bytes of exponents, all of which mean a power of two to runtimes.
 _NUMBERS = ("MXFP4",)
 #: Types of which a core makes more than half a gigaweight a second, where no importance takes part.
@@ -171,6 +174,25 @@ class Encoding:
         return quality
 
 
+def mark_read_again(items: Sequence[EncodedRows]) -> None:
+    """Set ``read_again`` of ``items``, which are made in this order: halves of interleaved rows are made of the same pages."""
+    users: dict[Rows, list[EncodedRows]] = {}
+    for item in items:
+        for rows in walk(item.rows):
+            if not rows.sources:
+                users.setdefault(rows, []).append(item)
+    for sharing in users.values():
+        behind: list[Span] = []
+        for item in reversed(sharing if len(sharing) > 1 else ()):
+            spans = list(islice(item.spans(0, item.n_rows), _LOOKED_AT))
+            item.read_again = item.read_again or any(_overlap(a, b) for a in spans for b in behind)
+            behind += spans
+
+
+def _overlap(a: Span, b: Span) -> bool:
+    return a.file is b.file and a.offset < b.offset + b.length and b.offset < a.offset + a.length
+
+
 class EncodedRows:
     """An output tensor, written in one or more encodings from one read.
 
@@ -181,6 +203,10 @@ class EncodedRows:
     parts : the encodings
     allow_nonfinite : count NaN and Inf instead of refusing them
     number : what tells it from the other items of its plan
+
+    Attributes
+    ----------
+    read_again : whether items behind it are made of bytes that it is made of
     """
 
     def __init__(
@@ -192,6 +218,7 @@ class EncodedRows:
         self.n_rows, self.n_cols = matrix_shape(rows.shape)
         self.parts: list[Encoding] = []
         self.row_bytes: list[int] = []
+        self.read_again = False
         self._allow_nonfinite = allow_nonfinite
         self._compiled = False
         self._slice_rows = max(1, self.n_rows)
@@ -251,7 +278,7 @@ class EncodedRows:
 
     def release(self, start: int, stop: int) -> None:
         """Pass the hint on."""
-        self.rows.release(start, stop)
+        self.rows.release(start, stop, self.read_again)
 
     def fill(self, start: int, stop: int, outs: Sequence[Bytes | None], scratch: Floats) -> list[Quality]:
         """Encode rows ``start..stop``; see ``engine.plan.Item``. The more ``scratch``, the larger the tiles.
