@@ -78,10 +78,11 @@ def merging() -> Found:
 
 
 def changes() -> Found:
-    """Matrices that adapters change, and the factors of a difference."""
+    """Matrices that adapters change, the factors of a difference, and rows that went through a layer."""
     from small_models import write_safetensors
 
     from streamconv import sources
+    from streamconv.kit import ACTIVATIONS, Mapped, Projected
     from streamconv.merging.extraction.factors import LeftRows, RightRows, Settings
     from streamconv.merging.lora_rows import DoraColumns, DoraRows, Kept, LoraRows, LowRank
 
@@ -102,6 +103,8 @@ def changes() -> Found:
             ),
             "right factor": right,
             "left factor": LeftRows(right),
+            "projected": (projected := Projected(m["base"], m["tuned"], m["rows"])),
+            "projected and activated": Mapped(projected, ACTIVATIONS["silu"]),
         }.items():
             yield name, rows.read(0, rows.shape[0])
 
