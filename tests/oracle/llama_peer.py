@@ -7,6 +7,8 @@ One JSON object per line in, one out, each made in a child process, since the li
 ``{"do": "quantize", "file", "out", "ftype"}``         llama_model_quantize; ``"types": {pattern: number}``, ``"prune": [blocks]``
 ``{"do": "load", "file"}``                             whether it loads
 ``{"do": "evaluate", "file"}``                         whether it loads and gives finite numbers for three tokens
+``{"do": "perceive", "file", "mmproj", "out"}``        embeddings of a small image, or of a sound where the projector has no eyes,
+                                                       to the .npy file ``out``; whether the model, given them, gives finite numbers
 
 An answer is ``{"ok": …}`` and what was asked for; a child that died, or took more than five minutes, gives ``{"ok": false}``.
 """
@@ -30,10 +32,10 @@ def open_model(path: str) -> Any:
     return llama.llama_model_load_from_file(path.encode(), p)
 
 
-def open_context(model: Any, n_tokens: int) -> Any:
+def open_context(model: Any, n_tokens: int, most: int = 256) -> Any:
     """A context as the recorded logits were made with: float32 cache, no flash attention."""
     p = llama.llama_context_default_params()
-    p.n_ctx, p.n_batch, p.n_ubatch = 256, 256, 256
+    p.n_ctx, p.n_batch, p.n_ubatch = most, most, most
     p.n_threads = p.n_threads_batch = 2
     p.type_k = p.type_v = llama.GGML_TYPE_F32
     p.flash_attn_type = llama.LLAMA_FLASH_ATTN_TYPE_DISABLED
@@ -125,7 +127,53 @@ def evaluate(case: dict[str, Any]) -> dict[str, Any]:
     return {"ok": not last or bool(np.isfinite(np.ctypeslib.as_array(last, (n_vocab,))).all()), "logits": bool(last)}
 
 
-DO = {"logits": logits, "generate": generate, "quantize": quantize, "load": load, "evaluate": evaluate}
+def perceive(case: dict[str, Any]) -> dict[str, Any]:
+    import ctypes
+
+    import llama_cpp.mtmd_cpp as mtmd
+
+    model = open_model(case["file"])
+    if not model:
+        return {"ok": False, "why": "the text model does not load"}
+    p = mtmd.mtmd_context_params_default()
+    p.use_gpu, p.warmup, p.n_threads, p.image_max_tokens = False, False, 2, case.get("most", p.image_max_tokens)
+    eyes = mtmd.mtmd_init_from_file(case["mmproj"].encode(), model, p)
+    if not eyes:
+        return {"ok": False, "why": "the projector does not load"}
+    rng, sees = np.random.default_rng(7), mtmd.mtmd_support_vision(eyes)
+    if sees:
+        pixels = rng.integers(0, 256, 64 * 64 * 3, np.uint8)
+        thing = mtmd.mtmd_bitmap_init(64, 64, pixels.ctypes.data_as(ctypes.POINTER(ctypes.c_uint8)))
+    else:
+        sound = rng.uniform(-0.5, 0.5, mtmd.mtmd_get_audio_sample_rate(eyes)).astype(np.float32)
+        thing = mtmd.mtmd_bitmap_init_from_audio(len(sound), sound.ctypes.data_as(ctypes.POINTER(ctypes.c_float)))
+    words = mtmd.mtmd_default_marker()
+    said = mtmd.mtmd_input_text(words, len(words), False, True)
+    chunks = mtmd.mtmd_input_chunks_init()
+    if mtmd.mtmd_tokenize(eyes, chunks, ctypes.byref(said), (ctypes.c_void_p * 1)(thing), 1):
+        return {"ok": False, "why": "mtmd_tokenize failed"}
+    width, found = llama.llama_model_n_embd_inp(model), []
+    for i in range(mtmd.mtmd_input_chunks_size(chunks)):
+        chunk = mtmd.mtmd_input_chunks_get(chunks, i)
+        if mtmd.mtmd_input_chunk_get_type(chunk) == mtmd.MTMD_INPUT_CHUNK_TYPE_TEXT:
+            continue
+        if mtmd.mtmd_encode_chunk(eyes, chunk):
+            return {"ok": False, "why": "mtmd_encode_chunk failed"}
+        shape = mtmd.mtmd_input_chunk_get_n_tokens(chunk), width
+        found.append(np.ctypeslib.as_array(mtmd.mtmd_get_output_embd(eyes), shape).copy())
+    made = np.concatenate(found)
+    np.save(case["out"], made)
+    context = open_context(model, 2048, 2048)
+    at, n_vocab = llama.llama_pos(), llama.llama_vocab_n_tokens(llama.llama_model_get_vocab(model))
+    if mtmd.mtmd_helper_eval_chunks(eyes, context, chunks, 0, 0, 2048, True, ctypes.byref(at)):
+        return {"ok": False, "why": "the model does not take the embeddings", "shape": made.shape}
+    last = np.ctypeslib.as_array(llama.llama_get_logits_ith(context, -1), (n_vocab,))
+    return {"ok": bool(np.isfinite(made).all() and np.isfinite(last).all()), "sees": sees, "shape": made.shape}
+
+
+DO = {
+    "logits": logits, "generate": generate, "quantize": quantize, "load": load, "evaluate": evaluate, "perceive": perceive,
+}  # fmt: skip
 
 
 def in_child(case: dict[str, Any]) -> str:
