@@ -147,14 +147,14 @@ def perceive(case: dict[str, Any]) -> dict[str, Any]:
     else:
         sound = rng.uniform(-0.5, 0.5, mtmd.mtmd_get_audio_sample_rate(eyes)).astype(np.float32)
         thing = mtmd.mtmd_bitmap_init_from_audio(len(sound), sound.ctypes.data_as(ctypes.POINTER(ctypes.c_float)))
-    words = mtmd.mtmd_default_marker()
+    words = mtmd.mtmd_default_marker() + b" and"
     said = mtmd.mtmd_input_text(words, len(words), False, True)
-    chunks = mtmd.mtmd_input_chunks_init()
-    if mtmd.mtmd_tokenize(eyes, chunks, ctypes.byref(said), (ctypes.c_void_p * 1)(thing), 1):
+    cut = mtmd.mtmd_input_chunks_init()
+    if mtmd.mtmd_tokenize(eyes, cut, ctypes.byref(said), (ctypes.c_void_p * 1)(thing), 1):
         return {"ok": False, "why": "mtmd_tokenize failed"}
+    chunks = [mtmd.mtmd_input_chunks_get(cut, i) for i in range(mtmd.mtmd_input_chunks_size(cut))]
     width, found = llama.llama_model_n_embd_inp(model), []
-    for i in range(mtmd.mtmd_input_chunks_size(chunks)):
-        chunk = mtmd.mtmd_input_chunks_get(chunks, i)
+    for chunk in chunks:
         if mtmd.mtmd_input_chunk_get_type(chunk) == mtmd.MTMD_INPUT_CHUNK_TYPE_TEXT:
             continue
         if mtmd.mtmd_encode_chunk(eyes, chunk):
@@ -163,10 +163,11 @@ def perceive(case: dict[str, Any]) -> dict[str, Any]:
         found.append(np.ctypeslib.as_array(mtmd.mtmd_get_output_embd(eyes), shape).copy())
     made = np.concatenate(found)
     np.save(case["out"], made)
-    context = open_context(model, 2048, 2048)
-    at, n_vocab = llama.llama_pos(), llama.llama_vocab_n_tokens(llama.llama_model_get_vocab(model))
-    if mtmd.mtmd_helper_eval_chunks(eyes, context, chunks, 0, 0, 2048, True, ctypes.byref(at)):
-        return {"ok": False, "why": "the model does not take the embeddings", "shape": made.shape}
+    context, at = open_context(model, 2048, 2048), llama.llama_pos()
+    n_vocab, n_chunks = llama.llama_vocab_n_tokens(llama.llama_model_get_vocab(model)), len(chunks)
+    for i, chunk in enumerate(chunks):
+        if mtmd.mtmd_helper_eval_chunk_single(eyes, context, chunk, at, 0, 2048, i == n_chunks - 1, ctypes.byref(at)):
+            return {"ok": False, "why": "the model does not take the embeddings", "shape": made.shape}
     last = np.ctypeslib.as_array(llama.llama_get_logits_ith(context, -1), (n_vocab,))
     return {"ok": bool(np.isfinite(made).all() and np.isfinite(last).all()), "sees": sees, "shape": made.shape}
 
