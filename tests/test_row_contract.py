@@ -24,8 +24,10 @@ from streamconv.kit import (
     Narrowed,
     Product,
     Projected,
+    Resampled,
     Reshaped,
     Stacked,
+    Sum,
     Ternary,
     Transposed,
     UnitColumns,
@@ -43,6 +45,7 @@ from streamconv.merging.merged import SameRows
 from streamconv.merging.mixture.gates import GateRows, PromptGate
 from streamconv.merging.vocabulary.rows import MEAN, SOME, ZERO, Table, laid_out
 from streamconv.models.families._draft import TokenIds
+from streamconv.models.projectors.minicpmv import Positions
 from streamconv.rows import Rows, Span, digest_of, matrix_shape
 from streamconv.sources.mapped import MappedFile
 
@@ -108,6 +111,9 @@ def transformed(folder: Path) -> Sequence[Open]:
         yield Mapped(norm, HALF)
         yield Product(norm, Constant(np.arange(64, dtype=np.float32)))
         yield Product(query, heads)
+        yield Positions(5, 16)
+        yield Sum([query, heads, query])
+        yield from (Resampled(Reshaped(query, (1, 64, 64)), 8, side) for side in (5, 13, 1))
         yield UnitColumns(query)
         yield Stacked([UnitColumns(query), query])
         yield Ternary(query)

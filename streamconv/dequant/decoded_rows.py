@@ -78,7 +78,7 @@ class DecodedRows(Rows):
                 self._make(a, b, dense)
                 tile[...] = dense
 
-    def plain(self) -> Rows:
+    def as_plain(self) -> Rows:
         """The rows in the order of a plain checkpoint, where they are stored in another."""
         return self
 

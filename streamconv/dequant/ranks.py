@@ -33,7 +33,7 @@ class RankRows(Float8Rows):
         super().__init__(name, shape, dtype, encoding, parts, grid, scale_type)
         self._sizes = sizes
 
-    def plain(self) -> Rows:
+    def as_plain(self) -> Rows:
         """The rows of all ranks together."""
         rank = sum(self._sizes)
         n = self.n_rows // rank

@@ -123,7 +123,7 @@ class Store:
         found: dict[str, Rows] = {}
         for name, rows in self.tensors.items():
             if name in self._made:
-                found[self._made[name][0]] = self._made[name][1].plain()
+                found[self._made[name][0]] = self._made[name][1].as_plain()
             elif name not in self._gone:
                 found[name] = rows
         return found

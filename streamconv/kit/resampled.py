@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 
-from ..rows import Floats, Rows
+from ..rows import Floats, Rows, Span
+from .exponential import fused
 
 
 class Resampled(Rows):
     """The vectors [1, side x side, width] of a square grid as those of another, whose corners are the same.
 
-    Bilinear, in the arithmetic of torch's ``interpolate(..., align_corners=True)`` on channels that lie together: places and
-    weights in float32, the four products added from the left.
+    Bilinear, in the arithmetic of torch's ``interpolate(..., align_corners=True)`` on vectors of a multiple of 16 numbers: places
+    and weights in float32, of the four products all but the first added without being rounded before.
 
     Parameters
     ----------
@@ -41,13 +44,20 @@ class Resampled(Rows):
             y, x = divmod(n, self.side)
             h, w = weight[y], weight[x]
             h0, w0 = np.float32(1) - h, np.float32(1) - w
-            corners = (
-                (before[y], before[x], h0 * w0), (before[y], behind[x], h0 * w), (behind[y], before[x], h * w0),
-                (behind[y], behind[x], h * w),
-            )  # fmt: skip
-            total = out[n - start]
-            total[...] = 0
-            for row, column, factor in corners:
-                at = row * self.own + column
-                total += factor * self.inner.read(at, at + 1)[0]
+            above, below = before[y] * self.own, behind[y] * self.own
+            left, right = before[x], behind[x]
+            total = (h * w0) * self._point(below + left)
+            for at, factor in ((below + right, h * w), (above + right, h0 * w), (above + left, h0 * w0)):
+                total = fused(self._point(at), factor, total)
+            out[n - start] = total
 
+    def _point(self, at: int) -> Floats:
+        found: Floats = self.inner.read(at, at + 1)[0]
+        return found
+
+    def spans(self, start: int, stop: int) -> Iterator[Span]:
+        """All lines of the inner grid between those of the first and the last point."""
+        if start < stop:
+            before, behind, _ = self._places()
+            first, last = before[start // self.side], behind[(stop - 1) // self.side]
+            yield from self.inner.spans(first * self.own, (last + 1) * self.own)

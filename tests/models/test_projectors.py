@@ -108,3 +108,124 @@ def test_mistrals_own_layout_says_the_token_of_a_lines_end_or_leaves_it_to_the_t
     model = toys.built(TOYS["mistral-format"], config=lambda c: c["vision_encoder"].update(image_break_token_id=said))
     table = toys.Named("tok_embeddings.weight", (512, 64))
     assert np.array_equal(model.tensors[_LINE_END].read(0, 1), table.read(row, row + 1))
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "told"),
+    [
+        (
+            "deepseek-ocr",
+            lambda c: c["vision_config"].update(width=5),
+            "'width' of the vision section has no 'sam_vit_b'",
+        ),
+        ("dotsocr", lambda c: c["vision_config"].update(temporal_patch_size=2), "'temporal_patch_size' is 2"),
+        (
+            "granite4-vision",
+            lambda c: c.update(spatial_target_layers=[1, 4]),
+            "a projector is of layer 4, not one of 4",
+        ),
+        (
+            "granite4-vision",
+            lambda c: c.update(spatial_target_layers=[1]),
+            "does not say which layer .*spatial_projectors.1",
+        ),
+        ("granite4-vision", lambda c: c.update(downsample_rate="2"), "'downsample_rate' is '2'"),
+        ("janus", lambda c: c["vision_config"].update(use_qk_norm=True), "'use_qk_norm' is True"),
+        ("kimi-k25", lambda c: c["vision_config"].update(merge_kernel_size=[2, 1]), r"'merge_kernel_size' is \[2, 1\]"),
+        ("kimi-vl", lambda c: c["vision_config"].update(merge_kernel_size=[3, 3]), r"'merge_kernel_size' is \[3, 3\]"),
+        ("lfm2-vl", lambda c: c.update(vision_feature_layer=2), "'vision_feature_layer' is 2"),
+        ("minimax-m3", lambda c: c["vision_config"].update(num_attention_heads=4), "heads are 40 wide"),
+        ("muse-glimmer", lambda c: c["vision_config"].update(patch_temporal=3), "not 3 frames of 3 x 14 x 14"),
+        ("nemotron-nano-vl", lambda c: c.update(sound_config={"hidden_size": 8}), "'sound_config' is stated"),
+        ("nemotron-nano-vl", lambda c: c.update(force_image_size=3), "smaller than a patch"),
+        ("phi4v", lambda c: c["vision_config"].update(num_hidden_layers=1), "has 1 layers"),
+        ("qwen3-stepvl", lambda c: c["vision_config"].update(layers=46), r"\(2, 728, 1536, 46\), runtimes compute"),
+        (
+            "youtuvl",
+            lambda c: c["vision_config"].update(fullatt_block_indexes=[9]),
+            r"'fullatt_block_indexes' is \[9\]",
+        ),
+    ],
+)
+def test_what_no_runtime_computes_of_other_towers_is_refused(name: str, change: Any, told: str) -> None:
+    with pytest.raises(BadInput, match=told):
+        toys.built(TOYS[name], config=change)
+
+
+def test_layers_behind_the_features_that_are_taken_are_not_counted() -> None:
+    model = toys.built(TOYS["lfm2-vl"], config=lambda c: c.update(vision_feature_layer=-2))
+    assert model.metadata.get("clip.vision.block_count") == 2
+
+
+def test_the_table_of_positions_is_scaled_to_the_images() -> None:
+    model = toys.built(TOYS["nemotron-nano-vl"], config=lambda c: c.update(force_image_size=16))
+    assert model.tensors["v.position_embd.weight"].shape == (1, 16, 1280)
+
+
+def test_class_defaults_fill_what_the_tower_does_not_say() -> None:
+    def short(config: dict[str, Any]) -> None:
+        config["vision_config"].pop("num_key_value_heads")
+        config["vision_config"].pop("window_size")
+
+    model = toys.built(TOYS["exaone4_5"], config=short)
+    assert model.metadata.get("clip.vision.attention.head_count_kv") == 8
+    assert model.metadata.get("clip.vision.window_size") == 112
+
+
+_RESAMPLER = {
+    "name": "minicpmv",
+    "projector": True,
+    "config": {
+        "architectures": ["MiniCPMV"],
+        "hidden_size": 64,
+        "version": 2.6,
+        "query_num": 4,
+        "vision_config": {"hidden_size": 32, "intermediate_size": 64, "num_attention_heads": 4, "num_hidden_layers": 1},
+    },
+    "side": {},
+    "tensors": toys.packed(
+        {
+            "llm.lm_head.weight": [512, 64],
+            "resampler.attn.in_proj_bias": [192],
+            "resampler.attn.in_proj_weight": [192, 64],
+            "resampler.attn.out_proj.weight": [64, 64],
+            "resampler.kv_proj.weight": [64, 32],
+            "resampler.proj": [64, 64],
+            "resampler.query": [4, 64],
+            "vpm.embeddings.patch_embedding.weight": [32, 3, 14, 14],
+            "vpm.embeddings.position_embedding.weight": [16, 32],
+            "vpm.encoder.layers.0.mlp.fc1.weight": [64, 32],
+            "vpm.encoder.layers.0.mlp.fc2.weight": [32, 64],
+            "vpm.encoder.layers.0.self_attn.out_proj.weight": [32, 32],
+        }
+    ),
+}
+
+
+def test_the_resampler_of_minicpm_v_is_written_as_the_legacy_scripts_do() -> None:
+    model = toys.built(_RESAMPLER)
+    tensors = model.tensors
+    positions = tensors["resampler.pos_embed_k"]
+    assert positions.shape == (4900, 64)
+    row = positions.read(70 * 2 + 3, 70 * 2 + 4)[0]  # row 2, column 3
+    assert row[0] == np.sin(np.float32(3))
+    assert row[32] == np.sin(np.float32(2))
+    assert row[48] == np.cos(np.float32(2))
+    turned = toys.Named("resampler.proj", (64, 64)).read(0, 64).T
+    assert np.array_equal(tensors["resampler.proj.weight"].read(0, 64), turned)
+    assert [tensors[f"resampler.attn.{part}.weight"].shape for part in "qkv"] == [(64, 64)] * 3
+    assert tensors["v.blk.0.ffn_down.weight"].shape == (64, 32)
+    keys = dict(model.metadata.items())
+    assert "general.type" not in keys
+    assert (keys["clip.vision.image_size"].value, keys["clip.minicpmv_version"].value) == (448, 3)
+    assert model.metadata.get("clip.vision.image_mean") == [0.5, 0.5, 0.5]
+    kinds = [types(model, file_type) for file_type in ("F16", "F32")]
+    assert [kind["v.position_embd.weight"] for kind in kinds] == ["F16", "F32"]
+    assert [kind["v.patch_embd.weight"] for kind in kinds] == ["F16", "F16"]
+    assert [kind["resampler.query"] for kind in kinds] == ["F32", "F32"]
+
+
+@pytest.mark.parametrize("version", [None, 2.5, 4.0, "4.5"])
+def test_other_versions_of_minicpm_v_are_refused_by_name(version: Any) -> None:
+    with pytest.raises(BadInput, match=r"MiniCPMV of version .*MiniCPM-V 2.6 is supported"):
+        toys.built(_RESAMPLER, config=lambda c: c.update(version=version))

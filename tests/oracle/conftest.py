@@ -35,4 +35,5 @@ def llama(peers: Path) -> Iterator[Ask]:
 
     yield ask
     asked.close()
+    answers.close()
     assert peer.wait(60) == 0

@@ -23,6 +23,8 @@ _GOLDEN = (reference_dir() or Path("absent")) / "golden"
 _NONE = [pytest.param("", marks=pytest.mark.skip("no reference data"))]
 #: whose file of the reference does not load, or was never tried
 _LOAD_ONLY = {"exaone", "qwen1", "t5", "plamo2"}
+#: whose made-up numbers overflow; their tensors are those of the reference, byte for byte
+_OVERFLOWING = {"deepseek4", "deepseek4-vision"}
 
 
 def asked() -> dict[str, str]:
@@ -56,6 +58,7 @@ def test_every_architecture_loads_and_computes_finite_numbers(
     assert main(["convert", str(source), str(out), "--quiet", *options]) == 0
     (answer,) = llama({"do": ASKED[name], "file": str(out)})
     assert answer["ok"], answer
+    assert answer.get("finite", True) or name in _OVERFLOWING
 
 
 @pytest.mark.parametrize("case", LOGITS or _NONE)

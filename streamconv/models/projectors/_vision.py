@@ -192,7 +192,7 @@ def vision(m: Metadata, _arch: str, c: Config) -> None:
     tower(m, c)
 
 
-def tower(m: Metadata, c: Config, usual: Mapping[str, Sequence[float]] | None = None, **given: int) -> None:
+def tower(m: Metadata, c: Config, usual: Mapping[str, Sequence[float]] | None = None, /, **given: int) -> None:
     """The same; ``given`` as ``sizes`` takes them, ``usual`` as ``image_statistics`` does."""
     m.boolean("clip.has_vision_encoder", True)
     m.u32("clip.vision.projection_dim", text(c).hidden)

@@ -23,5 +23,8 @@ FAMILY = projector(
     keys=(keys, pixel_limits),
     assumes={"temporal_patch_size": Assumed((1,)), "post_norm": Assumed((True,)), "is_causal": Assumed((False,))},
     why_not=within("vision_tower."),
-    names={f"vision_tower.blocks.{{bid}}.mlp.fc{n}": f"v.blk.{{bid}}.ffn_{part}" for n, part in ((1, "gate"), (2, "down"), (3, "up"))},
+    names={
+        f"vision_tower.blocks.{{bid}}.mlp.fc{n}": f"v.blk.{{bid}}.ffn_{part}"
+        for n, part in ((1, "gate"), (2, "down"), (3, "up"))
+    },
 )

@@ -11,7 +11,7 @@ from ...metadata import Metadata
 from ..assumed import Assumed
 from ..config import Config
 from ..families.gemma import plus_one
-from ._vision import SIGLIP, epsilon, gelu, processor, projector, require, side_of, vision, within
+from ._vision import SIGLIP, epsilon, gelu, kind, processor, projector, require, side_of, vision, within
 
 _PROJECTION = "mm_input_projection_weight", "mm_soft_emb_norm.weight"
 
@@ -34,9 +34,9 @@ def pooled(m: Metadata, _arch: str, c: Config) -> None:
 
 
 FAMILY = projector(
-    "gemma3",
+    ("gemma3",),
     ("Gemma3ForConditionalGeneration",),
-    keys=(vision, epsilon("layer_norm_eps", default=1e-6), gelu, pooled),
+    keys=(vision, kind("gemma3"), epsilon("layer_norm_eps", default=1e-6), gelu, pooled),
     classes={"siglip_vision_model": SIGLIP},
     assumes={"hidden_act": Assumed(("gelu_pytorch_tanh",))},
     why_not=within("vision_tower.", "vision_model.", "multi_modal_projector."),

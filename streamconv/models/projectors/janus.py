@@ -10,7 +10,9 @@ from ._vision import epsilon, of_the_outer_class, projector, tower
 
 def keys(m: Metadata, _arch: str, c: Config) -> None:
     """Sizes; the feed-forward network's may be a ratio to the width."""
-    given = {} if c.get("intermediate_size") is not None else {"feed_forward_length": round(c.hidden * c.real("mlp_ratio"))}
+    given = (
+        {} if c.get("intermediate_size") is not None else {"feed_forward_length": round(c.hidden * c.real("mlp_ratio"))}
+    )
     tower(m, c, **given)
     act = str(c.get("hidden_act")).lower()
     if act in ("gelu", "silu"):

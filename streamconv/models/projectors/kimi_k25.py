@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ...errors import BadInput
-from ...kit import Order, Reshaped, join, split, take
+from ...kit import Order, join, split, take
 from ...metadata import Metadata
 from ...rows import Rows
 from ..assumed import Assumed
@@ -43,7 +43,7 @@ def _merge(c: Config) -> list[Any]:
 
 
 def split_pairs(rows: Rows, c: Config) -> Rows:
-    """Queries and keys with the first of each rotary pair before the second, those of rows and columns apart; values as they are."""
+    """Queries and keys with rotary pairs of rows before those of columns; values as they are."""
     n_heads = _or(c, "num_attention_heads", 16)
     third = rows.shape[0] // 3
     if third * 3 != rows.shape[0] or third % (4 * max(n_heads, 1)):
@@ -54,7 +54,13 @@ def split_pairs(rows: Rows, c: Config) -> Rows:
     return join([take(queries, order), take(keys, order), values])
 
 
-_NAMES = {"pre_norm": "mm.input_norm", "proj.0": "mm.1", "proj.2": "mm.2", "proj.linear_1": "mm.1", "proj.linear_2": "mm.2"}
+_NAMES = {
+    "pre_norm": "mm.input_norm",
+    "proj.0": "mm.1",
+    "proj.2": "mm.2",
+    "proj.linear_1": "mm.1",
+    "proj.linear_2": "mm.2",
+}
 
 FAMILY = projector(
     "kimik25",

@@ -15,7 +15,9 @@ def keys(m: Metadata, _arch: str, c: Config) -> None:
     """Sizes; ``vision_feature_layer`` counts from the last layer, which is -1."""
     layer = c.raw.get("vision_feature_layer", -1)
     if isinstance(layer, bool) or not isinstance(layer, int) or not -c.n_layers <= layer < 0:
-        raise BadInput(f"{c.place}: 'vision_feature_layer' is {layer!r}, not one of {c.n_layers} layers from the last, -1, on")
+        raise BadInput(
+            f"{c.place}: 'vision_feature_layer' is {layer!r}, not one of {c.n_layers} layers from the last, -1, on"
+        )
     tower(m, c, image_size=_SIDE, block_count=c.n_layers + layer + 1)
     factor = c.raw.get("downsample_factor", 2)
     m.u32("clip.vision.projector.scale_factor", factor)

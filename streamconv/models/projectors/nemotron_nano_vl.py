@@ -51,6 +51,8 @@ def scaled(rows: Rows, c: Config) -> Rows:
     side, own = side_of(c, "image_size") // side_of(c, "patch_size"), math.isqrt(rows.shape[1])
     if own**2 != rows.shape[1]:
         raise ValueError(f"{rows.shape[1]} positions are not those of a square")
+    if side < 1:
+        raise BadInput(f"{c.place}: images of {side_of(c, 'image_size')} pixels a side are smaller than a patch")
     return rows if side == own else Resampled(rows, own, side)
 
 

@@ -68,7 +68,10 @@ FAMILY = projector(
     why_not=why_not,
     spelled=spelled,
     variant=variant,
-    drops={"*.vision_model.head.*": "not part of the projector", "*.vision_model.post_layernorm.*": "behind the features that are taken"},
+    drops={
+        "*.vision_model.head.*": "not part of the projector",
+        "*.vision_model.post_layernorm.*": "behind the features that are taken",
+    },
     transforms={"v.patch_embd": convolution},
     names={f"mm_projector.{n}": f"mm.{n}" for n in (0, 2)},
 )
