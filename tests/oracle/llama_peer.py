@@ -8,7 +8,7 @@ One JSON object per line in, one out, each made in a child process, since the li
 ``{"do": "load", "file"}``                             whether it loads
 ``{"do": "evaluate", "file"}``                         whether it loads and computes three tokens; ``finite``: the logits
 ``{"do": "perceive", "file", "mmproj", "out"}``        float32 [n, width] to the .npy file ``out``: what the projector makes of
-                                                       an image and a sound; ``finite``: these, and the logits of the model given them
+                                                       an image and a sound; ``finite``: that, and the logits of a model given it
 
 An answer is ``{"ok": …}`` and what was asked for; a child that died, or took more than five minutes, gives ``{"ok": false}``.
 """
