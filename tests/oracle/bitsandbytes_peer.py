@@ -18,9 +18,11 @@ def main(source: str, packed: str, plain: str, *names: str) -> None:
     stored, decoded = dict(found), dict(found)
     for name in names:
         codes, state = functional.quantize_4bit(found[name], quant_type="nf4", compress_statistics=True)
-        decoded[name] = functional.dequantize_4bit(codes, state).to(torch.bfloat16).contiguous()
         stored[name] = codes
         stored |= {f"{name}.{part}": value.contiguous() for part, value in state.as_dict(packed=True).items()}
+        # Its kernel for processors takes a block that goes on in the next row for another one: all in one row it is right.
+        shape, state.shape = state.shape, torch.Size([1, state.shape.numel()])
+        decoded[name] = functional.dequantize_4bit(codes, state).reshape(shape)
     save_file(stored, packed)
     save_file(decoded, plain)
 
