@@ -18,7 +18,9 @@ from small_models import write_safetensors
 import streamconv
 from streamconv import dequant, merging, sources
 from streamconv.kit import (
+    Averaged,
     Constant,
+    FoldedNorm,
     Function,
     Mapped,
     Narrowed,
@@ -53,6 +55,7 @@ DATA = Path(__file__).resolve().parent / "data"
 PLAIN = DATA / "checkpoints" / "mistral-spm" / "hf"
 QUERY, NORM = "model.layers.0.self_attn.q_proj.weight", "model.norm.weight"
 KEY = "model.layers.0.self_attn.k_proj.weight"
+SQUARE = Function("square", 1, lambda rows: rows * rows)
 NOUGHT = Function("nought", 1, lambda rows: rows * np.float32(0))
 HALF = Function("half", 1, lambda rows: rows * np.float32(0.5))
 #: opens rows, anew with every call
@@ -111,6 +114,9 @@ def transformed(folder: Path) -> Sequence[Open]:
         yield Mapped(norm, HALF)
         yield Product(norm, Constant(np.arange(64, dtype=np.float32)))
         yield Product(query, heads)
+        yield FoldedNorm([norm] * 4, is_offset=False)
+        yield FoldedNorm([query, heads, query, Mapped(heads, SQUARE)], is_offset=True)
+        yield Averaged(query, Reshaped(norm, (64, 1)), 0.25)
         yield Positions(5, 16)
         yield Sum([query, heads, query])
         yield from (Resampled(Reshaped(query, (1, 64, 64)), 8, side) for side in (5, 13, 1))

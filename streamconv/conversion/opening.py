@@ -10,7 +10,7 @@ from typing import Any
 
 from .. import dequant, sources
 from ..errors import UsageError
-from ..file_names import ENDINGS, HUGGING_FACE, MISTRAL, PACKED, RECIPES
+from ..file_names import ENDINGS, GGUF, HUGGING_FACE, MISTRAL, PACKED, RECIPES, container_of
 from ..rows import Rows
 from ..sources.checkpoint import Checkpoint
 from ..sources.hub.model import Reference, parse_reference
@@ -100,7 +100,7 @@ class Opener:
             return merging.open_recipe(
                 path,
                 lambda reference: self.open(reference, as_saved),
-                open_adapter=self._open_adapter,
+                open_adapter=self.open_adapter,
                 lenient=options.lenient,
                 seed=options.seed,
                 allow_crimes=options.allow_crimes,
@@ -122,13 +122,31 @@ class Opener:
         """Half of the memory of the job, for frames of all its compressed files."""
         return sources.FrameCache(self._options.ram // 2)
 
-    def _open_adapter(self, reference: str) -> Checkpoint:
-        """The LoRA adapter ``reference`` names."""
+    def is_adapter(self, source: str | os.PathLike[str]) -> bool:
+        """Whether ``source`` names the folder of a LoRA adapter; of one in which a model lies, too, where a base is given.
+
+        Raises
+        ------
+        UsageError : a base is given and there is nothing that it would be for
+        """
+        ref, given = hub_reference(source), self._options.base is not None
+        if ref is None:
+            found = Path(source).is_dir() and sources.is_adapter(os.listdir(source), alone=not given)
+        else:
+            found = not ref.file and sources.is_adapter(self.hub.pin(ref).files, alone=not given)
+        if given and not found and not self._options.lora:
+            raise UsageError(f"--base has no effect: {source} is no LoRA adapter", "Leave it out.")
+        return found
+
+    def open_adapter(self, reference: str) -> Checkpoint:
+        """The LoRA adapter ``reference`` names: as PEFT or MLX save it, or a GGUF file."""
         from ..merging import lora
 
         ref = hub_reference(reference)
         if ref is None:
             self.roots.append(Path(reference))
+        if ref is None and container_of(reference) is GGUF:
+            return sources.open_checkpoint(reference, cache=self._frames)
         folder = Path(reference) if ref is None else self.hub.open_adapter(ref)
         return lora.open_adapter(folder, partial(sources.open_checkpoint, cache=self._frames))
 

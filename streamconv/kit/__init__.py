@@ -5,7 +5,8 @@ Each keeps ``stored`` where bytes can be copied unchanged, and names exactly the
 
 from __future__ import annotations
 
-from .made import Constant, Function, Mapped, Narrowed, Product, Sum, Zeros
+from .folded import FoldedNorm
+from .made import Averaged, Constant, Function, Mapped, Narrowed, Product, Sum, Zeros
 from .numbers import EXP, NEGATIVE_EXP, PLUS_ONE, squeezed, times
 from .order import Order, interleaved
 from .picked import Columns, Selected, cut, every, split, take
@@ -24,8 +25,10 @@ __all__ = [
     "NEGATIVE_EXP",
     "PLUS_ONE",
     "SOFTPLUS",
+    "Averaged",
     "Columns",
     "Constant",
+    "FoldedNorm",
     "Function",
     "Mapped",
     "Narrowed",

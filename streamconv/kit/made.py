@@ -70,6 +70,25 @@ class Product(Rows):
         return rows
 
 
+class Averaged(Rows):
+    """Sums over how many there were, each row by its own number, which counts as ``least`` where it is less; as float32."""
+
+    def __init__(self, sums: Rows, counts: Rows, least: float) -> None:
+        self.sums = sums
+        self.counts = counts
+        self.least = least
+        self.shape = sums.shape
+        self.dtype = "F32"
+        if matrix_shape(counts.shape) != (matrix_shape(sums.shape)[0], 1):
+            raise ValueError(f"{sums.shape} has not as many rows as {counts.shape} has numbers")
+
+    def read(self, start: int, stop: int, out: Floats | None = None) -> Floats:
+        """Rows ``start..stop`` as float32."""
+        rows = self.sums.read(start, stop, out)
+        rows /= np.maximum(self.counts.read(start, stop), np.float32(self.least))
+        return rows
+
+
 class Sum(Rows):
     """Numbers in the same places of several tensors of one shape, added from the first on, rounded as ``Mapped`` does."""
 

@@ -27,7 +27,7 @@ Transform = Callable[[Rows, Config], Rows]
 
 
 def class_defaults(
-    vocabulary: int,
+    vocabulary: int | None,
     context: int,
     hidden: int,
     ffn: int | None,

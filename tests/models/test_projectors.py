@@ -136,7 +136,7 @@ def test_mistrals_own_layout_says_the_token_of_a_lines_end_or_leaves_it_to_the_t
         ("lfm2-vl", lambda c: c.update(vision_feature_layer=2), "'vision_feature_layer' is 2"),
         ("minimax-m3", lambda c: c["vision_config"].update(num_attention_heads=4), "heads are 40 wide"),
         ("muse-glimmer", lambda c: c["vision_config"].update(patch_temporal=3), "not 3 frames of 3 x 14 x 14"),
-        ("nemotron-nano-vl", lambda c: c.update(sound_config={"hidden_size": 8}), "'sound_config' is stated"),
+        ("nemotron-nano-vl", lambda c: c.update(sound_config={"hidden_size": 8}), "'intermediate_size' is missing"),
         ("nemotron-nano-vl", lambda c: c.update(force_image_size=3), "smaller than a patch"),
         ("phi4v", lambda c: c["vision_config"].update(num_hidden_layers=1), "has 1 layers"),
         ("qwen3-stepvl", lambda c: c["vision_config"].update(layers=46), r"\(2, 728, 1536, 46\), runtimes compute"),
@@ -229,3 +229,50 @@ def test_the_resampler_of_minicpm_v_is_written_as_the_legacy_scripts_do() -> Non
 def test_other_versions_of_minicpm_v_are_refused_by_name(version: Any) -> None:
     with pytest.raises(BadInput, match=r"MiniCPMV of version .*MiniCPM-V 2.6 is supported"):
         toys.built(_RESAMPLER, config=lambda c: c.update(version=version))
+
+
+def test_ears_beside_the_tower_have_a_type_of_their_own() -> None:
+    sound = {
+        "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2, "num_mel_bins": 80,
+        "subsampling_factor": 8, "conv_kernel_size": 9,
+    }  # fmt: skip
+    layer = "sound_encoder.encoder.layers.0"
+    heard = {
+        "sound_encoder.encoder.subsampling.layers.2.weight": [8, 1, 3, 3],
+        "sound_encoder.encoder.subsampling.layers.2.bias": [8],
+        "sound_encoder.encoder.subsampling.linear.weight": [32, 64],
+        "sound_encoder.encoder.feature_extractor.featurizer.fb": [1, 80, 257],
+        f"{layer}.conv.depthwise_conv.weight": [32, 1, 9],
+        f"{layer}.conv.pointwise_conv1.weight": [64, 32, 1],
+        f"{layer}.conv.pointwise_conv1.bias": [64],
+        f"{layer}.conv.norm.weight": [32],
+        f"{layer}.conv.norm.running_mean": [32],
+        f"{layer}.conv.norm.num_batches_tracked": [1],
+        f"{layer}.self_attn.bias_u": [2, 16],
+        f"{layer}.self_attn.q_proj.weight": [32, 32],
+        "sound_projection.norm.weight": [32],
+        "sound_projection.linear1.weight": [64, 32],
+    }
+    model = toys.built(
+        TOYS["nemotron-nano-vl"], config=lambda c: c.update(sound_config=sound), tensors=lambda t: t.update(heard)
+    )
+    assert model.metadata.get("clip.projector_type") is None
+    assert model.metadata.get("clip.audio.projector_type") == "parakeet"
+    assert model.metadata.get("clip.vision.projector_type") == "nemotron_v2_vl"
+    assert model.metadata.get("clip.audio.subsampling_factor") == 8
+    made, kinds = toys.shapes(model), types(model, "F16")
+    assert {name: (shape, kinds[name]) for name, shape in made.items() if name.startswith(("a.", "mm.a."))} == {
+        "a.conv1d.2.weight": ([8, 1, 3, 3], "F32"),
+        "a.conv1d.2.bias": ([1, 8, 1, 1], "F32"),
+        "a.pre_encode.out.weight": ([32, 64], "F16"),
+        "a.mel_filters": ([1, 80, 257], "F32"),
+        "a.blk.0.conv_dw.weight": ([1, 1, 32, 9], "F32"),
+        "a.blk.0.conv_pw1.weight": ([64, 32], "F32"),
+        "a.blk.0.conv_pw1.bias": ([1, 64, 1, 1], "F32"),
+        "a.blk.0.conv_norm.weight": ([32], "F32"),
+        "a.blk.0.conv_norm_mean": ([32], "F32"),
+        "a.blk.0.pos_bias_u": ([2, 16], "F32"),
+        "a.blk.0.attn_q.weight": ([32, 32], "F16"),
+        "mm.a.norm_pre.weight": ([32], "F32"),
+        "mm.a.mlp.1.weight": ([64, 32], "F16"),
+    }

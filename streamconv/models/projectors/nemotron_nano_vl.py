@@ -1,4 +1,4 @@
-"""The vision tower of Nemotron Nano VL: RADIO, whose table of positions is scaled to the size of images."""
+"""The vision tower of Nemotron Nano VL: RADIO, whose table of positions is scaled to the size of images, and Parakeet's ears."""
 
 from __future__ import annotations
 
@@ -11,34 +11,38 @@ from ...kit import Resampled, Reshaped
 from ...metadata import Metadata
 from ...rows import Rows
 from ..config import Config
+from ._parakeet import NAMES, TRANSFORMS, TYPES, sound_keys
 from ._vision import epsilon, gelu, per_side, projector, side_of, tower, vision_section
 
 _STATISTICS = {"image_mean": [0.485, 0.456, 0.406], "image_std": [0.229, 0.224, 0.225]}
 #: sizes of the one RADIO that there is a runtime for, which config.json does not say
 _HUGE = {"hidden_size": 1280, "intermediate_size": 5120, "num_hidden_layers": 32, "num_attention_heads": 16}
+_KIND = "nemotron_v2_vl"
 _TOWER = "vision_model.radio_model.model."
 
 
 def section(raw: Mapping[str, Any]) -> Mapping[str, Any]:
     """The tower's section with its sizes."""
-    if raw.get("sound_config"):
-        raise BadInput(
-            "config.json: 'sound_config' is stated, projectors of Nemotron Nano with ears are not supported",
-            "Convert the text model without --mmproj.",
-        )
     return {**vision_section(raw), **_HUGE, "image_size": raw.get("force_image_size", 512)}
 
 
 def keys(m: Metadata, _arch: str, c: Config) -> None:
-    """Sizes, and how many features are put side by side."""
+    """Sizes, those of the ears where there are any, and how many features are put side by side."""
     tower(m, c, _STATISTICS)
+    if isinstance(said := c.raw.get("sound_config"), Mapping):
+        sound_keys(m, c, Config(said, {}, {}, c.checkpoint))
+        m.string("clip.audio.projector_type", "parakeet")
+        m.string("clip.vision.projector_type", _KIND)
+    else:
+        m.string("clip.projector_type", _KIND)
     ratio = per_side(c, "downsample_ratio", c.raw.get("downsample_ratio", 0.5))
     m.u32("clip.vision.projector.scale_factor", ratio)
 
 
 def why_not(name: str) -> str | None:
-    """The tower and the projection."""
-    return None if name.startswith((_TOWER, "mlp1.")) else "not part of the projector"
+    """Tower, ears and projections."""
+    starts = _TOWER, "mlp1.", "sound_encoder.", "sound_projection."
+    return None if name.startswith(starts) else "not part of the projector"
 
 
 def spelled(name: str, _config: Config) -> str:
@@ -63,7 +67,7 @@ def patches(rows: Rows, c: Config) -> Rows:
 
 
 FAMILY = projector(
-    "nemotron_v2_vl",
+    (_KIND, "parakeet"),
     ("NemotronH_Nano_VL_V2", "RADIOModel"),
     keys=(keys, epsilon(default=1e-6), gelu),
     section=section,
@@ -71,7 +75,10 @@ FAMILY = projector(
     spelled=spelled,
     drops={
         "*input_conditioner*": "images are scaled by image_mean and image_std",
+        "*conv.norm.num_batches*": "used in training only",
         "*patch_generator.video_embedder*": "runtimes read no videos",
     },
-    transforms={"v.position_embd": scaled, "v.patch_embd": patches},
+    transforms={"v.position_embd": scaled, "v.patch_embd": patches, **TRANSFORMS},
+    types=TYPES,
+    names=NAMES,
 )
