@@ -29,7 +29,7 @@ from streamconv.rows import Rows, matrix_shape
 from streamconv.sources.checkpoint import Checkpoint
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "models"))
-import toys  # noqa: E402
+import toys
 
 P = "base_model.model.model.layers.0."
 RECORDED = ("adapters", "adapter")
@@ -86,7 +86,9 @@ def test_the_files_are_those_of_the_reference(data: Path, recorded: Path, qwen: 
         assert {name: (t.ne, t.sha256) for name, t in found.tensors.items()} == {
             t["name"]: (tuple(t["ne"]), t["sha256"]) for t in dump["tensors"]
         }
-        assert {key: found.keys.get(key) for key in dump["kv"]} == {key: v["value"] for key, v in dump["kv"].items()}
+        assert {key: found.keys.get(key) for key in dump["kv"]} == {
+            key: (v["type"], v["value"]) for key, v in dump["kv"].items()
+        }
 
 
 def test_factors_are_f32_where_no_type_is_asked_for(recorded: Path, qwen: Path, tmp_path: Path) -> None:
@@ -134,21 +136,24 @@ def test_alpha_by_rank_is_the_true_scale(
 
 
 Q = f"{P}self_attn.q_proj"
-EXTRA = {
+HEAD, EMBEDDING = "base_model.model.lm_head", "base_model.model.model.embed_tokens"
+K, FAR = f"{P}self_attn.k_proj", "base_model.model.model.layers.7.self_attn.k_proj"
+#: what the message says -> tensors that the adapter has besides, and settings
+EXTRA: dict[str, tuple[dict[str, tuple[int, ...]], Config]] = {
     "DoRA": ({f"{Q}.lora_magnitude_vector": (64,)}, {"use_dora": True}),
     "lora_magnitude_vector": ({f"{Q}.lora_magnitude_vector": (64,)}, {}),
     "lora_B.bias": ({f"{Q}.lora_B.bias": (64,)}, {}),
-    "embed_tokens": ({"base_model.model.model.embed_tokens.weight": (512, 64)}, {}),
-    "k_proj.bias": ({f"{P}self_attn.k_proj.bias": (32,)}, {}),
-    "token_adapter": ({"base_model.model.model.embed_tokens.token_adapter.trainable_tokens_delta": (1, 64)}, {}),
-    "its head is the embedding": ({"base_model.model.lm_head.lora_A.weight": (8, 64), "base_model.model.lm_head.lora_B.weight": (512, 8)}, {}),
-    "changes 513 rows": ({"base_model.model.model.embed_tokens.lora_embedding_A": (8, 513), "base_model.model.model.embed_tokens.lora_embedding_B": (64, 8)}, {}),
+    "embed_tokens": ({f"{EMBEDDING}.weight": (512, 64)}, {}),
+    "k_proj.bias": ({f"{K}.bias": (32,)}, {}),
+    "token_adapter": ({f"{EMBEDDING}.token_adapter.trainable_tokens_delta": (1, 64)}, {}),
+    "its head is the embedding": ({f"{HEAD}.lora_A.weight": (8, 64), f"{HEAD}.lora_B.weight": (512, 8)}, {}),
+    "changes 513 rows": ({f"{EMBEDDING}.lora_embedding_A": (8, 513), f"{EMBEDDING}.lora_embedding_B": (64, 8)}, {}),
     "lora_alpha 0": ({}, {"lora_alpha": 0}),
     "LOHA": ({}, {"peft_type": "LOHA"}),
-    "no lora_A": ({f"{P}self_attn.k_proj.lora_B.weight": (32, 8)}, {}),
-    "cannot be multiplied": ({f"{P}self_attn.k_proj.lora_A.weight": (8, 64), f"{P}self_attn.k_proj.lora_B.weight": (32, 4)}, {}),
+    "no lora_A": ({f"{K}.lora_B.weight": (32, 8)}, {}),
+    "cannot be multiplied": ({f"{K}.lora_A.weight": (8, 64), f"{K}.lora_B.weight": (32, 4)}, {}),
     "no place": ({f"{P}self_attn.x_proj.lora_A.weight": (8, 64), f"{P}self_attn.x_proj.lora_B.weight": (32, 8)}, {}),
-    "lies beyond": ({f"{P.replace('0', '7')}self_attn.k_proj.lora_A.weight": (8, 64), f"{P.replace('0', '7')}self_attn.k_proj.lora_B.weight": (32, 8)}, {}),
+    "lies beyond": ({f"{FAR}.lora_A.weight": (8, 64), f"{FAR}.lora_B.weight": (32, 8)}, {}),
     "invocation_string": ({}, {"invocation_string": "x"}),
 }  # fmt: skip
 
@@ -204,18 +209,8 @@ def test_tokens_of_activated_adapters_are_written(recorded: Path, qwen: Path, tm
 
 #: layers that are no matrices of their own, or no linear layers
 _NOT_LINEAR = (
-    "embed",
-    "wte",
-    "wpe",
-    "lm_head",
-    "norm",
-    "emb.",
-    "tok_",
-    "output",
-    "shared.weight",
-    "res_proj",
-    "head.out",
-)
+    "embed", "wte", "wpe", "lm_head", "norm", "emb.", "tok_", "output", "shared.weight", "res_proj", "head.out", "kv_b_proj",
+)  # fmt: skip
 _NOT = ("bitnet", "rugpt3xl", "neobert", "neobert-classify", "jina-bert-v3")
 QUICK = (
     "gpt2", "chatglm3", "phi3", "jais", "baichuan", "internlm2", "falcon", "deepseek2", "bloom", "olmoe", "granite-moe-shared",
