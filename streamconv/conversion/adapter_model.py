@@ -67,7 +67,7 @@ def adapter_model(
         _check_vocabulary(adapter, base, name, rows)
         try:
             a, b = factors(rows)
-            if len(b.shape) > 2 and "_exps." not in name:  # of latent attention: runtimes load it and apply nothing
+            if len(b.shape) > 2 and "exps." not in name:  # of latent attention: runtimes load it and apply nothing
                 raise NotFactored("runtimes change matrices and stacks of experts only")
         except NotFactored as e:
             raise BadInput(
