@@ -23,6 +23,7 @@ from streamconv.conversion.adapter_model import adapter_model
 from streamconv.conversion.applying import parse
 from streamconv.errors import BadInput, StreamconvError, UsageError
 from streamconv.kit import Constant
+from streamconv.merging.mlx_adapter import as_peft
 from streamconv.models import FAMILIES, build
 from streamconv.models.config import architecture
 from streamconv.rows import Rows, matrix_shape
@@ -377,3 +378,34 @@ def test_an_adapter_of_peft_is_applied_to_a_folder(files: Path, qwen: Path) -> N
         {n: hashlib.sha256(values(rows).tobytes()).hexdigest() for n, rows in each.items()} for each in (found, want)
     ]
     assert digests[0] == digests[1]
+
+
+def test_adapters_of_mlx_have_their_scale(qwen: Path, tmp_path: Path) -> None:
+    rng = np.random.default_rng(4)
+    a, b = (rng.standard_normal(shape).astype("<f4") for shape in ((64, 4), (4, 160)))
+    folder, name = tmp_path / "mlx", "model.layers.1.mlp.up_proj"
+    folder.mkdir()
+    write_safetensors(folder / "adapters.safetensors", {f"{name}.lora_a": ("F32", a), f"{name}.lora_b": ("F32", b)})
+    said = {"fine_tune_type": "lora", "lora_parameters": {"rank": 4, "scale": 20.0}, "model": str(qwen)}
+    (folder / "adapter_config.json").write_text(json.dumps(said))
+    found = made(folder, tmp_path / "x.gguf")
+    assert found.metadata is not None
+    assert found.metadata.get("adapter.lora.alpha") == 80.0
+    stem = "blk.1.ffn_up.weight"
+    assert found.tensors.keys() == {f"{stem}.lora_a", f"{stem}.lora_b"}
+    assert np.array_equal(values(found.tensors[f"{stem}.lora_a"]), a.T)
+    assert np.array_equal(values(found.tensors[f"{stem}.lora_b"]), b.T)
+
+
+def test_experts_that_mlx_stacked_stay_stacked() -> None:
+    a, b = (np.random.default_rng(4).standard_normal(shape).astype("<f4") for shape in ((8, 2, 64), (8, 32, 2)))
+    name = "model.layers.0.mlp.switch_mlp.up_proj"
+    config, tensors = as_peft(
+        "mlx", {"fine_tune_type": "lora", "lora_parameters": {"rank": 2, "scale": 3.0}},
+        {f"{name}.lora_a": Constant(a), f"{name}.lora_b": Constant(b)},
+    )  # fmt: skip
+    base = Checkpoint(Path("toy"), {}, json.loads(json.dumps(TOYS["olmoe"]["config"])), (), side={})
+    found = adapter_model(Checkpoint(Path("mlx"), tensors, config, (), side={}), base)
+    stem = "blk.0.ffn_up_exps.weight"
+    assert np.array_equal(values(found.tensors[f"{stem}.lora_a"]), a)
+    assert np.array_equal(values(found.tensors[f"{stem}.lora_b"]), b)
