@@ -136,7 +136,7 @@ class Opener:
         """
         ref, given = hub_reference(source), self._options.base is not None
         if ref is None:
-            found = Path(source).is_dir() and sources.is_adapter(os.listdir(source), alone=not given)
+            found = sources.is_adapter(_listed(source), alone=not given)
         else:
             found = not ref.file and sources.is_adapter(self.hub.pin(ref).files, alone=not given)
         if given and not found and not self._options.lora:
@@ -154,6 +154,14 @@ class Opener:
             return sources.open_checkpoint(reference, cache=self._frames)
         folder = Path(reference) if ref is None else self.hub.open_adapter(ref)
         return lora.open_adapter(folder, partial(sources.open_checkpoint, cache=self._frames))
+
+
+def _listed(source: str | os.PathLike[str]) -> list[str]:
+    """Names of the files in the folder ``source``; none where it is something else, or cannot be read."""
+    try:
+        return os.listdir(source)
+    except (OSError, ValueError):
+        return []
 
 
 def open_rows(
