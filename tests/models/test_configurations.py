@@ -14,6 +14,7 @@ from streamconv.metadata import Metadata
 from streamconv.models import FAMILIES
 from streamconv.models.config import Config, normalise
 from streamconv.models.families import gemma2, granite_hybrid, llama, t5
+from streamconv.models.families._longrope import original_context
 from streamconv.models.keys import rope_freq_base, rope_scaling, soft_caps
 
 _RECORDED = Path(__file__).resolve().parents[1] / "data" / "configurations.json"
@@ -121,6 +122,46 @@ def test_kin_of_one_family_have_classes_of_their_own() -> None:
     assert [c.get("vocab_size") for c in sizes.values()] == [32128, 250112, 250112]
     deep = normalise({"model_type": "t5", "num_layers": 3}, t5.FAMILY.classes)
     assert deep.get("num_decoder_layers") == 3
+
+
+@pytest.mark.parametrize(
+    ("kind", "key", "value"),
+    [
+        ("gemma4_text", "max_position_embeddings", 131072),
+        ("gemma4_unified_text", "max_position_embeddings", 262144),
+        ("gemma4_text", "sliding_window", 512),
+        ("gemma4_unified_text", "sliding_window", 1024),
+        ("glm4_moe", "max_position_embeddings", 131072),
+        ("glm4v_moe_text", "max_position_embeddings", 65536),
+    ],
+)
+def test_contexts_and_windows_of_kin_are_their_own(kind: str, key: str, value: int) -> None:
+    assert normalise({"model_type": kind}, classes()[kind]).get(key) == value
+
+
+def test_the_context_before_it_was_stretched_is_that_of_the_stretching() -> None:
+    rope = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 128}
+    stated = {"model_type": "phi3", "original_max_position_embeddings": 256, "rope_scaling": rope}
+    config = normalise(stated, FAMILIES["Phi3ForCausalLM"].classes)
+    assert original_context(config) == 128
+    assert original_context(normalise({"model_type": "phi3"}, FAMILIES["Phi3ForCausalLM"].classes)) == 4096
+
+
+def test_layers_with_an_indexer_follow_from_how_often_there_is_one() -> None:
+    family, stated = FAMILIES["GlmMoeDsaForCausalLM"], {"model_type": "glm_moe_dsa", "num_hidden_layers": 6}
+    often = {**stated, "index_topk_freq": 2, "index_skip_topk_offset": 1}
+    assert normalise(stated, family.classes).get("indexer_types") == ["full"] * 6
+    assert normalise(often, family.classes).get("indexer_types") == ["full", "shared"] * 3
+    lettered = {**stated, "index_topk_pattern": "FSSFSS"}
+    assert normalise(lettered, family.classes).get("indexer_types") == ["full", "shared", "shared"] * 2
+
+
+def test_older_models_without_experts_have_no_defaults_of_mixtures() -> None:
+    family = FAMILIES["NemotronHForCausalLM"]
+    found = [
+        normalise({"model_type": "nemotron_h", "hybrid_override_pattern": p}, family.classes) for p in ("M*-", "M*E")
+    ]
+    assert [c.get("n_routed_experts") for c in found] == [None, 8]
 
 
 def test_a_cap_that_is_null_is_no_cap() -> None:

@@ -22,7 +22,7 @@ def has_factors(c: Config, _block: int = -1) -> bool:
 
 def original_context(c: Config) -> int:
     """The context a model was trained with before it was stretched."""
-    stated = c.get("original_max_position_embeddings") or c.rope.get("original_max_position_embeddings")
+    stated = c.rope.get("original_max_position_embeddings") or c.get("original_max_position_embeddings")
     if not isinstance(stated, int) or stated < 1:
         raise BadInput(f"config.json: 'original_max_position_embeddings' is {stated!r}, not a length")
     return stated

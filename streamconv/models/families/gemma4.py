@@ -108,7 +108,10 @@ FAMILY = Family(
     arch="gemma4",
     architectures=("Gemma4ForConditionalGeneration", "Gemma4ForCausalLM", "Gemma4UnifiedForConditionalGeneration"),
     tokenizer=TokenizerRule(("gemma4",), own={"gemma4": ("tokenizer.json", read_gemma4)}),
-    classes={"gemma4_text": defaults(hidden_size_per_layer_input=256), "gemma4_unified_text": defaults()},
+    classes={
+        "gemma4_text": defaults(hidden_size_per_layer_input=256),
+        "gemma4_unified_text": {**defaults(), "max_position_embeddings": 262144, "sliding_window": 1024},
+    },
     assumes={
         **{key: GELU_TANH[key] for key in ("hidden_activation", "attention_bias")}, "rope_type": Assumed(("proportional",)),
         "use_bidirectional_attention": Assumed(("vision", False)),

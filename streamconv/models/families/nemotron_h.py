@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -20,33 +19,24 @@ from .llama import interleave_k, interleave_q
 
 _KINDS = {"mamba": "M", "linear_attention": "M", "attention": "*", "full_attention": "*", "moe": "E", "mlp": "-"}
 _BLOCKS = "block_configs", "layers_block_type", "hybrid_override_pattern"
-#: class defaults of mixtures
-_MIXTURE = {
-    "n_routed_experts": 8, "n_shared_experts": 1, "moe_intermediate_size": 7688, "moe_shared_expert_intermediate_size": 7688,
-    "num_experts_per_tok": 2, "routed_scaling_factor": 1.0, "n_group": 1, "topk_group": 1, "norm_topk_prob": True,
-}  # fmt: skip
 _POST = "backbone.layers.{bid}.post_norm"
 
 
 def pattern(c: Config) -> str:
     """What each block is: M a state space, * attention, - a network, E experts."""
     blocks: Any = c.get("block_configs")
-    words = (
-        [b.get("block_type") for b in blocks if isinstance(b, dict)]
-        if isinstance(blocks, list)
-        else c.get("layers_block_type")
-    )
-    found = (
-        "".join(_KINDS.get(str(word), "?") for word in words) if words else str(c.get("hybrid_override_pattern") or "")
-    )
+    words = c.get("layers_block_type")
+    if isinstance(blocks, list):
+        words = [b.get("block_type") for b in blocks if isinstance(b, dict)]
+    found = "".join(_KINDS.get(str(word), "?") for word in words or ()) or str(c.get("hybrid_override_pattern") or "")
     if not found or set(found) - set("M*-E"):
         raise BadInput(f"{c.folder}/config.json does not say what each block is, in words that are known")
     return found
 
 
-def of_mixtures(value: Any) -> Callable[[Config], Any]:
-    """A class default that the older models without experts, which are read as they stand, do not have."""
-    return lambda c: value if any(c.get(key) for key in _BLOCKS) and "E" in pattern(c) else None
+def of_mixtures(**defaults: Any) -> dict[str, Any]:
+    """Class defaults that the older models without experts, which are read as they stand, do not have."""
+    return {key: lambda c, v=v: v if c.get(*_BLOCKS) and "E" in pattern(c) else None for key, v in defaults.items()}
 
 
 def further(c: Config) -> range:
@@ -76,11 +66,8 @@ def keys(m: Metadata, a: str, c: Config) -> None:
     for key in ("attention.key_length", "attention.value_length", "rope.dimension_count"):
         m.u32(f"{a}.{key}", head)
     m.u32(f"{a}.ssm.inner_size", width)
-    m.array(
-        f"{a}.attention.head_count_kv",
-        "INT32",
-        [c.n_kv_heads if k == "*" else 0 for k in kinds] + [c.n_kv_heads] * more,
-    )
+    kv = [c.n_kv_heads if k == "*" else 0 for k in kinds] + [c.n_kv_heads] * more
+    m.array(f"{a}.attention.head_count_kv", "INT32", kv)
     m.boolean(f"{a}.rope.scaling.finetuned", False)
     if "M" in kinds:
         m.u32(f"{a}.context_length", 2**20)
@@ -124,7 +111,10 @@ FAMILY = Family(
         "vocab_size": 131072, "hidden_size": 4096, "num_attention_heads": 32, "num_key_value_heads": 8, "head_dim": 128,
         "max_position_embeddings": 4096, "tie_word_embeddings": False, "intermediate_size": 21504, "mlp_hidden_act": "relu2",
         "ssm_state_size": 128, "mamba_num_heads": 128, "mamba_head_dim": 64, "n_groups": 8, "conv_kernel": 4,
-        "layer_norm_epsilon": 1e-5, **{key: of_mixtures(value) for key, value in _MIXTURE.items()},
+        "layer_norm_epsilon": 1e-5, **of_mixtures(
+            n_routed_experts=8, n_shared_experts=1, moe_intermediate_size=7688, moe_shared_expert_intermediate_size=7688,
+            num_experts_per_tok=2, routed_scaling_factor=1.0, n_group=1, topk_group=1, norm_topk_prob=True,
+        ),
     }},
     n_tokens=lambda c: -(-c.integer("vocab_size") // 8) * 8,
     further=further,
