@@ -24,7 +24,7 @@ from ..sources.checkpoint import Checkpoint
 from ..sources.hf_config import flattened, is_tied
 from .factors import NotFactored, factors, low_rank, turned
 
-_TIED = "llama.cpp changes neither rightly, so merge it into its model instead"
+_TIED = "llama.cpp aborts with the two beside each other, so merge it into its model instead"
 _MERGE = "Merge it into its model instead: a recipe with model: MODEL+ADAPTER."
 
 
@@ -67,6 +67,8 @@ def adapter_model(
         _check_vocabulary(adapter, base, name, rows)
         try:
             a, b = factors(rows)
+            if len(b.shape) > 2 and "exps." not in name:  # of latent attention: runtimes load it and apply nothing
+                raise NotFactored("runtimes change matrices and stacks of experts only")
         except NotFactored as e:
             raise BadInput(
                 f"{adapter.where}: {made_of[name]!r} cannot be written as {name}: {e.message}", _MERGE

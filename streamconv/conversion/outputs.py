@@ -50,7 +50,8 @@ def prepare(source: str | os.PathLike[str], output: str | os.PathLike[str], opti
     with found.recorded() as plugins:
         target = pick(output, options)
         with opening(output, options, target) as opener:
-            opens = opener.open_with_modules if options.dense_modules else opener.open
+            takes_modules = "dense_modules" in target.options and not (options.vocab_only or options.mmproj)
+            opens = opener.open_with_modules if takes_modules or options.dense_modules else opener.open
             is_adapter = not target.is_folder and opener.is_adapter(source)
             checkpoint = opened_adapter(source, opener, options) if is_adapter else opens(source, target.as_saved)
             checkpoint = applied(checkpoint, opener, options, target) if options.lora else checkpoint

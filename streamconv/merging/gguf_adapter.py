@@ -131,7 +131,7 @@ def _summed(adapter: Checkpoint, name: str, was: Rows, alpha: float, scale: floa
 
 
 def _matrix(rows: Rows, number: int) -> Rows:
-    """One matrix of a stack; what is none, or a stack of one, is the same for all."""
+    """Matrix ``number`` of a stack; a single matrix is that of every expert."""
     if len(rows.shape) == 2:
         return rows
     at = min(number, rows.shape[0] - 1)

@@ -159,7 +159,7 @@ def renamed(
     made_of: dict[str, str] = {}
     found = _named(some, family, config, left_out, made_of)
     if family.further is None:  # some count the blocks behind all others by the tensors of the whole model
-        _check_blocks(some, found, config.n_layers)
+        _check_blocks(some, found, config.n_layers + (config.get("num_nextn_predict_layers") or 0))
     return found, left_out, made_of
 
 

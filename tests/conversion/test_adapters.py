@@ -23,13 +23,14 @@ from streamconv.conversion.adapter_model import adapter_model
 from streamconv.conversion.applying import parse
 from streamconv.errors import BadInput, StreamconvError, UsageError
 from streamconv.kit import Constant
+from streamconv.merging.mlx_adapter import as_peft
 from streamconv.models import FAMILIES, build
 from streamconv.models.config import architecture
 from streamconv.rows import Rows, matrix_shape
 from streamconv.sources.checkpoint import Checkpoint
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "models"))
-import toys  # noqa: E402
+import toys
 
 P = "base_model.model.model.layers.0."
 RECORDED = ("adapters", "adapter")
@@ -86,7 +87,9 @@ def test_the_files_are_those_of_the_reference(data: Path, recorded: Path, qwen: 
         assert {name: (t.ne, t.sha256) for name, t in found.tensors.items()} == {
             t["name"]: (tuple(t["ne"]), t["sha256"]) for t in dump["tensors"]
         }
-        assert {key: found.keys.get(key) for key in dump["kv"]} == {key: v["value"] for key, v in dump["kv"].items()}
+        assert {key: found.keys.get(key) for key in dump["kv"]} == {
+            key: (v["type"], v["value"]) for key, v in dump["kv"].items()
+        }
 
 
 def test_factors_are_f32_where_no_type_is_asked_for(recorded: Path, qwen: Path, tmp_path: Path) -> None:
@@ -134,21 +137,24 @@ def test_alpha_by_rank_is_the_true_scale(
 
 
 Q = f"{P}self_attn.q_proj"
-EXTRA = {
+HEAD, EMBEDDING = "base_model.model.lm_head", "base_model.model.model.embed_tokens"
+K, FAR = f"{P}self_attn.k_proj", "base_model.model.model.layers.7.self_attn.k_proj"
+#: what the message says -> tensors that the adapter has besides, and settings
+EXTRA: dict[str, tuple[dict[str, tuple[int, ...]], Config]] = {
     "DoRA": ({f"{Q}.lora_magnitude_vector": (64,)}, {"use_dora": True}),
     "lora_magnitude_vector": ({f"{Q}.lora_magnitude_vector": (64,)}, {}),
     "lora_B.bias": ({f"{Q}.lora_B.bias": (64,)}, {}),
-    "embed_tokens": ({"base_model.model.model.embed_tokens.weight": (512, 64)}, {}),
-    "k_proj.bias": ({f"{P}self_attn.k_proj.bias": (32,)}, {}),
-    "token_adapter": ({"base_model.model.model.embed_tokens.token_adapter.trainable_tokens_delta": (1, 64)}, {}),
-    "its head is the embedding": ({"base_model.model.lm_head.lora_A.weight": (8, 64), "base_model.model.lm_head.lora_B.weight": (512, 8)}, {}),
-    "changes 513 rows": ({"base_model.model.model.embed_tokens.lora_embedding_A": (8, 513), "base_model.model.model.embed_tokens.lora_embedding_B": (64, 8)}, {}),
+    "embed_tokens": ({f"{EMBEDDING}.weight": (512, 64)}, {}),
+    "k_proj.bias": ({f"{K}.bias": (32,)}, {}),
+    "token_adapter": ({f"{EMBEDDING}.token_adapter.trainable_tokens_delta": (1, 64)}, {}),
+    "its head is the embedding": ({f"{HEAD}.lora_A.weight": (8, 64), f"{HEAD}.lora_B.weight": (512, 8)}, {}),
+    "changes 513 rows": ({f"{EMBEDDING}.lora_embedding_A": (8, 513), f"{EMBEDDING}.lora_embedding_B": (64, 8)}, {}),
     "lora_alpha 0": ({}, {"lora_alpha": 0}),
     "LOHA": ({}, {"peft_type": "LOHA"}),
-    "no lora_A": ({f"{P}self_attn.k_proj.lora_B.weight": (32, 8)}, {}),
-    "cannot be multiplied": ({f"{P}self_attn.k_proj.lora_A.weight": (8, 64), f"{P}self_attn.k_proj.lora_B.weight": (32, 4)}, {}),
+    "no lora_A": ({f"{K}.lora_B.weight": (32, 8)}, {}),
+    "cannot be multiplied": ({f"{K}.lora_A.weight": (8, 64), f"{K}.lora_B.weight": (32, 4)}, {}),
     "no place": ({f"{P}self_attn.x_proj.lora_A.weight": (8, 64), f"{P}self_attn.x_proj.lora_B.weight": (32, 8)}, {}),
-    "lies beyond": ({f"{P.replace('0', '7')}self_attn.k_proj.lora_A.weight": (8, 64), f"{P.replace('0', '7')}self_attn.k_proj.lora_B.weight": (32, 8)}, {}),
+    "lies beyond": ({f"{FAR}.lora_A.weight": (8, 64), f"{FAR}.lora_B.weight": (32, 8)}, {}),
     "invocation_string": ({}, {"invocation_string": "x"}),
 }  # fmt: skip
 
@@ -204,18 +210,9 @@ def test_tokens_of_activated_adapters_are_written(recorded: Path, qwen: Path, tm
 
 #: layers that are no matrices of their own, or no linear layers
 _NOT_LINEAR = (
-    "embed",
-    "wte",
-    "wpe",
-    "lm_head",
-    "norm",
-    "emb.",
-    "tok_",
-    "output",
-    "shared.weight",
-    "res_proj",
-    "head.out",
-)
+    "embed", "wte", "wpe", "lm_head", "norm", "emb.", "tok_", "output", "shared.weight", "res_proj", "head.out", "kv_b_proj",
+    "altup_projections",
+)  # fmt: skip
 _NOT = ("bitnet", "rugpt3xl", "neobert", "neobert-classify", "jina-bert-v3")
 QUICK = (
     "gpt2", "chatglm3", "phi3", "jais", "baichuan", "internlm2", "falcon", "deepseek2", "bloom", "olmoe", "granite-moe-shared",
@@ -254,7 +251,7 @@ def test_the_product_of_the_factors_is_what_becomes_of_the_product(name: str) ->
     assert targets
     for target in targets:
         a, b = (values(found.tensors[f"{target}.lora_{letter}"]) for letter in "ab")
-        assert np.array_equal(b @ a, values(whole[target])), target
+        np.testing.assert_allclose(b @ a, values(whole[target]), rtol=1e-5, atol=1e-5, err_msg=target)
 
 
 # Applied.
@@ -381,3 +378,34 @@ def test_an_adapter_of_peft_is_applied_to_a_folder(files: Path, qwen: Path) -> N
         {n: hashlib.sha256(values(rows).tobytes()).hexdigest() for n, rows in each.items()} for each in (found, want)
     ]
     assert digests[0] == digests[1]
+
+
+def test_adapters_of_mlx_have_their_scale(qwen: Path, tmp_path: Path) -> None:
+    rng = np.random.default_rng(4)
+    a, b = (rng.standard_normal(shape).astype("<f4") for shape in ((64, 4), (4, 160)))
+    folder, name = tmp_path / "mlx", "model.layers.1.mlp.up_proj"
+    folder.mkdir()
+    write_safetensors(folder / "adapters.safetensors", {f"{name}.lora_a": ("F32", a), f"{name}.lora_b": ("F32", b)})
+    said = {"fine_tune_type": "lora", "lora_parameters": {"rank": 4, "scale": 20.0}, "model": str(qwen)}
+    (folder / "adapter_config.json").write_text(json.dumps(said))
+    found = made(folder, tmp_path / "x.gguf")
+    assert found.metadata is not None
+    assert found.metadata.get("adapter.lora.alpha") == 80.0
+    stem = "blk.1.ffn_up.weight"
+    assert found.tensors.keys() == {f"{stem}.lora_a", f"{stem}.lora_b"}
+    assert np.array_equal(values(found.tensors[f"{stem}.lora_a"]), a.T)
+    assert np.array_equal(values(found.tensors[f"{stem}.lora_b"]), b.T)
+
+
+def test_experts_that_mlx_stacked_stay_stacked() -> None:
+    a, b = (np.random.default_rng(4).standard_normal(shape).astype("<f4") for shape in ((8, 2, 64), (8, 32, 2)))
+    name = "model.layers.0.mlp.switch_mlp.up_proj"
+    config, tensors = as_peft(
+        "mlx", {"fine_tune_type": "lora", "lora_parameters": {"rank": 2, "scale": 3.0}},
+        {f"{name}.lora_a": Constant(a), f"{name}.lora_b": Constant(b)},
+    )  # fmt: skip
+    base = Checkpoint(Path("toy"), {}, json.loads(json.dumps(TOYS["olmoe"]["config"])), (), side={})
+    found = adapter_model(Checkpoint(Path("mlx"), tensors, config, (), side={}), base)
+    stem = "blk.0.ffn_up_exps.weight"
+    assert np.array_equal(values(found.tensors[f"{stem}.lora_a"]), a)
+    assert np.array_equal(values(found.tensors[f"{stem}.lora_b"]), b)

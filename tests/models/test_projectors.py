@@ -138,6 +138,9 @@ def test_mistrals_own_layout_says_the_token_of_a_lines_end_or_leaves_it_to_the_t
         ("muse-glimmer", lambda c: c["vision_config"].update(patch_temporal=3), "not 3 frames of 3 x 14 x 14"),
         ("nemotron-nano-vl", lambda c: c.update(sound_config={"hidden_size": 8}), "'intermediate_size' is missing"),
         ("nemotron-nano-vl", lambda c: c.update(force_image_size=3), "smaller than a patch"),
+        ("minimax-m3", lambda c: c["vision_config"].update(rope_parameters={"rope_theta": 5.0}), "'rope_theta' is 5.0"),
+        ("kimi-k25", lambda c: c["vision_config"].update(mm_projector_type="mlp"), "'mm_projector_type' is 'mlp'"),
+        ("phi4v", lambda c: c.update(mm_projector_type="linear"), "'mm_projector_type' is 'linear'"),
         ("phi4v", lambda c: c["vision_config"].update(num_hidden_layers=1), "has 1 layers"),
         ("qwen3-stepvl", lambda c: c["vision_config"].update(layers=46), r"\(2, 728, 1536, 46\), runtimes compute"),
         (
@@ -276,3 +279,15 @@ def test_ears_beside_the_tower_have_a_type_of_their_own() -> None:
         "mm.a.norm_pre.weight": ([32], "F32"),
         "mm.a.mlp.1.weight": ([64, 32], "F16"),
     }
+
+
+@pytest.mark.parametrize("name", ["lfm2-vl", "muse-glimmer"])
+def test_another_activation_of_the_projection_is_told(name: str) -> None:
+    model = toys.built(TOYS[name], config=lambda c: c.update(projector_hidden_act="relu"))
+    assert any("'projector_hidden_act' is 'relu'" in each for each in model.warnings)
+
+
+def test_what_runtimes_do_not_know_of_youtu_vl_is_left_out() -> None:
+    name = "siglip2.vision_model.head.probe"
+    model = toys.built(TOYS["youtuvl"], tensors=lambda t: t.update({name: [1, 1, 32]}))
+    assert name in model.left_out

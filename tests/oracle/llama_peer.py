@@ -2,7 +2,8 @@
 
 One JSON object per line in, one out, each made in a child process, since the library ends its process on some files:
 
-``{"do": "logits", "file", "tokens", "out"}``          float32 [tokens, vocabulary] to the .npy file ``out``
+``{"do": "logits", "file", "tokens", "out"}``          float32 [tokens, vocabulary] to the .npy file ``out``;
+                                                       ``"lora": FILE``: with that adapter
 ``{"do": "generate", "file", "prompt", "n"}``          greedy text, its tokens, and whether the end token came
 ``{"do": "quantize", "file", "out", "ftype"}``         llama_model_quantize; ``"types": {pattern: number}``, ``"prune": [blocks]``
 ``{"do": "load", "file"}``                             whether it loads
@@ -55,6 +56,10 @@ def decode(context: Any, tokens: list[int], first: int = 0) -> None:
 def logits(case: dict[str, Any]) -> dict[str, Any]:
     model = open_model(case["file"])
     context, tokens = open_context(model), case["tokens"]
+    if case.get("lora"):
+        adapters = (llama.llama_adapter_lora_p_ctypes * 1)(llama.llama_adapter_lora_init(model, case["lora"].encode()))
+        if not adapters[0] or llama.llama_set_adapters_lora(context, adapters, 1, (ctypes.c_float * 1)(1.0)):
+            return {"ok": False, "why": "the adapter does not load"}
     decode(context, tokens)
     n_vocab = llama.llama_vocab_n_tokens(llama.llama_model_get_vocab(model))
     rows = [

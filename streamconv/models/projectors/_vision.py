@@ -104,6 +104,15 @@ def vision_section(raw: Mapping[str, Any]) -> Mapping[str, Any]:
     return found
 
 
+def with_root(*names: str) -> Callable[[Mapping[str, Any]], Mapping[str, Any]]:
+    """The same, with what the root says of ``names``."""
+
+    def found(raw: Mapping[str, Any]) -> Mapping[str, Any]:
+        return {**{name: raw[name] for name in names if name in raw}, **vision_section(raw)}
+
+    return found
+
+
 def of_the_outer_class(raw: Mapping[str, Any]) -> Mapping[str, Any]:
     """The same, with the class defaults that the model around it has, whatever ``model_type`` it names itself."""
     return {**vision_section(raw), "model_type": f"{raw.get('model_type')}_vision"}

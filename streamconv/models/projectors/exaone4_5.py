@@ -33,7 +33,7 @@ FAMILY = projector(
         "depth": 32, "hidden_size": 3584, "intermediate_size": 3420, "num_heads": 16, "num_key_value_heads": 8, "patch_size": 14,
         "image_size": 560, "window_size": 112, "fullatt_block_indexes": [7, 15, 23, 31],
     }},
-    assumes={"hidden_act": Assumed(("silu",)), "spatial_merge_size": Assumed((2,))},
+    assumes={"hidden_act": Assumed(("silu",)), "spatial_merge_size": Assumed((2,)), "rope_theta": Assumed((10000,))},
     why_not=within("visual."),
     rules=(time_slices("visual.patch_embed.proj.weight"),),
 )  # fmt: skip

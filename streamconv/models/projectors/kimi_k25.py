@@ -66,7 +66,12 @@ FAMILY = projector(
     "kimik25",
     ("KimiK25ForConditionalGeneration",),
     keys=(positions, epsilon("projector_ln_eps", default=1e-5)),
-    assumes={"projector_hidden_act": Assumed(("gelu",))},
+    assumes={
+        "projector_hidden_act": Assumed(("gelu",), "runtimes compute the projection with GELU"),
+        "mm_projector_type": Assumed(("patchmerger",)),
+        "pos_emb_type": Assumed(("divided_fixed",)),
+        "merge_type": Assumed(("sd2_tpool",)),
+    },
     why_not=within("vision_tower.", "mm_projector."),
     transforms={"v.blk.*.attn_qkv": split_pairs},
     names={f"mm_projector.{theirs}": ours for theirs, ours in _NAMES.items()},

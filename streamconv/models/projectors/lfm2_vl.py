@@ -6,7 +6,7 @@ from ...errors import BadInput
 from ...metadata import Metadata
 from ..assumed import Assumed
 from ..config import Config
-from ._vision import SIGLIP, convolution, epsilon, gelu, projector, tower, within
+from ._vision import SIGLIP, convolution, epsilon, gelu, projector, tower, with_root, within
 
 _SIDE = 256
 
@@ -28,7 +28,12 @@ FAMILY = projector(
     ("Lfm2VlForConditionalGeneration",),
     keys=(keys, epsilon("layer_norm_eps", default=1e-6), gelu),
     classes={"siglip2_vision_model": SIGLIP},
-    assumes={"hidden_act": Assumed(("gelu_pytorch_tanh", "gelu")), "patch_size": Assumed((16,))},
+    section=with_root("projector_hidden_act"),
+    assumes={
+        "hidden_act": Assumed(("gelu_pytorch_tanh", "gelu")),
+        "patch_size": Assumed((16,)),
+        "projector_hidden_act": Assumed(("gelu",), "runtimes compute the projection with GELU"),
+    },
     why_not=within("vision_tower.", "multi_modal_projector."),
     transforms={"v.patch_embd": convolution},
 )

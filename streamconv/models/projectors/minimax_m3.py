@@ -6,6 +6,7 @@ from ...errors import BadInput
 from ...kit import Order, join, split, take
 from ...metadata import Metadata
 from ...rows import Rows
+from ..assumed import Assumed
 from ..config import Config
 from ._vision import epsilon, gelu, projector, time_slices, vision, within
 
@@ -43,6 +44,7 @@ FAMILY = projector(
         "hidden_size": 1280, "intermediate_size": 5120, "num_hidden_layers": 32, "num_attention_heads": 16, "image_size": 2016,
         "patch_size": 14, "layer_norm_eps": 1e-5,
     }},
+    assumes={"hidden_act": Assumed(("gelu",)), "rope_theta": Assumed((10000,))},
     why_not=within("vision_tower.", "multi_modal_projector.", "patch_merge_mlp."),
     transforms={"v.blk.*.attn_q": paired, "v.blk.*.attn_k": paired},
     rules=(time_slices("vision_tower.vision_model.embeddings.patch_embedding.weight"),),

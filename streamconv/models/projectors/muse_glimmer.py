@@ -9,7 +9,7 @@ from ...rows import Rows
 from ..assumed import Assumed
 from ..config import Config
 from ..families.llama import interleave_q
-from ._vision import projector, side_of, tower, within
+from ._vision import projector, side_of, tower, with_root, within
 
 
 def keys(m: Metadata, _arch: str, c: Config) -> None:
@@ -36,7 +36,11 @@ FAMILY = projector(
         "patch_size": 14, "pos_emb_height": 32, "pos_emb_width": 32, "num_attention_heads": 16, "num_hidden_layers": 50,
         "hidden_size": 1536, "intermediate_size": 8960, "patch_temporal": 2, "merge_size": 2, "layer_norm_eps": 1e-5,
     }},
-    assumes={"hidden_act": Assumed(("gelu",))},
+    section=with_root("projector_hidden_act"),
+    assumes={
+        "hidden_act": Assumed(("gelu",)), "rope_theta": Assumed((10000,)),
+        "projector_hidden_act": Assumed(("gelu",), "runtimes compute the projection with GELU"),
+    },
     why_not=within("vision_tower.", "vision_adapter.", "vision_projection."),
     spelled=lambda name, _config: name,
     transforms={"v.patch_embd": of_one_frame, "v.blk.*.attn_q": interleave_q, "v.blk.*.attn_k": interleave_q},

@@ -11,7 +11,7 @@ from ..assumed import Assumed
 from ..config import Config
 from ..family import Family
 from ._pixels import limits
-from ._vision import SIGLIP, convolution, epsilon, gelu, processor, projector, tower
+from ._vision import SIGLIP, convolution, epsilon, gelu, processor, projector, tower, with_root
 
 _POSITIONS = "vision_model.embeddings.position_embedding.weight"
 
@@ -64,7 +64,8 @@ FAMILY = projector(
     ("Phi4ForCausalLMV",),
     keys=(keys, gelu, epsilon("layer_norm_eps", default=1e-6)),
     classes={"siglip2_vision_model": SIGLIP},
-    assumes={"hidden_act": Assumed(("gelu_pytorch_tanh", "gelu"))},
+    section=with_root("mm_projector_type"),
+    assumes={"hidden_act": Assumed(("gelu_pytorch_tanh", "gelu")), "mm_projector_type": Assumed(("mlp2x_gelu",))},
     why_not=why_not,
     spelled=spelled,
     variant=variant,

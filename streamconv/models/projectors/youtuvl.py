@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import re
+
 from ...errors import BadInput
 from ...metadata import Metadata
 from ..config import Config
 from ._vision import SIGLIP, epsilon, projector, tower
 
 _SIDE = 560
+_KNOWN = re.compile(
+    r"(siglip2\.vision_model\.(embeddings\.patch_embedding|post_layernorm"
+    r"|encoder\.layers\.\d+\.(layer_norm[12]|mlp\.fc[12]|self_attn\.(q|k|v|out)_proj))"
+    r"|merger\.(ln_q|mlp\.\d+))\.(weight|bias)"
+)
 
 
 def keys(m: Metadata, _arch: str, c: Config) -> None:
@@ -28,8 +35,8 @@ def keys(m: Metadata, _arch: str, c: Config) -> None:
 
 
 def why_not(name: str) -> str | None:
-    """The tower and what merges patches."""
-    return None if name.startswith(("siglip2.", "merger.")) else "not part of the projector"
+    """The tower and what merges patches, as far as runtimes know them."""
+    return None if _KNOWN.fullmatch(name) else "not part of the projector, or not known to runtimes"
 
 
 FAMILY = projector(
@@ -39,5 +46,4 @@ FAMILY = projector(
     classes={"siglip2_vision_model": {key: value for key, value in SIGLIP.items() if key != "image_size"}},
     why_not=why_not,
     spelled=lambda name, _config: name,
-    drops={"siglip2.unknown*": "not known to runtimes"},
 )
