@@ -43,7 +43,7 @@ TOO_SMALL = {
     "qwen3-stepvl": "the number of layers is that of the published tower, whatever config.json says",
     "step37": "the number of layers is that of the published tower, whatever config.json says",
 }
-#: cases that the runtime refuses, with files equal to those of the reference converter: case -> what it says
+#: cases that the runtime refuses, their files being those of the reference converter: case -> what it says
 REFUSED = {
     "deepseek4-vision": "logits are not finite",
     "gemma4-unified": "ggml_can_mul_mat, of a sound",
@@ -51,7 +51,7 @@ REFUSED = {
     "granite-speech": "unable to find tensor a.blk.0.conv_norm.weight",
     "granite-speech-plus": "unable to find tensor a.blk.0.conv_norm.weight",
     "lfm2-audio": "ggml_can_mul_mat",
-    "minicpmv4_6": "the text model of the case is converted by itself only",
+    "minicpmv4_6": "no family for the text model yet",
     "nemotron-nano-vl": "unable to find tensor v.blk.1.attn_out.weight",
     "pockettts": "ggml_can_repeat",
     "qwen25omni": "failed to get tensor window_mask",
