@@ -26,6 +26,7 @@ from .family import Family
 from .further import without_effect, written
 from .general import general_metadata
 from .keys import Key
+from .multimodal import of_other_parts
 from .names import hint_of_stranger, stem_of
 from .rules import bind, fitting
 from .tokenizers import COUNTED, tokenizer_metadata
@@ -201,7 +202,7 @@ def _told(checkpoint: Checkpoint, family: Family, config: Config, tensors: Mappi
     """What config.json says that the output does not hold, where that may be told."""
     if family.kind != "model":
         return
-    if names := unknown(config, family.assumes, family.idle):
+    if names := unknown(config, family.assumes, (*family.idle, *of_other_parts(checkpoint))):
         said = ", ".join(map(shown, names))
         yield f"{config.place} says {said}, which this version does not know for {family.arch!r}"
     yield from contradictions(config, tensors)

@@ -23,6 +23,11 @@ _BY_TYPE = {
 }
 #: Architectures whose config.json is that of a text model that it does not name; its tensors start with ``llm.``.
 UNNAMED = ("MiniCPMV", "MiniCPMO")
+#: what it says, among the sizes of the text model, of images and of their tower
+_OF_IMAGES = (
+    "version", "query_num", "image_size", "drop_vision_last_layer", "batch_vision_input", "vision_batch_size", "slice_*",
+    "use_image_id",
+)  # fmt: skip
 
 
 def text_architecture(checkpoint: Checkpoint) -> str:
@@ -41,3 +46,8 @@ def text_architecture(checkpoint: Checkpoint) -> str:
     if f"{block}q_proj.bias" in checkpoint.tensors:
         return "Qwen2ForCausalLM"
     return "LlamaForCausalLM" if f"{block}q_proj.weight" in checkpoint.tensors else ""
+
+
+def of_other_parts(checkpoint: Checkpoint) -> tuple[str, ...]:
+    """Patterns of keys that stand beside those of the text model in config.json and are not its own."""
+    return _OF_IMAGES if architecture(checkpoint.config) in UNNAMED else ()

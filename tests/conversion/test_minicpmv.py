@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 
 import gguf_reader
@@ -66,3 +68,17 @@ def test_one_pass_reads_everything(checkpoint: Checkpoint, tmp_path: Path) -> No
     prepared = conversion.prepare(checkpoint[0], tmp_path / "x-{part}.gguf", Options(type="Q4_K_M", pre="qwen2"))
     assert not prepared.left_out
     assert [output.arch for output in prepared.outputs] == ["qwen2", "clip"]
+
+
+def test_what_config_json_says_of_images_is_no_key_that_the_text_model_lacks(
+    checkpoint: Checkpoint, tmp_path: Path
+) -> None:
+    folder = shutil.copytree(checkpoint[1], tmp_path / "m")
+    config = json.loads((folder / "config.json").read_text())
+    more = {"slice_mode": True, "slice_config": {"model_type": "minicpmv"}, "vision_batch_size": 16, "use_image_id": True,
+            "batch_vision_input": True, "drop_vision_last_layer": False}  # fmt: skip
+    (folder / "config.json").write_text(json.dumps(config | more))
+    assert not conversion.prepare(folder, tmp_path / "x-{part}.gguf", Options(type="F16", pre="qwen2")).warnings
+    (folder / "config.json").write_text(json.dumps(config | more | {"attention_sinks": 4}))
+    (note,) = conversion.prepare(folder, tmp_path / "x-{part}.gguf", Options(type="F16", pre="qwen2")).warnings
+    assert "says 'attention_sinks'" in note
