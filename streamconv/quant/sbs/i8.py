@@ -1,0 +1,78 @@
+"""I8: groups of 128 values in 132 bytes; the smallest of a group is near -128 and the largest near 127.
+
+    1 / s bf16 | z bf16 | q int8[128]         value = (q - z) / s
+
+Source: gemma.cpp ``compression/int-inl.h`` (October 2025), built for a processor with FMA; bit-exact.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ...kernels.lanes import ONE, ZERO, bf16_to_f32, clamp, f32_to_bf16, fma, inline, kernel
+from ...kernels.tiles import value
+from ...rows import Bytes, Floats
+from .types import SbsCodec
+
+_GROUP, _HEAD = 128, 4
+_128, _127, _255 = np.float32(128.0), np.float32(127.0), np.float32(255.0)
+#: added and subtracted, it rounds magnitudes below 2^22 to whole numbers, ties to even
+_WHOLE = np.float32(12582912.0)
+
+
+@inline
+def _range(x):  # type: ignore[no-untyped-def]
+    """The smallest and the largest of a group; x : as below."""
+    low, high = value(x[0]), value(x[0])
+    for i in range(len(x)):
+        v = value(x[i])
+        low = v if v < low else low
+        high = v if v > high else high
+    return low, high
+
+
+@kernel
+def _encode(x, out):  # type: ignore[no-untyped-def]
+    """x : float32[n], or bfloat16 as uint16; out : uint8[n + 4 · groups]."""
+    for a in range(0, len(x), _GROUP):
+        values = x[a : a + _GROUP]
+        at = a // _GROUP * (_GROUP + _HEAD)
+        low, high = _range(values)
+        width = high - low
+        s = _255 / (width if width != ZERO else ONE)
+        z = f32_to_bf16(np.trunc(fma(-s, low, -_128)) + ZERO)  # no -0
+        inverse = f32_to_bf16(ONE / s)
+        out[at], out[at + 1] = np.uint8(inverse & 0xFF), np.uint8(inverse >> 8)
+        out[at + 2], out[at + 3] = np.uint8(z & 0xFF), np.uint8(z >> 8)
+        step, zero = bf16_to_f32(f32_to_bf16(s)), bf16_to_f32(z)
+        q = out[at + _HEAD : at + _HEAD + len(values)]
+        for i in range(len(q)):
+            v = clamp(fma(step, value(values[i]), zero), -_128, _127)
+            q[i] = np.uint8(np.int32((v + _WHOLE) - _WHOLE) & 0xFF)
+
+
+@kernel
+def _decode(data, out):  # type: ignore[no-untyped-def]
+    """data : uint8[n + 4 · groups]; out : float32[n]."""
+    for a in range(0, len(out), _GROUP):
+        values = out[a : a + _GROUP]
+        at = a // _GROUP * (_GROUP + _HEAD)
+        inverse = bf16_to_f32(np.int32(data[at]) | np.int32(np.int32(data[at + 1]) << 8))
+        zero = bf16_to_f32(np.int32(data[at + 2]) | np.int32(np.int32(data[at + 3]) << 8))
+        offset = -(zero * inverse)
+        q = data[at + _HEAD : at + _HEAD + len(values)]
+        for i in range(len(q)):
+            values[i] = fma(inverse, np.float32(np.int8(q[i])), offset)
+
+
+def _packed(x: Any, out: Bytes, scale: np.float32) -> None:
+    _encode(x, out)
+
+
+def _unpacked(data: Bytes, out: Floats) -> None:
+    _decode(data, out)
+
+
+CODEC = SbsCodec(_packed, _unpacked)

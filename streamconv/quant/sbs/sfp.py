@@ -1,0 +1,83 @@
+"""SFP: a float in a byte, of which values above 2^-8 have three bits of mantissa and the others two.
+
+    sign 1 | code 7       code 0 is zero; 1 … 63: exponent 4, mantissa 2 bits; 64 … 127: exponent 3, mantissa 3 bits
+
+Codes are the upper bits of bfloat16 with another bias, so both directions are shifts. What is below the smallest value but not
+half of it becomes the smallest; -0 becomes 0.
+
+Source: gemma.cpp ``compression/sfp-inl.h`` (October 2025); bit-exact. The reference truncates to bfloat16 and drops the lowest bit
+of that before it rounds, so ties are found where there were none.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ...kernels.lanes import bits, from_bits, inline, kernel, magnitude
+from ...kernels.tiles import value
+from ...rows import Bytes, Floats
+from .types import LARGEST, SbsCodec, inverse_of
+
+_TOP = np.float32(LARGEST)
+#: bits of a bfloat16, without the lowest one of the mantissa, above which values have three bits of mantissa: rounding to two
+#: would carry into the exponent where they begin
+_FEW_BITS = np.int32(119 << 6 | 59)
+
+
+@inline
+def to_sfp(v):  # type: ignore[no-untyped-def]
+    """The byte of float32 ``v``, int32; the magnitude is at most 1.875."""
+    t = np.int32(np.int32(bits(v) >> 17) & 0x3FFF)  # eight bits of exponent and six of mantissa
+    few = np.int32(np.int32(np.int32(t + 7) + np.int32((t >> 4) & 1)) >> 4) - np.int32(104 << 2)
+    # where the exponent is the smallest, zero is another code than a mantissa of zero
+    few = np.int32(1) if few == 0 else few
+    few = np.int32(0) if few < 0 else few
+    many = np.int32(np.int32(np.int32(np.int32(t << 1) + 7) + np.int32((t >> 3) & 1)) >> 4) - np.int32(112 << 3)
+    code = many if t > _FEW_BITS else few
+    sign = np.int32(np.int32(bits(v) >> 24) & 0x80)
+    return np.int32(code | (sign if code > 0 else np.int32(0)))
+
+
+@inline
+def from_sfp(byte):  # type: ignore[no-untyped-def]
+    """The value of int32 ``byte``, float32; 0x80 is -0."""
+    code = np.int32(byte & 0x7F)
+    few = np.int32(np.int32(0x3400 + np.int32(code << 5)) << 16)
+    many = np.int32(np.int32(0x3800 + np.int32(code << 4)) << 16)
+    found = many if code >= 64 else few
+    found = found if code > 0 else np.int32(0)
+    return from_bits(np.int32(found | np.int32(np.int32(byte & 0x80) << 24)))
+
+
+@inline
+def in_range(v, inverse):  # type: ignore[no-untyped-def]
+    """float32 ``v`` in units of the scale; what rounding leaves above the largest value is that."""
+    v = v * inverse
+    return np.copysign(_TOP, v) if magnitude(v) > _TOP else v
+
+
+@kernel
+def _encode(x, out, inverse):  # type: ignore[no-untyped-def]
+    """x : float32[n], or bfloat16 as uint16; out : uint8[n]; inverse : float32, 1 / scale."""
+    for i in range(len(out)):
+        out[i] = np.uint8(to_sfp(in_range(value(x[i]), inverse)))
+
+
+@kernel
+def _decode(data, out):  # type: ignore[no-untyped-def]
+    """data : uint8[n]; out : float32[n]."""
+    for i in range(len(out)):
+        out[i] = from_sfp(np.int32(data[i]))
+
+
+def _packed(x: Any, out: Bytes, scale: np.float32) -> None:
+    _encode(x, out, inverse_of(scale))
+
+
+def _unpacked(data: Bytes, out: Floats) -> None:
+    _decode(data, out)
+
+
+CODEC = SbsCodec(_packed, _unpacked)
