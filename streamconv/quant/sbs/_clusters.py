@@ -19,29 +19,31 @@ from __future__ import annotations
 import numpy as np
 
 from ...kernels.lanes import ZERO, bits, fma, from_bits, inline
+from ._side_by_side import least_side_by_side
 
 #: values; clusters; values side by side; marks
 N, K, SIDE = 256, 16, 16
 MARKS = N // SIDE
-#: ``a`` that are looked at in one step
-_STEP = 4
 #: rows of ``tables``, which are floats[n_tables, WIDTH]: for lengths from -SHIFT on 1 / length, the length, and what costs are at
 #: least, infinite for lengths below 1; then the same backwards, from length N down
-SHIFT, WIDTH = 32, N + 32 + 16
-INVERSE, SIZE, LOWEST, BACK_INVERSE, BACK_SIZE = range(5)
+SHIFT, WIDTH = 32, N + 64
+INVERSE, SIZE, LOWEST, BACK_INVERSE, BACK_SIZE, BACK_LOWEST = range(6)
+#: how many ``a`` of a mark are looked at in one step, and what arrays have to spare for it
+_RUN = PAD = 32
 #: rows of ``sums``: of the values before each one, and of their squares
 SUM, SQUARES = range(2)
 _INF_BITS = np.int32(0x7F800000)
 
 
 def make_tables() -> np.ndarray:
-    """float32[5, WIDTH]."""
-    tables = np.zeros((5, WIDTH), np.float32)
+    """float32[6, WIDTH]."""
+    tables = np.zeros((6, WIDTH), np.float32)
     tables[LOWEST, : SHIFT + 1] = np.inf
     size = np.arange(1, N + 1, dtype=np.float32)
     tables[SIZE, SHIFT + 1 : SHIFT + N + 1] = size
     tables[INVERSE, SHIFT + 1 : SHIFT + N + 1] = np.float32(1) / size
     tables[BACK_SIZE, :N] = size[::-1]
+    tables[BACK_LOWEST, N:] = np.inf
     tables[BACK_INVERSE, :N] = np.float32(1) / size[::-1]
     return tables
 
@@ -64,14 +66,14 @@ def _cost(s, squares, inverse, size, lowest):  # type: ignore[no-untyped-def]
 def _mark(before, sums, tables, b, lo, hi, margin, costs):  # type: ignore[no-untyped-def]
     """The least at ``b`` over ``lo <= a <= hi``, and the first and last ``a`` that may count before and after ``b``.
 
-    before : float32[N + pad], least[k - 1]; costs : float32[N], to be overwritten
+    before : float32[N + pad], least[k - 1]; costs : float32[N + pad], to be overwritten
     """
     s, squares, back = sums[SUM, b + 1], sums[SQUARES, b + 1], N - 1 - b
     found = _INF_BITS
-    for i in range(hi + 1 - lo):
-        a = _at(lo + i)
-        inverse, size = tables[BACK_INVERSE, _at(back + lo + i)], tables[BACK_SIZE, _at(back + lo + i)]
-        v = before[_at(lo + i - 1)] + _cost(s - sums[SUM, a], squares - sums[SQUARES, a], inverse, size, ZERO)
+    for i in range((hi + _RUN - lo) // _RUN * _RUN):  # more than asked for, at no cost
+        a, at = _at(lo + i), _at(back + lo + i)
+        inverse, size, lowest = tables[BACK_INVERSE, at], tables[BACK_SIZE, at], tables[BACK_LOWEST, at]
+        v = before[_at(lo + i - 1)] + _cost(s - sums[SUM, a], squares - sums[SQUARES, a], inverse, size, lowest)
         costs[i] = v
         found = bits(v) if bits(v) < found else found
     least = from_bits(found)
@@ -84,34 +86,14 @@ def _mark(before, sums, tables, b, lo, hi, margin, costs):  # type: ignore[no-un
 
 
 @inline
-def _side_by_side(before, sums, tables, b, lo, hi, best):  # type: ignore[no-untyped-def]
-    """``best`` float32[SIDE] = the least at ``b`` and the ones after it, over ``lo <= a <= hi`` and what it holds."""
-    for a in range(lo, hi + 1, _STEP):
-        w0, w1, w2, w3 = before[a - 1], before[a], before[a + 1], before[a + 2]
-        s0, s1, s2, s3 = sums[SUM, a], sums[SUM, a + 1], sums[SUM, a + 2], sums[SUM, a + 3]
-        q0, q1, q2, q3 = sums[SQUARES, a], sums[SQUARES, a + 1], sums[SQUARES, a + 2], sums[SQUARES, a + 3]
-        at = SHIFT + b + 1 - a
-        for j in range(len(best) // SIDE * SIDE):
-            s, q = sums[SUM, _at(b + 1 + j)], sums[SQUARES, _at(b + 1 + j)]
-            i, i1, i2, i3 = _at(at + j), _at(at + j - 1), _at(at + j - 2), _at(at + j - 3)
-            v0 = w0 + _cost(s - s0, q - q0, tables[INVERSE, i], tables[SIZE, i], tables[LOWEST, i])
-            v1 = w1 + _cost(s - s1, q - q1, tables[INVERSE, i1], tables[SIZE, i1], tables[LOWEST, i1])
-            v2 = w2 + _cost(s - s2, q - q2, tables[INVERSE, i2], tables[SIZE, i2], tables[LOWEST, i2])
-            v3 = w3 + _cost(s - s3, q - q3, tables[INVERSE, i3], tables[SIZE, i3], tables[LOWEST, i3])
-            v0, v2 = v1 if v1 < v0 else v0, v3 if v3 < v2 else v2
-            v0 = v2 if v2 < v0 else v0
-            best[j] = v0 if v0 < best[j] else best[j]
-
-
-@inline
-def fill_least(sums, tables, margin, least, window, costs, best):  # type: ignore[no-untyped-def]
+def fill_least(sums, tables, margin, least, window, costs):  # type: ignore[no-untyped-def]
     """Fill ``least`` row by row, as far as anything can become less; return the number of the last row.
 
     sums : float32[2, N + 1 + pad]
     margin : float32, four times the error
     least : float32[K, N + pad], zeros beyond N
     window : int64[K, MARKS + 1, 2], first and last ``a`` of each mark, which are numbered from 1
-    costs, best : float32[N], float32[SIDE], to be overwritten
+    costs : float32[N + pad], to be overwritten
     """
     for b in range(N):
         least[0, b] = _cost(sums[SUM, b + 1], sums[SQUARES, b + 1], tables[INVERSE, SHIFT + b + 1], np.float32(b + 1), ZERO)
@@ -135,11 +117,8 @@ def fill_least(sums, tables, margin, least, window, costs, best):  # type: ignor
             step //= 2
         for mark in range(1, MARKS + 1):
             b = (mark - 1) * SIDE
-            for j in range(SIDE):
-                best[j] = before[b + j]
-            _side_by_side(before, sums, tables, b, places[mark - 1, 0], places[mark, 1], best)
-            for j in range(SIDE):
-                least[k, b + j] = best[j]
+            at = SHIFT + b
+            least_side_by_side(before, least[k], sums, tables, b, at, places[mark - 1, 0], places[mark, 1], SIDE)  # type: ignore[call-arg]
     return k
 
 

@@ -16,7 +16,7 @@ import numpy as np
 from ...kernels.lanes import ZERO, bits, from_bits, inline, kernel, magnitude
 from ...kernels.tiles import value
 from ...rows import Bytes, Floats
-from ._clusters import K, MARKS, SIDE, SQUARES, SUM, N, fill_least, first_of_cluster, make_tables
+from ._clusters import K, MARKS, PAD, SQUARES, SUM, N, fill_least, first_of_cluster, make_tables
 from .sfp import from_sfp, in_range, to_sfp
 from .types import SbsCodec, inverse_of
 
@@ -96,15 +96,15 @@ def _add_up(words, exact, sums):  # type: ignore[no-untyped-def]
 def _encode(x, out, inverse, tables):  # type: ignore[no-untyped-def]
     """x : float32[n], or bfloat16 as uint16; out : uint8[n_bytes]; inverse : float32, 1 / scale; tables : see ``_clusters``."""
     words, spare, counts = np.empty(N, np.int32), np.empty(N, np.int32), np.empty((3, 256), np.int64)
-    exact, sums, index = np.zeros(N + 1), np.zeros((2, N + 16), np.float32), np.empty(N, np.uint8)
-    least, window = np.zeros((K, N + 16), np.float32), np.zeros((K, MARKS + 1, 2), np.int64)
-    costs, best = np.empty(N, np.float32), np.empty(SIDE, np.float32)
+    exact, sums, index = np.zeros(N + 1), np.zeros((2, N + 1 + PAD), np.float32), np.empty(N, np.uint8)
+    least, window = np.zeros((K, N + PAD), np.float32), np.zeros((K, MARKS + 1, 2), np.int64)
+    costs = np.empty(N + PAD, np.float32)
     for g in range(-(-len(x) // N)):
         values, group = x[g * N : (g + 1) * N], out[g * _BYTES : (g + 1) * _BYTES]
         _load(values, inverse, words)
         _sort(words, spare, counts)
         margin = _add_up(words, exact, sums)
-        rows = fill_least(sums, tables, margin, least, window, costs, best)
+        rows = fill_least(sums, tables, margin, least, window, costs)
         last = N - 1
         for k in range(K - 1, -1, -1):
             centre = ZERO
