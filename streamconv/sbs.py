@@ -32,7 +32,7 @@ def encode(values: ArrayLike, type: str) -> tuple[Bytes, np.float32]:
     Raises
     ------
     UsageError : unknown type
-    BadInput : NaN or Inf in ``values``; names the place
+    BadInput : NaN or Inf in ``values``; names the place; or a value too large for the type
 
     Examples
     --------
@@ -46,6 +46,8 @@ def encode(values: ArrayLike, type: str) -> tuple[Bytes, np.float32]:
     if not np.isfinite(largest):
         (at, *_) = np.flatnonzero(~np.isfinite(x))
         raise BadInput(f"value {at} is {x[at]}: not a finite number")
+    if largest > found.largest:
+        raise BadInput(f"a magnitude of {largest:g} is too large for {found.name}", "Divide the tensor, or take f32.")
     out, scale = np.empty(found.n_bytes(len(x)), np.uint8), scale_of(found, largest)
     codec(found).encode(x, out, scale)
     return out, scale

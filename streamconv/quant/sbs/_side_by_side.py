@@ -40,20 +40,25 @@ class _Vectors:
 
     def spread(self, row: Any, at: Any) -> Any:
         """The value ``at``, ``n`` times."""
-        one = self._builder.insert_element(ir.Constant(self.type, ir.Undefined), self._builder.load(self._builder.gep(row, [at])), _WORD(0))
+        one = self._builder.insert_element(
+            ir.Constant(self.type, ir.Undefined), self._builder.load(self._builder.gep(row, [at])), _WORD(0)
+        )
         return self._builder.shuffle_vector(one, one, ir.Constant(ir.VectorType(_WORD, self._n), [0] * self._n))
 
     def fma(self, a: Any, b: Any, c: Any) -> Any:
-        kind = ir.FunctionType(self.type, [self.type] * 3)
-        return self._builder.call(get_or_insert_function(self._builder.module, kind, f"llvm.fma.v{self._n}f32"), [a, b, c])  # type: ignore[no-untyped-call]
+        kind, name = ir.FunctionType(self.type, [self.type] * 3), f"llvm.fma.v{self._n}f32"
+        function = get_or_insert_function(self._builder.module, kind, name)  # type: ignore[no-untyped-call]
+        return self._builder.call(function, [a, b, c])
 
     def choose(self, comparison: str, a: Any, b: Any) -> Any:
         """``a`` where it compares so with ``b``, else ``b``."""
         return self._builder.select(self._builder.fcmp_ordered(comparison, a, b), a, b)
 
 
-@intrinsic(prefer_literal=True)  # type: ignore[misc]
-def least_side_by_side(typing: Any, before: Any, now: Any, sums: Any, tables: Any, b: Any, at: Any, lo: Any, hi: Any, n: Any) -> Any:
+@intrinsic(prefer_literal=True)
+def least_side_by_side(
+    typing: Any, before: Any, now: Any, sums: Any, tables: Any, b: Any, at: Any, lo: Any, hi: Any, n: Any
+) -> Any:
     """now[b …] = the least of before[b …] and, over ``lo <= a <= hi``, of before[a - 1] + cost(a, b …), ``n`` side by side.
 
     before, now : float32[> b + n]

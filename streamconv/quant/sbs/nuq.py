@@ -16,7 +16,7 @@ import numpy as np
 from ...kernels.lanes import ZERO, bits, from_bits, inline, kernel, magnitude
 from ...kernels.tiles import value
 from ...rows import Bytes, Floats
-from ._clusters import K, MARKS, PAD, SQUARES, SUM, N, fill_least, first_of_cluster, make_tables
+from ._clusters import MARKS, PAD, SQUARES, SUM, K, N, fill_least, first_of_cluster, make_tables
 from .sfp import from_sfp, in_range, to_sfp
 from .types import SbsCodec, inverse_of
 
@@ -114,7 +114,7 @@ def _encode(x, out, inverse, tables):  # type: ignore[no-untyped-def]
                 for i in range(a, last + 1):
                     index[words[i] & _NUMBER] = np.uint8(k)
                 last = a - 1
-            group[k] = np.uint8(to_sfp(centre))
+            group[k] = to_sfp(centre)
         for i in range((len(values) + 1) // 2):
             group[16 + i] = np.uint8(index[2 * i] | np.uint8(index[2 * i + 1] << np.uint8(4)))
 

@@ -30,6 +30,7 @@ class SbsType:
     bits : of a value; a file is of the type with the fewest
     group : values that are encoded together; pieces of a tensor begin at a multiple of it
     head : bytes before the values of each group
+    largest : magnitudes up to this one are stored as numbers
     scaled : values above ``LARGEST`` are divided by a scale of the whole tensor first
     module : name of the module of the codec
     """
@@ -40,6 +41,7 @@ class SbsType:
     bits: int
     group: int = 1
     head: int = 0
+    largest: float = float("inf")
     scaled: bool = False
     module: str = ""
 
@@ -50,10 +52,10 @@ class SbsType:
 
 _TABLE = [
     SbsType("F32", 1, 4, 32, module="floats"),
-    SbsType("BF16", 2, 2, 16, module="floats"),
+    SbsType("BF16", 2, 2, 16, largest=3.38e38, module="floats"),
     SbsType("SFP", 3, 1, 8, scaled=True, module="sfp"),
     SbsType("NUQ", 4, 1, 4, group=256, head=16, scaled=True, module="nuq"),
-    SbsType("I8", 8, 1, 8, group=128, head=4, module="i8"),
+    SbsType("I8", 8, 1, 8, group=128, head=4, largest=1.7e38, module="i8"),
 ]
 #: by upper-case name
 SBS_TYPES: dict[str, SbsType] = {t.name: t for t in _TABLE}
@@ -66,7 +68,7 @@ class SbsCodec:
     Attributes
     ----------
     encode : ``(x, out, scale)``, fills ``out`` = uint8[n_bytes(n)] from ``x`` = float32[n], finite, or uint16[n], the bits of
-        bfloat16; ``scale`` is what ``scale_of`` gives for the whole tensor, 1 for types that have none
+        bfloat16, of magnitudes up to ``largest``; ``scale`` is what ``scale_of`` gives for the whole tensor
     decode : ``(data, out)``, fills ``out`` = float32[n], which is still to be multiplied by the scale
     """
 
@@ -85,9 +87,11 @@ def codec(type_: SbsType) -> SbsCodec:
 def scale_of(type_: SbsType, largest: float) -> np.float32:
     """The scale of a tensor whose largest magnitude is ``largest``: 1 where all values are in range, or the type has none."""
     top = np.float32(largest)
-    return np.float32(top / np.float32(LARGEST)) if type_.scaled and top > LARGEST else np.float32(1)
+    scale: np.float32 = top / np.float32(LARGEST) if type_.scaled and top > LARGEST else np.float32(1)
+    return scale
 
 
 def inverse_of(scale: np.float32) -> np.float32:
     """What values are multiplied by."""
-    return np.float32(1.0 / float(scale))
+    inverse: np.float32 = np.float32(1.0 / float(scale))
+    return inverse
