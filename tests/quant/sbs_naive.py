@@ -61,7 +61,9 @@ def encode_i8(x: NDArray[np.float32]) -> bytes:
     for a in range(0, len(x), 128):
         values = x[a : a + 128]
         width = F(values.max() - values.min()) or F(1)
-        s = F(255) / width if width > F(1e-36) else F(255)
+        with np.errstate(over="ignore"):
+            s = F(255) / width
+            s = s if np.isfinite(bf16(s)) else F(255)
         z = bf16(F(int(fma(-s, values.min(), F(-128)))))
         inverse = bf16(F(F(1) / s))
         q = np.clip(np.rint(fma(bf16(s), values, z)), -128, 127).astype(np.int8)
