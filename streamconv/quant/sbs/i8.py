@@ -12,18 +12,18 @@ from typing import Any
 
 import numpy as np
 
-from ...kernels.lanes import ONE, ZERO, bf16_to_f32, clamp, f32_to_bf16, fma, from_bits, inline, kernel
-from ...kernels.tiles import bits_missing, negated_bits, signed_bits, value
+from ...kernels.lanes import ONE, ZERO, bf16_to_f32, bits, clamp, f32_to_bf16, fma, from_bits, inline, kernel
+from ...kernels.tiles import GROUP, bits_missing, negated_bits, prefetch, signed_bits, value
 from ...rows import Bytes, Floats
 from .types import SbsCodec
 
 #: as type checkers see it, an intrinsic never returns
 _fma: Any = fma
-_GROUP, _HEAD = 128, 4
+_GROUP, _HEAD, _LINE = 128, 4, 32
 _128, _127, _255 = np.float32(128.0), np.float32(127.0), np.float32(255.0)
 #: what becomes infinity as bfloat16
 _INFINITE = np.float32(3.3961775e38)
-#: added and subtracted, it rounds magnitudes below 2^22 to whole numbers, ties to even
+#: added, it leaves the nearest whole number, ties to even, in the lowest bits
 _WHOLE = np.float32(12582912.0)
 
 
@@ -45,9 +45,11 @@ def _range(x):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def _encode(x, out):  # type: ignore[no-untyped-def]
-    """x : float32[n], or bfloat16 as uint16; out : uint8[n + 4 · groups]."""
+def _encode(x, lines, out):  # type: ignore[no-untyped-def]
+    """x : float32[n], or bfloat16 as uint16; lines : the same in rows of 32; out : uint8[n + 4 · groups]."""
     for a in range(0, len(x), _GROUP):
+        for i in range(_GROUP // _LINE):  # memory is slower than this
+            prefetch(lines, a // _LINE + i + GROUP)
         values = x[a : a + _GROUP]
         at = a // _GROUP * (_GROUP + _HEAD)
         low, high = _range(values)
@@ -62,7 +64,7 @@ def _encode(x, out):  # type: ignore[no-untyped-def]
         q = out[at + _HEAD : at + _HEAD + len(values)]
         for i in range(len(q)):
             v = clamp(_fma(step, value(values[i]), zero), -_128, _127)
-            q[i] = np.uint8(np.int32((v + _WHOLE) - _WHOLE) & 0xFF)
+            q[i] = np.uint8(bits(v + _WHOLE) & 0xFF)
 
 
 @kernel
@@ -80,7 +82,7 @@ def _decode(data, out):  # type: ignore[no-untyped-def]
 
 
 def _packed(x: Any, out: Bytes, scale: np.float32) -> None:
-    _encode(x, out)
+    _encode(x, x[: len(x) // _LINE * _LINE].reshape(-1, _LINE), out)
 
 
 def _unpacked(data: Bytes, out: Floats) -> None:

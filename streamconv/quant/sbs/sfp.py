@@ -16,10 +16,12 @@ from typing import Any
 import numpy as np
 
 from ...kernels.lanes import ONE, bits, from_bits, inline, kernel, magnitude
-from ...kernels.tiles import value
+from ...kernels.tiles import GROUP, prefetch, value
 from ...rows import Bytes, Floats
 from .types import LARGEST, SbsCodec, inverse_of
 
+#: a cache line of bfloat16
+_ROW = 32
 _TOP = np.float32(LARGEST)
 #: bits of a bfloat16, without the lowest one of the mantissa, above which values have three bits of mantissa: rounding to two
 #: would carry into the exponent where they begin
@@ -63,13 +65,16 @@ def in_range(v, inverse):  # type: ignore[no-untyped-def]
 
 @kernel
 def _encode(x, out, inverse):  # type: ignore[no-untyped-def]
-    """x : float32[n], or bfloat16 as uint16; out : uint8[n]; inverse : float32, 1 / scale."""
-    if inverse == ONE:
-        for i in range(len(x)):
-            out[i] = to_sfp(value(x[i]))
-    else:
-        for i in range(len(x)):
-            out[i] = to_sfp(in_range(value(x[i]), inverse))
+    """x : float32[n_rows, n], or bfloat16 as uint16; out : uint8[n_rows, n]; inverse : float32, 1 / scale."""
+    for b in range(len(x)):
+        prefetch(x, b + GROUP)  # memory is slower than this
+        values, codes = x[b], out[b]
+        if inverse == ONE:
+            for i in range(len(values)):
+                codes[i] = to_sfp(value(values[i]))
+        else:
+            for i in range(len(values)):
+                codes[i] = to_sfp(in_range(value(values[i]), inverse))
 
 
 @kernel
@@ -80,7 +85,10 @@ def _decode(data, out):  # type: ignore[no-untyped-def]
 
 
 def _packed(x: Any, out: Bytes, scale: np.float32) -> None:
-    _encode(x, out, inverse_of(scale))
+    inverse, whole = inverse_of(scale), len(x) // _ROW * _ROW
+    _encode(x[:whole].reshape(-1, _ROW), out[:whole].reshape(-1, _ROW), inverse)
+    if whole < len(x):
+        _encode(x[whole:].reshape(1, -1), out[whole:].reshape(1, -1), inverse)
 
 
 def _unpacked(data: Bytes, out: Floats) -> None:
