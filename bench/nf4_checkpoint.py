@@ -1,9 +1,10 @@
 """The checkpoint of ``checkpoint.py`` as bitsandbytes would have stored it: NF4, 70B-shaped, written at disk speed.
 
-    nf4_checkpoint.py OUT [--shape 70b] [--layers 2] [--plain]
+    nf4_checkpoint.py OUT [--shape 70b] [--layers 2] [--plain] [--vocabulary N]
 
 Projections are NF4 with blocks of 64, their scales quantized again (unless --plain) in blocks of 256; embedding, head and norms
-stay bf16, as transformers leaves them. Codes are those of Student t values, so they are used as often as in a real model.
+stay bf16, as transformers leaves them. The shape minicpmv is MiniCPM-V 2.6: --layers are those of
+the text and of the tower each. Codes are those of Student t values, so they are used as often as in a real model.
 Needs numpy only.
 """
 
@@ -26,7 +27,9 @@ NF4 = np.array([
 ], np.float32)  # fmt: skip
 BLOCK, NESTED = 64, 256
 _POOL = 8 << 20
-SKIP = ("embed_tokens", "norm", "lm_head")
+SKIP = ("embed_tokens", "norm", "lm_head", "bias", "embeddings", "resampler", "out_proj")
+#: of MiniCPM-V 2.6: hidden, feed-forward, key/value rows, vocabulary of the text; hidden, feed-forward, positions of the tower
+TEXT, TOWER, QUERIES = (3584, 18944, 512, 151666), (1152, 4304, 4900), 64
 
 #: dtype, shape, and the bytes in pieces
 Part = tuple[str, tuple[int, ...], Iterator[bytes]]
@@ -83,16 +86,60 @@ def parts_of(name: str, dims: tuple[int, ...], pool: Pool, plain: bool) -> dict[
     return found
 
 
-def write(out: Path, shape: str = "70b", layers: int = 2, seed: int = 0, plain: bool = False) -> None:
-    """Write the checkpoint folder ``out``, one shard a layer; does nothing when it is there."""
+def minicpmv(layers: int, vocabulary: int) -> list[tuple[str, tuple[int, ...]]]:
+    """Tensors of a MiniCPM-V 2.6 with as many layers in the text as in the tower."""
+    (hidden, ffn, kv, _), (width, inner, positions) = TEXT, TOWER
+    out: list[tuple[str, tuple[int, ...]]] = [
+        ("llm.model.embed_tokens.weight", (vocabulary, hidden)), ("llm.lm_head.weight", (vocabulary, hidden)),
+        ("llm.model.norm.weight", (hidden,)), ("resampler.query", (QUERIES, hidden)), ("resampler.proj", (hidden, hidden)),
+        ("resampler.kv_proj.weight", (hidden, width)), ("resampler.attn.out_proj.weight", (hidden, hidden)),
+        ("resampler.attn.out_proj.bias", (hidden,)), ("resampler.attn.in_proj_weight", (3 * hidden, hidden)),
+        ("resampler.attn.in_proj_bias", (3 * hidden,)), ("vpm.embeddings.patch_embedding.weight", (width, 3, 14, 14)),
+        ("vpm.embeddings.patch_embedding.bias", (width,)), ("vpm.embeddings.position_embedding.weight", (positions, width)),
+        *((f"resampler.ln_{part}.{end}", (hidden,)) for part in ("q", "kv", "post") for end in ("weight", "bias")),
+        *((f"vpm.post_layernorm.{end}", (width,)) for end in ("weight", "bias")),
+    ]  # fmt: skip
+    for i in range(layers):
+        p, v = f"llm.model.layers.{i}.", f"vpm.encoder.layers.{i}."
+        for part, rows in {"q": hidden, "k": kv, "v": kv}.items():
+            out += [(f"{p}self_attn.{part}_proj.weight", (rows, hidden)), (f"{p}self_attn.{part}_proj.bias", (rows,))]
+        out += [(f"{p}{name}.weight", dims) for name, dims in {
+            "self_attn.o_proj": (hidden, hidden), "mlp.gate_proj": (ffn, hidden), "mlp.up_proj": (ffn, hidden),
+            "mlp.down_proj": (hidden, ffn), "input_layernorm": (hidden,), "post_attention_layernorm": (hidden,),
+        }.items()]  # fmt: skip
+        square = {f"self_attn.{part}_proj": (width, width) for part in ("q", "k", "v", "out")}
+        for name, dims in {**square, "mlp.fc1": (inner, width), "mlp.fc2": (width, inner)}.items():
+            out += [(f"{v}{name}.weight", dims), (f"{v}{name}.bias", dims[:1])]
+        out += [(f"{v}layer_norm{n}.{end}", (width,)) for n in (1, 2) for end in ("weight", "bias")]
+    return out
+
+
+def minicpmv_config(layers: int, vocabulary: int) -> dict[str, object]:
+    """What config.json says beside, or instead of, what that of a Llama does."""
+    (hidden, ffn, _, _), (width, inner, positions) = TEXT, TOWER
+    return {
+        "architectures": ["MiniCPMV"], "model_type": "minicpmv", "version": 2.6, "query_num": QUERIES, "hidden_size": hidden,
+        "intermediate_size": ffn, "num_attention_heads": 28, "num_key_value_heads": 4, "vocab_size": vocabulary,
+        "head_dim": 128, "rope_theta": 1e6, "rms_norm_eps": 1e-6, "image_size": 448, "vision_config": {
+            "model_type": "siglip", "hidden_size": width, "intermediate_size": inner, "num_hidden_layers": layers,
+            "num_attention_heads": 16, "patch_size": 14, "image_size": 14 * math.isqrt(positions),
+        },
+    }  # fmt: skip
+
+
+def write(
+    out: Path, shape: str = "70b", layers: int = 2, seed: int = 0, plain: bool = False, vocabulary: int = TEXT[3]
+) -> None:
+    """Write the checkpoint folder ``out``, one shard a layer; does nothing when it is there. ``vocabulary``: of a MiniCPM-V."""
     if (out / "config.json").exists():
         return
     out.mkdir(parents=True, exist_ok=True)
     pool = Pool(seed)
     groups: dict[str, list[tuple[str, tuple[int, ...]]]] = {}
-    for name, dims in checkpoint.tensors_of(shape, layers):
-        words = name.split(".")
-        groups.setdefault(words[2] if words[1] == "layers" else "rest", []).append((name, dims))
+    sees = shape == "minicpmv"
+    for name, dims in minicpmv(layers, vocabulary) if sees else checkpoint.tensors_of(shape, layers):
+        _, layered, rest = name.partition(".layers.")
+        groups.setdefault(rest.partition(".")[0] if layered else "rest", []).append((name, dims))
     weight_map = {}
     for number, group in enumerate(groups.values(), 1):
         file = f"model-{number:05d}-of-{len(groups):05d}.safetensors"
@@ -109,7 +156,8 @@ def write(out: Path, shape: str = "70b", layers: int = 2, seed: int = 0, plain: 
             for _, _, data in parts.values():
                 f.writelines(data)
     (out / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weight_map}))
-    checkpoint.write_side_files(out, shape, layers, {"quantization_config": {
+    more = minicpmv_config(layers, vocabulary) if sees else {}
+    checkpoint.write_side_files(out, "8b" if sees else shape, layers, more | {"quantization_config": {
         "quant_method": "bitsandbytes", "load_in_4bit": True, "load_in_8bit": False, "bnb_4bit_quant_type": "nf4",
         "bnb_4bit_use_double_quant": not plain, "bnb_4bit_compute_dtype": "bfloat16", "bnb_4bit_quant_storage": "uint8",
     }})  # fmt: skip
@@ -118,8 +166,9 @@ def write(out: Path, shape: str = "70b", layers: int = 2, seed: int = 0, plain: 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("out", type=Path)
-    parser.add_argument("--shape", choices=checkpoint.SHAPES, default="70b")
+    parser.add_argument("--shape", choices=[*checkpoint.SHAPES, "minicpmv"], default="70b")
     parser.add_argument("--layers", type=int, default=2)
     parser.add_argument("--plain", action="store_true", help="plain scales instead of quantized ones")
+    parser.add_argument("--vocabulary", type=int, default=TEXT[3], help="rows of the embedding of a minicpmv")
     a = parser.parse_args()
-    write(a.out, a.shape, a.layers, plain=a.plain)
+    write(a.out, a.shape, a.layers, plain=a.plain, vocabulary=a.vocabulary)

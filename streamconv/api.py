@@ -54,6 +54,8 @@ class Settings(TypedDict, total=False):
     mtp: bool
     no_mtp: bool
     target_model: AnyPath | None
+    base: AnyPath | None
+    lora: str | Sequence[str]
     mistral_format: bool
     model_name: str | None
     metadata: AnyPath | None

@@ -198,6 +198,14 @@ FLAGS = (
         "--target-model-dir", "of a draft model: the model it helps, whose tokenizer it has", "FOLDER", "target_model",
         source="checkpoint", **_MODEL,
     ),
+    Flag(
+        "--base", "of a LoRA adapter: the model that it was trained on; its configuration is read, no weights", "MODEL", "base",
+        **_MODEL,
+    ),
+    Flag(
+        "--lora", "apply a LoRA adapter, GGUF or of PEFT, times SCALE (default 1); may be repeated", "FILE[:SCALE]", "lora",
+        many=True, **_MODEL,
+    ),
     Flag("--allow-nonfinite", "convert NaN and Inf instead of refusing them", field="allow_nonfinite", group="model"),
     Flag("--split-max-size", "write shards of at most this size, such as 4G", "SIZE", "split_max_bytes", "size", **_MODEL),
     Flag("--split-max-tensors", "write shards of at most N tensors", "N", "split_max_tensors", "positive", **_MODEL),

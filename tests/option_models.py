@@ -57,3 +57,19 @@ def embedder(folder: Path, modules: tuple[str, ...] = ("2_Dense", "3_Dense")) ->
     (folder / "1_Pooling" / "config.json").write_text(json.dumps({"pooling_mode_mean_tokens": True}))
     sizes = [width, *(64 * (n + 2) for n in range(len(modules) - 1)), width]
     return {path: dense(folder / path, *sizes[n : n + 2]) for n, path in enumerate(modules)}
+
+
+def colbert(folder: Path, architecture: str = "Lfm2Model") -> np.ndarray:
+    """An embedder of LFM 2 with the projection float32[32, 96] of its tokens in a folder of its own; that projection."""
+    toys = (json.loads(line) for line in (DATA / "families.json").read_text("utf-8").splitlines())
+    toy = next(toy for toy in toys if toy["name"] == "lfm2-b")
+    rng, tensors = np.random.default_rng(7), Tensors()
+    for name, blocks, shape in toy["tensors"]:
+        for each in (name.replace("#", str(block), 1) for block in blocks) if blocks else (name,):
+            tensors[each] = "F32", rng.standard_normal(shape).astype(np.float32)
+    folder.mkdir()
+    write_safetensors(folder / "model.safetensors", tensors)
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        (folder / name).write_bytes((DATA / "checkpoints" / "qwen3-tied" / "hf" / name).read_bytes())
+    (folder / "config.json").write_text(json.dumps({**toy["config"], "architectures": [architecture]}))
+    return dense(folder / "1_Dense", 96, 32)

@@ -18,14 +18,18 @@ from small_models import write_safetensors
 import streamconv
 from streamconv import dequant, merging, sources
 from streamconv.kit import (
+    Averaged,
     Constant,
+    FoldedNorm,
     Function,
     Mapped,
     Narrowed,
     Product,
     Projected,
+    Resampled,
     Reshaped,
     Stacked,
+    Sum,
     Ternary,
     Transposed,
     UnitColumns,
@@ -43,6 +47,7 @@ from streamconv.merging.merged import SameRows
 from streamconv.merging.mixture.gates import GateRows, PromptGate
 from streamconv.merging.vocabulary.rows import MEAN, SOME, ZERO, Table, laid_out
 from streamconv.models.families._draft import TokenIds
+from streamconv.models.projectors.minicpmv import Positions
 from streamconv.rows import Rows, Span, digest_of, matrix_shape
 from streamconv.sources.mapped import MappedFile
 
@@ -50,6 +55,7 @@ DATA = Path(__file__).resolve().parent / "data"
 PLAIN = DATA / "checkpoints" / "mistral-spm" / "hf"
 QUERY, NORM = "model.layers.0.self_attn.q_proj.weight", "model.norm.weight"
 KEY = "model.layers.0.self_attn.k_proj.weight"
+SQUARE = Function("square", 1, lambda rows: rows * rows)
 NOUGHT = Function("nought", 1, lambda rows: rows * np.float32(0))
 HALF = Function("half", 1, lambda rows: rows * np.float32(0.5))
 #: opens rows, anew with every call
@@ -108,6 +114,12 @@ def transformed(folder: Path) -> Sequence[Open]:
         yield Mapped(norm, HALF)
         yield Product(norm, Constant(np.arange(64, dtype=np.float32)))
         yield Product(query, heads)
+        yield FoldedNorm([norm] * 4, is_offset=False)
+        yield FoldedNorm([query, heads, query, Mapped(heads, SQUARE)], is_offset=True)
+        yield Averaged(query, Reshaped(norm, (64, 1)), 0.25)
+        yield Positions(5, 16)
+        yield Sum([query, heads, query])
+        yield from (Resampled(Reshaped(query, (1, 64, 64)), 8, side) for side in (5, 13, 1))
         yield UnitColumns(query)
         yield Stacked([UnitColumns(query), query])
         yield Ternary(query)

@@ -131,7 +131,7 @@ def unmerged(model: Path) -> list[str]:
 @trouble("")
 def adapter_alone(model: Path) -> list[str]:
     (model / "adapter_config.json").write_text('{"peft_type": "LORA"}')
-    (model / "adapter_model.safetensors").write_bytes(b"")
+    write_safetensors(model / "adapter_model.safetensors", {"x.lora_A.weight": ("F32", np.ones((4, 64), "<f4"))})
     return PLAN
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from ..errors import BadInput, UsageError
+from ..models.config import architecture
+from ..models.families import FAMILIES
 from ..rows import Rows
 from ..sources.checkpoint import Checkpoint
 from ..sources.naming import shown
@@ -13,6 +15,8 @@ from ..sources.side_links import is_module
 
 #: the names that a family's names are asked for, in the order in which runtimes multiply
 _TARGETS = ("dense_2_out.weight", "dense_3_out.weight")
+#: the weights of a module
+WHOLE = "model.safetensors"
 _FLAG = "--sentence-transformers-dense-modules"
 _RUNTIMES = "Runtimes multiply by two matrices, without bias and activation."
 
@@ -40,13 +44,39 @@ def with_dense_modules(checkpoint: Checkpoint, open_module: Callable[[str], Chec
     targets = _TARGETS[1:] if paths == ["3_Dense"] else _TARGETS
     if len(paths) > len(targets):
         raise BadInput(f"{place} names {len(paths)} dense modules", _RUNTIMES)
-    opened = [open_module(path) for path in paths]
-    matrices = {target: _matrix(module) for target, module in zip(targets, opened, strict=False)}
+    return _with_matrices(checkpoint, dict(zip(targets, map(open_module, paths), strict=False)))
+
+
+def with_own_modules(checkpoint: Checkpoint, open_module: Callable[[str], Checkpoint]) -> Checkpoint:
+    """``checkpoint`` with the matrices of those modules beside it that its family counts among its tensors, before these.
+
+    Parameters
+    ----------
+    open_module : as of ``with_dense_modules``
+
+    Raises
+    ------
+    BadInput, InputMissing, NoPermission, NetworkError : as ``with_dense_modules``
+    """
+    name = architecture(checkpoint.config)
+    modules = FAMILIES[name].modules if name in FAMILIES else {}
+    opened = {target: open_module(path) for path, target in modules.items() if _has(checkpoint, path)}
+    return _with_matrices(checkpoint, opened) if opened else checkpoint
+
+
+def _has(checkpoint: Checkpoint, path: str) -> bool:
+    """Whether a module is beside the weights: with its configuration, which comes with them, or without one."""
+    return f"{path}/config.json" in checkpoint.side_names() or (checkpoint.folder / path / WHOLE).is_file()
+
+
+def _with_matrices(checkpoint: Checkpoint, opened: Mapping[str, Checkpoint]) -> Checkpoint:
+    """``checkpoint`` with the matrix of each module before its tensors."""
+    matrices = {name: _matrix(module) for name, module in opened.items()}
     return replace(
         checkpoint,
         tensors={**matrices, **checkpoint.tensors},
-        inputs=(*checkpoint.inputs, *(file for module in opened for file in module.inputs)),
-        warnings=[*checkpoint.warnings, *(text for module in opened for text in module.warnings)],
+        inputs=(*checkpoint.inputs, *(file for module in opened.values() for file in module.inputs)),
+        warnings=[*checkpoint.warnings, *(text for module in opened.values() for text in module.warnings)],
     )
 
 

@@ -41,7 +41,7 @@ def judged_model(checkpoint: Checkpoint, family: models.Family, model: models.Mo
                 "The tensor and config.json are from different models; fetch the checkpoint again.",
             )
         if f.kind == "missing":
-            offered = models.offered(checkpoint, family) if offered is None else offered
+            offered = models.offered(checkpoint, family, model.left_out) if offered is None else offered
             for name in (f.where, *f.others):
                 _refuse_forgotten(name, offered, model.arch)
     return _told(findings)

@@ -10,11 +10,11 @@ from typing import Any
 
 from .. import dequant, sources
 from ..errors import UsageError
-from ..file_names import ENDINGS, HUGGING_FACE, MISTRAL, PACKED, RECIPES
+from ..file_names import ENDINGS, GGUF, HUGGING_FACE, MISTRAL, PACKED, RECIPES, container_of
 from ..rows import Rows
 from ..sources.checkpoint import Checkpoint
 from ..sources.hub.model import Reference, parse_reference
-from .dense_modules import with_dense_modules
+from .dense_modules import WHOLE, with_dense_modules, with_own_modules
 from .hub_models import HubModels
 from .options import Options
 
@@ -66,16 +66,18 @@ class Opener:
         return dequant.as_saved(found) if as_saved else found
 
     def open_with_modules(self, source: str | os.PathLike[str], as_saved: bool = False) -> Checkpoint:
-        """The same as ``open`` with the dense modules that lie in folders beside the weights.
+        """The same as ``open`` with the dense modules that lie in folders beside the weights, or those that belong to the model.
 
         Raises
         ------
-        UsageError : there are none, or it is a merge
+        UsageError : all are asked for and there are none, or it is a merge
         """
         found, ref = self.open(source, as_saved), hub_reference(source)
         if found.metadata is not None:
             return found  # which no such option has an effect on
         if Path(source).suffix in RECIPES:
+            if not self._options.dense_modules:
+                return found
             raise UsageError(
                 f"--sentence-transformers-dense-modules has no effect on {source}, which is no model's folder",
                 "Convert the model itself.",
@@ -83,9 +85,12 @@ class Opener:
 
         def open_module(path: str) -> Checkpoint:
             folder = found.folder / path if ref is None else self.hub.open_module(ref, path)
-            return sources.open_checkpoint(folder, io=self._options.io, cache=self._frames)
+            is_bare = not (folder / "config.json").exists() and (folder / WHOLE).is_file()
+            return sources.open_checkpoint(
+                folder / WHOLE if is_bare else folder, io=self._options.io, cache=self._frames
+            )
 
-        return with_dense_modules(found, open_module)
+        return (with_dense_modules if self._options.dense_modules else with_own_modules)(found, open_module)
 
     def open_stored(self, source: str | os.PathLike[str], as_saved: bool = False) -> Checkpoint:
         """The same with its tensors as they are stored; those of a merge are made and have nothing to decode."""
@@ -100,7 +105,7 @@ class Opener:
             return merging.open_recipe(
                 path,
                 lambda reference: self.open(reference, as_saved),
-                open_adapter=self._open_adapter,
+                open_adapter=self.open_adapter,
                 lenient=options.lenient,
                 seed=options.seed,
                 allow_crimes=options.allow_crimes,
@@ -122,15 +127,41 @@ class Opener:
         """Half of the memory of the job, for frames of all its compressed files."""
         return sources.FrameCache(self._options.ram // 2)
 
-    def _open_adapter(self, reference: str) -> Checkpoint:
-        """The LoRA adapter ``reference`` names."""
+    def is_adapter(self, source: str | os.PathLike[str]) -> bool:
+        """Whether ``source`` names the folder of a LoRA adapter; of one in which a model lies, too, where a base is given.
+
+        Raises
+        ------
+        UsageError : a base is given and there is nothing that it would be for
+        """
+        ref, given = hub_reference(source), self._options.base is not None
+        if ref is None:
+            found = sources.is_adapter(_listed(source), alone=not given)
+        else:
+            found = not ref.file and sources.is_adapter(self.hub.pin(ref).files, alone=not given)
+        if given and not found and not self._options.lora:
+            raise UsageError(f"--base has no effect: {source} is no LoRA adapter", "Leave it out.")
+        return found
+
+    def open_adapter(self, reference: str) -> Checkpoint:
+        """The LoRA adapter ``reference`` names: as PEFT or MLX save it, or a GGUF file."""
         from ..merging import lora
 
         ref = hub_reference(reference)
         if ref is None:
             self.roots.append(Path(reference))
+        if ref is None and container_of(reference) is GGUF:
+            return sources.open_checkpoint(reference, cache=self._frames)
         folder = Path(reference) if ref is None else self.hub.open_adapter(ref)
         return lora.open_adapter(folder, partial(sources.open_checkpoint, cache=self._frames))
+
+
+def _listed(source: str | os.PathLike[str]) -> list[str]:
+    """Names of the files in the folder ``source``; none where it is something else, or cannot be read."""
+    try:
+        return os.listdir(source)
+    except (OSError, ValueError):
+        return []
 
 
 def open_rows(

@@ -60,6 +60,8 @@ class Options:
     mtp: bool = False
     no_mtp: bool = False
     target_model: str | None = None
+    base: str | None = None
+    lora: tuple[str, ...] = ()
     model_name: str | None = None
     metadata: Path | None = None
     fuse_qkv: bool = False

@@ -16,6 +16,7 @@ from ..quant.base import has_codec
 from ..quant.encode import EncodedRows, Encoding
 from ..rows import Rows
 from ..sources.checkpoint import Checkpoint
+from .applying import applied, opened_adapter
 from .fitting import idle_notes, pick, refuse_idle, refuse_source
 from .hub_models import HubModels
 from .layout import Content, make_plan
@@ -49,8 +50,11 @@ def prepare(source: str | os.PathLike[str], output: str | os.PathLike[str], opti
     with found.recorded() as plugins:
         target = pick(output, options)
         with opening(output, options, target) as opener:
-            opens = opener.open_with_modules if options.dense_modules else opener.open
-            checkpoint = opens(source, target.as_saved)
+            takes_modules = "dense_modules" in target.options and not (options.vocab_only or options.mmproj)
+            opens = opener.open_with_modules if takes_modules or options.dense_modules else opener.open
+            is_adapter = not target.is_folder and opener.is_adapter(source)
+            checkpoint = opened_adapter(source, opener, options) if is_adapter else opens(source, target.as_saved)
+            checkpoint = applied(checkpoint, opener, options, target) if options.lora else checkpoint
             if options.target_model:
                 refuse_source(checkpoint, options, output)
                 checkpoint = replace(checkpoint, target=opener.open_side_files(options.target_model))

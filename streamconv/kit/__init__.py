@@ -5,11 +5,13 @@ Each keeps ``stored`` where bytes can be copied unchanged, and names exactly the
 
 from __future__ import annotations
 
-from .made import Constant, Function, Mapped, Narrowed, Product, Zeros
+from .folded import FoldedNorm
+from .made import Averaged, Constant, Function, Mapped, Narrowed, Product, Sum, Zeros
 from .numbers import EXP, NEGATIVE_EXP, PLUS_ONE, squeezed, times
 from .order import Order, interleaved
 from .picked import Columns, Selected, cut, every, split, take
 from .projected import ACTIVATIONS, Projected
+from .resampled import Resampled
 from .reshaped import Reshaped
 from .softplus import SOFTPLUS
 from .stacked import Stacked, join
@@ -23,17 +25,21 @@ __all__ = [
     "NEGATIVE_EXP",
     "PLUS_ONE",
     "SOFTPLUS",
+    "Averaged",
     "Columns",
     "Constant",
+    "FoldedNorm",
     "Function",
     "Mapped",
     "Narrowed",
     "Order",
     "Product",
     "Projected",
+    "Resampled",
     "Reshaped",
     "Selected",
     "Stacked",
+    "Sum",
     "Ternary",
     "Transposed",
     "UnitColumns",

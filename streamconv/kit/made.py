@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -67,6 +67,43 @@ class Product(Rows):
         """Rows ``start..stop`` as float32."""
         rows = self.left.read(start, stop, out)
         rows *= self.right.read(start, stop)
+        return rows
+
+
+class Averaged(Rows):
+    """Sums over how many there were, each row by its own number, which counts as ``least`` where it is less; as float32."""
+
+    def __init__(self, sums: Rows, counts: Rows, least: float) -> None:
+        self.sums = sums
+        self.counts = counts
+        self.least = least
+        self.shape = sums.shape
+        self.dtype = "F32"
+        if matrix_shape(counts.shape) != (matrix_shape(sums.shape)[0], 1):
+            raise ValueError(f"{sums.shape} has not as many rows as {counts.shape} has numbers")
+
+    def read(self, start: int, stop: int, out: Floats | None = None) -> Floats:
+        """Rows ``start..stop`` as float32."""
+        rows = self.sums.read(start, stop, out)
+        rows /= np.maximum(self.counts.read(start, stop), np.float32(self.least))
+        return rows
+
+
+class Sum(Rows):
+    """Numbers in the same places of several tensors of one shape, added from the first on, rounded as ``Mapped`` does."""
+
+    def __init__(self, parts: Sequence[Rows]) -> None:
+        self.parts = parts
+        self.shape = parts[0].shape
+        self.dtype = "F16" if parts[0].dtype == "F16" else "F32"
+
+    def read(self, start: int, stop: int, out: Floats | None = None) -> Floats:
+        """Rows ``start..stop`` as float32."""
+        rows = self.parts[0].read(start, stop, out)
+        for part in self.parts[1:]:
+            rows += part.read(start, stop)
+        if self.dtype == "F16":
+            rows[...] = rows.astype(np.float16)
         return rows
 
 

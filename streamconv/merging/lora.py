@@ -21,6 +21,7 @@ from ..sources.checkpoint import Checkpoint, read_object
 from ..sources.hf_config import TEXT_SECTIONS, is_tied, section
 from ..sources.side_links import refuse_foreign
 from ..sources.zstd import stored_at
+from .gguf_adapter import with_gguf_adapter
 from .inputs import common_dtype
 from .layout import bare, is_head, lay_out
 from .lora_adapter import CONFIG, Adapter, Change, read_adapter
@@ -74,13 +75,14 @@ def open_adapter(folder: Path, open_tensors: Callable[[Path], Checkpoint] = open
     )
 
 
-def with_adapter(base: Checkpoint, adapter: Checkpoint) -> Checkpoint:
+def with_adapter(base: Checkpoint, adapter: Checkpoint, scale: float = 1.0) -> Checkpoint:
     """``base`` with ``adapter`` merged into it.
 
     Parameters
     ----------
-    base : a checkpoint with the names of its own family, not a GGUF file
-    adapter : see ``open_adapter``
+    base : a checkpoint with the names of its own family; a GGUF file where the adapter is one
+    adapter : see ``open_adapter``, or a GGUF file
+    scale : what low-rank changes are multiplied by, besides what the adapter says
 
     Returns
     -------
@@ -91,19 +93,22 @@ def with_adapter(base: Checkpoint, adapter: Checkpoint) -> Checkpoint:
     ------
     BadInput : the adapter is of a kind that cannot be merged, or does not fit the base; names the tensor
     """
+    if adapter.metadata is not None:
+        return with_gguf_adapter(base, adapter, scale)
     if base.metadata is not None:
         raise BadInput(
             f"{base.path} is a GGUF file, whose tensors have other names than those of {adapter.path}",
-            "Give the checkpoint folder that the adapter was trained on.",
+            "Give the checkpoint folder that the adapter was trained on, or convert the adapter to GGUF first.",
         )
-    return _Application(base, read_adapter(adapter)).checkpoint(adapter)
+    return _Application(base, read_adapter(adapter), scale).checkpoint(adapter)
 
 
 class _Application:
     """One call of ``with_adapter``."""
 
-    def __init__(self, base: Checkpoint, adapter: Adapter) -> None:
+    def __init__(self, base: Checkpoint, adapter: Adapter, scale: float) -> None:
         self.base = base
+        self.scale = scale
         self.adapter = adapter
         self.kept = Kept()
         self.tensors: dict[str, Rows] = dict(base.tensors)
@@ -196,7 +201,8 @@ class _Application:
                 if name in (self.embedding, self.head)
                 else "",
             )
-        update = LowRank(name, a, b, self.adapter.scale(change.module, a.shape[0]), transposed, self.kept)
+        scale = self.adapter.scale(change.module, a.shape[0]) * self.scale
+        update = LowRank(name, a, b, scale, transposed, self.kept)
         self.tensors[name] = self._changed(change, was, update, n_out)
         if change.bias is not None:
             self._add_bias(change, update.scale)

@@ -14,7 +14,7 @@ checkpoint format; read files, no code.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from math import isfinite, sqrt
 from typing import Any
@@ -27,6 +27,8 @@ from ..sources.patterns import NotReadable, Patterns
 from .module_patterns import ModulePatterns
 
 CONFIG = "adapter_config.json"
+#: the setting that names the tokens behind which an adapter acts
+INVOCATION = "alora_invocation_tokens"
 _PREFIX = re.compile(r"^base_model\.model\.")
 _PART = re.compile(
     r"^(?P<module>.+)\.(?P<part>lora_A|lora_B|lora_embedding_A|lora_embedding_B|lora_magnitude_vector)"
@@ -40,7 +42,7 @@ _FOREIGN = re.compile(r"\.(lora_E|lora_mobius|hada_\w+|lokr_\w+|ia3_l|vera_\w+|o
 _REFUSED = {
     "layer_replication": "repeats layers of the base",
     "target_parameters": "changes bare parameters, not layers",
-    "alora_invocation_tokens": "acts only behind certain tokens, so it cannot become part of the weights",
+    INVOCATION: "acts only behind certain tokens, so it cannot become part of the weights",
     "use_qalora": "is a QALoRA adapter",
     "use_bdlora": "is a block-diagonal adapter",
     "arrow_config": "chooses among several adapters while it runs",
@@ -160,8 +162,12 @@ class Adapter:
         return self._checked(key, f"gives {shown(text)} {shown(repr(entries[text]))}", entries[text])
 
 
-def read_adapter(checkpoint: Checkpoint) -> Adapter:
+def read_adapter(checkpoint: Checkpoint, is_merged: bool = True) -> Adapter:
     """Sort out the tensors of an opened adapter folder, whose ``config`` is adapter_config.json.
+
+    Parameters
+    ----------
+    is_merged : it is to become part of the weights, which one that acts behind certain tokens only cannot
 
     Raises
     ------
@@ -169,7 +175,7 @@ def read_adapter(checkpoint: Checkpoint) -> Adapter:
     """
     where, config = str(checkpoint.path), checkpoint.config
     warnings: list[str] = []
-    _check_config(where, config, warnings)
+    _check_config(where, config, warnings, () if is_merged else (INVOCATION,))
     changes: dict[str, Change] = {}
     saved: dict[str, tuple[str, Rows]] = {}
     adapters: set[str] = set()
@@ -204,7 +210,7 @@ def read_adapter(checkpoint: Checkpoint) -> Adapter:
     return Adapter(where, config, changes, saved, warnings)
 
 
-def _check_config(where: str, config: Mapping[str, Any], warnings: list[str]) -> None:
+def _check_config(where: str, config: Mapping[str, Any], warnings: list[str], allowed: Collection[str]) -> None:
     """Refuse what is no LoRA, and settings that change what the tensors mean."""
     kind = config.get("peft_type", "LORA")
     if kind != "LORA":
@@ -213,7 +219,7 @@ def _check_config(where: str, config: Mapping[str, Any], warnings: list[str]) ->
             "Merge it with PEFT (merge_and_unload) and give the resulting model.",
         )
     for key, what in _REFUSED.items():
-        if config.get(key) not in (None, False, [], {}):
+        if key not in allowed and config.get(key) not in (None, False, [], {}):
             raise BadInput(
                 f"{where} {what} ({key} in {CONFIG})",
                 "Merge it with PEFT (merge_and_unload), if that can, and give the resulting model.",

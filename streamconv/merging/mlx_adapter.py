@@ -1,6 +1,7 @@
 """Adapters that MLX trained, converted to the names and settings of PEFT.
 
     <module>.lora_a [inputs, rank], .lora_b [rank, outputs]     transposed against PEFT's; of an embedding [tokens, rank], …
+    <experts>.lora_a [experts, rank, inputs], .lora_b [experts, outputs, rank]
     <module>.m                                                  lengths of DoRA
     <module>.<parameter>                                        a tensor to take instead of the base's (fine_tune_type full)
 
@@ -60,7 +61,7 @@ def as_peft(
         named[f"{module}.{_part(where, kind, name, module, part)}"] = (
             rows if part == "m" else _turned(where, name, rows)
         )
-    ranks = {rows.shape[0] for name, rows in named.items() if name.endswith("_A")}
+    ranks = {rows.shape[-2] for name, rows in named.items() if name.endswith("_A")}
     stated = parameters.get("rank") if isinstance(parameters, Mapping) else None
     if len(ranks) != 1 or stated not in (None, *ranks):
         found = ", ".join(map(str, sorted(ranks))) or "no"
@@ -82,6 +83,8 @@ def _part(where: str, kind: str, name: str, module: str, part: str) -> str:
 
 
 def _turned(where: str, name: str, rows: Rows) -> Rows:
+    if len(rows.shape) == 3 and ".switch_mlp." in name:
+        return rows  # of experts, not transposed
     if len(rows.shape) != 2:
         raise BadInput(
             f"{where}: tensor {shown(name)} of an MLX adapter has shape {list(rows.shape)}; only layers that are matrices can be"

@@ -11,10 +11,11 @@ from collections.abc import Iterable
 from ..errors import BadInput
 from ..metadata import Metadata
 from ..sources.checkpoint import Checkpoint
-from .build import Model, build
+from .build import Model, build, renamed
 from .config import architecture, tower_architectures
 from .families import FAMILIES
 from .family import Family
+from .general import general_metadata
 from .keys import dense_features
 from .multimodal import text_architecture
 from .named import named
@@ -85,8 +86,10 @@ __all__ = [
     "dense_features",
     "family_of",
     "fixed_type",
+    "general_metadata",
     "named",
     "offered",
     "projector_of",
     "read_overrides",
+    "renamed",
 ]

@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from math import prod
+from pathlib import Path
 from typing import Any
 
 from ..errors import BadInput, UsageError
@@ -133,6 +134,32 @@ def build(
     metadata.update(vocabulary)
     forced = {name: family.kept_type(rows) or family.forced_type(name, rows) for name, rows in tensors.items()}
     return Model(family.arch, metadata, tensors, left_out, warnings, {n: t for n, t in forced.items() if t}, made_of)
+
+
+def renamed(
+    tensors: Mapping[str, Rows], where: Path, checkpoint: Checkpoint, family: Family
+) -> tuple[dict[str, Rows], dict[str, str], dict[str, str]]:
+    """Some tensors of a model, such as those that an adapter changes: rows by GGUF name, ``left_out`` and ``made_of`` of ``Model``.
+
+    Parameters
+    ----------
+    tensors : name in the checkpoint -> rows
+    where : what has them, for messages
+    checkpoint : the model, whose own tensors are not looked at
+
+    Raises
+    ------
+    BadInput : a name or a shape does not fit the family, or a tensor is made of several of which some are not there
+    """
+    some = replace(checkpoint, tensors=tensors, path=where)
+    family, config = settled(replace(checkpoint, tensors=tensors), family)
+    family = replace(family, rules=tuple(part for rule in family.rules if rule.sources for part in rule.parts()))
+    left_out: dict[str, str] = {}
+    made_of: dict[str, str] = {}
+    found = _named(some, family, config, left_out, made_of)
+    if family.further is None:  # some count the blocks behind all others by the tensors of the whole model
+        _check_blocks(some, found, config.n_layers + (config.get("num_nextn_predict_layers") or 0))
+    return found, left_out, made_of
 
 
 def _owner(family: Family, config: Config, target: Family | None) -> tuple[Family, Config]:

@@ -42,6 +42,7 @@ _ROPE_NUMBERS = (
 _FROM_ORIGINAL = ("llama3", "yarn", "longrope")
 
 
+_FILE = "config.json"
 #: what is written of blocks that predict further tokens: all as of other blocks, these with what they share, or nothing
 Further = Literal["kept", "only", "left out"]
 
@@ -134,9 +135,11 @@ class Config:
     @property
     def place(self) -> str:
         """What messages call config.json."""
-        return (
-            str(self.checkpoint.called(self.checkpoint.config_file)) if self.checkpoint is not None else "config.json"
-        )
+        return str(self.checkpoint.called(self.checkpoint.config_file)) if self.checkpoint is not None else _FILE
+
+    @property
+    def _file(self) -> str:
+        return self.checkpoint.config_file if self.checkpoint is not None else _FILE
 
     def raw_value(self, key: str) -> Any:
         """What the text model's section says, or the root."""
@@ -159,12 +162,12 @@ class Config:
         """The first of ``names``, which must be there and a whole number up to ``most`` (BadInput otherwise)."""
         value = self.get(*names)
         if value is None:
-            raise BadInput(f"config.json: {names[0]!r} is missing")
+            raise BadInput(f"{self._file}: {names[0]!r} is missing")
         is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
         if not is_number or not 0 <= value < math.inf or value != int(value):
-            raise BadInput(f"config.json: {names[0]!r} is {shown(repr(value))}, not a whole number")
+            raise BadInput(f"{self._file}: {names[0]!r} is {shown(repr(value))}, not a whole number")
         if value > most:
-            raise BadInput(f"config.json: {names[0]!r} is {shown(repr(value))}, more than any model has")
+            raise BadInput(f"{self._file}: {names[0]!r} is {shown(repr(value))}, more than any model has")
         return int(value)
 
     def real(self, *names: str) -> float:
@@ -172,7 +175,7 @@ class Config:
         value = self.get(*names)
         if not _is_real(value):
             what = "missing" if value is None else shown(repr(value))
-            raise BadInput(f"config.json: {names[0]!r} is {what}, not a number that can be used")
+            raise BadInput(f"{self._file}: {names[0]!r} is {what}, not a number that can be used")
         return float(value)
 
     @property
@@ -250,13 +253,15 @@ def normalise(
     for key, derive in defaults.items():
         if callable(derive) and merged[key] is derive:
             merged[key] = derive(Config(merged, {}, {}))
-    rope, local = _rope(merged, values, defaults.get("rope_parameters", {}))
+    rope, local = _rope(
+        merged, values, defaults.get("rope_parameters", {}), checkpoint.config_file if checkpoint is not None else _FILE
+    )
     return Config(Recorded(merged), rope, local, checkpoint, defaults)
 
 
 def _refuse_texts(values: Mapping[str, Any], defaults: Mapping[str, Any], checkpoint: Checkpoint | None) -> None:
     """BadInput for a text where only true and false, a list or an object mean something: Python would take any for true."""
-    where = f"{checkpoint.folder}/config.json" if checkpoint is not None else "config.json"
+    where = f"{checkpoint.folder}/{checkpoint.config_file}" if checkpoint is not None else _FILE
     if not isinstance(values.get("layer_types"), list | None):
         raise BadInput(
             f"{where}: 'layer_types' is {shown(repr(values['layer_types']))}, not a list",
@@ -273,7 +278,7 @@ def _refuse_texts(values: Mapping[str, Any], defaults: Mapping[str, Any], checkp
 
 
 def _rope(
-    merged: Mapping[str, Any], values: Mapping[str, Any], defaults: Mapping[str, Any]
+    merged: Mapping[str, Any], values: Mapping[str, Any], defaults: Mapping[str, Any], file: str
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """RoPE parameters of full and of sliding-window layers, from new or legacy spellings."""
     scaling, stated = dict(section(values, "rope_scaling")), dict(section(values, "rope_parameters"))
@@ -308,7 +313,7 @@ def _rope(
             local["rope_theta"] = theta if theta is not None else (default_local or default).get("rope_theta")
     for key, value in (*full.items(), *local.items()):
         if key in _ROPE_NUMBERS and value is not None and not _is_real(value):
-            raise BadInput(f"config.json: {key!r} of RoPE is {shown(repr(value))}, not a number that can be used")
+            raise BadInput(f"{file}: {key!r} of RoPE is {shown(repr(value))}, not a number that can be used")
         if key == "rope_theta" and value is not None and not (_is_real(value) and value > 0):
-            raise BadInput(f"config.json: 'rope_theta' is {shown(repr(value))}, not a number above 0")
+            raise BadInput(f"{file}: 'rope_theta' is {shown(repr(value))}, not a number above 0")
     return full, local

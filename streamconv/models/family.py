@@ -27,7 +27,7 @@ Transform = Callable[[Rows, Config], Rows]
 
 
 def class_defaults(
-    vocabulary: int,
+    vocabulary: int | None,
     context: int,
     hidden: int,
     ffn: int | None,
@@ -59,6 +59,7 @@ class Family:
     target : what is read of the model that it drafts for, which it cannot do without: ``tokenizer``, or ``family`` where that is
         read as that model's family does; empty: it stands alone
     further : numbers of the blocks that predict further tokens, behind all others; None: none that can be written apart
+    modules : folders of modules whose matrices belong to the model -> what these are called among its tensors
     n_tokens : how many tokens there are to be, where that is not the configuration's ``vocab_size``
     kind : ``model`` or ``mmproj``
     section : config.json -> the keys that are meant
@@ -89,6 +90,7 @@ class Family:
     classes: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     target: str = ""
     further: Callable[[Config], range] | None = None
+    modules: Mapping[str, str] = field(default_factory=dict)
     n_tokens: Callable[[Config], int | None] = lambda _config: None
     kind: str = "model"
     section: Callable[[Mapping[str, Any]], Mapping[str, Any]] = flattened

@@ -32,7 +32,7 @@ def named(checkpoint: Checkpoint) -> Checkpoint:
     ------
     BadInput : there is no config.json, or nothing in it says which model it is
     """
-    config, path = checkpoint.config, checkpoint.folder / "config.json"
+    config, path = checkpoint.config, checkpoint.folder / checkpoint.config_file
     if not config:
         hint = instead(checkpoint.folder, os.listdir(checkpoint.folder)) if checkpoint.folder.is_dir() else ""
         raise BadInput(

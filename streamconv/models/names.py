@@ -88,6 +88,8 @@ class Templates(Generic[T]):
     >>> templates = Templates([("h.{bid}.layer.0.w", "a"), ("h.{bid}.layer.1.w", "b")])
     >>> templates.find("h.12.layer.1.w")
     [('b', Indices(bid=12, x=None))]
+    >>> Templates([("stage.1.block.1.w", "c")]).find("stage.4.block.1.w")
+    []
     """
 
     def __init__(self, pairs: Iterable[tuple[str, T]]) -> None:
@@ -102,8 +104,8 @@ class Templates(Generic[T]):
         found = []
         for wanted, value in self._by_pattern.get(pattern, ()):
             given = dict(zip(wanted, numbers, strict=True))
-            bid, x = given.pop("{bid}", None), given.pop("{x}", None)
-            if all(key == number for key, number in given.items()):
+            bid, x = given.get("{bid}"), given.get("{x}")
+            if all(key in ("{bid}", "{x}", number) for key, number in zip(wanted, numbers, strict=True)):
                 found.append((value, Indices(None if bid is None else int(bid), None if x is None else int(x))))
         return found
 

@@ -57,6 +57,7 @@ class Rule(NamedTuple):
     first : its targets come before all others, those of one rule in the order of blocks
     joined : tensors of an ``{x}`` come one behind the other, and may be of different lengths
     last : its targets come behind all others
+    apart : every target is made of the source of its number alone
     """
 
     targets: tuple[str, ...]
@@ -66,6 +67,14 @@ class Rule(NamedTuple):
     first: bool = False
     joined: bool = False
     last: bool = False
+    apart: bool = False
+
+    def parts(self) -> tuple[Rule, ...]:
+        """A rule for every target, where they are made ``apart``; else itself."""
+        if not (self.apart or (self.make is as_they_are and len(self.sources) > 1)):
+            return (self,)
+        pairs = zip(self.targets, self.sources, strict=True)
+        return tuple(self._replace(targets=(target,), sources=(source,)) for target, source in pairs)
 
 
 def rename(source: str, target: str) -> Rule:
@@ -85,6 +94,7 @@ def experts(source: str, **names: str) -> Rule:
         tuple(f"blk.{{bid}}.ffn_{target}_exps.weight" for target in names),
         tuple(f"{source}.{{x}}.{name}.weight" for name in names.values()),
         make,
+        apart=True,
     )
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from ..errors import BadInput, absent, unreadable
 from ..file_names import ENDINGS, GGUF, HUGGING_FACE, PACKABLE, PACKED, Layout, container_of
 from .checkpoint import Checkpoint, InputFile
-from .folder import READERS, LocalFiles, Shard, open_folder, open_index, snapshot
+from .folder import READERS, LocalFiles, Shard, is_adapter, open_folder, open_index, snapshot
 from .frame_cache import FrameCache
 from .gguf import GgufFile, open_gguf, read_gguf, read_splits
 from .known_layouts import refuse_part
@@ -25,6 +25,7 @@ __all__ = [
     "InputFile",
     "IoMode",
     "MappedFile",
+    "is_adapter",
     "open_checkpoint",
     "read_gguf",
     "read_splits",

@@ -107,6 +107,8 @@ class Checkpoint:
     name : what the model is called where no file says; empty: as the folder is
     config_file : the side file that ``config`` was read from
     target : the model that this one drafts for, without its weights
+    base : of an adapter: the model that it changes, without its weights
+    adapters : adapters in GGUF's names and what their changes are multiplied by, which are applied to what becomes of it
     """
 
     path: Path
@@ -119,6 +121,8 @@ class Checkpoint:
     name: str = ""
     config_file: str = "config.json"
     target: Checkpoint | None = None
+    base: Checkpoint | None = None
+    adapters: tuple[tuple[Checkpoint, float], ...] = ()
 
     def verify_unchanged(self) -> bool:
         """InputChanged when any of the files is not what it was when it was opened; True when one may not be."""

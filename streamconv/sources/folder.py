@@ -42,6 +42,9 @@ from .state_dicts import unwrapped
 from .torch import read_torch
 from .zstd import open_file
 
+#: folder of a model beside a model of speech, which makes sound of its codes; its tensors' names begin with this
+SPEECH = "speech_tokenizer"
+
 
 @dataclass(frozen=True)
 class Shard:
@@ -84,6 +87,13 @@ _MODELS = (
 
 #: weights of an adapter, which transformers puts on the model in whose folder they lie
 _ADAPTERS = (*(each.adapter for each in OF_FOLDERS), MLX_ADAPTER)
+
+
+def is_adapter(names: Collection[str], alone: bool = True) -> bool:
+    """Whether files of these ``names`` are a LoRA adapter; ``alone``: and no model."""
+    if "adapter_config.json" not in names or not any(plain_name(name) in _ADAPTERS for name in names):
+        return False
+    return not (alone and any(fits(name, _MODELS) for name in names))
 
 
 class Files(Protocol):
@@ -185,9 +195,23 @@ def open_files(files: Files, weights: bool = True, layout: Layout = HUGGING_FACE
     chosen = next((each for each in found if each.here(present)), found[0])
     if chosen is not found[0]:
         chosen = replace(chosen, why=f"{found[0].container.index} names files that are missing")
-    opened = _open_shards(files, present, chosen, config)
+    opened = _with_speech(files, _open_shards(files, present, chosen, config))
     told = [*notes, *opened.warnings, *_passed_over(folder, present, chosen)]
     return replace(opened, warnings=told, config_file=layout.config)
+
+
+def _with_speech(files: Files, opened: Checkpoint) -> Checkpoint:
+    """``opened`` with the tensors of the model in its folder ``SPEECH``, where it is one that speaks and they are on disk."""
+    name = f"{SPEECH}/model.safetensors"
+    if (
+        opened.config.get("model_type") != "qwen3_tts"
+        or not isinstance(files, LocalFiles)
+        or not (files.path / name).exists()
+    ):
+        return opened
+    shard = safetensors_shard(files.open(name))
+    tensors = {**opened.tensors, **{f"{SPEECH}.{each}": rows for each, rows in shard.tensors.items()}}
+    return replace(opened, tensors=tensors, inputs=(*opened.inputs, replace(shard.input, name=name)))
 
 
 def _config(files: Files, layout: Layout) -> tuple[dict[str, Any], list[str]]:

@@ -35,7 +35,7 @@ _ZERO = (
 _LAYOUTS = (
     KnownLayout(
         ("adapter_config.json", *(each.adapter for each in OF_FOLDERS)), "a LoRA adapter",
-        "Merge it into its model with a recipe that names model: MODEL+ADAPTER.",
+        "Merge it into its model with a recipe that names model: MODEL+ADAPTER, or write the adapter itself to OUT.gguf.",
     ),
     KnownLayout(
         ("consolidated*.pth",), "slices of tensors in Meta's own layout",

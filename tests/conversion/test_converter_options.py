@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -154,6 +155,38 @@ def test_dense_modules_come_first_with_their_widths(tmp_path: Path) -> None:
 def test_without_the_option_they_stay_where_they_are(tmp_path: Path) -> None:
     option_models.embedder(tmp_path / "hf")
     assert not any("dense" in t["name"] for t in streamconv.plan(tmp_path / "hf", tmp_path / "x.gguf")["tensors"])
+
+
+@pytest.mark.parametrize("architecture", ["Lfm2Model", "Lfm2BidirectionalModel"])
+def test_the_projection_of_a_model_that_cannot_do_without_comes_without_an_option(
+    tmp_path: Path, architecture: str
+) -> None:
+    matrix = option_models.colbert(tmp_path / "hf", architecture)
+    (out,) = streamconv.convert(tmp_path / "hf", tmp_path / "x.gguf", type="f32", pre="qwen2", threads=1)
+    found = read_gguf(out)
+    assert next(iter(found.tensors)) == "dense_2.weight"
+    assert np.array_equal(whole(streamconv.open(out)["dense_2.weight"]), matrix)
+    assert found.metadata.get("lfm2.embedding_length_out") == 32
+    record = (tmp_path / ".x.gguf.streamconv").read_text()
+    assert str(Path("1_Dense") / "model.safetensors") in record, "it is one of the inputs"
+
+
+def test_a_projection_needs_no_configuration_and_need_not_be_there(tmp_path: Path) -> None:
+    option_models.colbert(tmp_path / "hf")
+    (tmp_path / "hf" / "1_Dense" / "config.json").unlink()
+    names = [t["name"] for t in streamconv.plan(tmp_path / "hf", tmp_path / "x.gguf", pre="qwen2")["tensors"]]
+    assert names.count("dense_2.weight") == 1
+    shutil.rmtree(tmp_path / "hf" / "1_Dense")
+    (out,) = streamconv.convert(tmp_path / "hf", tmp_path / "x.gguf", type="f32", pre="qwen2", threads=1)
+    assert [*read_gguf(out).tensors] == names[1:]
+    assert "lfm2.embedding_length_out" not in read_gguf(out).metadata
+
+
+def test_a_projection_whose_weights_are_missing_is_told(tmp_path: Path) -> None:
+    option_models.colbert(tmp_path / "hf")
+    (tmp_path / "hf" / "1_Dense" / "model.safetensors").unlink()
+    with pytest.raises(InputMissing, match="1_Dense"):
+        streamconv.plan(tmp_path / "hf", tmp_path / "x.gguf", pre="qwen2")
 
 
 def test_a_dense_module_that_changes_makes_another_job(tmp_path: Path) -> None:

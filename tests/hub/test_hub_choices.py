@@ -123,6 +123,16 @@ def test_fetch_brings_dense_modules_so_that_no_network_is_needed(hub: Hub, here:
     assert [t["name"] for t in tensors][:2] == ["dense_2.weight", "dense_3.weight"]
 
 
+def test_the_projection_of_a_model_that_cannot_do_without_is_fetched(hub: Hub, here: Run, tmp_path: Path) -> None:
+    option_models.colbert(tmp_path / "store")
+    hub.add("org/colbert", tmp_path / "store")
+    done = here("convert", "org/colbert", tmp_path / "x.gguf", "--type", "f16", "--pre", "qwen2")
+    assert done.code == 0, done.err
+    assert hub.bytes_served("1_Dense/model.safetensors") > 0
+    tensors = json.loads(here("inspect", tmp_path / "x.gguf", "--json").out)["tensors"]
+    assert tensors[0]["name"] == "dense_2.weight"
+
+
 def test_a_dense_module_that_the_hub_lacks_is_missing(hub: Hub, here: Run, tmp_path: Path) -> None:
     option_models.embedder(tmp_path / "store")
     (tmp_path / "store" / "3_Dense" / "model.safetensors").unlink()

@@ -13,9 +13,11 @@ from streamconv.kit import (
     Function,
     Mapped,
     Product,
+    Resampled,
     Reshaped,
     Selected,
     Stacked,
+    Sum,
     Transposed,
     UnitColumns,
     Zeros,
@@ -196,3 +198,23 @@ def test_rows_in_another_order_are_copied_as_blocks_of_that_order() -> None:
     assert found[:, 0].tolist() == [5, 7, 9, 11, 13, 15, 17]
     assert odd.stored(0, 0) is not None, "its plain numbers are there too"
     assert every(Constant(X), 2, 0).native("F32", 0, 9) is not None
+
+
+def test_a_grid_is_scaled_as_torch_does_bit_by_bit() -> None:
+    grid = np.sin(np.arange(25 * 16, dtype=np.float32)).reshape(1, 25, 16)
+    made = Resampled(Constant(grid), 5, 8)
+    check_rows(made)
+    values = values_of(made).reshape(8, 8, 16)
+    assert np.array_equal(values[0, 0], grid[0, 0])
+    assert np.array_equal(values[7, 7], grid[0, 24])
+    #: torch.nn.functional.interpolate of torch 2
+    assert values[3, 2].view(np.uint32)[:4].tolist() == [1046002485, 1057408464, 1052174345, 3188705977]
+
+
+def test_tensors_are_added_in_the_precision_of_the_checkpoint() -> None:
+    added = Sum([Constant(X), Constant(X), Constant(X)])
+    check_rows(added)
+    assert np.array_equal(values_of(added), (X + X) + X)
+    halves = HalfRows(X.astype(np.float16).astype(np.float32))
+    expected = (X.astype(np.float16).astype(np.float32) * 2).astype(np.float16)
+    assert np.array_equal(values_of(Sum([halves, halves])), expected.astype(np.float32))

@@ -26,15 +26,31 @@ MORE_TYPES = (
     "deepseek_v4", "dots1", "ernie4_5", "bitnet", "chameleon",
     "ernie4_5_moe", "eurobert", "git", "glm4", "glm4_moe", "glm4v_moe_text", "glm4v_text", "glm_ocr_text", "jamba", "kimi_linear",
     "glm5_next_text", "laguna", "lfm2", "lfm2_moe", "llama4_text", "mellum", "minicpm3", "mistral4", "modernbert", "nemotron",
-    "roberta", "xlm-roberta",
+    "roberta", "xlm-roberta", "afmoe", "dbrx", "exaone_moe", "exaone4_5_text", "glm_moe_dsa", "glm4_moe_lite", "granite_swa",
+    "granitemoe_swa", "hrm_text", "hunyuan_vl", "hunyuan_vl_text", "hy_v3", "hy_v4", "iquestcoder", "jais2", "minimax_m2",
+    "muse_glimmer_text", "muse_glimmer_assistant", "nemotron_h", "paddleocr_vl", "paddleocr_vl_text", "solar_open", "youtu",
 )  # fmt: skip
 #: types that compute a head's width of null, and such that pass over ``rope_theta`` as they have parameters of their own
-_COMPUTED = ("cohere2", "internlm3", "seed_oss", "ernie4_5", "glm_ocr_text", "kimi_linear")
+_COMPUTED = (
+    "afmoe",
+    "cohere2",
+    "internlm3",
+    "seed_oss",
+    "ernie4_5",
+    "glm_ocr_text",
+    "kimi_linear",
+    "iquestcoder",
+    "paddleocr_vl",
+    "paddleocr_vl_text",
+)
 _THEIR_OWN = (
     "ministral3", "mistral4", "gemma4_text", "gemma4_unified_text", "gpt_neox", "apertus", "laguna", "mellum", "modernbert",
 )  # fmt: skip
 #: types that are sections of others, or read like another
-_SECTIONS = {"qwen2_vl": "qwen2_vl_text", "qwen2_5_vl": "qwen2_5_vl_text"}
+_SECTIONS = {
+    "qwen2_vl": "qwen2_vl_text", "qwen2_5_vl": "qwen2_5_vl_text", "hunyuan_vl": "hunyuan_vl_text",
+    "paddleocr_vl": "paddleocr_vl_text", "exaone4_5_text": "exaone4",
+}  # fmt: skip
 _SIZES = {"hidden_size": 96, "num_attention_heads": 3, "num_hidden_layers": 2, "max_position_embeddings": 777}
 _LLAMA3 = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
 _YARN = {"type": "yarn", "factor": 4.0, "original_max_position_embeddings": 128}

@@ -42,7 +42,18 @@ _UNREAD = {
             "xlm-roberta",
         )
     },
-    **{kind: ("head_dim",) for kind in ("deepseek_v2", "deepseek_v3", "minicpm3", "mistral4", "glm5_next_text")},
+    **{
+        kind: ("head_dim",)
+        for kind in ("deepseek_v2", "deepseek_v3", "minicpm3", "mistral4", "glm5_next_text", "glm_moe_dsa", "youtu")
+    },
+    "dbrx": ("num_key_value_heads", "d_model"),
+    "hrm_text": ("num_hidden_layers", "num_key_value_heads"),
+    "hy_v4": ("head_dim", "num_key_value_heads"),
+    "nemotron_h": (
+        "num_experts_per_tok",
+        "norm_topk_prob",
+        "moe_intermediate_size",
+    ),  # a model without experts is one of the older ones
     "mpt": ("num_key_value_heads", "layer_norm_epsilon", "d_model"),
 }
 

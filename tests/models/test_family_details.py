@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import json
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +11,11 @@ import pytest
 import toys
 
 from streamconv.errors import BadInput
-from streamconv.metadata import Metadata
-from streamconv.models.config import normalise
+from streamconv.models import FAMILIES
 from streamconv.models.families import minimax01, qwen4exp
+from streamconv.models.tokenizers.chat_template import chat_templates
+from streamconv.models.tokenizers.files import TokenizerFiles
+from streamconv.models.tokenizers.special import SpecialTokens
 from streamconv.sources.checkpoint import Checkpoint
 
 TOYS = toys.stored()
@@ -156,13 +158,30 @@ def test_norms_of_dots_note_hold_what_their_outputs_are_scaled_by_only_where_the
 
 
 @pytest.mark.parametrize(("own", "begins"), [(None, "{{ '<begin_of_document>' -}}"), ("{{ mine }}", "{{ mine }}")])
-def test_minimax_01_has_a_template_that_runtimes_can_parse(own: str | None, begins: str) -> None:
+@pytest.mark.parametrize("replaced", [True, False])
+def test_minimax_01_has_a_template_that_runtimes_can_parse(own: str | None, begins: str, replaced: bool) -> None:
     side = {} if own is None else {"chat_template.jinja": own.encode()}
-    config = replace(normalise({}, {}), checkpoint=Checkpoint(Path("toy"), {}, {}, (), side=side))
-    m = Metadata()
-    m.string("tokenizer.chat_template", "{{ that of tokenizer_config.json }}")
-    minimax01.template(m, "minimax-01", config)
-    assert str(m.get("tokenizer.chat_template")).startswith(begins)
+    if replaced:
+        side["tokenizer_config.json"] = json.dumps({"chat_template": "{{ another }}"}).encode()
+    assert minimax01.FAMILY.tokenizer is not None
+    files = TokenizerFiles(Checkpoint(Path("toy"), {}, {}, (), side=side))
+    templates, told = chat_templates(files, instead=minimax01.FAMILY.tokenizer.template)
+    assert templates.keys() == {"default"}
+    assert templates["default"].startswith(begins)
+    assert [text for text in told if "tokenizer_config.json is left out" in text] == told
+    assert len(told) == replaced
+
+
+def test_the_end_of_kimi_k3_is_that_of_config_json_and_no_note_says_otherwise() -> None:
+    rule = FAMILIES["KimiK3ForConditionalGeneration"].tokenizer
+    assert rule is not None
+    added = [{"id": 5, "content": "<end>", "special": True}, {"id": 7, "content": "<turn>", "special": True}]
+    said = {"tokenizer_config.json": {"eos_token": "<end>"}, "tokenizer.json": {"added_tokens": added}}
+    side = {name: json.dumps(content).encode() for name, content in said.items()}
+    files = TokenizerFiles(Checkpoint(Path("toy"), {}, {"text_config": {"eos_token_id": 7}}, (), side=side))
+    special = SpecialTokens(files, 10, rule.end_from_config)
+    assert (special.ids["eos"], special.warnings) == (7, [])
+    assert "the tokenizer that it is 5, which is taken" in str(SpecialTokens(files, 10).warnings)
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,8 @@ from small_models import write_safetensors
 import streamconv
 from streamconv.conversion import Options, prepare
 from streamconv.errors import BadInput, InputMissing, UsageError
+from streamconv.models.config import normalise
+from streamconv.sources.checkpoint import Checkpoint
 
 YARN = {"original_max_position_embeddings": 64, "factor": 4.0, "apply_scale": False, "beta": 32, "alpha": 1}
 MOE = {
@@ -108,6 +110,15 @@ def test_what_trained_a_mixture_is_not_told_and_what_is_not_known_is(tmp_path: P
     assert "does not know" not in notes(mixture(tmp_path / "m", yarn=YARN))
     folder = own_layout(tmp_path / "n", colour="red")
     assert f"{folder}/params.json says 'colour'" in notes(folder)
+
+
+@pytest.mark.parametrize("values", [{"rope_theta": -1.0}, {"rope_scaling": "none"}, {"hidden_size": "wide"}, {}])
+def test_messages_name_the_file_that_was_read(values: dict[str, Any]) -> None:
+    checkpoint = Checkpoint(Path("m"), {}, values, (), config_file="params.json")
+    with pytest.raises(BadInput) as caught:
+        assert normalise(values, {}, checkpoint).integer("hidden_size")
+    assert "params.json" in caught.value.message
+    assert "config.json" not in caught.value.message
 
 
 def test_experts_of_mixtral_are_refused_by_what_they_lack(tmp_path: Path) -> None:

@@ -108,3 +108,186 @@ def test_mistrals_own_layout_says_the_token_of_a_lines_end_or_leaves_it_to_the_t
     model = toys.built(TOYS["mistral-format"], config=lambda c: c["vision_encoder"].update(image_break_token_id=said))
     table = toys.Named("tok_embeddings.weight", (512, 64))
     assert np.array_equal(model.tensors[_LINE_END].read(0, 1), table.read(row, row + 1))
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "told"),
+    [
+        (
+            "deepseek-ocr",
+            lambda c: c["vision_config"].update(width=5),
+            "'width' of the vision section has no 'sam_vit_b'",
+        ),
+        ("dotsocr", lambda c: c["vision_config"].update(temporal_patch_size=2), "'temporal_patch_size' is 2"),
+        (
+            "granite4-vision",
+            lambda c: c.update(spatial_target_layers=[1, 4]),
+            "a projector is of layer 4, not one of 4",
+        ),
+        (
+            "granite4-vision",
+            lambda c: c.update(spatial_target_layers=[1]),
+            "does not say which layer .*spatial_projectors.1",
+        ),
+        ("granite4-vision", lambda c: c.update(downsample_rate="2"), "'downsample_rate' is '2'"),
+        ("janus", lambda c: c["vision_config"].update(use_qk_norm=True), "'use_qk_norm' is True"),
+        ("kimi-k25", lambda c: c["vision_config"].update(merge_kernel_size=[2, 1]), r"'merge_kernel_size' is \[2, 1\]"),
+        ("kimi-vl", lambda c: c["vision_config"].update(merge_kernel_size=[3, 3]), r"'merge_kernel_size' is \[3, 3\]"),
+        ("lfm2-vl", lambda c: c.update(vision_feature_layer=2), "'vision_feature_layer' is 2"),
+        ("minimax-m3", lambda c: c["vision_config"].update(num_attention_heads=4), "heads are 40 wide"),
+        ("muse-glimmer", lambda c: c["vision_config"].update(patch_temporal=3), "not 3 frames of 3 x 14 x 14"),
+        ("nemotron-nano-vl", lambda c: c.update(sound_config={"hidden_size": 8}), "'intermediate_size' is missing"),
+        ("nemotron-nano-vl", lambda c: c.update(force_image_size=3), "smaller than a patch"),
+        ("minimax-m3", lambda c: c["vision_config"].update(rope_parameters={"rope_theta": 5.0}), "'rope_theta' is 5.0"),
+        ("kimi-k25", lambda c: c["vision_config"].update(mm_projector_type="mlp"), "'mm_projector_type' is 'mlp'"),
+        ("phi4v", lambda c: c.update(mm_projector_type="linear"), "'mm_projector_type' is 'linear'"),
+        ("phi4v", lambda c: c["vision_config"].update(num_hidden_layers=1), "has 1 layers"),
+        ("qwen3-stepvl", lambda c: c["vision_config"].update(layers=46), r"\(2, 728, 1536, 46\), runtimes compute"),
+        (
+            "youtuvl",
+            lambda c: c["vision_config"].update(fullatt_block_indexes=[9]),
+            r"'fullatt_block_indexes' is \[9\]",
+        ),
+    ],
+)
+def test_what_no_runtime_computes_of_other_towers_is_refused(name: str, change: Any, told: str) -> None:
+    with pytest.raises(BadInput, match=told):
+        toys.built(TOYS[name], config=change)
+
+
+def test_layers_behind_the_features_that_are_taken_are_not_counted() -> None:
+    model = toys.built(TOYS["lfm2-vl"], config=lambda c: c.update(vision_feature_layer=-2))
+    assert model.metadata.get("clip.vision.block_count") == 2
+
+
+def test_the_table_of_positions_is_scaled_to_the_images() -> None:
+    model = toys.built(TOYS["nemotron-nano-vl"], config=lambda c: c.update(force_image_size=16))
+    assert model.tensors["v.position_embd.weight"].shape == (1, 16, 1280)
+
+
+def test_class_defaults_fill_what_the_tower_does_not_say() -> None:
+    def short(config: dict[str, Any]) -> None:
+        config["vision_config"].pop("num_key_value_heads")
+        config["vision_config"].pop("window_size")
+
+    model = toys.built(TOYS["exaone4_5"], config=short)
+    assert model.metadata.get("clip.vision.attention.head_count_kv") == 8
+    assert model.metadata.get("clip.vision.window_size") == 112
+
+
+_RESAMPLER = {
+    "name": "minicpmv",
+    "projector": True,
+    "config": {
+        "architectures": ["MiniCPMV"],
+        "hidden_size": 64,
+        "version": 2.6,
+        "query_num": 4,
+        "vision_config": {"hidden_size": 32, "intermediate_size": 64, "num_attention_heads": 4, "num_hidden_layers": 1},
+    },
+    "side": {},
+    "tensors": toys.packed(
+        {
+            "llm.lm_head.weight": [512, 64],
+            "resampler.attn.in_proj_bias": [192],
+            "resampler.attn.in_proj_weight": [192, 64],
+            "resampler.attn.out_proj.weight": [64, 64],
+            "resampler.kv_proj.weight": [64, 32],
+            "resampler.proj": [64, 64],
+            "resampler.query": [4, 64],
+            "vpm.embeddings.patch_embedding.weight": [32, 3, 14, 14],
+            "vpm.embeddings.position_embedding.weight": [16, 32],
+            "vpm.encoder.layers.0.mlp.fc1.weight": [64, 32],
+            "vpm.encoder.layers.0.mlp.fc2.weight": [32, 64],
+            "vpm.encoder.layers.0.self_attn.out_proj.weight": [32, 32],
+        }
+    ),
+}
+
+
+def test_the_resampler_of_minicpm_v_is_written_as_the_legacy_scripts_do() -> None:
+    model = toys.built(_RESAMPLER)
+    tensors = model.tensors
+    positions = tensors["resampler.pos_embed_k"]
+    assert positions.shape == (4900, 64)
+    row = positions.read(70 * 2 + 3, 70 * 2 + 4)[0]  # row 2, column 3
+    assert row[0] == np.sin(np.float32(3))
+    assert row[32] == np.sin(np.float32(2))
+    assert row[48] == np.cos(np.float32(2))
+    turned = toys.Named("resampler.proj", (64, 64)).read(0, 64).T
+    assert np.array_equal(tensors["resampler.proj.weight"].read(0, 64), turned)
+    assert [tensors[f"resampler.attn.{part}.weight"].shape for part in "qkv"] == [(64, 64)] * 3
+    assert tensors["v.blk.0.ffn_down.weight"].shape == (64, 32)
+    keys = dict(model.metadata.items())
+    assert "general.type" not in keys
+    assert (keys["clip.vision.image_size"].value, keys["clip.minicpmv_version"].value) == (448, 3)
+    assert model.metadata.get("clip.vision.image_mean") == [0.5, 0.5, 0.5]
+    kinds = [types(model, file_type) for file_type in ("F16", "F32")]
+    assert [kind["v.position_embd.weight"] for kind in kinds] == ["F16", "F32"]
+    assert [kind["v.patch_embd.weight"] for kind in kinds] == ["F16", "F16"]
+    assert [kind["resampler.query"] for kind in kinds] == ["F32", "F32"]
+
+
+@pytest.mark.parametrize("version", [None, 2.5, 4.0, "4.5"])
+def test_other_versions_of_minicpm_v_are_refused_by_name(version: Any) -> None:
+    with pytest.raises(BadInput, match=r"MiniCPMV of version .*MiniCPM-V 2.6 is supported"):
+        toys.built(_RESAMPLER, config=lambda c: c.update(version=version))
+
+
+def test_ears_beside_the_tower_have_a_type_of_their_own() -> None:
+    sound = {
+        "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2, "num_mel_bins": 80,
+        "subsampling_factor": 8, "conv_kernel_size": 9,
+    }  # fmt: skip
+    layer = "sound_encoder.encoder.layers.0"
+    heard = {
+        "sound_encoder.encoder.subsampling.layers.2.weight": [8, 1, 3, 3],
+        "sound_encoder.encoder.subsampling.layers.2.bias": [8],
+        "sound_encoder.encoder.subsampling.linear.weight": [32, 64],
+        "sound_encoder.encoder.feature_extractor.featurizer.fb": [1, 80, 257],
+        f"{layer}.conv.depthwise_conv.weight": [32, 1, 9],
+        f"{layer}.conv.pointwise_conv1.weight": [64, 32, 1],
+        f"{layer}.conv.pointwise_conv1.bias": [64],
+        f"{layer}.conv.norm.weight": [32],
+        f"{layer}.conv.norm.running_mean": [32],
+        f"{layer}.conv.norm.num_batches_tracked": [1],
+        f"{layer}.self_attn.bias_u": [2, 16],
+        f"{layer}.self_attn.q_proj.weight": [32, 32],
+        "sound_projection.norm.weight": [32],
+        "sound_projection.linear1.weight": [64, 32],
+    }
+    model = toys.built(
+        TOYS["nemotron-nano-vl"], config=lambda c: c.update(sound_config=sound), tensors=lambda t: t.update(heard)
+    )
+    assert model.metadata.get("clip.projector_type") is None
+    assert model.metadata.get("clip.audio.projector_type") == "parakeet"
+    assert model.metadata.get("clip.vision.projector_type") == "nemotron_v2_vl"
+    assert model.metadata.get("clip.audio.subsampling_factor") == 8
+    made, kinds = toys.shapes(model), types(model, "F16")
+    assert {name: (shape, kinds[name]) for name, shape in made.items() if name.startswith(("a.", "mm.a."))} == {
+        "a.conv1d.2.weight": ([8, 1, 3, 3], "F32"),
+        "a.conv1d.2.bias": ([1, 8, 1, 1], "F32"),
+        "a.pre_encode.out.weight": ([32, 64], "F16"),
+        "a.mel_filters": ([1, 80, 257], "F32"),
+        "a.blk.0.conv_dw.weight": ([1, 1, 32, 9], "F32"),
+        "a.blk.0.conv_pw1.weight": ([64, 32], "F32"),
+        "a.blk.0.conv_pw1.bias": ([1, 64, 1, 1], "F32"),
+        "a.blk.0.conv_norm.weight": ([32], "F32"),
+        "a.blk.0.conv_norm_mean": ([32], "F32"),
+        "a.blk.0.pos_bias_u": ([2, 16], "F32"),
+        "a.blk.0.attn_q.weight": ([32, 32], "F16"),
+        "mm.a.norm_pre.weight": ([32], "F32"),
+        "mm.a.mlp.1.weight": ([64, 32], "F16"),
+    }
+
+
+@pytest.mark.parametrize("name", ["lfm2-vl", "muse-glimmer"])
+def test_another_activation_of_the_projection_is_told(name: str) -> None:
+    model = toys.built(TOYS[name], config=lambda c: c.update(projector_hidden_act="relu"))
+    assert any("'projector_hidden_act' is 'relu'" in each for each in model.warnings)
+
+
+def test_what_runtimes_do_not_know_of_youtu_vl_is_left_out() -> None:
+    name = "siglip2.vision_model.head.probe"
+    model = toys.built(TOYS["youtuvl"], tensors=lambda t: t.update({name: [1, 1, 32]}))
+    assert name in model.left_out

@@ -36,6 +36,8 @@ class Named(Rows):
         at = np.arange(start * n_cols, stop * n_cols, dtype=np.uint64)
         mixed = (at + np.uint64(seed)) * np.uint64(0x9E3779B1) >> np.uint64(7)
         out[...] = ((mixed & np.uint64(0xFFFF)).astype(np.float32) / 32768 - 1).reshape(out.shape)
+        if self.name.endswith("running_var"):  # no variance is below 0
+            np.abs(out, out=out)
 
 
 def packed(shapes: Mapping[str, list[int]]) -> Tensors:

@@ -2,17 +2,21 @@
 
 One JSON object per line in, one out, each made in a child process, since the library ends its process on some files:
 
-``{"do": "logits", "file", "tokens", "out"}``          float32 [tokens, vocabulary] to the .npy file ``out``
+``{"do": "logits", "file", "tokens", "out"}``          float32 [tokens, vocabulary] to the .npy file ``out``;
+                                                       ``"lora": FILE``: with that adapter
 ``{"do": "generate", "file", "prompt", "n"}``          greedy text, its tokens, and whether the end token came
 ``{"do": "quantize", "file", "out", "ftype"}``         llama_model_quantize; ``"types": {pattern: number}``, ``"prune": [blocks]``
 ``{"do": "load", "file"}``                             whether it loads
 ``{"do": "evaluate", "file"}``                         whether it loads and computes three tokens; ``finite``: the logits
+``{"do": "perceive", "file", "mmproj", "out"}``        float32 [n, width] to the .npy file ``out``: what the projector makes of
+                                                       an image and a sound; ``finite``: that, and the logits of a model given it
 
 An answer is ``{"ok": …}`` and what was asked for; a child that died, or took more than five minutes, gives ``{"ok": false}``.
 """
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import signal
@@ -30,10 +34,10 @@ def open_model(path: str) -> Any:
     return llama.llama_model_load_from_file(path.encode(), p)
 
 
-def open_context(model: Any, n_tokens: int) -> Any:
+def open_context(model: Any, size: int = 256) -> Any:
     """A context as the recorded logits were made with: float32 cache, no flash attention."""
     p = llama.llama_context_default_params()
-    p.n_ctx, p.n_batch, p.n_ubatch = 256, 256, 256
+    p.n_ctx, p.n_batch, p.n_ubatch = size, size, size
     p.n_threads = p.n_threads_batch = 2
     p.type_k = p.type_v = llama.GGML_TYPE_F32
     p.flash_attn_type = llama.LLAMA_FLASH_ATTN_TYPE_DISABLED
@@ -51,7 +55,11 @@ def decode(context: Any, tokens: list[int], first: int = 0) -> None:
 
 def logits(case: dict[str, Any]) -> dict[str, Any]:
     model = open_model(case["file"])
-    context, tokens = open_context(model, len(case["tokens"])), case["tokens"]
+    context, tokens = open_context(model), case["tokens"]
+    if case.get("lora"):
+        adapters = (llama.llama_adapter_lora_p_ctypes * 1)(llama.llama_adapter_lora_init(model, case["lora"].encode()))
+        if not adapters[0] or llama.llama_set_adapters_lora(context, adapters, 1, (ctypes.c_float * 1)(1.0)):
+            return {"ok": False, "why": "the adapter does not load"}
     decode(context, tokens)
     n_vocab = llama.llama_vocab_n_tokens(llama.llama_model_get_vocab(model))
     rows = [
@@ -65,7 +73,7 @@ def generate(case: dict[str, Any]) -> dict[str, Any]:
     model = open_model(case["file"])
     vocabulary = llama.llama_model_get_vocab(model)
     n_vocab = llama.llama_vocab_n_tokens(vocabulary)
-    context = open_context(model, 256)
+    context = open_context(model)
     prompt = case["prompt"].encode()
     found = (llama.llama_token * 256)()
     n = llama.llama_tokenize(vocabulary, prompt, len(prompt), found, 256, True, False)
@@ -86,8 +94,6 @@ def generate(case: dict[str, Any]) -> dict[str, Any]:
 
 
 def text(vocabulary: Any, tokens: list[int]) -> str:
-    import ctypes
-
     out = b""
     for token in tokens:
         piece = ctypes.create_string_buffer(256)
@@ -97,8 +103,6 @@ def text(vocabulary: Any, tokens: list[int]) -> str:
 
 
 def quantize(case: dict[str, Any]) -> dict[str, Any]:
-    import ctypes
-
     p = llama.llama_model_quantize_default_params()
     p.ftype, p.nthread = case["ftype"], 2
     if rules := case.get("types"):
@@ -118,7 +122,7 @@ def evaluate(case: dict[str, Any]) -> dict[str, Any]:
     model = open_model(case["file"])
     if not model:
         return {"ok": False, "why": "does not load"}
-    context = open_context(model, 3)
+    context = open_context(model)
     decode(context, [1, 2, 3])
     n_vocab = llama.llama_vocab_n_tokens(llama.llama_model_get_vocab(model))
     last = llama.llama_get_logits_ith(context, 2)  # encoders have none
@@ -126,7 +130,75 @@ def evaluate(case: dict[str, Any]) -> dict[str, Any]:
     return {"ok": True, "finite": finite}
 
 
-DO = {"logits": logits, "generate": generate, "quantize": quantize, "load": load, "evaluate": evaluate}
+def perceive(case: dict[str, Any]) -> dict[str, Any]:
+    import llama_cpp.mtmd_cpp as mtmd
+
+    model = open_model(case["file"])
+    if not model:
+        return {"ok": False, "why": "the text model does not load"}
+    p = mtmd.mtmd_context_params_default()
+    p.use_gpu, p.warmup, p.n_threads = False, False, 2
+    senses = mtmd.mtmd_init_from_file(case["mmproj"].encode(), model, p)
+    if not senses:
+        return {"ok": False, "why": "the projector does not load"}
+    rng, width, things, found = np.random.default_rng(7), llama.llama_model_n_embd_inp(model), {}, []
+    if mtmd.mtmd_support_vision(senses):
+        pixels = rng.integers(0, 256, (64, 64, 3), np.uint8)
+        things["image"] = mtmd.mtmd_bitmap_init(64, 64, pointer(pixels, ctypes.c_uint8))
+    if mtmd.mtmd_support_audio(senses):
+        sound = rng.uniform(-0.5, 0.5, mtmd.mtmd_get_audio_sample_rate(senses)).astype(np.float32)
+        things["sound"] = mtmd.mtmd_bitmap_init_from_audio(len(sound), pointer(sound, ctypes.c_float))
+    finite = True
+    for thing in things.values():
+        chunks = cut(senses, thing)
+        for chunk in chunks:
+            if mtmd.mtmd_input_chunk_get_type(chunk) != mtmd.MTMD_INPUT_CHUNK_TYPE_TEXT:
+                if mtmd.mtmd_encode_chunk(senses, chunk):
+                    return {"ok": False, "why": "mtmd_encode_chunk failed"}
+                shape = mtmd.mtmd_input_chunk_get_n_tokens(chunk), width
+                found.append(np.ctypeslib.as_array(mtmd.mtmd_get_output_embd(senses), shape).copy())
+        finite &= decode_chunks(senses, model, chunks)
+    made = np.concatenate(found)
+    np.save(case["out"], made)
+    return {"ok": True, "finite": bool(finite and np.isfinite(made).all()), "senses": list(things)}
+
+
+def pointer(array: Any, kind: Any) -> Any:
+    return array.ctypes.data_as(ctypes.POINTER(kind))
+
+
+def cut(senses: Any, thing: Any) -> list[Any]:
+    """An image or a sound, and a word: in pieces that the model takes one by one."""
+    import llama_cpp.mtmd_cpp as mtmd
+
+    words = mtmd.mtmd_default_marker() + b" and"
+    said = mtmd.mtmd_input_text(words, len(words), False, True)
+    chunks = mtmd.mtmd_input_chunks_init()
+    if mtmd.mtmd_tokenize(senses, chunks, ctypes.byref(said), (ctypes.c_void_p * 1)(thing), 1):
+        raise RuntimeError("mtmd_tokenize failed")
+    return [mtmd.mtmd_input_chunks_get(chunks, i) for i in range(mtmd.mtmd_input_chunks_size(chunks))]
+
+
+def decode_chunks(senses: Any, model: Any, chunks: list[Any]) -> bool:
+    """Whether the logits after all chunks are finite; those of text with words that a toy's vocabulary lacks are left out."""
+    import llama_cpp.mtmd_cpp as mtmd
+
+    context, at, n = open_context(model, 2048), llama.llama_pos(), ctypes.c_size_t()
+    for chunk in chunks:
+        if mtmd.mtmd_input_chunk_get_type(chunk) == mtmd.MTMD_INPUT_CHUNK_TYPE_TEXT:
+            tokens = mtmd.mtmd_input_chunk_get_tokens_text(chunk, ctypes.byref(n))
+            if min(tokens[: n.value]) < 0:
+                continue
+        if mtmd.mtmd_helper_eval_chunk_single(senses, context, chunk, at, 0, 2048, True, ctypes.byref(at)):
+            raise RuntimeError("the model does not take what the projector makes")
+    n_vocab = llama.llama_vocab_n_tokens(llama.llama_model_get_vocab(model))
+    last = llama.llama_get_logits_ith(context, -1)
+    return not last or bool(np.isfinite(np.ctypeslib.as_array(last, (n_vocab,))).all())
+
+
+DO = {
+    "logits": logits, "generate": generate, "quantize": quantize, "load": load, "evaluate": evaluate, "perceive": perceive,
+}  # fmt: skip
 
 
 def in_child(case: dict[str, Any]) -> str:

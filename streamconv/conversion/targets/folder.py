@@ -119,7 +119,7 @@ TARGET = Target(
     choose=choose,
     lay_out=lay_out,
     job_of=job_of_safetensors,
-    options=("max_shard_bytes",),
+    options=("max_shard_bytes", "lora"),
     types=_TYPES,
     as_saved=True,
 )

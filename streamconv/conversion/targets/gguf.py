@@ -18,13 +18,14 @@ from ...quant.converter_types import CONVERTER_TYPES, prescribed
 from ...quant.encode import FLOATS
 from ...quant.mix_facts import Choice, MixOptions, ModelFacts, TensorFacts, parse_tensor_rule, traversal_order
 from ...quant.types import TYPES, TensorType
-from ...rows import Rows
+from ...rows import Rows, walk
 from ...sources.checkpoint import MAX_TEXT_BYTES, Checkpoint
 from ...sources.placeholders import refuse_no_weights
 from ...sources.small_files import head_of, read_small
 from ...sources.stored import FileRows
 from ...targets import gguf
 from ...targets.layout import FileLayout, TensorInfo
+from ..applying import with_adapters
 from ..calibrated import Weights
 from ..fusing import fused
 from ..judging import judged_file, judged_model
@@ -36,6 +37,10 @@ from ..target import Chosen, Draft, Target
 _KEPT = {"MXFP4": 38, "NVFP4": 39}
 #: the reason for a type that 8-bit floats get for themselves
 _FLOAT8 = "--fp8-as-q8: stored as 8-bit floats"
+#: types of the factors of an adapter; the first where none is asked for
+_OF_ADAPTERS = ("F32", "F16", "BF16", "Q8_0")
+#: options that have an effect on adapters
+_FOR_ADAPTERS = ("base", "model_name", "metadata")
 #: options that the reason for a type names
 _DECIDERS = ("output_tensor_type", "token_embedding_type", "leave_output_tensor", "pure")
 
@@ -64,6 +69,8 @@ def choose(checkpoint: Checkpoint, options: Options) -> list[Draft]:
         for path in options.imatrix:
             refuse_no_weights(path, head_of(path))
         found = imatrix.load_imatrix(options.imatrix, options.include_weights, options.exclude_weights)
+    if checkpoint.base is not None:
+        return _adapters(checkpoint, checkpoint.base, options)
     file_types = [filetypes.parse_file_type(name) for name in options.types]
     weights = Weights(found)
     if checkpoint.metadata is not None:
@@ -105,6 +112,25 @@ def _drafts(
     return drafts
 
 
+def _adapters(checkpoint: Checkpoint, base: Checkpoint, options: Options) -> list[Draft]:
+    """A LoRA adapter, to be loaded beside its base."""
+    from ..adapter_model import adapter_model
+
+    idle = [flag.name for flag in options.given() if flag.special and flag.field not in _FOR_ADAPTERS]
+    if idle:
+        raise UsageError(f"{', '.join(idle)}: no effect on {checkpoint.path}, which is a LoRA adapter", "Leave it out.")
+    overrides = models.read_overrides(options.metadata, told := list[str]())
+    model = adapter_model(checkpoint, base, options.model_name, overrides)
+    model = replace(model, warnings=[*told, *model.warnings])
+    drafts = []
+    for name in options.types:
+        file_type = filetypes.parse_file_type("F32" if name == "auto" else name)
+        if file_type.name not in _OF_ADAPTERS:
+            raise UsageError(f"an adapter is written in {', '.join(_OF_ADAPTERS)}", "Use --type with one of these.")
+        drafts.append(_converted(model, options, file_type, MixOptions(), Weights(None)))
+    return drafts
+
+
 def _built(
     checkpoint: Checkpoint, family: models.Family, options: Options, overrides: Mapping[str, Any], is_main: bool
 ) -> models.Model:
@@ -113,10 +139,11 @@ def _built(
         checkpoint, further = replace(checkpoint, target=None), "kept"
     if checkpoint.target is not None:
         target = models.family_of(models.named(checkpoint.target))
-    return models.build(
+    model = models.build(
         checkpoint, family, pre=options.pre, vocab_only=options.vocab_only, model_name=options.model_name,
         overrides=overrides, further=further, target=target,
     )  # fmt: skip
+    return with_adapters(model, checkpoint) if is_main and checkpoint.adapters else model
 
 
 def lay_out(path: Path, draft: Draft, options: Options, job: str) -> Sequence[FileLayout]:
@@ -279,8 +306,10 @@ def _shards_of_input(checkpoint: Checkpoint, tensors: Sequence[Chosen]) -> list[
     """Numbers of the tensors that lie in the same file of the input, file after file."""
     shards: dict[Path, list[int]] = {f.path: [] for f in checkpoint.inputs}
     for number, tensor in enumerate(tensors):
-        assert isinstance(tensor.rows, FileRows)  # a GGUF file's are
-        shards[tensor.rows.file.path].append(number)
+        stored = next(
+            rows for rows in walk(tensor.rows) if isinstance(rows, FileRows)
+        )  # what an adapter changes comes first
+        shards[stored.file.path].append(number)
     return [shard for shard in shards.values() if shard] or [[]]
 
 
@@ -308,8 +337,8 @@ TARGET = Target(
     options=(
         "tensor_types", "tensor_type_file", "output_tensor_type", "token_embedding_type", "leave_output_tensor", "pure",
         "imatrix", "include_weights", "exclude_weights", "allow_requantize", "copy", "prune_layers", "override_kv", "compat",
-        "pre", "model_name", "vocab_only", "mmproj", "mmproj_type", "mtp", "no_mtp", "target_model", "mistral_format",
-        "fuse_qkv", "fuse_gate_up_exps", "fp8_as_q8", "metadata", "dense_modules", "split_max_bytes", "split_max_tensors",
-        "no_tensor_first_split", "keep_split",
+        "pre", "model_name", "vocab_only", "mmproj", "mmproj_type", "mtp", "no_mtp", "target_model", "base", "lora",
+        "mistral_format", "fuse_qkv", "fuse_gate_up_exps", "fp8_as_q8", "metadata", "dense_modules", "split_max_bytes",
+        "split_max_tensors", "no_tensor_first_split", "keep_split",
     ),
 )  # fmt: skip

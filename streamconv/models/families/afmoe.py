@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..assumed import GATED_SILU, Assumed, layers
-from ..family import Family
+from ..family import Family, class_defaults
 from ..keys import BASE, rope_dimension_count, sliding_window, vocab_size
 from ..rules import experts
 from ..tokenizers import LLAMA
@@ -14,6 +14,10 @@ FAMILY = Family(
     arch="afmoe",
     architectures=("AfmoeForCausalLM",),
     tokenizer=LLAMA,
+    classes={"afmoe": class_defaults(
+        200192, 16384, 2048, 6144, 32, 16, None, head_dim=128, rms_norm_eps=1e-5, num_experts=64, num_experts_per_tok=6,
+        num_shared_experts=2, moe_intermediate_size=1408, num_dense_layers=1, route_scale=1.0, sliding_window=1024,
+    )},
     assumes={
         **GATED_SILU, "layer_types": layers(4), "global_attn_every_n_layers": Assumed((4,)), "mup_enabled": Assumed((True,)),
         "attention_bias": Assumed((False,)), "num_expert_groups": Assumed((1,)), "num_limited_groups": Assumed((1,)),

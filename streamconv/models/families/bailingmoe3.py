@@ -14,7 +14,7 @@ from ..rules import Rule
 from ..tokenizers import BPE
 from . import _kda
 from ._mla import KV_B, latent
-from ._nextn import NEXTN_NAMES, counted, n_further
+from ._nextn import COUNTED, NEXTN_NAMES, counted, further, n_further
 from ._stated import MIXTURE, WEIGHTS, numbers
 from .deepseek2 import EXPERTS_OF_MLP
 from .kimi_linear import without_value_length
@@ -75,8 +75,9 @@ FAMILY = Family(
     named_as="kimi-linear",
     architectures=("BailingMoeV3ForCausalLM", "BailingMoeV3VLForConditionalGeneration"),
     tokenizer=BPE,
+    further=further,
     assumes={
-        **{key: value for key, value in GATED_SILU.items() if key not in ("partial_rotary_factor", "layer_types")},
+        **COUNTED, **{key: value for key, value in GATED_SILU.items() if key not in ("partial_rotary_factor", "layer_types")},
         "no_kda_lora": Assumed((True,), null=True), "kda_safe_gate": Assumed((True,), null=True),
         "gated_attention_proj_granularity_type": Assumed(("head_wise",), null=True),
         "use_bias": Assumed((False,)), "use_rmsnorm": Assumed((True,)), "use_qkv_bias": Assumed((False,)),

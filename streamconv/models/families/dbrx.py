@@ -16,15 +16,19 @@ from ..keys import block_count, embedding_length, file_type, head_count
 from ..rules import Rule
 from ..tokenizers import BPE
 
+#: class defaults of sections
+_SECTIONS: dict[str, dict[str, int]] = {
+    "attn_config": {"kv_n_heads": 1}, "ffn_config": {"ffn_hidden_size": 3584, "moe_num_experts": 4, "moe_top_k": 1},
+}  # fmt: skip
 _EXPERTS = "transformer.blocks.{bid}.ffn.experts.mlp"
 
 
 def inner(c: Config, name: str) -> Config:
     """The section ``name``."""
-    found = c.get(name)
+    found = c.get(name) if c.get(name) is not None else {}
     if not isinstance(found, dict):
         raise BadInput(f"{c.folder}/config.json: {name!r} is not an object")
-    return replace(c, values=found)
+    return replace(c, values={**_SECTIONS[name], **found})
 
 
 def keys(m: Metadata, a: str, c: Config) -> None:
@@ -57,6 +61,10 @@ FAMILY = Family(
     arch="dbrx",
     architectures=("DbrxForCausalLM",),
     tokenizer=BPE,
+    classes={"dbrx": {
+        "d_model": 2048, "n_heads": 16, "n_layers": 24, "max_seq_len": 2048, "vocab_size": 32000, "tie_word_embeddings": False,
+        "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0},
+    }},
     assumes={"resid_pdrop": Assumed((0.0, 0))},
     keys=(block_count, embedding_length, head_count, keys, file_type),
     types={"blk.*.ffn_gate_inp.weight": "as the file"},

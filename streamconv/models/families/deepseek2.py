@@ -65,6 +65,7 @@ FAMILY = Family(
             topk_group=4, n_shared_experts=1, first_k_dense_replace=3, moe_intermediate_size=2048, norm_topk_prob=True,
             routed_scaling_factor=2.5,
         ),
+        "youtu": class_defaults(128256, 131072, 2048, 6144, 32, 16, 16, **_LATENT, tie_word_embeddings=True),
     },
     assumes=ASSUMES,
     idle=IDLE,

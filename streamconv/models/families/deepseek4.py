@@ -14,6 +14,7 @@ from ..keys import BASE
 from ..rules import experts, rename
 from ..tokenizers import BPE
 from ._blocks import as_blocks, counts_as_blocks
+from ._deepseek4 import NEXTN_NAMES, NEXTN_RULES, counts, further, placed
 from ._hyper import clamped, hyper_connections, streams
 from ._stated import WEIGHTS, numbers, reals
 from .deepseek32 import INDEXER
@@ -66,6 +67,7 @@ FAMILY = Family(
     arch="deepseek4",
     architectures=("DeepseekV4ForCausalLM",),
     tokenizer=BPE,
+    further=further,
     classes={"deepseek_v4": class_defaults(
         129280, 1048576, 4096, None, 43, 64, 1, moe_intermediate_size=2048, head_dim=512, q_lora_rank=1024, num_experts_per_tok=6,
         n_routed_experts=256, n_shared_experts=1, scoring_func="sqrtsoftplus", norm_topk_prob=True, routed_scaling_factor=1.5,
@@ -81,7 +83,7 @@ FAMILY = Family(
     },
     idle=("num_nextn_*", "layer_types", "mlp_layer_types", "compress_rate*", "expert_dtype", "vision_*", "router_*", "dspark_*"),
     keys=(
-        *BASE, numbers({
+        *BASE, counts, numbers({
             "rope.dimension_count": "qk_rope_head_dim", "attention.q_lora_rank": "q_lora_rank",
             "attention.sliding_window": "sliding_window", "expert_feed_forward_length": "moe_intermediate_size",
             "expert_shared_count": "n_shared_experts",
@@ -90,23 +92,25 @@ FAMILY = Family(
         reals({"attention.compress_rope_freq_base": "compress_rope_theta"}), streams,
         numbers({"hash_layer_count": "num_hash_layers"}), counts_as_blocks,
     ),
-    spelled=of_its_router,
+    spelled=lambda name, c: of_its_router(placed(name, c), c),
     drops={
-        "mtp.*": "runtimes predict one token at a time with this architecture", "aligner.*": _NOT_TEXT, "image_*": _NOT_TEXT,
+        "mtp.*": "written alone, by --mtp: with the others runtimes predict one token at a time", "aligner.*": _NOT_TEXT,
+        "image_*": _NOT_TEXT,
         "unused.*": "routers choose experts by tables in the first layers, by scores in the others",
     },
     names={
         "embed": "token_embd", "head": "output", "norm": "output_norm",
         **{f"{_LAYER}.{source}": f"{_BLOCK}.{target}" for source, target in _NAMES.items()},
+        **NEXTN_NAMES,
     },
     rules=(
         rename(f"{_LAYER}.ffn.gate.tid2eid", f"{_BLOCK}.ffn_gate_tid2eid.weight")._replace(first=True),
-        as_blocks(_EXPERTS), _EXPERTS, *hyper_connections(_LAYER),
+        as_blocks(_EXPERTS), _EXPERTS, *NEXTN_RULES, *hyper_connections(_LAYER),
         *(rename(f"{_LAYER}.{source}", f"{_BLOCK}.{target}.weight") for source, target in _BARE.items()),
         *(rename(f"hc_head_{part}", f"output_hc_{part}.weight") for part in ("fn", "base", "scale")),
     ),
     transforms={"ffn_gate_tid2eid": lambda rows, _: rows if rows.dtype == "I32" else Narrowed(rows)},
-    types={"*.ffn_gate_tid2eid.weight": "I32"},
+    types={"*.ffn_gate_tid2eid.weight": "I32", "*.nextn.eh_proj.weight": "Q8_0"},
     type_of=as_stored,
     kept=("MXFP4",),
 )  # fmt: skip

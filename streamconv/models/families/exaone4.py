@@ -94,14 +94,14 @@ def _factors(_rows: Sequence[Rows], c: Config) -> Sequence[Rows]:
     return [Constant(rope_factors(replace(c, rope={"factor": 16.0, **c.rope})))]
 
 
-_DEFAULTS = class_defaults(
+DEFAULTS = class_defaults(
     102400, 2048, 4096, 16384, 32, 32, 32, rms_norm_eps=1e-5, sliding_window=4096, sliding_window_pattern=4,
 )  # fmt: skip
 FAMILY = Family(
     arch="exaone4",
     architectures=("Exaone4ForCausalLM", "Exaone4_5_ForConditionalGeneration"),
     tokenizer=BPE,
-    classes={"exaone4": _DEFAULTS},
+    classes={"exaone4": DEFAULTS, "exaone4_5_text": DEFAULTS},
     assumes={
         **{key: GATED_SILU[key] for key in ("hidden_act", "rope_type", "partial_rotary_factor", "truncate")},
         "num_nextn_predict_layers": Assumed(lambda _, c: (n_further(c),), "the checkpoint has no such blocks"),

@@ -26,7 +26,10 @@ FAMILY = replace(
     exaone4.FAMILY,
     arch="exaone-moe",
     architectures=("ExaoneMoEForCausalLM", "ExaoneMoeForCausalLM"),
-    classes={},
+    classes={"exaone_moe": {
+        **exaone4.DEFAULTS, "num_experts": 64, "num_experts_per_tok": 8, "num_shared_experts": 1, "n_group": 1, "topk_group": 1,
+        "moe_intermediate_size": 1024, "first_k_dense_replace": 1, "norm_topk_prob": True, "routed_scaling_factor": 2.5,
+    }},
     idle=(*exaone4.FAMILY.idle, "is_moe_layer", "mlp_layer_types", "topk_method"),
     keys=(*exaone4.FAMILY.keys, mixture, *WEIGHTS, fixed({"rope.scaling.type": "none"}), numbers({
         "expert_feed_forward_length": "moe_intermediate_size", "expert_shared_count": "num_shared_experts",

@@ -31,7 +31,11 @@ FAMILY = Family(
         topk_group=1, n_shared_experts=1, first_k_dense_replace=1, moe_intermediate_size=1408, norm_topk_prob=True,
         routed_scaling_factor=1.0, num_nextn_predict_layers=further, rope_parameters={
             "rope_type": "default", "rope_theta": 10000.0, "partial_rotary_factor": 0.5},
-    ) for kind, vocabulary, further in (("glm4_moe", 151552, 1), ("glm4v_moe_text", 151424, None))},
+    ) for kind, vocabulary, further in (("glm4_moe", 151552, 1), ("glm4v_moe_text", 151424, None))} | {"solar_open": class_defaults(
+        196608, 131072, 4096, None, 48, 64, 8, head_dim=128, rms_norm_eps=1e-5, n_routed_experts=128, num_experts_per_tok=8,
+        n_group=1, topk_group=1, n_shared_experts=1, moe_intermediate_size=1280, norm_topk_prob=True, routed_scaling_factor=1.0,
+        rope_parameters={"rope_type": "default", "rope_theta": 1000000.0},
+    )},
     variant=named,
     assumes={**GLM_ASSUMES, **COUNTED},
     further=further,

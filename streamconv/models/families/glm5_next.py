@@ -16,7 +16,7 @@ from . import _kda
 from ._glm import GLM_MOE_TOKENS
 from ._hyper import clamped, hyper_connections, streams
 from ._mla import KV_B, latent
-from ._nextn import NEXTN_NAMES, counted, n_further, untied
+from ._nextn import COUNTED, NEXTN_NAMES, counted, further, n_further, untied
 from ._stated import MIXTURE, WEIGHTS, fixed
 from .deepseek2 import EXPERTS_OF_MLP
 from .deepseek32 import INDEXER
@@ -78,6 +78,7 @@ FAMILY = Family(
     named_as="glm-dsa",
     architectures=("Glm5NextForConditionalGeneration",),
     tokenizer=BPE,
+    further=further,
     classes={"glm5_next_text": {
         "vocab_size": 154880, "hidden_size": 4096, "intermediate_size": 12288, "moe_intermediate_size": 2048,
         "num_hidden_layers": 45, "num_attention_heads": 64, "num_key_value_heads": 64, "n_shared_experts": 1,
@@ -90,7 +91,7 @@ FAMILY = Family(
         "first_k_dense_replace": dense_layers,
     }},
     assumes={
-        **{key: GATED_SILU[key] for key in ("hidden_act", "draft_vocab_size")}, "mla_use_nope": Assumed((True,)),
+        **COUNTED, **{key: GATED_SILU[key] for key in ("hidden_act", "draft_vocab_size")}, "mla_use_nope": Assumed((True,)),
         "qk_rope_head_dim": Assumed((0,)), "mhc": Assumed((True,)), "attention_bias": Assumed((False,)),
         "layer_types": Assumed(
             lambda stated, _: (stated,) if {*stated} <= {"linear_attention", "indexed_attention", "full_attention"} else ()

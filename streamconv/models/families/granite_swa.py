@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from ...metadata import Metadata
 from ..config import Config
+from ..family import class_defaults
 from ..rules import rename
 from . import granite
 
@@ -31,7 +32,16 @@ FAMILY = replace(
     arch="granite_swa",
     named_as="granitehybrid",
     architectures=("GraniteSWAForCausalLM", "GraniteMoeSWAForCausalLM"),
-    classes={},
+    classes={
+        "granite_swa": class_defaults(
+            100352, 8192, 2560, 8192, 24, 20, 4, rms_norm_eps=1e-5, tie_word_embeddings=True, sliding_window=128,
+            **granite.MULTIPLIERS,
+        ),
+        "granitemoe_swa": class_defaults(
+            32000, 2048, 4096, 11008, 32, 32, None, num_local_experts=8, num_experts_per_tok=2, shared_intermediate_size=0,
+            sliding_window=128, **granite.MULTIPLIERS,
+        ),
+    },
     idle=(*granite.FAMILY.idle, "no_rope_layers"),
     assumes={key: value for key, value in granite.FAMILY.assumes.items() if key != "layer_types"},
     keys=(*granite.FAMILY.keys, windows),

@@ -10,7 +10,7 @@ from ...metadata import Metadata
 from ...rows import Rows
 from ..assumed import GATED_SILU, Assumed
 from ..config import Config
-from ..family import Family
+from ..family import Family, class_defaults
 from ..keys import BASE, head_count_kv, rope_dimension_count
 from ..names import plain_name
 from ..rules import Rule, halves, rename
@@ -55,6 +55,10 @@ FAMILY = Family(
     named_as="llama",
     architectures=("HrmTextForCausalLM",),
     tokenizer=BPE,
+    classes={"hrm_text": class_defaults(
+        151808, 2048, 1536, 4096, 16, 12, None, head_dim=128, H_cycles=2, L_cycles=3, prefix_lm=True,
+        embedding_scale=lambda c: 1 / (c.real("initializer_range") if c.get("initializer_range") else 0.02),
+    )},
     assumes={
         **GATED_SILU, "num_key_value_heads": Assumed(lambda _, c: (c.n_heads,)),
         "prefix_lm": Assumed((False,), "runtimes look only back, at the tokens of a prompt too"),

@@ -31,7 +31,8 @@ FAMILY = replace(
     hunyuan_dense.FAMILY,
     arch="hunyuan_vl",
     architectures=("HunYuanVLForConditionalGeneration",),
-    classes={},
+    classes={kind: {**hunyuan_dense.FAMILY.classes["hunyuan_v1_dense"], "tie_word_embeddings": True}
+             for kind in ("hunyuan_vl", "hunyuan_vl_text")},
     assumes={**hunyuan_dense.FAMILY.assumes, "rope_type": Assumed(("xdrope", "dynamic"))},
     idle=(*hunyuan_dense.FAMILY.idle, "attention_head_dim", "org_vocab_size", "routed_scaling_factor", "rope_parameters.*section"),
     keys=(*(key for key in hunyuan_dense.FAMILY.keys if key not in (

@@ -5,7 +5,7 @@ from __future__ import annotations
 from ...metadata import Metadata
 from ..assumed import GATED_SILU, Assumed
 from ..config import Config
-from ..family import Family
+from ..family import Family, class_defaults
 from ..keys import BASE
 from ..tokenizers import BPE
 from ._nextn import COUNTED, NEXTN_NAMES, counted, further
@@ -28,6 +28,11 @@ FAMILY = Family(
     named_as="glm4moe",
     architectures=("HYV3ForCausalLM",),
     tokenizer=BPE,
+    classes={"hy_v3": class_defaults(
+        120832, 131072, 4096, 13312, 80, 64, 8, head_dim=128, rms_norm_eps=1e-5, num_experts=192, num_experts_per_tok=8,
+        num_shared_experts=1, moe_intermediate_size=1536, router_scaling_factor=2.826, rope_parameters={
+            "rope_type": "default", "rope_theta": 11158840.0},
+    )},
     assumes={**GATED_SILU, **COUNTED, "moe_router_use_sigmoid": Assumed((True,)), "qk_norm": Assumed((True,))},
     further=further,
     idle=("enable_*", "first_k_dense_replace", "mlp_layer_types", "num_nextn_*", "moe_router_*", "output_multiplier"),

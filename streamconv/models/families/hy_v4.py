@@ -9,7 +9,7 @@ from ...errors import BadInput
 from ...metadata import Metadata
 from ..assumed import Assumed
 from ..config import Config
-from ..family import Family
+from ..family import Family, class_defaults
 from ..keys import BASE, vocab_size
 from ..names import plain_name
 from ..rules import Rule, packed_experts
@@ -90,7 +90,14 @@ FAMILY = replace(
     named_as="glm-dsa",
     architectures=("HYV4ForCausalLM",),
     tokenizer=BPE,
-    classes={},
+    classes={"hy_v4": class_defaults(
+        120832, 262144, 2816, 6912, 34, 32, None, rms_norm_eps=1e-5, kv_lora_rank=512, q_lora_rank=1536, qk_rope_head_dim=64,
+        qk_nope_head_dim=192, v_head_dim=256, n_routed_experts=256, num_experts_per_tok=8, n_group=1, topk_group=1,
+        n_shared_experts=1, moe_intermediate_size=768, norm_topk_prob=True, routed_scaling_factor=2.827, index_n_heads=16,
+        index_head_dim=128, index_topk=2048, hc_mult=4, hc_magnitude=2.0, hc_eps=1e-6, swiglu_limit=10.0,
+        mlp_layer_types=lambda c: ["dense" if n == 0 else "sparse" for n in range(c.n_layers)],
+        indexer_types=lambda c: ["full" if n == 0 or n % 4 == 1 else "shared" for n in range(c.n_layers)],
+    )},
     variant=output_type,
     assumes={
         **{key: value for key, value in deepseek2.ASSUMES.items() if key not in ("layer_types", "rope_interleave")},

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from ...kit import Product, Reshaped
-from ...metadata import Metadata
 from ...rows import Rows
 from ..assumed import Assumed
 from ..config import Config
@@ -43,17 +43,11 @@ def score(source: str, target: str) -> Rule:
     return Rule((f"{target}.weight",), (f"{source}_norm.weight", f"{source}_proj.weight"), make)
 
 
-def end(m: Metadata, _a: str, c: Config) -> None:
-    """The end is that of a turn, as config.json says."""
-    if isinstance(c.get("eos_token_id"), int):
-        m.u32("tokenizer.ggml.eos_token_id", c.integer("eos_token_id"))
-
-
 FAMILY = Family(
     arch="kimi-k3",
     named_as="kimi-linear",
     architectures=("KimiK3ForConditionalGeneration",),
-    tokenizer=KIMI_LINEAR,
+    tokenizer=replace(KIMI_LINEAR, end_from_config=True),  # the end is that of a turn
     assumes={
         "hidden_act": Assumed(("situ",), null=True), "mla_use_nope": Assumed((True,), null=True),
         "moe_router_activation_func": Assumed(("sigmoid",), null=True), "moe_layer_freq": Assumed((1,)),
@@ -67,7 +61,6 @@ FAMILY = Family(
         reals({"activation.situ_beta": "activation_situ_beta", "activation.situ_linear_beta": "activation_situ_linear_beta"}),
         numbers({"attn_res.block_size": "attn_res_block_size"}), counts_as_blocks,
     ),
-    token_keys=(end,),
     spelled=spelled,
     drops={"mm_projector.*": "not part of the text model"},
     kept=("MXFP4",),

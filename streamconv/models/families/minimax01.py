@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 from ...metadata import Metadata
@@ -14,7 +15,8 @@ from ..tokenizers import BPE
 from ._stated import numbers, reals
 from .minimax_m2 import EXPERTS
 
-_TEMPLATE = Path(__file__).parent.parent / "data" / "minimax_m1.json"
+_PACKED = Path(__file__).parent.parent / "data" / "minimax_m1.json"
+_TEMPLATE = "\n".join(json.loads(_PACKED.read_text(encoding="utf-8"))["chat_template"])
 _ALPHA = "layernorm_full_attention_alpha"
 
 
@@ -30,13 +32,6 @@ def suppressed(m: Metadata, _a: str, c: Config) -> None:
         m.array("tokenizer.ggml.suppress_tokens", "INT32", empty)
 
 
-def template(m: Metadata, _a: str, c: Config) -> None:
-    """The chat template of a file of its own, else one that runtimes can parse: that of tokenizer_config.json they cannot."""
-    own = c.checkpoint.text("chat_template.jinja") if c.checkpoint is not None else None
-    packed = json.loads(_TEMPLATE.read_text(encoding="utf-8"))["chat_template"]
-    m.string("tokenizer.chat_template", "\n".join(packed) if own is None else own)
-
-
 def equal(_: object, c: Config) -> tuple[object, ...]:
     """The one factor of every residual stream."""
     return (c.get(_ALPHA),)
@@ -46,7 +41,7 @@ FAMILY = Family(
     arch="minimax-01",
     named_as="minimax-m2",
     architectures=("MiniMaxText01ForCausalLM", "MiniMaxM1ForCausalLM"),
-    tokenizer=BPE,
+    tokenizer=replace(BPE, template=_TEMPLATE),
     assumes={
         **GATED_SILU, **{f"layernorm_{kind}_alpha": Assumed(equal) for kind in ("linear_attention", "mlp")},
         **{f"layernorm_{kind}_beta": Assumed((1, 1.0)) for kind in ("full_attention", "linear_attention", "mlp")},
@@ -55,7 +50,7 @@ FAMILY = Family(
     },
     idle=("shared_moe_mode",),
     keys=(*BASE, numbers({"rope.dimension_count": "rotary_dim"}), reals({"residual_scale": _ALPHA})),
-    token_keys=(suppressed, template),
+    token_keys=(suppressed,),
     names={f"model.layers.{{bid}}.self_attn.{name}": f"blk.{{bid}}.{target}" for name, target in (
         ("qkv_proj", "attn_qkv"), ("norm", "attn_norm_2"), ("output_gate", "attn_gate"), ("out_proj", "attn_output"),
     )},

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..assumed import GATED_SILU, Assumed
-from ..family import Family
+from ..family import Family, class_defaults
 from ..keys import BASE
 from ..rules import experts
 from ..tokenizers import BPE
@@ -14,6 +14,10 @@ FAMILY = Family(
     arch="minimax-m2",
     architectures=("MiniMaxM2ForCausalLM",),
     tokenizer=BPE,
+    classes={"minimax_m2": class_defaults(
+        200064, 196608, 3072, 1536, 62, 48, 8, head_dim=128, num_local_experts=256, num_experts_per_tok=8, rope_parameters={
+            "rope_type": "default", "rope_theta": 5000000.0},
+    )},
     assumes={
         **GATED_SILU, "use_qk_norm": Assumed((True,)), "qk_norm_type": Assumed(("per_layer",)),
         "attn_type_list": Assumed(lambda _, c: ([1] * c.n_layers,)), "shared_intermediate_size": Assumed((0,)),

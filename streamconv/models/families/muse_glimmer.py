@@ -10,7 +10,7 @@ from ...kit import Constant
 from ...rows import Rows
 from ..assumed import ROPE, Assumed
 from ..config import Config
-from ..family import Family
+from ..family import Family, class_defaults
 from ..keys import BASE, final_soft_cap, sliding_window
 from ..rules import Rule
 from ..tokenizers import BPE
@@ -40,6 +40,11 @@ FAMILY = Family(
     named_as="gemma2",
     architectures=("MuseGlimmerForConditionalGeneration",),
     tokenizer=BPE,
+    classes={"muse_glimmer_text": class_defaults(
+        202048, 131072, 6656, 19968, 52, 32, 2, head_dim=128, rms_norm_eps=1e-5, sliding_window=2048, qk_scale_factor=3.87,
+        final_logit_softcapping=20.0, output_multiplier=1 / 26**0.5, post_norm_eps=1e-8,
+        layer_types=lambda c: ["sliding_attention" if (c.n_layers - 1 - n) % 4 else "full_attention" for n in range(c.n_layers)],
+    )},
     assumes={
         **ROPE, "hidden_activation": Assumed(("silu", "swish")), "hidden_act": Assumed(("silu", "swish")),
         "layer_rope_theta": Assumed(_window_rotates), "post_norm_eps": Assumed((1e-8,)),

@@ -7,6 +7,7 @@ from dataclasses import replace
 from ...metadata import Metadata
 from ..assumed import GATED_SILU, Assumed
 from ..config import Config
+from ..family import class_defaults
 from ..keys import BASE, sliding_window
 from ..names import plain_name
 from . import dflash
@@ -33,7 +34,11 @@ FAMILY = replace(
     dflash.FAMILY,
     architectures=("MuseGlimmerAssistantModel",),
     section=lambda raw: raw,
-    classes={},
+    classes={"muse_glimmer_assistant": class_defaults(
+        None, 131072, 6656, 19968, 5, 32, 8, head_dim=128, rms_norm_eps=1e-5, sliding_window=2048, block_size=16,
+        mask_token_id=201818, target_layer_ids=[1, 13, 25, 37, 49], layer_types=lambda c: ["sliding_attention"] * c.n_layers,
+        rope_parameters={"rope_type": "default", "rope_theta": 500000.0},
+    )},
     variant=lambda family, _config: family,
     assumes={
         "hidden_act": GATED_SILU["hidden_act"],
@@ -49,4 +54,4 @@ FAMILY = replace(
     rules=(),
     transforms={},
     types={},
-)
+)  # fmt: skip

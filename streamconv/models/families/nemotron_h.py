@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -18,6 +19,12 @@ from ._stated import flags, numbers, reals
 from .llama import interleave_k, interleave_q
 
 _KINDS = {"mamba": "M", "linear_attention": "M", "attention": "*", "full_attention": "*", "moe": "E", "mlp": "-"}
+_BLOCKS = "block_configs", "layers_block_type", "hybrid_override_pattern"
+#: class defaults of mixtures
+_MIXTURE = {
+    "n_routed_experts": 8, "n_shared_experts": 1, "moe_intermediate_size": 7688, "moe_shared_expert_intermediate_size": 7688,
+    "num_experts_per_tok": 2, "routed_scaling_factor": 1.0, "n_group": 1, "topk_group": 1, "norm_topk_prob": True,
+}  # fmt: skip
 _POST = "backbone.layers.{bid}.post_norm"
 
 
@@ -35,6 +42,11 @@ def pattern(c: Config) -> str:
     if not found or set(found) - set("M*-E"):
         raise BadInput(f"{c.folder}/config.json does not say what each block is, in words that are known")
     return found
+
+
+def of_mixtures(value: Any) -> Callable[[Config], Any]:
+    """A class default that the older models without experts, which are read as they stand, do not have."""
+    return lambda c: value if any(c.get(key) for key in _BLOCKS) and "E" in pattern(c) else None
 
 
 def further(c: Config) -> range:
@@ -108,6 +120,12 @@ FAMILY = Family(
     architectures=("NemotronHForCausalLM", "NemotronHPuzzleForCausalLM"),
     tokenizer=BPE,
     variant=meant,
+    classes={"nemotron_h": {
+        "vocab_size": 131072, "hidden_size": 4096, "num_attention_heads": 32, "num_key_value_heads": 8, "head_dim": 128,
+        "max_position_embeddings": 4096, "tie_word_embeddings": False, "intermediate_size": 21504, "mlp_hidden_act": "relu2",
+        "ssm_state_size": 128, "mamba_num_heads": 128, "mamba_head_dim": 64, "n_groups": 8, "conv_kernel": 4,
+        "layer_norm_epsilon": 1e-5, **{key: of_mixtures(value) for key, value in _MIXTURE.items()},
+    }},
     n_tokens=lambda c: -(-c.integer("vocab_size") // 8) * 8,
     further=further,
     assumes={"num_nextn_predict_layers": Assumed(lambda _, c: (len(further(c)),), "the output has none of them"),

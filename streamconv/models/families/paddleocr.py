@@ -12,7 +12,7 @@ FAMILY = replace(
     arch="paddleocr",
     named_as="ernie4_5",
     architectures=("PaddleOCRVLForConditionalGeneration",),
-    classes={},
+    classes=dict.fromkeys(("paddleocr_vl", "paddleocr_vl_text"), ernie4_5.FAMILY.classes["ernie4_5"]),
     assumes={**ernie4_5.FAMILY.assumes, "rope_is_neox_style": Assumed((True,)), "use_3d_rope": Assumed((True,))},
     drops={"mlp_AR.*": "of the projector"},
 )

@@ -104,6 +104,15 @@ def vision_section(raw: Mapping[str, Any]) -> Mapping[str, Any]:
     return found
 
 
+def with_root(*names: str) -> Callable[[Mapping[str, Any]], Mapping[str, Any]]:
+    """The same, with what the root says of ``names``."""
+
+    def found(raw: Mapping[str, Any]) -> Mapping[str, Any]:
+        return {**{name: raw[name] for name in names if name in raw}, **vision_section(raw)}
+
+    return found
+
+
 def of_the_outer_class(raw: Mapping[str, Any]) -> Mapping[str, Any]:
     """The same, with the class defaults that the model around it has, whatever ``model_type`` it names itself."""
     return {**vision_section(raw), "model_type": f"{raw.get('model_type')}_vision"}
@@ -139,17 +148,21 @@ def processor(c: Config) -> dict[str, Any]:
     ------
     InputMissing : there is none
     """
+    if not (merged := _processor(c)):
+        raise InputMissing(
+            f"{c.folder} has neither preprocessor_config.json nor processor_config.json",
+            "Copy it from the model's page; the projector needs its image_mean and image_std.",
+        )
+    return merged
+
+
+def _processor(c: Config) -> dict[str, Any]:
     merged: dict[str, Any] = {}
     for name, inner in (("preprocessor_config.json", "media_proc_cfg"), ("processor_config.json", "image_processor")):
         said = c.side(name)
         if isinstance(said, dict):
             nested = said.get(inner)
             merged |= {**said, **(nested if isinstance(nested, dict) else {})}
-    if not merged:
-        raise InputMissing(
-            f"{c.folder} has neither preprocessor_config.json nor processor_config.json",
-            "Copy it from the model's page; the projector needs its image_mean and image_std.",
-        )
     return merged
 
 
@@ -167,15 +180,15 @@ def side_of(c: Config, name: str) -> int:
     return pixels
 
 
-def image_statistics(m: Metadata, c: Config) -> None:
-    """Mean and deviation of pixels, from the image processor's file.
+def image_statistics(m: Metadata, c: Config, usual: Mapping[str, Sequence[float]] | None = None) -> None:
+    """Mean and deviation of pixels, from the image processor's file; ``usual`` where it does not say them, or there is none.
 
     Raises
     ------
     InputMissing : there is none
     BadInput : it does not say them
     """
-    said = processor(c)
+    said = processor(c) if usual is None else {**usual, **_processor(c)}
     for key in ("image_mean", "image_std"):
         values = said.get(key)
         if not isinstance(values, list) or len(values) != 3:
@@ -188,12 +201,12 @@ def vision(m: Metadata, _arch: str, c: Config) -> None:
     tower(m, c)
 
 
-def tower(m: Metadata, c: Config, **given: int) -> None:
-    """The same; ``given`` as ``sizes`` takes them."""
+def tower(m: Metadata, c: Config, usual: Mapping[str, Sequence[float]] | None = None, /, **given: int) -> None:
+    """The same; ``given`` as ``sizes`` takes them, ``usual`` as ``image_statistics`` does."""
     m.boolean("clip.has_vision_encoder", True)
     m.u32("clip.vision.projection_dim", text(c).hidden)
     sizes(m, c, **given)
-    image_statistics(m, c)
+    image_statistics(m, c, usual)
 
 
 def ears(m: Metadata, c: Config, sound: Config, **given: int) -> None:
@@ -289,7 +302,12 @@ def colours_first(rows: Rows, side: int) -> Rows:
 
 
 def convolution(rows: Rows, _config: Config) -> Rows:
-    """A linear layer over (row, column, colour) of patches as the convolution [outputs, colours, rows, columns] that it is."""
+    """A linear layer over (row, column, colour) of patches as the convolution [outputs, colours, rows, columns] that it is.
+
+    Its biases stay as they are.
+    """
+    if len(rows.shape) != 2:
+        return rows
     side = round((rows.shape[-1] // 3) ** 0.5)
     return Reshaped(colours_first(rows, side), (rows.shape[0], 3, side, side))
 

@@ -23,11 +23,11 @@ def keys(m: Metadata, _arch: str, c: Config) -> None:
     m.string("clip.projector_type", _KINDS[said])
     if not is_first:
         m.boolean("clip.use_silu", True)
-        m.u32("clip.vision.n_wa_pattern", _pattern(c))
+        m.u32("clip.vision.n_wa_pattern", window_pattern(c))
     m.f32("clip.vision.attention.layer_norm_epsilon", 1e-6)
 
 
-def _pattern(c: Config) -> int:
+def window_pattern(c: Config) -> int:
     """Every which block looks at the whole image (BadInput where these are not at one distance from each other)."""
     full = list(c.get("fullatt_block_indexes") or ())
     every = full[0] + 1 if full and isinstance(full[0], int) else 0

@@ -17,7 +17,15 @@ _VISION = {
     "spatial_merge_size": 2, "num_position_embeddings": 2304,
     "image_size": lambda c: int(math.sqrt(c.integer("num_position_embeddings")) * c.integer("patch_size")),
 }  # fmt: skip
-_DEEP = {**_VISION, "deepstack_visual_indexes": [8, 16, 24]}
+WITH_FEATURES = {**_VISION, "deepstack_visual_indexes": [8, 16, 24]}
+#: names that the table has otherwise
+NAMES = {
+    "visual.merger.norm": "v.post_ln", "visual.merger.linear_fc1": "mm.0", "visual.merger.linear_fc2": "mm.2",
+    **{
+        f"visual.deepstack_merger_list.{{bid}}.{theirs}": f"v.deepstack.{{bid}}.{ours}"
+        for theirs, ours in (("norm", "norm"), ("linear_fc1", "fc1"), ("linear_fc2", "fc2"))
+    },
+}  # fmt: skip
 _MERGER = re.compile(r"(visual\.deepstack_merger_list)\.(\d+)\.")
 
 
@@ -57,18 +65,13 @@ FAMILY = projector(
     keys=(vision, gelu, merge_size, features),
     section=of_the_outer_class,
     classes={
-        "qwen3_vl_vision": _DEEP, "qwen3_vl_moe_vision": _DEEP, "qwen3_5_vision": _VISION, "qwen3_5_moe_vision": _VISION,
+        "qwen3_vl_vision": WITH_FEATURES, "qwen3_vl_moe_vision": WITH_FEATURES,
+        "qwen3_5_vision": _VISION, "qwen3_5_moe_vision": _VISION,
         "qwen4_exp_vision": _VISION,
     },
     assumes={"hidden_act": Assumed(("gelu_pytorch_tanh", "gelu"))},
     why_not=within("visual."),
     spelled=spelled,
     rules=(time_slices("visual.patch_embed.proj.weight"),),
-    names={
-        "visual.merger.norm": "v.post_ln", "visual.merger.linear_fc1": "mm.0", "visual.merger.linear_fc2": "mm.2",
-        **{
-            f"visual.deepstack_merger_list.{{bid}}.{theirs}": f"v.deepstack.{{bid}}.{ours}"
-            for theirs, ours in (("norm", "norm"), ("linear_fc1", "fc1"), ("linear_fc2", "fc2"))
-        },
-    },
+    names=NAMES,
 )  # fmt: skip

@@ -155,7 +155,7 @@ def _tokenizer(
     vocabulary.write(metadata)
     if vocabulary.merges is not None:
         metadata.array("tokenizer.ggml.merges", "STRING", vocabulary.merges)
-    templates, more = chat_templates(files, vocabulary.template)
+    templates, more = chat_templates(files, vocabulary.template, rule.template)
     if vocabulary.specials is not None:
         metadata.update(vocabulary.specials)
         if not templates:
@@ -165,7 +165,7 @@ def _tokenizer(
             )
         write_chat_templates(templates, metadata)
         return Tokenizer(metadata, len(vocabulary), kind, [*warnings, *more])
-    special = SpecialTokens(files, len(vocabulary) if vocabulary.checks_ids else None)
+    special = SpecialTokens(files, len(vocabulary) if vocabulary.checks_ids else None, rule.end_from_config)
     special.write(metadata)
     write_chat_templates(templates, metadata)
     stated = files.tokenizer_head.get("normalizer")

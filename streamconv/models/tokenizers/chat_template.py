@@ -14,10 +14,11 @@ from .files import TokenizerFiles
 _DEFAULT = "default"
 
 
-def chat_templates(files: TokenizerFiles, otherwise: str = "") -> tuple[dict[str, str], list[str]]:
+def chat_templates(files: TokenizerFiles, otherwise: str = "", instead: str = "") -> tuple[dict[str, str], list[str]]:
     """Templates by name, the plain one under ``default``, and warnings.
 
-    Where no file has a plain one it is ``otherwise``.
+    Where no file has a plain one it is ``otherwise``. With ``instead`` that of tokenizer_config.json does not count, and where no
+    other file has one it is ``instead``.
 
     Of two places that have a template of one name the first in the order above is used, as by the reference; transformers
     uses the second. Where they differ a warning says so.
@@ -25,7 +26,12 @@ def chat_templates(files: TokenizerFiles, otherwise: str = "") -> tuple[dict[str
     named: dict[str, str] = {}
     taken_from: dict[str, str] = {}
     warnings: list[str] = []
-    for place, found in _places(files):
+    first, *others = _places(files)
+    if instead and first[1] is not None:
+        warnings.append(
+            f"the chat template in {first[0]} is left out, as runtimes cannot parse it: one that they can is written"
+        )
+    for place, found in others if instead else (first, *others):
         for name, text in _by_name(place, found, warnings):
             before = named.setdefault(name, text)
             if before.removesuffix("\n") != text.removesuffix("\n"):
@@ -35,8 +41,8 @@ def chat_templates(files: TokenizerFiles, otherwise: str = "") -> tuple[dict[str
                     f" {taken_from[name]} is used"
                 )
             taken_from.setdefault(name, place)
-    if otherwise:
-        named.setdefault(_DEFAULT, otherwise)
+    if instead or otherwise:
+        named.setdefault(_DEFAULT, instead or otherwise)
     return named, [f"{files.folder}: {warning}" for warning in warnings]
 
 

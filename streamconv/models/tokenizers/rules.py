@@ -26,6 +26,8 @@ class TokenizerRule:
         else; None writes nothing
     prefix_from_config : write tokenizer_config.json's ``add_prefix_space`` before everything else, if it is there
     eot_token_id : fixed id of the end of a turn, whatever the files say
+    end_from_config : the id of the end of text is config.json's, whatever the tokenizer says
+    template : a chat template in place of that in tokenizer_config.json, which runtimes cannot parse
     by_vocab_size : ``vocab_size`` -> keys fixed for models of that size, without their prefix ``tokenizer.ggml.``
     """
 
@@ -34,6 +36,8 @@ class TokenizerRule:
     add_space_prefix: bool | None = None
     prefix_from_config: bool = False
     eot_token_id: int | None = None
+    end_from_config: bool = False
+    template: str = ""
     by_vocab_size: Mapping[int, Mapping[str, int | bool]] = field(default_factory=dict)
 
 

@@ -44,6 +44,7 @@ class SpecialTokens:
     Parameters
     ----------
     files : the checkpoint's tokenizer files
+    end_from_config : config.json goes before the tokenizer for the end of text
     n_tokens : leave out ids from here on; None keeps them, as the reference does for BPE (loaders ignore them)
 
     Attributes
@@ -54,7 +55,7 @@ class SpecialTokens:
     warnings : contradictions between the files
     """
 
-    def __init__(self, files: TokenizerFiles, n_tokens: int | None) -> None:
+    def __init__(self, files: TokenizerFiles, n_tokens: int | None, end_from_config: bool = False) -> None:
         self._end = 1 << 32 if n_tokens is None else n_tokens
         self._kinds: tuple[str, ...] = SPECIAL_KINDS
         self.ids: dict[str, int] = {}
@@ -69,6 +70,9 @@ class SpecialTokens:
                     self.texts[kind] = self.texts[stand_in]
             self._post_process(files.tokenizer_head.get("post_processor"))
         self._flags_of(files)
+        if end_from_config:
+            stated = files.raw_config.get("eos_token_id")
+            self._set("eos", section(files.raw_config, "text_config").get("eos_token_id") if stated is None else stated)
         if self._named:
             first = {token.text: token.id for token in reversed(files.added_tokens)}
             for kind in self._kinds:
