@@ -39,7 +39,7 @@ def encode(values: ArrayLike, type: str) -> tuple[Bytes, np.float32]:
     >>> from streamconv import sbs
     >>> data, scale = sbs.encode([1.0, -3.75], "sfp")
     >>> data.tolist(), float(scale), sbs.decode(data, "sfp", 2, scale).tolist()
-    ([121, 255], 2.0, [1.125, -3.75])
+    ([112, 255], 2.0, [1.0, -3.75])
     """
     found, x = _type(type), np.ascontiguousarray(values, np.float32).reshape(-1)
     largest = float(max(x.max(initial=0), -x.min(initial=0)))
