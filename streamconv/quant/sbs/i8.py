@@ -30,17 +30,20 @@ _WHOLE = np.float32(12582912.0)
 @inline
 def _range(x):  # type: ignore[no-untyped-def]
     """The smallest and the largest of a group, from maxima of integers, which are free to vectorize; x : as below."""
-    top, bottom, least = signed_bits(x[0]), negated_bits(x[0]), signed_bits(x[0])
+    top, bottom = signed_bits(x[0]), negated_bits(x[0])
     for i in range(len(x)):
         v, w = signed_bits(x[i]), negated_bits(x[i])
         top = v if v > top else top
         bottom = w if w > bottom else bottom
-        least = v if v < least else least
-    # negative integers order the other way round: the least is what is next to zero where all have one sign
+    nearest = signed_bits(x[0])
+    if top < 0 or bottom < 0:  # all of one sign: the least integer is what is next to zero
+        for i in range(len(x)):
+            v = signed_bits(x[i])
+            nearest = v if v < nearest else nearest
     missing = bits_missing(x[0])
-    nearest = from_bits(np.int32(np.int32(least) << missing))
-    low = -from_bits(np.int32(np.int32(bottom) << missing)) if bottom >= 0 else nearest
-    high = from_bits(np.int32(np.int32(top) << missing)) if top >= 0 else nearest
+    high = from_bits(np.int32(np.int32(top if top >= 0 else nearest) << missing))
+    low = from_bits(np.int32(np.int32(nearest if bottom < 0 else bottom) << missing))
+    low = low if bottom < 0 else -low
     return low, high
 
 
