@@ -48,6 +48,18 @@ def grids() -> Found:
     yield from quant(SLOW)
 
 
+def sbs() -> Found:
+    """The same of gemma.cpp's types."""
+    from streamconv import sbs
+
+    with np.load(TESTS / "data" / "quants" / "golden.npz") as file:
+        x = file["mixed.x"][:8].reshape(-1)
+    for name in ("f32", "bf16", "sfp", "nuq", "i8"):
+        packed, scale = sbs.encode(x, name)
+        yield name, packed
+        yield name, sbs.decode(packed, name, len(x), float(scale))
+
+
 def dequant() -> Found:
     """Every recorded encoding."""
     from row_contract import values_of
@@ -124,7 +136,7 @@ def planning() -> Found:
 
 
 GROUPS: dict[str, Callable[[], Found]] = {
-    "planning": planning, "quant": quant, "dequant": dequant, "merging": merging, "changes": changes, "grids": grids,
+    "planning": planning, "quant": quant, "sbs": sbs, "dequant": dequant, "merging": merging, "changes": changes, "grids": grids,
 }  # fmt: skip
 
 

@@ -20,7 +20,7 @@ FEATURES = {
     "without AVX-512": "X86_V4 AVX512_ICL AVX512_SPR",
     "without AVX2": "X86_V3 X86_V4 AVX512_ICL AVX512_SPR",
 }
-QUICK = ("planning", "quant", "dequant", "merging", "changes")
+QUICK = ("planning", "quant", "sbs", "dequant", "merging", "changes")
 
 
 def made_by(environment: dict[str, str], *groups: str) -> dict[str, str]:

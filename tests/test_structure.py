@@ -27,6 +27,7 @@ ALLOWED = {
     "metadata": {"errors"},
     "ownership": {"errors"},
     "quant": {*_DATA, "kernels", "threads"},
+    "sbs": {"errors", "rows", "quant"},
     "kit": {"rows", "workers", "kernels", "errors"},
     "sources": {*_DATA, "quant", "ownership"},
     "terminal": set(),
