@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from ..errors import BadInput, UsageError
+from ..file_names import SAFETENSORS
 from ..models.config import architecture
 from ..models.families import FAMILIES
 from ..rows import Rows
@@ -16,7 +17,7 @@ from ..sources.side_links import is_module
 #: the names that a family's names are asked for, in the order in which runtimes multiply
 _TARGETS = ("dense_2_out.weight", "dense_3_out.weight")
 #: the weights of a module
-WHOLE = "model.safetensors"
+WHOLE = SAFETENSORS.whole
 _FLAG = "--sentence-transformers-dense-modules"
 _RUNTIMES = "Runtimes multiply by two matrices, without bias and activation."
 

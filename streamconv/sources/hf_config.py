@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 #: sections of the text model in a model of several modules, by the program that saved it
-TEXT_SECTIONS = ("text_config", "llm_config", "lm_config", "language_config", "lfm", "talker_config")
+TALKER = "talker_config"
+TEXT_SECTIONS = ("text_config", "llm_config", "lm_config", "language_config", "lfm", TALKER)
 #: sections of other modules
 VISION, AUDIO = "vision_config", "audio_config"
 #: where models that also speak have the sections of what they understand

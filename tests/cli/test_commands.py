@@ -15,7 +15,7 @@ import pytest
 
 import streamconv
 
-COMMANDS = ["convert", "merge", "extract-lora", "plan", "fetch", "status", "verify", "inspect", "check"]
+COMMANDS = ["convert", "merge", "extract-lora", "plan", "fetch", "status", "verify", "inspect", "check", "families"]
 DOCS = Path(__file__).resolve().parents[2] / "docs" / "cli.md"
 
 

@@ -12,7 +12,7 @@ from ...errors import BadInput
 from ...kit import ACTIVATIONS, Mapped, Projected, join
 from ...metadata import Metadata
 from ...rows import Rows
-from ...sources.hf_config import flattened, section
+from ...sources.hf_config import TALKER, flattened, section
 from ..assumed import GATED_SILU, Assumed
 from ..config import Config
 from ..family import Family
@@ -24,7 +24,7 @@ from ..tokenizers.files import TokenizerFiles
 from ..tokenizers.spm import read_spm
 from ..tokenizers.vocabulary import TokenType, Vocabulary
 
-_TALKER, _SECTION, _SUPPRESSED = "talker.", "talker_config", 1024
+_TALKER, _SECTION, _SUPPRESSED = "talker.", TALKER, 1024
 _SOURCES = (
     "model.text_embedding.weight", *(f"text_projection.linear_fc{n}.{part}" for n in (1, 2) for part in ("weight", "bias")),
     "model.codec_embedding.weight",

@@ -15,7 +15,7 @@ from ...kit import EXP, Averaged, Function, Mapped, Reshaped
 from ...metadata import Metadata
 from ...rows import Floats, Rows
 from ...sources.folder import SPEECH
-from ...sources.hf_config import section
+from ...sources.hf_config import TALKER, section
 from ..config import Config
 from ..rules import Rule
 from ._vision import projector
@@ -36,7 +36,7 @@ _FOLDED = {"alpha": EXP, "beta": _INVERSE}
 
 def predictor(raw: Mapping[str, Any]) -> Mapping[str, Any]:
     """The section of the predictor of codes (BadInput where there is none)."""
-    found = section(section(raw, "talker_config"), "code_predictor_config")
+    found = section(section(raw, TALKER), "code_predictor_config")
     if not found:
         raise BadInput("config.json has no 'code_predictor_config' of the talker, so there is no projector to write")
     return found
@@ -48,7 +48,7 @@ def keys(m: Metadata, _arch: str, c: Config) -> None:
         raise InputMissing(
             f"{c.folder}/{SPEECH}/model.safetensors is missing", "It makes sound of codes; download it with the model."
         )
-    width = Config(section(c.raw, "talker_config"), {}, {}, c.checkpoint).hidden
+    width = Config(section(c.raw, TALKER), {}, {}, c.checkpoint).hidden
     m.boolean("clip.has_audio_encoder", True)
     m.string("clip.audio.projector_type", "qwen3tts_spkenc")
     fixed = {
