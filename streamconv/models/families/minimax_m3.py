@@ -40,6 +40,7 @@ def _supported(stated: object, c: Config) -> tuple[object, ...]:
 _SELF, _MOE = "model.layers.{bid}.self_attn", "model.layers.{bid}.block_sparse_moe"
 FAMILY = replace(
     M2,
+    classes={},
     arch="minimax-m3",
     named_as="minimax-m2",
     architectures=("MiniMaxM3SparseForCausalLM", "MiniMaxM3SparseForConditionalGeneration"),
