@@ -74,6 +74,7 @@ def test_what_this_version_left_is_made_in_the_same_way_still() -> None:
     assert KERNEL_ABI == 1, "jobs of an older KERNEL_ABI are refused: move OURS up, and keep the old archive for that"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", UNFINISHED)
 def test_an_unfinished_job_of_this_version_goes_on_though_everything_was_copied(
     name: str,

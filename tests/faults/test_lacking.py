@@ -53,7 +53,7 @@ def lacking(links: bool) -> Callable[[], None]:
     return planted
 
 
-@pytest.mark.parametrize("links", [True, False])
+@pytest.mark.parametrize("links", [True, pytest.param(False, marks=pytest.mark.slow)])
 @pytest.mark.parametrize(
     "bench", [*(pytest.param(k, marks=[] if k == "one file" else pytest.mark.slow) for k in jobs.KINDS)], indirect=True
 )

@@ -150,6 +150,7 @@ def test_what_was_compiled_is_known_to_later_processes_and_without_a_folder_to_t
     assert cache.knows("Q8_0", module)
 
 
+@pytest.mark.slow
 def test_source_trees_and_versions_that_share_a_folder_keep_each_others_kernels(tmp_path: Path) -> None:
     folder = tmp_path / "shared"
     for name in ("a", "b"):

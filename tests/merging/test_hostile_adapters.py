@@ -43,6 +43,7 @@ def test_a_pattern_that_is_not_read_is_refused_by_name(key: str, pattern: str, t
         applied(tmp_path)
 
 
+@pytest.mark.slow
 def test_patterns_that_take_long_together_are_refused() -> None:
     modules = [f"model.layers.{i}.mlp.experts.{k}.up_proj" for i in range(40) for k in range(100)]
     patterns = {f"(?:{i}|a.|.b)*(?:x|y|.z)*q": 1 for i in range(5000)}
