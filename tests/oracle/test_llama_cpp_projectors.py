@@ -43,7 +43,8 @@ TOO_SMALL = {
     "qwen3-stepvl": "the number of layers is that of the published tower, whatever config.json says",
     "step37": "the number of layers is that of the published tower, whatever config.json says",
 }
-#: cases that the runtime refuses, their files being those of the reference converter: case -> what it says
+#: cases that the runtime refuses: case -> what it says. Tensors and keys are those of the reference converter's files, but for
+#: positions of sounds in qwen25omni and qwen3omni, which differ in the last bit of some.
 REFUSED = {
     "deepseek4-vision": "logits are not finite",
     "gemma4-unified": "ggml_can_mul_mat, of a sound",
@@ -51,7 +52,7 @@ REFUSED = {
     "granite-speech": "unable to find tensor a.blk.0.conv_norm.weight",
     "granite-speech-plus": "unable to find tensor a.blk.0.conv_norm.weight",
     "lfm2-audio": "ggml_can_mul_mat",
-    "minicpmv4_6": "no family for the text model yet",
+    "minicpmv4_6": "the process ends",
     "nemotron-nano-vl": "unable to find tensor v.blk.1.attn_out.weight",
     "pockettts": "ggml_can_repeat",
     "qwen25omni": "failed to get tensor window_mask",
