@@ -18,7 +18,7 @@ _KINDS = (
     "UINT8", "INT8", "UINT16", "INT16", "UINT32", "INT32", "FLOAT32", "BOOL", "STRING", "ARRAY", "UINT64", "INT64",
     "FLOAT64",
 )  # fmt: skip
-_NUMPY = {"UINT8": "u1", "INT32": "<i4", "UINT32": "<u4", "FLOAT32": "<f4", "BOOL": "?"}
+_NUMPY = {"UINT8": "u1", "INT32": "<i4", "UINT32": "<u4", "UINT64": "<u8", "FLOAT32": "<f4", "BOOL": "?"}
 #: type number -> (name, weights per block, bytes per block)
 _TYPES = {
     0: ("F32", 1, 4), 1: ("F16", 1, 2), 30: ("BF16", 1, 2), 2: ("Q4_0", 32, 18), 3: ("Q4_1", 32, 20),
