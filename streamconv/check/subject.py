@@ -89,6 +89,11 @@ class Subject:
         return min(max(self.number("block_count") or 0, 0), MAX_LAYERS)
 
     @cached_property
+    def has_first_block(self) -> bool:
+        """Whether there is any tensor of ``blk.0``."""
+        return any(name.startswith("blk.0.") for name in self.tensors)
+
+    @cached_property
     def tokens(self) -> Any:
         """The token texts, or an empty list."""
         found = self.metadata.values.get("tokenizer.ggml.tokens")

@@ -62,9 +62,9 @@ def _n_layers(subject: Subject, known: Architecture) -> int:
     return max(1, min(MAX_LAYERS, stated if stated is not None else subject.n_blocks))
 
 
-def _is_left_out(wanted: Wanted, names: Scope, known: Architecture) -> bool:
-    """Whether it is of a layer that a file of layers for next-token prediction alone lacks."""
-    if not (known.drafts_alone and wanted.per_layer and names.evaluated("mtp_only")):
+def _is_left_out(subject: Subject, wanted: Wanted, names: Scope, known: Architecture) -> bool:
+    """Whether it is of a layer that a file of layers for next-token prediction alone lacks; of such there are no others."""
+    if not (known.drafts_alone and wanted.per_layer and names.evaluated("mtp_only")) or subject.has_first_block:
         return False
     return bool(names.evaluated("i < n_layer"))
 
@@ -82,7 +82,7 @@ def _check_one(
         asked.names.add(name)
         info = subject.tensors.get(name)
         if info is None:
-            if applies and wanted.required(names) and not _is_left_out(wanted, names, known):
+            if applies and wanted.required(names) and not _is_left_out(subject, wanted, names, known):
                 missing.append(name)
             continue
         found, right = tuple(reversed(info.shape)), wanted.shape(names)
