@@ -115,7 +115,8 @@ def test_a_base_that_cannot_be_had_is_asked_for(said: Any, recorded: Path, tmp_p
 def test_only_the_configuration_of_the_base_is_needed(recorded: Path, qwen: Path, tmp_path: Path) -> None:
     (tmp_path / "base").mkdir()
     shutil.copyfile(qwen / "config.json", tmp_path / "base" / "config.json")
-    made(recorded, tmp_path / "x.gguf", base=tmp_path / "base")
+    alone = made(recorded, tmp_path / "x.gguf", base=tmp_path / "base")
+    same(alone, made(recorded, tmp_path / "y.gguf", base=qwen))
 
 
 @pytest.mark.parametrize(("config", "alpha", "scales"), [

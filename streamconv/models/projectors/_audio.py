@@ -13,7 +13,7 @@ from ...metadata import Metadata
 from ...rows import Floats, Rows
 from ...sources.hf_config import AUDIO, THINKER, section
 from ..assumed import Assumed, judged
-from ..config import Config
+from ..config import Config, normalise
 from ..family import Family
 from ..keys import Key
 from ..rules import Rule
@@ -174,6 +174,17 @@ def positions(width: Callable[[Config], int] = lambda c: c.hidden) -> Rule:
         return [Constant(_sinusoids(width(config)))]
 
     return Rule(("a.position_embd.weight",), (), make)
+
+
+def whisper_beside(model_type: str) -> Callable[[Config], Config]:
+    """The configuration of a tower of sound beside one of images (BadInput: runtimes do not compute it)."""
+
+    def sound(c: Config) -> Config:
+        found = normalise(sound_section("audio_config")(c.raw), {model_type: WHISPER}, c.checkpoint)
+        insist(c, found.values, OF_WHISPER)
+        return found
+
+    return sound
 
 
 def _sinusoids(width: int) -> Floats:

@@ -29,10 +29,15 @@ def keys(m: Metadata, _arch: str, c: Config) -> None:
     sound = audio(c, {"gemma4_audio": _AUDIO})
     if sound is not None:
         ears(m, c, sound, feed_forward_length=4 * sound.hidden)
-    kind("gemma4v", "vision.")(m, _arch, c)
+    kinds(m, c, sound, "gemma4v", "gemma4a")
+
+
+def kinds(m: Metadata, c: Config, sound: Config | None, seeing: str, hearing: str) -> None:
+    """Which projector it is for images and, where it hears, for ``sound``, and the epsilons of their norms."""
+    kind(seeing, "vision.")(m, "", c)
     m.f32("clip.vision.attention.layer_norm_epsilon", c.get("layer_norm_eps") or 1e-6)
     if sound is not None:
-        kind("gemma4a", "audio.")(m, _arch, c)
+        kind(hearing, "audio.")(m, "", c)
         m.u32("clip.audio.num_mel_bins", sound.get("input_feat_size") or 128)
         m.f32("clip.audio.attention.layer_norm_epsilon", sound.get("layer_norm_eps") or 1e-6)
 

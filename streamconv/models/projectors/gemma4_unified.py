@@ -6,24 +6,20 @@ from ...kit import Order, Selected
 from ...metadata import Metadata
 from ...rows import Rows
 from ..config import Config
-from ._vision import audio, colours_first, ears, kind, projector, tower, vision_section, within
+from ._vision import audio, colours_first, ears, projector, tower, vision_section, within
+from .gemma4 import kinds
 
 #: there are no blocks
 _NONE = {"feed_forward_length": 0, "block_count": 0, "head_count": 0}
 
 
-def keys(m: Metadata, a: str, c: Config) -> None:
+def keys(m: Metadata, _arch: str, c: Config) -> None:
     """Widths; runtimes choose the size of images by themselves."""
     sound = audio(c, {"gemma4_unified_audio": {"audio_embed_dim": 640}})
     tower(m, c, embedding_length=c.integer("mm_embed_dim"), **_NONE)
     if sound is not None:
         ears(m, c, sound, embedding_length=sound.integer("audio_embed_dim"), **_NONE)
-    kind("gemma4uv", "vision.")(m, a, c)
-    m.f32("clip.vision.attention.layer_norm_epsilon", c.get("layer_norm_eps") or 1e-6)
-    if sound is not None:
-        kind("gemma4ua", "audio.")(m, a, c)
-        m.u32("clip.audio.num_mel_bins", sound.get("input_feat_size") or 128)
-        m.f32("clip.audio.attention.layer_norm_epsilon", sound.get("layer_norm_eps") or 1e-6)
+    kinds(m, c, sound, "gemma4uv", "gemma4ua")
 
 
 def by_colours(rows: Rows, c: Config) -> Rows:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from ...metadata import Metadata
 from ..assumed import Assumed
-from ..config import Config, normalise
-from ._audio import OF_WHISPER, WHISPER, heard, insist, one_column, positions, sound_section, spelled
+from ..config import Config
+from ._audio import heard, one_column, positions, spelled, whisper_beside
 from ._vision import ears, kind, projector, thirds, time_slices, tower, vision_section, within
 from .qwen2vl import window_pattern
 
@@ -16,11 +16,7 @@ _VISION = {
 }  # fmt: skip
 
 
-def sound(c: Config) -> Config:
-    """The configuration of the tower of sound (BadInput: runtimes do not compute it)."""
-    found = normalise(sound_section("audio_config")(c.raw), {"qwen2_5_omni_audio_encoder": WHISPER}, c.checkpoint)
-    insist(c, found.values, OF_WHISPER)
-    return found
+sound = whisper_beside("qwen2_5_omni_audio_encoder")
 
 
 def keys(m: Metadata, a: str, c: Config) -> None:

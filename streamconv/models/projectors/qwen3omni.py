@@ -4,20 +4,16 @@ from __future__ import annotations
 
 from ...metadata import Metadata
 from ..assumed import Assumed
-from ..config import Config, normalise
+from ..config import Config
 from . import qwen3vl
-from ._audio import OF_WHISPER, WHISPER, heard, insist, one_pixel, positions, sound_section
+from ._audio import heard, one_pixel, positions, whisper_beside
 from ._vision import ears, gelu, kind, merge_size, projector, time_slices, tower, vision_section, within
 
 #: names of a merger -> those of Qwen 3 VL
 _MERGER = {".ln_q": ".norm", ".mlp.0": ".linear_fc1", ".mlp.2": ".linear_fc2"}
 
 
-def sound(c: Config) -> Config:
-    """The configuration of the tower of sound (BadInput: runtimes do not compute it)."""
-    found = normalise(sound_section("audio_config")(c.raw), {"qwen3_omni_moe_audio_encoder": WHISPER}, c.checkpoint)
-    insist(c, found.values, OF_WHISPER)
-    return found
+sound = whisper_beside("qwen3_omni_moe_audio_encoder")
 
 
 def keys(m: Metadata, a: str, c: Config) -> None:
