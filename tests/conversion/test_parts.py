@@ -84,7 +84,7 @@ def test_what_either_part_has_is_not_called_left_out(model: Path, tmp_path: Path
 
 
 def test_rules_for_the_types_of_a_model_leave_its_projector_alone(model: Path, tmp_path: Path) -> None:
-    options = Options(type="Q8_0", tensor_types=("ffn_up=Q4_0",), split_max_tensors=8)
+    options = Options(type="Q8_0", tensor_types=("ffn_up=Q4_0",), split_max_tensors=4)
     prepared = conversion.prepare(model, tmp_path / "x-{part}.gguf", options)
     text, tower = ({t.name: t.encoding.type.name for t in output.tensors} for output in prepared.outputs)
     assert text["blk.0.ffn_up.weight"] == "Q4_0"
