@@ -37,8 +37,8 @@ ALLOWED = {
     "models": {*_DATA, "found", "kit", "sources"},
     "targets": {"errors", "metadata", "file_names", "quant"},
     "engine": {"rows", "errors", "file_names", "units", "ownership", "threads", "workers"},
-    "check": {*_DATA, "sources", "quant"},
-    "inspect": {"errors", "metadata", "file_names", "units", "sources", "dequant"},
+    "check": {*_DATA, "sources", "quant", "models"},
+    "inspect": {"errors", "metadata", "file_names", "units", "sources", "dequant", "models"},
     "conversion": {
         *_DATA,
         "units",

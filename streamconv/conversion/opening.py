@@ -11,6 +11,7 @@ from typing import Any
 from .. import dequant, sources
 from ..errors import UsageError
 from ..file_names import ENDINGS, GGUF, HUGGING_FACE, MISTRAL, PACKED, RECIPES, container_of
+from ..models.gemma_cpp.hugging_face import as_hugging_face
 from ..rows import Rows
 from ..sources.checkpoint import Checkpoint
 from ..sources.hub.model import Reference, parse_reference
@@ -19,7 +20,7 @@ from .hub_models import HubModels
 from .options import Options
 
 #: a name with such an ending is a file, though the hub would allow it for a model
-_FILE_ENDINGS = (*ENDINGS, PACKED, ".json", ".sbs", *RECIPES)
+_FILE_ENDINGS = (*ENDINGS, PACKED, ".json", *RECIPES)
 
 
 def hub_reference(source: str | os.PathLike[str]) -> Reference | None:
@@ -62,7 +63,7 @@ class Opener:
         BadInput, InputMissing, NoPermission : see the opener of each kind
         NetworkError, Locked : a model of the hub cannot be had
         """
-        found = dequant.decoded(self.open_stored(source, as_saved))
+        found = dequant.decoded(as_hugging_face(self.open_stored(source, as_saved)))
         return dequant.as_saved(found) if as_saved else found
 
     def open_with_modules(self, source: str | os.PathLike[str], as_saved: bool = False) -> Checkpoint:
@@ -173,4 +174,5 @@ def open_rows(
     is refused, with BadInput, when it is asked for.
     """
     opener = Opener(Options(), HubModels(Path(), gives_way=True))
-    return dequant.decoded(opener.open_stored(source), quantization_config, lenient=True).tensors
+    stored = as_hugging_face(opener.open_stored(source))
+    return dequant.decoded(stored, quantization_config, lenient=True).tensors
