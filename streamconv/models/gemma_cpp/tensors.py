@@ -3,7 +3,7 @@
 The table is read in both directions: ``how`` says what is done with the tensors of Hugging Face, of which
 
     same        the only one, as it is
-    cut         the only one, of which the file has the first rows
+    cut         the only one, of which the file has the first rows, or all
     stacked     one behind the other
     heads       the only one, D x H*Q, cut by heads: the columns of head 0, those of head 1, …
     qkv         all of q, then of each key/value head its rows of k and of v
@@ -18,6 +18,7 @@ Norms are stored as Hugging Face has them. Source: gemma.cpp ``gemma/tensor_info
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -80,6 +81,24 @@ class Entry(NamedTuple):
         head, _, tail = self.key.rpartition("_")
         return head if tail.isdigit() else self.key
 
+    @property
+    def source_shapes(self) -> list[tuple[int, ...]]:
+        """The shapes of the tensors of Hugging Face, as there; of what is ``cut`` the least."""
+        rows, cols = self.shape
+        heads = self.n_heads * self.width
+        if self.how in ("qkv", "kv"):
+            queries = [(rows - 2 * heads, cols)] if self.how == "qkv" else []
+            return [*queries, (heads, cols), (heads, cols)]
+        if self.how == "by_head":
+            return [(heads * cols,) if self.kind == BIAS else (heads, cols)] * 3
+        if self.how == "patches":
+            side = math.isqrt(cols // 3)
+            return [(rows, 3, side, side)]
+        found = {"heads": (rows // max(self.n_heads, 1), heads), "transposed": (cols, rows)}.get(self.how, self.shape)
+        if self.how == "stacked":
+            found = (rows // len(self.names), cols)
+        return [found[1:] if self.kind in (NORM, BIAS) else found] * len(self.names)
+
 
 def tensors(config: ModelConfig, layout: str = "split") -> Iterator[Entry]:
     """Every tensor that a file of this configuration holds.
@@ -104,8 +123,7 @@ def tensors(config: ModelConfig, layout: str = "split") -> Iterator[Entry]:
 
 def _tensors(config: ModelConfig, layout: str) -> Iterator[Entry]:
     width = config.model_dim
-    cut = "cut" if config.vit_config.layer_configs else "same"
-    yield Entry("c_embedding", (config.vocab_size, width), EMBEDDING, cut, names=("embed_tokens.weight",))
+    yield Entry("c_embedding", (config.vocab_size, width), EMBEDDING, "cut", names=("embed_tokens.weight",))
     yield Entry("c_final_norm", (1, width), NORM, names=("norm.weight",))
     if config.vit_config.layer_configs:
         yield from _image_tensors(config)
