@@ -39,6 +39,8 @@ _CONFIG_KEYS = (
     "torch_dtype",
     "dtype",
 )
+#: of the configuration in a file of gemma.cpp
+_SBS_KEYS = ("display_name", "model", "wrapping", "weight", "num_layers", "model_dim", "vocab_size", "max_seq_len")
 _SPECIAL = ("bos", "eos", "eot", "eom", "unknown", "seperator", "padding", "mask")
 
 
@@ -189,8 +191,9 @@ def lines(facts: dict[str, Any]) -> Iterator[str]:
         yield ""
         yield from _table(facts)
     elif "blobs" in facts:
+        blobs = [[_plain(b["key"]), str(b["offset"]), _size(b["bytes"])] for b in facts["blobs"]]
         yield ""
-        yield from _aligned([["blob", "offset", "size"], *([_plain(b["key"]), str(b["offset"]), _size(b["bytes"])] for b in facts["blobs"])])
+        yield from _aligned([["blob", "offset", "size"], *blobs])
 
 
 def _section(title: str, pairs: Iterable[tuple[str, Any]]) -> Iterator[str]:
@@ -203,7 +206,7 @@ def _section(title: str, pairs: Iterable[tuple[str, Any]]) -> Iterator[str]:
 
 def _config_pairs(config: dict[str, Any]) -> Iterator[tuple[str, Any]]:
     merged = {**flattened(config), **config}
-    for key in _CONFIG_KEYS:
+    for key in _SBS_KEYS if "display_name" in merged else _CONFIG_KEYS:
         if key in merged:
             yield key, merged[key]
     if "quantization_config" in merged:
@@ -227,7 +230,8 @@ def _aligned(rows: list[list[str]]) -> Iterator[str]:
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     for row in rows:
         cells = [
-            cell.rjust(w) if head == "size" else cell.ljust(w) for cell, w, head in zip(row, widths, rows[0], strict=True)
+            cell.rjust(w) if head == "size" else cell.ljust(w)
+            for cell, w, head in zip(row, widths, rows[0], strict=True)
         ]
         yield "  ".join(cells).rstrip()
 

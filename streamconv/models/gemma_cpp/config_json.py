@@ -21,7 +21,13 @@ _BY_WIDTH = (5376, 62, 32)
 #: of how many layers one looks at all that lies before it
 _EVERY = {"gemma2": 2, "gemma3_text": 6}
 _TOKENS = {"bos_token_id": 2, "pad_token_id": 0}
-_COMMON = {"attention_bias": False, "attention_dropout": 0.0, "initializer_range": 0.02, "rms_norm_eps": 1e-06, "use_cache": True}
+_COMMON = {
+    "attention_bias": False,
+    "attention_dropout": 0.0,
+    "initializer_range": 0.02,
+    "rms_norm_eps": 1e-06,
+    "use_cache": True,
+}
 
 
 def config_json(config: ModelConfig, n_tokens: int, path: Path) -> dict[str, Any]:
@@ -48,7 +54,7 @@ def config_json(config: ModelConfig, n_tokens: int, path: Path) -> dict[str, Any
         side = config.vit_config.image_size // config.vit_config.patch_width // max(config.vit_config.pool_dim, 1)
         return {
             "architectures": ["Gemma3ForConditionalGeneration"], "model_type": "gemma3", "boi_token_index": 255999,
-            "eoi_token_index": 256000, "image_token_index": 262144, "mm_tokens_per_image": side * side,
+            "eoi_token_index": 256000, "image_token_index": n_tokens, "mm_tokens_per_image": side * side,
             "eos_token_id": text["eos_token_id"], "initializer_range": 0.02, "text_config": text, "vision_config": tower, **whole,
         }  # fmt: skip
     if kind == "gemma3_text":
@@ -56,7 +62,7 @@ def config_json(config: ModelConfig, n_tokens: int, path: Path) -> dict[str, Any
     tower |= {"projection_dim": config.model_dim, "num_image_tokens": config.vit_config.seq_len}
     return {
         "architectures": ["PaliGemmaForConditionalGeneration"], "model_type": "paligemma", **_TOKENS,
-        "eos_token_id": text["eos_token_id"], "image_token_index": 257152, "projection_dim": config.model_dim,
+        "eos_token_id": text["eos_token_id"], "image_token_index": n_tokens, "projection_dim": config.model_dim,
         "vocab_size": n_tokens, "text_config": {**text, "num_image_tokens": config.vit_config.seq_len},
         "vision_config": tower, **whole,
     }  # fmt: skip
@@ -72,7 +78,9 @@ def _same(layers: Sequence[LayerConfig], what: str, path: Path) -> LayerConfig:
 
 def _text(config: ModelConfig, n_tokens: int, path: Path) -> dict[str, Any]:
     if len(config.layer_configs) != config.num_layers or not config.layer_configs:
-        raise BadInput(f"{path}: the configuration is of {config.num_layers} layers, and describes {len(config.layer_configs)}")
+        raise BadInput(
+            f"{path}: the configuration is of {config.num_layers} layers, and describes {len(config.layer_configs)}"
+        )
     layer = _same(config.layer_configs, "layer", path)
     for field, value in (
         ("type", layer.type != TEXT_LAYER), ("ff_biases", layer.ff_biases), ("activation", layer.activation),
@@ -136,7 +144,9 @@ def _windows(windows: Sequence[int], widest: int, every: int, path: Path) -> tup
         has_one = [size < widest for size in windows]
         usual = {size for size, sliding in zip(windows, has_one, strict=True) if sliding}
     if len(usual) > 1:
-        raise BadInput(f"{path}: layers have windows of {' and '.join(map(str, sorted(usual)))}, config.json has one for all")
+        raise BadInput(
+            f"{path}: layers have windows of {' and '.join(map(str, sorted(usual)))}, config.json has one for all"
+        )
     types = ["sliding_attention" if sliding else "full_attention" for sliding in has_one]
     return types, next(iter(usual), widest)
 
@@ -150,7 +160,9 @@ def _tower(config: ModelConfig, path: Path) -> dict[str, Any]:
             " configuration says"
         )
     if layer.heads * layer.qkv_dim != vit.model_dim or layer.model_dim != vit.model_dim:
-        raise BadInput(f"{path}: {layer.heads} heads of {layer.qkv_dim} are not the width of the image layers, {vit.model_dim}")
+        raise BadInput(
+            f"{path}: {layer.heads} heads of {layer.qkv_dim} are not the width of the image layers, {vit.model_dim}"
+        )
     return {
         "attention_dropout": 0.0, "hidden_act": "gelu_pytorch_tanh", "hidden_size": vit.model_dim, "image_size": vit.image_size,
         "intermediate_size": layer.ff_hidden_dim, "layer_norm_eps": 1e-06, "model_type": "siglip_vision_model",

@@ -1,7 +1,7 @@
 """Files of before May 2025: no configuration, no table of contents. What model it is follows from the keys.
 
-A key is a letter for the type and the name of the tensor. Scales, where there are any, lie in one blob in the order in which tensors
-are loaded.
+A key is a letter for the type and the name of the tensor. Scales, where there are any, lie in one blob in the order in which
+tensors are loaded.
 
 Source: gemma.cpp ``gemma/model_store.cc``, ``DeduceModel`` and ``gemma/configs.cc`` (October 2025). Of the first
 generation Gemma 2B has as many layers as Gemma 3 270M, and PaliGemma as many as PaliGemma 2, which is what later loaders take them

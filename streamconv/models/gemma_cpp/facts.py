@@ -6,9 +6,10 @@ from dataclasses import asdict
 from typing import Any
 
 from ...errors import BadInput
+from ...quant.sbs.container import TOKENIZER
 from ...sources.checkpoint import Checkpoint
 from .model_config import TYPE_NAMES
-from .reading import TOKENIZER, Contents, contents, with_shapes
+from .reading import Contents, contents, with_shapes
 
 
 def facts(checkpoint: Checkpoint, warnings: list[str]) -> dict[str, Any]:

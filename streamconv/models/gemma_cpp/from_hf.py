@@ -223,6 +223,8 @@ def _vocabulary(checkpoint: Checkpoint, parts: Modules, name: str, known: KnownM
     """Tokens of texts: the rows of the embedding without those of images."""
     n = checkpoint.tensors[parts.prefixes[TEXT] + "embed_tokens.weight"].shape[0]
     if name == _PALIGEMMA:
+        if n <= (checkpoint.config.get("image_token_index") or 0):  # as a weight file has it
+            return n
         if n <= _IMAGE_TOKENS:
             raise BadInput(
                 f"{checkpoint.path}: the embedding has {n} rows, PaliGemma's has {_IMAGE_TOKENS} for images alone"

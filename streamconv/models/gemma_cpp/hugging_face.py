@@ -18,7 +18,7 @@ from ...sources.naming import shown, shown_list
 from .config_json import config_json
 from .model_config import ModelConfig
 from .models import RETIRED
-from .reading import METADATA, SCALES, Contents, contents, entries_of, with_shapes
+from .reading import NO_TENSORS, Contents, contents, entries_of, with_shapes
 from .tensors import BIAS, NORM, PREFIXES, TEXT, Entry, tensors
 
 #: files that tokenizers of gemma.cpp are published in, where weights do not hold them
@@ -70,7 +70,7 @@ def _left(found: Contents, config: ModelConfig) -> list[str]:
     """What to tell of blobs that are no part of the model."""
     known = entries_of(config)
     blobs = {t.blob for name, t in found.tensors.items() if name in known}
-    others = [key for key in found.blobs if key not in blobs and key not in (*METADATA, SCALES)]
+    others = [key for key in found.blobs if key not in blobs and key not in NO_TENSORS]
     return [f"{found.path}: {shown_list(others)} is no tensor of the model, and is left out"] if others else []
 
 

@@ -10,6 +10,7 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 
 from ...errors import BadInput
+from ...quant.sbs.container import CONFIG, JOB, NO_TOKENIZER, TOC, TOKENIZER
 from ...quant.sbs.types import SBS_TYPES
 from ...rows import Rows
 from ...sources.checkpoint import MAX_SIDE_BYTES, Checkpoint
@@ -22,9 +23,8 @@ from .model_config import TYPE_NAMES, ModelConfig, parse_config
 from .tensors import LAYOUTS, Entry, tensors
 from .toc import parse_toc
 
-CONFIG, TOKENIZER, TOC = METADATA = ("config", "tokenizer", "toc")
-#: what stands in the place of a tokenizer where there is none
-NO_TOKENIZER = b"unavailable"
+#: keys of blobs that are no tensors
+NO_TENSORS = (CONFIG, TOKENIZER, TOC, JOB, SCALES)
 #: configurations have some kilobytes; an entry of a table of contents has 52 bytes
 _MAX_CONFIG_BYTES, _MAX_ENTRY_BYTES = 1 << 20, 128
 
@@ -133,7 +133,9 @@ def contents(checkpoint: Checkpoint) -> Contents:
     blobs = {key: rows for key, rows in checkpoint.tensors.items() if isinstance(rows, StoredRows)}
     found = Contents(checkpoint.path, blobs, None, TOC in blobs, {})
     if CONFIG in blobs:
-        found = Contents(checkpoint.path, blobs, _parsed(found, CONFIG, _MAX_CONFIG_BYTES, parse_config), TOC in blobs, {})
+        found = Contents(
+            checkpoint.path, blobs, _parsed(found, CONFIG, _MAX_CONFIG_BYTES, parse_config), TOC in blobs, {}
+        )
     if found.listed:
         _listed(found)
     else:
@@ -145,7 +147,9 @@ def blob_bytes(found: Contents, key: str, most: int) -> bytes:
     """The bytes of a blob (BadInput: it has more than ``most``)."""
     blob = found.blobs[key]
     if blob.n_bytes > most:
-        raise BadInput(f"{found.path}: blob {shown(key)} at byte {blob.offset} has {blob.n_bytes} bytes, over the limit of {most}")
+        raise BadInput(
+            f"{found.path}: blob {shown(key)} at byte {blob.offset} has {blob.n_bytes} bytes, over the limit of {most}"
+        )
     return bytes(blob.file.view(blob.offset, blob.n_bytes))
 
 
@@ -154,7 +158,9 @@ def _parsed(found: Contents, key: str, most: int, parse: Callable[[bytes], T]) -
     try:
         return parse(data)
     except BadInput as e:
-        raise BadInput(f"{found.path}: blob {shown(key)} at byte {found.blobs[key].offset}: {e.message}", e.hint) from None
+        raise BadInput(
+            f"{found.path}: blob {shown(key)} at byte {found.blobs[key].offset}: {e.message}", e.hint
+        ) from None
 
 
 def _listed(found: Contents) -> None:
@@ -169,7 +175,7 @@ def _listed(found: Contents) -> None:
 def _prefixed(found: Contents) -> None:
     """The tensors of an older file."""
     for key in found.blobs:
-        if key[0] in PREFIXES and key != SCALES and key not in METADATA:
+        if key[0] in PREFIXES and key not in NO_TENSORS:
             found.tensors[key[1:]] = Tensor(key, PREFIXES[key[0]], None)
 
 
@@ -184,10 +190,14 @@ def with_shapes(found: Contents) -> Contents:
         return found
     config = found.model()
     entries = entries_of(config)
-    shaped = {name: t._replace(shape=entries[name].shape if name in entries else None) for name, t in found.tensors.items()}
+    shaped = {
+        name: t._replace(shape=entries[name].shape if name in entries else None) for name, t in found.tensors.items()
+    }
     if SCALES in found.blobs:
         names = list(in_order_of_loading(config, shaped))
-        scales = np.frombuffer(blob_bytes(found, SCALES, 4 * len(names) + 4), "<f4", count=found.blobs[SCALES].n_bytes // 4)
+        scales = np.frombuffer(
+            blob_bytes(found, SCALES, 4 * len(names) + 4), "<f4", count=found.blobs[SCALES].n_bytes // 4
+        )
         if len(scales) != len(names) or not np.isfinite(scales).all():
             raise BadInput(
                 f"{found.path}: blob {SCALES!r} at byte {found.blobs[SCALES].offset} has {len(scales)} scales, which must be"

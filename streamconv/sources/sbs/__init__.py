@@ -17,7 +17,9 @@ from .rows import SbsRows
 __all__ = ["Blob", "SbsRows", "Store", "open_sbs", "read_store"]
 
 
-def open_sbs(path: Path, io: IoMode = "mmap", open_file: Callable[[Path, IoMode], MappedFile] = MappedFile) -> Checkpoint:
+def open_sbs(
+    path: Path, io: IoMode = "mmap", open_file: Callable[[Path, IoMode], MappedFile] = MappedFile
+) -> Checkpoint:
     """The blobs of a file by their keys, as vectors of bytes; without configuration.
 
     Errors: InputMissing, NoPermission; BadInput names file, byte and key.
