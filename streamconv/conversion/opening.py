@@ -119,9 +119,9 @@ class Opener:
         """The model that ``source`` names without its weights, which need not be there: its configuration and its tokenizer."""
         ref = hub_reference(source)
         if ref is not None:
-            return self.hub.open(ref, self._options.io, weights=False)
+            return as_hugging_face(self.hub.open(ref, self._options.io, weights=False))
         self.roots.append(Path(source))
-        return sources.open_checkpoint(source, io=self._options.io, weights=False)
+        return as_hugging_face(sources.open_checkpoint(source, io=self._options.io, weights=False))
 
     @cached_property
     def _frames(self) -> sources.FrameCache:
