@@ -144,7 +144,7 @@ def _laid_out(
 def _tensor(chosen: Chosen, items: dict[Rows, EncodedRows], options: Options) -> OutputTensor:
     """``chosen`` as a part of an item: the same rows in several outputs are one of ``items``, with an encoding for each."""
     rows, type_ = chosen.rows, chosen.type
-    if type_.name != rows.dtype and not has_codec(type_.name):
+    if type_.name != rows.dtype and chosen.codec is None and not has_codec(type_.name):
         raise UsageError(f"{chosen.name}: this version cannot write {type_.name}", "Choose another type.")
     if rows not in items:
         items[rows] = EncodedRows(chosen.name, rows, (), options.allow_nonfinite, number=len(items))
@@ -152,9 +152,10 @@ def _tensor(chosen: Chosen, items: dict[Rows, EncodedRows], options: Options) ->
         Encoding(
             rows, type_, weights=chosen.weights, allow_nonfinite=options.allow_nonfinite,
             measure=options.measure or options.report is not None, compat=options.compat,
+            own_codec=chosen.codec,
         )
     )  # fmt: skip
-    return OutputTensor(chosen.name, items[rows], part, chosen.reason)
+    return OutputTensor(chosen.name, items[rows], part, chosen.reason, chosen.is_listed)
 
 
 def _refuse_long_names(prepared: Prepared) -> None:

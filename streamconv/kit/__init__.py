@@ -6,6 +6,7 @@ Each keeps ``stored`` where bytes can be copied unchanged, and names exactly the
 from __future__ import annotations
 
 from .folded import FoldedNorm
+from .largest import WithLargest
 from .made import Averaged, Constant, Function, Mapped, Narrowed, Product, Sum, Zeros
 from .numbers import EXP, NEGATIVE_EXP, PLUS_ONE, squeezed, times
 from .order import Order, interleaved
@@ -43,6 +44,7 @@ __all__ = [
     "Ternary",
     "Transposed",
     "UnitColumns",
+    "WithLargest",
     "Zeros",
     "cut",
     "every",

@@ -62,7 +62,7 @@ def file_tensors(
 
     Raises
     ------
-    BadInput : a tensor is missing, has another shape, or is none of such a model; names it
+    BadInput : a tensor is missing, has another shape, or does not belong to such a model; names it
     """
     found, used = {}, set()
     for entry in tensors(config, layout):
