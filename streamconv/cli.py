@@ -73,7 +73,7 @@ _COMMANDS: dict[str, tuple[str, tuple[tuple[str, str, str], ...]]] = {
     "inspect": ("list tensors, metadata and tokenizer of a model", (("source", "SRC", _SOURCE),)),
     "check": (
         "predict what a loader will reject or get wrong",
-        (("source", "FILE.gguf", "the file, or the first of a split model"),),
+        (("source", "FILE", "a .gguf file, of a split model the first, or a .sbs file"),),
     ),
     "families": ("list the architectures that can be converted", ()),
 }

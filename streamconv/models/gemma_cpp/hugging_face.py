@@ -108,14 +108,14 @@ def _apart(found: Contents, entry: Entry) -> list[Rows]:
     shape = found.tensors[entry.key].shape
     if shape != entry.shape:
         raise BadInput(
-            f"{found.place(entry.key)} is {list(shape or ())}, by the configuration it is {list(entry.shape)}",
+            f"{found.path}: {found.place(entry.key)} is {list(shape or ())}, by the configuration it is {list(entry.shape)}",
             "The configuration is of another model.",
         )
     is_vector = entry.kind in (NORM, BIAS) and entry.shape[0] == 1
     rows = found.rows(entry.key, entry.shape[1:] if is_vector else entry.shape)
     if entry.how == "zeros":
         if np.any(rows.read(0, 1)):
-            raise BadInput(f"{found.place(entry.key)} is not zero, Hugging Face's class has no such bias")
+            raise BadInput(f"{found.path}: {found.place(entry.key)} is not zero, Hugging Face's class has no such bias")
         return []
     return _HOW[entry.how](rows, entry) if entry.how in _HOW else [rows]
 

@@ -14,7 +14,6 @@ from ...quant.sbs.container import CONFIG, JOB, NO_TOKENIZER, TOC, TOKENIZER
 from ...quant.sbs.types import SBS_TYPES
 from ...rows import Rows
 from ...sources.checkpoint import MAX_SIDE_BYTES, Checkpoint
-from ...sources.mapped import MappedFile
 from ...sources.naming import shown
 from ...sources.sbs import SbsRows
 from ...sources.stored import StoredRows
@@ -78,7 +77,7 @@ class Contents:
         """What messages call a tensor."""
         found = self.tensors[name]
         blob = self.blobs.get(found.blob)
-        return f"{self.path}: tensor {shown(name)}" + (f" at byte {blob.offset}" if blob is not None else "")
+        return f"tensor {shown(name)}" + (f" at byte {blob.offset}" if blob is not None else "")
 
     def rows(self, name: str, shape: tuple[int, ...]) -> Rows:
         """The rows of a tensor, in a shape of as many values with rows as the file has them.
@@ -89,7 +88,7 @@ class Contents:
         """
         found = self.tensors[name]
         if fault := self.fault(name):
-            raise BadInput(f"{self.place(name)} {fault}", "Make the file again, or fetch it again.")
+            raise BadInput(f"{self.path}: {self.place(name)} {fault}", "Make the file again, or fetch it again.")
         blob = self.blobs[found.blob]
         if found.type in ("F32", "BF16") and found.scale == 1:
             return StoredRows(blob.file, blob.offset, name, shape, found.type)
@@ -205,8 +204,3 @@ def with_shapes(found: Contents) -> Contents:
             )
         shaped |= {name: shaped[name]._replace(scale=float(s)) for name, s in zip(names, scales, strict=True)}
     return Contents(found.path, found.blobs, found.config, False, shaped)
-
-
-def file_of(found: Contents) -> MappedFile:
-    """The file that the blobs are in."""
-    return next(iter(found.blobs.values())).file
