@@ -206,7 +206,7 @@ def test_what_no_class_of_transformers_computes_is_refused(tmp_path: Path) -> No
     toy.fields["windows"] = [8, 64, 16]
     refused(tmp_path, toy, "windows of 8 and 16")
     refused(tmp_path, changed("gemma", windows=[16, 64]), "first Gemma")
-    refused(tmp_path, changed(num_layers=3), "3 layers")
+    refused(tmp_path, changed(windows=[64]), "1 windows for 2 layers")
     refused(tmp_path, changed(query_scale=2), "'query_scale'")
     refused(tmp_path, changed("gemma3v", vit={**files.toy("gemma3v").fields["vit"], "image_size": 42}), "42 pixels")
     refused(tmp_path, changed(model=2), "Gemma 7B")

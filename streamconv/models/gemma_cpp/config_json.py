@@ -77,10 +77,8 @@ def _same(layers: Sequence[LayerConfig], what: str, path: Path) -> LayerConfig:
 
 
 def _text(config: ModelConfig, n_tokens: int, path: Path) -> dict[str, Any]:
-    if len(config.layer_configs) != config.num_layers or not config.layer_configs:
-        raise BadInput(
-            f"{path}: the configuration is of {config.num_layers} layers, and describes {len(config.layer_configs)}"
-        )
+    if not config.layer_configs:
+        raise BadInput(f"{path}: the configuration describes no layers")
     layer = _same(config.layer_configs, "layer", path)
     for field, value in (
         ("type", layer.type != TEXT_LAYER), ("ff_biases", layer.ff_biases), ("activation", layer.activation),
@@ -93,13 +91,14 @@ def _text(config: ModelConfig, n_tokens: int, path: Path) -> dict[str, Any]:
     kind = "gemma3_text" if layer.use_qk_norm else "gemma2" if layer.post_norm else "gemma"
     if layer.use_qk_norm and not layer.post_norm:
         raise BadInput(f"{path}: the layers have norms of keys, and none behind them, as no Gemma of transformers")
-    sizes = config.model_dim, config.num_layers, layer.heads
+    n_layers = len(config.layer_configs)  # which is what counts, whatever ``num_layers`` is
+    sizes = config.model_dim, n_layers, layer.heads
     is_long = kind == "gemma3_text" and sizes in _LONG
     return {
         "model_type": kind, **_COMMON, **_TOKENS, "eos_token_id": _ends(config), "head_dim": layer.qkv_dim,
         ("hidden_act" if kind == "gemma" else "hidden_activation"): "gelu_pytorch_tanh", "hidden_size": config.model_dim,
         "intermediate_size": layer.ff_hidden_dim, "max_position_embeddings": _LONGEST if is_long else config.max_seq_len,
-        "num_attention_heads": layer.heads, "num_hidden_layers": config.num_layers, "num_key_value_heads": layer.kv_heads,
+        "num_attention_heads": layer.heads, "num_hidden_layers": n_layers, "num_key_value_heads": layer.kv_heads,
         "tie_word_embeddings": True, "vocab_size": n_tokens, **_attention(config, layer, kind, path),
         **({"rope_theta": 10000.0} if kind != "gemma3_text" else
            {"rope_theta": 1000000.0, "rope_local_base_freq": 10000.0, "rope_scaling": _STRETCHED if is_long else None}),
@@ -116,11 +115,11 @@ def _attention(config: ModelConfig, layer: LayerConfig, kind: str, path: Path) -
     """Windows, caps and the scale of queries."""
     caps = {"attn_logit_softcapping": config.att_cap or None, "final_logit_softcapping": config.final_cap or None}
     windows, widest = config.attention_window_sizes, config.max_seq_len
-    if len(windows) != config.num_layers:
-        raise BadInput(f"{path}: the configuration has {len(windows)} windows for {config.num_layers} layers")
+    if len(windows) != len(config.layer_configs):
+        raise BadInput(f"{path}: the configuration has {len(windows)} windows for {len(config.layer_configs)} layers")
     if config.query_scale not in (0, MODEL_WIDTH):
         raise BadInput(f"{path}: 'query_scale' is {config.query_scale}, known are 0 and 1")
-    by_width = config.query_scale == MODEL_WIDTH or (config.model_dim, config.num_layers, layer.heads) == _BY_WIDTH
+    by_width = config.query_scale == MODEL_WIDTH or (config.model_dim, len(windows), layer.heads) == _BY_WIDTH
     scalar = config.model_dim / layer.heads if by_width else layer.qkv_dim
     if kind == "gemma":
         if any(caps.values()) or min(windows) < widest or scalar != layer.qkv_dim:
