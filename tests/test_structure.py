@@ -34,7 +34,7 @@ ALLOWED = {
     "progress": {"terminal", "units"},
     "dequant": {"rows", "errors", "found", "kernels", "kit", "sources"},
     "merging": {*_DATA, "found", "workers", "kernels", "kit", "sources"},
-    "models": {*_DATA, "found", "kit", "sources"},
+    "models": {*_DATA, "found", "kit", "sources", "quant"},
     "targets": {"errors", "metadata", "file_names", "quant"},
     "engine": {"rows", "errors", "file_names", "units", "ownership", "threads", "workers"},
     "check": {*_DATA, "sources", "quant", "models"},

@@ -62,7 +62,7 @@ def _numbers(config: ModelConfig) -> Iterator[Finding]:
             "error", f"the model is {config.model} ({RETIRED[config.model]}), which loaders no longer take", CONFIG
         )
     elif known_model(config.model) is None:
-        yield Finding("error", f"the model is {config.model}, which is none that the loader knows", CONFIG)
+        yield Finding("error", f"the model is {config.model}, which the loader does not know", CONFIG)
     if config.wrapping > PALIGEMMA:
         yield Finding(
             "error", f"the wrapping of prompts is {config.wrapping}, the loader knows 0 to {PALIGEMMA}", CONFIG

@@ -39,7 +39,7 @@ def config_json(config: ModelConfig, n_tokens: int, path: Path) -> dict[str, Any
 
     Raises
     ------
-    BadInput : the model is none that a class of transformers computes; names file and field
+    BadInput : no class of transformers computes this model; names file and field
     """
     text = _text(config, n_tokens, path)
     kind = text["model_type"]
@@ -106,7 +106,7 @@ def _text(config: ModelConfig, n_tokens: int, path: Path) -> dict[str, Any]:
 
 
 def _ends(config: ModelConfig) -> int | list[int]:
-    """Tokens that end a text; of a model that was not trained on instructions the second is none."""
+    """Tokens that end a text; the second only of a model that was trained on instructions."""
     both = config.wrapping in (INSTRUCTION, GEMMA3_IMAGES) and config.secondary_eos_id != config.eos_id
     return [config.eos_id, config.secondary_eos_id] if both else config.eos_id
 
@@ -135,7 +135,7 @@ def _attention(config: ModelConfig, layer: LayerConfig, kind: str, path: Path) -
 def _windows(windows: Sequence[int], widest: int, every: int, path: Path) -> tuple[list[str], int]:
     """The type of each layer and the window of those that have one.
 
-    A window of the longest text is none. Where that leaves it open which layers have one, they are those of the family.
+    A window as long as the longest text does not count. Where that leaves it open which layers have one, they are those of the family.
     """
     has_one = [(n + 1) % every != 0 for n in range(len(windows))]
     usual = {size for size, sliding in zip(windows, has_one, strict=True) if sliding}

@@ -32,7 +32,7 @@ def as_hugging_face(checkpoint: Checkpoint) -> Checkpoint:
 
     Raises
     ------
-    BadInput : a tensor is missing, twice there or of another shape, or the model is none that transformers has
+    BadInput : a tensor is missing, twice there or of another shape, or transformers has no such model
     """
     if container_of(checkpoint.path.name) is not SBS or checkpoint.config or checkpoint.path.is_dir():
         return checkpoint

@@ -104,7 +104,7 @@ class Contents:
         if found.type == "NUQ" and not self.listed:
             return "is NUQ, and without a table of contents the order of its parts, which was changed once, is not told"
         if found.shape is None:
-            return "is none of the model's"
+            return "is not part of the model"
         blob, (n_rows, n_cols) = self.blobs[found.blob], found.shape
         needed = SBS_TYPES[found.type].n_bytes(n_rows * n_cols)
         if blob.n_bytes != needed:
