@@ -135,7 +135,7 @@ def _attention(config: ModelConfig, layer: LayerConfig, kind: str, path: Path) -
 def _windows(windows: Sequence[int], widest: int, every: int, path: Path) -> tuple[list[str], int]:
     """The type of each layer and the window of those that have one.
 
-    A window as long as the longest text does not count. Where that leaves it open which layers have one, they are those of the family.
+    A window as long as the longest text does not count. Where that leaves open which layers have one, they are those of the family.
     """
     has_one = [(n + 1) % every != 0 for n in range(len(windows))]
     usual = {size for size, sliding in zip(windows, has_one, strict=True) if sliding}
