@@ -9,6 +9,7 @@ from pathlib import Path
 from ...errors import BadInput, UsageError
 from ...flags import Flag
 from ...kit import Reshaped, WithLargest
+from ...models.gemma_cpp.from_gguf import as_checkpoint
 from ...models.gemma_cpp.from_hf import described
 from ...models.gemma_cpp.model_config import ModelConfig
 from ...models.gemma_cpp.rows import file_tensors
@@ -74,6 +75,8 @@ def choose(checkpoint: Checkpoint, options: Options) -> list[Draft]:
     UsageError, BadInput : gemma.cpp does not run such a model, or an option does not fit it
     """
     _refuse_source(checkpoint)
+    if checkpoint.metadata is not None:
+        checkpoint = as_checkpoint(checkpoint)
     layout = str(options.value(_LAYOUT))
     found = described(checkpoint, options.value(_MODEL), options.value(_LENGTH))
     tensors, left_out = file_tensors(found.config, layout, found.modules)
@@ -103,11 +106,6 @@ def _refuse_source(checkpoint: Checkpoint) -> None:
         raise UsageError(
             f"{checkpoint.adapters[0][0].path} is a GGUF adapter, which changes GGUF files only",
             "Give it as PEFT saves it.",
-        )
-    if checkpoint.metadata is not None:
-        raise UsageError(
-            f"{checkpoint.path} is GGUF, which no weight file of gemma.cpp is made from",
-            "Give the checkpoint that it was converted from.",
         )
 
 

@@ -123,7 +123,7 @@ def _architecture(checkpoint: Checkpoint) -> str:
     stated = checkpoint.config.get("architectures")
     name = str(stated[0] if isinstance(stated, list) and stated else stated)
     if name not in _FAMILIES:
-        raise BadInput(f"{checkpoint.path}: gemma.cpp does not run {shown(name)}", _RUNS)
+        raise BadInput(f"{checkpoint.path}: gemma.cpp does not run {_said(name)}", _RUNS)
     return name
 
 
@@ -134,7 +134,7 @@ def _text_architecture(checkpoint: Checkpoint, name: str) -> str:
     kind = str(section(checkpoint.config, "text_config").get("model_type", "gemma"))
     if kind not in ("gemma", "gemma2"):
         raise BadInput(
-            f"{checkpoint.path}: gemma.cpp does not run PaliGemma with a text model of type {shown(kind)}", _RUNS
+            f"{checkpoint.path}: gemma.cpp does not run PaliGemma with a text model of type {_said(kind)}", _RUNS
         )
     return _GEMMA1 if kind == "gemma" else _GEMMA2
 
@@ -171,7 +171,7 @@ def _model(
                 f"gemma.cpp has no number for {kind} any more: it is written as {known.display_name}, of its own sizes"
             )
     if wrapping is None:
-        has_template = "tokenizer.chat_template" in (checkpoint.metadata or ()) or _has_template(checkpoint)
+        has_template = _has_template(checkpoint)
         wrapping = INSTRUCTION if has_template else PRETRAINED
         said = ("a", "instruction tuned", "pt") if has_template else ("no", "pretrained only", "it")
         notes.append(
@@ -233,6 +233,12 @@ def _vocabulary(checkpoint: Checkpoint, parts: Modules, name: str, known: KnownM
     return known.vocab_size if n == known.vocab_size + _IMAGE_TOKENS else n
 
 
+def _said(value: Any) -> str:
+    """What config.json says, where that is not long."""
+    text = repr(value)
+    return text if len(text) <= 80 else shown(text)
+
+
 def _number(config: Config, key: str) -> float:
     return config.real(key) if config.get(key) is not None else 0.0
 
@@ -244,7 +250,7 @@ def _query_scale(config: Config) -> int:
     if stated == config.hidden / config.n_heads:
         return MODEL_WIDTH
     raise BadInput(
-        f"{config.place}: 'query_pre_attn_scalar' is {shown(str(stated))}; gemma.cpp scales queries by the width of a head,"
+        f"{config.place}: 'query_pre_attn_scalar' is {_said(stated)}; gemma.cpp scales queries by the width of a head,"
         f" {config.head_dim}, or by that of the model for each head, {config.hidden / config.n_heads:g}",
         "The output would be a different model.",
     )
@@ -256,7 +262,7 @@ def _kinds(config: Config) -> list[str]:
         kinds = [str(kind) for kind in config.layer_types]
         other = next((kind for kind in kinds if kind not in ("sliding_attention", "full_attention")), None)
         if other is not None:
-            raise BadInput(f"{config.place}: 'layer_types' has {shown(other)}, which gemma.cpp does not compute")
+            raise BadInput(f"{config.place}: 'layer_types' has {_said(other)}, which gemma.cpp does not compute")
         return kinds
     pattern = config.get("sliding_window_pattern", "_sliding_window_pattern")
     if pattern is None:
@@ -281,7 +287,7 @@ def _judged(config: Config, name: str, known: KnownModel, length: int) -> Iterat
             continue  # over the prompt, as the runtime does for it
         if key != "rope_type" and stated is not None and not callable(assumed.values) and stated not in assumed.values:
             raise BadInput(
-                f"{config.place}: {key!r} is {shown(repr(stated))}, gemma.cpp computes with {assumed.values[0]!r}",
+                f"{config.place}: {key!r} is {_said(stated)}, gemma.cpp computes with {assumed.values[0]!r}",
                 "Its weight files cannot express this, so the output would be a different model.",
             )
     if not is_tied(config.raw) and any(n.endswith("lm_head.weight") for n in _names(config)):
@@ -291,7 +297,7 @@ def _judged(config: Config, name: str, known: KnownModel, length: int) -> Iterat
         )
     eps = config.get("rms_norm_eps")
     if eps not in (None, 1e-6):
-        yield f"{config.place}: 'rms_norm_eps' is {shown(str(eps))}, gemma.cpp computes with 1e-06"
+        yield f"{config.place}: 'rms_norm_eps' is {_said(eps)}, gemma.cpp computes with 1e-06"
     if config.rope_local and config.get("sliding_window") == length:
         raise UsageError(
             f"--max-seq-len {length} is as long as the window of Gemma 3: gemma.cpp would take layers with a window for others",
@@ -329,9 +335,7 @@ def _judged_rope(config: Config, known: KnownModel) -> Iterator[str]:
                 " lose most"
             )
         elif scaling != "default":
-            raise BadInput(
-                f"{config.place}: RoPE {where} is scaled ({shown(str(scaling))}), which gemma.cpp does not do"
-            )
+            raise BadInput(f"{config.place}: RoPE {where} is scaled ({_said(scaling)}), which gemma.cpp does not do")
         if rope.get("partial_rotary_factor", 1) not in (None, 1):
             raise BadInput(f"{config.place}: RoPE {where} turns a part of each head only, gemma.cpp turns all of it")
 
@@ -341,7 +345,7 @@ def _ends(checkpoint: Checkpoint, config: Config, usual: int, notes: list[str]) 
     stated = checkpoint.config.get("eos_token_id", config.get("eos_token_id"))
     found = stated if isinstance(stated, list) else [] if stated is None else [stated]
     if not all(isinstance(token, int) and not isinstance(token, bool) for token in found):
-        raise BadInput(f"{config.place}: 'eos_token_id' is {shown(repr(stated))}, not the numbers of tokens")
+        raise BadInput(f"{config.place}: 'eos_token_id' is {_said(stated)}, not the numbers of tokens")
     if len(found) > 2:
         notes.append(
             f"{config.place}: 'eos_token_id' has {len(found)} tokens, of which gemma.cpp has room for two: {found[:2]}"
@@ -359,7 +363,7 @@ def _tower(checkpoint: Checkpoint, name: str) -> VitConfig:
     for key, only in {"patch_size": _PATCH, "num_channels": 3, "hidden_act": _TOWER["hidden_act"]}.items():
         if config.get(key) != only:
             raise BadInput(
-                f"{checkpoint.path}: {key!r} of {VISION!r} is {shown(repr(config.get(key)))}, gemma.cpp computes with {only!r}",
+                f"{checkpoint.path}: {key!r} of {VISION!r} is {_said(config.get(key))}, gemma.cpp computes with {only!r}",
                 "The output would be a different model.",
             )
     width, n_heads, n_layers = config.hidden, config.n_heads, config.n_layers
@@ -375,9 +379,7 @@ def _tower(checkpoint: Checkpoint, name: str) -> VitConfig:
     seq_len = (side // _PATCH) ** 2
     tokens = flattened(checkpoint.config).get("num_image_tokens")
     if name == _PALIGEMMA and tokens not in (None, seq_len):
-        raise BadInput(
-            f"{checkpoint.path}: 'num_image_tokens' is {shown(str(tokens))} for {seq_len} patches of an image"
-        )
+        raise BadInput(f"{checkpoint.path}: 'num_image_tokens' is {_said(tokens)} for {seq_len} patches of an image")
     return VitConfig(width, seq_len, 4 * n_layers, _PATCH, side, (layer,) * n_layers)
 
 
@@ -386,7 +388,7 @@ def _pooled(checkpoint: Checkpoint, tower: VitConfig, notes: list[str]) -> VitCo
     tokens = checkpoint.config.get("mm_tokens_per_image", tower.seq_len // _POOL**2)
     if tokens * _POOL**2 != tower.seq_len:
         raise BadInput(
-            f"{checkpoint.path}: {tower.seq_len} patches become {shown(str(tokens))} tokens, gemma.cpp makes one of"
+            f"{checkpoint.path}: {tower.seq_len} patches become {_said(tokens)} tokens, gemma.cpp makes one of"
             f" {_POOL} x {_POOL}",
             "The output would be a different model.",
         )
