@@ -45,7 +45,10 @@ Running the same command again resumes where it stopped; once the output is comp
 _SOURCE = (
     f"checkpoint folder, weight file ({', '.join(ENDINGS)}), merge recipe .yml, or org/model[@revision] on the hub"
 )
-_JOB = (("source", "SRC", _SOURCE), ("output", "OUT", "name of the output: NAME.gguf, NAME.sbs for gemma.cpp, or a folder for safetensors"))
+_JOB = (
+    ("source", "SRC", _SOURCE),
+    ("output", "OUT", "name of the output: NAME.gguf, NAME.sbs for gemma.cpp, or a folder for safetensors"),
+)
 
 
 #: name of a command -> what it does, and what it is given: attribute, what stands for it, what it is
@@ -147,7 +150,7 @@ def make_parser() -> argparse.ArgumentParser:
     """The whole command line."""
     parser = _Parser(
         prog="streamconv",
-        description="Convert model checkpoints to GGUF, or to weight files of gemma.cpp, in one pass, in bounded memory, resumably.",
+        description="Convert model checkpoints to GGUF or to gemma.cpp's files in one pass, in bounded memory, resumably.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

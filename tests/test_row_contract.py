@@ -18,6 +18,7 @@ from small_models import write_safetensors
 
 import streamconv
 from streamconv import dequant, merging, sbs, sources
+from streamconv.conversion.sbs.toc_rows import TocRows
 from streamconv.kit import (
     Averaged,
     Constant,
@@ -34,6 +35,7 @@ from streamconv.kit import (
     Ternary,
     Transposed,
     UnitColumns,
+    WithLargest,
     Zeros,
     cut,
     every,
@@ -49,6 +51,7 @@ from streamconv.merging.mixture.gates import GateRows, PromptGate
 from streamconv.merging.vocabulary.rows import MEAN, SOME, ZERO, Table, laid_out
 from streamconv.models.families._draft import TokenIds
 from streamconv.models.gemma_cpp.hugging_face import as_hugging_face
+from streamconv.models.gemma_cpp.toc import TocEntry
 from streamconv.models.projectors.minicpmv import Positions
 from streamconv.rows import Rows, Span, digest_of, matrix_shape
 from streamconv.sources.mapped import MappedFile
@@ -112,6 +115,12 @@ def transformed(folder: Path) -> Sequence[Open]:
         yield Reshaped(query, (512, 8))
         yield Reshaped(query, (8, 512))
         yield Reshaped(norm, (4, 16))
+        yield Reshaped(query, (15, 256), 0)
+        yield Reshaped(query, (1, 100), 3996)
+        yield Reshaped(query, (10, 64), 128)
+        yield WithLargest(query, "query")
+        yield Reshaped(WithLargest(heads, "heads"), (15, 256), 7)
+        yield TocRows(TocEntry("att_w_0", 3, 1, 4096, 64, 64, stride=64), "SFP", WithLargest(query, "query"))
         yield join([query, Zeros((3, 64), query.dtype)])
         yield Mapped(norm, HALF)
         yield Product(norm, Constant(np.arange(64, dtype=np.float32)))

@@ -47,6 +47,11 @@ _TOWER = {
     "hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12, "num_attention_heads": 12, "num_channels": 3,
     "image_size": 224, "patch_size": 16, "hidden_act": "gelu_pytorch_tanh", "layer_norm_eps": 1e-6,
 }  # fmt: skip
+#: keys of a tower that change nothing of what is taken of it
+_IDLE_TOWER = (
+    "model_type", "architectures", "attention_dropout", "vision_use_head", "projection_dim", "num_image_tokens", "dtype",
+    "torch_dtype", "transformers_version", "projector_hidden_act", "num_positions", "initializer_range",
+)  # fmt: skip
 #: keys that are looked at here, and those that change nothing
 _LOOKED_AT = (
     "layer_types", "sliding_window", "query_pre_attn_scalar", "rms_norm_eps", "sliding_window_pattern", "vocab_size",
@@ -92,7 +97,7 @@ def described(checkpoint: Checkpoint, specifier: str | None = None, max_seq_len:
     parts, notes = modules(checkpoint.tensors), list[str]()
     if TEXT not in parts.prefixes:
         raise BadInput(f"{checkpoint.path} has no embedding: it is not a whole model", "Convert the model itself.")
-    tower = _tower(checkpoint, name) if IMAGES in parts.prefixes else VitConfig()
+    tower = _tower(checkpoint, name, notes) if IMAGES in parts.prefixes else VitConfig()
     if name == _PALIGEMMA and not tower.layer_configs:
         raise BadInput(f"{checkpoint.path} has no tower of images, without which gemma.cpp does not load PaliGemma")
     if name == _GEMMA3_IMAGES and not tower.layer_configs:
@@ -354,7 +359,7 @@ def _ends(checkpoint: Checkpoint, config: Config, usual: int, notes: list[str]) 
     return first, second
 
 
-def _tower(checkpoint: Checkpoint, name: str) -> VitConfig:
+def _tower(checkpoint: Checkpoint, name: str, notes: list[str]) -> VitConfig:
     """The tower of images."""
     stated = section(checkpoint.config, VISION)
     if not stated:
@@ -366,6 +371,12 @@ def _tower(checkpoint: Checkpoint, name: str) -> VitConfig:
                 f"{checkpoint.path}: {key!r} of {VISION!r} is {_said(config.get(key))}, gemma.cpp computes with {only!r}",
                 "The output would be a different model.",
             )
+    if (eps := config.get("layer_norm_eps")) != _TOWER["layer_norm_eps"]:
+        notes.append(f"{config.place}: 'layer_norm_eps' of {VISION!r} is {_said(eps)}, gemma.cpp computes with 1e-06")
+    if strange := [key for key in stated if key not in (*_TOWER, *_IDLE_TOWER) and not key.startswith("_")]:
+        notes.append(
+            f"{config.place}: {VISION!r} says {', '.join(map(shown, strange))}, which this version does not know"
+        )
     width, n_heads, n_layers = config.hidden, config.n_heads, config.n_layers
     side = config.integer("image_size")
     if not n_heads or width % n_heads or side % _PATCH:
@@ -385,8 +396,8 @@ def _tower(checkpoint: Checkpoint, name: str) -> VitConfig:
 
 def _pooled(checkpoint: Checkpoint, tower: VitConfig, notes: list[str]) -> VitConfig:
     """The tower of Gemma 3, whose patches are pooled."""
-    tokens = checkpoint.config.get("mm_tokens_per_image", tower.seq_len // _POOL**2)
-    if tokens * _POOL**2 != tower.seq_len:
+    tokens = checkpoint.config.get("mm_tokens_per_image")
+    if tokens is not None and tokens != tower.seq_len / _POOL**2:
         raise BadInput(
             f"{checkpoint.path}: {tower.seq_len} patches become {_said(tokens)} tokens, gemma.cpp makes one of"
             f" {_POOL} x {_POOL}",
