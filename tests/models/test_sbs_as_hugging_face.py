@@ -124,6 +124,8 @@ def test_each_kind_has_the_class_of_transformers(tmp_path: Path) -> None:
         if kind in (*images, "gemma3v"):
             assert found["vision_config"]["hidden_size"] == files.VIT
             assert found["vision_config"]["image_size"] == 28
+            prepared = opened(tmp_path, files.toy(kind).file()).json("preprocessor_config.json") or {}
+            assert (prepared["image_mean"], prepared["size"]) == ([0.5] * 3, {"height": 28, "width": 28})
 
 
 def test_windows_caps_and_ends_are_told_as_transformers_tells_them(tmp_path: Path) -> None:

@@ -168,3 +168,15 @@ def _tower(config: ModelConfig, path: Path) -> dict[str, Any]:
         "num_attention_heads": layer.heads, "num_channels": 3, "num_hidden_layers": len(vit.layer_configs),
         "patch_size": vit.patch_width, "vision_use_head": False,
     }  # fmt: skip
+
+
+def image_processor(config: ModelConfig) -> dict[str, Any]:
+    """preprocessor_config.json of a model with images, which gemma.cpp prepares as all of these models want them."""
+    vit, is_third = config.vit_config, config.wrapping == GEMMA3_IMAGES
+    side = vit.image_size // vit.patch_width // max(vit.pool_dim, 1)
+    return {
+        "image_processor_type": "Gemma3ImageProcessor" if is_third else "SiglipImageProcessor",
+        "processor_class": "Gemma3Processor" if is_third else "PaliGemmaProcessor", "do_normalize": True, "do_rescale": True,
+        "do_resize": True, "image_mean": [0.5] * 3, "image_std": [0.5] * 3, "image_seq_length": side * side,
+        "resample": 2 if is_third else 3, "rescale_factor": 1 / 255, "size": {"height": vit.image_size, "width": vit.image_size},
+    }  # fmt: skip

@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -15,7 +16,7 @@ from ...kit import Order, Reshaped, Transposed, cut, split, take
 from ...rows import Rows, matrix_shape
 from ...sources.checkpoint import Checkpoint
 from ...sources.naming import shown, shown_list
-from .config_json import config_json
+from .config_json import config_json, image_processor
 from .model_config import ModelConfig
 from .models import RETIRED
 from .reading import NO_TENSORS, Contents, contents, entries_of, with_shapes
@@ -44,7 +45,9 @@ def as_hugging_face(checkpoint: Checkpoint) -> Checkpoint:
     embedding = next(rows for name, rows in made.items() if name.endswith("embed_tokens.weight"))
     said = config_json(config, matrix_shape(embedding.shape)[0], found.path)
     notes: list[str] = []
-    side: dict[str, Path | bytes] = {"config.json": (json.dumps(said, indent=2) + "\n").encode()}
+    side: dict[str, Path | bytes] = {"config.json": _text(said)}
+    if config.vit_config.layer_configs:
+        side["preprocessor_config.json"] = _text(image_processor(config))
     tokenizer = found.tokenizer() or _beside(found.path, notes)
     if tokenizer is not None:
         side["tokenizer.model"] = tokenizer
@@ -56,6 +59,10 @@ def as_hugging_face(checkpoint: Checkpoint) -> Checkpoint:
         checkpoint, tensors=made, config=said, side=side, name=checkpoint.name or found.path.stem,
         warnings=[*checkpoint.warnings, *notes, *_left(found, config)],
     )  # fmt: skip
+
+
+def _text(value: Mapping[str, Any]) -> bytes:
+    return (json.dumps(value, indent=2) + "\n").encode()
 
 
 def _beside(path: Path, notes: list[str]) -> Path | None:
