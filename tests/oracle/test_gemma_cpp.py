@@ -109,6 +109,15 @@ def encoded(key: str, kind: str) -> Callable[[files.Toy], object]:
     return change
 
 
+def stray(number: int) -> Callable[[files.Toy], object]:
+    """A change: a tensor that the model does not have, of the type with that number."""
+
+    def change(toy: files.Toy) -> None:
+        toy.toc["y"], toy.blobs["y"] = files.entry("y", number, 1, 4), b"x"
+
+    return change
+
+
 #: what it is told of -> change of a file; the program must abort where ``check`` says so, and not where it does not
 BREAKS: dict[str, Callable[[files.Toy], object]] = {
     "nothing": lambda toy: None,
@@ -142,6 +151,9 @@ BREAKS: dict[str, Callable[[files.Toy], object]] = {
     "SFP norm": encoded("pre_att_ns_0", "sfp"),
     "SFP embedding": encoded("c_embedding", "sfp"),
     "I8 matrix": encoded("linear_w_0", "i8"),
+    "tensor of another model": lambda toy: toy.put("gr_conv_w_0", np.ones((4, 4))),
+    "another tensor of F64": stray(5),
+    "another tensor of no type": stray(9),
 }  # fmt: skip
 #: the same of a model with images, and of the layout of the exporter
 OF_IMAGES: dict[str, Callable[[files.Toy], object]] = {

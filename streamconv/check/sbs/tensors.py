@@ -28,10 +28,11 @@ def check(found: Contents) -> Iterator[Finding]:
     entries = entries_of(config)
     yield from _weight(found)
     for name, tensor in found.tensors.items():
-        if fault := found.fault(name):
-            severity = "note" if tensor.shape is None and found.listed else "error"
-            yield Finding(severity, f"{found.place(name)} {fault}", name)  # type: ignore[arg-type]
-        elif name in entries:
+        fault, is_known = found.fault(name), name in entries or _is_bias(name) or not found.listed
+        # what the model does not have the loader skips, once it has read the entry and found its blob
+        if fault and (is_known or tensor.blob not in found.blobs or tensor.type not in _BITS):
+            yield Finding("error", f"{found.place(name)} {fault}", name)
+        elif name in entries and not fault:
             yield from _tensor(found, name, entries[name])
     yield from _missing(found, config)
     if nuq := [name for name, tensor in found.tensors.items() if tensor.type == "NUQ"]:
@@ -40,7 +41,7 @@ def check(found: Contents) -> Iterator[Finding]:
         yield from _layer(found, config, number)
     yield from _images(found, config)
     others = [n for n in found.tensors if n not in entries and not _is_bias(n)]
-    if others:
+    if others and found.listed:
         yield Finding("note", f"{shown_list(others)}: no tensors of the model, the loader ignores them")
     blobs = {t.blob for t in found.tensors.values()}
     if extra := [key for key in found.blobs if key not in blobs and key not in NO_TENSORS]:

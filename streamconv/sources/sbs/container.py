@@ -52,20 +52,6 @@ class Store:
         """Where the first blob begins."""
         return next(iter(self.blobs.values())).offset
 
-    def read(self, key: str, most: int) -> bytes:
-        """The bytes of a blob.
-
-        Raises
-        ------
-        BadInput : it has more than ``most``
-        """
-        offset, n_bytes = self.blobs[key]
-        if n_bytes > most:
-            raise BadInput(
-                f"{self.file.path}: blob {shown(key)} at byte {offset} has {n_bytes} bytes, over the limit of {most}"
-            )
-        return bytes(self.file.view(offset, n_bytes))
-
 
 class _Directory(NamedTuple):
     version: int
