@@ -235,5 +235,5 @@ def test_the_largest_magnitude_is_that_of_all_rows_and_numbers_only() -> None:
     rows = WithLargest(Constant(np.float32([[1, -7, 3], [2, 5, -6]])), "w")
     assert rows.largest == rows.measure(Workers()) == 7
     for wrong in (np.nan, np.inf, -np.inf):
-        with pytest.raises(BadInput, match="tensor 'w' holds -?(nan|inf) at row 1, column 2"):
+        with pytest.raises(BadInput, match=r"tensor 'w' holds -?(nan|inf) at row 1, column 2"):
             WithLargest(Constant(np.float32([[1, 2, 3], [4, 5, wrong]])), "w").measure(Workers())
