@@ -203,6 +203,17 @@ def test_a_report_tells_the_error_of_the_scaled_values(tmp_path: Path) -> None:
     assert len(lines) == 22
 
 
+def test_a_report_of_several_types_tells_the_error_of_each(tmp_path: Path) -> None:
+    folder = toys.gemma2(tmp_path / "m", scale=3.0)
+
+    def errors(type: str, out: str) -> dict[str, float]:
+        streamconv.convert(folder, tmp_path / out, type=type, report=tmp_path / f"{type}.jsonl", **AS)
+        lines = map(json.loads, (tmp_path / f"{type}.jsonl").read_text().splitlines())
+        return {line["type"]: line["rmse"] for line in lines if line["name"] == "linear_w_0"}
+
+    assert errors("sfp,bf16", "x-{type}.sbs") == {**errors("sfp", "a.sbs"), **errors("bf16", "b.sbs")}
+
+
 def test_without_a_sentencepiece_model_there_is_no_tokenizer_and_a_note_says_so(tmp_path: Path) -> None:
     folder = toys.gemma2(tmp_path / "m")
     (folder / "tokenizer.model").unlink()
