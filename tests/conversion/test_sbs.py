@@ -335,3 +335,30 @@ def test_gguf_of_another_architecture_is_refused(tmp_path: Path, small: Path) ->
 @pytest.fixture
 def small() -> Path:
     return DATA / "checkpoints" / "mistral-spm" / "hf"
+
+
+def test_names_of_the_newest_transformers_and_heads_that_nobody_uses_change_nothing(tmp_path: Path) -> None:
+    shapes, config = toys.paligemma()
+    tensors = toys.random(shapes)
+    moved = {"language_model.model.": "model.language_model.", "vision_tower.vision_model.": "model.vision_tower.",
+             "multi_modal_projector.": "model.multi_modal_projector."}  # fmt: skip
+    newest = {
+        f"{to}{name.removeprefix(at)}": t
+        for name, t in tensors.items()
+        for at, to in moved.items()
+        if name.startswith(at)
+    }
+    newest["lm_head.weight"] = newest["model.language_model.embed_tokens.weight"]
+    found = convert(toys.written(tmp_path / "n", newest, config), tmp_path / "n.sbs", **AS_PALIGEMMA)
+    whole = convert(toys.written(tmp_path / "m", tensors, config), tmp_path / "m.sbs", **AS_PALIGEMMA)
+    assert {**found, "streamconv": b""} == {**whole, "streamconv": b""}
+    assert toys.toc(found["toc"])["c_embedding"][3:5] == (32, 20)
+    kernel = values(tensors, "vision_tower.vision_model.embeddings.patch_embedding.weight").transpose(0, 2, 3, 1)
+    assert found["img_emb_kernel"] == bf16(kernel).tobytes()
+
+
+def test_a_head_of_its_own_is_refused(tmp_path: Path) -> None:
+    tensors = toys.random({f"model.{n}": s for n, s in toys.text_shapes().items()} | {"lm_head.weight": (32, 20)})
+    folder = toys.gemma2(tmp_path / "m", tensors, tie_word_embeddings=False)
+    with pytest.raises(BadInput, match="the output head is not the embedding"):
+        streamconv.plan(folder, tmp_path / "x.sbs", **AS)

@@ -145,3 +145,25 @@ def test_a_model_that_gemma_cpp_has_not_is_refused(text: str) -> None:
 
 def test_numbers_of_models_are_told_apart() -> None:
     assert len({known.number for known in MODELS.values()}) == len(MODELS) == 12
+
+
+@pytest.mark.parametrize("sees", [False, True])
+def test_the_first_generation_goes_by_a_number_of_the_second_and_keeps_its_sizes(sees: bool) -> None:
+    text = {"model_type": "gemma", "max_position_embeddings": 8192, **_sizes(2048, 16384, 8, 1, 18)}
+    config = _paligemma(224, {}) | {"text_config": text} if sees else text
+    name, n_rows = ("PaliGemmaForConditionalGeneration", 257216) if sees else ("GemmaForCausalLM", 256000)
+    found, _, notes = described(checkpoint(name, n_rows, config))
+    assert (found.model, found.vocab_size) == ((10, 257152) if sees else (7, 256000))
+    assert (found.num_layers, found.model_dim, found.att_cap, found.final_cap) == (18, 2048, 0, 0)
+    assert found.attention_window_sizes == (8192,) * 18
+    assert not any(layer.post_norm for layer in found.layer_configs)
+    assert any("has no number for" in note for note in notes)
+
+
+def test_gemma_3_without_its_tower_is_a_text_model() -> None:
+    architecture, _, config = PUBLISHED["gemma3-12b-sfp"]
+    found, _, notes = described(
+        checkpoint(architecture, 262208, {k: v for k, v in config.items() if k != "vision_config"})
+    )
+    assert (found.model, found.vocab_size, found.vit_config.layer_configs) == (16, 262144, ())
+    assert "the checkpoint has no tower of images: the output is a text model" in notes
