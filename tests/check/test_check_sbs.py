@@ -156,6 +156,13 @@ def test_a_damaged_file_is_one_error_and_exit_code_65(tmp_path: Path, capsys: py
     assert "no errors" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("key", ["_999", "a_999x", "a_1_1000"])
+def test_numbers_at_the_end_of_keys_are_read_as_the_loader_reads_them(key: str, tmp_path: Path) -> None:
+    assert any("999 or more" in message for message in errors(found(tmp_path, files.toy(), {key: b"x"})))
+    for harmless in ("a_998", "a999", "a_999_b", "a_x999", "a_99999999999"):
+        assert not errors(found(tmp_path, files.toy(), {harmless: b"x"})), harmless
+
+
 def test_factors_of_i8_that_are_not_finite_are_found(tmp_path: Path) -> None:
     toy = files.toy()
     encoded("linear_w_0", "i8", (files.D, files.F))(toy)
