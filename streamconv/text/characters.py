@@ -61,10 +61,10 @@ def base(character: str) -> str:
 
 def sequence_length(data: bytes, at: int) -> int:
     """Bytes of the sequence at ``at``; 0 where none is."""
+    if data[at] < 0x80:
+        return 1
     found = _SEQUENCE.match(data, at)
-    if found is None or data[at] < 0x80:
-        return int(found is not None)
-    length = found.end() - at
+    length = found.end() - at if found else 0
     return length if length > 1 else 0
 
 

@@ -10,6 +10,8 @@ import numpy as np
 from ..errors import BadInput
 
 PREFIX = "tokenizer.ggml."
+#: a blank in a token
+BLANK = "\u2581".encode()
 #: kinds of tokens, one bit each; a token can be of several
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE, STRIPS_LEFT, STRIPS_RIGHT = (1 << n for n in range(8))
 #: tokenizer.ggml.token_type -> kind
@@ -169,7 +171,7 @@ class Vocabulary:
         for keys, texts in _FILLED_IN:
             known = [self.ids[text] for text in texts if text in self.ids]
             if known and all(self.token(key) is None for key in keys):
-                self._add(min(known), CONTROL)
+                self._add(max(known), CONTROL)
         for text in _PARTS_OF_MESSAGES:
             if text in self.ids:
                 self.kinds[self.ids[text]] = USER_DEFINED
