@@ -16,7 +16,7 @@ class SentencePieces:
         self._ids = vocabulary.ids
         self._has_prefix = vocabulary.flag("add_space_prefix", True)
         #: text -> rank, the better the lower
-        self._ranks = dict(zip(vocabulary.texts, (-score for score in vocabulary.scores), strict=False))
+        self._ranks = dict(zip(vocabulary.texts, (-score for score in vocabulary.scores), strict=True))
         self._bytes = byte_tokens(vocabulary.ids)
         self._words = Words(self._merge)
         self._seams = Seams(vocabulary.texts)

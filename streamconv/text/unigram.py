@@ -26,9 +26,9 @@ class Unigram:
         kinds, stored = vocabulary.kinds, vocabulary.stored_kinds
         usable = NORMAL | USER_DEFINED | UNUSED
         self._matcher = Prefixes((text, i) for i, text in enumerate(texts) if stored[i] & usable)
-        self._scores = [0.0 if k & USER_DEFINED else s for s, k in zip(vocabulary.scores, kinds, strict=False)]
-        normal = [s for s, k in zip(vocabulary.scores, stored, strict=False) if k & NORMAL]
-        self._unknown_score = float(np.float32(min(normal, default=sys.float_info.max)) - _PENALTY)
+        self._scores = [0.0 if k & USER_DEFINED else s for s, k in zip(vocabulary.scores, kinds, strict=True)]
+        normal = [s for s, k in zip(vocabulary.scores, stored, strict=True) if k & NORMAL]
+        self._unknown_score = float(np.float32(min(normal, default=float(np.finfo(np.float32).max))) - _PENALTY)
         self._unknown = vocabulary.token("unknown", 2)
         self._normalizer = _Normalizer(vocabulary, [t for t, k in zip(texts, stored, strict=True) if k & USER_DEFINED])
 

@@ -132,14 +132,11 @@ class Vocabulary:
     def strings(self, name: str) -> list[str]:
         """The array of strings ``name``."""
         found = self.keys.get(PREFIX + name)
-        if (
-            not isinstance(found, Sequence)
-            or isinstance(found, str)
-            or not all(isinstance(text, str) for text in found)
-        ):
+        texts: list[Any] = list(found) if isinstance(found, Sequence) and not isinstance(found, str) else [None]
+        if not all(isinstance(text, str) for text in texts):
             what = "is missing" if found is None else "is not an array of strings"
             raise BadInput(f"key {PREFIX}{name} {what}: text cannot be made into tokens without it")
-        return list(found)
+        return texts
 
     def flag(self, name: str, default: bool) -> bool:
         """The flag ``name``, or ``default``."""
@@ -162,7 +159,7 @@ class Vocabulary:
             return None
         if isinstance(found, str) or not hasattr(found, "__len__") or len(found) < len(self.texts):
             raise BadInput(f"key {PREFIX}{name} does not have a number for each of the {len(self.texts)} tokens")
-        return list(found)
+        return list(found[: len(self.texts)])
 
     def _correct_kinds(self) -> None:
         ends = {text for text in _ENDS if text in self.ids}

@@ -6,8 +6,8 @@ One JSON object per line in, one out, each made in a child process, since the li
                                                        ``"lora": FILE``: with that adapter
 ``{"do": "generate", "file", "prompt", "n"}``          greedy text, its tokens, and whether the end token came
 ``{"do": "quantize", "file", "out", "ftype"}``         llama_model_quantize; ``"types": {pattern: number}``, ``"prune": [blocks]``
-``{"do": "tokenize", "file", "texts"}``                ``tokens``: for each text, whose characters are bytes, four lists: without and
-                                                       with special tokens read in it, each without and with those added
+``{"do": "tokenize", "file", "texts"}``                of each text, whose characters are bytes, four lists: without and with
+                                                       control tokens read in it, each without and with those added around it
 ``{"do": "load", "file"}``                             whether it loads
 ``{"do": "evaluate", "file"}``                         whether it loads and computes three tokens; ``finite``: the logits
 ``{"do": "perceive", "file", "mmproj", "out"}``        float32 [n, width] to the .npy file ``out``: what the projector makes of
