@@ -202,7 +202,7 @@ def test_a_text_that_needs_what_the_vocabulary_lacks_is_refused() -> None:
             "no token <0x",
         ),
         (word_pieces() | {"tokenizer.ggml.unknown_token_id": None}, "no unknown token"),
-        (unigram() | {"tokenizer.ggml.tokens": ["a"]}, "no unknown token"),
+        (unigram(add_eos_token=False) | {"tokenizer.ggml.tokens": ["a"]}, "no unknown token"),
         (longest_match() | {"tokenizer.ggml.tokens": ["ab"]}, "no token for the byte 0x61"),
         (
             longest_match() | {"tokenizer.ggml.tokens": ["ab"], "tokenizer.ggml.unknown_token_id": None},
