@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ...kernels.lanes import EPSILON, LANES, ZERO, all_bits, blend, clamp, inline, kernel, magnitude, rint_any
+from ...kernels.lanes import EPSILON, LANES, ZERO, aligned, all_bits, blend, clamp, inline, kernel, magnitude, rint_any
 from ._search import ROWS, gather
 
 SUB = 16
@@ -35,8 +35,8 @@ def moved_runs(x, scales, levels):  # type: ignore[no-untyped-def]
     scales : float32[n_runs], receives the scales
     levels : uint8[n_runs * 16], receives the levels 0..7; all 0 in a run whose values are below EPSILON, as in the reference
     """
-    tile = np.empty(_TILE_SIZE, np.float32)
-    regs = np.empty(_REGS_SIZE, np.float32)
+    tile = aligned(_TILE_SIZE)
+    regs = aligned(_REGS_SIZE)
     n_runs = x.size // SUB
     ones = all_bits(n_runs)
     for first in range(0, n_runs, LANES):

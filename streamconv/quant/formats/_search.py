@@ -20,6 +20,7 @@ from ...kernels.lanes import (
     ONE,
     RINT_LIMIT,
     ZERO,
+    aligned,
     all_bits,
     blend,
     clamp,
@@ -124,8 +125,8 @@ def affine_runs(x, w, kind, found, n, n_max, r_min, r_delta, n_step, absolute): 
     n_max, r_min, r_delta : float32
     absolute : weigh |error| instead of its square
     """
-    tile = np.empty(TILE_SIZE, np.float32)
-    regs = np.empty(REGS_SIZE, np.float32)
+    tile = aligned(TILE_SIZE)
+    regs = aligned(REGS_SIZE)
     ones = all_bits(n_max)
     for first in range(0, x.size // n, LANES):
         gather(tile[X:], x, first, n)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ...kernels.lanes import EPSILON, LANES, ONE, ZERO, all_bits, blend, clamp, inline, kernel, magnitude
+from ...kernels.lanes import EPSILON, LANES, ONE, ZERO, aligned, all_bits, blend, clamp, inline, kernel, magnitude
 from ._search import (
     GIVEN,
     INVERSE,
@@ -43,8 +43,9 @@ def symmetric_runs(x, w, kind, found, n, n_max):  # type: ignore[no-untyped-def]
         0, which stands for -n_max.
     n_max : float32
     """
-    tile = np.empty(TILE_SIZE, np.float32)
-    regs = np.zeros(REGS_SIZE, np.float32)
+    tile = aligned(TILE_SIZE)
+    regs = aligned(REGS_SIZE)
+    regs[:] = ZERO
     ones = all_bits(n_max)
     for first in range(0, x.size // n, LANES):
         gather(tile[X:], x, first, n)
