@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 from kernels import TYPES_SHOWN
 from measure import place
+from numba.core.caching import NullCache
 
 from streamconv.kernels import lanes
 from streamconv.quant.base import Codec
@@ -52,15 +53,24 @@ class Variant:
 
     def codec(self, name: str) -> Codec:
         """The codec of type ``name``."""
-        original, outside = (lanes.kernel, lanes.inline), {k: v for k, v in sys.modules.items() if k.startswith(_FORMATS + ".")}
+        original, outside = (
+            (lanes.kernel, lanes.inline),
+            {k: v for k, v in sys.modules.items() if k.startswith(_FORMATS + ".")},
+        )
         for key in outside:
             del sys.modules[key]
         sys.modules.update(self._modules)
         lanes.kernel, lanes.inline = (self._forced(decorator) for decorator in original)
+        kept_on_disk = lanes.DiskCache
+        if name.startswith(
+            ("IQ1", "IQ2", "IQ3")
+        ):  # their settings are a class of the module, of which there are two here
+            lanes.DiskCache = lambda function, variant: NullCache()
         try:
             module = importlib.import_module(f"{_FORMATS}.{TYPES[name].module}")
         finally:
             lanes.kernel, lanes.inline = original
+            lanes.DiskCache = kept_on_disk
             self._modules = {k: v for k, v in sys.modules.items() if k.startswith(_FORMATS + ".")}
             for key in self._modules:
                 del sys.modules[key]
@@ -144,7 +154,7 @@ def main() -> None:
                         least[k][i] = min(least[k][i], max(w.seconds for w in watches))
             record["kernels"] = {
                 k: [round(s / x.size * 1e9, 3) for s in v] for k, v in least.items() if min(v) > 0
-            }
+            }  # fmt: skip
         print(json.dumps(record), flush=True)
 
 
