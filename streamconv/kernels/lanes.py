@@ -26,6 +26,8 @@ from .vectors import compiler
 _OPTIONS: dict[str, Any] = {"nogil": True, "fastmath": False, "boundscheck": False, "error_model": "numpy"}
 
 LANES = 32
+#: for ``vector_bits`` of kernels that whole registers make faster on every processor that was measured
+WIDE = 512
 
 
 def kernel(function: Callable[..., Any] | None = None, *, vector_bits: int | None = None) -> Any:
@@ -34,8 +36,8 @@ def kernel(function: Callable[..., Any] | None = None, *, vector_bits: int | Non
     Parameters
     ----------
     function : what is compiled
-    vector_bits : how wide LLVM makes its vectors, where the processor has such; None leaves it to what LLVM thinks of the
-        processor. Bytes do not depend on it: it is what was measured to be faster, see ``bench/vectors.py``.
+    vector_bits : how wide LLVM makes its vectors, where the processor has such: WIDE, or None for what LLVM thinks best for
+        the processor. Bytes do not depend on it; ``bench/vectors.py`` measures which is faster.
     """
     if function is None:
         return partial(kernel, vector_bits=vector_bits)
@@ -45,7 +47,7 @@ def kernel(function: Callable[..., Any] | None = None, *, vector_bits: int | Non
 
 
 def inline(function: Callable[..., Any] | None = None, *, vector_bits: int | None = None) -> Any:
-    """A helper that disappears into the kernel that calls it. Its own loops become vectors before, so it has ``vector_bits`` too."""
+    """A helper that disappears into the kernel that calls it, but whose loops became vectors before: see ``kernel``."""
     if function is None:
         return partial(inline, vector_bits=vector_bits)
     return njit(forceinline=True, **_options(vector_bits))(function)
@@ -57,7 +59,7 @@ def _options(vector_bits: int | None) -> dict[str, Any]:
 
 @inline
 def aligned(size):  # type: ignore[no-untyped-def]
-    """float32[size], not filled, that begins at a cache line, so that no full vector of a matrix of ``LANES`` columns lies in two."""
+    """float32[size], not filled, that begins at a cache line: no vector of a matrix of ``LANES`` columns lies in two."""
     raw = np.empty(size + 16, np.float32)
     start = np.uint64(-np.int64(raw.ctypes.data >> 2) & 15)
     return raw[start : start + np.uint64(size)]
