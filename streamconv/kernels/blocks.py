@@ -1,8 +1,8 @@
-"""Blocks of 32 numbers, each as one vector of LLVM.
+"""What is done to 32 numbers, or 16 rows of 16, as vectors of LLVM's own.
 
 From loops over so few numbers LLVM makes vectors with much around them, and sums up a maximum or gathers bits one by one. So each
-function here, which says in Python what it does, is compiled from operations on vectors of 32 instead; LLVM splits these into
-such as the processor has. What reads numbers reads float32, or bfloat16 as uint16.
+function here, which says in Python what it does, is compiled from operations on vectors instead; LLVM splits these into such as
+the processor has. What reads numbers of blocks reads float32, or bfloat16 as uint16.
 """
 
 from __future__ import annotations
@@ -95,6 +95,16 @@ def _put(levels: list[int], five: Any, row: Any, start: Any) -> None:
             row[start - 4 + k] = sum((levels[8 * k + i] >> 4) << i for i in range(8))
 
 
+def transpose(source: Any, at: Any, step: Any, target: Any, to: Any, to_step: Any) -> None:
+    """Turn 16 rows of 16 into columns: target[to + i · to_step + k] = source[at + k · step + i], read before any is written.
+
+    source, target : float32[n]
+    """
+    square = [[source[at + k * step + i] for k in range(16)] for i in range(16)]
+    for i in range(16):
+        target[to + i * to_step : to + i * to_step + 16] = square[i]
+
+
 class _Vectors:
     """Operations on vectors of ``SIZE``, in the block of a builder."""
 
@@ -107,6 +117,10 @@ class _Vectors:
         first = self._builder.insert_element(ir.Constant(kind, ir.Undefined), scalar, _I32(0))
         zeros = ir.Constant(ir.VectorType(_I32, SIZE), [0] * SIZE)
         return self._builder.shuffle_vector(first, ir.Constant(kind, ir.Undefined), zeros)
+
+    def index(self, kind: Any, number: Any) -> Any:
+        """A whole number of any type as that of an index."""
+        return self._context.cast(self._builder, number, kind, types.intp)
 
     def constant(self, kind: Any, number: float) -> Any:
         return ir.Constant(ir.VectorType(kind, SIZE), [number] * SIZE)
@@ -246,3 +260,42 @@ def _(vectors, builder, kinds, values):  # type: ignore[no-untyped-def]
     level = builder.sub(level, vectors.constant(_I32, 0x400000))
     level = builder.sub(vectors.smaller(vectors.larger(level, bottom), top), bottom)
     vectors.put(level, values[5], kinds[6], values[6], values[7])
+
+
+@_compiled(transpose, lambda _: types.none)
+def _(vectors, builder, kinds, values):  # type: ignore[no-untyped-def]
+    row = ir.VectorType(_F32, 16)
+    source, at, step, target, to, to_step = (
+        vectors.index(kind, v) if isinstance(kind, types.Integer) else v for kind, v in zip(kinds, values, strict=True)
+    )
+
+    def place(k, kind, array, begin, step):  # type: ignore[no-untyped-def]
+        offset = builder.add(begin, builder.mul(step, step.type(k)))
+        number = builder.gep(vectors.pointer(kind, array, _F32), [offset])
+        return builder.bitcast(number, row.as_pointer())
+
+    def shuffled(a, b, mask):  # type: ignore[no-untyped-def]
+        return builder.shuffle_vector(a, b, ir.Constant(ir.VectorType(_I32, 16), mask))
+
+    def quarters(numbers):  # type: ignore[no-untyped-def]
+        return [4 * q + n for q in range(4) for n in numbers]
+
+    def whole_quarters(first, second):  # type: ignore[no-untyped-def]
+        return [4 * q + n for q in (first, second, first + 4, second + 4) for n in range(4)]
+
+    # numbers change places inside of quarters of a row first, then quarters do: each step is one instruction of x86
+    rows = [builder.load(place(k, kinds[0], source, at, step), align=4) for k in range(16)]
+    for k in range(0, 16, 2):
+        a, b = rows[k], rows[k + 1]
+        rows[k : k + 2] = shuffled(a, b, quarters((0, 16, 1, 17))), shuffled(a, b, quarters((2, 18, 3, 19)))
+    for k in range(0, 16, 4):
+        a, b, c, d = rows[k : k + 4]
+        low, high = quarters((0, 1, 16, 17)), quarters((2, 3, 18, 19))
+        rows[k : k + 4] = shuffled(a, c, low), shuffled(a, c, high), shuffled(b, d, low), shuffled(b, d, high)
+    even, odd = whole_quarters(0, 2), whole_quarters(1, 3)
+    for k in range(4):
+        a, b, c, d = rows[k::4]
+        near, far = (shuffled(a, b, even), shuffled(c, d, even)), (shuffled(a, b, odd), shuffled(c, d, odd))
+        rows[k::4] = shuffled(*near, even), shuffled(*far, even), shuffled(*near, odd), shuffled(*far, odd)
+    for i, column in enumerate(rows):
+        builder.store(column, place(i, kinds[3], target, to, to_step), align=4)

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from ...kernels.blocks import transpose
 from ...kernels.lanes import (
     LANES,
     ONE,
@@ -66,6 +67,11 @@ def padded(n_runs: int) -> int:
 def gather(matrix, x, first, n):  # type: ignore[no-untyped-def]
     """``matrix`` = the ``LANES`` runs of ``n`` values of ``x`` from run ``first`` on, one a lane; zeros past the end."""
     runs = min(LANES, x.size // n - first)
+    if runs == LANES and n % 16 == 0:
+        for j in range(0, LANES, 16):
+            for i in range(0, n, 16):
+                transpose(x, (first + j) * n + i, n, matrix, i * LANES + j, LANES)
+        return
     for j in range(runs):
         run = x[(first + j) * n :]
         for i in range(n):
