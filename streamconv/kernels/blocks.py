@@ -105,6 +105,11 @@ def transpose(source: Any, at: Any, step: Any, target: Any, to: Any, to_step: An
         target[to + i * to_step : to + i * to_step + 16] = square[i]
 
 
+def copy_16(source: Any, at: Any, target: Any, to: Any) -> None:
+    """target[to : to + 16] = source[at : at + 16], float32[n] or uint8[n]; what becomes bytes is 0 to 255 but for its fraction."""
+    target[to : to + 16] = source[at : at + 16]
+
+
 class _Vectors:
     """Operations on vectors of ``SIZE``, in the block of a builder."""
 
@@ -299,3 +304,23 @@ def _(vectors, builder, kinds, values):  # type: ignore[no-untyped-def]
         rows[k::4] = shuffled(*near, even), shuffled(*far, even), shuffled(*near, odd), shuffled(*far, odd)
     for i, column in enumerate(rows):
         builder.store(column, place(i, kinds[3], target, to, to_step), align=4)
+
+
+@_compiled(copy_16, lambda _: types.none)
+def _(vectors, builder, kinds, values):  # type: ignore[no-untyped-def]
+    def place(array):  # type: ignore[no-untyped-def]
+        kind, number = kinds[array], vectors.index(kinds[array + 1], values[array + 1])
+        element = _F32 if kind.dtype is types.float32 else _I8
+        begin = builder.gep(vectors.pointer(kind, values[array], element), [number])
+        return builder.bitcast(begin, ir.VectorType(element, 16).as_pointer()), element
+
+    (source, given), (target, wanted) = place(0), place(2)
+    found = builder.load(source, align=4 if given == _F32 else 1)
+    if given != wanted:
+        wide = ir.VectorType(_I32, 16)
+        found = (
+            builder.uitofp(builder.zext(found, wide), ir.VectorType(_F32, 16))
+            if wanted == _F32
+            else builder.trunc(builder.fptosi(found, wide), ir.VectorType(_I8, 16))
+        )
+    builder.store(found, target, align=4 if wanted == _F32 else 1)
