@@ -76,6 +76,7 @@ _COMMANDS: dict[str, tuple[str, tuple[tuple[str, str, str], ...]]] = {
         (("source", "FILE.gguf", "the file, or the first of a split model"),),
     ),
     "families": ("list the architectures that can be converted", ()),
+    "bench": ("measure how fast this machine quantizes, type by type; the first time takes longer", ()),
 }
 
 

@@ -69,6 +69,7 @@ ALLOWED = {
         "inspect",
         "check",
         "models",
+        "quant",
     },
     "cli": {"errors", "file_names", "limits", "flags", "found", "engine", "commands", "terminal"},
     "__main__": {"cli"},

@@ -10,15 +10,21 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numba
 import numpy as np
 from llvmlite import ir  # type: ignore[import-untyped]
-from numba import types
+from numba import extending
 from numba.core import cgutils
-from numba.core.typing.templates import AbstractTemplate, infer_global
-from numba.extending import lower_builtin
+from numba.core.typing import templates
 
 from .lanes import from_bits, inline, rint_any
 from .tiles import negated_bits, signed_bits, value
+
+#: numba has no annotations
+types: Any = numba.types
+_extending: Any = extending
+_templates: Any = templates
+_function: Any = cgutils.get_or_insert_function
 
 SIZE = 32
 _ABS = np.int32(0x7FFFFFFF)
@@ -158,7 +164,7 @@ class _Vectors:
         word = vector.type.element
         kind = ir.FunctionType(word, [vector.type])
         name = f"llvm.vector.reduce.{how}.v{SIZE}i{word.width}"
-        return self._builder.call(cgutils.get_or_insert_function(self._builder.module, kind, name), [vector])
+        return self._builder.call(_function(self._builder.module, kind, name), [vector])
 
     def sign(self, words: Any) -> Any:
         """Only the highest bit, in each place."""
@@ -207,16 +213,16 @@ def _compiled(function: Callable[..., Any], returns: Callable[[Any], Any]) -> Ca
     """
 
     def decorate(code: Callable[..., Any]) -> Callable[..., Any]:
-        @infer_global(function)
-        class Template(AbstractTemplate):  # type: ignore[misc]
+        @_templates.infer_global(function)
+        class Template(_templates.AbstractTemplate):  # type: ignore[misc]
             def generic(self, args: Any, kws: Any) -> Any:
                 return returns(args[0].dtype)(*(types.unliteral(kind) for kind in args))
 
-        @lower_builtin(function, types.VarArg(types.Any))
         def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
             found = code(_Vectors(context, builder), builder, signature.args, values)
             return context.get_dummy_value() if found is None else found
 
+        _extending.lower_builtin(function, types.VarArg(types.Any))(generate)
         return code
 
     return decorate
@@ -227,28 +233,28 @@ def _signed(number: Any) -> Any:
 
 
 @_compiled(highest, _signed)
-def _(vectors, builder, kinds, values):  # type: ignore[no-untyped-def]
+def _(vectors: Any, builder: Any, kinds: Any, values: Any) -> Any:
     return vectors.reduce("smax", vectors.load_bits(kinds[0], values[0]))
 
 
 @_compiled(highest_negated, _signed)
-def _(vectors, builder, kinds, values):  # type: ignore[no-untyped-def]
+def _(vectors: Any, builder: Any, kinds: Any, values: Any) -> Any:
     found = vectors.load_bits(kinds[0], values[0])
     return vectors.reduce("smax", builder.xor(found, vectors.sign(found)))
 
 
 @_compiled(lowest_ordered, _signed)
-def _(vectors, builder, kinds, values):  # type: ignore[no-untyped-def]
+def _(vectors: Any, builder: Any, kinds: Any, values: Any) -> Any:
     return vectors.reduce("smin", vectors.load_ordered(kinds[0], values[0]))
 
 
 @_compiled(highest_ordered, _signed)
-def _(vectors, builder, kinds, values):  # type: ignore[no-untyped-def]
+def _(vectors: Any, builder: Any, kinds: Any, values: Any) -> Any:
     return vectors.reduce("smax", vectors.load_ordered(kinds[0], values[0]))
 
 
 @_compiled(truncated_levels, lambda _: types.none)
-def _(vectors, builder, kinds, values):  # type: ignore[no-untyped-def]
+def _(vectors: Any, builder: Any, kinds: Any, values: Any) -> Any:
     base, factor, offset, cap = (vectors.splat(v) for v in values[1:5])
     level = builder.fadd(builder.fmul(builder.fsub(vectors.load(kinds[0], values[0]), base), factor), offset)
     level = vectors.smaller(vectors.larger(level, vectors.constant(_F32, 0.0)), cap)
@@ -257,7 +263,7 @@ def _(vectors, builder, kinds, values):  # type: ignore[no-untyped-def]
 
 
 @_compiled(nearest_levels, lambda _: types.none)
-def _(vectors, builder, kinds, values):  # type: ignore[no-untyped-def]
+def _(vectors: Any, builder: Any, kinds: Any, values: Any) -> Any:
     base, factor, bottom, top = (vectors.splat(v) for v in values[1:5])
     level = builder.fmul(factor, builder.fsub(vectors.load(kinds[0], values[0]), base))
     level = builder.bitcast(builder.fadd(level, vectors.constant(_F32, 12582912.0)), ir.VectorType(_I32, SIZE))
@@ -268,24 +274,24 @@ def _(vectors, builder, kinds, values):  # type: ignore[no-untyped-def]
 
 
 @_compiled(transpose, lambda _: types.none)
-def _(vectors, builder, kinds, values):  # type: ignore[no-untyped-def]
+def _(vectors: Any, builder: Any, kinds: Any, values: Any) -> Any:
     row = ir.VectorType(_F32, 16)
     source, at, step, target, to, to_step = (
         vectors.index(kind, v) if isinstance(kind, types.Integer) else v for kind, v in zip(kinds, values, strict=True)
     )
 
-    def place(k, kind, array, begin, step):  # type: ignore[no-untyped-def]
+    def place(k: int, kind: Any, array: Any, begin: Any, step: Any) -> Any:
         offset = builder.add(begin, builder.mul(step, step.type(k)))
         number = builder.gep(vectors.pointer(kind, array, _F32), [offset])
         return builder.bitcast(number, row.as_pointer())
 
-    def shuffled(a, b, mask):  # type: ignore[no-untyped-def]
+    def shuffled(a: Any, b: Any, mask: list[int]) -> Any:
         return builder.shuffle_vector(a, b, ir.Constant(ir.VectorType(_I32, 16), mask))
 
-    def quarters(numbers):  # type: ignore[no-untyped-def]
+    def quarters(numbers: tuple[int, ...]) -> list[int]:
         return [4 * q + n for q in range(4) for n in numbers]
 
-    def whole_quarters(first, second):  # type: ignore[no-untyped-def]
+    def whole_quarters(first: int, second: int) -> list[int]:
         return [4 * q + n for q in (first, second, first + 4, second + 4) for n in range(4)]
 
     # numbers change places inside of quarters of a row first, then quarters do: each step is one instruction of x86
@@ -307,8 +313,8 @@ def _(vectors, builder, kinds, values):  # type: ignore[no-untyped-def]
 
 
 @_compiled(copy_16, lambda _: types.none)
-def _(vectors, builder, kinds, values):  # type: ignore[no-untyped-def]
-    def place(array):  # type: ignore[no-untyped-def]
+def _(vectors: Any, builder: Any, kinds: Any, values: Any) -> Any:
+    def place(array: int) -> tuple[Any, Any]:
         kind, number = kinds[array], vectors.index(kinds[array + 1], values[array + 1])
         element = _F32 if kind.dtype is types.float32 else _I8
         begin = builder.gep(vectors.pointer(kind, values[array], element), [number])

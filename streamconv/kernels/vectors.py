@@ -11,34 +11,38 @@ from __future__ import annotations
 from functools import cache
 from typing import Any
 
-from numba.core.compiler import CompilerBase, DefaultPassBuilder
-from numba.core.compiler_machinery import register_pass
-from numba.core.lowering import Lower
-from numba.core.typed_passes import NativeLowering
+from numba.core import compiler as stages
+from numba.core import compiler_machinery, lowering, typed_passes
+
+#: numba has no annotations
+_stages: Any = stages
+_machinery: Any = compiler_machinery
+_lowering: Any = lowering
+_passes: Any = typed_passes
 
 
 @cache
 def compiler(bits: int) -> Any:
     """A ``pipeline_class`` for ``njit``, whose functions prefer vectors of ``bits``."""
 
-    class Lowered(Lower):  # type: ignore[misc]
+    class Lowered(_lowering.Lower):  # type: ignore[misc]
         def setup_function(self, fndesc: Any) -> None:
             super().setup_function(fndesc)
             # its own ``add`` knows only attributes without a value
             set.add(self.function.attributes, f'"prefer-vector-width"="{bits}"')
 
-    @register_pass(mutates_CFG=True, analysis_only=False)
-    class Lowering(NativeLowering):  # type: ignore[misc]
+    @_machinery.register_pass(mutates_CFG=True, analysis_only=False)
+    class Lowering(_passes.NativeLowering):  # type: ignore[misc]
         _name = f"native_lowering_{bits}"
 
         @property
         def lowering_class(self) -> Any:
             return Lowered
 
-    class Compiler(CompilerBase):  # type: ignore[misc]
+    class Compiler(_stages.CompilerBase):  # type: ignore[misc]
         def define_pipelines(self) -> list[Any]:
-            steps = DefaultPassBuilder.define_nopython_pipeline(self.state)
-            steps.passes = [(Lowering if step is NativeLowering else step, why) for step, why in steps.passes]
+            steps = _stages.DefaultPassBuilder.define_nopython_pipeline(self.state)
+            steps.passes = [(Lowering if step is _passes.NativeLowering else step, why) for step, why in steps.passes]
             steps.finalize()
             return [steps]
 
