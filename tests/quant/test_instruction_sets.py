@@ -76,8 +76,9 @@ def test_a_kernel_has_the_vectors_that_it_asks_for_and_other_code_those_that_llv
 
 
 @needs
-@pytest.mark.slow
-@pytest.mark.parametrize("name", SETS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=pytest.mark.soak if "AVX-512," in n else pytest.mark.slow) for n in SETS]
+)
 def test_golden_bytes_do_not_depend_on_the_instruction_set(name: str, tmp_path: Path) -> None:
     skip_without(name)
     tests = [
