@@ -13,6 +13,7 @@ import toys
 from streamconv.errors import BadInput
 from streamconv.models import FAMILIES
 from streamconv.models.families import minimax01, qwen4exp
+from streamconv.models.tokenizers.brought_along import brought_template
 from streamconv.models.tokenizers.chat_template import chat_templates
 from streamconv.models.tokenizers.files import TokenizerFiles
 from streamconv.models.tokenizers.special import SpecialTokens
@@ -165,7 +166,7 @@ def test_minimax_01_has_a_template_that_runtimes_can_parse(own: str | None, begi
         side["tokenizer_config.json"] = json.dumps({"chat_template": "{{ another }}"}).encode()
     assert minimax01.FAMILY.tokenizer is not None
     files = TokenizerFiles(Checkpoint(Path("toy"), {}, {}, (), side=side))
-    templates, told = chat_templates(files, instead=minimax01.FAMILY.tokenizer.template)
+    templates, told = chat_templates(files, instead=brought_template(minimax01.FAMILY.tokenizer.template))
     assert templates.keys() == {"default"}
     assert templates["default"].startswith(begins)
     assert [text for text in told if "tokenizer_config.json is left out" in text] == told

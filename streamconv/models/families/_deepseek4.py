@@ -10,6 +10,7 @@ from ...metadata import Metadata
 from ...rows import Rows
 from ..config import Config
 from ..rules import Rule, rename
+from ..tokenizers.brought_along import template_where_none
 
 _LAYER = "layers.{bid}"
 _FURTHER = re.compile(r"mtp\.(\d+)\.")
@@ -44,6 +45,12 @@ def counts(m: Metadata, a: str, c: Config) -> None:
     if c.further == "only":
         m.u32(f"{a}.block_count", c.n_layers + len(further(c)))
         m.u32(f"{a}.nextn_predict_layers", len(further(c)))
+
+
+def template(m: Metadata, _a: str, c: Config) -> None:
+    """The chat template of models without one, which is another in the release of the 31st of July."""
+    called = (c.checkpoint.name or c.checkpoint.folder.resolve().name) if c.checkpoint is not None else ""
+    template_where_none(m, "deepseek-v4-0731" if "0731" in called else "deepseek-v4")
 
 
 def side_by_side(rows: Sequence[Rows], _config: Config) -> Sequence[Rows]:
