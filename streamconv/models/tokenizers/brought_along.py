@@ -1,4 +1,4 @@
-"""What models are published without: vocabularies and templates, packed in ``models/data`` by ``tests/models/make_vocabularies.py``.
+"""What models are published without, packed in ``models/data`` by ``tests/models/make_vocabularies.py``.
 
 * ``gpt_neox.xz``: byte-level BPE of GPT-NeoX-20B (EleutherAI, Apache License 2.0), which Mamba uses: a line of the characters that
   stand for bytes, then its merges.
