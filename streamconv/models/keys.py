@@ -50,7 +50,12 @@ def head_count(m: Metadata, a: str, c: Config) -> None:
 def head_count_kv(m: Metadata, a: str, c: Config) -> None:
     """Key/value heads; without a key where a file that is read as it stands does not say how many."""
     if c.get(*HEADS) is not None and (c.defaults or c.get(*KV_HEADS) is not None):
-        m.u32(f"{a}.attention.head_count_kv", c.n_kv_heads)
+        counted_kv_heads(m, a, c)
+
+
+def counted_kv_heads(m: Metadata, a: str, c: Config) -> None:
+    """The same with a key in any case: as many as heads."""
+    m.u32(f"{a}.attention.head_count_kv", c.n_kv_heads)
 
 
 def causal(m: Metadata, a: str, c: Config) -> None:
