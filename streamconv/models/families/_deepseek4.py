@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+from ...errors import BadInput
 from ...kit import Reshaped, interleaved, join, take
 from ...metadata import Metadata
 from ...rows import Rows
@@ -14,6 +15,8 @@ from ..tokenizers.brought_along import template_where_none
 
 _LAYER = "layers.{bid}"
 _FURTHER = re.compile(r"mtp\.(\d+)\.")
+#: what blocks that predict further tokens have in a DSpark draft, which drafts several at once
+_DSPARK = ("main_proj.", "main_norm.", "markov_head.", "confidence_head.")
 #: name in a block that predicts further tokens -> what it is called here
 _NEXTN = {
     **{f"{part}.weight": f"nextn.{part}.weight" for part in ("e_proj", "h_proj", "enorm", "hnorm")},
@@ -32,11 +35,16 @@ def further(c: Config) -> range:
 
 
 def placed(name: str, c: Config) -> str:
-    """``name`` with such blocks behind the others, where they are written."""
+    """``name`` with such blocks behind the others, where they are written (BadInput: they are a DSpark draft)."""
     block = _FURTHER.match(name)
     if block is None or c.further != "only":
         return name
     inner = name[block.end() :]
+    if inner.startswith(_DSPARK):
+        raise BadInput(
+            f"{c.folder}: tensor {name!r} is of a DSpark draft, which --mtp does not write",
+            "llama.cpp's converter writes it (--dspark); without --mtp the model itself is converted.",
+        )
     return f"layers.{c.n_layers + int(block[1])}.{_NEXTN.get(inner, inner)}"
 
 
