@@ -142,7 +142,7 @@ FAMILY = Family(
         "backbone.layers.{bid}.post_norm": "blk.{bid}.post_attention_norm",
         "backbone.layers.{bid}.final_layernorm": "blk.{bid}.nextn.shared_head_norm",
         **{f"backbone.layers.{{bid}}.{part}": f"blk.{{bid}}.nextn.{part}" for part in ("eh_proj", "enorm", "hnorm")},
-        **{f"backbone.layers.{{bid}}.mixer.fc{n}_latent_proj": f"blk.{{bid}}.ffn_latent_{to}" for n, to in ((1, "down"), (2, "up"))},
+        **{f"backbone.layers.{{bid}}.mixer.fc{n}_latent_proj": f"blk.{{bid}}.ffn_latent_{d}" for n, d in ((1, "down"), (2, "up"))},
     },
     rules=(experts("backbone.layers.{bid}.mixer.experts", down="down_proj", up="up_proj"),),
     transforms={**_mamba2.parts(lambda c: c.integer("n_groups", "mamba_n_groups")), "attn_q": interleave_q, "attn_k": interleave_k},
