@@ -72,7 +72,7 @@ def meant(family: Family, c: Config) -> Family:
 FAMILY = replace(
     dflash.FAMILY,
     architectures=("Gemma4DSparkModel",),
-    classes={"gemma4_text": gemma4.FAMILY.classes["gemma4_text"]},
+    classes={},
     section=section,
     variant=meant,
     assumes={
