@@ -230,7 +230,7 @@ def test_the_resampler_of_minicpm_v_is_written_as_the_legacy_scripts_do() -> Non
 
 @pytest.mark.parametrize("version", [None, 2.5, 4.0, "4.5"])
 def test_other_versions_of_minicpm_v_are_refused_by_name(version: Any) -> None:
-    with pytest.raises(BadInput, match=r"MiniCPMV of version .*MiniCPM-V 2.6 is supported"):
+    with pytest.raises(BadInput, match=r"MiniCPMV of .*only the projector of MiniCPM-V 2\.6"):
         toys.built(_RESAMPLER, config=lambda c: c.update(version=version))
 
 
@@ -331,3 +331,43 @@ def test_what_runtimes_compute_whatever_a_section_says_is_told(name: str, key: s
     assert stated(known) == []
     (note,) = stated(value)
     assert repr(value) in note
+
+
+#: what is published of towers of CLIP and of SigLIP
+_CLIP = {
+    "model_type": "clip_vision_model", "hidden_size": 1024, "image_size": 336, "intermediate_size": 4096, "num_attention_heads": 16,
+    "num_hidden_layers": 24, "patch_size": 14, "projection_dim": 768,
+}  # fmt: skip
+_SIGLIP = {
+    "model_type": "siglip_vision_model", "hidden_size": 1152, "image_size": 980, "intermediate_size": 4304,
+    "num_attention_heads": 16, "num_hidden_layers": 27, "patch_size": 14,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("stated", "why"),
+    [
+        ({"architectures": ["MiniCPMV"]}, "a MiniCPMV of a version that it does not state"),
+        ({"architectures": ["MiniCPMV"], "version": "2.5", "query_num": 96}, "a MiniCPMV of version 2.5"),
+        ({"architectures": ["MiniCPMV"], "version": 4.0, "query_num": 64}, "a MiniCPMV of version 4.0"),
+        ({"architectures": ["MiniCPMV"], "version": 4.5, "batch_3d_resampler": True}, "a MiniCPMV of version 4.5"),
+        ({"architectures": ["MiniCPMO"], "version": "2.6", "audio_config": {}}, "a MiniCPMO of version 2.6"),
+        ({"architectures": ["LlavaForConditionalGeneration"], "vision_config": _CLIP}, "model_type is 'clip_vision_model'"),
+        ({"architectures": ["LlavaForConditionalGeneration"], "vision_config": _SIGLIP}, "model_type is 'siglip_vision_model'"),
+        ({"architectures": ["LlavaNextForConditionalGeneration"], "vision_config": _CLIP}, "'LlavaNextFor.*' has no projector"),
+        (
+            {"architectures": ["LlavaLlamaForCausalLM"], "mm_vision_tower": "openai/clip-vit-large-patch14-336"},
+            "'LlavaLlamaForCausalLM' has no projector",
+        ),
+    ],
+)  # fmt: skip
+def test_projectors_of_legacy_scripts_are_refused_by_name(stated: dict[str, Any], why: str) -> None:
+    toy = {
+        "config": {"vision_config": _SIGLIP, **stated},
+        "tensors": [["vpm.a.weight", [], [2, 2]]],
+        "side": {},
+        "projector": True,
+    }
+    with pytest.raises(BadInput, match=why) as refused:
+        toys.built(toy)
+    assert "llama.cpp's legacy scripts" in str(refused.value.hint)
