@@ -308,8 +308,11 @@ def families(a: argparse.Namespace) -> int:
         say_json([each._asdict() for each in found], indent=1)
     elif not a.quiet:
         rows = [
-            (f.architecture, f.gguf or "(that of the text model)", f.kind, " or ".join(f.tokenizers), f.file)
-            for f in found
+            ("architecture in config.json", "in GGUF", "kind", "vocabularies", "described in"),
+            *(
+                (f.architecture, f.gguf or "(that of the text model)", f.kind, " or ".join(f.tokenizers), f.file)
+                for f in found
+            ),
         ]
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         say(*("  ".join(f"{text:{width}}" for text, width in zip(row, widths, strict=True)).rstrip() for row in rows))
