@@ -10,7 +10,7 @@ import numpy as np
 from ...kit import WithLargest
 from ...models.gemma_cpp.toc import TocEntry
 from ...quant.sbs.types import SBS_TYPES, scale_of
-from ...rows import Bytes, Floats, Rows, Span
+from ...rows import Bytes, Floats, Rows, Span, matrix_shape
 
 
 class TocRows(Rows):
@@ -47,3 +47,7 @@ class TocRows(Rows):
     def spans(self, start: int, stop: int) -> Iterator[Span]:
         """None: all that counts is what was measured."""
         return iter(())
+
+    def release(self, start: int, stop: int, cached: bool = False) -> None:
+        """What was looked at need not be in this process; others may still encode it."""
+        self.tensor.release(0, matrix_shape(self.tensor.shape)[0], cached=True)
