@@ -33,7 +33,9 @@ def _sparse_(gate: Floats, deviations: float) -> Floats:
     if deviations == -np.inf:
         return gate
     cut = gate.mean(axis=-1, keepdims=True) + np.float32(deviations) * gate.std(axis=-1, ddof=1, keepdims=True)
-    return np.maximum(gate - cut, np.float32(0), out=gate)
+    gate -= cut
+    np.maximum(gate, np.float32(0), out=gate)
+    return gate
 
 
 @dataclass(frozen=True)
