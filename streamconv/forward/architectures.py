@@ -31,6 +31,7 @@ class Computes:
     divided_logits : ``logit_scale`` divides
     gating : the default of ``expert_gating_func``: 1 softmax over all, 2 sigmoid, 3 softmax over those chosen
     normed_weights : the default of ``expert_weights_norm``
+    parallel_by_key : ``use_parallel_residual`` decides whether both halves of a layer have its input; else its norms do
     tiled_heads : the delta rule pairs value head i with key head i mod n; else neighbours share one
     """
 
@@ -51,6 +52,7 @@ class Computes:
     divided_logits: bool = False
     gating: int = 1
     normed_weights: bool = True
+    parallel_by_key: bool = False
     tiled_heads: bool = False
 
 
@@ -88,7 +90,7 @@ ARCHITECTURES: dict[str, Computes] = {
     "olmo2": Computes(windows=(4, True), window_scaled=False),
     "phi2": _GELU,
     "starcoder2": _GELU,
-    "gptneox": Computes(activation="gelu_erf"),
+    "gptneox": Computes(activation="gelu_erf", parallel_by_key=True),
     "falcon": Computes(activation="gelu_erf"),
     "gpt2": Computes(rope="none", activation="gelu"),
     "gemma": _GEMMA,

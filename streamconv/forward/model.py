@@ -127,6 +127,7 @@ class Model:
     router: Router | None
     delta: Delta | None
     n_rank: int
+    in_parallel: bool
     _vectors: dict[str, Floats] = field(default_factory=dict)
 
     @property
@@ -226,6 +227,7 @@ def _planned(rows: Mapping[str, Rows], keys: Keys, computes: Computes, n_layers:
         router=router,
         delta=delta,
         n_rank=keys.count("attention.kv_lora_rank", 0),
+        in_parallel=computes.parallel_by_key and bool(keys.get("use_parallel_residual", True)),
     )
 
 

@@ -223,8 +223,7 @@ class _Job:
         if group.has("laurel_l.weight"):
             attended = with_shortcut(group, x, attended)
         if group.has("ffn_norm.weight"):
-            in_parallel = model.metadata.get(f"{model.arch}.use_parallel_residual", False)
-            return attended, group.normed("ffn_norm", h if in_parallel else attended), streams
+            return attended, group.normed("ffn_norm", h if model.in_parallel else attended), streams
         if is_last:
             return attended, attended, streams
         if group.has("post_attention_norm.weight"):
