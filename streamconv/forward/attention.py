@@ -86,6 +86,8 @@ def _positioned(group: Group, norm: str, x: Floats, n_heads: int) -> Floats:
     """``x`` normed, whole or by heads as the shape of the norm says, and rotated: float32[n, heads, size]."""
     model, weight = group.model, group.vector(f"{norm}.weight")
     heads: Floats = x.reshape(len(x), n_heads, -1)
+    if model.computes.normed_after_rope:
+        _rotate(group, heads)
     if weight is not None:
         of_head = weight.ndim > 1 or weight.shape[-1] == heads.shape[-1]
         by = rms_norm if model.norm_kind == "rms" else layer_norm
@@ -93,7 +95,8 @@ def _positioned(group: Group, norm: str, x: Floats, n_heads: int) -> Floats:
         bias = group.vector(f"{norm}.bias")
         if bias is not None:
             heads += bias.reshape(-1, heads.shape[2]) if of_head else bias.reshape(n_heads, -1)
-    _rotate(group, heads)
+    if not model.computes.normed_after_rope:
+        _rotate(group, heads)
     return heads
 
 
