@@ -8,13 +8,13 @@ import numpy as np
 
 from ..rows import Floats
 from .blocks import Group
-from .matmul import PIECE, multiply
+from .matmul import multiply
 from .model import Layer
 from .numeric import capped_, layer_norm, rms_norm, sigmoid, softmax_
 from .rope import rotate_
 
-#: heads whose scores are held at once
-_HEADS = 8
+#: heads, and positions of queries, whose scores are held at once
+SCORED_HEADS, _QUERIES = 4, 256
 
 
 def attend(group: Group, x: Floats, shared: Floats | None) -> Floats:
@@ -120,10 +120,10 @@ def scored(q: Floats, k: Floats, v: Floats, layer: Layer, n_ctx: int, sinks: Flo
         for head in range(k.shape[1]):
             keys = np.ascontiguousarray(k[chunk : chunk + n_ctx, head])
             values = np.ascontiguousarray(v[chunk : chunk + n_ctx, head])
-            for first in range(head * shared_by, (head + 1) * shared_by, _HEADS):
-                heads = slice(first, min(first + _HEADS, (head + 1) * shared_by))
-                for start in range(0, n_ctx, PIECE):
-                    at = slice(chunk + start, chunk + min(start + PIECE, n_ctx))
+            for first in range(head * shared_by, (head + 1) * shared_by, SCORED_HEADS):
+                heads = slice(first, min(first + SCORED_HEADS, (head + 1) * shared_by))
+                for start in range(0, n_ctx, _QUERIES):
+                    at = slice(chunk + start, chunk + min(start + _QUERIES, n_ctx))
                     out[at, heads] = _weighted(
                         q[at, heads], keys, values, start, layer, None if sinks is None else sinks[heads]
                     )
