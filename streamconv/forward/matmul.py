@@ -48,6 +48,8 @@ def multiply(
     step = panel_rows(n_cols)
     for first in range(start, stop, step):
         last = min(first + step, stop)
+        if last < stop:
+            weight.prefetch(last, min(last + step, stop))
         widened = weight.read(first, last, panel[: (last - first) * n_cols].reshape(last - first, n_cols))
         for piece in pieces:
             np.matmul(x[piece], widened.T, out=out[piece, first - start : last - start])

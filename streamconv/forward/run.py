@@ -90,11 +90,14 @@ def run_layer(
     with one_thread_of_blas():
         if not layer.n_experts_used:
             spread(job.whole, plan.groups, plan.threads)
-            return
-        routes: dict[int, Routes] = {}
-        spread(partial(job.first_half, routes), plan.groups, plan.threads)
-        _experts(job, routes, plan)
-        spread(job.second_half, plan.groups, plan.threads)
+        else:
+            routes: dict[int, Routes] = {}
+            spread(partial(job.first_half, routes), plan.groups, plan.threads)
+            _experts(job, routes, plan)
+            spread(job.second_half, plan.groups, plan.threads)
+    for name, rows in model.rows.items():
+        if name.startswith(layer.name("")):
+            rows.release(0, matrix_shape(rows.shape)[0], cached=True)
 
 
 def _tables(model: Model, layer: Layer, n_ctx: int) -> Tables | None:
@@ -141,8 +144,8 @@ def _bytes_of_token(model: Model, layer: Layer) -> int:
     else:
         heads = 4 * (layer.n_heads + 2 * layer.n_kv) * max(layer.k_size, layer.v_size)
     of_experts = model.rows.get(layer.name("ffn_down_exps.weight"))
-    inner = 3 * max(rows("ffn_up", "ffn_up_shexp"), of_experts.shape[-1] if of_experts is not None else 0)
-    return 4 * (model.size * (3 + 3 * model.n_streams) + max(heads, inner, 4 * model.size))
+    inner = 2 * max(rows("ffn_up", "ffn_up_shexp"), of_experts.shape[-1] if of_experts is not None else 0)
+    return 4 * (model.size * (2 + 2 * model.n_streams) + max(heads, inner, 4 * model.size))
 
 
 @dataclass(frozen=True)
