@@ -17,7 +17,7 @@ from .attention import SCORED_HEADS, attend
 from .blocks import Block, Group, Observe, Tables, normed
 from .delta import remember
 from .feed import Routes, expert, feed, route
-from .matmul import PIECE, multiply, new_panel, panel_rows, pieces_of
+from .matmul import PIECE, multiply, new_panel, panel_bytes, pieces_of
 from .model import Layer, Model
 from .numeric import capped_, sigmoid
 from .streams import closed, embedded, moved, opened, predicted, with_layer_input, with_shortcut
@@ -120,12 +120,8 @@ class _Plan:
 
 def _planned(model: Model, layer: Layer, n_chunks: int, n_ctx: int, ram: int, threads: int) -> _Plan:
     blocks = [slice(c.start * n_ctx, c.stop * n_ctx) for c in blocks_of(n_chunks, n_ctx)]
-    n_cols = _columns(model, layer)
-    a_token, fixed = (
-        _bytes_of_token(model, layer),
-        4 * n_cols * panel_rows(n_cols) + 3 * 4 * SCORED_HEADS * min(n_ctx, PIECE) * n_ctx,
-    )
-    of_block = a_token * max(PIECE, n_ctx)
+    fixed = panel_bytes(_columns(model, layer)) + 3 * 4 * SCORED_HEADS * min(n_ctx, PIECE) * n_ctx
+    of_block = _bytes_of_token(model, layer) * max(PIECE, n_ctx)
     threads = max(1, min(threads, len(blocks), ram // (fixed + of_block)))
     at_once = max(1, (ram // threads - fixed) // of_block)
     n_groups = -(-len(blocks) // at_once)

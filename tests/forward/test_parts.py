@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from streamconv.forward import delta, numeric
+from streamconv.forward.matmul import panel_bytes, panel_rows
 from streamconv.forward.rope import Rope, rotate_
 from streamconv.rows import Floats
 
@@ -69,3 +70,10 @@ def test_yarn_keeps_fast_frequencies_and_stretches_slow_ones() -> None:
 def test_a_sink_takes_part_of_the_sum_only() -> None:
     shares = numeric.softmax_(np.zeros((1, 1, 3), np.float32), np.zeros((1, 1, 1), np.float32))
     np.testing.assert_allclose(shares, 0.25)
+
+
+@pytest.mark.parametrize("n_cols", [1, 64, 4096, 5000, 8192, 28672])
+def test_a_panel_has_room_for_rows_of_any_narrower_weight(n_cols: int) -> None:
+    for narrower in {1, 64, 4096, 8191, n_cols} & set(range(n_cols + 1)):
+        assert panel_rows(narrower) * narrower * 4 <= panel_bytes(n_cols)
+        assert panel_rows(narrower) >= 512
