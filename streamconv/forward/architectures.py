@@ -135,6 +135,6 @@ ARCHITECTURES: dict[str, Computes] = {
     "gemma2": replace(_GEMMA, windows=(2, True), window=4096, wide_layers=46, score_cap=50.0, logit_cap=30.0),
     "gemma3": _GEMMA3,
     "gemma3n": _GEMMA3N,
-    "gemma4": _GEMMA3N,
+    "gemma4": replace(_GEMMA3N, logit_cap=0.0),
     "gpt-oss": Computes(windows=(2, True), activation="clamped", gating=3, normed_weights=False),
 }
