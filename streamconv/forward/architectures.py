@@ -20,8 +20,8 @@ class Computes:
     activation : ``silu``, ``gelu`` (tanh), ``gelu_erf``, ``relu2``, ``clamped`` (gpt-oss)
     norm : ``rms`` or ``layer``; empty: as the key of its epsilon says
     scaled_by_width : embeddings are multiplied by the root of the width
-    windows : ``(period, last)``: the last (or, if not ``last``, the first) layer of each period sees everything; None: no layer has
-        a window, whatever ``attention.sliding_window`` says
+    windows : ``(period, last)``: the last (or, if not ``last``, the first) layer of each period sees everything, of a period of 0
+        none does; None: no layer has a window, whatever ``attention.sliding_window`` says
     window : the default of ``attention.sliding_window``
     window_base : the default of ``rope.freq_base_swa``; 0: that of the other layers
     window_scaled : whether layers with a window have the scaling of positions, too
@@ -99,7 +99,7 @@ ARCHITECTURES: dict[str, Computes] = {
     "qwen3next": _HALVES,
     "qwen35": Computes(tiled_heads=True),
     "qwen35moe": Computes(tiled_heads=True),
-    "phi3": _HALVES,
+    "phi3": Computes(windows=(0, True)),  # which llama.cpp leaves out
     "qwen": _HALVES,
     "seed_oss": _HALVES,
     "exaone": _HALVES,
