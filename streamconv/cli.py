@@ -79,6 +79,7 @@ _COMMANDS: dict[str, tuple[str, tuple[tuple[str, str, str], ...]]] = {
         (("source", "FILE", "a .gguf file, of a split model the first, or a .sbs file"),),
     ),
     "families": ("list the architectures that can be converted", ()),
+    "bench": ("measure how fast this machine quantizes, type by type; the first time takes longer", ()),
 }
 
 
