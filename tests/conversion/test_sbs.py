@@ -267,6 +267,10 @@ def test_what_gemma_cpp_does_not_compute_is_refused_by_name(tmp_path: Path, what
 OPTIONS: dict[str, tuple[dict[str, Any], str]] = {
     "NUQ in fused matrices": ({"type": "nuq", "sbs_layout": "exporter"}, "cannot load att_ein_0 as NUQ"),
     "the same by a rule": ({"sbs_layout": "exporter", "tensor_types": ("att=nuq",)}, "cannot load att_ein_0 as NUQ"),
+    "NUQ in any of them": (
+        {"sbs_layout": "exporter", "tensor_types": ("gating=nuq",)}, "cannot load gating_ein_0 as NUQ"
+    ),
+    "halves of a gate apart": ({"tensor_types": ("gating1=bf16",)}, "gating1_w_0 as BF16 and gating2_w_0 as SFP"),
     "a norm in eight bits": ({"tensor_types": ("pre_att=sfp",)}, "does not take pre_att_ns_0 as SFP"),
     "a rule without a type": ({"tensor_types": ("linear",)}, "not a tensor type rule"),
     "a type of others": ({"tensor_types": ("linear=q4_k",)}, "'q4_k' is no type of gemma.cpp"),

@@ -142,6 +142,15 @@ def test_windows_caps_and_ends_are_told_as_transformers_tells_them(tmp_path: Pat
     assert opened(tmp_path, toy.file()).config["layer_types"] == ["full_attention", *["sliding_attention"] * 2]
 
 
+def test_layers_of_gemma_3_have_a_window_where_the_runtime_takes_them_for_such(tmp_path: Path) -> None:
+    """By that it decides between two bases of RoPE, whichever of the two lengths is the longer."""
+    toy = files.toy("gemma3", n_layers=3)
+    for windows, sliding in (([64] * 3, [0, 0, 0]), ([64, 16, 64], [0, 1, 0]), ([4096, 64, 4096], [1, 0, 1])):
+        toy.fields["windows"] = windows
+        found = opened(tmp_path, toy.file()).config["layer_types"]
+        assert found == [("full_attention", "sliding_attention")[each] for each in sliding]
+
+
 def test_where_all_sizes_are_those_of_a_published_model_its_long_texts_come_back(tmp_path: Path) -> None:
     from streamconv.models.gemma_cpp.config_json import config_json
     from streamconv.models.gemma_cpp.deduced import deduced_config

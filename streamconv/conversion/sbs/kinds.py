@@ -37,8 +37,13 @@ _FEW_ROWS = 1024
 _MAX_ELEMENTS = 1 << 32
 #: matrices have a multiple of so many rows
 _ROWS = 4
-#: pairs of norms that are of one type
-_PAIRS = ("enc_norm", "ln_0", "ln_1")
+#: matrices that the loader would have to put in another order, or cut in two
+_FUSED = ("att_ein", "gating_ein", "qkv_ein")
+#: pairs of tensors that are of one type: what tells the first from the second, and what they are
+_PAIRS = (
+    (re.compile(r"^(enc_norm|ln_[01])_bias"), r"\1_scale", "bias and scale of a norm"),
+    (re.compile(r"^gating1_w"), "gating2_w", "both matrices of a gate"),
+)
 
 
 class Decided(NamedTuple):
@@ -123,7 +128,7 @@ def _refuse_untaken(entry: Entry, name: str, asked: str) -> None:
         raise UsageError(
             f"{asked}: gemma.cpp does not take {entry.key} as {name}", f"Use {' or '.join(_TAKEN[entry.kind])} for it."
         )
-    if name == "NUQ" and entry.base == "att_ein":
+    if name == "NUQ" and entry.base in _FUSED:
         raise UsageError(
             f"{asked}: gemma.cpp cannot load {entry.key} as NUQ, since it would have to put it in another order",
             "Use --sbs-layout split, whose tensors it uses as they are.",
@@ -149,9 +154,10 @@ def _refuse_too_large(each: Decided) -> None:
 
 def _refuse_pairs(types: Mapping[str, str]) -> None:
     for key, name in types.items():
-        pair = key.replace("_bias", "_scale") if key.startswith(_PAIRS) else key
-        if types[pair] != name:
-            raise UsageError(
-                f"{key} as {name} and {pair} as {types[pair]}: gemma.cpp takes bias and scale of a norm in one type only",
-                "Let --tensor-type match both.",
-            )
+        for first, second, what in _PAIRS:
+            other = first.sub(second, key)
+            if types[other] != name:
+                raise UsageError(
+                    f"{key} as {name} and {other} as {types[other]}: gemma.cpp takes {what} in one type only",
+                    "Let --tensor-type match both.",
+                )

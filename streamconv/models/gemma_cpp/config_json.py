@@ -18,8 +18,8 @@ _LONG = ((2560, 34, 8), (3840, 48, 16), (5376, 62, 32))
 _LONGEST, _STRETCHED = 131072, {"factor": 8.0, "rope_type": "linear"}
 #: the largest of which scales queries otherwise than gemma.cpp does
 _BY_WIDTH = (5376, 62, 32)
-#: of how many layers one looks at all that lies before it
-_EVERY = {"gemma2": 2, "gemma3_text": 6}
+#: of how many layers of Gemma 2 one looks at all that lies before it
+_EVERY = 2
 _TOKENS = {"bos_token_id": 2, "pad_token_id": 0}
 _COMMON = {
     "attention_bias": False,
@@ -127,19 +127,22 @@ def _attention(config: ModelConfig, layer: LayerConfig, kind: str, path: Path) -
                 f"{path}: the layers are those of the first Gemma, which has neither soft caps nor windows nor another scale"
             )
         return {}
-    types, window = _windows(windows, widest, _EVERY[kind], path)
+    # Gemma 3 has two bases of RoPE, between which the runtime decides by the window of a layer
+    types, window = _windows(windows, widest, kind == "gemma2", path)
     scaled = int(scalar) if scalar == int(scalar) else scalar
     return {**caps, "layer_types": types, "sliding_window": window, "query_pre_attn_scalar": scaled}
 
 
-def _windows(windows: Sequence[int], widest: int, every: int, path: Path) -> tuple[list[str], int]:
-    """The type of each layer and the window of those that have one.
+def _windows(windows: Sequence[int], widest: int, by_turns: bool, path: Path) -> tuple[list[str], int]:
+    """The type of each layer and the window of those that have one, which is another than the longest text.
 
-    A window as long as the longest text does not count. Where that leaves open which layers have one, they are those of the family.
+    With ``by_turns`` windows as long as that, or longer, leave open which layers have one: those of the family.
     """
-    has_one = [(n + 1) % every != 0 for n in range(len(windows))]
+    has_one = [(n + 1) % _EVERY != 0 if by_turns else size != widest for n, size in enumerate(windows)]
     usual = {size for size, sliding in zip(windows, has_one, strict=True) if sliding}
-    if len(usual) > 1 or any(size < widest for size, sliding in zip(windows, has_one, strict=True) if not sliding):
+    if by_turns and (
+        len(usual) > 1 or any(size < widest for size, sliding in zip(windows, has_one, strict=True) if not sliding)
+    ):
         has_one = [size < widest for size in windows]
         usual = {size for size, sliding in zip(windows, has_one, strict=True) if sliding}
     if len(usual) > 1:
