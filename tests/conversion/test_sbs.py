@@ -366,3 +366,11 @@ def test_a_head_of_its_own_is_refused(tmp_path: Path) -> None:
     folder = toys.gemma2(tmp_path / "m", tensors, tie_word_embeddings=False)
     with pytest.raises(BadInput, match="the output head is not the embedding"):
         streamconv.plan(folder, tmp_path / "x.sbs", **AS)
+
+
+def test_a_head_that_is_a_copy_of_the_embedding_is_none_of_its_own(tmp_path: Path) -> None:
+    tensors = toys.random({f"model.{n}": s for n, s in toys.text_shapes().items()})
+    plain = convert(toys.gemma2(tmp_path / "a", tensors), tmp_path / "a.sbs", **AS)
+    copied = {**tensors, "lm_head.weight": tensors["model.embed_tokens.weight"]}
+    found = convert(toys.gemma2(tmp_path / "b", copied, tie_word_embeddings=False), tmp_path / "b.sbs", **AS)
+    assert {**found, "streamconv": b""} == {**plain, "streamconv": b""}

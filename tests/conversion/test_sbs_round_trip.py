@@ -11,7 +11,9 @@ import sbs_files as files
 
 import streamconv
 from streamconv.check import check_file
+from streamconv.models.gemma_cpp.reading import contents
 from streamconv.rows import matrix_shape
+from streamconv.sources.sbs import open_sbs
 
 MODELS = {"gemma2": "gemma2-2b-pt", "gemma3": "gemma3-1b", "paligemma": "paligemma2-3b-224"}
 
@@ -71,3 +73,14 @@ def test_what_is_encoded_is_decoded_to_the_type_of_the_output(tmp_path: Path) ->
     assert (stored[name].dtype, auto[name].dtype, exact[name].dtype) == ("F32", "BF16", "F32")
     assert np.array_equal(stored[name].read(0, files.D), exact[name].read(0, files.D))
     assert not np.array_equal(stored[name].read(0, files.D), auto[name].read(0, files.D))
+
+
+@pytest.mark.parametrize("wrapping", [0, 1])
+def test_prompts_of_a_file_made_of_another_are_wrapped_as_before(wrapping: int, tmp_path: Path) -> None:
+    toy = files.toy("gemma2")
+    toy.fields["wrapping"] = wrapping
+    source = written(tmp_path / "x.sbs", toy)
+    streamconv.convert(source, tmp_path / "y.sbs", sbs_model="gemma2-2b", max_seq_len=64)
+    config = contents(open_sbs(tmp_path / "y.sbs")).config
+    assert config is not None
+    assert config.wrapping == wrapping

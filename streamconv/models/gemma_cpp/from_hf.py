@@ -154,11 +154,11 @@ def _model(
                 f"gemma.cpp has no number for {kind} any more: it is written as {known.display_name}, of its own sizes"
             )
     if wrapping is None:
-        has_template = _has_template(checkpoint)
-        wrapping = INSTRUCTION if has_template else PRETRAINED
-        said = ("a", "instruction tuned", "pt") if has_template else ("no", "pretrained only", "it")
+        why = "there is a chat template" if _has_template(checkpoint) else _ends_turns(checkpoint)
+        wrapping = INSTRUCTION if why else PRETRAINED
+        said = ("instruction tuned", "pt") if why else ("pretrained only", "it")
         notes.append(
-            f"there is {said[0]} chat template, so the model counts as {said[1]}; --sbs-model …-{said[2]} says otherwise"
+            f"{why or 'there is no chat template'}, so the model counts as {said[0]}; --sbs-model …-{said[1]} says otherwise"
         )
     return known, wrapping
 
@@ -187,6 +187,16 @@ def _has_template(checkpoint: Checkpoint) -> bool:
     names = ("chat_template.jinja", "chat_template.json")
     said = checkpoint.json("tokenizer_config.json") or {}
     return bool(said.get("chat_template")) or any(checkpoint.side_file(name) is not None for name in names)
+
+
+def _ends_turns(checkpoint: Checkpoint) -> str:
+    """Why a model talks by turns though it has no template, "" where nothing says so; of a weight file this is all that is left."""
+    ends = checkpoint.config.get("eos_token_id")
+    return (
+        f"'eos_token_id' has the end of a turn, {ends[1]}"
+        if isinstance(ends, list) and ends[1:] in ([106], [107])
+        else ""
+    )
 
 
 def _layer(config: Config, inner: str) -> LayerConfig:

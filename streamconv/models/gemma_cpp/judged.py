@@ -9,7 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import numpy as np
+
 from ...errors import BadInput, UsageError
+from ...rows import Rows
 from ...sources.hf_config import is_tied
 from ...sources.naming import shown
 from ..assumed import GELU_TANH, unknown
@@ -22,6 +25,8 @@ _LOOKED_AT = (
     "max_position_embeddings", "intermediate_size", "hidden_size", "attn_logit_softcapping", "final_logit_softcapping",
     "rope_local_base_freq", "num_key_value_heads",
 )  # fmt: skip
+#: rows that are compared at a time
+_COMPARED = 512
 _IDLE = ("num_image_tokens", "_sliding_window_pattern", "use_bidirectional_attention", "projection_dim")
 
 
@@ -69,7 +74,7 @@ def judged(config: Config, known: KnownModel, length: int, sees: bool) -> Iterat
                 f"{config.place}: {key!r} is {said(stated)}, gemma.cpp computes with {assumed.values[0]!r}",
                 "Its weight files cannot express this, so the output would be a different model.",
             )
-    if not is_tied(config.raw) and any(n.endswith("lm_head.weight") for n in _names(config)):
+    if not is_tied(config.raw) and not _is_embedding(config):
         raise BadInput(
             f"{config.place}: the output head is not the embedding, as gemma.cpp has it",
             "The output would be a different model.",
@@ -86,8 +91,23 @@ def judged(config: Config, known: KnownModel, length: int, sees: bool) -> Iterat
     yield from _judged_rope(config, known)
 
 
-def _names(config: Config) -> Iterator[str]:
-    yield from config.checkpoint.tensors if config.checkpoint is not None else ()
+def _is_embedding(config: Config) -> bool:
+    """Whether the output head is a copy of the embedding, or there is none. What is trained apart differs in the first rows."""
+    stored = config.checkpoint.tensors if config.checkpoint is not None else {}
+    head = next((rows for name, rows in stored.items() if name.endswith("lm_head.weight")), None)
+    embedding = next((rows for name, rows in stored.items() if name.endswith("embed_tokens.weight")), None)
+    if head is None or embedding is None:
+        return head is None
+    return head.shape == embedding.shape and all(
+        _same(head, embedding, at, min(at + _COMPARED, head.shape[0])) for at in range(0, head.shape[0], _COMPARED)
+    )
+
+
+def _same(head: Rows, embedding: Rows, start: int, stop: int) -> bool:
+    found = np.array_equal(head.read(start, stop), embedding.read(start, stop))
+    for rows in (head, embedding):
+        rows.release(start, stop)
+    return found
 
 
 def _judged_rope(config: Config, known: KnownModel) -> Iterator[str]:
