@@ -1,0 +1,1 @@
+"""Runs a model over a text, one block after the other."""

@@ -1,0 +1,127 @@
+"""How large the inputs of a block's matrices are: squares summed over all tokens, as llama-imatrix does it.
+
+Sums are made per block of tokens and added in the order of the blocks, in float64, whichever thread comes first: they depend on
+neither threads nor memory. Those of even and of odd blocks are kept apart, which tells how far they would differ with another text.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import BadInput
+from ..quant.imatrix_files import Shape
+from ..rows import Floats
+
+Doubles = NDArray[np.float64]
+Counts = NDArray[np.int64]
+#: rows whose squares are added in float32, before these sums are in float64
+_STRIP = 16
+#: an expert that fewer tokens reached has weights that are mostly chance
+FEW_VISITS = 256
+
+
+class Sums(NamedTuple):
+    """What was found for one entry.
+
+    Attributes
+    ----------
+    squares : float64[n_mat, n_cols]
+    counts : int64[n_counts] tokens that were summed over
+    deviation : median of how far the means of both halves of the text differ, relatively; 0 where only one reached it
+    """
+
+    squares: Doubles
+    counts: Counts
+    deviation: float
+
+
+def squares(x: Floats) -> Doubles:
+    """Column sums of the squares of ``x``, float32[n, n_cols]."""
+    total = np.zeros(x.shape[1])
+    for at in range(0, len(x), _STRIP):
+        strip = x[at : at + _STRIP]
+        total += np.einsum("ij,ij->j", strip, strip)
+    return total
+
+
+class Importance:
+    """Takes in what the matrices of one block are given; safe to call from several threads.
+
+    Of a matrix that all tokens reach every block of tokens must be told; of others, blocks in ascending order, each matrix by one
+    thread at a time.
+    """
+
+    def __init__(self, shapes: Iterable[Shape]) -> None:
+        self._entries = {shape.name: _Halves(shape) for shape in shapes}
+        self._lock = threading.Lock()
+
+    def __call__(self, name: str, block: int, x: Floats, mat: int | None = None) -> None:
+        """The tokens of ``block`` multiply ``x``, float32[n, n_cols], with the matrix ``name``, or with number ``mat`` of it.
+
+        What no entry was planned for is ignored.
+        """
+        entry = self._entries.get(name)
+        if entry is not None:
+            found = squares(x)
+            with self._lock:
+                entry.take(block, found, len(x), mat)
+
+    def result(self) -> dict[str, Sums]:
+        """What was found, by name.
+
+        Raises
+        ------
+        BadInput : NaN or Inf was met
+        """
+        return {name: entry.result() for name, entry in self._entries.items()}
+
+
+class _Halves:
+    """The sums of one entry, those of even and of odd blocks apart."""
+
+    def __init__(self, shape: Shape) -> None:
+        self._shape = shape
+        self._squares = np.zeros((2, shape.n_mat, shape.n_cols))
+        self._counts = np.zeros((2, shape.n_counts), np.int64)
+        self._waiting: dict[int, dict[int, tuple[Doubles, int]]] = {}
+        self._next: dict[int, int] = {}
+
+    def take(self, block: int, found: Doubles, n: int, mat: int | None) -> None:
+        """Add what was ``found``, or keep it until the blocks before it are there."""
+        number = mat or 0
+        if mat is not None and self._shape.n_counts > 1:  # not every block reaches it
+            self._add(number, block, found, n)
+            return
+        waiting = self._waiting.setdefault(number, {})
+        waiting[block] = found, n
+        while (following := waiting.pop(self._next.get(number, 0), None)) is not None:
+            at = self._next.get(number, 0)
+            self._add(number, at, *following)
+            self._next[number] = at + 1
+
+    def _add(self, number: int, block: int, found: Doubles, n: int) -> None:
+        self._squares[block % 2, number] += found
+        if number < self._shape.n_counts:  # the heads of a tensor have one in common
+            self._counts[block % 2, number] += n
+
+    def result(self) -> Sums:
+        """See ``Importance.result``."""
+        assert not any(self._waiting.values()), f"{self._shape.name}: a block of tokens was not told"
+        total = self._squares[0] + self._squares[1]
+        if not np.isfinite(total).all():
+            raise BadInput(
+                f"{self._shape.name}: NaN or Inf among its inputs", "Look for NaN and Inf in the weights: streamconv check."
+            )
+        return Sums(total, self._counts.sum(axis=0), self._deviation())
+
+    def _deviation(self) -> float:
+        counts = np.broadcast_to(self._counts, (2, self._shape.n_mat))
+        reached = (counts > 0).all(axis=0)
+        means = self._squares[:, reached] / counts[:, reached, None]
+        compared = means[1] > 0
+        return float(np.median(np.abs(means[0][compared] / means[1][compared] - 1))) if compared.any() else 0.0
