@@ -34,10 +34,12 @@ class Chunks(NamedTuple):
     @property
     def first_scored(self) -> int:
         """The first position of a chunk whose prediction counts: it has half a chunk before it."""
-        return self.inputs.shape[1] // 2
+        return int(self.inputs.shape[1]) // 2
 
 
-def cut(tokens: Sequence[int], n_ctx: int, *, skip: int = 0, limit: int | None = None, bos: int | None = None) -> Chunks:
+def cut(
+    tokens: Sequence[int], n_ctx: int, *, skip: int = 0, limit: int | None = None, bos: int | None = None
+) -> Chunks:
     """Cut ``tokens``, those of a whole text with what begins it, into chunks.
 
     Parameters

@@ -25,13 +25,13 @@ _STRIP = 16
 FEW_VISITS = 256
 
 
-class Sums(NamedTuple):
+class Found(NamedTuple):
     """What was found for one entry.
 
     Attributes
     ----------
     squares : float64[n_mat, n_cols]
-    counts : int64[n_counts] tokens that were summed over
+    counts : int64[n_mat] tokens that were summed over
     deviation : median of how far the means of both halves of the text differ, relatively; 0 where only one reached it
     """
 
@@ -50,34 +50,30 @@ def squares(x: Floats) -> Doubles:
 
 
 class Importance:
-    """Takes in what the matrices of one block are given; safe to call from several threads.
+    """Takes in what the matrices of one block are given; safe to call from several threads, in any order.
 
-    Of a matrix that all tokens reach every block of tokens must be told; of others, blocks in ascending order, each matrix by one
-    thread at a time.
+    Raises
+    ------
+    BadInput : by ``result``, where NaN or Inf was met
     """
 
     def __init__(self, shapes: Iterable[Shape]) -> None:
         self._entries = {shape.name: _Halves(shape) for shape in shapes}
         self._lock = threading.Lock()
 
-    def __call__(self, name: str, block: int, x: Floats, mat: int | None = None) -> None:
-        """The tokens of ``block`` multiply ``x``, float32[n, n_cols], with the matrix ``name``, or with number ``mat`` of it.
+    def __call__(self, name: str, block: int, x: Floats, expert: int | None = None) -> None:
+        """A block of the tokens that reach the matrix ``name``, or one of its experts: its inputs ``x``, float32[n, n_cols].
 
-        What no entry was planned for is ignored.
+        The blocks of each are numbered from 0. What has no entry is ignored.
         """
         entry = self._entries.get(name)
         if entry is not None:
             found = squares(x)
             with self._lock:
-                entry.take(block, found, len(x), mat)
+                entry.take(block, found, len(x), expert or 0)
 
-    def result(self) -> dict[str, Sums]:
-        """What was found, by name.
-
-        Raises
-        ------
-        BadInput : NaN or Inf was met
-        """
+    def result(self) -> dict[str, Found]:
+        """What was found, by name."""
         return {name: entry.result() for name, entry in self._entries.items()}
 
 
@@ -87,41 +83,37 @@ class _Halves:
     def __init__(self, shape: Shape) -> None:
         self._shape = shape
         self._squares = np.zeros((2, shape.n_mat, shape.n_cols))
-        self._counts = np.zeros((2, shape.n_counts), np.int64)
-        self._waiting: dict[int, dict[int, tuple[Doubles, int]]] = {}
-        self._next: dict[int, int] = {}
+        self._counts = np.zeros((2, shape.n_mat), np.int64)
+        self._next = [0] * shape.n_mat
+        #: blocks that came before one with a lower number did
+        self._waiting: list[dict[int, tuple[Doubles, int]]] = [{} for _ in range(shape.n_mat)]
 
-    def take(self, block: int, found: Doubles, n: int, mat: int | None) -> None:
-        """Add what was ``found``, or keep it until the blocks before it are there."""
-        number = mat or 0
-        if mat is not None and self._shape.n_counts > 1:  # not every block reaches it
-            self._add(number, block, found, n)
-            return
-        waiting = self._waiting.setdefault(number, {})
+    def take(self, block: int, found: Doubles, n: int, number: int) -> None:
+        """Add what was ``found``, once the blocks before it are there."""
+        waiting = self._waiting[number]
         waiting[block] = found, n
-        while (following := waiting.pop(self._next.get(number, 0), None)) is not None:
-            at = self._next.get(number, 0)
-            self._add(number, at, *following)
-            self._next[number] = at + 1
+        while (following := waiting.pop(self._next[number], None)) is not None:
+            self._add(number, self._next[number], *following)
+            self._next[number] += 1
 
     def _add(self, number: int, block: int, found: Doubles, n: int) -> None:
         self._squares[block % 2, number] += found
-        if number < self._shape.n_counts:  # the heads of a tensor have one in common
-            self._counts[block % 2, number] += n
+        self._counts[block % 2, number] += n
 
-    def result(self) -> Sums:
+    def result(self) -> Found:
         """See ``Importance.result``."""
-        assert not any(self._waiting.values()), f"{self._shape.name}: a block of tokens was not told"
-        total = self._squares[0] + self._squares[1]
+        if any(self._waiting):
+            raise AssertionError(f"{self._shape.name}: a block of tokens is missing")
+        total = self._squares.sum(axis=0)
         if not np.isfinite(total).all():
             raise BadInput(
-                f"{self._shape.name}: NaN or Inf among its inputs", "Look for NaN and Inf in the weights: streamconv check."
+                f"{self._shape.name}: NaN or Inf among its inputs",
+                "Look for NaN and Inf in the weights: streamconv check.",
             )
-        return Sums(total, self._counts.sum(axis=0), self._deviation())
+        return Found(total, self._counts.sum(axis=0), self._deviation())
 
     def _deviation(self) -> float:
-        counts = np.broadcast_to(self._counts, (2, self._shape.n_mat))
-        reached = (counts > 0).all(axis=0)
-        means = self._squares[:, reached] / counts[:, reached, None]
+        reached = (self._counts > 0).all(axis=0)
+        means = self._squares[:, reached] / self._counts[:, reached, None]
         compared = means[1] > 0
         return float(np.median(np.abs(means[0][compared] / means[1][compared] - 1))) if compared.any() else 0.0

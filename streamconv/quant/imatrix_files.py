@@ -39,14 +39,13 @@ class Shape(NamedTuple):
     Attributes
     ----------
     name : of the tensor
-    n_mat, n_cols : of the sums: one row a matrix, as experts and the heads of a tensor of three dimensions are
-    n_counts : ``n_mat`` where tokens reach matrices one by one, else 1
+    n_mat : its experts, or 1; the heads of a tensor of three dimensions count as one matrix, with their columns side by side
+    n_cols : columns of each
     """
 
     name: str
     n_mat: int
     n_cols: int
-    n_counts: int
 
 
 @dataclass(frozen=True)

@@ -8,13 +8,13 @@ between its sums and those of the block before. Per block, their means weighted 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from ..rows import Floats
-from .imatrix_sums import Total
+from .imatrix_sums import Counts, Sums
 
 _BLOCK = re.compile(r"blk\.(\d+)\.")
 _INACTIVE = 1e-5
@@ -45,17 +45,19 @@ class Statistics(NamedTuple):
     cosine: float
 
 
-def statistics(entries: Mapping[str, Total]) -> list[Statistics]:
+def statistics(entries: Sums) -> list[Statistics]:
     """Of all ``entries`` that were reached, by tensor and then the largest sum first."""
-    found = [s for name, total in entries.items() if (s := _of(name, total, entries)) is not None]
+    found = [
+        _of(name, entries.sums(name), counts, _before(name, entries))
+        for name, counts in entries.counts.items()
+        if counts.any()
+    ]
     return sorted(found, key=lambda s: (s.tensor, -s.total))
 
 
-def _of(name: str, total: Total, entries: Mapping[str, Total]) -> Statistics | None:
-    reached = total.counts > 0
-    if not reached.any():
-        return None
-    values = (total.sums[reached] / total.counts[reached, None]).astype(np.float64).ravel()
+def _of(name: str, sums: Floats, counts: Counts, before: Floats | None) -> Statistics:
+    reached = counts > 0
+    values = (sums[reached] / counts[reached, None]).astype(np.float64).ravel()
     n, whole, mean = values.size, float(values.sum()), float(values.mean())
     deviation = float(np.sqrt(max(0.0, float((values * values).mean()) - mean * mean)))
     shares = values[values > 0] / whole if whole > 0 else values[:0]
@@ -67,14 +69,14 @@ def _of(name: str, total: Total, entries: Mapping[str, Total]) -> Statistics | N
     return Statistics(
         name, int(match[1]) if match else None, tensor, n, whole, float(values.min()), float(values.max()), mean, deviation,
         float((values > _INACTIVE).mean()), entropy, entropy / float(np.log2(n)) if n > 1 else 0.0, zd,
-        _cosine(total.sums, _before(name, entries)),
+        _cosine(sums, before),
     )  # fmt: skip
 
 
-def _before(name: str, entries: Mapping[str, Total]) -> Floats | None:
+def _before(name: str, entries: Sums) -> Floats | None:
     """The sums of the same tensor in the block before."""
-    found = entries.get(_BLOCK.sub(lambda m: f"blk.{int(m[1]) - 1}.", name, count=1)) if _BLOCK.search(name) else None
-    return None if found is None else found.sums
+    other = _BLOCK.sub(lambda m: f"blk.{int(m[1]) - 1}.", name, count=1)
+    return entries.sums(other) if other != name and other in entries.shapes else None
 
 
 def _cosine(a: Floats, b: Floats | None) -> float:
@@ -108,7 +110,21 @@ def by_block(found: list[Statistics]) -> list[BlockStatistics]:
 def lines(name: str, found: list[Statistics]) -> Iterator[str]:
     """The two tables for people; ``name`` is what they are of."""
     yield f"Statistics of {name} ({len(found)} tensors)"
-    heads = ("Layer", "Tensor", "Σ(Act²)", "Min", "Max", "μ", "σ", "% Active", "N", "Entropy", "E (norm)", "ZD", "CosSim")
+    heads = (
+        "Layer",
+        "Tensor",
+        "Σ(Act²)",
+        "Min",
+        "Max",
+        "μ",
+        "σ",
+        "% Active",
+        "N",
+        "Entropy",
+        "E (norm)",
+        "ZD",
+        "CosSim",
+    )
     widths = (5, -20, 12, 10, 12, 9, 9, 9, 8, 10, 9, 8, 8)
     yield _row(heads, widths)
     for s in found:

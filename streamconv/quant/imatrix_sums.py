@@ -1,119 +1,101 @@
-"""Adds importance matrices up, as llama-imatrix does with the files of ``--in-file``; to count on from there, or to convert them."""
+"""Adds up importance matrices as llama-imatrix does with the files of ``--in-file``: to count on, or to convert them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import BadInput
 from ..rows import Floats
-from .imatrix_files import ImatrixFile, Shape
+from .imatrix_files import Entry, ImatrixFile, Shape
 
-
-@dataclass
-class Total:
-    """What one entry has in all files.
-
-    Attributes
-    ----------
-    sums : float32[n_counts, n] squared activations
-    counts : int64[n_counts] tokens
-    """
-
-    sums: Floats
-    counts: NDArray[np.int64]
-
-
-@dataclass
-class Added:
-    """Several files as one.
-
-    Attributes
-    ----------
-    datasets : of all files, in their order
-    chunk_size : tokens of a chunk
-    """
-
-    chunk_size: int
-    entries: dict[str, Total] = field(default_factory=dict)
-    datasets: list[str] = field(default_factory=list)
-
-    @property
-    def n_chunks(self) -> int:
-        """Chunks that the most frequent matrix was reached by."""
-        return max((int(t.counts.max()) for t in self.entries.values()), default=0) // self.chunk_size
-
-    def shapes(self) -> list[Shape]:
-        """The entries as they are written."""
-        return [Shape(name, len(t.counts), t.sums.shape[1], len(t.counts)) for name, t in self.entries.items()]
+Counts = NDArray[np.int64]
+_OTHER_MODEL = "Add only files that were made with the same model."
 
 
 def chunk_size_of(files: Iterable[ImatrixFile], usual: int) -> int:
-    """Tokens per chunk that the files state, where they state one; the first where they differ."""
+    """Tokens per chunk as the first file states them that does."""
     return next((f.chunk_size for f in files if f.chunk_size), usual)
 
 
-def added(files: Iterable[ImatrixFile], chunk_size: int) -> Added:
-    """Add ``files`` up.
+class Sums:
+    """Several files as one; sums are added when they are asked for.
 
     Parameters
     ----------
     chunk_size : tokens of a chunk; what the older format counts in chunks is multiplied by it
 
+    Attributes
+    ----------
+    shapes, counts : by name; int64[n_mat] tokens that reached each matrix
+    datasets : of all files, in their order
+
     Raises
     ------
-    BadInput : entries of one name have different lengths, or hold NaN or Inf
+    BadInput : entries of one name have different lengths, or counts are none
     """
-    result = Added(chunk_size)
-    for file in files:
-        factor = np.float32(chunk_size if file.chunk_size is None else 1)
-        for name, entry in file.entries.items():
-            sums, counts = entry.sums * factor, np.rint(entry.counts * factor)
-            if not (np.isfinite(sums).all() and np.isfinite(counts).all() and (counts >= 0).all()):
-                raise BadInput(f"{file.path}: the entry for {name} holds NaN, Inf or negative counts")
-            found = Total(sums.reshape(len(counts), -1), counts.astype(np.int64))
-            before = result.entries.get(name)
-            try:
-                result.entries[name] = found if before is None else plus(before, found)
-            except ValueError:
+
+    def __init__(self, files: Sequence[ImatrixFile], chunk_size: int) -> None:
+        self._files, self.chunk_size = files, chunk_size
+        self.datasets = [text for file in files for text in file.datasets]
+        self.shapes: dict[str, Shape] = {}
+        self.counts: dict[str, Counts] = {}
+        for name in dict.fromkeys(name for file in files for name in file.entries):
+            self.counts[name] = self._counts(name)
+            n_mat, first = len(self.counts[name]), next(self._of(name))[1]
+            self.shapes[name] = Shape(name, n_mat, first.sums.size // n_mat)
+
+    @property
+    def n_chunks(self) -> int:
+        """Chunks that the most frequent matrix was reached by."""
+        return max((int(c.max()) for c in self.counts.values()), default=0) // self.chunk_size
+
+    def sums(self, name: str) -> Floats:
+        """float32[n_mat, n_cols] squared activations of one entry.
+
+        Raises
+        ------
+        BadInput : NaN or Inf is among them
+        """
+        shape = self.shapes[name]
+        total = np.zeros((shape.n_mat, shape.n_cols), np.float32)
+        for file, entry in self._of(name):
+            total += (entry.sums * self._factor(file)).reshape(total.shape)
+            if not np.isfinite(total).all():
+                raise BadInput(f"{file.path}: the entry for {name} holds NaN or Inf")
+        return total
+
+    def _of(self, name: str) -> Iterator[tuple[ImatrixFile, Entry]]:
+        return ((file, file.entries[name]) for file in self._files if name in file.entries)
+
+    def _factor(self, file: ImatrixFile) -> np.float32:
+        return np.float32(self.chunk_size if file.chunk_size is None else 1)
+
+    def _counts(self, name: str) -> Counts:
+        """A single count of one file stands for all matrices of another."""
+        total, size = np.zeros(1, np.int64), 0
+        for file, entry in self._of(name):
+            counts = np.rint(entry.counts * self._factor(file))
+            if not (np.isfinite(counts).all() and (counts >= 0).all()):
+                raise BadInput(f"{file.path}: the counts of {name} are not numbers of tokens")
+            if (size and entry.sums.size != size) or not {len(counts), len(total)} <= {1, max(len(counts), len(total))}:
+                raise BadInput(f"{file.path}: the entry for {name} has another shape than in the files before", _OTHER_MODEL)
+            total, size = total + counts.astype(np.int64), entry.sums.size
+        if size % len(total):
+            raise BadInput(f"the entries for {name} have {size} values for {len(total)} matrices", _OTHER_MODEL)
+        return total
+
+    def refuse_others(self, own: Iterable[Shape]) -> None:
+        """BadInput where an entry does not fit that of a model."""
+        for mine in own:
+            theirs = self.shapes.get(mine.name)
+            if theirs is not None and (
+                theirs.n_mat * theirs.n_cols != mine.n_mat * mine.n_cols or theirs.n_mat not in (1, mine.n_mat)
+            ):
                 raise BadInput(
-                    f"{file.path}: the entry for {name} has {sums.size} values for {len(counts)} matrices, in the files before"
-                    f" it has another shape",
-                    "Add only files that were made with the same model.",
-                ) from None
-        result.datasets += file.datasets
-    if not result.entries:
-        raise BadInput("the importance matrices are empty")
-    return result
-
-
-def plus(a: Total, b: Total) -> Total:
-    """The sum of two; where one has a single count, it stands for all matrices of the other. ValueError: other shapes."""
-    n = max(len(a.counts), len(b.counts))
-    if a.sums.size != b.sums.size or not {len(a.counts), len(b.counts)} <= {1, n}:
-        raise ValueError("the shapes differ")
-    counts = np.broadcast_to(a.counts, n) + np.broadcast_to(b.counts, n)
-    return Total(a.sums.reshape(n, -1) + b.sums.reshape(n, -1), counts)
-
-
-def merged_shapes(own: Iterable[Shape], before: Mapping[str, Total]) -> list[Shape]:
-    """The entries of a file that has ``own`` and those ``before``.
-
-    Raises
-    ------
-    BadInput : two of one name have different lengths
-    """
-    result = {s.name: s for s in own}
-    for name, total in before.items():
-        mine = result.get(name)
-        if mine is None:
-            result[name] = Shape(name, len(total.counts), total.sums.shape[1], len(total.counts))
-        elif mine.n_mat * mine.n_cols != total.sums.size or len(total.counts) not in (1, mine.n_counts):
-            raise BadInput(
-                f"--in-file: the entry for {name} has {total.sums.size} values, this model's has {mine.n_mat * mine.n_cols}",
-                "Add only files that were made with the same model.",
-            )
-    return list(result.values())
+                    f"--in-file: the entry for {mine.name} is {theirs.n_mat} x {theirs.n_cols}, that of this model"
+                    f" {mine.n_mat} x {mine.n_cols}",
+                    _OTHER_MODEL,
+                )

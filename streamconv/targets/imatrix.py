@@ -47,7 +47,7 @@ class ImatrixLayout:
     chunk_size: int
 
     def encode(self, shape: Shape, sums: NDArray[np.floating], counts: NDArray[np.integer]) -> bytes:
-        """The bytes of one entry: ``sums``, float[n_mat, n_cols], and ``counts``, int[n_counts]."""
+        """The bytes of one entry: ``sums``, float[n_mat, n_cols], and ``counts``, int[n_mat]."""
         return _record(shape, sums, counts, self.chunk_size) if self.path.suffix == DAT else _tensors(sums, counts)
 
 
@@ -71,9 +71,9 @@ def layout(
     metadata.u32("imatrix.chunk_count", n_chunks)
     metadata.u32("imatrix.chunk_size", chunk_size)
     tensors = [
-        TensorInfo(f"{s.name}.{kind}", _dimensions(s.n_counts, n_cols), TYPES["F32"])
+        TensorInfo(f"{s.name}.{kind}", _dimensions(s.n_mat, n_cols), TYPES["F32"])
         for s in ordered
-        for kind, n_cols in (("in_sum2", s.n_mat * s.n_cols // s.n_counts), ("counts", 1))
+        for kind, n_cols in (("in_sum2", s.n_cols), ("counts", 1))
     ]
     (file,) = gguf.layout(path, metadata, tensors, job_key=job)
     starts = [offset for _, offset in file.tensors]
@@ -107,8 +107,9 @@ def _lay_out_dat(
 
 def _record(shape: Shape, sums: NDArray[np.floating], counts: NDArray[np.integer], chunk_size: int) -> bytes:
     n_calls = -(-int(counts.max()) // chunk_size)
-    stored = sums.astype("<f4").reshape(shape.n_counts, -1)
+    stored = sums.astype("<f4")
     reached = counts.astype(np.float32).reshape(-1, 1)
     means = np.where(reached > 0, stored / np.maximum(reached, 1), np.float32(1)) * np.float32(n_calls)
     name = shape.name.encode()
-    return struct.pack("<i", len(name)) + name + struct.pack("<ii", n_calls, stored.size) + means.astype("<f4").tobytes()
+    values: bytes = means.astype("<f4").tobytes()
+    return struct.pack("<i", len(name)) + name + struct.pack("<ii", n_calls, stored.size) + values
