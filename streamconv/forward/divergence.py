@@ -11,7 +11,7 @@ With logits z, M their maximum and S = Σ exp(z − M), ln p(t) = z_t − M − 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -25,19 +25,63 @@ Doubles = NDArray[np.float64]
 _FEW = 10
 
 
-class Softmax(NamedTuple):
-    """What is kept of the logits of some positions.
+class Scores:
+    """What some positions say of the right token, from logits that come some rows of the vocabulary at a time.
 
-    Attributes
+    Parameters
     ----------
-    log_sum : float64[n] ln Σ exp(z)
-    log_p : float64[n] ln p of the right token
-    top : int[n] the most probable token
+    targets : int32[n] the right tokens
     """
 
-    log_sum: Doubles
-    log_p: Doubles
-    top: NDArray[np.intp]
+    def __init__(self, targets: NDArray[np.int32]) -> None:
+        n = len(targets)
+        self._targets = targets
+        self._largest = np.full(n, -np.inf, np.float32)
+        self._total = np.zeros(n)
+        self._right = np.zeros(n)
+        self.top = np.zeros(n, np.intp)
+
+    def add(self, rows: slice, logits: Floats) -> tuple[Floats, Doubles]:
+        """Take in ``logits``, float32[n, rows].
+
+        Returns exp(logits - M) with the largest logit M so far, and what sums over earlier rows are to be multiplied by.
+        """
+        best = logits.argmax(axis=1)
+        at = np.arange(len(logits))
+        found = logits[at, best]
+        self.top = np.where(found > self._largest, best + rows.start, self.top)
+        largest = np.maximum(self._largest, found)
+        # Where no token was possible so far there is nothing to scale, and -Inf less -Inf would be none.
+        scale = np.where(np.isneginf(self._largest), 0.0, np.exp((self._largest - largest).astype(np.float64)))
+        shares = np.exp(logits - largest[:, None])
+        self._total = self._total * scale + shares.sum(axis=1, dtype=np.float64)
+        self._largest = largest
+        here = np.flatnonzero((self._targets >= rows.start) & (self._targets < rows.stop))
+        self._right[here] = logits[here, self._targets[here] - rows.start]
+        return shares, scale
+
+    @property
+    def total(self) -> Doubles:
+        """float64[n] S."""
+        return self._total
+
+    @property
+    def log_sum(self) -> Doubles:
+        """float64[n] M + ln S."""
+        return np.asarray(self._largest + np.log(self._total))
+
+    @property
+    def log_p(self) -> Doubles:
+        """float64[n] ln p of the right token.
+
+        Raises
+        ------
+        BadInput : NaN or Inf is among the logits
+        """
+        log_sum = self.log_sum
+        if not np.isfinite(log_sum).all():
+            raise BadInput("the logits of the model are NaN or Inf", "Look for NaN and Inf in its weights: streamconv check.")
+        return self._right - log_sum
 
 
 class Divergence(NamedTuple):
@@ -55,35 +99,40 @@ class Divergence(NamedTuple):
     kld: Doubles
     same_top: NDArray[np.bool_]
 
+    @classmethod
+    def of(cls, parts: Sequence[Divergence]) -> Divergence:
+        """All positions of ``parts``, in their order."""
+        return cls(*(np.concatenate(each) for each in zip(*parts, strict=True)))
 
-def softmax(logits: Floats, targets: NDArray[np.int32]) -> Softmax:
-    """What to keep of ``logits``, float32[n, vocabulary], whose right tokens are ``targets``, int32[n].
 
-    Raises
-    ------
-    BadInput : NaN or Inf is among them
+def diverge(panels: Iterable[tuple[slice, Sequence[Floats]]], n_models: int, targets: NDArray[np.int32]) -> list[Divergence]:
+    """Compare models with a reference at some positions.
+
+    Parameters
+    ----------
+    panels : rows of the vocabulary, and the logits float32[n, rows] of the reference and of each model, which are overwritten
+    targets : int32[n] the right tokens
     """
-    top = logits.argmax(axis=1)
-    rows = np.arange(len(logits))
-    largest = logits[rows, top]
-    total = np.exp(logits - largest[:, None]).sum(axis=1, dtype=np.float64)
-    if not (np.isfinite(largest).all() and np.isfinite(total).all()):
-        raise BadInput("the model's logits are NaN or Inf", "Look for NaN and Inf in its weights: streamconv check.")
-    log_sum = largest + np.log(total)
-    return Softmax(log_sum, logits[rows, targets] - log_sum, top)
+    base, own = Scores(targets), [Scores(targets) for _ in range(n_models)]
+    sums = [np.zeros(len(targets)) for _ in own]
+    for rows, (reference, *others) in panels:
+        shares, scale = base.add(rows, reference)
+        for number, (scores, logits) in enumerate(zip(own, others, strict=True)):
+            scores.add(rows, logits)
+            sums[number] = sums[number] * scale + _weighted(shares, np.subtract(reference, logits, out=logits))
+    log_p = base.log_p
+    return [
+        Divergence(log_p, s.log_p, total / base.total + (s.log_sum - base.log_sum), s.top == base.top)
+        for s, total in zip(own, sums, strict=True)
+    ]
 
 
-def diverge(base: Floats, base_softmax: Softmax, logits: Floats, targets: NDArray[np.int32]) -> Divergence:
-    """Compare ``logits`` of a model with the reference's, both float32[n, vocabulary]; ``base_softmax`` is of the latter."""
-    own = softmax(logits, targets)
-    weights = np.exp(base - base_softmax.log_sum[:, None].astype(np.float32))
-    difference = base - logits
-    # A token that the reference excludes with -Inf has no part in the sum, whatever the model says of it.
-    weighted = np.multiply(weights, difference, out=difference, where=weights > 0)
-    weighted[weights == 0] = 0
-    kld = weighted.sum(axis=1, dtype=np.float64) / weights.sum(axis=1, dtype=np.float64)
-    kld += own.log_sum - base_softmax.log_sum
-    return Divergence(base_softmax.log_p, own.log_p, kld, own.top == base_softmax.top)
+def _weighted(shares: Floats, differences: Floats) -> Doubles:
+    """Sums of the products; what has no share counts for nothing, be the difference infinite."""
+    with np.errstate(invalid="ignore"):
+        found = np.multiply(shares, differences, out=differences)
+    found[shares == 0] = 0
+    return np.asarray(found.sum(axis=1, dtype=np.float64))
 
 
 class Estimate(NamedTuple):
