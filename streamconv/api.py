@@ -9,10 +9,13 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypedDict, TypeVar
 
+import numpy as np
+from numpy.typing import NDArray
+
 from . import conversion, progress
 from .engine.run import Reporter
 from .flags import FLAGS
-from .rows import Rows
+from .rows import Floats, Rows
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -209,3 +212,29 @@ def open(src: str | os.PathLike[str], quantization_config: Mapping[str, Any] | N
     (3, 256)
     """
     return conversion.open_rows(src, quantization_config)
+
+
+def logits(src: str | os.PathLike[str], token_ids: Sequence[int] | NDArray[np.integer[Any]]) -> Floats:
+    """What the model ``src`` predicts after each of some tokens, one layer after the other in memory.
+
+    Parameters
+    ----------
+    src : as of ``convert``; of any architecture that can be run, with its weights in any form that is read
+    token_ids : n numbers of tokens, the first of a text first; no token is added
+
+    Returns
+    -------
+    float32[n, vocabulary] : computed in float32; row i has what comes after token i
+
+    Raises
+    ------
+    BadInput : the architecture, or something that the model states, cannot be run here; it is named before a weight is read
+    UsageError : a number is none of a token of the model
+
+    Examples
+    --------
+    >>> import streamconv
+    >>> streamconv.logits("examples/tiny-gemma3", [2, 100, 200]).shape
+    (3, 2048)
+    """
+    return conversion.logits(src, token_ids)
