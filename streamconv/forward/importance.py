@@ -61,6 +61,11 @@ class Importance:
         self._entries = {shape.name: _Halves(shape) for shape in shapes}
         self._lock = threading.Lock()
 
+    @property
+    def n_bytes(self) -> int:
+        """Memory that the sums take, about."""
+        return sum(entry.n_bytes for entry in self._entries.values())
+
     def __call__(self, name: str, block: int, x: Floats, expert: int | None = None) -> None:
         """A block of the tokens that reach the matrix ``name``, or one of its experts: its inputs ``x``, float32[n, n_cols].
 
@@ -87,6 +92,11 @@ class _Halves:
         self._next = [0] * shape.n_mat
         #: blocks that came before one with a lower number did
         self._waiting: list[dict[int, tuple[Doubles, int]]] = [{} for _ in range(shape.n_mat)]
+
+    @property
+    def n_bytes(self) -> int:
+        """Of the sums, once more when they are put together, and what waits."""
+        return 2 * self._squares.nbytes
 
     def take(self, block: int, found: Doubles, n: int, number: int) -> None:
         """Add what was ``found``, once the blocks before it are there."""
