@@ -299,6 +299,27 @@ def check(a: argparse.Namespace) -> int:
     return 65 if errors else 0
 
 
+def imatrix(a: argparse.Namespace) -> int:
+    """``streamconv imatrix``."""
+    from . import evaluating
+
+    return evaluating.imatrix(a, _options(a))
+
+
+def compare(a: argparse.Namespace) -> int:
+    """``streamconv compare``."""
+    from . import evaluating
+
+    return evaluating.compare(a, _options(a))
+
+
+def perplexity(a: argparse.Namespace) -> int:
+    """``streamconv perplexity``."""
+    from . import evaluating
+
+    return evaluating.perplexity(a, _options(a))
+
+
 def families(a: argparse.Namespace) -> int:
     """``streamconv families``."""
     from .models.supported import supported

@@ -9,17 +9,20 @@
 The text goes through one layer after the other (``forward``), so weights are read once and memory does not grow with the model.
 """
 
-from .adding import prepare_sum
-from .comparing import compare, perplexity
+from .adding import open_sums, prepare_sum, write_sum
+from .comparing import Compared, compare, perplexity
 from .matrix import Measured, prepare_imatrix, write_imatrix
 from .request import Request
 
 __all__ = [
+    "Compared",
     "Measured",
     "Request",
     "compare",
+    "open_sums",
     "perplexity",
     "prepare_imatrix",
     "prepare_sum",
     "write_imatrix",
+    "write_sum",
 ]

@@ -57,7 +57,8 @@ class Group:
     def fill(self, start: int, stop: int, outs: Sequence[Bytes | None], scratch: Floats) -> Sequence[Quality]:
         """See ``engine.plan.Item``."""
         (out,) = outs
-        assert self.make is not None and out is not None, self.name
+        assert self.make is not None, self.name
+        assert out is not None
         out[0] = np.frombuffer(self.make(self), np.uint8)
         return [Quality()]
 

@@ -30,20 +30,15 @@ class Head(NamedTuple):
 def observe_head(model: forward.Model, states: Floats, observe: Callable[[str, Floats], None]) -> None:
     """Tell the head's name and its input for ``states``, float32[n, width]."""
     with one_thread_of_blas():
-        panels = forward.head_panels(model, states, observe)
-        next(panels)
-        panels.close()
+        next(forward.head_panels(model, states, observe))
 
 
-def log_probabilities(
-    model: forward.Model, states: Floats, chunks: Chunks, ram: int, threads: int, look: Callable[[], None]
-) -> Doubles:
+def log_probabilities(head: Head, chunks: Chunks, ram: int, threads: int, look: Callable[[], None]) -> Doubles:
     """ln p of the right tokens: float64[n_chunks, n_scored]; ``look`` raises to stop."""
-    head = Head(model, states)
 
     def score(part: slice) -> Doubles:
         scores = Scores(chunks.targets.reshape(-1)[part])
-        for rows, logits in forward.head_panels(model, _at(head, chunks, part)):
+        for rows, logits in forward.head_panels(head.model, _at(head, chunks, part)):
             look()
             scores.add(rows, logits)
         return scores.log_p

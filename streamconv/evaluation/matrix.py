@@ -43,7 +43,7 @@ from ..targets.gguf import encode_value
 from ..targets.imatrix import ImatrixLayout, layout
 from .adding import open_sums, with_tail
 from .groups import Group, block_of, grouped
-from .heads import log_probabilities, observe_head
+from .heads import Head, log_probabilities, observe_head
 from .planning import UNKNOWN_JOB, any_changed, check_ending, make_plan
 from .request import Request, chunks_of, input_file
 from .states import States, states_bytes
@@ -62,7 +62,9 @@ def shapes_of(model: forward.Model, process_output: bool = False) -> list[Shape]
         if wanted and name.endswith(".weight") and len(rows.shape) > 1 and not any(no in name for no in _NO_PRODUCTS):
             n_mat = rows.shape[0] if len(rows.shape) == 3 else 1
             # One matrix for each head counts as one, with the columns of all of them.
-            found.append(Shape(name, n_mat, rows.shape[-1]) if "_exps" in name else Shape(name, 1, n_mat * rows.shape[-1]))
+            found.append(
+                Shape(name, n_mat, rows.shape[-1]) if "_exps" in name else Shape(name, 1, n_mat * rows.shape[-1])
+            )
     return found
 
 
@@ -163,9 +165,7 @@ def _planned(
         {"source": str(source), "text": str(request.text), **({"revisions": opener.hub.revisions} if opener.hub.models else {})},
         states_bytes(shape),
     )  # fmt: skip
-    return Measurement(
-        plan, model, chunks, request, blank, before, opener.hub if opener.hub.models else None, warnings
-    )
+    return Measurement(plan, model, chunks, request, blank, before, opener.hub if opener.hub.models else None, warnings)
 
 
 def _rows_of(model: forward.Model, block: int | None) -> list[Rows]:
@@ -231,7 +231,14 @@ class _Run:
         paths = [m.plan.job_dir / f"data-{n}.part" for n in (2, 3)]
         self._states = States(paths, shape, m.plan.fingerprint)
         self._walk = Walk(
-            m.model, m.chunks.inputs, self._states, options.ram, threads, reporter, self._stop, lambda: self._stop.error(job)
+            m.model,
+            m.chunks.inputs,
+            self._states,
+            options.ram,
+            threads,
+            reporter,
+            self._stop,
+            lambda: self._stop.error(job),
         )
         self._chunks: dict[str, Chunk] = {chunk.item.name: chunk for chunk in m.plan.chunks()}
 
@@ -311,7 +318,7 @@ class _Run:
             self._commit(chunk, importance.result(), SourceDigests().of(chunk.item, 0, 1))
         if not m.request.with_perplexity:
             return None
-        return log_probabilities(m.model, self._states.current, m.chunks, walk.ram, walk.threads, walk.look)
+        return log_probabilities(Head(m.model, self._states.current), m.chunks, walk.ram, walk.threads, walk.look)
 
     def _commit(self, chunk: Chunk, found: Mapping[str, Found], source: bytes = b"") -> None:
         """Write the range of ``chunk`` with what was ``found``, and record it."""
@@ -335,7 +342,9 @@ class _Run:
         named = {chunk.number: name for name, chunk in self._chunks.items()}
         commits = list(self._job.journal.commits())
         model = self._m.model
-        n_experts = 0 if model.router is None else model.router.n_experts * sum(l.n_experts_used > 0 for l in model.layers)
+        n_experts = (
+            0 if model.router is None else model.router.n_experts * sum(l.n_experts_used > 0 for l in model.layers)
+        )
         deviation = max(((s.max_error, named[s.chunk]) for s in commits), default=(0.0, ""))
         return Measured(outcome, log_p, deviation, sum(s.nonfinite for s in commits), n_experts)
 

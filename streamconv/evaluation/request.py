@@ -79,18 +79,12 @@ def tokens_of(model: Model, where: str, text: bytes, request: Request) -> tuple[
 
     Raises
     ------
-    BadInput : it is not UTF-8, or the model's tokenizer ends every text with a token, as those of encoders do
+    BadInput : the model's tokenizer ends every text with a token, as those of encoders do
     """
-    try:
-        content = text.decode()
-    except UnicodeDecodeError as e:
-        raise BadInput(
-            f"{request.text} is not UTF-8 at byte {e.start}", "Convert it first, for example with iconv -t UTF-8."
-        ) from None
     tokenizer = open_tokenizer({key: value.value for key, value in model.metadata.items()})
     if tokenizer.add_eos:
         raise BadInput(f"{where}: its tokenizer ends every text with a token, so chunks of a text cannot be cut")
-    tokens = tokenizer.encode(content.removesuffix("\n"), parse_special=request.parse_special)
+    tokens = tokenizer.encode(text.removesuffix(b"\n"), parse_special=request.parse_special)
     return tokens, tokenizer.bos if tokenizer.add_bos else None
 
 

@@ -12,9 +12,9 @@ from __future__ import annotations
 import mmap
 import os
 import struct
+import weakref
 import zlib
 from collections.abc import Iterable
-from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
@@ -42,19 +42,18 @@ class States:
     paths : of the two files
     shape : chunks, tokens a chunk, numbers a token
     fingerprint : 32 bytes; what other jobs wrote does not count
+    durable : whether states are to outlive the process
 
     Attributes
     ----------
     n_layers : layers that ``current`` has gone through; -1: it holds nothing yet
     """
 
-    def __init__(self, paths: Iterable[Path], shape: tuple[int, int, int], fingerprint: bytes) -> None:
-        self._fingerprint, self._opened = fingerprint, ExitStack()
-        try:
-            self._files = [_StateFile(path, shape, self._opened) for path in paths]
-        except BaseException:
-            self._opened.close()
-            raise
+    def __init__(
+        self, paths: Iterable[Path], shape: tuple[int, int, int], fingerprint: bytes, durable: bool = True
+    ) -> None:
+        self._fingerprint, self._durable = fingerprint, durable
+        self._files = [_StateFile(path, shape) for path in paths]
         self._current, self.n_layers = 0, -1
 
     @property
@@ -82,23 +81,28 @@ class States:
 
     def filled(self) -> None:
         """``following`` is complete: make it durable and the current one."""
-        self._files[1 - self._current].stamp(self.n_layers + 1, self._fingerprint)
+        if self._durable:
+            self._files[1 - self._current].stamp(self.n_layers + 1, self._fingerprint)
         self._current, self.n_layers = 1 - self._current, self.n_layers + 1
+
+    def settle(self) -> None:
+        """No layer follows: let go of the file that is not the current one."""
+        self._files = [self._files[self._current]]
+        self._current = 0
 
     def close(self) -> None:
         """Let go of the files; arrays of them must not be used any more."""
-        self._files.clear()
-        self._opened.close()
+        self._files = []
 
 
 class _StateFile:
     """One of the two files."""
 
-    def __init__(self, path: Path, shape: tuple[int, int, int], opened: ExitStack) -> None:
+    def __init__(self, path: Path, shape: tuple[int, int, int]) -> None:
         self._path = path
         size = _PAGE + 4 * int(np.prod(shape))
         self._fd = files.open_or_create(path)
-        opened.callback(os.close, self._fd)
+        weakref.finalize(self, os.close, self._fd)
         if os.fstat(self._fd).st_size != size:
             files.allocate(self._fd, size, path)
         self._map = mmap.mmap(self._fd, size)
