@@ -229,7 +229,7 @@ def logits(src: str | os.PathLike[str], token_ids: Sequence[int] | NDArray[np.in
     Raises
     ------
     BadInput : the architecture, or something that the model states, cannot be run here; it is named before a weight is read
-    UsageError : a number is none of a token of the model
+    UsageError : no token of the model has such a number
 
     Examples
     --------

@@ -36,6 +36,7 @@ ALLOWED = {
     "merging": {*_DATA, "found", "workers", "kernels", "kit", "sources"},
     "models": {*_DATA, "found", "kit", "sources"},
     "targets": {"errors", "metadata", "file_names", "quant"},
+    "forward": {"errors", "metadata", "rows", "threads", "limits"},
     "engine": {"rows", "errors", "file_names", "units", "ownership", "threads", "workers"},
     "check": {*_DATA, "sources", "quant"},
     "inspect": {"errors", "metadata", "file_names", "units", "sources", "dequant"},
@@ -54,6 +55,7 @@ ALLOWED = {
         "check",
         "targets",
         "engine",
+        "forward",
     },
     "api": {"rows", "flags", "conversion", "engine", "progress"},
     "commands": {

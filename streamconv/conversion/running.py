@@ -18,9 +18,12 @@ from .options import Options
 
 
 def open_runnable(
-    source: str | os.PathLike[str], options: Options | None = None, opener: Opener | None = None, with_tokenizer: bool = True
+    source: str | os.PathLike[str],
+    options: Options | None = None,
+    opener: Opener | None = None,
+    with_tokenizer: bool = True,
 ) -> tuple[forward.Model, Checkpoint]:
-    """The model that ``source`` names, and what it is read from: a GGUF file, a checkpoint however it is packed, a merge recipe, …
+    """The model that ``source`` names, and what it is read from: a GGUF file, a checkpoint however it is packed, a recipe, …
 
     Parameters
     ----------
@@ -50,7 +53,9 @@ def logits(source: str | os.PathLike[str], token_ids: Sequence[int] | NDArray[np
         raise UsageError(f"token ids are a list of whole numbers, not {type(token_ids).__name__} of shape {ids.shape}")
     n_tokens = model.rows["token_embd.weight"].shape[0]
     if ids.min() < 0 or ids.max() >= n_tokens:
-        raise UsageError(f"token ids are from 0 to {n_tokens - 1}; there is one of {ids.min() if ids.min() < 0 else ids.max()}")
+        raise UsageError(
+            f"token ids are from 0 to {n_tokens - 1}; there is one of {ids.min() if ids.min() < 0 else ids.max()}"
+        )
     tokens = ids.astype(np.int32)[None]
     hidden = forward.embed(model, tokens)
     for number in range(model.n_layers):

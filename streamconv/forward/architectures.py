@@ -29,9 +29,9 @@ class Computes:
     score_cap, logit_cap : defaults of their keys
     normed_values : values are normed, without a weight
     divided_logits : ``logit_scale`` divides
-    scales : defaults of ``embedding_scale``, ``residual_scale``, ``logit_scale`` as functions of width and number of layers
     gating : the default of ``expert_gating_func``: 1 softmax over all, 2 sigmoid, 3 softmax over those chosen
     normed_weights : the default of ``expert_weights_norm``
+    parallel_by_key : ``use_parallel_residual`` decides whether both halves of a layer have its input; else its norms do
     tiled_heads : the delta rule pairs value head i with key head i mod n; else neighbours share one
     """
 
@@ -52,6 +52,7 @@ class Computes:
     divided_logits: bool = False
     gating: int = 1
     normed_weights: bool = True
+    parallel_by_key: bool = False
     tiled_heads: bool = False
 
 
@@ -59,9 +60,7 @@ _PAIRS, _HALVES = Computes(rope="pairs"), Computes()
 _GELU = Computes(activation="gelu")
 _GEMMA = Computes(activation="gelu", scaled_by_width=True)
 _GEMMA3 = replace(_GEMMA, windows=(6, True), window_base=10000.0, window_scaled=False, wide_layers=62)
-_GEMMA3N = replace(
-    _GEMMA3, windows=(5, True), wide_layers=0, scale=1.0, logit_cap=30.0, normed_values=True
-)
+_GEMMA3N = replace(_GEMMA3, windows=(5, True), wide_layers=0, scale=1.0, logit_cap=30.0, normed_values=True)
 _GRANITE = Computes(rope="pairs", divided_logits=True)
 
 ARCHITECTURES: dict[str, Computes] = {
@@ -91,7 +90,7 @@ ARCHITECTURES: dict[str, Computes] = {
     "olmo2": Computes(windows=(4, True), window_scaled=False),
     "phi2": _GELU,
     "starcoder2": _GELU,
-    "gptneox": Computes(activation="gelu_erf"),
+    "gptneox": Computes(activation="gelu_erf", parallel_by_key=True),
     "falcon": Computes(activation="gelu_erf"),
     "gpt2": Computes(rope="none", activation="gelu"),
     "gemma": _GEMMA,

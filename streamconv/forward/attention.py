@@ -41,7 +41,10 @@ def _queries_keys_values(
     n_q, n_k, n_v = layer.n_heads * layer.k_size, layer.n_kv * layer.k_size, layer.n_kv * layer.v_size
     if group.has("attn_qkv.weight"):
         whole = group.product("attn_qkv", x)
-        q, k, v = (np.ascontiguousarray(part) for part in np.split(whole, (whole.shape[1] - n_k - n_v, whole.shape[1] - n_v), axis=1))
+        q, k, v = (
+            np.ascontiguousarray(part)
+            for part in np.split(whole, (whole.shape[1] - n_k - n_v, whole.shape[1] - n_v), axis=1)
+        )
         q, k, v = (group.finished(name, part) for name, part in (("attn_q", q), ("attn_k", k), ("attn_v", v)))
         pair: tuple[Floats, Floats] | None = (k, v)
     else:
@@ -82,14 +85,14 @@ def _clipped(group: Group, x: Floats) -> Floats:
 def _positioned(group: Group, norm: str, x: Floats, n_heads: int) -> Floats:
     """``x`` normed, whole or by heads as the shape of the norm says, and rotated: float32[n, heads, size]."""
     model, weight = group.model, group.vector(f"{norm}.weight")
-    heads = x.reshape(len(x), n_heads, -1)
+    heads: Floats = x.reshape(len(x), n_heads, -1)
     if weight is not None:
         of_head = weight.ndim > 1 or weight.shape[-1] == heads.shape[-1]
         by = rms_norm if model.norm_kind == "rms" else layer_norm
-        heads = by(heads if of_head else x, weight, model.epsilon).reshape(heads.shape)
+        heads = by(heads if of_head else x, weight, model.epsilon).reshape(len(x), n_heads, -1)
         bias = group.vector(f"{norm}.bias")
         if bias is not None:
-            heads += bias.reshape(-1, heads.shape[-1]) if of_head else bias.reshape(heads.shape[1:])
+            heads += bias.reshape(-1, heads.shape[2]) if of_head else bias.reshape(n_heads, -1)
     _rotate(group, heads)
     return heads
 
@@ -118,7 +121,9 @@ def scored(q: Floats, k: Floats, v: Floats, layer: Layer, n_ctx: int, sinks: Flo
                 heads = slice(first, min(first + _HEADS, (head + 1) * shared_by))
                 for start in range(0, n_ctx, PIECE):
                     at = slice(chunk + start, chunk + min(start + PIECE, n_ctx))
-                    out[at, heads] = _weighted(q[at, heads], keys, values, start, layer, None if sinks is None else sinks[heads])
+                    out[at, heads] = _weighted(
+                        q[at, heads], keys, values, start, layer, None if sinks is None else sinks[heads]
+                    )
     return out
 
 
@@ -136,8 +141,9 @@ def _weighted(q: Floats, keys: Floats, values: Floats, start: int, layer: Layer,
         hidden |= other <= place - layer.window
     scores[:, hidden] = -np.inf
     softmax_(scores, None if sinks is None else sinks[:, None, None])
-    weighted = np.matmul(scores.reshape(n_heads * n, -1), values[first:stop])
-    return weighted.reshape(n_heads, n, -1).transpose(1, 0, 2)
+    weighted: Floats = np.matmul(scores.reshape(n_heads * n, -1), values[first:stop])
+    by_token: Floats = weighted.reshape(n_heads, n, -1).transpose(1, 0, 2)
+    return by_token
 
 
 def _latent(group: Group, x: Floats) -> Floats:

@@ -32,8 +32,10 @@ def _sparse_(gate: Floats, deviations: float) -> Floats:
     """What lies so many deviations above the mean of a row, less that; unchanged for -inf."""
     if deviations == -np.inf:
         return gate
-    cut = gate.mean(axis=-1, keepdims=True) + np.float32(deviations) * gate.std(axis=-1, ddof=1, keepdims=True)
-    return np.maximum(gate - cut, np.float32(0), out=gate)
+    cut = gate.mean(axis=-1, keepdims=True) + np.float32(deviations) * gate.std(axis=-1, ddof=0, keepdims=True)
+    gate -= cut
+    np.maximum(gate, np.float32(0), out=gate)
+    return gate
 
 
 @dataclass(frozen=True)

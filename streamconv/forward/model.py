@@ -6,7 +6,6 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
 
 from ..errors import BadInput
 from ..metadata import Metadata
@@ -128,6 +127,7 @@ class Model:
     router: Router | None
     delta: Delta | None
     n_rank: int
+    in_parallel: bool
     _vectors: dict[str, Floats] = field(default_factory=dict)
 
     @property
@@ -227,6 +227,7 @@ def _planned(rows: Mapping[str, Rows], keys: Keys, computes: Computes, n_layers:
         router=router,
         delta=delta,
         n_rank=keys.count("attention.kv_lora_rank", 0),
+        in_parallel=computes.parallel_by_key and bool(keys.get("use_parallel_residual", True)),
     )
 
 
@@ -253,7 +254,9 @@ def _columns(layers: tuple[Layer, ...], size: int, n_streams: int, has_experts: 
 def _router(keys: Keys, computes: Computes) -> Router:
     gating = keys.count("expert_gating_func", 0) or computes.gating
     if gating not in (1, 2, 3):
-        raise BadInput(f"{keys.where}: experts are chosen in a way that is not computed here (expert_gating_func {gating})")
+        raise BadInput(
+            f"{keys.where}: experts are chosen in a way that is not computed here (expert_gating_func {gating})"
+        )
     return Router(
         gating=gating,
         n_experts=keys.count("expert_count"),
@@ -282,16 +285,25 @@ def _layer(rows: Mapping[str, Rows], keys: Keys, computes: Computes, n_layers: i
     swa = "_swa" if windowed else ""
     k_size = keys.count("attention.key_length", size // max(n_heads, 1))
     v_size = keys.count("attention.value_length", size // max(n_heads, 1))
-    k_size, v_size = keys.count(f"attention.key_length{swa}", k_size), keys.count(f"attention.value_length{swa}", v_size)
+    k_size, v_size = (
+        keys.count(f"attention.key_length{swa}", k_size),
+        keys.count(f"attention.value_length{swa}", v_size),
+    )
     n_rotated = keys.count("rope.dimension_count", k_size)
     n_rotated = keys.count(f"rope.dimension_count{swa}", n_rotated if not swa else min(n_rotated, k_size))
     kind = "attention"
     if f"blk.{i}.attn_kv_a_mqa.weight" in rows:
         kind = "latent"
-        k_size, v_size = keys.count("attention.key_length_mla", k_size), keys.count("attention.value_length_mla", v_size)
+        k_size, v_size = (
+            keys.count("attention.key_length_mla", k_size),
+            keys.count("attention.value_length_mla", v_size),
+        )
     elif f"blk.{i}.ssm_a" in rows:
         kind = "delta"
-    rope, scale = _rope(rows, keys, computes, n_rotated, windowed), _score_scale(keys, computes, size, n_heads, k_size, n_layers)
+    rope, scale = (
+        _rope(rows, keys, computes, n_rotated, windowed),
+        _score_scale(keys, computes, size, n_heads, k_size, n_layers),
+    )
     if kind == "latent":
         scale *= _latent_factor(keys)
     if (computes.rope_step and (i + 1) % computes.rope_step == 0) or (computes.rope_in_windows_only and not windowed):
@@ -346,7 +358,9 @@ def _scaling(keys: Keys) -> tuple[str, float]:
     kind = str(keys.get("rope.scaling.type", "linear"))
     factor = keys.real("rope.scaling.factor", 0.0) or keys.real("rope.scale_linear", 0.0) or 1.0
     if kind not in ("none", "linear", "yarn", "longrope"):
-        raise BadInput(f"{keys.where}: positions are scaled in a way that is not computed here (rope.scaling.type {kind!r})")
+        raise BadInput(
+            f"{keys.where}: positions are scaled in a way that is not computed here (rope.scaling.type {kind!r})"
+        )
     return kind, 1.0 if kind == "none" else factor
 
 
@@ -399,5 +413,3 @@ def _yarn_magnitude(keys: Keys, factor: float, log_multiplier: float) -> float:
         return _magnitude(factor, 1.0)
     own = log_multiplier if keys.arch == "deepseek2" and log_multiplier != 1 else 1.0
     return _magnitude(factor, own) / _magnitude(factor, log_multiplier)
-
-

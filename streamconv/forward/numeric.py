@@ -8,15 +8,14 @@ import numpy as np
 
 from ..rows import Floats
 
-#: no overflow here does harm: exp(-x) of a very negative x is infinite, and 1 over it 0
-_QUIET = {"over": "ignore", "under": "ignore"}
-
 
 def rms_norm(x: Floats, weight: Floats | None, epsilon: float) -> Floats:
     """``x`` divided by the root of the mean of its squares along the last axis, times ``weight``."""
     mean = np.einsum("...i,...i->...", x, x)[..., None] / np.float32(x.shape[-1])
-    y = x * (np.float32(1) / np.sqrt(mean + np.float32(epsilon)))
-    return y if weight is None else np.multiply(y, weight, out=y)
+    y: Floats = x * (np.float32(1) / np.sqrt(mean + np.float32(epsilon)))
+    if weight is not None:
+        y *= weight
+    return y
 
 
 def layer_norm(x: Floats, weight: Floats | None, epsilon: float) -> Floats:
@@ -28,23 +27,27 @@ def layer_norm(x: Floats, weight: Floats | None, epsilon: float) -> Floats:
 def l2_norm(x: Floats, epsilon: float) -> Floats:
     """``x`` divided by its length along the last axis, which is taken for ``epsilon`` at least."""
     length = np.sqrt(np.einsum("...i,...i->...", x, x))[..., None]
-    return x / np.maximum(length, np.float32(epsilon))
+    y: Floats = x / np.maximum(length, np.float32(epsilon))
+    return y
 
 
 def sigmoid(x: Floats) -> Floats:
     """The logistic function."""
-    with np.errstate(**_QUIET):
-        return np.float32(1) / (np.float32(1) + np.exp(-x))
+    with np.errstate(over="ignore"):  # exp(-x) may be infinite, and 1 over it is 0
+        y: Floats = np.float32(1) / (np.float32(1) + np.exp(-x))
+    return y
 
 
 def softplus(x: Floats) -> Floats:
     """ln(1 + exp x)."""
-    return np.logaddexp(x, np.float32(0))
+    y: Floats = np.logaddexp(x, np.float32(0))
+    return y
 
 
 def silu_(x: Floats) -> Floats:
     """``x`` times its logistic function."""
-    return np.multiply(x, sigmoid(x), out=x)
+    x *= sigmoid(x)
+    return x
 
 
 def gelu_(x: Floats) -> Floats:
@@ -57,7 +60,8 @@ def gelu_(x: Floats) -> Floats:
     np.tanh(inner, out=inner)
     inner += np.float32(1)
     inner *= x
-    return np.multiply(inner, np.float32(0.5), out=x)
+    np.multiply(inner, np.float32(0.5), out=x)
+    return x
 
 
 def gelu_erf_(x: Floats) -> Floats:
@@ -68,13 +72,15 @@ def gelu_erf_(x: Floats) -> Floats:
     for factor in (1.421413741, -0.284496736, 0.254829592):
         tail = tail * t + np.float32(factor)
     erf = np.copysign(np.float32(1) - tail * t * np.exp(-z * z), x)
-    return np.multiply(x, (erf + np.float32(1)) * np.float32(0.5), out=x)
+    x *= (erf + np.float32(1)) * np.float32(0.5)
+    return x
 
 
 def relu2_(x: Floats) -> Floats:
     """The square of what is positive."""
     np.maximum(x, np.float32(0), out=x)
-    return np.multiply(x, x, out=x)
+    x *= x
+    return x
 
 
 ACTIVATIONS: dict[str, Callable[[Floats], Floats]] = {
@@ -90,8 +96,11 @@ def gated_(activation: str, gate: Floats, up: Floats) -> Floats:
     if activation == "clamped":
         np.minimum(gate, np.float32(7), out=gate)
         gate *= sigmoid(np.float32(1.702) * gate)
-        return np.multiply(gate, np.clip(up, np.float32(-7), np.float32(7)) + np.float32(1), out=gate)
-    return np.multiply(ACTIVATIONS[activation](gate), up, out=gate)
+        gate *= np.clip(up, np.float32(-7), np.float32(7)) + np.float32(1)
+    else:
+        gate = ACTIVATIONS[activation](gate)
+        gate *= up
+    return gate
 
 
 def capped_(x: Floats, cap: float) -> Floats:

@@ -63,7 +63,8 @@ class Rope:
 
         low = max(0.0, math.floor(place(self.beta_fast)))
         high = min(self.n - 1.0, math.ceil(place(self.beta_slow)))
-        return 1 - np.clip((np.arange(n) - low) / max(0.001, high - low), 0, 1)
+        kept: NDArray[np.float64] = 1 - np.clip((np.arange(n) - low) / max(0.001, high - low), 0, 1)
+        return kept
 
 
 def rotate_(x: Floats, cos: Floats, sin: Floats, rope: Rope) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,7 +36,7 @@ def blocks_of(n_chunks: int, n_ctx: int) -> list[slice]:
 
 
 def embed(model: Model, tokens: Tokens, out: Floats | None = None) -> Floats:
-    """The state of ``tokens`` int32[n_chunks, n_ctx] before the first layer: float32[n_chunks, n_ctx, width], in ``out`` if given."""
+    """States before the first layer of ``tokens`` int32[n_chunks, n_ctx]: float32[n_chunks, n_ctx, width], in ``out`` if given."""
     n_chunks, n_ctx = tokens.shape
     if out is None:
         out = np.zeros((n_chunks, n_ctx, model.width), np.float32)
@@ -123,7 +124,7 @@ def _planned(model: Model, layer: Layer, n_chunks: int, n_ctx: int, ram: int, th
     n_groups = -(-len(blocks) // at_once)
     n_groups = min(len(blocks), -(-n_groups // threads) * threads)
     ends = [len(blocks) * i // n_groups for i in range(n_groups + 1)]
-    return _Plan([blocks[a:b] for a, b in zip(ends, ends[1:], strict=False)], threads, at_once * PIECE)
+    return _Plan([blocks[a:b] for a, b in pairwise(ends)], threads, at_once * PIECE)
 
 
 def _bytes_of_token(model: Model, layer: Layer) -> int:
@@ -178,14 +179,19 @@ class _Job:
         routes[at.start] = route(group, h, x)
         columns = self.model.columns
         self.after[at, columns.residual] = h
-        self.after[at, columns.expert_input] = group.normed("pre_ffw_norm_2", h) if group.has("pre_ffw_norm_2.weight") else x
+        self.after[at, columns.expert_input] = (
+            group.normed("pre_ffw_norm_2", h) if group.has("pre_ffw_norm_2.weight") else x
+        )
         self.after[at, columns.expert_sum] = 0
 
     def second_half(self, blocks: Sequence[slice]) -> None:
         """What every token goes through beside its experts, and their sum."""
         group, at = self.group(blocks)
         columns = self.model.columns
-        h, x, y = (np.ascontiguousarray(self.after[at, c]) for c in (columns.residual, columns.expert_input, columns.expert_sum))
+        h, x, y = (
+            np.ascontiguousarray(self.after[at, c])
+            for c in (columns.residual, columns.expert_input, columns.expert_sum)
+        )
         y = group.normed("post_ffw_norm_2", y)
         if group.has("ffn_up_shexp.weight"):
             beside = feed(group, x, "_shexp")
@@ -217,8 +223,7 @@ class _Job:
         if group.has("laurel_l.weight"):
             attended = with_shortcut(group, x, attended)
         if group.has("ffn_norm.weight"):
-            in_parallel = model.metadata.get(f"{model.arch}.use_parallel_residual", False)
-            return attended, group.normed("ffn_norm", h if in_parallel else attended), streams
+            return attended, group.normed("ffn_norm", h if model.in_parallel else attended), streams
         if is_last:
             return attended, attended, streams
         if group.has("post_attention_norm.weight"):

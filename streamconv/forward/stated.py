@@ -16,8 +16,10 @@ _IDLE = frozenset((
     "expert_shared_count", "leading_dense_block_count", "tensor_data_layout", "attention.q_lora_rank", "n_deepstack_layers",
     "attention.layer_norm_epsilon", "attention.layer_norm_rms_epsilon", "full_attention_interval", "attention.recurrent_layers",
     "use_parallel_residual", "interleave_moe_layer_step", "decoder_sparse_step", "attention.sliding_window",
-    "rope.scaling.alpha", "rope.freq_base_swa", "attention.key_length_swa", "attention.value_length_swa", "rope.dimension_count_swa",
-    "rope.dimension_count", "rope.dimension_sections", "rope.freq_base", "attn_logit_softcapping", "deepstack_mapping",
+    "rope.scaling.alpha", "rope.freq_base_swa", "attention.key_length_swa", "attention.value_length_swa",
+    "rope.dimension_count_swa",
+    "rope.dimension_count", "rope.dimension_sections", "rope.local_freq_base", "rope.freq_base",
+    "attn_logit_softcapping", "deepstack_mapping",
     "attention.key_length", "attention.value_length", "rope.scaling.yarn_ext_factor", "rope.scaling.yarn_attn_factor",
     "expert_group_count", "expert_group_used_count", "expert_weights_norm", "expert_weights_scale", "expert_gating_func",
     "expert_used_count", "attention.head_count", "attention.head_count_kv", "embedding_length_per_layer_input",
@@ -65,7 +67,7 @@ class Keys:
         return self.metadata.get(f"{self.arch}.{key}", default)
 
     def real(self, key: str, default: float | None = None) -> float:
-        """The number ``key``; BadInput where it is needed and not there, or is none."""
+        """The number ``key``; BadInput where it is needed and not there, or is no number."""
         value = self.get(key, default)
         if isinstance(value, bool) or not isinstance(value, (int, float)):
             what = "is not there" if value is None else f"is {value!r:.40}, which is not a number"

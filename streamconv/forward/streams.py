@@ -48,11 +48,16 @@ def closed(model: Model, h: Floats, pieces: Sequence[slice], panel: Floats) -> F
     streams = np.split(h, model.n_streams, axis=1)
     rest = [np.ascontiguousarray(stream) for stream in streams[1:]]
     made = _projected(model, "altup_unembd_proj.weight", rest, _length(streams[model.active_stream]), pieces, panel)
-    return sum(made, streams[0]) * np.float32(1 / model.n_streams)
+    h = streams[0].copy()
+    for stream in made:
+        h += stream
+    h *= np.float32(1 / model.n_streams)
+    return h
 
 
 def _length(x: Floats) -> Floats:
-    return np.sqrt(np.einsum("ij,ij->i", x, x))[:, None]
+    length: Floats = np.sqrt(np.einsum("ij,ij->i", x, x))[:, None]
+    return length
 
 
 def _projected(
@@ -78,7 +83,9 @@ def predicted(group: Group, h: Floats) -> Floats:
     streams = h.reshape(n, model.n_streams, -1)
     active = np.ascontiguousarray(streams[:, model.active_stream])
     mixing = group.product("altup_predict_coef", _modalities(group, active)).reshape(n, model.n_streams, -1)
-    return np.matmul(mixing, streams) + streams
+    mixed: Floats = np.matmul(mixing, streams)
+    mixed += streams
+    return mixed
 
 
 def corrected(group: Group, streams: Floats, activated: Floats) -> Floats:
@@ -86,13 +93,16 @@ def corrected(group: Group, streams: Floats, activated: Floats) -> Floats:
     model = group.model
     share = group.product("altup_correct_coef", _modalities(group, activated)) + np.float32(1)
     wrong = activated - streams[:, model.active_stream]
-    return streams + share[:, :, None] * wrong[:, None, :]
+    moved: Floats = streams + share[:, :, None] * wrong[:, None, :]
+    return moved
 
 
 def with_shortcut(group: Group, x: Floats, attended: Floats) -> Floats:
     """``attended``, the residual after attention, halfway to a low-rank shortcut of its normed input ``x``."""
     short = group.normed("laurel_post_norm", group.product("laurel_r", group.product("laurel_l", x))) + x
-    return (attended + short) * _HALF
+    short += attended
+    short *= _HALF
+    return short
 
 
 def with_layer_input(group: Group, x: Floats) -> Floats:
@@ -109,7 +119,10 @@ def _layer_input(group: Group) -> Floats:
     usual = embedded(model, group.tokens)
     made = multiply(usual, model.rows["per_layer_model_proj.weight"], group.pieces, group.panel, part.start, part.stop)
     made *= np.float32(model.size**-0.5)
-    return (normed(model, made, model.needed("per_layer_proj_norm.weight")) + own) * _HALF
+    made = normed(model, made, model.needed("per_layer_proj_norm.weight"))
+    made += own
+    made *= _HALF
+    return made
 
 
 def moved(group: Group, h: Floats, streams: Floats) -> Floats:
@@ -119,5 +132,3 @@ def moved(group: Group, h: Floats, streams: Floats) -> Floats:
     first = after[:, model.active_stream] * group.model.needed(group.layer.name("altup_correct_scale.weight"))
     after[:, 1:] += with_layer_input(group, first)[:, None]
     return after.reshape(len(h), -1)
-
-
