@@ -28,7 +28,7 @@ def open_sums(paths: Sequence[Path], chunk_size: int | None = None) -> Sums:
 
     Raises
     ------
-    BadInput, InputMissing : one of them is none, or is missing; or they are of different models
+    BadInput, InputMissing : one of them has another format, or cannot be read; or they are of different models
     """
     found = [read_imatrix_file(path) for path in paths]
     return Sums(found, chunk_size or chunk_size_of(found, N_CTX))

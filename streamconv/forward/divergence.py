@@ -80,7 +80,9 @@ class Scores:
         """
         log_sum = self.log_sum
         if not np.isfinite(log_sum).all():
-            raise BadInput("the logits of the model are NaN or Inf", "Look for NaN and Inf in its weights: streamconv check.")
+            raise BadInput(
+                "the logits of the model are NaN or Inf", "Look for NaN and Inf in its weights: streamconv check."
+            )
         return self._right - log_sum
 
 
@@ -105,7 +107,9 @@ class Divergence(NamedTuple):
         return cls(*(np.concatenate(each) for each in zip(*parts, strict=True)))
 
 
-def diverge(panels: Iterable[tuple[slice, Sequence[Floats]]], n_models: int, targets: NDArray[np.int32]) -> list[Divergence]:
+def diverge(
+    panels: Iterable[tuple[slice, Sequence[Floats]]], n_models: int, targets: NDArray[np.int32]
+) -> list[Divergence]:
     """Compare models with a reference at some positions.
 
     Parameters

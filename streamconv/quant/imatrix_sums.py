@@ -34,7 +34,7 @@ class Sums:
 
     Raises
     ------
-    BadInput : entries of one name have different lengths, or counts are none
+    BadInput : entries of one name have different lengths, or their counts are no numbers of tokens
     """
 
     def __init__(self, files: Sequence[ImatrixFile], chunk_size: int) -> None:
@@ -62,7 +62,7 @@ class Sums:
         shape = self.shapes[name]
         total = np.zeros((shape.n_mat, shape.n_cols), np.float32)
         for file, entry in self._of(name):
-            total += (entry.sums * self._factor(file)).reshape(total.shape)
+            total += (entry.sums * np.float32(self._factor(file))).reshape(total.shape)
             if not np.isfinite(total).all():
                 raise BadInput(f"{file.path}: the entry for {name} holds NaN or Inf")
         return total
@@ -70,8 +70,8 @@ class Sums:
     def _of(self, name: str) -> Iterator[tuple[ImatrixFile, Entry]]:
         return ((file, file.entries[name]) for file in self._files if name in file.entries)
 
-    def _factor(self, file: ImatrixFile) -> np.float32:
-        return np.float32(self.chunk_size if file.chunk_size is None else 1)
+    def _factor(self, file: ImatrixFile) -> int:
+        return self.chunk_size if file.chunk_size is None else 1
 
     def _counts(self, name: str) -> Counts:
         """A single count of one file stands for all matrices of another."""
@@ -81,7 +81,9 @@ class Sums:
             if not (np.isfinite(counts).all() and (counts >= 0).all()):
                 raise BadInput(f"{file.path}: the counts of {name} are not numbers of tokens")
             if (size and entry.sums.size != size) or not {len(counts), len(total)} <= {1, max(len(counts), len(total))}:
-                raise BadInput(f"{file.path}: the entry for {name} has another shape than in the files before", _OTHER_MODEL)
+                raise BadInput(
+                    f"{file.path}: the entry for {name} has another shape than in the files before", _OTHER_MODEL
+                )
             total, size = total + counts.astype(np.int64), entry.sums.size
         if size % len(total):
             raise BadInput(f"the entries for {name} have {size} values for {len(total)} matrices", _OTHER_MODEL)
