@@ -18,6 +18,7 @@ class Computes:
     rope_step : every so many layers one has no rotation; 0: all have
     rope_in_windows_only : layers that see everything have no rotation
     activation : ``silu``, ``gelu`` (tanh), ``gelu_erf``, ``relu2``, ``clamped`` (gpt-oss)
+    norm : ``rms`` or ``layer``; empty: as the key of its epsilon says
     scaled_by_width : embeddings are multiplied by the root of the width
     windows : ``(period, last)``: the last (or, if not ``last``, the first) layer of each period sees everything; None: no layer has
         a window, whatever ``attention.sliding_window`` says
@@ -28,6 +29,7 @@ class Computes:
     wide_layers : a model of so many layers has scores scaled by width per head instead
     score_cap, logit_cap : defaults of their keys
     normed_values : values are normed, without a weight
+    normed_after_rope : queries and keys are normed after they were rotated
     divided_logits : ``logit_scale`` divides
     gating : the default of ``expert_gating_func``: 1 softmax over all, 2 sigmoid, 3 softmax over those chosen
     normed_weights : the default of ``expert_weights_norm``
@@ -39,6 +41,7 @@ class Computes:
     rope_step: int = 0
     rope_in_windows_only: bool = False
     activation: str = "silu"
+    norm: str = ""
     scaled_by_width: bool = False
     windows: tuple[int, bool] | None = None
     window: int = 0
@@ -49,6 +52,7 @@ class Computes:
     score_cap: float = 0.0
     logit_cap: float = 0.0
     normed_values: bool = False
+    normed_after_rope: bool = False
     divided_logits: bool = False
     gating: int = 1
     normed_weights: bool = True
@@ -68,6 +72,14 @@ ARCHITECTURES: dict[str, Computes] = {
     "mistral3": _PAIRS,
     "internlm2": _PAIRS,
     "glm4": _PAIRS,
+    "chatglm": _PAIRS,
+    "ernie4_5": _PAIRS,
+    "ernie4_5-moe": _PAIRS,
+    "xverse": _PAIRS,
+    "maincoder": Computes(rope="pairs", normed_after_rope=True),
+    "arcee": Computes(rope="pairs", activation="relu2"),
+    "deepseek": Computes(rope="pairs", normed_weights=False),
+    "bailingmoe": Computes(rope="pairs", normed_weights=False),
     "command-r": _PAIRS,
     "cohere2": Computes(rope="pairs", windows=(4, True), rope_in_windows_only=True),
     "smollm3": Computes(rope="pairs", rope_step=4),
@@ -86,6 +98,24 @@ ARCHITECTURES: dict[str, Computes] = {
     "qwen35": Computes(tiled_heads=True),
     "qwen35moe": Computes(tiled_heads=True),
     "phi3": _HALVES,
+    "qwen": _HALVES,
+    "seed_oss": _HALVES,
+    "exaone": _HALVES,
+    "exaone4": Computes(windows=(4, True), rope_in_windows_only=True),
+    "pangu-embedded": _HALVES,
+    "orion": _HALVES,
+    "olmoe": Computes(normed_weights=False),
+    "dots1": Computes(normed_weights=False),
+    "glm4moe": Computes(gating=2, normed_weights=False),
+    "bailingmoe2": Computes(normed_weights=False),
+    "minimax-m2": _HALVES,
+    "hunyuan-dense": Computes(normed_after_rope=True),
+    "hunyuan-moe": Computes(normed_after_rope=True),
+    "mellum": Computes(windows=(4, True), window_scaled=False),
+    "nemotron": Computes(norm="layer", activation="relu2"),
+    "jais2": Computes(activation="relu2"),
+    "codeshell": _GELU,
+    "starcoder": Computes(rope="none", activation="gelu"),
     "stablelm": _HALVES,
     "olmo2": Computes(windows=(4, True), window_scaled=False),
     "phi2": _GELU,

@@ -8,13 +8,13 @@ import numpy as np
 
 from ..rows import Floats
 from .blocks import Group
-from .matmul import PIECE, multiply
+from .matmul import multiply
 from .model import Layer
 from .numeric import capped_, layer_norm, rms_norm, sigmoid, softmax_
 from .rope import rotate_
 
-#: heads whose scores are held at once
-_HEADS = 8
+#: heads, and positions of queries, whose scores are held at once
+SCORED_HEADS, _QUERIES = 4, 256
 
 
 def attend(group: Group, x: Floats, shared: Floats | None) -> Floats:
@@ -86,6 +86,8 @@ def _positioned(group: Group, norm: str, x: Floats, n_heads: int) -> Floats:
     """``x`` normed, whole or by heads as the shape of the norm says, and rotated: float32[n, heads, size]."""
     model, weight = group.model, group.vector(f"{norm}.weight")
     heads: Floats = x.reshape(len(x), n_heads, -1)
+    if model.computes.normed_after_rope:
+        _rotate(group, heads)
     if weight is not None:
         of_head = weight.ndim > 1 or weight.shape[-1] == heads.shape[-1]
         by = rms_norm if model.norm_kind == "rms" else layer_norm
@@ -93,7 +95,8 @@ def _positioned(group: Group, norm: str, x: Floats, n_heads: int) -> Floats:
         bias = group.vector(f"{norm}.bias")
         if bias is not None:
             heads += bias.reshape(-1, heads.shape[2]) if of_head else bias.reshape(n_heads, -1)
-    _rotate(group, heads)
+    if not model.computes.normed_after_rope:
+        _rotate(group, heads)
     return heads
 
 
@@ -117,10 +120,10 @@ def scored(q: Floats, k: Floats, v: Floats, layer: Layer, n_ctx: int, sinks: Flo
         for head in range(k.shape[1]):
             keys = np.ascontiguousarray(k[chunk : chunk + n_ctx, head])
             values = np.ascontiguousarray(v[chunk : chunk + n_ctx, head])
-            for first in range(head * shared_by, (head + 1) * shared_by, _HEADS):
-                heads = slice(first, min(first + _HEADS, (head + 1) * shared_by))
-                for start in range(0, n_ctx, PIECE):
-                    at = slice(chunk + start, chunk + min(start + PIECE, n_ctx))
+            for first in range(head * shared_by, (head + 1) * shared_by, SCORED_HEADS):
+                heads = slice(first, min(first + SCORED_HEADS, (head + 1) * shared_by))
+                for start in range(0, n_ctx, _QUERIES):
+                    at = slice(chunk + start, chunk + min(start + _QUERIES, n_ctx))
                     out[at, heads] = _weighted(
                         q[at, heads], keys, values, start, layer, None if sinks is None else sinks[heads]
                     )

@@ -193,7 +193,7 @@ def open_model(rows: Mapping[str, Rows], metadata: Metadata, where: str = "the m
 def _planned(rows: Mapping[str, Rows], keys: Keys, computes: Computes, n_layers: int) -> Model:
     size = keys.count("embedding_length")
     n_streams = keys.count("altup.num_inputs", 1)
-    norm_kind = "rms" if "attention.layer_norm_rms_epsilon" in keys else "layer"
+    norm_kind = computes.norm or ("rms" if "attention.layer_norm_rms_epsilon" in keys else "layer")
     delta = _delta(keys) if any(f"blk.{i}.ssm_a" in rows for i in range(n_layers)) else None
     router = _router(keys, computes) if keys.count("expert_count", 0) else None
     layers = tuple(_layer(rows, keys, computes, n_layers, size, i) for i in range(n_layers))
@@ -306,7 +306,9 @@ def _layer(rows: Mapping[str, Rows], keys: Keys, computes: Computes, n_layers: i
     )
     if kind == "latent":
         scale *= _latent_factor(keys)
-    if (computes.rope_step and (i + 1) % computes.rope_step == 0) or (computes.rope_in_windows_only and not windowed):
+    if (computes.rope_step and (i + 1) % computes.rope_step == 0) or (
+        computes.rope_in_windows_only and not windowed and keys.get("attention.sliding_window")
+    ):
         rope = None
     kv_of, kv_to = _slots(keys, computes, n_layers, i)
     sparse = keys.get("activation_sparsity_scale", ())

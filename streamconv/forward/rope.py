@@ -67,15 +67,21 @@ class Rope:
         return kept
 
 
+#: positions that are rotated at once: they stay in the cache
+_AT_ONCE = 32
+
+
 def rotate_(x: Floats, cos: Floats, sin: Floats, rope: Rope) -> None:
     """Rotate the first ``rope.n`` numbers of every head of ``x`` float32[chunks, n_ctx, heads, size] in place."""
     half = rope.n // 2
-    if rope.halves:
-        a, b = x[..., :half], x[..., half : rope.n]
-    else:
-        a, b = x[..., 0 : rope.n : 2], x[..., 1 : rope.n : 2]
-    c, s = cos[:, None, :], sin[:, None, :]
-    turned = a * c - b * s
-    b *= c
-    b += a * s
-    a[...] = turned
+    for chunk in x:
+        for start in range(0, len(chunk), _AT_ONCE):
+            part, at = chunk[start : start + _AT_ONCE], slice(start, start + _AT_ONCE)
+            first, second = (
+                (slice(half), slice(half, rope.n)) if rope.halves else (slice(0, rope.n, 2), slice(1, rope.n, 2))
+            )
+            a, b, c, s = part[..., first], part[..., second], cos[at, None], sin[at, None]
+            turned = a * c - b * s
+            b *= c
+            b += a * s
+            a[...] = turned

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from ..limits import one_thread_of_blas
 from ..rows import Floats, matrix_shape
 from ..threads import spread
-from .attention import attend
+from .attention import SCORED_HEADS, attend
 from .blocks import Block, Group, Observe, Tables, normed
 from .delta import remember
 from .feed import Routes, expert, feed, route
@@ -117,7 +117,7 @@ class _Plan:
 
 def _planned(model: Model, layer: Layer, n_chunks: int, n_ctx: int, ram: int, threads: int) -> _Plan:
     blocks = [slice(c.start * n_ctx, c.stop * n_ctx) for c in blocks_of(n_chunks, n_ctx)]
-    a_token, fixed = _bytes_of_token(model, layer), PANEL_BYTES + 4 * 8 * min(n_ctx, PIECE) * n_ctx * 2
+    a_token, fixed = _bytes_of_token(model, layer), PANEL_BYTES + 3 * 4 * SCORED_HEADS * min(n_ctx, PIECE) * n_ctx
     of_block = a_token * max(PIECE, n_ctx)
     threads = max(1, min(threads, len(blocks), ram // (fixed + of_block)))
     at_once = max(1, (ram // threads - fixed) // of_block)
@@ -140,7 +140,8 @@ def _bytes_of_token(model: Model, layer: Layer) -> int:
         heads = 5 * rows("attn_qkv") + 3 * rows("attn_gate")
     else:
         heads = 4 * (layer.n_heads + 2 * layer.n_kv) * max(layer.k_size, layer.v_size)
-    inner = 3 * rows("ffn_up", "ffn_up_shexp")
+    of_experts = model.rows.get(layer.name("ffn_down_exps.weight"))
+    inner = 3 * max(rows("ffn_up", "ffn_up_shexp"), of_experts.shape[-1] if of_experts is not None else 0)
     return 4 * (model.size * (3 + 3 * model.n_streams) + max(heads, inner, 4 * model.size))
 
 

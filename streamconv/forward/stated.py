@@ -12,7 +12,8 @@ from ..rows import Rows
 
 #: keys that change nothing here, or say what shapes say too
 _IDLE = frozenset((
-    "context_length", "vocab_size", "feed_forward_length", "expert_feed_forward_length", "expert_shared_feed_forward_length",
+    "context_length", "vocab_size", "pooling_type", "feed_forward_length", "expert_feed_forward_length",
+    "expert_shared_feed_forward_length",
     "expert_shared_count", "leading_dense_block_count", "tensor_data_layout", "attention.q_lora_rank", "n_deepstack_layers",
     "attention.layer_norm_epsilon", "attention.layer_norm_rms_epsilon", "full_attention_interval", "attention.recurrent_layers",
     "use_parallel_residual", "interleave_moe_layer_step", "decoder_sparse_step", "attention.sliding_window",
