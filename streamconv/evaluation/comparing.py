@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -99,7 +100,9 @@ def _compared(models: Sequence[forward.Model], chunks: Chunks, options: Options,
     threads = budgets.default_threads() if options.threads is None else options.threads
 
     def stopped() -> StreamconvError:
-        return Interrupted(stop.signum, "stopped by a signal; nothing is kept")
+        error = Interrupted(stop.signum, f"stopped by {signal.Signals(stop.signum).name}")
+        error.hint = "Nothing is kept of a comparison; run the same command again to start over."
+        return error
 
     shapes = [(*chunks.inputs.shape, model.width) for model in models]
     with stop.on_signals(), _kept(shapes) as kept:
@@ -113,6 +116,7 @@ def _compared(models: Sequence[forward.Model], chunks: Chunks, options: Options,
                 walk.begin()
                 for _ in range(walk.model.n_layers):
                     walk.layer()
+                    walk.look()
                 walk.states.settle()
             heads = [Head(walk.model, walk.states.current) for walk in walks]
             first, look = heads[0], walks[0].look

@@ -150,9 +150,8 @@ def _planned(
         mine = {shape.name: shape for shape in own}
         shapes = [*own, *(shape for name, shape in before.shapes.items() if name not in mine)]
         datasets = [*before.datasets, *datasets]
-        n_chunks = max(
-            n_chunks, *(int(c.max()) + n_tokens * (name in mine) for name, c in before.counts.items())
-        ) // request.n_ctx  # fmt: skip
+        counts = (int(c.max()) + n_tokens * (name in mine) for name, c in before.counts.items())
+        n_chunks = max(n_tokens, *counts) // request.n_ctx
     lay_out = partial(layout, output, shapes, datasets, n_chunks, request.n_ctx)
     blank = lay_out(UNKNOWN_JOB)
     groups = grouped(shapes, blank, partial(_rows_of, model))
@@ -290,6 +289,7 @@ class _Run:
         self._walk.begin()
         while self._states.n_layers < self._m.model.n_layers:
             self._layer(self._chunks.get(f"blk.{self._states.n_layers}"))
+            self._walk.look()
 
     @property
     def _head_group(self) -> str:

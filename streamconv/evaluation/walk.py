@@ -76,7 +76,6 @@ class Walk:
             if block_of(name) == number:
                 rows.release(0, matrix_shape(rows.shape)[0])
         self.made += 1
-        self.look()
         return number
 
     def look(self) -> None:

@@ -23,6 +23,8 @@ from ..rows import Floats
 Doubles = NDArray[np.float64]
 #: fewer values than these have no uncertainty that would mean anything
 _FEW = 10
+#: below every logit, but not so low that there is no difference to it
+_LEAST = np.finfo(np.float32).min
 
 
 class Scores:
@@ -36,7 +38,7 @@ class Scores:
     def __init__(self, targets: NDArray[np.int32]) -> None:
         n = len(targets)
         self._targets = targets
-        self._largest = np.full(n, -np.inf, np.float32)
+        self._largest = np.full(n, _LEAST, np.float32)
         self._total = np.zeros(n)
         self._right = np.zeros(n)
         self.top = np.zeros(n, np.intp)
@@ -51,8 +53,7 @@ class Scores:
         found = logits[at, best]
         self.top = np.where(found > self._largest, best + rows.start, self.top)
         largest = np.maximum(self._largest, found)
-        # Where no token was possible so far there is nothing to scale, and -Inf less -Inf would be none.
-        scale = np.where(np.isneginf(self._largest), 0.0, np.exp((self._largest - largest).astype(np.float64)))
+        scale = np.exp((self._largest - largest).astype(np.float64))
         shares = np.exp(logits - largest[:, None])
         self._total = self._total * scale + shares.sum(axis=1, dtype=np.float64)
         self._largest = largest
@@ -123,7 +124,7 @@ def diverge(
         shares, scale = base.add(rows, reference)
         for number, (scores, logits) in enumerate(zip(own, others, strict=True)):
             scores.add(rows, logits)
-            sums[number] = sums[number] * scale + _weighted(shares, np.subtract(reference, logits, out=logits))
+            sums[number] = sums[number] * scale + _weighted(shares, reference, logits)
     log_p = base.log_p
     return [
         Divergence(log_p, s.log_p, total / base.total + (s.log_sum - base.log_sum), s.top == base.top)
@@ -131,10 +132,10 @@ def diverge(
     ]
 
 
-def _weighted(shares: Floats, differences: Floats) -> Doubles:
-    """Sums of the products; what has no share counts for nothing, be the difference infinite."""
+def _weighted(shares: Floats, base: Floats, own: Floats) -> Doubles:
+    """Sums of shares times differences; what has no share counts for nothing, be the difference infinite or none."""
     with np.errstate(invalid="ignore"):
-        found = np.multiply(shares, differences, out=differences)
+        found = np.multiply(shares, np.subtract(base, own, out=own), out=own)
     found[shares == 0] = 0
     return np.asarray(found.sum(axis=1, dtype=np.float64))
 
