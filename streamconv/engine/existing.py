@@ -90,7 +90,8 @@ def is_published(plan: Plan, index: int) -> bool:
     found = status(f.path)
     if found is None or not stat.S_ISREG(found.st_mode) or found.st_size != f.size:
         return False
-    if not f.names_job and ((record := record_of(f.path)) is None or record.fingerprint != plan.fingerprint.hex()):
+    records = () if f.names_job else (record_of(f.path), load(pending_path(plan.job_dir, f.path)))
+    if not f.names_job and all(r is None or r.fingerprint != plan.fingerprint.hex() for r in records):
         return False
     try:
         with open(f.path, "rb", buffering=0, opener=_without_waiting) as got:
