@@ -170,7 +170,10 @@ FLAGS = (
     Flag("--prune-layers", "remove blocks (GGUF input)", "N,N", "prune_layers", "layers", source="gguf", **_TYPES),
     Flag("--override-kv", "set a key (GGUF input)", "KEY=TYPE:VALUE", "override_kv", many=True, source="gguf", **_TYPES),
     Flag("--compat", "reproduce the defects of ggml's quantizers too", field="compat", choices=("ggml",), **_TYPES),
-    Flag("--pre", "BPE pre-tokenizer, when it is not recognised", "NAME", "pre", source="checkpoint", **_MODEL),
+    Flag(
+        "--pre", "BPE pre-tokenizer, when it is not recognised", "NAME", "pre", source="checkpoint",
+        **{**_MODEL, "commands": (*JOBS, *EVALUATIONS)},
+    ),
     Flag("--model-name", "general.name of the output", "NAME", "model_name", source="checkpoint", **_MODEL),
     Flag("--metadata", "name, author, licence, … from a JSON object of general.… keys", "FILE", "metadata", "path",
          source="checkpoint", **_MODEL),

@@ -19,7 +19,7 @@ from ..quant.imatrix_files import read_imatrix_file
 from ..quant.imatrix_sums import Sums, chunk_size_of
 from ..targets.imatrix import ImatrixLayout, layout
 from .groups import Group, grouped
-from .planning import any_changed, check_ending, make_plan
+from .planning import UNKNOWN_JOB, any_changed, check_ending, make_plan
 from .request import input_file
 
 
@@ -59,7 +59,7 @@ def prepare_sum(output: Path, before: Sequence[Path], chunk_size: int | None = N
         shape for name, shape in sums.shapes.items() if output.suffix == ".gguf" or sums.counts[name].any()
     ]  # the older format has no place for what was never reached
     lay_out = partial(layout, output, shapes, sums.datasets, sums.n_chunks, sums.chunk_size)
-    blank = lay_out()
+    blank = lay_out(UNKNOWN_JOB)
     groups = grouped(shapes, blank, make=lambda group: encoded(group, blank, sums))
     plan = make_plan(
         output, lay_out, groups, inputs, lambda: any_changed(inputs), {"kind": "sum", "chunk_size": sums.chunk_size},

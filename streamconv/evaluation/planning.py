@@ -61,6 +61,8 @@ def make_plan(
     scratch_bytes : what lies beside the file while it is made
     """
     blank = lay_out(UNKNOWN_JOB)
+    if groups[-1].offset + groups[-1].n_bytes != blank.size:
+        raise AssertionError(f"{output}: entries were placed in another layout")
     numbers = {file.path: n for n, file in enumerate(inputs)}
     fingerprint = plans.fingerprint(
         {
