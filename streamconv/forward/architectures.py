@@ -28,6 +28,7 @@ class Computes:
     scale : of scores; 0: by the size of heads
     wide_layers : a model of so many layers has scores scaled by width per head instead
     score_cap, logit_cap : defaults of their keys
+    slope : the default of ``attention.max_alibi_bias``: scores fall with the distance of positions
     normed_values : values are normed, without a weight
     normed_after_rope : queries and keys are normed after they were rotated
     divided_logits : ``logit_scale`` divides
@@ -51,6 +52,7 @@ class Computes:
     wide_layers: int = 0
     score_cap: float = 0.0
     logit_cap: float = 0.0
+    slope: float = 0.0
     normed_values: bool = False
     normed_after_rope: bool = False
     divided_logits: bool = False
@@ -104,6 +106,9 @@ ARCHITECTURES: dict[str, Computes] = {
     "exaone4": Computes(windows=(4, True), rope_in_windows_only=True),
     "pangu-embedded": _HALVES,
     "orion": _HALVES,
+    "openelm": _HALVES,
+    "exaone-moe": Computes(windows=(4, True), rope_in_windows_only=True, normed_weights=False),
+    "plm": Computes(rope="pairs", activation="relu2"),
     "olmoe": Computes(normed_weights=False),
     "dots1": Computes(normed_weights=False),
     "glm4moe": Computes(gating=2, normed_weights=False),
@@ -122,6 +127,9 @@ ARCHITECTURES: dict[str, Computes] = {
     "starcoder2": _GELU,
     "gptneox": Computes(activation="gelu_erf", parallel_by_key=True),
     "falcon": Computes(activation="gelu_erf"),
+    "bloom": Computes(rope="none", activation="gelu", slope=8.0),
+    "mpt": Computes(rope="none", activation="gelu_erf"),
+    "refact": Computes(rope="none", slope=8.0),
     "gpt2": Computes(rope="none", activation="gelu"),
     "gemma": _GEMMA,
     "gemma2": replace(_GEMMA, windows=(2, True), window=4096, wide_layers=46, score_cap=50.0, logit_cap=30.0),

@@ -114,6 +114,7 @@ def scored(q: Floats, k: Floats, v: Floats, layer: Layer, n_ctx: int, sinks: Flo
     n_ctx : tokens of a chunk; ``n`` is a multiple
     """
     n, n_heads, _ = q.shape
+    slopes = _slopes(layer.slope, n_heads) if layer.slope else None
     shared_by = n_heads // k.shape[1]
     out = np.empty((n, n_heads, v.shape[2]), np.float32)
     for chunk in range(0, n, n_ctx):
@@ -124,13 +125,29 @@ def scored(q: Floats, k: Floats, v: Floats, layer: Layer, n_ctx: int, sinks: Flo
                 heads = slice(first, min(first + SCORED_HEADS, (head + 1) * shared_by))
                 for start in range(0, n_ctx, _QUERIES):
                     at = slice(chunk + start, chunk + min(start + _QUERIES, n_ctx))
-                    out[at, heads] = _weighted(
-                        q[at, heads], keys, values, start, layer, None if sinks is None else sinks[heads]
-                    )
+                    beside = (None if each is None else each[heads, None, None] for each in (sinks, slopes))
+                    out[at, heads] = _weighted(q[at, heads], keys, values, start, layer, *beside)
     return out
 
 
-def _weighted(q: Floats, keys: Floats, values: Floats, start: int, layer: Layer, sinks: Floats | None) -> Floats:
+def _slopes(steepest: float, n_heads: int) -> Floats:
+    """What scores of each head fall by from one position to the next (ALiBi)."""
+    n = 1 << (n_heads.bit_length() - 1)
+    powers = [-steepest / n * (head + 1) for head in range(n)]
+    powers += [-steepest / 2 / n * (2 * head + 1) for head in range(n_heads - n)]
+    slopes: Floats = np.exp2(np.array(powers)).astype(np.float32)
+    return slopes
+
+
+def _weighted(
+    q: Floats,
+    keys: Floats,
+    values: Floats,
+    start: int,
+    layer: Layer,
+    sinks: Floats | None,
+    slopes: Floats | None,
+) -> Floats:
     """Values for queries of positions from ``start`` on, of heads that share keys: float32[n, heads, size]."""
     n, n_heads, size = q.shape
     stop = start + n
@@ -139,11 +156,13 @@ def _weighted(q: Floats, keys: Floats, values: Floats, start: int, layer: Layer,
     scores *= np.float32(layer.scale)
     capped_(scores, layer.cap)
     place, other = np.arange(start, stop)[:, None], np.arange(first, stop)
+    if slopes is not None:
+        scores += slopes * (other - place).astype(np.float32)
     hidden = other > place
     if layer.window:
         hidden |= other <= place - layer.window
     scores[:, hidden] = -np.inf
-    softmax_(scores, None if sinks is None else sinks[:, None, None])
+    softmax_(scores, sinks)
     weighted: Floats = np.matmul(scores.reshape(n_heads * n, -1), values[first:stop])
     by_token: Floats = weighted.reshape(n_heads, n, -1).transpose(1, 0, 2)
     return by_token

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ..rows import Floats, matrix_shape
+from ..rows import Floats
 from .matmul import multiply, pieces_of
 from .model import Layer, Model
 from .numeric import layer_norm, rms_norm
@@ -88,10 +88,6 @@ class Group:
         if weight is None:
             return x
         return normed(self.model, x, weight, self.vector(f"{name}.bias"))
-
-    def width_of(self, name: str) -> int:
-        """Rows of the layer's weight ``name``."""
-        return matrix_shape(self.model.rows[self.layer.name(f"{name}.weight")].shape)[0]
 
 
 def normed(model: Model, x: Floats, weight: Floats | None, bias: Floats | None = None) -> Floats:

@@ -1,6 +1,6 @@
 """The gated delta rule (Qwen3-Next, Qwen 3.5): each head keeps a matrix that forgets, and is corrected by every token.
 
-Source: arXiv 2412.06464; ``qwen3next.cpp`` and ``qwen35.cpp`` of llama.cpp.
+Source: arXiv 2412.06464 and, for steps of several tokens, 2406.06484; ``qwen3next.cpp`` and ``qwen35.cpp`` of llama.cpp.
 """
 
 from __future__ import annotations
@@ -10,6 +10,9 @@ import numpy as np
 from ..rows import Floats
 from .blocks import Group
 from .numeric import l2_norm, rms_norm, sigmoid, silu_, softplus
+
+#: tokens whose corrections are solved for together
+_STEP = 64
 
 
 def remember(group: Group, x: Floats) -> Floats:
@@ -62,15 +65,46 @@ def _filtered(x: Floats, kernel: Floats, n_ctx: int) -> Floats:
 
 
 def _recurrent(q: Floats, k: Floats, v: Floats, decay: Floats, rate: Floats, n_ctx: int) -> Floats:
-    """Token after token: the state S forgets, is corrected towards S k = v, and is asked with q; all chunks at once."""
-    n, n_heads, v_size = v.shape
-    q, k, v = (part.reshape(-1, n_ctx, *part.shape[1:]) for part in (q, k, v))
-    kept, rate = np.exp(decay).reshape(-1, n_ctx, n_heads, 1), rate.reshape(-1, n_ctx, n_heads, 1)
-    state = np.zeros((len(v), n_heads, v_size, k.shape[-1]), np.float32)
+    """The state S of each head forgets, is corrected towards S k = v by ``rate``, and is asked with q, token after token.
+
+    q, k, v : float32[n, heads, size]; ``decay`` (logarithms) and ``rate`` float32[n, heads]. Gives float32[n, heads, size of v].
+    """
     y = np.empty(v.shape, np.float32)
-    for t in range(n_ctx):
-        state *= kept[:, t, :, :, None]
-        wrong = (v[:, t] - np.matmul(state, k[:, t, :, :, None])[..., 0]) * rate[:, t]
-        state += wrong[..., None] * k[:, t, :, None, :]
-        y[:, t] = np.matmul(state, q[:, t, :, :, None])[..., 0]
-    return y.reshape(n, n_heads, v_size)
+    for start in range(0, len(v), n_ctx):
+        at = slice(start, start + n_ctx)
+        y[at] = _chunk(*(_by_steps(part[at]) for part in (q, k, v, decay[..., None], rate[..., None])))[:n_ctx]
+    return y
+
+
+def _by_steps(x: Floats) -> Floats:
+    """Tokens of float32[n, heads, size] in steps, with zeros behind the last: float32[heads, steps, STEP, size]."""
+    n, n_heads, size = x.shape
+    n_steps = -(-n // _STEP)
+    padded = np.zeros((n_steps * _STEP, n_heads, size), np.float32)
+    padded[:n] = x
+    steps: Floats = padded.reshape(n_steps, _STEP, n_heads, size).transpose(2, 0, 1, 3)
+    return steps
+
+
+def _chunk(q: Floats, k: Floats, v: Floats, decay: Floats, rate: Floats) -> Floats:
+    """The same of one chunk, a step of tokens at a time: within a step all corrections follow from a triangular system."""
+    n_heads, n_steps, _, v_size = v.shape
+    since = np.cumsum(decay, axis=2, dtype=np.float32)  # what is forgotten since the step began
+    between = since - since.swapaxes(2, 3)
+    lower = np.tril(np.ones((_STEP, _STEP), bool))
+    kept = np.exp(np.where(lower, between, np.float32(-np.inf)))
+    k_rated = k * rate
+    system = np.tril(np.matmul(k_rated, k.swapaxes(2, 3)) * kept, -1)
+    solved = np.linalg.inv(np.eye(_STEP, dtype=np.float32) + system)
+    values, keys = np.matmul(solved, v * rate), np.matmul(solved, k_rated * np.exp(since))
+    scores = np.matmul(q, k.swapaxes(2, 3)) * kept
+    q_kept, last = q * np.exp(since), since[:, :, -1:]
+    k_kept, last = k * np.exp(last - since), np.exp(last)
+    state = np.zeros((n_heads, k.shape[-1], v_size), np.float32)
+    y = np.empty(v.shape, np.float32)
+    for step in range(n_steps):
+        new = values[:, step] - np.matmul(keys[:, step], state)
+        y[:, step] = np.matmul(q_kept[:, step], state) + np.matmul(scores[:, step], new)
+        state = state * last[:, step] + np.matmul(k_kept[:, step].swapaxes(1, 2), new)
+    by_token: Floats = y.transpose(1, 2, 0, 3).reshape(-1, n_heads, v_size)
+    return by_token

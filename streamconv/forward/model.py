@@ -27,6 +27,7 @@ class Layer:
     window : how many positions back a token sees, itself included; 0: all
     scale, cap : what scores are multiplied by, and capped at (0: not)
     rope : None where nothing is rotated
+    slope : what the steepest scores fall by with distance, as the exponent of 2 (ALiBi); 0: they do not
     kv_of : the slot whose keys and values, of an earlier layer, are used; ``kv_to``: the slot they are left in
     n_experts_used : 0 where there are no experts
     sparsity : how many deviations above the mean an activation must lie; -inf: any
@@ -46,6 +47,7 @@ class Layer:
     kv_to: int | None = None
     n_experts_used: int = 0
     sparsity: float = -math.inf
+    slope: float = 0.0
 
     def name(self, tensor: str) -> str:
         """The full name of its ``tensor``."""
@@ -317,7 +319,7 @@ def _layer(rows: Mapping[str, Rows], keys: Keys, computes: Computes, n_layers: i
         window=keys.count("attention.sliding_window", computes.window) if windowed else 0,
         scale=scale, cap=keys.real("attn_logit_softcapping", computes.score_cap), rope=rope, kv_of=kv_of, kv_to=kv_to,
         n_experts_used=keys.each("expert_used_count", i) if f"blk.{i}.ffn_gate_inp.weight" in rows else 0,
-        sparsity=float(sparse[i]) if i < len(sparse) else -math.inf,
+        slope=keys.real("attention.max_alibi_bias", computes.slope), sparsity=float(sparse[i]) if i < len(sparse) else -math.inf,
     )  # fmt: skip
 
 

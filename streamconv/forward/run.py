@@ -17,7 +17,7 @@ from .attention import SCORED_HEADS, attend
 from .blocks import Block, Group, Observe, Tables, normed
 from .delta import remember
 from .feed import Routes, expert, feed, route
-from .matmul import PANEL_BYTES, PIECE, multiply, new_panel, pieces_of
+from .matmul import PIECE, multiply, new_panel, panel_bytes, pieces_of
 from .model import Layer, Model
 from .numeric import capped_, sigmoid
 from .streams import closed, embedded, moved, opened, predicted, with_layer_input, with_shortcut
@@ -90,11 +90,14 @@ def run_layer(
     with one_thread_of_blas():
         if not layer.n_experts_used:
             spread(job.whole, plan.groups, plan.threads)
-            return
-        routes: dict[int, Routes] = {}
-        spread(partial(job.first_half, routes), plan.groups, plan.threads)
-        _experts(job, routes, plan)
-        spread(job.second_half, plan.groups, plan.threads)
+        else:
+            routes: dict[int, Routes] = {}
+            spread(partial(job.first_half, routes), plan.groups, plan.threads)
+            _experts(job, routes, plan)
+            spread(job.second_half, plan.groups, plan.threads)
+    for name, rows in model.rows.items():
+        if name.startswith(layer.name("")):
+            rows.release(0, matrix_shape(rows.shape)[0], cached=True)
 
 
 def _tables(model: Model, layer: Layer, n_ctx: int) -> Tables | None:
@@ -117,14 +120,20 @@ class _Plan:
 
 def _planned(model: Model, layer: Layer, n_chunks: int, n_ctx: int, ram: int, threads: int) -> _Plan:
     blocks = [slice(c.start * n_ctx, c.stop * n_ctx) for c in blocks_of(n_chunks, n_ctx)]
-    a_token, fixed = _bytes_of_token(model, layer), PANEL_BYTES + 3 * 4 * SCORED_HEADS * min(n_ctx, PIECE) * n_ctx
-    of_block = a_token * max(PIECE, n_ctx)
+    fixed = panel_bytes(_columns(model, layer)) + 3 * 4 * SCORED_HEADS * min(n_ctx, PIECE) * n_ctx
+    of_block = _bytes_of_token(model, layer) * max(PIECE, n_ctx)
     threads = max(1, min(threads, len(blocks), ram // (fixed + of_block)))
     at_once = max(1, (ram // threads - fixed) // of_block)
     n_groups = -(-len(blocks) // at_once)
     n_groups = min(len(blocks), -(-n_groups // threads) * threads)
     ends = [len(blocks) * i // n_groups for i in range(n_groups + 1)]
     return _Plan([blocks[a:b] for a, b in pairwise(ends)], threads, at_once * PIECE)
+
+
+def _columns(model: Model, layer: Layer) -> int:
+    """Columns of the layer's widest weight, or more."""
+    own = (rows for name, rows in model.rows.items() if name.startswith(layer.name("")) and name.endswith(".weight"))
+    return max(model.size, *(matrix_shape(rows.shape)[1] for rows in own if len(rows.shape) > 1))
 
 
 def _bytes_of_token(model: Model, layer: Layer) -> int:
@@ -141,8 +150,8 @@ def _bytes_of_token(model: Model, layer: Layer) -> int:
     else:
         heads = 4 * (layer.n_heads + 2 * layer.n_kv) * max(layer.k_size, layer.v_size)
     of_experts = model.rows.get(layer.name("ffn_down_exps.weight"))
-    inner = 3 * max(rows("ffn_up", "ffn_up_shexp"), of_experts.shape[-1] if of_experts is not None else 0)
-    return 4 * (model.size * (3 + 3 * model.n_streams) + max(heads, inner, 4 * model.size))
+    inner = 2 * max(rows("ffn_up", "ffn_up_shexp"), of_experts.shape[-1] if of_experts is not None else 0)
+    return 4 * (model.size * (2 + 2 * model.n_streams) + max(heads, inner, 4 * model.size))
 
 
 @dataclass(frozen=True)
@@ -163,8 +172,7 @@ class _Job:
         at = slice(blocks[0].start, blocks[-1].stop)
         each = max(1, PIECE // self.n_ctx) * self.n_ctx
         parts = [Block(b.start // each, b.start - at.start, b.stop - at.start) for b in blocks]
-        n_cols = max(matrix_shape(r.shape)[1] for n, r in self.model.rows.items() if n.startswith(self.layer.name("")))
-        panel = new_panel(max(n_cols, self.model.size))
+        panel = new_panel(_columns(self.model, self.layer))
         return Group(self.model, self.layer, parts, self.tokens[at], self.n_ctx, panel, self.tables, self.observe), at
 
     def whole(self, blocks: Sequence[slice]) -> None:
@@ -261,7 +269,7 @@ def _experts(job: _Job, routes: dict[int, Routes], plan: _Plan) -> None:
     """Add what experts give to the state. Each is read once; the order in which sums are made is that of the tasks."""
     model, columns = job.model, job.model.columns
     tasks = list(_tasks(model, [routes[start] for start in sorted(routes)], plan.expert_tokens))
-    n_cols = max(model.size, *(model.rows[job.layer.name(f"ffn_{name}_exps.weight")].shape[-1] for name in ("down",)))
+    n_cols = max(model.size, model.rows[job.layer.name("ffn_down_exps.weight")].shape[-1])
     found: dict[int, Floats] = {}
 
     def work(at: int) -> None:

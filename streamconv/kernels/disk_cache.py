@@ -16,6 +16,7 @@ from typing import Any
 import llvmlite  # type: ignore[import-untyped]
 from numba.core.caching import NullCache
 from numba.core.compiler import CompileResult
+from numba.core.runtime.nrt import rtsys
 from numba.core.serialize import dumps
 
 from . import cache
@@ -45,7 +46,8 @@ class DiskCache(NullCache):
 
     def load_overload(self, sig: Any, target_context: Any) -> Any:
         """The compile result for signature ``sig``, None where it must be compiled."""
-        target_context.refresh()
+        # Of a refresh this is all that code needs which is compiled already; before it compiles, numba refreshes by itself.
+        rtsys.initialize(target_context)
         kept = cache.load(*self._name(sig, target_context.codegen()))
         return None if kept is None else _rebuild(target_context, *pickle.loads(kept))
 

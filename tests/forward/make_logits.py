@@ -21,7 +21,8 @@ TOKENS, KEPT = 24, 24
 _ASK = """
 import sys, numpy as np
 from llama_cpp import Llama
-m = Llama(sys.argv[1], n_ctx=256, n_batch=256, n_ubatch=256, logits_all=True, type_k=0, type_v=0, flash_attn=False, n_threads=1, verbose=False)
+sizes = {"n_ctx": 256, "n_batch": 256, "n_ubatch": 256, "n_threads": 1}
+m = Llama(sys.argv[1], **sizes, logits_all=True, type_k=0, type_v=0, flash_attn=False, verbose=False)
 ids = [int(i) for i in sys.argv[3].split(",")]
 m.eval(ids)
 np.save(sys.argv[2], np.array(m.scores[:len(ids)]))
@@ -65,7 +66,9 @@ def main() -> None:
             writer.write_tensors_to_file()
             writer.close()
             ids = ids_of(tensors["token_embd.weight"][0])
-            done = subprocess.run([peers, "-c", _ASK, str(target), str(answer), ",".join(map(str, ids))], capture_output=True)
+            done = subprocess.run(
+                [peers, "-c", _ASK, str(target), str(answer), ",".join(map(str, ids))], capture_output=True
+            )
             if done.returncode:
                 print(f"{path.stem}: not recorded", file=sys.stderr)
                 continue

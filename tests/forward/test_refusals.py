@@ -36,7 +36,10 @@ def test_no_weight_is_read_before_the_first_layer(name: str) -> None:
     ("changes", "named"),
     [
         ({"keys": {"general.architecture": ["STRING", "mamba"]}}, "architecture 'mamba'"),
-        ({"keys": {"llama.attention.relative_buckets_count": ["UINT32", 32]}}, "llama.attention.relative_buckets_count"),
+        (
+            {"keys": {"llama.attention.relative_buckets_count": ["UINT32", 32]}},
+            "llama.attention.relative_buckets_count",
+        ),
         ({"keys": {"llama.attention.causal": ["BOOL", False]}}, "attention.causal is false"),
         ({"keys": {"llama.rope.scaling.type": ["STRING", "spiral"]}}, "rope.scaling.type 'spiral'"),
         ({"keys": {"llama.embedding_length": None}}, "llama.embedding_length is not there"),
