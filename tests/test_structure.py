@@ -28,6 +28,7 @@ ALLOWED = {
     "ownership": {"errors"},
     "quant": {*_DATA, "kernels", "threads"},
     "sbs": {"errors", "rows", "quant"},
+    "text": {"errors"},
     "kit": {"rows", "workers", "kernels", "errors"},
     "sources": {*_DATA, "quant", "ownership"},
     "terminal": set(),

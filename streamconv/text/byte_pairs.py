@@ -7,7 +7,7 @@ from .kind import Words
 from .merging import Seams, merged
 from .pretokenizers import PreTokenizer
 from .splitting import Splitter
-from .vocabulary import PREFIX, Vocabulary, byte_tokens
+from .vocabulary import BLANK, PREFIX, Vocabulary, byte_tokens
 
 #: bytes as byte-level vocabularies spell them: printable ones are themselves, the others follow on U+0100
 _PRINTABLE = (*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100))
@@ -46,9 +46,7 @@ class BytePairs:
 
     def encode(self, text: bytes, follows_token: bool) -> list[int]:
         """Tokens of ``text``."""
-        found = decoded(text)
-        if self._pre.escapes_blanks:
-            found = found.replace(" ", "\u2581")
+        found = decoded(text.replace(b" ", BLANK) if self._pre.escapes_blanks else text)
         tokens: list[int] = []
         for segment in self._segments(found) if self._drops_blanks else [found]:
             for word in self._splitter.words(segment):

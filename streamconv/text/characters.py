@@ -20,7 +20,7 @@ from ..errors import BadInput
 #: what is a blank to ``\s``
 WHITESPACE = frozenset(map(chr, (*range(9, 14), 0x20, 0x85, 0xA0, 0x1680, *range(0x2000, 0x200B), 0x2028, 0x2029)))
 WHITESPACE |= frozenset("\u202f\u205f\u3000")
-#: a sequence as its first byte promises it, be it the shortest, a surrogate or beyond Unicode; what is none, byte by byte
+#: a sequence as its first byte promises it, be it the shortest, a surrogate or beyond Unicode; anything else byte by byte
 _SEQUENCE = re.compile(
     rb"[\x00-\x7f]+|[\xc0-\xdf][\x80-\xbf]|[\xe0-\xef][\x80-\xbf]{2}|[\xf0-\xf7][\x80-\xbf]{3}|.", re.DOTALL
 )
@@ -61,10 +61,10 @@ def base(character: str) -> str:
 
 def sequence_length(data: bytes, at: int) -> int:
     """Bytes of the sequence at ``at``; 0 where none is."""
+    if data[at] < 0x80:
+        return 1
     found = _SEQUENCE.match(data, at)
-    if found is None or data[at] < 0x80:
-        return int(found is not None)
-    length = found.end() - at
+    length = found.end() - at if found else 0
     return length if length > 1 else 0
 
 

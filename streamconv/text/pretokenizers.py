@@ -185,6 +185,8 @@ _SPLITS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("whitespace", (r"\S+",)),
 )
 _PATTERNS = {name: patterns for names, patterns in _SPLITS for name in names.split()}
+#: everything that ``tokenizer.ggml.pre`` can be
+NAMES = tuple(_PATTERNS)
 _LIKE_LLAMA3 = (
     "llama3",
     "llama-v3",
@@ -233,7 +235,7 @@ def pre_tokenizer(name: str) -> PreTokenizer:
     if name not in _PATTERNS:
         raise BadInput(
             f"tokenizer.ggml.pre is {name!r:.80}, a way to split text that is not known here",
-            "Known are " + ", ".join(sorted(_PATTERNS)) + ".",
+            f"Known are {', '.join(sorted(NAMES))}.",
         )
     return PreTokenizer(
         _PATTERNS[name],

@@ -6,7 +6,7 @@ from ..errors import BadInput
 from .characters import raw_bytes, with_raw_bytes
 from .kind import Words
 from .merging import Seams, merged
-from .vocabulary import Vocabulary, byte_tokens
+from .vocabulary import BLANK, Vocabulary, byte_tokens
 
 
 class SentencePieces:
@@ -16,17 +16,18 @@ class SentencePieces:
         self._ids = vocabulary.ids
         self._has_prefix = vocabulary.flag("add_space_prefix", True)
         #: text -> rank, the better the lower
-        self._ranks = dict(zip(vocabulary.texts, (-score for score in vocabulary.scores), strict=False))
+        self._ranks = dict(zip(vocabulary.texts, (-score for score in vocabulary.scores), strict=True))
         self._bytes = byte_tokens(vocabulary.ids)
         self._words = Words(self._merge)
         self._seams = Seams(vocabulary.texts)
 
     def encode(self, text: bytes, follows_token: bool) -> list[int]:
         """Tokens of ``text``, with a blank before it at the beginning or behind a special token, if the vocabulary wants one."""
-        found = ("\u2581" if self._has_prefix and follows_token else "") + with_raw_bytes(text).replace(" ", "\u2581")
+        # Blanks are escaped first: the bytes of U+2581 can complete a sequence that was cut off.
+        spaced = (b" " + text if self._has_prefix and follows_token else text).replace(b" ", BLANK)
         tokens: list[int] = []
         words = self._words
-        for part in self._seams.parts(found):
+        for part in self._seams.parts(with_raw_bytes(spaced)):
             tokens += words[part]
         return tokens
 

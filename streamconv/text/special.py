@@ -8,6 +8,8 @@ from .vocabulary import CONTROL, STRIPS_LEFT, STRIPS_RIGHT, UNKNOWN, Vocabulary
 
 #: what ``isspace`` of C takes for a blank
 _BLANKS = b" \t\n\v\f\r"
+#: how many bytes of a token are looked for first
+_HEAD = 6
 #: a token, or bytes of the text
 Part = int | bytes
 
@@ -18,6 +20,8 @@ class Special:
     def __init__(self, vocabulary: Vocabulary) -> None:
         texts, kinds = vocabulary.texts, vocabulary.kinds
         self._tokens = [(i, texts[i].encode("utf-8", "surrogatepass"), kinds[i]) for i in vocabulary.matched()]
+        #: what tokens begin with: vocabularies have thousands of such tokens, of which a text has few
+        self._heads = {spelled[:_HEAD] for _, spelled, _ in self._tokens}
 
     def parts(self, text: bytes, parse_special: bool) -> list[Part]:
         """``text`` as tokens and what is between them, nothing of it empty; control tokens are text unless ``parse_special``.
@@ -25,8 +29,9 @@ class Special:
         Each token takes all its places before the next shorter one is looked for.
         """
         parts: list[Part] = [text] if text else []
+        heads = {head for head in self._heads if head in text}
         for token, spelled, kind in self._tokens:
-            if spelled in text and (parse_special or not kind & (CONTROL | UNKNOWN)):
+            if spelled[:_HEAD] in heads and spelled in text and (parse_special or not kind & (CONTROL | UNKNOWN)):
                 parts = [
                     p
                     for part in parts

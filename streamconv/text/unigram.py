@@ -10,11 +10,12 @@ import numpy as np
 from ..errors import BadInput
 from .characters import sequence_length
 from .prefixes import Prefixes
-from .vocabulary import NORMAL, PREFIX, UNUSED, USER_DEFINED, Vocabulary, needed
+from .vocabulary import BLANK, NORMAL, PREFIX, UNUSED, USER_DEFINED, Vocabulary, needed
 
 #: how much worse than the worst token an unknown character is
 _PENALTY = np.float32(10)
-_BLANK = "\u2581".encode()
+#: what follows from so many bytes is kept, as often as this
+_WINDOW, _MOST_KNOWN = 4, 1 << 17
 
 
 class Unigram:
@@ -25,9 +26,9 @@ class Unigram:
         kinds, stored = vocabulary.kinds, vocabulary.stored_kinds
         usable = NORMAL | USER_DEFINED | UNUSED
         self._matcher = Prefixes((text, i) for i, text in enumerate(texts) if stored[i] & usable)
-        self._scores = [0.0 if k & USER_DEFINED else s for s, k in zip(vocabulary.scores, kinds, strict=False)]
-        normal = [s for s, k in zip(vocabulary.scores, stored, strict=False) if k & NORMAL]
-        self._unknown_score = float(np.float32(min(normal, default=sys.float_info.max)) - _PENALTY)
+        self._scores = [0.0 if k & USER_DEFINED else s for s, k in zip(vocabulary.scores, kinds, strict=True)]
+        normal = [s for s, k in zip(vocabulary.scores, stored, strict=True) if k & NORMAL]
+        self._unknown_score = float(np.float32(min(normal, default=float(np.finfo(np.float32).max))) - _PENALTY)
         self._unknown = vocabulary.token("unknown", 2)
         self._normalizer = _Normalizer(vocabulary, [t for t, k in zip(texts, stored, strict=True) if k & USER_DEFINED])
 
@@ -35,8 +36,7 @@ class Unigram:
         """Tokens of ``text``; unknown characters side by side are one."""
         found = self._normalizer.normalized(text)
         unknown = -1
-        best, starts, tokens = self._forward(found, unknown)
-        del best
+        starts, tokens = self._forward(found, unknown)
         result: list[int] = []
         at = len(found)
         while at:
@@ -47,8 +47,8 @@ class Unigram:
             at = starts[at]
         return result[::-1]
 
-    def _forward(self, text: bytes, unknown: int) -> tuple[list[float], list[int], list[int]]:
-        """For every end the greatest sum up to it, where its last token starts, and which it is."""
+    def _forward(self, text: bytes, unknown: int) -> tuple[list[int], list[int]]:
+        """For every end that tokens come to where the last one starts, and which it is."""
         size = len(text)
         best, starts, tokens = [-sys.float_info.max] * (size + 1), [0] * (size + 1), [unknown] * (size + 1)
         best[0] = 0.0
@@ -71,7 +71,7 @@ class Unigram:
                 if total > best[end]:
                     best[end], starts[end], tokens[end] = total, at, unknown
             at += length
-        return best, starts, tokens
+        return starts, tokens
 
 
 class _Normalizer:
@@ -81,42 +81,51 @@ class _Normalizer:
         self._user_defined = Prefixes((text, 0) for text in user_defined)
         self._begins_with_blank = vocabulary.flag("add_space_prefix", False)
         self._drops_blanks = vocabulary.flag("remove_extra_whitespaces", False)
+        #: bytes of the text -> what replaces the first characters, and how many bytes these are
+        self._known: dict[bytes, tuple[bytes, int]] = {}
         self._map = _CharacterMap(vocabulary.keys.get(f"{PREFIX}precompiled_charsmap"))
 
     def normalized(self, text: bytes) -> bytes:
         """``text`` as the tokens spell it."""
         result = bytearray()
         has_blank = in_word = False
-        for part in self._replaced(text):
-            for i, run in enumerate(part.split(b" ")):
-                if i:
-                    in_word = False
-                    if not self._drops_blanks:
-                        result += _BLANK
-                if run:
-                    if not in_word and ((self._begins_with_blank and not has_blank) or self._drops_blanks):
-                        result += _BLANK
-                        has_blank = True
-                    in_word = True
-                    result += run
+        for i, run in enumerate(self._replaced(text).split(b" ")):
+            if i:
+                in_word = False
+                if not self._drops_blanks:
+                    result += BLANK
+            if run:
+                if not in_word and ((self._begins_with_blank and not has_blank) or self._drops_blanks):
+                    result += BLANK
+                    has_blank = True
+                in_word = True
+                result += run
         return bytes(result)
 
-    def _replaced(self, text: bytes) -> list[bytes]:
-        parts, at = [], 0
+    def _replaced(self, text: bytes) -> bytes:
+        parts, at, known = [], 0, self._known
         while at < len(text):
-            end = self._user_defined.walk(text, at)
-            if end > at:  # llama.cpp leaves as it is whatever a user-defined token begins with
-                parts.append(text[at:end])
-                at = end
-                continue
-            replacement, end = self._map.longest(text, at)
-            if end == at:
-                length = sequence_length(text, at)
-                end = at + (length or 1)
-                replacement = text[at:end] if length else b"\xef\xbf\xbd"
+            found = known.get(text[at : at + _WINDOW])
+            if found is None:
+                replacement, length, n_seen = self._first(text, at)
+                found = replacement, length
+                if n_seen <= _WINDOW and len(text) - at >= _WINDOW and len(known) < _MOST_KNOWN:
+                    known[text[at : at + _WINDOW]] = found
+            replacement, length = found
             parts.append(replacement)
-            at = end
-        return parts
+            at += length
+        return b"".join(parts)
+
+    def _first(self, text: bytes, at: int) -> tuple[bytes, int, int]:
+        """What replaces the first characters at ``at``, how many bytes these are, and how many decide on that."""
+        length = self._user_defined.walk(text, at) - at
+        if length:  # llama.cpp leaves as it is whatever a user-defined token begins with
+            return text[at : at + length], length, length + 1
+        replacement, length, n_seen = self._map.longest(text, at)
+        if not length:
+            length = sequence_length(text, at)
+            replacement = text[at : at + length] if length else b"\xef\xbf\xbd"
+        return replacement, length or 1, n_seen
 
 
 class _CharacterMap:
@@ -137,26 +146,24 @@ class _CharacterMap:
         self._units = array("I", np.frombuffer(packed, "<u4", size // 4, 4).tolist())
         self._texts = packed[4 + size :]
 
-    def longest(self, text: bytes, at: int) -> tuple[bytes, int]:
-        """What replaces the longest sequence at ``at`` that is replaced, and its end, which is ``at`` where nothing is."""
-        units = self._units
-        if not units:
-            return b"", at
-        place, stop = -1, at
+    def longest(self, text: bytes, at: int) -> tuple[bytes, int, int]:
+        """What replaces the longest sequence at ``at`` that is replaced, its length (0: there is none), and how far was looked."""
+        units, place, length, n_seen = self._units, -1, 0, 0
         try:
-            node = _distance(units[0])
-            for i in range(at, len(text)):
-                byte = text[i]
+            node = _distance(units[0]) if units else 0
+            for i in range(at, len(text) if units else at):
+                byte, n_seen = text[i], i + 1 - at
                 node ^= byte
                 unit = units[node]
                 if not byte or unit & 0x800000FF != byte:
                     break
                 node ^= _distance(unit)
                 if unit >> 8 & 1:
-                    place, stop = units[node] & 0x7FFFFFFF, i + 1
-            return (self._texts[place : self._texts.index(0, place)], stop) if place >= 0 else (b"", at)
+                    place, length = units[node] & 0x7FFFFFFF, n_seen
+            replacement = self._texts[place : self._texts.index(0, place)] if length else b""
         except (IndexError, ValueError):
             raise self._damaged() from None
+        return replacement, length, n_seen
 
     def _damaged(self) -> BadInput:
         return BadInput(f"key {PREFIX}precompiled_charsmap is damaged: it points outside of itself")

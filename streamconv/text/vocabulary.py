@@ -10,6 +10,8 @@ import numpy as np
 from ..errors import BadInput
 
 PREFIX = "tokenizer.ggml."
+#: a blank in a token
+BLANK = "\u2581".encode()
 #: kinds of tokens, one bit each; a token can be of several
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE, STRIPS_LEFT, STRIPS_RIGHT = (1 << n for n in range(8))
 #: tokenizer.ggml.token_type -> kind
@@ -130,14 +132,11 @@ class Vocabulary:
     def strings(self, name: str) -> list[str]:
         """The array of strings ``name``."""
         found = self.keys.get(PREFIX + name)
-        if (
-            not isinstance(found, Sequence)
-            or isinstance(found, str)
-            or not all(isinstance(text, str) for text in found)
-        ):
+        texts: list[Any] = list(found) if isinstance(found, Sequence) and not isinstance(found, str) else [None]
+        if not all(isinstance(text, str) for text in texts):
             what = "is missing" if found is None else "is not an array of strings"
             raise BadInput(f"key {PREFIX}{name} {what}: text cannot be made into tokens without it")
-        return list(found)
+        return texts
 
     def flag(self, name: str, default: bool) -> bool:
         """The flag ``name``, or ``default``."""
@@ -160,7 +159,7 @@ class Vocabulary:
             return None
         if isinstance(found, str) or not hasattr(found, "__len__") or len(found) < len(self.texts):
             raise BadInput(f"key {PREFIX}{name} does not have a number for each of the {len(self.texts)} tokens")
-        return list(found)
+        return list(found[: len(self.texts)])
 
     def _correct_kinds(self) -> None:
         ends = {text for text in _ENDS if text in self.ids}
@@ -169,7 +168,7 @@ class Vocabulary:
         for keys, texts in _FILLED_IN:
             known = [self.ids[text] for text in texts if text in self.ids]
             if known and all(self.token(key) is None for key in keys):
-                self._add(min(known), CONTROL)
+                self._add(max(known), CONTROL)
         for text in _PARTS_OF_MESSAGES:
             if text in self.ids:
                 self.kinds[self.ids[text]] = USER_DEFINED
