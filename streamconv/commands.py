@@ -238,7 +238,7 @@ def status(a: argparse.Namespace) -> int:
         say(
             f"{a.output} is unfinished: {share} ({size(facts['done'])} of {size(facts['total'])},"
             f" {facts['chunks_done']} of {facts['chunks']} chunks)",
-            f"  {facts['type']} from {facts['source']}; run the same convert command again to resume",
+            f"  {facts['type']} from {facts['source']}; run the same command again to resume",
         )
     return 0
 

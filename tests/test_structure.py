@@ -37,7 +37,6 @@ ALLOWED = {
     "merging": {*_DATA, "found", "workers", "kernels", "kit", "sources"},
     "models": {*_DATA, "found", "kit", "sources"},
     "targets": {"errors", "metadata", "file_names", "quant"},
-    "text": {"errors"},
     "forward": {"errors", "metadata", "rows", "threads", "limits", "quant"},
     "engine": {"rows", "errors", "file_names", "units", "ownership", "threads", "workers"},
     "check": {*_DATA, "sources", "quant"},

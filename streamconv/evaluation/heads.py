@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from .. import forward
 from ..forward.chunks import Chunks
 from ..forward.divergence import Divergence, Doubles, Scores, diverge
-from ..forward.matmul import PANEL_BYTES, PIECE
+from ..forward.matmul import PIECE, panel_bytes
 from ..forward.run import HEAD_ROWS
 from ..limits import one_thread_of_blas
 from ..rows import Floats
@@ -79,7 +79,7 @@ def _at(head: Head, chunks: Chunks, part: slice) -> Floats:
 
 def _spread(work: Callable[[slice], T], heads: Sequence[Head], n: int, ram: int, threads: int) -> list[T]:
     """``work`` for all ``n`` positions, in parts of whole pieces, on several threads; in their order."""
-    fixed = 2 * PANEL_BYTES * len(heads)
+    fixed = sum(panel_bytes(head.model.size) for head in heads)
     a_piece = PIECE * sum(12 * head.model.width + 4 * 5 * HEAD_ROWS for head in heads)
     n_pieces = -(-n // PIECE)
     threads = max(1, min(threads, n_pieces, ram // (fixed + a_piece)))
