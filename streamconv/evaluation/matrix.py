@@ -56,9 +56,11 @@ _NO_PRODUCTS = ("norm", "ssm_conv1d")
 def shapes_of(model: forward.Model, process_output: bool = False) -> list[Shape]:
     """The entries that llama-imatrix would make: all matrices of the blocks that are run, and the head if it is asked for."""
     numbers = {layer.number for layer in model.layers}
+    # Keys and values of an earlier layer are taken; files have matrices for them all the same.
+    idle = {layer.name(f"attn_{x}.weight") for layer in model.layers if layer.kv_of is not None for x in "kv"}
     found = []
     for name, rows in model.rows.items():
-        wanted = block_of(name) in numbers or (process_output and name == "output.weight")
+        wanted = name not in idle if block_of(name) in numbers else process_output and name == "output.weight"
         if wanted and name.endswith(".weight") and len(rows.shape) > 1 and not any(no in name for no in _NO_PRODUCTS):
             n_mat = rows.shape[0] if len(rows.shape) == 3 else 1
             # One matrix for each head counts as one, with the columns of all of them.
