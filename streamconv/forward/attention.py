@@ -8,8 +8,8 @@ import numpy as np
 
 from ..rows import Floats
 from .blocks import Group
+from .layer import Layer
 from .matmul import multiply
-from .model import Layer
 from .numeric import capped_, layer_norm, rms_norm, sigmoid, softmax_
 from .rope import rotate_
 

@@ -9,8 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..rows import Floats
+from .layer import Layer
 from .matmul import multiply, pieces_of
-from .model import Layer, Model
+from .model import Model
 from .numeric import layer_norm, rms_norm
 
 #: ``(name, block, x, expert)``: the float32 input ``x[n, cols]`` of a multiplication with the weight ``name``; see the package

@@ -40,7 +40,15 @@ def remember(group: Group, x: Floats) -> Floats:
 
 def _mixed(group: Group, x: Floats) -> tuple[Floats, Floats]:
     """Queries, keys and values side by side, and what the output is gated with."""
-    return group.product("attn_qkv", x), group.product("attn_gate", x)
+    if not group.has("ssm_in.weight"):
+        return group.product("attn_qkv", x), group.product("attn_gate", x)
+    delta = group.model.delta
+    assert delta is not None
+    each = delta.n_values // delta.n_keys * delta.v_size
+    both = group.product("ssm_in", x).reshape(len(x), delta.n_keys, -1)
+    cuts = (delta.k_size, 2 * delta.k_size, 2 * delta.k_size + each)
+    *mixed, z = (part.reshape(len(x), -1) for part in np.split(both, cuts, axis=2))
+    return np.concatenate(mixed, axis=1), z
 
 
 def _rates(group: Group, x: Floats) -> tuple[Floats, Floats]:

@@ -9,8 +9,9 @@ from numpy.typing import NDArray
 
 from ..rows import Floats, Rows, matrix_shape
 from .blocks import Group, Observe
+from .layer import Layer
 from .matmul import multiply, pieces_of
-from .model import Layer, Model
+from .model import Model
 from .numeric import ACTIVATIONS, gated_, rms_norm, sigmoid, softmax_
 
 
@@ -93,6 +94,10 @@ def expert(
     first_piece : number of the first piece of ``x`` among those of the expert
     """
     pieces = pieces_of(len(x))
+    for part in ("gate_up", "gate", "up", "down"):
+        rows = model.rows.get(layer.name(f"ffn_{part}_exps.weight"))
+        if rows is not None:
+            rows.prefetch(*(matrix_shape(rows.shape)[0] // rows.shape[0] * at for at in (number, number + 1)))
 
     def product(name: str, x: Floats) -> Floats:
         full = layer.name(f"{name}.weight")

@@ -17,8 +17,9 @@ from .attention import SCORED_HEADS, attend
 from .blocks import Block, Group, Observe, Tables, normed
 from .delta import remember
 from .feed import Routes, expert, feed, route
+from .layer import Layer
 from .matmul import PIECE, multiply, new_panel, panel_bytes, pieces_of
-from .model import Layer, Model
+from .model import Model
 from .numeric import capped_, sigmoid
 from .streams import closed, embedded, moved, opened, predicted, with_layer_input, with_shortcut
 

@@ -14,7 +14,7 @@ from random_models import DATA, model_of, stated
 from streamconv import forward
 from streamconv.forward import Model
 from streamconv.limits import _openblas, one_thread_of_blas
-from streamconv.rows import Floats
+from streamconv.rows import Floats, Rows
 
 #: activations that llama.cpp looks up in a table of half-precision numbers
 LOOKED_UP = ("gelu", "gelu_erf")
@@ -93,6 +93,33 @@ def test_every_input_of_a_product_is_shown_once_a_block(name: str) -> None:
     for tensor, rows in n_rows.items():
         assert rows == tokens.size * (max(used) if "_exps" in tensor else 1)
     assert {block for n, block, expert in seen if expert is None} == {0, 1, 2}
+
+
+class Given(Rows):
+    """Rows of an array."""
+
+    def __init__(self, array: Floats) -> None:
+        self.array, self.shape, self.dtype = array, array.shape, "F32"
+
+    def _fill(self, start: int, stop: int, out: Floats) -> None:
+        out[...] = self.array[start:stop]
+
+
+def test_projections_of_the_delta_rule_may_lie_in_one_matrix_head_by_head() -> None:
+    model = model_of("qwen3next")
+    delta = model.delta
+    assert delta is not None
+    rows = dict(model.rows)
+    for name in [n for n in rows if n.endswith("attn_gate.weight")]:
+        qkv, z = rows.pop(name.replace("attn_gate", "attn_qkv")), rows.pop(name)
+        n_q = delta.n_keys * delta.k_size
+        q, k, v = np.split(qkv.read(0, qkv.shape[0]), (n_q, 2 * n_q))
+        parts = [part.reshape(delta.n_keys, -1, part.shape[1]) for part in (q, k, v, z.read(0, z.shape[0]))]
+        together = np.concatenate(parts, axis=1).reshape(-1, q.shape[1])
+        rows[name.replace("attn_gate", "ssm_in")] = Given(together)
+    tokens = chunks_of(2, 16)
+    other = forward.open_model(rows, model.metadata)
+    np.testing.assert_allclose(run(other, tokens), run(model, tokens), atol=1e-5)
 
 
 def test_states_of_experts_have_room_for_their_inputs_and_sums() -> None:

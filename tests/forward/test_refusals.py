@@ -47,6 +47,12 @@ def test_no_weight_is_read_before_the_first_layer(name: str) -> None:
         ({"tensors": {"blk.1.attn_sub_norm.weight": [64]}}, "blk.1.attn_sub_norm.weight"),
         ({"tensors": {"cls.weight": [64, 64]}}, "cls.weight"),
         ({"tensors": {"token_embd.weight": None}}, "token_embd.weight"),
+        ({"tensors": {"blk.1.attn_k.weight": None}}, "there is no tensor blk.1"),
+        ({"tensors": {"blk.0.ffn_down.weight": None}}, "there is no tensor blk.0.ffn_down.weight"),
+        ({"keys": {"llama.attention.head_count_kv": ["UINT32", 3]}}, "heads for 3"),
+        ({"keys": {"llama.rope.dimension_count": ["UINT32", 18]}}, "18 numbers of a head of 16"),
+        ({"tensors": {"blk.0.attn_k.weight": [48, 64]}}, "blk.0.attn_k.weight has the shape [48, 64]"),
+        ({"tensors": {"blk.1.attn_norm.weight": [63]}}, "blk.1.attn_norm.weight has the shape [63]"),
     ],
 )
 def test_what_is_not_computed_is_named(changes: dict[str, Any], named: str) -> None:
