@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ..errors import BadInput
-from .splitting import DIGITS_FROM_THE_RIGHT
+from .splitting import ASCII_DIGITS, DIGITS_WITH_WHAT_GOES_BEFORE
 
 _CONTRACTIONS = "'(?:[sdmt]|ll|ve|re)"
 _CONTRACTIONS_IN_ANY_CASE = "'(?:[sSdDmMtT]|[lL][lL]|[vV][eE]|[rR][eE])"
@@ -125,7 +125,7 @@ _SPLITS: tuple[tuple[str, tuple[str, ...]], ...] = (
     (
         "tiny_aya cohere2moe",
         (
-            DIGITS_FROM_THE_RIGHT,
+            DIGITS_WITH_WHAT_GOES_BEFORE,
             _any(_BEFORE + r"[\p{L}\p{M}]+" + _OPTIONALLY, _UP_TO_3, _SIGNS + r"[\r\n/]*", _LINES_AND_BLANKS),
         ),
     ),
@@ -154,7 +154,7 @@ _SPLITS: tuple[tuple[str, tuple[str, ...]], ...] = (
         (_UP_TO_3, _HAN_AND_KANA, _DEEPSEEK3[0] + r"[\r\n]*|" + _DEEPSEEK3[1]),
     ),
     ("spark2_5", (_UP_TO_3, _HAN_AND_KANA, _any(_DEEPSEEK3[0], r"[\r\n]", _BLANKS), r"\p{N}")),
-    ("afmoe", (DIGITS_FROM_THE_RIGHT, _ASIAN, _DEEPSEEK3[0] + r"[\r\n]*|" + _DEEPSEEK3[1])),
+    ("afmoe", (DIGITS_WITH_WHAT_GOES_BEFORE, _ASIAN, _DEEPSEEK3[0] + r"[\r\n]*|" + _DEEPSEEK3[1])),
     (
         "kimi-k2",
         (
@@ -167,7 +167,7 @@ _SPLITS: tuple[tuple[str, tuple[str, ...]], ...] = (
             ),
         ),
     ),
-    ("superbpe", (r"\p{N}+", r"(?=(?:\d{3})+(?!\d))")),
+    ("superbpe", (r"\p{N}+", ASCII_DIGITS)),
     ("poro-chat bloom gpt3-finnish", (_UP_TO_PUNCTUATION,)),
     ("viking", (_UP_TO_PUNCTUATION, r"\p{N}")),
     (

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
+from itertools import chain
 
 from .vocabulary import CONTROL, STRIPS_LEFT, STRIPS_RIGHT, UNKNOWN, Vocabulary
 
 #: what ``isspace`` of C takes for a blank
 _BLANKS = b" \t\n\v\f\r"
+_RUN = re.compile(b"[" + _BLANKS + b"]+")
 #: how many bytes of a token are looked for first
 _HEAD = 6
 #: a token, or bytes of the text
@@ -32,11 +35,8 @@ class Special:
         heads = {head for head in self._heads if head in text}
         for token, spelled, kind in self._tokens:
             if spelled[:_HEAD] in heads and spelled in text and (parse_special or not kind & (CONTROL | UNKNOWN)):
-                parts = [
-                    p
-                    for part in parts
-                    for p in ((part,) if isinstance(part, int) else _cut(part, token, spelled, kind))
-                ]
+                cut = ([part] if isinstance(part, int) else _cut(part, token, spelled, kind) for part in parts)
+                parts = list(chain.from_iterable(cut))
         return parts
 
 
@@ -51,7 +51,7 @@ def _cut(text: bytes, token: int, spelled: bytes, kind: int) -> Iterator[Part]:
             yield left
         yield token
         at = found + len(spelled)
-        if kind & STRIPS_RIGHT:
-            at = len(text) - len(text[at:].lstrip(_BLANKS))
+        if kind & STRIPS_RIGHT and (blanks := _RUN.match(text, at)):
+            at = blanks.end()
     if at < len(text):
         yield text[at:]

@@ -7,15 +7,16 @@ characters of a class, over which an ordinary regular expression runs.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
-from functools import cache
+from array import array
+from collections.abc import Iterator
+from functools import cache, partial
+from itertools import chain, pairwise
 
 import numpy as np
 import numpy.typing as npt
 
 from .characters import WHITESPACE, code_points, kinds
 
-Span = tuple[int, int]
 #: class -> what stands for it between brackets; \xd6 and \xd7 are Han, a letter or not
 _CLASSES = {
     r"\p{N}": "0-9\xd1",
@@ -32,28 +33,29 @@ _HAN = (
     *((0x4E00, 0x9FFF), (0x3400, 0x4DBF), (0x20000, 0x2A6DF), (0x2A700, 0x2EBEF)),
     *((0xF900, 0xFAFF), (0x2F800, 0x2FA1F)),
 )
-#: stands for a rule that is no pattern: digits in threes from the right, each run's first group with all that goes before it
-DIGITS_FROM_THE_RIGHT = "digits from the right"
+#: stand for rules that are no patterns: digits in threes from the right, for which patterns would take quadratic time
+DIGITS_WITH_WHAT_GOES_BEFORE, ASCII_DIGITS = "digits with what goes before", "ASCII digits"
 
 
 class Splitter:
     """Splits by patterns, in which ``\\p{…}`` with L, N, P, M, S and Han stands for a class."""
 
     def __init__(self, patterns: tuple[str, ...]) -> None:
-        self._uses_classes = [r"\p" in p or p == DIGITS_FROM_THE_RIGHT for p in patterns]
+        self._rules = [_RULES.get(p) or partial(_cut, _compiled(p)) for p in patterns]
+        self._uses_signs = [r"\p" in p or p in _RULES for p in patterns]
         self._with_han = any(r"\p{Han}" in p for p in patterns)
-        self._patterns = [None if p == DIGITS_FROM_THE_RIGHT else _compiled(p) for p in patterns]
 
-    def words(self, text: str) -> list[str]:
+    def words(self, text: str) -> Iterator[str]:
         """``text`` in pieces, nothing of it left out."""
-        points = code_points(text)
-        signs = _signs(self._with_han)[points].tobytes().decode("latin-1") if any(self._uses_classes) else ""
-        plain = _plain(text) if not all(self._uses_classes) else ""
-        spans: list[Span] = [(0, len(text))]
-        for pattern, uses_classes in zip(self._patterns, self._uses_classes, strict=True):
-            subject = signs if uses_classes else plain
-            spans = _digits_from_the_right(subject, spans) if pattern is None else _cut(pattern, subject, spans)
-        return [text[start:stop] for start, stop in spans]
+        signs = plain = ""
+        if any(self._uses_signs):
+            signs = _signs(self._with_han)[code_points(text)].tobytes().decode("latin-1")
+        if not all(self._uses_signs):
+            plain = text if text.isascii() else text.translate(_BLANKS)
+        ends = array("q", [len(text)])
+        for rule, uses_signs in zip(self._rules, self._uses_signs, strict=True):
+            ends = rule(signs if uses_signs else plain, ends)
+        return (text[start:stop] for start, stop in pairwise(chain((0,), ends)))
 
 
 def _compiled(pattern: str) -> re.Pattern[str]:
@@ -78,38 +80,49 @@ def _between_brackets(pattern: str) -> str:
     return "".join([*result, pattern[at:]])
 
 
-def _cut(pattern: re.Pattern[str], subject: str, spans: Iterable[Span]) -> list[Span]:
-    """Each of ``spans`` in matches and what is between them; a match never looks beyond its span."""
-    result = []
-    for first, last in spans:
+def _cut(pattern: re.Pattern[str], subject: str, ends: array[int]) -> array[int]:
+    """Matches, and what is between them; a match never looks beyond the piece that it is in.
+
+    Pieces are given by their ends: each begins where the one before ends.
+    """
+    result, first = array("q"), 0
+    for last in ends:
         at = first
         for found in pattern.finditer(subject, first, last):
             start, stop = found.span()
             if start > at:
-                result.append((at, start))
+                result.append(start)
             if stop > start:
-                result.append((start, stop))
+                result.append(stop)
             at = stop
         if at < last:
-            result.append((at, last))
+            result.append(last)
+        first = last
     return result
 
 
-_DIGITS = _compiled(r"\p{N}+")
-
-
-def _digits_from_the_right(signs: str, spans: Iterable[Span]) -> list[Span]:
-    result = []
-    for first, last in spans:
+def _cut_digits(digits: re.Pattern[str], alone: bool, signs: str, ends: array[int]) -> array[int]:
+    """Runs of digits in threes from the right; the first ones are ``alone``, or in one piece with what goes before them."""
+    result, first = array("q"), 0
+    for last in ends:
         at = first
-        for found in _DIGITS.finditer(signs, first, last):
+        for found in digits.finditer(signs, first, last):
             start, stop = found.span()
-            for end in range(start + ((stop - start) % 3 or 3), stop + 1, 3):
-                result.append((at, end))
-                at = end
+            lead = (stop - start) % 3
+            for end in range(start + lead, stop, 3) if alone else range(start + (lead or 3), stop + 1, 3):
+                if end > at:
+                    result.append(end)
+                    at = end
         if at < last:
-            result.append((at, last))
+            result.append(last)
+        first = last
     return result
+
+
+_RULES = {
+    DIGITS_WITH_WHAT_GOES_BEFORE: partial(_cut_digits, _compiled(r"\p{N}+"), False),
+    ASCII_DIGITS: partial(_cut_digits, _compiled("[0-9]+"), True),
+}
 
 
 @cache
@@ -126,11 +139,6 @@ def _signs(with_han: bool) -> npt.NDArray[np.uint8]:
     signs[[ord(c) for c in WHITESPACE]] = ord("\v")
     signs[:128] = np.arange(128)
     return signs
-
-
-def _plain(text: str) -> str:
-    """``text`` with all blanks such as ASCII knows."""
-    return text if text.isascii() else text.translate(_BLANKS)
 
 
 _BLANKS = {ord(c): "\v" for c in WHITESPACE if not c.isascii()}

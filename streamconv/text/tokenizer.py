@@ -42,12 +42,8 @@ class Tokenizer:
         if pre is not None:
             bos, add_bos = bos if pre.has_bos else None, pre.adds_bos
         self.bos, self.eos = vocabulary.token("bos", bos), vocabulary.token("eos", eos)
-        self.add_bos, self.add_eos = (
-            vocabulary.flag("add_bos_token", add_bos),
-            vocabulary.flag("add_eos_token", add_eos),
-        )
-        if pre is not None and pre.forces_bos:
-            self.add_bos = True
+        self.add_bos = vocabulary.flag("add_bos_token", add_bos) or (pre is not None and pre.forces_bos)
+        self.add_eos = vocabulary.flag("add_eos_token", add_eos)
         self.n_tokens = len(vocabulary)
         self._kind, self._special = kind, Special(vocabulary)
         self._separator = vocabulary.token("seperator", 102)  # misspelled in the format

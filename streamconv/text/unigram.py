@@ -47,10 +47,11 @@ class Unigram:
             at = starts[at]
         return result[::-1]
 
-    def _forward(self, text: bytes, unknown: int) -> tuple[list[int], list[int]]:
+    def _forward(self, text: bytes, unknown: int) -> tuple[array[int], array[int]]:
         """For every end that tokens come to where the last one starts, and which it is."""
         size = len(text)
-        best, starts, tokens = [-sys.float_info.max] * (size + 1), [0] * (size + 1), [unknown] * (size + 1)
+        best = array("d", [-sys.float_info.max]) * (size + 1)
+        starts, tokens = array("q", [0]) * (size + 1), array("q", [unknown]) * (size + 1)
         best[0] = 0.0
         beginnings, scores = self._matcher.tokens, self._scores
         at = 0

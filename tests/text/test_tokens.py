@@ -243,6 +243,13 @@ def test_long_runs_take_no_more_than_their_length(keys: Keys) -> None:
     assert time.process_time() - started < 5
 
 
+def test_many_tokens_that_take_blanks_along_take_no_more_than_the_length_of_the_text() -> None:
+    tokenizer = open_tokenizer(with_tokens({"<t>": 4}) | {"general.name": "phi-3"})
+    started = time.process_time()
+    assert len(set(tokenizer.encode("<t>  " * 200_000, add_special=False))) == 1
+    assert time.process_time() - started < 5
+
+
 def test_keys_may_be_arrays_of_numbers() -> None:
     keys = KINDS["pieces"]
     arrays = {"tokenizer.ggml.scores": np.float32, "tokenizer.ggml.token_type": np.int32}
