@@ -60,6 +60,7 @@ ALLOWED = {
     },
     "evaluation": {
         "errors",
+        "units",
         "rows",
         "limits",
         "threads",

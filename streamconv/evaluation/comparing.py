@@ -22,7 +22,7 @@ from ..forward.divergence import Divergence, Doubles
 from .heads import Head, divergences, log_probabilities
 from .request import Request, chunks_of, input_file, tokens_of
 from .states import States, states_bytes
-from .walk import Walk
+from .walk import Walk, require_ram
 
 AnyPath = str | os.PathLike[str]
 
@@ -69,6 +69,8 @@ def compare(
         opener = Opener(options, hub)
         opened = [open_runnable(source, options, opener) for source in (reference, *sources)]
         models = [model for model, _ in opened]
+        for model in models:
+            require_ram(model, request.n_ctx, options.ram)
         chunks = chunks_of(models[0], str(reference), text, request)
         for source, model in zip(sources, models[1:], strict=True):
             _refuse_another_vocabulary(reference, models[0], source, model, text, request)

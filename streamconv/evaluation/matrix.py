@@ -47,7 +47,7 @@ from .heads import Head, log_probabilities, observe_head
 from .planning import UNKNOWN_JOB, any_changed, check_ending, make_plan
 from .request import Request, chunks_of, input_file
 from .states import States, states_bytes
-from .walk import Walk
+from .walk import Walk, require_ram
 
 #: what a product of float32 numbers is no part of: norms, filters over time, and whatever has one dimension
 _NO_PRODUCTS = ("norm", "ssm_conv1d")
@@ -116,6 +116,7 @@ def prepare_imatrix(source: str | os.PathLike[str], output: Path, request: Reque
     try:
         opener = Opener(options, hub)
         model, checkpoint = open_runnable(source, options, opener)
+        require_ram(model, request.n_ctx, options.ram)
         measurement = _planned(source, model, checkpoint, output, request, opener)
         text, before = [request.text], list(request.before)
         plan = measurement.plan

@@ -8,8 +8,10 @@ from dataclasses import dataclass
 
 from .. import forward
 from ..engine.run import Reporter, StopRequest
+from ..errors import UsageError
 from ..forward.chunks import Tokens
 from ..rows import Floats, Rows, matrix_shape
+from ..units import MIB
 from .groups import block_of
 from .states import States
 
@@ -20,6 +22,16 @@ StopError = Callable[[], Exception]
 def stored_bytes(rows: Rows) -> int:
     """Bytes of files that a tensor is read from."""
     return sum(span.length for span in rows.spans(0, matrix_shape(rows.shape)[0]))
+
+
+def require_ram(model: forward.Model, n_ctx: int, ram: int) -> None:
+    """UsageError where ``ram`` bytes are too few for one thread to run ``model`` with."""
+    least = forward.least_ram(model, n_ctx)
+    if ram < least:
+        raise UsageError(
+            f"--ram {ram // MIB} MiB is too little: chunks of {n_ctx} tokens need {least / MIB:.1f} MiB",
+            f"Use --ram {-(-least // MIB)}MiB or more.",
+        )
 
 
 @dataclass

@@ -166,6 +166,7 @@ def test_models_of_another_vocabulary_are_refused(here: Any, small: Path, data: 
         (["{model}", "m.gguf", "--text", "{text}", "-c", "2"], 64, "at least 4 tokens"),
         (["{model}", "m.gguf", "--text", "{text}", "--chunks", "0"], 64, "no number of chunks"),
         (["{model}", "m.gguf", "--text", "{text}", "--from-chunk", "-1"], 64, "no number of chunks"),
+        (["{model}", "m.gguf", "--text", "{text}", "--ram", "16MiB"], 64, "--ram 16 MiB is too little"),
         (["{model}", "m.gguf", "--text", "nowhere.txt"], 66, "nowhere.txt"),
         (["{model}", "m.gguf", "--text", "{text}", "-c", "20000"], 65, "need at least 40000"),
         (["{model}", "m.gguf", "--text", "{text}", "--in-file", "{text}"], 65, "is damaged at byte"),
