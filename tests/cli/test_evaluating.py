@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -197,3 +199,36 @@ def test_a_full_disk_is_found_before_anything_is_written(
     compared = here("compare", small, small, "--text", text, "-c", "32")
     assert compared.code == 74
     assert "TMPDIR" in compared.err
+
+
+def test_a_model_that_was_touched_is_gone_on_with_and_one_that_was_changed_is_not(
+    here: Any, small: Path, text: Path, tmp_path: Path
+) -> None:
+    model, out, fresh = tmp_path / "model", tmp_path / "m.gguf", tmp_path / "fresh.gguf"
+    shutil.copytree(small, model)
+    weights = model / "model.safetensors"
+    weights.chmod(0o644)
+    arguments = ("--text", text, "-c", "32", "--chunks", "8", "--no-ppl")
+
+    def stop() -> None:
+        assert here("imatrix", model, out, *arguments, "--stop-after", "0.001s", "--force").code == 75
+
+    stop()
+    os.utime(weights, ns=(1, 1))
+    made = here("imatrix", model, out, *arguments)
+    assert (made.code, "but the same contents" in made.out) == (0, True), made.err
+    assert here("imatrix", model, fresh, *arguments).code == 0
+    as_it_was = read_imatrix_file(fresh).entries
+    assert all((e.sums == as_it_was[n].sums).all() for n, e in read_imatrix_file(out).entries.items())
+    out.unlink()
+    stop()
+    changed = bytearray(weights.read_bytes())
+    changed[-40:] = bytes(40)
+    weights.write_bytes(changed)
+    refused = here("imatrix", model, out, *arguments)
+    assert (refused.code, out.exists()) == (65, False)
+    assert "was changed after the unfinished job" in refused.err
+    assert here("imatrix", model, out, *arguments, "--update").code == 0
+    assert here("imatrix", model, fresh, *arguments, "--update").code == 0
+    now = read_imatrix_file(fresh).entries
+    assert all((e.sums == now[n].sums).all() for n, e in read_imatrix_file(out).entries.items())
