@@ -28,7 +28,7 @@ def test_models_of_many_experts_are_run_over_more_tokens() -> None:
 
 def test_chunks_are_as_many_as_are_enough_unless_they_are_stated(data: Path) -> None:
     model, _ = open_runnable(data / "checkpoints" / "mistral-spm" / "hf")
-    text = b"the model of a column " * 4000
+    text = b"the model of a column " * 3000
 
     def n_chunks(**told: Any) -> int:
         return len(chunks_of(model, "m", text, Request(Path("t"), 256, **told)).inputs)
