@@ -92,6 +92,7 @@ _COMMANDS: dict[str, tuple[str, tuple[tuple[str, str, str], ...]]] = {
     ),
     "perplexity": ("the perplexity of a model on a text", (("source", "MODEL", _SOURCE),)),
     "families": ("list the architectures that can be converted", ()),
+    "bench": ("measure how fast this machine quantizes, type by type; the first time takes longer", ()),
 }
 
 

@@ -16,7 +16,7 @@ JOBS = ("convert", "merge", "plan")
 RUNS = ("convert", "merge", "extract-lora")
 PLANS = (*JOBS, "extract-lora")
 EVALUATIONS = ("imatrix", "compare", "perplexity")
-ALL = (*PLANS, "fetch", "status", "verify", "inspect", "check", "families", *EVALUATIONS)
+ALL = (*PLANS, "fetch", "status", "verify", "inspect", "check", "families", "bench", *EVALUATIONS)
 
 
 class Flag(NamedTuple):
@@ -150,6 +150,7 @@ FLAGS = (
     Flag(
         "--stop-after", "with --store: stop after 90s, 15m, 2h …; exit code 75", "TIME", kind="seconds", commands=("verify",)
     ),
+    Flag("--type", "tensor types such as Q4_K,IQ3_S; default: the usual ones", "TYPES", many=True, commands=("bench",)),
     Flag("--no-scan", "skip looking for NaN and Inf in the data", commands=("check",)),
     Flag(
         "--type", "file type such as Q4_K_M or auto (default); A,B with OUT 'x-{type}.gguf'", "TYPE", "type", group="types"

@@ -305,6 +305,13 @@ def adapter_gguf(root: Path) -> Job:
     return _recipe(root, "x.gguf", text, "q/config.json", "d/adapter_config.json", type="f16")
 
 
+def lora_gguf(root: Path) -> Job:
+    """An adapter as a file of its own, beside a base of which only the configuration counts."""
+    job = adapter_gguf(root)
+    texts = tuple(path for path in job.texts if path.name in ("adapter_config.json", "config.json"))
+    return convert(root / "d", root / "y.gguf", texts, base=str(root / "q"), type="f16")
+
+
 def extraction(root: Path) -> Job:
     gptq(root / "a")
     _model(root / "b", _noisy(3))
@@ -365,7 +372,7 @@ JOBS: dict[str, Callable[[Path], Job]] = {
     job.__name__: job
     for job in (
         dense_gguf, dense_folder, llama3_gguf, gemma_gguf, gptq_gguf, gptq_folder, gptq_side_file, awq_gguf, nf4_folder,
-        linear_gguf, dare_folder, ties_gguf, mixture_folder, quantized_merge_gguf, quantized_merge_folder, adapter_gguf,
+        linear_gguf, dare_folder, ties_gguf, mixture_folder, quantized_merge_gguf, quantized_merge_folder, adapter_gguf, lora_gguf,
         extraction, requantized, projector,
     )
 } | {stem: (lambda root, stem=stem: encoding(root, stem)) for stem in ENCODINGS}  # fmt: skip

@@ -88,6 +88,7 @@ ALLOWED = {
         "check",
         "models",
         "evaluating",
+        "quant",
     },
     "cli": {"errors", "file_names", "limits", "flags", "found", "engine", "commands", "terminal"},
     "__main__": {"cli"},

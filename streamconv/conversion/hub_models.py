@@ -89,6 +89,8 @@ class HubModels:
         if weights:
             named = self.named_weights(model, side, layout)
             chosen = choosing.weight_files(model, named, layout)
+            speech = folder.speech_weights(read_object(side[layout.config].path)) if layout.config in side else ""
+            chosen += [model.files[speech]] if speech in model.files else []
             is_whole, note = choosing.is_whole_meant(model, named, layout)
             notes += [note] if note else []
             if is_whole:

@@ -32,10 +32,12 @@ class DiskCache(NullCache):
     Parameters
     ----------
     function : the plain Python function
+    variant : what tells it from the same function compiled otherwise
     """
 
-    def __init__(self, function: Callable[..., Any]) -> None:
+    def __init__(self, function: Callable[..., Any], variant: object = None) -> None:
         self._function = function
+        self._variant = variant
         self._source = Path(function.__code__.co_filename)
 
     @property
@@ -61,6 +63,8 @@ class DiskCache(NullCache):
         code = self._function.__code__
         cells = _dumps(tuple(c.cell_contents for c in self._function.__closure__ or ()))
         facts = (str(self._source), self._function.__qualname__, hashlib.sha256(cells).hexdigest())
-        name = cache.name_of(f"{self._source.stem}.{code.co_name}", *facts, str(sig), codegen.magic_tuple())
+        name = cache.name_of(
+            f"{self._source.stem}.{code.co_name}", *facts, self._variant, str(sig), codegen.magic_tuple()
+        )
         body = hashlib.sha256(code.co_code).hexdigest()
         return name, repr((stamp(self._source), code.co_firstlineno, body, llvmlite.__version__))

@@ -17,7 +17,7 @@ from .families import FAMILIES
 from .family import Family
 from .general import general_metadata
 from .keys import dense_features
-from .multimodal import text_architecture
+from .multimodal import LEGACY, text_architecture
 from .named import named
 from .offered import offered
 from .overrides import read_overrides
@@ -62,7 +62,7 @@ def projector_of(checkpoint: Checkpoint) -> Family:
         said = names[-1] if names else ""
         raise BadInput(
             f"{checkpoint.folder / 'config.json'}: {said!r} has no projector that can be written",
-            _near(said, PROJECTORS),
+            LEGACY if said.startswith("Llava") else _near(said, PROJECTORS),
         )
     return PROJECTORS[found]
 
