@@ -20,8 +20,8 @@ class Computes:
     activation : ``silu``, ``gelu`` (tanh), ``gelu_erf``, ``relu2``, ``clamped`` (gpt-oss)
     norm : ``rms`` or ``layer``; empty: as the key of its epsilon says
     scaled_by_width : embeddings are multiplied by the root of the width
-    windows : ``(period, last)``: the last (or, if not ``last``, the first) layer of each period sees everything; None: no layer has
-        a window, whatever ``attention.sliding_window`` says
+    windows : ``(period, last)``: the last (or, if not ``last``, the first) layer of each period sees everything, of a period of 0
+        none does; None: no layer has a window, whatever ``attention.sliding_window`` says
     window : the default of ``attention.sliding_window``
     window_base : the default of ``rope.freq_base_swa``; 0: that of the other layers
     window_scaled : whether layers with a window have the scaling of positions, too
@@ -99,7 +99,7 @@ ARCHITECTURES: dict[str, Computes] = {
     "qwen3next": _HALVES,
     "qwen35": Computes(tiled_heads=True),
     "qwen35moe": Computes(tiled_heads=True),
-    "phi3": _HALVES,
+    "phi3": Computes(windows=(0, True)),  # which llama.cpp leaves out
     "qwen": _HALVES,
     "seed_oss": _HALVES,
     "exaone": _HALVES,
@@ -135,6 +135,6 @@ ARCHITECTURES: dict[str, Computes] = {
     "gemma2": replace(_GEMMA, windows=(2, True), window=4096, wide_layers=46, score_cap=50.0, logit_cap=30.0),
     "gemma3": _GEMMA3,
     "gemma3n": _GEMMA3N,
-    "gemma4": _GEMMA3N,
+    "gemma4": replace(_GEMMA3N, logit_cap=0.0),
     "gpt-oss": Computes(windows=(2, True), activation="clamped", gating=3, normed_weights=False),
 }

@@ -64,7 +64,8 @@ def route(group: Group, residual: Floats, x: Floats) -> Routes:
     if bias is not None:
         wanted = wanted + bias.reshape(-1)
     if router.n_groups > 1:
-        wanted = _of_best_groups(wanted, router.n_groups, router.n_groups_used)
+        n_best = 2 if router.gating == 2 else 1
+        wanted = _of_best_groups(wanted, router.n_groups, router.n_groups_used, n_best)
     chosen = np.argsort(-wanted, axis=1, kind="stable")[:, : group.layer.n_experts_used].astype(np.int32)
     weights = np.take_along_axis(shares, chosen, axis=1)
     if router.gating == 3:
@@ -74,10 +75,13 @@ def route(group: Group, residual: Floats, x: Floats) -> Routes:
     return Routes(chosen, weights * np.float32(router.scale))
 
 
-def _of_best_groups(shares: Floats, n_groups: int, n_used: int) -> Floats:
-    """``shares`` of experts in the groups whose two best sum up highest; -inf for the others."""
+def _of_best_groups(shares: Floats, n_groups: int, n_used: int, n_best: int) -> Floats:
+    """``shares`` of experts in the groups whose ``n_best`` sum up highest; -inf for the others.
+
+    DeepSeek V2, whose shares are a softmax, goes by the best of a group, V3 by the best two.
+    """
     grouped = shares.reshape(len(shares), n_groups, -1)
-    sums = np.sort(grouped, axis=2)[:, :, -2:].sum(axis=2)
+    sums = np.sort(grouped, axis=2)[:, :, -n_best:].sum(axis=2)
     best = np.argsort(-sums, axis=1, kind="stable")[:, :n_used]
     kept = np.full_like(grouped, -np.inf)
     np.put_along_axis(kept, best[:, :, None], np.take_along_axis(grouped, best[:, :, None], axis=1), axis=1)

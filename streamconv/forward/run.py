@@ -190,6 +190,8 @@ class _Job:
         """A layer without experts."""
         group, at = self.group(blocks)
         h, x, streams = self._attended(group, at)
+        columns = self.model.columns
+        self.after[at, columns.expert_input.start : columns.expert_sum.stop] = 0
         self._finish(group, at, h, feed(group, x), streams)
 
     def first_half(self, routes: dict[int, Routes], blocks: Sequence[slice]) -> None:

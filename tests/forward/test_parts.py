@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from streamconv.forward import delta, numeric
+from streamconv.forward import delta, feed, numeric
 from streamconv.forward.matmul import panel_bytes, panel_rows
 from streamconv.forward.rope import Rope, rotate_
 from streamconv.rows import Floats
@@ -77,3 +77,10 @@ def test_a_panel_has_room_for_rows_of_any_narrower_weight(n_cols: int) -> None:
     for narrower in {1, 64, 4096, 8191, n_cols} & set(range(n_cols + 1)):
         assert panel_rows(narrower) * narrower * 4 <= panel_bytes(n_cols)
         assert panel_rows(narrower) >= 512
+
+
+def test_groups_of_experts_are_chosen_by_their_best_or_their_best_two() -> None:
+    shares = np.array([[0.9, 0.0, 0.6, 0.5]], np.float32)
+    hidden = -np.inf
+    np.testing.assert_array_equal(feed._of_best_groups(shares, 2, 1, 1), np.float32([[0.9, 0, hidden, hidden]]))
+    np.testing.assert_array_equal(feed._of_best_groups(shares, 2, 1, 2), np.float32([[hidden, hidden, 0.6, 0.5]]))
