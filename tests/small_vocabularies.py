@@ -183,7 +183,7 @@ def plamo() -> Keys:
     rng = random.Random(13)
     pieces = _unique(
         [*"abcdefghijklmnopqrstuvwxyz ETA的한é"],
-        ["</s>", "ab c", "the", " the", "ab", "abc", "bc", "12", "\n\n", "世界"],
+        ["</s>", "a</s>", "ab c", "the", " the", "ab", "abc", "bc", "12", "\n\n", "世界"],
     )
     keys = {
         "model": "plamo2",

@@ -174,7 +174,8 @@ class Vocabulary:
                 self.kinds[self.ids[text]] = USER_DEFINED
         if "<|end|>" in ends and ends & {"<|call|>", "<|calls|>"} and ends & {"<|return|>", "<|flush|>"}:
             self.kinds[self.ids["<|end|>"]] = USER_DEFINED
-        ending = {self.texts[i] for i in map(self.token, ("eos", "eot", "eom")) if i is not None}
+        eos = self.token("eos", 2 if self.keys.get(f"{PREFIX}model") == "plamo2" else None)
+        ending = {self.texts[i] for i in (eos, self.token("eot"), self.token("eom")) if i is not None}
         if "</s>" in ends and ("<|tool_response>" in ends or "<|plamo:eos|>" in ending):
             self.kinds[self.ids["</s>"]] = NORMAL
 
