@@ -31,7 +31,7 @@ _FEWEST = 100
 
 def _request(a: argparse.Namespace) -> Request:
     """What the options say of the text."""
-    if a.text is None:
+    if a.text is None and a.command != "imatrix":
         raise UsageError(
             f"{a.command}: which text? --text is missing", "Give a text of at least 20,000 tokens: --text FILE."
         )
@@ -60,7 +60,7 @@ def imatrix(a: argparse.Namespace, options: Options) -> int:
     if a.output is None and a.text is None:
         return _without_model(a, options)
     if a.output is None:
-        raise UsageError("imatrix: SRC and OUT are needed", "streamconv imatrix MODEL OUT.gguf --text FILE")
+        raise UsageError("imatrix: SRC and OUT are needed", "streamconv imatrix MODEL OUT.gguf")
     request = _request(a)
     reporter = progress.reporter(quiet=a.quiet, as_json=a.json)
     measurement = evaluation.prepare_imatrix(a.source, Path(a.output), request, options)
@@ -84,7 +84,7 @@ def _without_model(a: argparse.Namespace, options: Options) -> int:
     if not a.in_file:
         raise UsageError(
             "imatrix: there is nothing to do",
-            "streamconv imatrix MODEL OUT.gguf --text FILE, or streamconv imatrix OUT.gguf --in-file FILE",
+            "streamconv imatrix MODEL OUT.gguf, or streamconv imatrix OUT.gguf --in-file FILE",
         )
     if a.source is None:
         if not a.show_statistics or len(a.in_file) > 1:

@@ -20,7 +20,7 @@ from ..errors import BadInput, Interrupted, StreamconvError, WriteFailed
 from ..forward.chunks import Chunks
 from ..forward.divergence import Divergence, Doubles
 from .heads import Head, divergences, log_probabilities
-from .request import Request, chunks_of, input_file, tokens_of
+from .request import Request, chunks_of, tokens_of
 from .states import States, states_bytes
 from .walk import Walk, require_ram
 
@@ -63,7 +63,7 @@ def compare(
     BadInput : a model has another vocabulary, or makes other tokens of the text
     StreamconvError : and see ``perplexity``
     """
-    _, text = input_file(request.text)
+    _, text = request.read_text()
     hub = HubModels(Path(), offline=options.offline, refresh=options.refresh)
     try:
         opener = Opener(options, hub)
@@ -93,7 +93,7 @@ def _refuse_another_vocabulary(
         raise BadInput(f"{source} has a vocabulary of {model.n_vocab} tokens, {reference} one of {base.n_vocab}")
     if tokens_of(model, str(source), text, request) != tokens_of(base, str(reference), text, request):
         raise BadInput(
-            f"{source} makes other tokens of {request.text} than {reference}", "Compare models of one vocabulary."
+            f"{source} makes other tokens of {request.text_name} than {reference}", "Compare models of one vocabulary."
         )
 
 

@@ -11,7 +11,7 @@ from ..errors import BadInput, UsageError, unreadable
 from ..forward import Model
 from ..forward.chunks import N_CTX, Chunks, cut
 from ..sources.checkpoint import InputFile
-from ..text import open_tokenizer
+from ..text import DEFAULT_NAME, default_text, open_tokenizer
 
 #: tokens that are enough for a model without experts: more change its importance matrix by less than 0.2 %
 _ENOUGH = 40 * N_CTX
@@ -25,6 +25,7 @@ class Request:
 
     Attributes
     ----------
+    text : a file, or None for the bundled text
     n_ctx : tokens of a chunk
     n_chunks : the most chunks, -1 for all; None: as many as are enough
     skip : chunks that are left out at the beginning
@@ -34,7 +35,7 @@ class Request:
     before : importance matrices to count on from
     """
 
-    text: Path
+    text: Path | None
     n_ctx: int = N_CTX
     n_chunks: int | None = None
     skip: int = 0
@@ -50,6 +51,18 @@ class Request:
             raise UsageError(f"--chunks {self.n_chunks} is no number of chunks", "Use --chunks 40, or -1 for all.")
         if self.skip < 0:
             raise UsageError(f"--from-chunk {self.skip} is no number of chunks", "Use --from-chunk 0 or more.")
+
+    @property
+    def text_name(self) -> str:
+        """What messages and files call the text."""
+        return DEFAULT_NAME if self.text is None else os.fsencode(self.text).decode(errors="replace")
+
+    def read_text(self) -> tuple[list[InputFile], bytes]:
+        """The file of the text, if it is in one, and its bytes; raises as ``input_file``."""
+        if self.text is None:
+            return [], default_text()
+        file, data = input_file(self.text)
+        return [file], data
 
 
 def input_file(path: Path) -> tuple[InputFile, bytes]:

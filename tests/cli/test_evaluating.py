@@ -163,7 +163,7 @@ def test_models_of_another_vocabulary_are_refused(here: Any, small: Path, data: 
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        (["{model}", "m.gguf"], 64, "--text is missing"),
+        (["{model}", "m.gguf", "-c", "80000"], 65, "need at least 160000"),
         (["{model}", "m.bin", "--text", "{text}"], 64, "a .gguf or a .dat file"),
         (["{model}", "--text", "{text}"], 64, "SRC and OUT are needed"),
         (["m.gguf"], 64, "there is nothing to do"),
