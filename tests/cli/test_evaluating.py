@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from streamconv.quant.imatrix_files import read_imatrix_file
+from streamconv.text import default_text
 
 
 @pytest.fixture(scope="module")
@@ -43,6 +44,39 @@ def test_a_matrix_is_made_told_and_used_by_a_conversion(here: Any, small: Path, 
     planned = here("plan", small, tmp_path / "q.gguf", "--type", "Q4_K_M", "--imatrix", out)
     assert planned.code == 0, planned.err
     assert "imatrix" not in planned.err
+
+
+def test_without_a_text_the_bundled_one_is_taken_and_the_run_says_so(here: Any, small: Path, tmp_path: Path) -> None:
+    out, own, other = tmp_path / "m.gguf", tmp_path / "text.txt", tmp_path / "n.gguf"
+    how = ("-c", "32", "--chunks", "3")
+    made = here("imatrix", small, out, *how)
+    assert made.code == 0, made.err
+    assert "note: calibrating with streamconv's own calibration text" in made.err + made.out
+    assert "give --text for your own domain" in made.err + made.out
+    found = read_imatrix_file(out)
+    assert found.datasets == ["streamconv's own calibration text"]
+    assert "already" in here("imatrix", small, out, *how).out
+    own.write_bytes(default_text())
+    assert here("imatrix", small, other, "--text", own, *how).code == 0
+    same = read_imatrix_file(other)
+    assert all(np.array_equal(entry.sums, same.entries[name].sums) for name, entry in found.entries.items())
+
+
+def test_another_bundled_text_is_another_job(
+    here: Any, small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, how = tmp_path / "m.gguf", ("-c", "32", "--chunks", "3")
+    assert here("imatrix", small, out, *how).code == 0
+    changed = default_text() + b"One more line.\n"
+    monkeypatch.setattr("streamconv.evaluation.request.default_text", lambda: changed)
+    assert "is already complete" not in here("imatrix", small, out, *how).out
+
+
+@pytest.mark.parametrize("command", ["compare", "perplexity"])
+def test_what_judges_a_model_takes_no_text_of_its_own(here: Any, small: Path, command: str) -> None:
+    found = here(command, *[small] * (2 if command == "compare" else 1))
+    assert found.code == 64
+    assert "--text is missing" in found.err
 
 
 def test_neither_threads_nor_memory_change_a_bit(here: Any, small: Path, text: Path, tmp_path: Path) -> None:
@@ -163,7 +197,6 @@ def test_models_of_another_vocabulary_are_refused(here: Any, small: Path, data: 
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        (["{model}", "m.gguf", "-c", "80000"], 65, "need at least 160000"),
         (["{model}", "m.bin", "--text", "{text}"], 64, "a .gguf or a .dat file"),
         (["{model}", "--text", "{text}"], 64, "SRC and OUT are needed"),
         (["m.gguf"], 64, "there is nothing to do"),
