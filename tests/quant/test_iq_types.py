@@ -12,7 +12,7 @@ import streamconv
 from streamconv.errors import BadInput, UsageError
 from streamconv.quant.filetypes import parse_file_type
 from streamconv.quant.formats._grids import KEYS, grid_table
-from streamconv.quant.formats._iq_nearest import SCRATCH_SIZE, nearest
+from streamconv.quant.formats._iq_nearest import nearest4, nearest8
 from streamconv.quant.mix import assign_types
 from streamconv.quant.mix_facts import MixOptions, ModelFacts, TensorFacts
 from streamconv.quant.types import TYPES
@@ -100,8 +100,9 @@ def test_the_nearest_point_is_found_exactly_and_the_first_of_equals(name: str) -
     table, points = grid_table(name), np.array(iq_naive.points_of(name))
     dims, n_levels = points.shape[1], int(points.max()) + 1
     offset, spacing = (np.float32(v) for v in LINES[name])
-    off = np.flatnonzero(table[KEYS : KEYS + n_levels**dims] < 0)
-    scratch = np.empty(SCRATCH_SIZE, np.float32)
+    starts = table[KEYS : KEYS + n_levels**dims]
+    off = np.flatnonzero(table[starts] % 2 == 0)
+    nearest = nearest4 if dims == 4 else nearest8
     for k in range(240):
         key = int(rng.choice(off))
         levels = [key // n_levels**i % n_levels for i in range(dims)]
@@ -111,7 +112,7 @@ def test_the_nearest_point_is_found_exactly_and_the_first_of_equals(name: str) -
         values = np.concatenate([unit * (center + blur.astype(np.float32)), rng.choice([0.25, 1, 4], dims)])
         values = values.astype(np.float32)
         with np.errstate(all="ignore"):
-            got = nearest(table, scratch, values, 0, dims, np.int32(key), unit, offset, spacing, dims)
+            got = nearest(table, starts[key], values, 0, dims, unit, offset, spacing)
             try:
                 x, w = values[:dims], values[dims:]
                 want, _ = iq_naive.nearest_point(name, levels, x, w, unit, lambda r: offset + spacing * np.float32(r))

@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 from ...kernels.lanes import HALF, ONE, ZERO, clamp, inline, rint_any
-from ._iq_search import ROOT, W, X, search
+from ._iq_search import ROOT, W, X
 
 _STEPS = np.float32(31)
 _MOST = np.int32(15)
@@ -86,9 +86,10 @@ def largest(work, at, n):  # type: ignore[no-untyped-def]
 
 
 @inline
-def search_block(grid, plan, least, work, picks, scales, points, signs):  # type: ignore[no-untyped-def]
+def search_block(grid, plan, search, least, work, picks, scales, points, signs):  # type: ignore[no-untyped-def]
     """Scale, grid points and final signs of all sub-blocks; False where the reference terminates.
 
+    search : made for ``plan``
     least : float32; a sub-block below it counts as zero: scale, points and signs 0
     scales : float32[256 / plan.n]; points : int32[256 / plan.dims]; signs : int32[32]
     """
@@ -100,7 +101,7 @@ def search_block(grid, plan, least, work, picks, scales, points, signs):  # type
             scales[sub] = ZERO
             clear(plan, at, points, signs)
         else:
-            scales[sub] = search(grid, plan, work, picks, at, top, top / np.float32(2 * plan.levels - 1), points)
+            scales[sub] = search(grid, work, picks, at, top, top / np.float32(2 * plan.levels - 1), points)
             flip(plan, at, scales, sub, signs)
             # a NaN compares false
             found &= points[at // plan.dims] >= 0 and scales[sub] >= ZERO

@@ -18,7 +18,7 @@ from ..types import TYPES
 from ._grids import grid_table, grid_values
 from ._iq_block import decode_points, load_weights, round_scales, search_block, sum_squares, take_signs
 from ._iq_calls import flat, quantize_with
-from ._iq_search import PICKS_SIZE, TWO, WORK_SIZE, SearchSettings
+from ._iq_search import PICKS_SIZE, TWO, WORK_SIZE, SearchSettings, make_search
 
 _BYTES = 82
 _SIGNS, _HIGH, _SCALES = 34, 66, 74
@@ -26,7 +26,8 @@ _WEIGHTS = np.float32(256)
 _QUARTER = np.float32(0.25)
 _LEAST = np.float32(1e-8)
 _TUNED = np.float32(0.9875)
-_SEARCH = SearchSettings(n=16, dims=8, levels=3, trials=19, step=np.float32(0.1), all_groups=False, always=False)
+_PLAN = SearchSettings(n=16, dims=8, levels=3, trials=19, step=np.float32(0.1), all_groups=False, always=False)
+_search = make_search(_PLAN)
 
 
 @kernel
@@ -43,7 +44,7 @@ def _quantize_blocks(x, out, weights, grid):  # type: ignore[no-untyped-def]
         sigma2 = TWO * sum_squares(x, block * 256) / _WEIGHTS
         load_weights(work, 0, x, block * 256, weights, sigma2, _QUARTER * sigma2)
         take_signs(work, 0, signs, False)
-        if not search_block(grid, _SEARCH, _LEAST, work, picks, scales, points, signs):
+        if not search_block(grid, _PLAN, _search, _LEAST, work, picks, scales, points, signs):
             return block
         d = round_scales(scales, levels)
         at = block * _BYTES

@@ -17,13 +17,14 @@ from ..types import TYPES
 from ._grids import grid_table, grid_values
 from ._iq_block import FULL_SIGNS, decode_points, load_weights, round_scales, search_block, sum_squares, take_signs
 from ._iq_calls import flat, quantize_with
-from ._iq_search import PICKS_SIZE, WORK_SIZE, SearchSettings
+from ._iq_search import PICKS_SIZE, WORK_SIZE, SearchSettings, make_search
 
 _BYTES = 74
 _SCALES = 66
 _PER_WEIGHT = np.float32(1 / 256)
 _QUARTER = np.float32(0.25)
-_SEARCH = SearchSettings(n=16, dims=8, levels=3, trials=19, step=np.float32(0.1), all_groups=False, always=False)
+_PLAN = SearchSettings(n=16, dims=8, levels=3, trials=19, step=np.float32(0.1), all_groups=False, always=False)
+_search = make_search(_PLAN)
 
 
 @kernel
@@ -40,7 +41,7 @@ def _quantize_blocks(x, out, weights, grid):  # type: ignore[no-untyped-def]
         sigma2 = sum_squares(x, block * 256) * _PER_WEIGHT
         load_weights(work, 0, x, block * 256, weights, sigma2, ZERO)
         take_signs(work, 0, signs, True)
-        if not search_block(grid, _SEARCH, EPSILON, work, picks, scales, points, signs):
+        if not search_block(grid, _PLAN, _search, EPSILON, work, picks, scales, points, signs):
             return block
         d = round_scales(scales, levels)
         at = block * _BYTES

@@ -28,7 +28,7 @@ from ._iq_block import (
     take_signs,
 )
 from ._iq_calls import flat, quantize_with
-from ._iq_search import BATCH, PICKS_SIZE, WORK_SIZE, SearchSettings, W, X, search
+from ._iq_search import BATCH, PICKS_SIZE, WORK_SIZE, SearchSettings, W, X, make_search
 from ._search_positive import positive_runs
 
 _BYTES = 66
@@ -36,7 +36,8 @@ _SUBS = 8
 _PER_WEIGHT = np.float32(1 / 256)
 _QUARTER = np.float32(0.25)
 _THREE, _FOUR = np.float32(3), np.float32(4)
-_SEARCH = SearchSettings(n=32, dims=8, levels=3, trials=13, step=np.float32(0.1), all_groups=True, always=True)
+_PLAN = SearchSettings(n=32, dims=8, levels=3, trials=13, step=np.float32(0.1), all_groups=True, always=True)
+_search = make_search(_PLAN)
 
 
 @kernel
@@ -63,10 +64,10 @@ def _quantize_blocks(x, out, weights, grid):  # type: ignore[no-untyped-def]
             top = scales[sub] * _THREE
             if top <= ZERO:
                 scales[sub] = ZERO
-                clear(_SEARCH, sub * 32, points, signs)
+                clear(_PLAN, sub * 32, points, signs)
             else:
-                scales[sub] = search(grid, _SEARCH, work, picks, sub * 32, top, scales[sub], points)
-                flip(_SEARCH, sub * 32, scales, sub, signs)
+                scales[sub] = _search(grid, work, picks, sub * 32, top, scales[sub], points)
+                flip(_PLAN, sub * 32, scales, sub, signs)
                 # a NaN compares false
                 if points[sub * 4] < 0 or not scales[sub] >= ZERO:
                     return first + sub // _SUBS

@@ -21,7 +21,7 @@ from ..types import TYPES
 from ._grids import grid_table, grid_values
 from ._iq_block import decode_points, load_weights, round_scales, search_block, sum_squares, take_signs
 from ._iq_calls import flat, quantize_with
-from ._iq_search import PICKS_SIZE, TWO, WORK_SIZE, SearchSettings
+from ._iq_search import PICKS_SIZE, TWO, WORK_SIZE, SearchSettings, make_search
 
 _BYTES = 110
 _HIGH, _SIGNS, _SCALES = 66, 74, 106
@@ -29,7 +29,8 @@ _WEIGHTS = np.float32(256)
 _TUNED = np.float32(1.033)
 #: only a sub-block without any weight but zeros counts as zero
 _LEAST = np.float32(1e-45)
-_SEARCH = SearchSettings(n=32, dims=4, levels=8, trials=19, step=np.float32(0.2), all_groups=True, always=False)
+_PLAN = SearchSettings(n=32, dims=4, levels=8, trials=19, step=np.float32(0.2), all_groups=True, always=False)
+_search = make_search(_PLAN)
 
 
 @kernel
@@ -47,7 +48,7 @@ def _quantize_blocks(x, out, weights, grid, compat):  # type: ignore[no-untyped-
         sigma2 = TWO * sum_squares(x, block * 256) / _WEIGHTS
         load_weights(work, 0, x, block * 256, weights, sigma2, ZERO)
         take_signs(work, 0, signs, False)
-        if not search_block(grid, _SEARCH, _LEAST, work, picks, scales, points, signs):
+        if not search_block(grid, _PLAN, _search, _LEAST, work, picks, scales, points, signs):
             return block
         d = round_scales(scales, levels)
         at = block * _BYTES

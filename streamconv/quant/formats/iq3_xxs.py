@@ -27,14 +27,15 @@ from ._iq_block import (
     take_signs,
 )
 from ._iq_calls import flat, quantize_with
-from ._iq_search import PICKS_SIZE, TWO, WORK_SIZE, SearchSettings
+from ._iq_search import PICKS_SIZE, TWO, WORK_SIZE, SearchSettings, make_search
 
 _BYTES = 98
 _SIGNS = 66
 _WEIGHTS = np.float32(256)
 _LEAST = np.float32(1e-8)
 _TUNED = np.float32(1.0125)
-_SEARCH = SearchSettings(n=32, dims=4, levels=8, trials=31, step=np.float32(0.2), all_groups=False, always=False)
+_PLAN = SearchSettings(n=32, dims=4, levels=8, trials=31, step=np.float32(0.2), all_groups=False, always=False)
+_search = make_search(_PLAN)
 
 
 @kernel
@@ -51,7 +52,7 @@ def _quantize_blocks(x, out, weights, grid):  # type: ignore[no-untyped-def]
         sigma2 = TWO * sum_squares(x, block * 256) / _WEIGHTS
         load_weights(work, 0, x, block * 256, weights, sigma2, ZERO)
         take_signs(work, 0, signs, True)
-        if not search_block(grid, _SEARCH, _LEAST, work, picks, scales, points, signs):
+        if not search_block(grid, _PLAN, _search, _LEAST, work, picks, scales, points, signs):
             return block
         d = round_scales(scales, levels)
         at = block * _BYTES
