@@ -58,21 +58,23 @@ BATCH = 4
 X, W, ROOT = (k * BATCH * 256 for k in range(3))
 #: floats of a sub-block, one a trial: inverse of the scale, the scale and the scale in units of the first one
 _TRIALS = 3 * BATCH * 256
-_INVERSE, _SCALE, _RATIO, _A, _B = (_TRIALS + 32 * k for k in range(5))
-#: and one a weight: coefficients of ``a`` and ``b``, terms of the lead
-_FOR_A, _FOR_B, _FOR_NEED = (_TRIALS + 32 * k for k in range(5, 8))
-#: ``a`` and ``b`` of all neighbours of a key, and their gains at the largest scale of a run
-_MOST_NEAR = 320
-_NEAR_A, _NEAR_B, _GAIN = (_TRIALS + 32 * 8 + k * _MOST_NEAR for k in range(3))
-WORK_SIZE = _GAIN + _MOST_NEAR
-#: integers of a group, one a trial
-_KEYS = 0
-#: for every group and trial the levels of the point, and the point, ``~point`` where the key was off the grid. What a run
-#: writes begins with its first trial and goes on for 32, over its end and the next group, which come later.
-_CODES, _POINTS = 32, 32 + 9 * 32
-_LEVELS = _POINTS + 9 * 32
-_LEFT = _LEVELS + 32
-PICKS_SIZE = _LEFT + 16
+_INVERSE, _SCALE, _RATIO = (_TRIALS + 32 * k for k in range(3))
+#: one a weight: coefficients of ``a`` and ``b``, terms of the lead
+_FOR_A, _FOR_B, _FOR_NEED = (_TRIALS + 32 * k for k in range(3, 6))
+#: one a run: what a neighbour needs to gain at the largest and at the least scale
+_ENOUGH_MOST, _ENOUGH_LEAST = (_TRIALS + 32 * k for k in range(6, 8))
+#: for every sub-block of a block and every trial, the sums of the fit
+_A, _B = (_TRIALS + 32 * k for k in (8, 24))
+#: for each run and 16 neighbours of its key ``a``, ``b`` and gains at the largest scale
+_NEAR = _TRIALS + 32 * 40
+WORK_SIZE = _NEAR + 3 * 32 * 304
+#: integers of a group, one a trial; scratch; and one a run: the trials it begins and ends with, where in _NEAR it starts, and the
+#: runs that are not decided yet
+_KEYS, _LEVELS, _FIRST_TRIAL, _END_TRIAL, _PLACE, _OPEN = (32 * k for k in range(6))
+#: for every group of a block and every trial the levels of the point, and the point, ``~point`` where the key was off the grid.
+#: What a run writes begins with its first trial and goes on for 32, over its end and the next group, which come later.
+_CODES, _POINTS = 32 * 6, 32 * (6 + 65)
+PICKS_SIZE = 32 * (6 + 2 * 65)
 _TRIAL_NUMBERS = np.arange(32, dtype=np.int32)
 
 _MAGIC = np.float32(12582912.0)
@@ -110,10 +112,15 @@ def _gain(a, b, ratio):  # type: ignore[no-untyped-def]
     return (b - a * ratio) * ratio
 
 
+@inline
+def _squares_are_sure(a):  # type: ignore[no-untyped-def]
+    return _SURE_LEAST < a * a < _SURE_MOST
+
+
 def make_search(plan: SearchSettings) -> Any:
     """The search of a type, to be inlined by a kernel."""
     n, dims, levels, trials = plan.n, plan.dims, plan.levels, plan.trials
-    groups, end = n // dims, 1 << trials
+    groups, subs, end = n // dims, 256 // n, 1 << trials
     all_groups, always = plan.all_groups, plan.always
     load = load16 if trials <= 16 else load32
     top_level = np.int32(levels - 1)
@@ -184,15 +191,18 @@ def make_search(plan: SearchSettings) -> Any:
         return load16(_ODD_FIRST, 0) * work[_FOR_B + i] + load16(_ODD_SECOND, 0) * work[_FOR_B + i + 1]
 
     @inline
-    def settle(grid, work, picks, at, g, runs):  # type: ignore[no-untyped-def]
-        """Grid points of group ``g`` for all trials; False if there is none."""
-        i = g * dims
+    def settle(grid, work, picks, first_weight, i, g, runs):  # type: ignore[no-untyped-def]
+        """Grid points of group ``g`` of the block for all trials; False if there is none.
+
+        Its weights start at ``first_weight``, which is number ``i`` of its sub-block.
+        """
         need = need_of(work, i)
         a0, a1, a2, a3 = table_a(work, i, 0), table_a(work, i, 1), table_a(work, i, 2), table_a(work, i, 3)
         b0, b1, b2, b3 = table_b(work, i, 0), table_b(work, i, 1), table_b(work, i, 2), table_b(work, i, 3)
         numbers = load16(NUMBERS, 0)
         nothing = spread(-_NEVER, a0)
-        found = True
+        near = _NEAR
+        n_runs, n_open = 0, np.int64(0)
         while runs:
             t = first_bit(runs)
             runs &= runs - 1
@@ -209,40 +219,35 @@ def make_search(plan: SearchSettings) -> Any:
                 a = (look_up(a0, q0) + look_up(a1, q1)) + (look_up(a2, q2) + look_up(a3, q3))
                 b = (look_up(b0, q0) + look_up(b1, q1)) + (look_up(b2, q2) + look_up(b3, q3))
                 gain = choose(here < count, (b - a * most) * most, nothing)
-                store(work, _NEAR_A + first, a)
-                store(work, _NEAR_B + first, b)
-                store(work, _GAIN + first, gain)
+                store(work, near + 3 * first, a)
+                store(work, near + 3 * first + 16, b)
+                store(work, near + 3 * first + 32, gain)
                 better = gain > best
                 best = choose(better, gain, best)
                 places = choose(better, here, places)
             top = largest_lane(best)
-            place = first_bit(lane_bits(best >= top))
+            place = first_bit(lane_bits(best >= top)) & 15
             if count > 16:
-                store(picks, _LEFT, places)
-                place = np.int64(picks[_LEFT + (place & 15)])
-            # a candidate that is behind this one at both ends is nowhere nearest
+                store(picks, _LEVELS, places)
+                place = np.int64(picks[_LEVELS + place])
+            entry = grid[start + 1 + place]
+            store(picks, _CODES + g * 32 + t, spread(grid[entry & POINT], load(picks, 0)))
+            store(picks, _POINTS + g * 32 + t, spread(shown_of(grid, start, entry), load(picks, 0)))
+            # another one that is behind this one at both ends is nowhere nearest
+            at_a = near + 3 * (place & ~15) + (place & 15)
+            enough_most, enough_least = top - need, _gain(work[at_a], work[at_a + 16], least) - need
             n_left = np.int64(0)
-            enough_most, enough_least = top - need, _gain(work[_NEAR_A + place], work[_NEAR_B + place], least) - need
             for first in range(0, count, 16):
-                n_left += count_bits(left_of(work, first, count, least, enough_most, enough_least))
-            if n_left == 1 and need < _NEVER:
-                entry = grid[start + 1 + place]
-                store(picks, _CODES + g * 32 + t, spread(grid[entry & POINT], load(picks, 0)))
-                store(picks, _POINTS + g * 32 + t, spread(shown_of(grid, start, entry), load(picks, 0)))
-            else:
-                doubtful = contest(grid, work, picks, g, t, start, least, enough_most, enough_least, need)
-                doubtful &= (np.int64(1) << stop) - 1
-                while doubtful:
-                    k = first_bit(doubtful)
-                    doubtful &= doubtful - 1
-                    point = np.int32(grid[start + 1] & POINT)
-                    shown = point
-                    if not grid[start] & 1:
-                        point = nearest(grid, start, work, X + at + i, ROOT + at + i, work[_SCALE + k], ONE, TWO)
-                        found &= point >= 0
-                        shown = np.int32(~point)
-                    picks[_CODES + g * 32 + k] = grid[point]
-                    picks[_POINTS + g * 32 + k] = shown
+                n_left += count_bits(left_of(work, near, first, count, least, enough_most, enough_least))
+            picks[_OPEN + n_open] = n_runs
+            n_open += not (n_left == 1 and need < _NEVER)
+            picks[_FIRST_TRIAL + n_runs], picks[_END_TRIAL + n_runs], picks[_PLACE + n_runs] = t, stop, near
+            work[_ENOUGH_MOST + n_runs], work[_ENOUGH_LEAST + n_runs] = enough_most, enough_least
+            n_runs += 1
+            near += 3 * (count + 15 & ~15)
+        found = True
+        for k in range(n_open):
+            found &= contest(grid, work, picks, first_weight, g, picks[_OPEN + k], need)
         return found
 
     @inline
@@ -251,28 +256,33 @@ def make_search(plan: SearchSettings) -> Any:
         return np.int32((entry & POINT) ^ ((grid[start] & 1) - 1))
 
     @inline
-    def left_of(work, first, count, least, enough_most, enough_least):  # type: ignore[no-untyped-def]
+    def left_of(work, near, first, count, least, enough_most, enough_least):  # type: ignore[no-untyped-def]
         """Which of 16 neighbours may be nearest, as bits."""
-        b, a = load16(work, _NEAR_B + first), load16(work, _NEAR_A + first)
-        ruled_out = (load16(work, _GAIN + first) < enough_most) & ((b - a * least) * least < enough_least)
+        near += 3 * first
+        a, b, gain = load16(work, near), load16(work, near + 16), load16(work, near + 32)
+        ruled_out = (gain < enough_most) & ((b - a * least) * least < enough_least)
         return ~lane_bits(ruled_out) & ((1 << min(count - first, 16)) - 1)
 
     @inline
-    def contest(grid, work, picks, g, t, start, least, enough_most, enough_least, need):  # type: ignore[no-untyped-def]
-        """Decide trials from ``t`` on among the neighbours left; returns which of them are doubtful, as bits."""
+    def contest(grid, work, picks, first_weight, g, run, need):  # type: ignore[no-untyped-def]
+        """Decide the trials of a run among the neighbours left; False if there is no point."""
+        t, stop, near = picks[_FIRST_TRIAL + run], picks[_END_TRIAL + run], picks[_PLACE + run]
+        start = grid[KEYS + picks[_KEYS + t]]
         ratio = load(work, _RATIO)
         best = spread(-_NEVER, ratio)
         second = best
         codes, points = load(picks, _CODES + g * 32), load(picks, _POINTS + g * 32)
-        here = load(_TRIAL_NUMBERS, 0) >= np.int32(t)
+        numbers = load(_TRIAL_NUMBERS, 0)
+        here = (numbers >= t) & (numbers < stop)
         count = np.int32(grid[start] >> 1)
+        least = work[_RATIO + stop - 1]
         for first in range(0, count, 16):
-            left = left_of(work, first, count, least, enough_most, enough_least)
+            left = left_of(work, near, first, count, least, work[_ENOUGH_MOST + run], work[_ENOUGH_LEAST + run])
             while left:
-                place = first + first_bit(left)
+                lane = first_bit(left)
                 left &= left - 1
-                entry = grid[start + 1 + place]
-                gain = (work[_NEAR_B + place] - ratio * work[_NEAR_A + place]) * ratio
+                entry = grid[start + 1 + first + lane]
+                gain = (work[near + 3 * first + lane + 16] - ratio * work[near + 3 * first + lane]) * ratio
                 better = gain > best
                 behind = choose(better, best, gain)
                 second = choose(behind > second, behind, second)
@@ -281,35 +291,58 @@ def make_search(plan: SearchSettings) -> Any:
                 points = choose(better & here, spread(shown_of(grid, start, entry), codes), points)
         store(picks, _CODES + g * 32, codes)
         store(picks, _POINTS + g * 32, points)
-        return ~lane_bits(best - second > need) & -(np.int64(1) << t)
+        doubtful = lane_bits(here) & ~lane_bits(best - second > need)
+        found = True
+        while doubtful:
+            k = first_bit(doubtful)
+            doubtful &= doubtful - 1
+            point = np.int32(grid[start + 1] & POINT)
+            shown = point
+            if not grid[start] & 1:
+                scale = work[_SCALE + k]
+                point = nearest(grid, start, work, X + first_weight, ROOT + first_weight, scale, ONE, TWO)
+                found &= point >= 0
+                shown = np.int32(~point)
+            picks[_CODES + g * 32 + k] = grid[point]
+            picks[_POINTS + g * 32 + k] = shown
+        return found
 
     @inline
-    def add_up(work, picks, at):  # type: ignore[no-untyped-def]
+    def add_up(work, picks, at, sub):  # type: ignore[no-untyped-def]
         """_A = Σ w·x·q and _B = Σ w·q·q of all trials."""
-        a = spread(ZERO, load(work, _A))
+        a = spread(ZERO, load(work, _RATIO))
         b = a
         for g in range(groups):
-            code = load(picks, _CODES + g * 32)
+            code = load(picks, _CODES + (sub * groups + g) * 32)
             for i in range(g * dims, g * dims + dims):
                 q = to_floats(code & mask_of_level)
                 code = code >> width
                 w = work[W + at + i]
                 a = a + q * (w * work[X + at + i])
                 b = b + q * w * q
-        store(work, _A, a)
-        store(work, _B, b)
+        store(work, _A + 32 * sub, a)
+        store(work, _B + 32 * sub, b)
 
     @inline
-    def winner_of(work, scale):  # type: ignore[no-untyped-def]
+    def winner_of(work, sub, scale):  # type: ignore[no-untyped-def]
         """The trial that fits best, -1 for none, and its scale."""
-        winner = -1
+        at_a, at_b = _A + 32 * sub, _B + 32 * sub
+        a, b = load(work, at_a), load(work, at_b)
+        scales = a / b
+        scores = choose((b > ZERO) & (load(_TRIAL_NUMBERS, 0) < np.int32(trials)), scales * a, spread(ZERO, a))
+        top = largest_lane(scores)
+        close = lane_bits(scores >= top * _CLOSE)
+        winner = np.int64(first_bit(close))
+        if close & (close - 1) == 0 and _SURE_LEAST < top < _SURE_MOST and _squares_are_sure(work[at_a + winner]):
+            return winner, work[at_a + winner] / work[at_b + winner]
+        winner = np.int64(-1)
         best = ZERO
         for t in range(trials):
-            a, b = work[_A + t], work[_B + t]
+            a, b = work[at_a + t], work[at_b + t]
             if b > ZERO and a * a > best * b:
                 scale = a / b
                 best = scale * a
-                winner = t
+                winner = np.int64(t)
         return winner, scale
 
     @inline
@@ -350,44 +383,73 @@ def make_search(plan: SearchSettings) -> Any:
         return a / b if b > ZERO else scale
 
     @inline
-    def search(grid, work, picks, at, top, scale, points):  # type: ignore[no-untyped-def]
-        """Scale and grid points of the weights of a sub-block whose magnitudes stand from ``work[X + at]`` on.
+    def start_points(grid, picks, sub, winner, points, mine):  # type: ignore[no-untyped-def]
+        """Points of the winning trial; whether to refine them."""
+        again = always or (winner < 0 and all_groups)
+        for g in range(groups):
+            # no trial fits: all levels are 0
+            point = grid[grid[KEYS] + 1] & POINT
+            if winner >= 0:
+                point = picks[_POINTS + (sub * groups + g) * 32 + winner]
+            points[mine + g] = point
+            again |= point < 0
+        return again
+
+    @inline
+    def search(grid, work, picks, at, tops, scales, points, signs):  # type: ignore[no-untyped-def]
+        """Scales, grid points and final signs of the sub-blocks of the block that starts at ``at``.
+
+        Steps are taken for all sub-blocks before the next one: a step waits for the one before, sub-blocks do not.
 
         Parameters
         ----------
         grid : int32, table of the grid
         work : float32[WORK_SIZE], X, W and ROOT set
         picks : int32[PICKS_SIZE], scratch
-        top : float32, what the largest level stands for in the middle trial
-        scale : float32, the result when no trial fits
-        points : int32, receives point numbers from ``at // dims`` on; the first is -1 when some group has no neighbour at
-            a finite distance (weights so large that their squares overflow): the reference terminates there
+        tops : float32[256 / n], what the largest level stands for in the middle trial; 0 for a sub-block that counts as zero
+        scales : float32[256 / n], the result when no trial fits; receives scales
+        points : int32, receives point numbers from ``at // dims`` on
+        signs : int32, sign bytes from ``at // 8`` on, flipped where a scale came out negative, 0 for zero sub-blocks
 
         Returns
         -------
-        scale : float32, negative when all signs are to be flipped
+        found : bool, False where the reference terminates: some group has no neighbour at a finite distance (weights so
+            large that their squares overflow), or a scale is NaN
         """
-        mine = at // dims
-        start_trials(work, at, top)
         found = True
-        for g in range(groups):
-            runs = round_trials(work, picks, at + g * dims)
-            found &= settle(grid, work, picks, at, g, runs)
-        add_up(work, picks, at)
-        winner, scale = winner_of(work, scale)
-        again = always or (winner < 0 and all_groups)
-        for g in range(groups):
-            # no trial fits: all levels are 0
-            points[mine + g] = picks[_POINTS + g * 32 + winner] if winner >= 0 else grid[grid[KEYS] + 1] & POINT
-            again |= points[mine + g] < 0
-        if again and scale > ZERO:
-            found &= refine(grid, work, picks, at, scale, points)
-            scale = fit(grid, work, at, scale, points)
-        for g in range(groups):
-            point = points[mine + g]
-            points[mine + g] = point if point >= 0 else ~point
-        if not found:
-            points[mine] = -1
-        return scale
+        for sub in range(subs):
+            if tops[sub] != ZERO:
+                start_trials(work, at + sub * n, tops[sub])
+                for g in range(groups):
+                    weight = at + sub * n + g * dims
+                    runs = round_trials(work, picks, weight)
+                    found &= settle(grid, work, picks, weight, g * dims, sub * groups + g, runs)
+        for sub in range(subs):
+            add_up(work, picks, at + sub * n, sub)
+        for sub in range(subs):
+            first, mine = at + sub * n, (at + sub * n) // dims
+            if tops[sub] == ZERO:
+                scales[sub] = ZERO
+                for g in range(mine, mine + groups):
+                    points[g] = 0
+                for k in range(first // 8, (first + n) // 8):
+                    signs[k] = 0
+                continue
+            winner, scale = winner_of(work, sub, scales[sub])
+            again = start_points(grid, picks, sub, winner, points, mine)
+            if again and scale > ZERO:
+                found &= refine(grid, work, picks, first, scale, points)
+                scale = fit(grid, work, first, scale, points)
+            for g in range(mine, mine + groups):
+                points[g] = points[g] if points[g] >= 0 else ~points[g]
+            if scale < ZERO:
+                # bits that are not stored flip, too
+                scale = -scale
+                for k in range(first // 8, (first + n) // 8):
+                    signs[k] = ~signs[k]
+            scales[sub] = scale
+            # a NaN compares false
+            found &= scale >= ZERO
+        return found
 
     return search

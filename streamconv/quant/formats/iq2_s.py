@@ -16,7 +16,7 @@ from ...rows import Bytes, Floats
 from ..base import Codec
 from ..types import TYPES
 from ._grids import grid_table, grid_values
-from ._iq_block import decode_points, load_weights, round_scales, search_block, sum_squares, take_signs
+from ._iq_block import decode_points, load_weights, round_scales, start_scales, sum_squares, take_signs
 from ._iq_calls import flat, quantize_with
 from ._iq_search import PICKS_SIZE, TWO, WORK_SIZE, SearchSettings, make_search
 
@@ -38,13 +38,14 @@ def _quantize_blocks(x, out, weights, grid):  # type: ignore[no-untyped-def]
     """
     work = np.empty(WORK_SIZE, np.float32)
     picks = np.empty(PICKS_SIZE, np.int32)
-    scales, levels = np.empty(16, np.float32), np.empty(16, np.int32)
+    tops, scales, levels = np.empty(16, np.float32), np.empty(16, np.float32), np.empty(16, np.int32)
     points, signs = np.empty(32, np.int32), np.empty(32, np.int32)
     for block in range(len(x) // 256):
         sigma2 = TWO * sum_squares(x, block * 256) / _WEIGHTS
         load_weights(work, 0, x, block * 256, weights, sigma2, _QUARTER * sigma2)
         take_signs(work, 0, signs, False)
-        if not search_block(grid, _PLAN, _search, _LEAST, work, picks, scales, points, signs):
+        start_scales(_PLAN, _LEAST, work, tops, scales)
+        if not _search(grid, work, picks, 0, tops, scales, points, signs):
             return block
         d = round_scales(scales, levels)
         at = block * _BYTES

@@ -15,7 +15,7 @@ from ...rows import Bytes, Floats
 from ..base import Codec
 from ..types import TYPES
 from ._grids import grid_table, grid_values
-from ._iq_block import FULL_SIGNS, decode_points, load_weights, round_scales, search_block, sum_squares, take_signs
+from ._iq_block import FULL_SIGNS, decode_points, load_weights, round_scales, start_scales, sum_squares, take_signs
 from ._iq_calls import flat, quantize_with
 from ._iq_search import PICKS_SIZE, WORK_SIZE, SearchSettings, make_search
 
@@ -35,13 +35,14 @@ def _quantize_blocks(x, out, weights, grid):  # type: ignore[no-untyped-def]
     """
     work = np.empty(WORK_SIZE, np.float32)
     picks = np.empty(PICKS_SIZE, np.int32)
-    scales, levels = np.empty(16, np.float32), np.empty(16, np.int32)
+    tops, scales, levels = np.empty(16, np.float32), np.empty(16, np.float32), np.empty(16, np.int32)
     points, signs = np.empty(32, np.int32), np.empty(32, np.int32)
     for block in range(len(x) // 256):
         sigma2 = sum_squares(x, block * 256) * _PER_WEIGHT
         load_weights(work, 0, x, block * 256, weights, sigma2, ZERO)
         take_signs(work, 0, signs, True)
-        if not search_block(grid, _PLAN, _search, EPSILON, work, picks, scales, points, signs):
+        start_scales(_PLAN, EPSILON, work, tops, scales)
+        if not _search(grid, work, picks, 0, tops, scales, points, signs):
             return block
         d = round_scales(scales, levels)
         at = block * _BYTES

@@ -17,9 +17,7 @@ from ..types import TYPES
 from ._grids import grid_table, grid_values
 from ._iq_block import (
     FULL_SIGNS,
-    clear,
     decode_points,
-    flip,
     get_u32,
     load_weights,
     put_u32,
@@ -48,7 +46,7 @@ def _quantize_blocks(x, out, weights, grid):  # type: ignore[no-untyped-def]
     """
     work = np.empty(WORK_SIZE, np.float32)
     picks = np.empty(PICKS_SIZE, np.int32)
-    scales, levels = np.empty(BATCH * _SUBS, np.float32), np.empty(_SUBS, np.int32)
+    scales, tops, levels = np.empty(BATCH * _SUBS, np.float32), np.empty(_SUBS, np.float32), np.empty(_SUBS, np.int32)
     points, signs = np.empty(BATCH * 32, np.int32), np.empty(BATCH * 32, np.int32)
     ignored = np.empty(BATCH * 256, np.uint8)
     n_blocks = len(x) // 256
@@ -60,17 +58,13 @@ def _quantize_blocks(x, out, weights, grid):  # type: ignore[no-untyped-def]
             take_signs(work, b * 256, signs, True)
         # the lanes of this search are sub-blocks, hence the batch
         positive_runs(work[X : X + n * 256], work[W : W + n * 256], scales, ignored, 32, _FOUR)
-        for sub in range(n * _SUBS):
-            top = scales[sub] * _THREE
-            if top <= ZERO:
-                scales[sub] = ZERO
-                clear(_PLAN, sub * 32, points, signs)
-            else:
-                scales[sub] = _search(grid, work, picks, sub * 32, top, scales[sub], points)
-                flip(_PLAN, sub * 32, scales, sub, signs)
-                # a NaN compares false
-                if points[sub * 4] < 0 or not scales[sub] >= ZERO:
-                    return first + sub // _SUBS
+        for b in range(n):
+            mine = scales[b * _SUBS : (b + 1) * _SUBS]
+            for sub in range(_SUBS):
+                top = mine[sub] * _THREE
+                tops[sub] = top if top > ZERO else ZERO
+            if not _search(grid, work, picks, b * 256, tops, mine, points, signs):
+                return first + b
         for b in range(n):
             d = round_scales(scales[b * _SUBS : (b + 1) * _SUBS], levels)
             _pack(out, (first + b) * _BYTES, d, levels, points[b * 32 : (b + 1) * 32], signs[b * 32 : (b + 1) * 32])
