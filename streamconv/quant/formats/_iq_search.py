@@ -427,29 +427,31 @@ def make_search(plan: SearchSettings) -> Any:
         for sub in range(subs):
             add_up(work, picks, at + sub * n, sub)
         for sub in range(subs):
+            winner, scales[sub] = winner_of(work, sub, scales[sub])
+            again = start_points(grid, picks, sub, winner, points, (at + sub * n) // dims)
+            picks[_OPEN + sub] = again and scales[sub] > ZERO and tops[sub] != ZERO
+        for sub in range(subs):
+            if picks[_OPEN + sub]:
+                found &= refine(grid, work, picks, at + sub * n, scales[sub], points)
+        for sub in range(subs):
             first, mine = at + sub * n, (at + sub * n) // dims
+            if picks[_OPEN + sub]:
+                scales[sub] = fit(grid, work, first, scales[sub], points)
             if tops[sub] == ZERO:
                 scales[sub] = ZERO
                 for g in range(mine, mine + groups):
                     points[g] = 0
                 for k in range(first // 8, (first + n) // 8):
                     signs[k] = 0
-                continue
-            winner, scale = winner_of(work, sub, scales[sub])
-            again = start_points(grid, picks, sub, winner, points, mine)
-            if again and scale > ZERO:
-                found &= refine(grid, work, picks, first, scale, points)
-                scale = fit(grid, work, first, scale, points)
             for g in range(mine, mine + groups):
                 points[g] = points[g] if points[g] >= 0 else ~points[g]
-            if scale < ZERO:
+            if scales[sub] < ZERO:
                 # bits that are not stored flip, too
-                scale = -scale
+                scales[sub] = -scales[sub]
                 for k in range(first // 8, (first + n) // 8):
                     signs[k] = ~signs[k]
-            scales[sub] = scale
             # a NaN compares false
-            found &= scale >= ZERO
+            found &= scales[sub] >= ZERO
         return found
 
     return search
