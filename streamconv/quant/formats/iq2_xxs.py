@@ -62,7 +62,7 @@ def _quantize_blocks(x, out, weights, grid):  # type: ignore[no-untyped-def]
             mine = scales[b * _SUBS : (b + 1) * _SUBS]
             for sub in range(_SUBS):
                 top = mine[sub] * _THREE
-                tops[sub] = top if top > ZERO else ZERO
+                tops[sub] = ZERO if top <= ZERO else top  # not where it is NaN
             if not _search(grid, work, picks, b * 256, tops, mine, points, signs):
                 return first + b
         for b in range(n):
