@@ -7,6 +7,7 @@ from pathlib import Path
 import iq_naive
 import numpy as np
 import pytest
+from numba import njit
 
 import streamconv
 from streamconv.errors import BadInput, UsageError
@@ -89,6 +90,17 @@ def test_any_bytes_decode_as_in_the_slow_model(name: str) -> None:
 
 # -- the nearest point ---------------------------------------------------------------------------------------------
 
+
+@njit
+def nearest_of_four(grid, start, values, x, w, scale, offset, spacing):  # type: ignore[no-untyped-def]
+    return nearest4(grid, start, values, x, w, scale, offset, spacing)
+
+
+@njit
+def nearest_of_eight(grid, start, values, x, w, scale, offset, spacing):  # type: ignore[no-untyped-def]
+    return nearest8(grid, start, values, x, w, scale, offset, spacing)
+
+
 #: grid -> offset and spacing of what its levels stand for
 LINES = {"IQ2_XS": (1.0, 2.0), "IQ3_S": (1.0, 2.0), "IQ1_S": (-0.875, 1.0), "IQ1_M": (-1.125, 1.0)}
 
@@ -102,7 +114,7 @@ def test_the_nearest_point_is_found_exactly_and_the_first_of_equals(name: str) -
     offset, spacing = (np.float32(v) for v in LINES[name])
     starts = table[KEYS : KEYS + n_levels**dims]
     off = np.flatnonzero(table[starts] % 2 == 0)
-    nearest = nearest4 if dims == 4 else nearest8
+    nearest = nearest_of_four if dims == 4 else nearest_of_eight
     for k in range(240):
         key = int(rng.choice(off))
         levels = [key // n_levels**i % n_levels for i in range(dims)]

@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ...kernels.lanes import HALF, ONE, ZERO, inline
+from ...kernels.lanes import HALF, ONE, ZERO, inner
 from ...kernels.simd import (
     as_floats,
     as_ints,
@@ -106,17 +106,6 @@ class SearchSettings(NamedTuple):
     always: bool
 
 
-@inline
-def _gain(a, b, ratio):  # type: ignore[no-untyped-def]
-    """By how much a neighbour is nearer than the origin; ``ratio`` is the scale in units of the largest trial scale."""
-    return (b - a * ratio) * ratio
-
-
-@inline
-def _squares_are_sure(a):  # type: ignore[no-untyped-def]
-    return _SURE_LEAST < a * a < _SURE_MOST
-
-
 def make_search(plan: SearchSettings) -> Any:
     """The search of a type, to be inlined by a kernel."""
     n, dims, levels, trials = plan.n, plan.dims, plan.levels, plan.trials
@@ -131,14 +120,14 @@ def make_search(plan: SearchSettings) -> Any:
     inverses = highest_level + offsets * plan.step
     nearest = nearest4 if dims == 4 else nearest8
 
-    @inline
+    @inner
     def level_of(v):  # type: ignore[no-untyped-def]
         """The levels nearest to lanes ``v`` = 2 * level + 1, int32, as ``rint_any``."""
         level = (as_ints((v - ONE) * HALF + _MAGIC) & _MANTISSA) - _BIAS
         level = choose(level > np.int32(0), level, spread(np.int32(0), level))
         return choose(level < top_level, level, spread(top_level, level))
 
-    @inline
+    @inner
     def start_trials(work, at, top):  # type: ignore[no-untyped-def]
         inverse = load(inverses, 0) / top
         scales = ONE / inverse
@@ -155,7 +144,7 @@ def make_search(plan: SearchSettings) -> Any:
             reach = as_floats(as_ints(x) & _ABS) + highest
             store(work, _FOR_NEED + i, root * reach * reach)
 
-    @inline
+    @inner
     def round_trials(work, picks, at):  # type: ignore[no-untyped-def]
         """Keys of the group that starts at ``at`` for all trials; where runs start, as bits."""
         inverse = load(work, _INVERSE)
@@ -169,28 +158,28 @@ def make_search(plan: SearchSettings) -> Any:
         store(picks, _KEYS, key)
         return (lane_bits(key != shift_lanes(key)) | 1) & (end - 1)
 
-    @inline
+    @inner
     def need_of(work, i):  # type: ignore[no-untyped-def]
         whole = ZERO
         for k in range(i, i + dims):
             whole += work[_FOR_NEED + k]
         return _LEAD * whole if _W_LEAST < whole < _W_MOST else _NEVER
 
-    @inline
+    @inner
     def table_a(work, i, quarter):  # type: ignore[no-untyped-def]
         if dims == 4:
             return load16(_SQUARE, 0) * work[_FOR_A + i + quarter]
         i += 2 * quarter
         return load16(_SQUARE_FIRST, 0) * work[_FOR_A + i] + load16(_SQUARE_SECOND, 0) * work[_FOR_A + i + 1]
 
-    @inline
+    @inner
     def table_b(work, i, quarter):  # type: ignore[no-untyped-def]
         if dims == 4:
             return load16(_ODD, 0) * work[_FOR_B + i + quarter]
         i += 2 * quarter
         return load16(_ODD_FIRST, 0) * work[_FOR_B + i] + load16(_ODD_SECOND, 0) * work[_FOR_B + i + 1]
 
-    @inline
+    @inner
     def settle(grid, work, picks, first_weight, i, g, runs):  # type: ignore[no-untyped-def]
         """Grid points of group ``g`` of the block for all trials; False if there is none.
 
@@ -235,7 +224,8 @@ def make_search(plan: SearchSettings) -> Any:
             store(picks, _POINTS + g * 32 + t, spread(shown_of(grid, start, entry), load(picks, 0)))
             # another one that is behind this one at both ends is nowhere nearest
             at_a = near + 3 * (place & ~15) + (place & 15)
-            enough_most, enough_least = top - need, _gain(work[at_a], work[at_a + 16], least) - need
+            enough_most = top - need
+            enough_least = (work[at_a + 16] - work[at_a] * least) * least - need
             n_left = np.int64(0)
             for first in range(0, count, 16):
                 n_left += count_bits(left_of(work, near, first, count, least, enough_most, enough_least))
@@ -250,12 +240,12 @@ def make_search(plan: SearchSettings) -> Any:
             found &= contest(grid, work, picks, first_weight, g, picks[_OPEN + k], need)
         return found
 
-    @inline
+    @inner
     def shown_of(grid, start, entry):  # type: ignore[no-untyped-def]
         """The point of an entry, negated where the key is off the grid."""
         return np.int32((entry & POINT) ^ ((grid[start] & 1) - 1))
 
-    @inline
+    @inner
     def left_of(work, near, first, count, least, enough_most, enough_least):  # type: ignore[no-untyped-def]
         """Which of 16 neighbours may be nearest, as bits."""
         near += 3 * first
@@ -263,7 +253,7 @@ def make_search(plan: SearchSettings) -> Any:
         ruled_out = (gain < enough_most) & ((b - a * least) * least < enough_least)
         return ~lane_bits(ruled_out) & ((1 << min(count - first, 16)) - 1)
 
-    @inline
+    @inner
     def contest(grid, work, picks, first_weight, g, run, need):  # type: ignore[no-untyped-def]
         """Decide the trials of a run among the neighbours left; False if there is no point."""
         t, stop, near = picks[_FIRST_TRIAL + run], picks[_END_TRIAL + run], picks[_PLACE + run]
@@ -307,7 +297,7 @@ def make_search(plan: SearchSettings) -> Any:
             picks[_POINTS + g * 32 + k] = shown
         return found
 
-    @inline
+    @inner
     def add_up(work, picks, at, sub):  # type: ignore[no-untyped-def]
         """_A = Σ w·x·q and _B = Σ w·q·q of all trials."""
         a = spread(ZERO, load(work, _RATIO))
@@ -323,7 +313,7 @@ def make_search(plan: SearchSettings) -> Any:
         store(work, _A + 32 * sub, a)
         store(work, _B + 32 * sub, b)
 
-    @inline
+    @inner
     def winner_of(work, sub, scale):  # type: ignore[no-untyped-def]
         """The trial that fits best, -1 for none, and its scale."""
         at_a, at_b = _A + 32 * sub, _B + 32 * sub
@@ -333,7 +323,8 @@ def make_search(plan: SearchSettings) -> Any:
         top = largest_lane(scores)
         close = lane_bits(scores >= top * _CLOSE)
         winner = np.int64(first_bit(close))
-        if close & (close - 1) == 0 and _SURE_LEAST < top < _SURE_MOST and _squares_are_sure(work[at_a + winner]):
+        square = work[at_a + winner] * work[at_a + winner]
+        if close & (close - 1) == 0 and _SURE_LEAST < top < _SURE_MOST and _SURE_LEAST < square < _SURE_MOST:
             return winner, work[at_a + winner] / work[at_b + winner]
         winner = np.int64(-1)
         best = ZERO
@@ -345,7 +336,7 @@ def make_search(plan: SearchSettings) -> Any:
                 winner = np.int64(t)
         return winner, scale
 
-    @inline
+    @inner
     def refine(grid, work, picks, at, scale, points):  # type: ignore[no-untyped-def]
         """Round groups once more with the scale found: those with negative ``points``, or all; False if there is no point."""
         inverse = ONE / scale
@@ -367,7 +358,7 @@ def make_search(plan: SearchSettings) -> Any:
                     found &= points[mine] >= 0
         return found
 
-    @inline
+    @inner
     def fit(grid, work, at, scale, points):  # type: ignore[no-untyped-def]
         """The scale that fits the points best."""
         a = ZERO
@@ -382,7 +373,7 @@ def make_search(plan: SearchSettings) -> Any:
                 b += w * q * q
         return a / b if b > ZERO else scale
 
-    @inline
+    @inner
     def start_points(grid, picks, sub, winner, points, mine):  # type: ignore[no-untyped-def]
         """Points of the winning trial; whether to refine them."""
         again = always or (winner < 0 and all_groups)
@@ -395,7 +386,7 @@ def make_search(plan: SearchSettings) -> Any:
             again |= point < 0
         return again
 
-    @inline
+    @inner
     def search(grid, work, picks, at, tops, scales, points, signs):  # type: ignore[no-untyped-def]
         """Scales, grid points and final signs of the sub-blocks of the block that starts at ``at``.
 
