@@ -25,7 +25,8 @@ _OPTIONS: dict[str, Any] = {"nogil": True, "fastmath": False, "boundscheck": Fal
 #: a helper that disappears into the kernel that calls it
 inline = njit(forceinline=True, **_OPTIONS)
 #: the same for one that only kernels call, never Python: it takes less time to compile
-inner = njit(forceinline=True, no_cpython_wrapper=True, no_cfunc_wrapper=True, **_OPTIONS)
+_NO_WRAPPERS: dict[str, Any] = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+inner = njit(forceinline=True, **_OPTIONS, **_NO_WRAPPERS)
 
 LANES = 32
 

@@ -8,19 +8,26 @@ written; processors with shorter registers take several of them, so results are 
 from __future__ import annotations
 
 import operator
+from collections.abc import Callable
 from typing import Any
 
 from llvmlite import ir  # type: ignore[import-untyped]
 from numba import types
-from numba.core.datamodel import models, register_default
+from numba.core.datamodel import models
 from numba.core.imputils import lower_builtin
 from numba.core.typing.templates import AbstractTemplate, infer_global, signature
-from numba.extending import intrinsic
+from numba.extending import intrinsic as make_intrinsic
+from numba.extending import register_model
 
 _I32 = ir.IntType(32)
 
 
-class Vector(types.Type):  # type: ignore[misc]
+def intrinsic(function: Callable[..., Any]) -> Any:
+    """What kernels call with all arguments but the first."""
+    return make_intrinsic(function)
+
+
+class Vector(types.Type):
     """``n`` lanes of a scalar type."""
 
     def __init__(self, element: types.Type, n: int) -> None:
@@ -28,11 +35,11 @@ class Vector(types.Type):  # type: ignore[misc]
         super().__init__(name=f"Vector({element} x {n})")
 
 
-@register_default(Vector)
-class _Model(models.PrimitiveModel):  # type: ignore[misc]
+@register_model(Vector)
+class _Model(models.PrimitiveModel):
     def __init__(self, manager: Any, fe_type: Vector) -> None:
         element = manager[fe_type.element].get_value_type()
-        super().__init__(manager, fe_type, ir.VectorType(element, fe_type.n))
+        super().__init__(manager, fe_type, ir.VectorType(element, fe_type.n))  # type: ignore[no-untyped-call]
 
 
 def _splat(builder: Any, value: Any, n: int) -> Any:
@@ -73,13 +80,14 @@ def _vector_of(args: tuple[Any, ...]) -> Vector | None:
 
 
 def _register(op: Any, result: Any, emit: Any) -> None:
-    @infer_global(op)
-    class _Typing(AbstractTemplate):  # type: ignore[misc]
+    @infer_global(op)  # type: ignore[no-untyped-call]
+    class _Typing(AbstractTemplate):
         def generic(self, args: tuple[Any, ...], kws: Any) -> Any:
             v = _vector_of(args)
             if v is None:
                 return None
-            return signature(result(v), *(a if isinstance(a, Vector) else v.element for a in args))
+            taken = (a if isinstance(a, Vector) else v.element for a in args)
+            return signature(result(v), *taken)  # type: ignore[no-untyped-call]
 
     def lower(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         n = next(a.n for a in sig.args if isinstance(a, Vector))
@@ -88,11 +96,11 @@ def _register(op: Any, result: Any, emit: Any) -> None:
         return emit(builder, element, *wide)
 
     for pair in ((Vector, Vector), (Vector, types.Number), (types.Number, Vector)):
-        lower_builtin(op, *pair)(lower)
+        lower_builtin(op, *pair)(lower)  # type: ignore[no-untyped-call]
 
 
 def _arithmetic(names: tuple[str | None, str | None]) -> Any:
-    return lambda builder, element, a, b: getattr(builder, names[0 if isinstance(element, types.Float) else 1])(a, b)
+    return lambda builder, element, a, b: getattr(builder, str(names[not isinstance(element, types.Float)]))(a, b)
 
 
 def _comparison(sign: str) -> Any:
@@ -154,7 +162,7 @@ def spread(typing: Any, value: Any, like: Any) -> Any:
     def code(context: Any, builder: Any, sig: Any, args: Any) -> Any:
         return _splat(builder, args[0], sig.args[1].n)
 
-    value = types.unliteral(value)
+    value = types.unliteral(value)  # type: ignore[no-untyped-call]
     return Vector(value, like.n)(value, like), code
 
 
