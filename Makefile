@@ -83,7 +83,8 @@ $(PEERS)/.installed:
 	@$(PEERS)/bin/python -m pip download --quiet --disable-pip-version-check --no-deps --no-binary :all: \
 		--dest $(PEERS)/sdist llama-cpp-python==0.3.36
 	@mkdir -p $(PEERS)/llama.cpp && tar xzf $(PEERS)/sdist/*.tar.gz -C $(PEERS)/llama.cpp --strip-components=3 --wildcards \
-		'*/vendor/llama.cpp/convert_hf_to_gguf.py' '*/vendor/llama.cpp/conversion/*' '*/vendor/llama.cpp/gguf-py/*'
+		'*/vendor/llama.cpp/convert_hf_to_gguf.py' '*/vendor/llama.cpp/conversion/*' '*/vendor/llama.cpp/gguf-py/*' \
+		'*/vendor/llama.cpp/models/ggml-vocab-*'
 	@rm -rf $(PEERS)/sdist
 	@touch $@
 

@@ -136,6 +136,7 @@ def main() -> None:
             "merge": [["merge.py", *work, *(["--peer", str(a.mergekit)] if a.mergekit else [])]],
             "merge-copy": [["merge.py", *work, "--methods", "", "--copy", "1.5B"]],
             "one-pass": [["one_pass.py", *peers, *work, "--mergekit", str(a.mergekit)]] if a.mergekit else [],
+            "forward": [["forward.py"]],
             "hub": [["hub.py", *work]],
         }
         chosen = a.only.split(",") if a.only else list(scripts)

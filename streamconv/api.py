@@ -9,10 +9,13 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypedDict, TypeVar
 
+import numpy as np
+from numpy.typing import NDArray
+
 from . import conversion, progress
 from .engine.run import Reporter
 from .flags import FLAGS
-from .rows import Rows
+from .rows import Floats, Rows
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -118,7 +121,7 @@ def convert(
     ----------
     src : checkpoint folder, file of weights (``.safetensors``, ``.gguf``, ``.bin``, …), merge recipe ``.yml``, or
         ``org/model[@revision]`` on the hub
-    out : name of the output: ``NAME.gguf``, with ``{type}`` in it for several types, or a folder for safetensors
+    out : name of the output: ``NAME.gguf`` or ``NAME.sbs``, with ``{type}`` in it for several types, or a folder for safetensors
     type : file type such as ``Q4_K_M``, or ``auto``; several with commas between them
     ram : memory to allocate, bytes or text such as ``"512MiB"``
     reporter : told how it goes; silent when None
@@ -209,3 +212,29 @@ def open(src: str | os.PathLike[str], quantization_config: Mapping[str, Any] | N
     (3, 256)
     """
     return conversion.open_rows(src, quantization_config)
+
+
+def logits(src: str | os.PathLike[str], token_ids: Sequence[int] | NDArray[np.integer[Any]]) -> Floats:
+    """What the model ``src`` predicts after each of some tokens, one layer after the other in memory.
+
+    Parameters
+    ----------
+    src : as of ``convert``; of any architecture that can be run, with its weights in any form that is read
+    token_ids : n numbers of tokens, the first of a text first; no token is added
+
+    Returns
+    -------
+    float32[n, vocabulary] : computed in float32; row i has what comes after token i
+
+    Raises
+    ------
+    BadInput : the architecture, or something that the model states, cannot be run here; it is named before a weight is read
+    UsageError : no token of the model has such a number
+
+    Examples
+    --------
+    >>> import streamconv
+    >>> streamconv.logits("examples/tiny-gemma3", [2, 100, 200]).shape
+    (3, 2048)
+    """
+    return conversion.logits(src, token_ids)

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 JOBS = ("convert", "merge", "plan")
 RUNS = ("convert", "merge", "extract-lora")
 PLANS = (*JOBS, "extract-lora")
-ALL = (*PLANS, "fetch", "status", "verify", "inspect", "check", "families")
+ALL = (*PLANS, "fetch", "status", "verify", "inspect", "check", "families", "bench")
 
 
 class Flag(NamedTuple):
@@ -145,6 +145,7 @@ FLAGS = (
     Flag(
         "--stop-after", "with --store: stop after 90s, 15m, 2h …; exit code 75", "TIME", kind="seconds", commands=("verify",)
     ),
+    Flag("--type", "tensor types such as Q4_K,IQ3_S; default: the usual ones", "TYPES", many=True, commands=("bench",)),
     Flag("--no-scan", "skip looking for NaN and Inf in the data", commands=("check",)),
     Flag(
         "--type", "file type such as Q4_K_M or auto (default); A,B with OUT 'x-{type}.gguf'", "TYPE", "type", group="types"

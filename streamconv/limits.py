@@ -8,7 +8,9 @@ from __future__ import annotations
 import mmap
 import os
 import sys
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from functools import cache
 
 from .units import MIB
 
@@ -72,3 +74,42 @@ def _try(what: str, mapped_bytes: int, written_bytes: int) -> None:
     finally:
         for piece in taken:
             piece.close()
+
+
+@contextmanager
+def one_thread_of_blas() -> Iterator[None]:
+    """Let numpy's products use the calling thread only, and afterwards as many as before; where OpenBLAS makes them.
+
+    It is a setting of the whole process.
+    """
+    found = _openblas()
+    if found is None:
+        yield
+        return
+    get, use = found
+    before = get()
+    use(1)
+    try:
+        yield
+    finally:
+        use(before)
+
+
+@cache
+def _openblas() -> tuple[Callable[[], int], Callable[[int], None]] | None:
+    """Its functions that tell and set the number of threads; None where numpy has brought none."""
+    import ctypes
+
+    try:
+        with open("/proc/self/maps") as maps:
+            paths = {line.split(maxsplit=5)[-1].strip() for line in maps if "openblas" in line}
+    except OSError:
+        return None
+    for path in sorted(paths):
+        with suppress(OSError):
+            library = ctypes.CDLL(path)
+            for before, after in (("scipy_", "64_"), ("scipy_", ""), ("", "64_"), ("", "")):
+                names = [f"{before}openblas_{what}_num_threads{after}" for what in ("get", "set")]
+                if all(hasattr(library, name) for name in names):
+                    return getattr(library, names[0]), getattr(library, names[1])
+    return None

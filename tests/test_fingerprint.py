@@ -32,8 +32,8 @@ from streamconv.errors import StreamconvError
 
 #: jobs that take seconds to go through
 SLOW = (
-    "dense_folder", "ties_gguf", "extraction", "dense_gguf", "gemma_gguf", "linear_gguf", "dare_folder", "mixture_folder",
-    "awq_gguf", "quantized_merge_folder", "adapter_gguf",
+    "dense_folder", "ties_gguf", "extraction", "dense_gguf", "gemma_gguf", "gemma_sbs", "linear_gguf", "dare_folder",
+    "mixture_folder", "awq_gguf", "gptq_gguf", "quantized_merge_folder", "adapter_gguf", "lora_gguf",
 )  # fmt: skip
 #: jobs whose output says where its models were
 NAME_THEIR_MODELS = (
@@ -50,6 +50,7 @@ MUST_DIFFER = {
     "adapter_gguf": "config.json/quantization_config/checkpoint_format: 'gptq' -> 'gptq_v2'",
     "extraction": "config.json/quantization_config/checkpoint_format: 'gptq' -> 'gptq_v2'",
     "llama3_gguf": "config.json/rope_parameters/factor: 8.0 -> 16.0",
+    "lora_gguf": "adapter_config.json/alpha_pattern/q_proj: 3 -> 4",
     "hqq.case02": "config.json/quantization_config/compute_dtype: 'bfloat16' -> 'float16'",
 }
 #: what decides nothing, by job

@@ -12,6 +12,7 @@ from .outputs import prepare
 from .prepared import Output, OutputTensor, Prepared
 from .reports import describe, write_report
 from .requantizing import measured
+from .running import logits, open_runnable
 from .target import Chosen, Draft, Target
 from .targets import TARGETS
 from .unfinished import status
@@ -34,8 +35,10 @@ __all__ = [
     "describe",
     "execute",
     "fetch",
+    "logits",
     "measured",
     "open_rows",
+    "open_runnable",
     "prepare",
     "prepare_adapter",
     "status",

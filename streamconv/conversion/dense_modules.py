@@ -65,6 +65,17 @@ def with_own_modules(checkpoint: Checkpoint, open_module: Callable[[str], Checkp
     return _with_matrices(checkpoint, opened) if opened else checkpoint
 
 
+def modules_left_behind(checkpoint: Checkpoint) -> list[str]:
+    """Notes on the modules beside ``checkpoint`` that have weights, of an output that has the model's own weights only."""
+    configs = [name for name in checkpoint.side_names() if is_module(name.rpartition("/")[0])]
+    names = [name for name in configs if "in_features" in (checkpoint.json(name) or {})]
+    return [
+        f"{checkpoint.folder}: the weights of {shown(name.rpartition('/')[0])} are not in the output: they belong to the model, but"
+        " lie apart; copy that folder"
+        for name in names
+    ]
+
+
 def _has(checkpoint: Checkpoint, path: str) -> bool:
     """Whether a module is beside the weights: with its configuration, which comes with them, or without one."""
     return f"{path}/config.json" in checkpoint.side_names() or (checkpoint.folder / path / WHOLE).is_file()

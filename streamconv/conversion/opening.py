@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -11,15 +12,16 @@ from typing import Any
 from .. import dequant, sources
 from ..errors import UsageError
 from ..file_names import ENDINGS, GGUF, HUGGING_FACE, MISTRAL, PACKED, RECIPES, container_of
+from ..models.gemma_cpp.hugging_face import as_hugging_face
 from ..rows import Rows
 from ..sources.checkpoint import Checkpoint
 from ..sources.hub.model import Reference, parse_reference
-from .dense_modules import WHOLE, with_dense_modules, with_own_modules
+from .dense_modules import WHOLE, modules_left_behind, with_dense_modules, with_own_modules
 from .hub_models import HubModels
 from .options import Options
 
 #: a name with such an ending is a file, though the hub would allow it for a model
-_FILE_ENDINGS = (*ENDINGS, PACKED, ".json", ".sbs", *RECIPES)
+_FILE_ENDINGS = (*ENDINGS, PACKED, ".json", *RECIPES)
 
 
 def hub_reference(source: str | os.PathLike[str]) -> Reference | None:
@@ -62,26 +64,30 @@ class Opener:
         BadInput, InputMissing, NoPermission : see the opener of each kind
         NetworkError, Locked : a model of the hub cannot be had
         """
-        found = dequant.decoded(self.open_stored(source, as_saved))
-        return dequant.as_saved(found) if as_saved else found
+        found = dequant.decoded(as_hugging_face(self.open_stored(source, as_saved)))
+        if not as_saved:
+            return found
+        return replace(dequant.as_saved(found), warnings=[*found.warnings, *modules_left_behind(found)])
 
     def open_with_modules(self, source: str | os.PathLike[str], as_saved: bool = False) -> Checkpoint:
         """The same as ``open`` with the dense modules that lie in folders beside the weights, or those that belong to the model.
+
+        Those of the models of a merge are merged.
 
         Raises
         ------
         UsageError : all are asked for and there are none, or it is a merge
         """
+        if Path(source).suffix in RECIPES:
+            if self._options.dense_modules:
+                raise UsageError(
+                    f"--sentence-transformers-dense-modules has no effect on {source}, which is no model's folder",
+                    "Convert the model itself.",
+                )
+            return self._open_merge(Path(source), lambda reference: self.open_with_modules(reference, as_saved))
         found, ref = self.open(source, as_saved), hub_reference(source)
         if found.metadata is not None:
             return found  # which no such option has an effect on
-        if Path(source).suffix in RECIPES:
-            if not self._options.dense_modules:
-                return found
-            raise UsageError(
-                f"--sentence-transformers-dense-modules has no effect on {source}, which is no model's folder",
-                "Convert the model itself.",
-            )
 
         def open_module(path: str) -> Checkpoint:
             folder = found.folder / path if ref is None else self.hub.open_module(ref, path)
@@ -100,27 +106,31 @@ class Opener:
         if ref is None:
             self.roots.append(path)
         if path.suffix in RECIPES:
-            from .. import merging
-
-            return merging.open_recipe(
-                path,
-                lambda reference: self.open(reference, as_saved),
-                open_adapter=self.open_adapter,
-                lenient=options.lenient,
-                seed=options.seed,
-                allow_crimes=options.allow_crimes,
-            )
+            return self._open_merge(path, lambda reference: self.open(reference, as_saved))
         if ref is not None:
             return self.hub.open(ref, options.io, not options.vocab_only, layout)
         return sources.open_checkpoint(source, options.io, not options.vocab_only, self._frames, layout)
+
+    def _open_merge(self, recipe: Path, open_model: Callable[[str], Checkpoint]) -> Checkpoint:
+        from .. import merging
+
+        options = self._options
+        return merging.open_recipe(
+            recipe,
+            open_model,
+            open_adapter=self.open_adapter,
+            lenient=options.lenient,
+            seed=options.seed,
+            allow_crimes=options.allow_crimes,
+        )
 
     def open_side_files(self, source: str) -> Checkpoint:
         """The model that ``source`` names without its weights, which need not be there: its configuration and its tokenizer."""
         ref = hub_reference(source)
         if ref is not None:
-            return self.hub.open(ref, self._options.io, weights=False)
+            return as_hugging_face(self.hub.open(ref, self._options.io, weights=False))
         self.roots.append(Path(source))
-        return sources.open_checkpoint(source, io=self._options.io, weights=False)
+        return as_hugging_face(sources.open_checkpoint(source, io=self._options.io, weights=False))
 
     @cached_property
     def _frames(self) -> sources.FrameCache:
@@ -173,4 +183,5 @@ def open_rows(
     is refused, with BadInput, when it is asked for.
     """
     opener = Opener(Options(), HubModels(Path(), gives_way=True))
-    return dequant.decoded(opener.open_stored(source), quantization_config, lenient=True).tensors
+    stored = as_hugging_face(opener.open_stored(source))
+    return dequant.decoded(stored, quantization_config, lenient=True).tensors

@@ -16,6 +16,7 @@ from typing import Any
 import llvmlite  # type: ignore[import-untyped]
 from numba.core.caching import NullCache
 from numba.core.compiler import CompileResult
+from numba.core.runtime.nrt import rtsys
 from numba.core.serialize import dumps
 
 from . import cache
@@ -31,10 +32,12 @@ class DiskCache(NullCache):
     Parameters
     ----------
     function : the plain Python function
+    variant : what tells it from the same function compiled otherwise
     """
 
-    def __init__(self, function: Callable[..., Any]) -> None:
+    def __init__(self, function: Callable[..., Any], variant: object = None) -> None:
         self._function = function
+        self._variant = variant
         self._source = Path(function.__code__.co_filename)
 
     @property
@@ -45,7 +48,8 @@ class DiskCache(NullCache):
 
     def load_overload(self, sig: Any, target_context: Any) -> Any:
         """The compile result for signature ``sig``, None where it must be compiled."""
-        target_context.refresh()
+        # Of a refresh this is all that code needs which is compiled already; before it compiles, numba refreshes by itself.
+        rtsys.initialize(target_context)
         kept = cache.load(*self._name(sig, target_context.codegen()))
         return None if kept is None else _rebuild(target_context, *pickle.loads(kept))
 
@@ -59,6 +63,8 @@ class DiskCache(NullCache):
         code = self._function.__code__
         cells = _dumps(tuple(c.cell_contents for c in self._function.__closure__ or ()))
         facts = (str(self._source), self._function.__qualname__, hashlib.sha256(cells).hexdigest())
-        name = cache.name_of(f"{self._source.stem}.{code.co_name}", *facts, str(sig), codegen.magic_tuple())
+        name = cache.name_of(
+            f"{self._source.stem}.{code.co_name}", *facts, self._variant, str(sig), codegen.magic_tuple()
+        )
         body = hashlib.sha256(code.co_code).hexdigest()
         return name, repr((stamp(self._source), code.co_firstlineno, body, llvmlite.__version__))

@@ -13,6 +13,7 @@ All float constants are ``np.float32``: one Python float would turn an expressio
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -20,22 +21,53 @@ from numba import njit, types
 from numba.extending import intrinsic
 
 from .disk_cache import DiskCache
+from .vectors import compiler
 
 _OPTIONS: dict[str, Any] = {"nogil": True, "fastmath": False, "boundscheck": False, "error_model": "numpy"}
-#: a helper that disappears into the kernel that calls it
-inline = njit(forceinline=True, **_OPTIONS)
-#: the same for one that only kernels call, never Python: it takes less time to compile
-_NO_WRAPPERS: dict[str, Any] = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
-inner = njit(forceinline=True, **_OPTIONS, **_NO_WRAPPERS)
 
 LANES = 32
+#: for ``vector_bits`` of kernels that whole registers make faster on every processor that was measured
+WIDE = 512
 
 
-def kernel(function: Callable[..., Any]) -> Any:
-    """An outer kernel: compiled at first use, kept on disk."""
-    dispatcher = njit(**_OPTIONS)(function)
-    dispatcher._cache = DiskCache(function)
+def kernel(function: Callable[..., Any] | None = None, *, vector_bits: int | None = None) -> Any:
+    """An outer kernel: compiled at first use, kept on disk. A decorator, with or without arguments.
+
+    Parameters
+    ----------
+    function : what is compiled
+    vector_bits : how wide LLVM makes its vectors, where the processor has such: WIDE, or None for what LLVM thinks best for
+        the processor. Bytes do not depend on it; ``bench/vectors.py`` measures which is faster.
+    """
+    if function is None:
+        return partial(kernel, vector_bits=vector_bits)
+    dispatcher = njit(**_options(vector_bits))(function)
+    dispatcher._cache = DiskCache(function, vector_bits)
     return dispatcher
+
+
+def inline(function: Callable[..., Any] | None = None, *, vector_bits: int | None = None) -> Any:
+    """A helper that disappears into the kernel that calls it, but whose loops became vectors before: see ``kernel``."""
+    if function is None:
+        return partial(inline, vector_bits=vector_bits)
+    return njit(forceinline=True, **_options(vector_bits))(function)
+
+
+def inner(function: Callable[..., Any]) -> Any:
+    """As ``inline``, for one that only kernels call, never Python: it takes less time to compile."""
+    return njit(forceinline=True, **_OPTIONS | {"no_cpython_wrapper": True, "no_cfunc_wrapper": True})(function)
+
+
+def _options(vector_bits: int | None) -> dict[str, Any]:
+    return _OPTIONS if vector_bits is None else _OPTIONS | {"pipeline_class": compiler(vector_bits)}
+
+
+@inline
+def aligned(size):  # type: ignore[no-untyped-def]
+    """float32[size], not filled, that begins at a cache line: no vector of a matrix of ``LANES`` columns lies in two."""
+    raw = np.empty(size + 16, np.float32)
+    start = np.uint64(-np.int64(raw.ctypes.data >> 2) & 15)
+    return raw[start : start + np.uint64(size)]
 
 
 ZERO = np.float32(0.0)

@@ -11,6 +11,7 @@ from fnmatch import fnmatchcase
 from typing import Any, NamedTuple
 
 from ..errors import BadInput
+from ..sources.hf_config import section
 from ..sources.naming import shown
 from .config import Config, stated_keys
 
@@ -123,18 +124,21 @@ def scaled_to_one(done: bool) -> Mapping[str, Assumed]:
 def judged(config: Config, assumes: Mapping[str, Assumed], arch: str) -> Iterator[str]:
     """What config.json says otherwise than runtimes compute, where that may be told.
 
+    A key with dots is looked up in config.json as it stands, section by section; the name of a root's key begins with one.
+
     Raises
     ------
     BadInput : it may not
     """
     for key, assumed in assumes.items():
-        stated = config.rope.get(key) if config.get(key) is None else config.get(key)
+        stated = _stated(config, key)
+        key = key.removeprefix(".")
         if stated is None and not assumed.null:
             continue
         values = assumed.values(stated, config) if callable(assumed.values) else assumed.values
         if stated in values:
             continue
-        by_default = "" if config.raw_value(key) is not None or key in config.rope else " by default"
+        by_default = "" if "." in key or config.raw_value(key) is not None or key in config.rope else " by default"
         said = f"{config.place}: {key!r} is {_short(stated)}{by_default}"
         if not assumed.otherwise:
             known = " or ".join(map(repr, values)) or "nothing of the kind"
@@ -143,6 +147,16 @@ def judged(config: Config, assumes: Mapping[str, Assumed], arch: str) -> Iterato
                 "No GGUF key expresses this, so the output would be a different model.",
             )
         yield f"{said}, but {assumed.otherwise}"
+
+
+def _stated(config: Config, key: str) -> Any:
+    if "." not in key:
+        return config.rope.get(key) if config.get(key) is None else config.get(key)
+    *sections, name = key.removeprefix(".").split(".")
+    found: Any = config.raw
+    for each in sections:
+        found = section(found, each)
+    return found.get(name)
 
 
 def unknown(config: Config, assumes: Mapping[str, Assumed], idle: tuple[str, ...]) -> list[str]:

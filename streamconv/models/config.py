@@ -19,6 +19,7 @@ from ..sources.naming import shown
 
 #: spellings of the numbers of attention heads and of experts, and of the width of the residual stream
 HEADS = "num_attention_heads", "n_head", "n_heads"
+KV_HEADS = "num_key_value_heads", "n_kv_heads"
 HIDDEN = "hidden_size", "n_embd", "n_embed", "dim", "d_model", "model_dim"
 EXPERTS = "num_local_experts", "num_experts", "n_routed_experts", "moe_num_experts"
 #: far more than any model has; what is planned grows with them
@@ -204,7 +205,7 @@ class Config:
     @property
     def n_kv_heads(self) -> int:
         """Key/value heads; as many as heads where the configuration has no such key."""
-        return self.integer("num_key_value_heads", "n_kv_heads") if self.get("num_key_value_heads") else self.n_heads
+        return self.integer(*KV_HEADS) if self.get(*KV_HEADS) else self.n_heads
 
     @property
     def n_experts(self) -> int:
@@ -217,6 +218,13 @@ class Config:
         if self.get("head_dim") is not None:
             return self.integer("head_dim", most=_MAX_HEAD_DIM)
         return head_width(self)
+
+
+class UnlessNull(int):
+    """A class default of ``head_dim``, in place of which null stands for an equal share of the width of the residual stream.
+
+    With other defaults that are numbers null is read as it stands, and loaders take that share too.
+    """
 
 
 def head_width(config: Config) -> int:
@@ -248,8 +256,11 @@ def normalise(
     _refuse_texts(values, defaults, checkpoint)
     # An explicit null counts as absent where the class computes or defaults the value.
     merged = {**defaults, **{k: v for k, v in values.items() if v is not None or k in _NULL_MEANS_NONE}}
-    if values.get("num_key_value_heads", 0) is None or merged.get("num_key_value_heads") is None:
+    if defaults and (values.get("num_key_value_heads", 0) is None or merged.get("num_key_value_heads") is None):
         merged["num_key_value_heads"] = merged.get("num_attention_heads")
+    shared = defaults.get("head_dim")
+    if "head_dim" in values and values["head_dim"] is None and not callable(shared):
+        merged["head_dim"] = head_width(Config(merged, {}, {})) if isinstance(shared, UnlessNull) else None
     for key, derive in defaults.items():
         if callable(derive) and merged[key] is derive:
             merged[key] = derive(Config(merged, {}, {}))

@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 from ..errors import BadInput, InputMissing
 from ..metadata import Metadata
-from .config import EXPERTS, HEADS, Config
+from .config import EXPERTS, HEADS, KV_HEADS, Config
 
 #: (metadata to fill, GGUF architecture, configuration)
 Key = Callable[[Metadata, str, Config], None]
@@ -48,9 +48,14 @@ def head_count(m: Metadata, a: str, c: Config) -> None:
 
 
 def head_count_kv(m: Metadata, a: str, c: Config) -> None:
-    """Key/value heads."""
-    if c.get(*HEADS) is not None:
-        m.u32(f"{a}.attention.head_count_kv", c.n_kv_heads)
+    """Key/value heads; without a key where a file that is read as it stands does not say how many."""
+    if c.get(*HEADS) is not None and (c.defaults or c.get(*KV_HEADS) is not None):
+        counted_kv_heads(m, a, c)
+
+
+def counted_kv_heads(m: Metadata, a: str, c: Config) -> None:
+    """The same with a key in any case: as many as heads."""
+    m.u32(f"{a}.attention.head_count_kv", c.n_kv_heads)
 
 
 def causal(m: Metadata, a: str, c: Config) -> None:
@@ -65,11 +70,11 @@ def rope_scaling(m: Metadata, a: str, c: Config) -> None:
     kind = str(rope.get("rope_type", "default")).lower()
     if kind == "linear":
         m.string(f"{a}.rope.scaling.type", "linear")
-        m.f32(f"{a}.rope.scaling.factor", _number(rope, "factor"))
+        m.f32(f"{a}.rope.scaling.factor", _number(c, "factor"))
     elif kind == "yarn":
         m.string(f"{a}.rope.scaling.type", "yarn")
-        m.f32(f"{a}.rope.scaling.factor", _number(rope, "factor"))
-        m.u32(f"{a}.rope.scaling.original_context_length", int(_number(rope, "original_max_position_embeddings")))
+        m.f32(f"{a}.rope.scaling.factor", _number(c, "factor"))
+        m.u32(f"{a}.rope.scaling.original_context_length", int(_number(c, "original_max_position_embeddings")))
         for key, names in (
             ("yarn_ext_factor", ("extrapolation_factor",)),
             ("yarn_attn_factor", ("attention_factor", "attn_factor")),
@@ -78,19 +83,19 @@ def rope_scaling(m: Metadata, a: str, c: Config) -> None:
         ):
             given = [n for n in names if rope.get(n) is not None]
             if given:
-                m.f32(f"{a}.rope.scaling.{key}", _number(rope, given[0]))
+                m.f32(f"{a}.rope.scaling.{key}", _number(c, given[0]))
     elif kind in ("su", "longrope"):
         m.string(f"{a}.rope.scaling.type", "longrope")
     elif kind not in ("default", "dynamic", "llama3"):
         raise BadInput(
-            f"config.json: rope_type {kind!r} is not known", "Supported: default, linear, yarn, longrope, llama3."
+            f"{c.place}: rope_type {kind!r} is not known", "Supported: default, linear, yarn, longrope, llama3."
         )
 
 
-def _number(rope: object, name: str) -> float:
-    value = rope.get(name) if hasattr(rope, "get") else None
+def _number(c: Config, name: str, local: bool = False) -> float:
+    value = (c.rope_local if local else c.rope).get(name)
     if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise BadInput(f"config.json: the RoPE scaling has no number {name!r}")
+        raise BadInput(f"{c.place}: the RoPE scaling has no number {name!r}")
     return float(value)
 
 
@@ -104,13 +109,13 @@ def rope_sections(m: Metadata, a: str, c: Config) -> None:
 def rope_freq_base(m: Metadata, a: str, c: Config) -> None:
     """RoPE base of full attention."""
     if c.rope.get("rope_theta") is not None:
-        m.f32(f"{a}.rope.freq_base", _number(c.rope, "rope_theta"))
+        m.f32(f"{a}.rope.freq_base", _number(c, "rope_theta"))
 
 
 def rope_freq_base_swa(m: Metadata, a: str, c: Config) -> None:
     """RoPE base of sliding-window layers, where it is another one."""
     if c.rope_local.get("rope_theta") is not None:
-        m.f32(f"{a}.rope.freq_base_swa", _number(c.rope_local, "rope_theta"))
+        m.f32(f"{a}.rope.freq_base_swa", _number(c, "rope_theta", local=True))
 
 
 def rms_epsilon(m: Metadata, a: str, c: Config) -> None:
@@ -146,7 +151,7 @@ def expert_counts(m: Metadata, a: str, c: Config) -> None:
     )  # fmt: skip
     if gating is not None:
         if gating not in _GATING:
-            raise BadInput(f"config.json: routers with {gating!r} are not known", f"Supported: {', '.join(_GATING)}.")
+            raise BadInput(f"{c.place}: routers with {gating!r} are not known", f"Supported: {', '.join(_GATING)}.")
         m.u32(f"{a}.expert_gating_func", _GATING[gating])
 
 

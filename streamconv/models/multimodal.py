@@ -23,6 +23,8 @@ _BY_TYPE = {
 }
 #: Architectures whose config.json is that of a text model that it does not name; its tensors start with ``llm.``.
 UNNAMED = ("MiniCPMV", "MiniCPMO")
+#: what to do about projectors that are refused
+LEGACY = "Those of others are made by llama.cpp's legacy scripts (tools/mtmd/legacy-models)."
 #: what it says, among the sizes of the text model, of images and of their tower
 _OF_IMAGES = (
     "version", "query_num", "image_size", "drop_vision_last_layer", "batch_vision_input", "vision_batch_size", "slice_*",

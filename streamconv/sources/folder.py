@@ -106,6 +106,9 @@ class Files(Protocol):
     def names(self) -> Collection[str]:
         """Names of the files that lie directly in it."""
 
+    def has(self, name: str) -> bool:
+        """Whether there is a file ``name``, which may lie in a folder of it."""
+
     def read_object(self, name: str) -> dict[str, Any]:
         """The JSON object in the file ``name``; InputMissing when it is not there."""
 
@@ -123,6 +126,10 @@ class LocalFiles:
     def names(self) -> Collection[str]:
         """See ``Files``; with links that lead nowhere, so that opening one reports it; compressed files by their plain names."""
         return {plain_name(p.name) for p in self.path.iterdir()}
+
+    def has(self, name: str) -> bool:
+        """See ``Files``."""
+        return (self.path / name).exists()
 
     def read_object(self, name: str) -> dict[str, Any]:
         """See ``Files``; an index may lie elsewhere with its weights, a configuration goes into outputs."""
@@ -201,17 +208,18 @@ def open_files(files: Files, weights: bool = True, layout: Layout = HUGGING_FACE
 
 
 def _with_speech(files: Files, opened: Checkpoint) -> Checkpoint:
-    """``opened`` with the tensors of the model in its folder ``SPEECH``, where it is one that speaks and they are on disk."""
-    name = f"{SPEECH}/model.safetensors"
-    if (
-        opened.config.get("model_type") != "qwen3_tts"
-        or not isinstance(files, LocalFiles)
-        or not (files.path / name).exists()
-    ):
+    """``opened`` with the tensors of the model in its folder ``SPEECH``, where it is one that speaks and they are there."""
+    name = speech_weights(opened.config)
+    if not name or not files.has(name):
         return opened
     shard = safetensors_shard(files.open(name))
     tensors = {**opened.tensors, **{f"{SPEECH}.{each}": rows for each, rows in shard.tensors.items()}}
     return replace(opened, tensors=tensors, inputs=(*opened.inputs, replace(shard.input, name=name)))
+
+
+def speech_weights(config: Mapping[str, Any]) -> str:
+    """The file of the model in the folder ``SPEECH``, "" where ``config`` is of one that does not speak."""
+    return f"{SPEECH}/model.safetensors" if config.get("model_type") == "qwen3_tts" else ""
 
 
 def _config(files: Files, layout: Layout) -> tuple[dict[str, Any], list[str]]:

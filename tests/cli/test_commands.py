@@ -15,7 +15,19 @@ import pytest
 
 import streamconv
 
-COMMANDS = ["convert", "merge", "extract-lora", "plan", "fetch", "status", "verify", "inspect", "check", "families"]
+COMMANDS = [
+    "convert",
+    "merge",
+    "extract-lora",
+    "plan",
+    "fetch",
+    "status",
+    "verify",
+    "inspect",
+    "check",
+    "families",
+    "bench",
+]
 DOCS = Path(__file__).resolve().parents[2] / "docs" / "cli.md"
 
 

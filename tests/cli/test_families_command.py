@@ -41,7 +41,10 @@ def test_every_architecture_is_listed_with_the_file_that_describes_it(told: Call
 
 
 def test_a_line_tells_the_vocabularies_that_are_read(told: Callable[..., str]) -> None:
-    lines = {line.split()[0]: line.split() for line in told().splitlines()}
+    header, *listed = told().splitlines()
+    assert header.split("  ")[0] == "architecture in config.json"
+    lines = {line.split()[0]: line.split() for line in listed}
+    assert header.index("in GGUF") == listed[0].index(lines[listed[0].split()[0]][1])
     assert len(lines) == len({each.architecture for each in supported()})
     assert " ".join(lines["Qwen2ForCausalLM"]) == (
         "Qwen2ForCausalLM qwen2 text SentencePiece or byte-level BPE models/families/qwen2.py"

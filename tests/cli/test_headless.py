@@ -100,7 +100,7 @@ def test_nice_runs_at_the_lowest_priority_and_makes_the_same(small: Path, tmp_pa
     assert (tmp_path / "x.gguf").read_bytes() == (tmp_path / "y.gguf").read_bytes()
 
 
-@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("signum", [signal.SIGTERM, pytest.param(signal.SIGHUP, marks=pytest.mark.slow)])
 def test_a_service_that_is_stopped_goes_on_later(tiny_model: Path, tmp_path: Path, signum: signal.Signals) -> None:
     command = [*COMMAND, "convert", str(tiny_model), str(tmp_path / "x.gguf"), "--type", "q8_0", "--threads", "1"]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=ROOT)

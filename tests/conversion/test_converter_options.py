@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import option_models
 import pytest
+from small_models import write_safetensors
 
 import streamconv
 from streamconv.errors import BadInput, InputMissing, UsageError
@@ -180,6 +181,30 @@ def test_a_projection_needs_no_configuration_and_need_not_be_there(tmp_path: Pat
     (out,) = streamconv.convert(tmp_path / "hf", tmp_path / "x.gguf", type="f32", pre="qwen2", threads=1)
     assert [*read_gguf(out).tensors] == names[1:]
     assert "lfm2.embedding_length_out" not in read_gguf(out).metadata
+
+
+def test_projections_are_merged_with_their_models(tmp_path: Path) -> None:
+    first = option_models.colbert(tmp_path / "a")
+    shutil.copytree(tmp_path / "a", tmp_path / "b")
+    write_safetensors(tmp_path / "b" / "1_Dense" / "model.safetensors", {"linear.weight": ("F32", first * 3)})
+    (tmp_path / "m.yml").write_text(
+        f"merge_method: linear\ndtype: float32\nparameters: {{weight: 0.5}}\n"
+        f"models: [{{model: {tmp_path}/a}}, {{model: {tmp_path}/b}}]\n"
+    )
+    (out,) = streamconv.convert(tmp_path / "m.yml", tmp_path / "x.gguf", type="f32", pre="qwen2", threads=1)
+    assert np.allclose(whole(streamconv.open(out)["dense_2.weight"]), first * 2)
+    assert read_gguf(out).metadata.get("lfm2.embedding_length_out") == 32
+
+
+def test_modules_that_a_folder_does_not_get_are_told(tmp_path: Path) -> None:
+    option_models.colbert(tmp_path / "a")
+    option_models.embedder(tmp_path / "e")
+    (tmp_path / "m.yml").write_text(f"merge_method: passthrough\nmodels: [{{model: {tmp_path}/a}}]\n")
+    for source, names in (("a", ["1_Dense"]), ("m.yml", ["1_Dense"]), ("e", ["2_Dense", "3_Dense"])):
+        notes = streamconv.plan(tmp_path / source, tmp_path / "out", type="bf16")["warnings"]
+        told = [note for note in notes if "are not in the output" in note]
+        assert len(told) == len(names), notes
+        assert all(name in note for name, note in zip(names, told, strict=True))
 
 
 def test_a_projection_whose_weights_are_missing_is_told(tmp_path: Path) -> None:

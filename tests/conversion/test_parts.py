@@ -92,6 +92,13 @@ def test_rules_for_the_types_of_a_model_leave_its_projector_alone(model: Path, t
     assert [len(output.files) > 1 for output in prepared.outputs] == [True, False]
 
 
+@pytest.mark.parametrize("limit", [{"split_max_tensors": 4}, {"split_max_bytes": 1 << 20}])
+def test_a_projector_alone_is_one_file_and_a_note_says_so(model: Path, tmp_path: Path, limit: dict[str, int]) -> None:
+    prepared = conversion.prepare(model, tmp_path / "x.gguf", Options(type="F16", mmproj=True, **limit))
+    assert [note for note in prepared.warnings if "--split-max-" in note and "has no effect" in note]
+    assert [len(output.files) for output in prepared.outputs] == [1]
+
+
 def test_one_name_verifies_both_parts_and_tells_their_state(model: Path, tmp_path: Path) -> None:
     out = tmp_path / "x-{part}.gguf"
     streamconv.convert(model, out, type="F16")

@@ -273,19 +273,42 @@ def test_recipes_name_models_of_the_hub(hub: Hub, here: Run, tmp_path: Path, tin
     assert_nothing_twice(hub)
 
 
-def test_recipes_name_adapters_of_the_hub(hub: Hub, here: Run, tmp_path: Path, tiny_model: Path) -> None:
+def lora(folder: Path, tiny_model: Path) -> Path:
+    """An adapter that changes the queries of the first layer of ``MODEL``."""
     weight = "model.layers.0.self_attn.q_proj.weight"
     n_out, n_in = read_safetensors(tiny_model / WEIGHTS)[weight][1].shape
-    rng, adapter = np.random.default_rng(0), tmp_path / "adapter"
-    adapter.mkdir()
+    rng = np.random.default_rng(0)
+    folder.mkdir()
     settings = {"peft_type": "LORA", "r": 2, "lora_alpha": 4, "base_model_name_or_path": MODEL}
-    (adapter / "adapter_config.json").write_text(json.dumps(settings))
+    (folder / "adapter_config.json").write_text(json.dumps(settings))
     module = f"base_model.model.{weight.removesuffix('.weight')}"
     factors = {f"{module}.lora_A.weight": (2, n_in), f"{module}.lora_B.weight": (n_out, 2)}
     write_safetensors(
-        adapter / "adapter_model.safetensors",
+        folder / "adapter_model.safetensors",
         {name: ("F32", rng.standard_normal(shape).astype("<f4")) for name, shape in factors.items()},
     )
+    return folder
+
+
+def test_an_adapter_of_the_hub_becomes_a_gguf_file_beside_its_base_of_the_hub(
+    hub: Hub, here: Run, tmp_path: Path, tiny_model: Path
+) -> None:
+    adapter = lora(tmp_path / "adapter", tiny_model)
+    hub.add("org/lora", adapter)
+    assert here("convert", adapter, tmp_path / "disk.gguf", "--base", tiny_model).code == 0
+    done = here("convert", "org/lora", tmp_path / "hub.gguf")
+    assert done.code == 0, done.err
+    assert tensor_bytes(tmp_path / "hub.gguf") == tensor_bytes(tmp_path / "disk.gguf")
+    assert hub.bytes_served(WEIGHTS) == 0, "the base is asked for what it says, not for its weights"
+    assert here("convert", "org/lora", tmp_path / "named.gguf", "--base", MODEL).code == 0
+    assert tensor_bytes(tmp_path / "named.gguf") == tensor_bytes(tmp_path / "disk.gguf")
+    hub.forget()
+    assert "nothing to do" in here("convert", "org/lora", tmp_path / "hub.gguf").out
+    assert hub.requests == []
+
+
+def test_recipes_name_adapters_of_the_hub(hub: Hub, here: Run, tmp_path: Path, tiny_model: Path) -> None:
+    adapter = lora(tmp_path / "adapter", tiny_model)
     hub.add("org/lora", adapter)
     for name, reference in (("hub", f"{MODEL}+org/lora"), ("disk", f"{tiny_model}+{adapter}")):
         (tmp_path / f"{name}.yml").write_text(f"merge_method: passthrough\nmodels:\n  - model: {reference}\n")

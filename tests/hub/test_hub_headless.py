@@ -29,6 +29,7 @@ def homeless(tmp_path: Path) -> dict[str, str]:
     return {"HOME": home, "STREAMCONV_CACHE": "", "XDG_CACHE_HOME": "", "HF_HOME": f"{home}/hf"}
 
 
+@pytest.mark.slow
 def test_a_home_that_cannot_be_written_keeps_what_is_fetched_beside_the_output(
     hub: Hub, run: Run, tmp_path: Path, homeless: dict[str, str], expected: bytes
 ) -> None:
@@ -52,8 +53,8 @@ def test_fetch_lists_its_errors_as_json_for_pipelines(run: Run) -> None:
     assert record["resumable"] is False
 
 
-@pytest.mark.parametrize("command", ["convert", "fetch"])
-@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("command", ["convert", pytest.param("fetch", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("signum", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
 def test_a_signal_ends_a_stalled_download_at_once_and_it_goes_on_later(
     hub: Hub, start: Start, run: Run, tmp_path: Path, command: str, signum: signal.Signals
 ) -> None:

@@ -12,8 +12,11 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
+import sbs_files
 from hub_cases import MODEL, WEIGHTS, Run, in_hf_cache, tensor_bytes
 from server import Ask, Fault, Hub, Status
+
+import streamconv
 
 
 class Relay:
@@ -106,7 +109,7 @@ def test_a_gated_model_says_where_to_accept_its_licence_and_how_to_log_in(
     assert len(hub.requests) < 20, "what is final is not asked again and again"
 
 
-@pytest.mark.parametrize("place", ["HF_HOME", "HF_TOKEN_PATH"])
+@pytest.mark.parametrize("place", ["HF_HOME", pytest.param("HF_TOKEN_PATH", marks=pytest.mark.slow)])
 def test_a_token_that_was_saved_by_logging_in_is_used(hub: Hub, run: Run, tmp_path: Path, place: str) -> None:
     hub.private_token = "hf_secret"
     file = tmp_path / "elsewhere" / "token"
@@ -117,7 +120,7 @@ def test_a_token_that_was_saved_by_logging_in_is_used(hub: Hub, run: Run, tmp_pa
     assert not hub.tokens
 
 
-@pytest.mark.parametrize("switch", ["HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"])
+@pytest.mark.parametrize("switch", ["HF_HUB_OFFLINE", pytest.param("TRANSFORMERS_OFFLINE", marks=pytest.mark.slow)])
 def test_the_environment_can_forbid_the_network(hub: Hub, run: Run, here: Run, tmp_path: Path, switch: str) -> None:
     env = {"HF_HUB_OFFLINE": "", switch: "1"}
     refused = run("convert", MODEL, tmp_path / "x.gguf", "--type", "q8_0", env=env)
@@ -162,7 +165,7 @@ def test_everything_goes_through_a_proxy(
     assert any(path.startswith(hub.storage_url) for path in proxy.asked)
 
 
-@pytest.mark.parametrize("name", ["HF_HUB_CACHE", "HF_HOME"])
+@pytest.mark.parametrize("name", ["HF_HUB_CACHE", pytest.param("HF_HOME", marks=pytest.mark.slow)])
 def test_the_hubs_own_cache_is_read_where_it_cannot_be_written(
     hub: Hub, run: Run, tmp_path: Path, tiny_model: Path, expected: bytes, name: str
 ) -> None:
@@ -237,6 +240,19 @@ def test_a_compressed_file_of_a_repository_is_refused_with_the_way_to_have_it(
     assert refused.code == 65
     assert "model.gguf.zst is compressed" in refused.err
     assert "fetch --all org/crowded" in refused.err
+
+
+def test_a_file_of_gemma_cpp_is_read_where_its_bytes_arrive(hub: Hub, here: Run, tmp_path: Path) -> None:
+    toy = sbs_files.toy("gemma3", "exporter")
+    folder = tmp_path / "published"
+    folder.mkdir()
+    (folder / "x-sfp.sbs").write_bytes(toy.file())
+    hub.add("org/for-gemma-cpp", folder)
+    refused = here("convert", "org/for-gemma-cpp", tmp_path / "out")
+    assert refused.code == 65
+    assert "Name one of them: org/for-gemma-cpp/x-sfp.sbs" in refused.err
+    assert here("convert", "org/for-gemma-cpp/x-sfp.sbs", tmp_path / "out").code == 0
+    assert streamconv.open(tmp_path / "out").keys() == toy.hf.keys()
 
 
 def test_the_plan_of_a_merge_tells_what_comes_of_each_model(

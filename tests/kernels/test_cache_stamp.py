@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import ast
 from pathlib import Path
 
+import streamconv
 from streamconv.kernels import cache_stamp
+
+PACKAGE = Path(streamconv.__file__).parent
 
 
 def package(where: Path, **sources: str) -> Path:
@@ -43,3 +47,17 @@ def test_a_kernel_is_kept_when_a_file_it_does_not_import_changes(tmp_path: Path)
 def test_files_that_import_each_other_have_a_stamp(tmp_path: Path) -> None:
     folder = package(tmp_path / "a", kernel="from .search import best\n", search="from .kernel import call\n")
     assert len(stamp(folder)) == 32
+
+
+def test_imports_are_those_that_python_sees() -> None:
+    seen = []
+    for path in sorted(PACKAGE.rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_bytes())):
+            if isinstance(node, ast.ImportFrom) and node.level:
+                base = path.parents[node.level - 1].joinpath(*(node.module or "").split("."))
+                seen += [(path, c) for c in (base.with_suffix(".py"), *(base / f"{n.name}.py" for n in node.names))]
+    assert len(seen) > 1000
+    found = {path: set(cache_stamp._imported(path)) for path, _ in seen}
+    assert all(
+        imported in found[path] for path, imported in seen if imported.is_file() and imported.name != "disk_cache.py"
+    )

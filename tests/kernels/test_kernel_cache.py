@@ -9,9 +9,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from streamconv.kernels import cache
+from streamconv.kernels.lanes import kernel
 
 PACKAGE = Path(cache.__file__).resolve().parent.parent
 PROGRAM = """
@@ -21,6 +23,12 @@ print(streamconv.quantize(x, "Q8_0", threads=1).tobytes().hex())
 """
 #: with fewer kernels
 SMALL = PROGRAM.replace("Q8_0", "BF16")
+
+
+def add_one(x):  # type: ignore[no-untyped-def]
+    """x : float32[n], changed in place"""
+    for i in range(len(x)):
+        x[i] += np.float32(1)
 
 
 def run(folder: Path, program: str = PROGRAM, cwd: Path | None = None, **environment: str) -> str:
@@ -181,3 +189,15 @@ def test_the_environment_and_others_kernels_in_the_process_are_left_alone(tmp_pa
     assert Path(path).parent == tmp_path / "cache"
     assert list(Path(path).glob("*.nbi"))
     assert kept(tmp_path / "cache")
+
+
+def test_what_was_compiled_for_vectors_of_one_width_is_not_given_out_for_another(place: Path) -> None:
+    widths = (None, 256, 512)
+    for _ in range(2):  # compiled, and read again
+        found = [kernel(add_one, vector_bits=bits) for bits in widths]
+        for compiled in found:
+            x = np.zeros(64, np.float32)
+            compiled(x)
+            assert x.tolist() == [1.0] * 64
+        assert len(kept(place)) == len(widths)
+    assert [sum(compiled.stats.cache_hits.values()) for compiled in found] == [1, 1, 1]

@@ -99,3 +99,10 @@ def test_a_number_of_an_expert_that_no_table_can_hold_is_refused(tmp_path: Path)
     write_safetensors(tmp_path / "t.safetensors", {"table": ("I64", np.array([[1, 1 << 33]]))})
     with pytest.raises(BadInput, match="does not fit 32 bits"):
         Narrowed(open_checkpoint(tmp_path / "t.safetensors").tensors["table"]).native("I32", 0, 1)
+
+
+def test_a_draft_of_several_tokens_is_refused_by_name_and_left_out_without_an_option() -> None:
+    more = {"mtp.0.main_proj.weight": [64, 64], "mtp.0.markov_head.markov_w1.weight": [512, 32]}
+    assert set(toys.built(TOY, tensors=lambda t: t.update(more)).left_out) >= set(more)
+    with pytest.raises(BadInput, match="is of a DSpark draft"):
+        toys.built(TOY, lambda c: c.update(num_nextn_predict_layers=1), lambda t: t.update(more), further="only")

@@ -241,3 +241,73 @@ def test_layers_counted_from_the_embedding_on_are_taken_as_they_are() -> None:
 def test_another_head_than_that_of_pairs_is_refused() -> None:
     with pytest.raises(BadInput, match="markov_head_type"):
         dspark(change=lambda c: c.update(markov_head_type="gated"))
+
+
+def gemma4(
+    change: Callable[[dict[str, Any]], Any] = lambda c: None,
+    tensors: Callable[[dict[str, list[int]]], Any] = lambda t: None,
+) -> Any:
+    """A draft for Gemma 4 made of that for Qwen 3."""
+
+    def stated(c: dict[str, Any]) -> None:
+        for key in ("rope_theta", "head_dim", "hidden_act", "dflash_config"):
+            del c[key]
+        c.update(
+            architectures=["Gemma4DSparkModel"], model_type="gemma4_dspark", attention_k_eq_v=True, global_head_dim=32,
+            num_global_key_value_heads=1, layer_types=["full_attention"] * 2, mask_token_id=511, target_layer_ids=[1, 3],
+        )  # fmt: skip
+        change(c)
+
+    def stored(shapes: dict[str, list[int]]) -> None:
+        sizes = {"q_proj": [128, 64], "k_proj": [32, 64], "o_proj": [64, 128], "q_norm": [32], "k_norm": [32]}
+        for name in [*shapes]:
+            part, layer = name.split(".")[-2], ".".join(name.split(".")[:2])
+            if part == "v_proj":
+                del shapes[name]
+            elif part == "input_layernorm":
+                more = ("pre_feedforward_layernorm.weight", "post_feedforward_layernorm.weight", "layer_scalar")
+                shapes |= {f"{layer}.{each}": [1] if each == "layer_scalar" else [64] for each in more}
+            elif part in sizes:
+                shapes[name] = sizes[part]
+        shapes |= {name.replace("head.proj", "proj"): shapes.pop(name) for name in [*shapes] if "confidence" in name}
+        tensors(shapes)
+
+    return toys.built(TOYS["dspark"], stated, stored)
+
+
+def test_a_draft_for_gemma_4_has_its_norms_and_heads() -> None:
+    model = gemma4()
+    found = {key.removeprefix("dflash."): value for key, value in toys.keys(model).items()}
+    expected = {
+        "attention.head_count_kv": 1, "attention.key_length": 32, "attention.value_length": 32, "rope.dimension_count": 32,
+        "embedding_scale": 8.0, "attention.scale": 1.0, "hidden_activation": "gelu_pytorch_tanh", "sample_from_anchor": True,
+        "has_confidence_head": True, "target_layers": [2, 4], "rope.freq_base": 1000000.0,
+    }  # fmt: skip
+    assert {key: found.get(key) for key in expected} == expected
+    of_block = {"post_attention_norm.weight", "ffn_norm.weight", "post_ffw_norm.weight", "layer_output_scale.weight"}
+    assert {f"blk.1.{name}" for name in of_block} | {"output.weight", "conf_proj.weight"} <= set(model.tensors)
+    assert np.array_equal(model.tensors["rope_freqs.weight"].read(0, 1).reshape(-1), np.float32([1] * 4 + [1e30] * 12))
+    plain = gemma4(lambda c: c.update(rope_parameters={"rope_type": "default", "rope_theta": 1e4}))
+    assert "rope_freqs.weight" not in plain.tensors
+
+
+@pytest.mark.parametrize(
+    ("stated", "why"),
+    [
+        ({"attention_k_eq_v": False}, "attention_k_eq_v"), ({"layer_types": None}, "layer_types"),
+        ({"hidden_activation": "silu"}, "hidden_activation"), ({"draft_vocab_size": 8}, "draft_vocab_size"),
+        ({"final_logit_softcapping": 30.0}, "final_logit_softcapping"), ({"mask_token_id": None}, "mask_token_id"),
+        ({"target_layer_ids": []}, "target_layer_ids"), ({"markov_head_type": "gated"}, "markov_head_type"),
+        ({"rope_parameters": {"rope_type": "yarn", "factor": 4.0}}, "rope_type"),
+    ],
+)  # fmt: skip
+def test_what_no_runtime_drafts_for_gemma_4_is_refused(stated: dict[str, Any], why: str) -> None:
+    with pytest.raises(BadInput, match=why):
+        gemma4(lambda c: c.update(stated))
+
+
+def test_a_draft_for_gemma_4_needs_a_head_or_a_tie() -> None:
+    with pytest.raises(BadInput, match=r"no 'lm_head\.weight'"):
+        gemma4(tensors=lambda t: t.pop("lm_head.weight"))
+    tied = gemma4(lambda c: c.update(tie_word_embeddings=True), lambda t: t.pop("lm_head.weight"))
+    assert "output.weight" not in tied.tensors

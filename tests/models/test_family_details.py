@@ -11,8 +11,9 @@ import pytest
 import toys
 
 from streamconv.errors import BadInput
-from streamconv.models import FAMILIES
+from streamconv.models import FAMILIES, Model
 from streamconv.models.families import minimax01, qwen4exp
+from streamconv.models.tokenizers.brought_along import brought_template
 from streamconv.models.tokenizers.chat_template import chat_templates
 from streamconv.models.tokenizers.files import TokenizerFiles
 from streamconv.models.tokenizers.special import SpecialTokens
@@ -165,7 +166,7 @@ def test_minimax_01_has_a_template_that_runtimes_can_parse(own: str | None, begi
         side["tokenizer_config.json"] = json.dumps({"chat_template": "{{ another }}"}).encode()
     assert minimax01.FAMILY.tokenizer is not None
     files = TokenizerFiles(Checkpoint(Path("toy"), {}, {}, (), side=side))
-    templates, told = chat_templates(files, instead=minimax01.FAMILY.tokenizer.template)
+    templates, told = chat_templates(files, instead=brought_template(minimax01.FAMILY.tokenizer.template))
     assert templates.keys() == {"default"}
     assert templates["default"].startswith(begins)
     assert [text for text in told if "tokenizer_config.json is left out" in text] == told
@@ -324,3 +325,55 @@ def test_mistral_4_says_that_runtimes_do_not_sharpen_attention() -> None:
 def test_what_only_the_latest_models_could_say_is_refused_too(name: str, key: str, value: Any) -> None:
     with pytest.raises(BadInput, match=key):
         toys.built(TOYS[name], lambda c: c.get("text_config", c).update({key: value}))
+
+
+def test_nemotron_h_has_the_epsilons_that_its_configuration_states() -> None:
+    def epsilons(**stated: Any) -> tuple[Model, dict[str, float]]:
+        model = toys.built(TOYS["nemotron-h"], lambda c: (c.pop("rms_norm_eps"), c.update(stated)))
+        return model, {k.split(".")[-1]: v for k, v in toys.keys(model).items() if k.endswith("epsilon")}
+
+    small, large = (float(np.float32(n)) for n in (1e-5, 1e-3))
+    assert epsilons()[1] == {"layer_norm_epsilon": small}, "runtimes take it for the other"
+    assert epsilons(rms_norm_eps=1e-5)[1] == {"layer_norm_rms_epsilon": small, "layer_norm_epsilon": small}
+    model, found = epsilons(rms_norm_eps=1e-5, layer_norm_epsilon=1e-3)
+    assert found == {"layer_norm_rms_epsilon": large, "layer_norm_epsilon": large}
+    assert any("'rms_norm_eps' is 1e-05, but norms have layer_norm_epsilon" in note for note in model.warnings)
+
+
+def test_a_file_that_is_read_as_it_stands_has_no_key_for_heads_that_it_does_not_count() -> None:
+    found = toys.keys(toys.built(TOYS["minicpm"], lambda c: c.pop("num_key_value_heads")))
+    assert (found["minicpm.attention.head_count"], found.get("minicpm.attention.head_count_kv")) == (4, None)
+
+
+def test_hunyuan_vl_is_read_in_the_words_of_older_files() -> None:
+    model = toys.built(TOYS["hunyuan-vl"], lambda c: c.update(attention_head_dim=c.pop("head_dim")))
+    assert toys.keys(model)["hunyuan_vl.attention.key_length"] == 16
+
+
+@pytest.mark.parametrize(
+    ("scaling", "expected"),
+    [
+        (None, {"freq_base": 10000.0}),
+        ({"type": "default", "mrope_section": [2, 2, 2, 2]}, {"freq_base": 10000.0, "dimension_sections": [2, 2, 2, 2]}),
+        (
+            {"type": "dynamic", "alpha": 1000.0, "mrope_section": [2, 2, 2, 2]},
+            {
+                "freq_base": 10000.0, "dimension_sections": [2, 2, 2, 2], "scaling.type": "none", "scaling.factor": 1.0,
+                "scaling.alpha": 1000.0, "scaling.original_context_length": 32768,
+            },
+        ),
+        (
+            {"type": "dynamic", "alpha": 1000.0},
+            {
+                "freq_base": float(np.float32(10000.0 * 1000.0 ** (16 / 14))), "scaling.type": "none", "scaling.factor": 1.0,
+                "scaling.original_context_length": 262144,
+            },
+        ),
+    ],
+)  # fmt: skip
+def test_positions_of_hunyuan_vl_have_sections_or_are_those_of_the_dense_model(
+    scaling: dict[str, Any] | None, expected: dict[str, Any]
+) -> None:
+    found = toys.keys(toys.built(TOYS["hunyuan-vl"], lambda c: c.update(rope_scaling=scaling)))
+    prefix = "hunyuan_vl.rope."
+    assert {k.removeprefix(prefix): v for k, v in found.items() if k.startswith(prefix)} == expected

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from streamconv.errors import BadInput
 from streamconv.metadata import Metadata
-from streamconv.models import keys
-from streamconv.models.config import Config, normalise
+from streamconv.models import FAMILIES, keys
+from streamconv.models.config import Config, UnlessNull, normalise
+from streamconv.sources.checkpoint import Checkpoint
 
 CONFIG: dict[str, Any] = {
     "num_hidden_layers": 2, "max_position_embeddings": 256, "hidden_size": 64, "intermediate_size": 96,
@@ -85,3 +88,35 @@ def test_a_scaling_that_states_its_original_context_is_believed_before_the_root(
     metadata = Metadata()
     keys.rope_scaling(metadata, "x", config)
     assert metadata.get("x.rope.scaling.original_context_length") == expected
+
+
+def test_messages_name_the_file_that_was_read() -> None:
+    source = Checkpoint(Path("m"), {}, {}, (), config_file="params.json")
+    for key, values, rope in (
+        (keys.rope_scaling, {}, {"rope_type": "linear"}),
+        (keys.rope_scaling, {}, {"rope_type": "odd"}),
+        (keys.expert_counts, {"scoring_func": "odd"}, {}),
+    ):
+        with pytest.raises(BadInput, match=r"m/params\.json: "):
+            key(Metadata(), "x", Config(values, rope, {}, source))
+
+
+@pytest.mark.parametrize(
+    ("default", "expected"), [(UnlessNull(128), 96), (128, None), (lambda c: c.hidden // c.n_heads, 96)]
+)
+def test_a_null_for_the_width_of_heads_is_read_as_the_class_does(default: object, expected: int | None) -> None:
+    stated = {"model_type": "a", "hidden_size": 1536, "num_attention_heads": 16}
+    classes = {"a": {"head_dim": default}}
+    found = normalise({**stated, "head_dim": None}, classes)
+    assert (found.get("head_dim"), found.head_dim) == (expected, 96)
+    assert normalise(stated, classes).get("head_dim") == (96 if callable(default) else 128)
+
+
+@pytest.mark.parametrize(
+    "name", ["Ernie4_5ForCausalLM", "InternLM3ForCausalLM", "IQuestCoderForCausalLM", "SeedOssForCausalLM"]
+)
+def test_classes_that_take_null_for_an_equal_share_are_known(name: str) -> None:
+    family = FAMILIES[name]
+    kind = next(kind for kind, defaults in family.classes.items() if isinstance(defaults.get("head_dim"), UnlessNull))
+    stated = {"model_type": kind, "hidden_size": 1536, "num_attention_heads": 16, "head_dim": None}
+    assert normalise(stated, family.classes).get("head_dim") == 96

@@ -16,6 +16,7 @@ import streamconv
 from streamconv.conversion import Options, prepare
 from streamconv.errors import BadInput, InputMissing, UsageError
 from streamconv.models.config import normalise
+from streamconv.models.tokenizers.brought_along import brought_template
 from streamconv.sources.checkpoint import Checkpoint
 
 YARN = {"original_max_position_embeddings": 64, "factor": 4.0, "apply_scale": False, "beta": 32, "alpha": 1}
@@ -236,14 +237,23 @@ def test_a_template_is_named_by_the_version(tmp_path: Path, version: str, name: 
     assert converted(folder).kv["tokenizer.chat_template"] == name
 
 
-def test_a_version_without_a_named_template_is_told_and_a_template_of_the_folder_taken(tmp_path: Path) -> None:
+def test_a_version_without_a_known_template_is_told_and_a_template_of_the_folder_taken(tmp_path: Path) -> None:
     folder = own_layout(tmp_path / "m")
-    (folder / "tekken.json").write_text(json.dumps(tekken("v13")))
-    assert "is of a version whose chat template runtimes do not know by name" in notes(folder)
+    (folder / "tekken.json").write_text(json.dumps(tekken("v15")))
+    assert "is of a version whose chat template is not known" in notes(folder)
     assert "tokenizer.chat_template" not in converted(folder).kv
     (folder / "chat_template.jinja").write_text("{{ messages }}")
     assert converted(folder).kv["tokenizer.chat_template"] == "{{ messages }}"
-    assert "by name" not in notes(folder)
+    assert "not known" not in notes(folder)
+
+
+@pytest.mark.parametrize(("version", "says"), [("v11", "[SYSTEM_PROMPT]"), ("v13", "Unsloth")])
+def test_versions_whose_template_has_no_name_get_its_text(tmp_path: Path, version: str, says: str) -> None:
+    folder = own_layout(tmp_path / "m")
+    (folder / "tekken.json").write_text(json.dumps(tekken(version)))
+    template = converted(folder).kv["tokenizer.chat_template"]
+    assert template == brought_template(f"mistral-{version}")
+    assert says in template
 
 
 @pytest.mark.parametrize(

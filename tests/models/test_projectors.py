@@ -59,7 +59,7 @@ def test_without_the_token_of_a_lines_end_the_tokenizer_is_asked_for() -> None:
 
 
 def test_llava_with_a_tower_of_clip_is_refused_by_its_name() -> None:
-    with pytest.raises(BadInput, match=r"model_type is 'clip_vision_model'; of .*Llava.* only 'pixtral'"):
+    with pytest.raises(BadInput, match=r"model_type is 'clip_vision_model': of Llava only projectors of 'pixtral'"):
         toys.built(TOYS["pixtral"], config=lambda c: c["vision_config"].update(model_type="clip_vision_model"))
 
 
@@ -230,7 +230,7 @@ def test_the_resampler_of_minicpm_v_is_written_as_the_legacy_scripts_do() -> Non
 
 @pytest.mark.parametrize("version", [None, 2.5, 4.0, "4.5"])
 def test_other_versions_of_minicpm_v_are_refused_by_name(version: Any) -> None:
-    with pytest.raises(BadInput, match=r"MiniCPMV of version .*MiniCPM-V 2.6 is supported"):
+    with pytest.raises(BadInput, match=r"MiniCPMV of .*only the projector of MiniCPM-V 2\.6"):
         toys.built(_RESAMPLER, config=lambda c: c.update(version=version))
 
 
@@ -291,3 +291,83 @@ def test_what_runtimes_do_not_know_of_youtu_vl_is_left_out() -> None:
     name = "siglip2.vision_model.head.probe"
     model = toys.built(TOYS["youtuvl"], tensors=lambda t: t.update({name: [1, 1, 32]}))
     assert name in model.left_out
+
+
+_QWEN3 = "thinker_config.audio_config"
+
+
+@pytest.mark.parametrize(
+    ("name", "key", "value", "known"),
+    [
+        ("deepseek-ocr", "vision_config.width.sam_vit_b.global_attn_indexes", [1, 3], [2, 5, 8, 11]),
+        ("deepseek-ocr", "tile_tag", "1D", "2D"), ("deepseek-ocr", "global_view_pos", "tail", "head"),
+        ("deepseek-ocr", "projector_config.projector_type", "mlp_gelu", "linear"),
+        ("gemma4-ple", "audio_config.attention_logit_cap", 30.0, 50.0), ("gemma4-ple", "audio_config.attention_chunk_size", 8, 12),
+        ("gemma4-ple", "audio_config.residual_weight", 1.0, 0.5), ("gemma4-ple", "audio_config.hidden_act", "gelu", "silu"),
+        ("gemma4-ple", "vision_config.pooling_kernel_size", 4, 3), ("gemma4-unified", "vision_config.pooling_kernel_size", 4, 3),
+        ("qwen25vl", "vision_config.window_size", 64, 112), ("qwen25omni", "thinker_config.vision_config.window_size", 64, 112),
+        ("qwen3omni", f"{_QWEN3}.n_window", 25, 50), ("qwen3asr", f"{_QWEN3}.n_window_infer", 400, 800),
+        ("internvl", "ps_version", "v1", "v2"), ("internvl", "select_layer", -2, -1), ("interns1", "vision_feature_layer", -2, -1),
+        ("hunyuan-vl", "vision_config.cat_extra_token", 0, 1), ("granite-speech-plus", "projector_config.num_hidden_layers", 4, 2),
+        ("minicpmv4_6", "drop_vision_last_layer", True, False), ("minicpmv4_6", "downsample_mode", "4x", "16x"),
+        ("minicpmv4_6", "vision_config.window_kernel_size", [4, 4], [2, 2]), ("gemma3-vision", "mm_tokens_per_image", 99, 16),
+        ("paddleocr", "vision_config.layer_norm_eps", 1e-5, 1e-6),
+        ("muse-glimmer", "vision_config.layer_types", ["full_attention"] * 2, ["window_attention"] * 2),
+    ],
+)  # fmt: skip
+def test_what_runtimes_compute_whatever_a_section_says_is_told(name: str, key: str, value: Any, known: Any) -> None:
+    *sections, last = key.split(".")
+
+    def stated(said: Any) -> list[str]:
+        def change(c: dict[str, Any]) -> None:
+            for each in sections:
+                c = c[each]
+            c[last] = said
+
+        # what is told by the name that the section or the whole file has
+        notes = toys.built(TOYS[name], change).warnings
+        return [note for note in notes if f"{key!r} is " in note or f"{last!r} is " in note]
+
+    assert stated(known) == []
+    (note,) = stated(value)
+    assert repr(value) in note
+
+
+#: what is published of towers of CLIP and of SigLIP
+_CLIP = {
+    "model_type": "clip_vision_model", "hidden_size": 1024, "image_size": 336, "intermediate_size": 4096, "num_attention_heads": 16,
+    "num_hidden_layers": 24, "patch_size": 14, "projection_dim": 768,
+}  # fmt: skip
+_SIGLIP = {
+    "model_type": "siglip_vision_model", "hidden_size": 1152, "image_size": 980, "intermediate_size": 4304,
+    "num_attention_heads": 16, "num_hidden_layers": 27, "patch_size": 14,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("stated", "why"),
+    [
+        ({"architectures": ["MiniCPMV"]}, "a MiniCPMV of a version that it does not state"),
+        ({"architectures": ["MiniCPMV"], "version": "2.5", "query_num": 96}, "a MiniCPMV of version 2.5"),
+        ({"architectures": ["MiniCPMV"], "version": 4.0, "query_num": 64}, "a MiniCPMV of version 4.0"),
+        ({"architectures": ["MiniCPMV"], "version": 4.5, "batch_3d_resampler": True}, "a MiniCPMV of version 4.5"),
+        ({"architectures": ["MiniCPMO"], "version": "2.6", "audio_config": {}}, "a MiniCPMO of version 2.6"),
+        ({"architectures": ["LlavaForConditionalGeneration"], "vision_config": _CLIP}, "model_type is 'clip_vision_model'"),
+        ({"architectures": ["LlavaForConditionalGeneration"], "vision_config": _SIGLIP}, "model_type is 'siglip_vision_model'"),
+        ({"architectures": ["LlavaNextForConditionalGeneration"], "vision_config": _CLIP}, "'LlavaNextFor.*' has no projector"),
+        (
+            {"architectures": ["LlavaLlamaForCausalLM"], "mm_vision_tower": "openai/clip-vit-large-patch14-336"},
+            "'LlavaLlamaForCausalLM' has no projector",
+        ),
+    ],
+)  # fmt: skip
+def test_projectors_of_legacy_scripts_are_refused_by_name(stated: dict[str, Any], why: str) -> None:
+    toy = {
+        "config": {"vision_config": _SIGLIP, **stated},
+        "tensors": [["vpm.a.weight", [], [2, 2]]],
+        "side": {},
+        "projector": True,
+    }
+    with pytest.raises(BadInput, match=why) as refused:
+        toys.built(toy)
+    assert "llama.cpp's legacy scripts" in str(refused.value.hint)

@@ -13,6 +13,8 @@ import toys
 from small_models import write_safetensors
 
 from streamconv.errors import BadInput, InputMissing
+from streamconv.models.config import Config
+from streamconv.models.projectors._sound_rows import positions
 from streamconv.quant.converter_types import converter_types
 from streamconv.quant.filetypes import FILE_TYPES
 from streamconv.quant.mix_facts import TensorFacts
@@ -195,3 +197,14 @@ def test_tensors_of_the_speech_tokenizer_are_read_with_those_of_its_model(tmp_pa
     assert [file.name for file in found.inputs] == ["model.safetensors", "speech_tokenizer/model.safetensors"]
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "llama"}))
     assert list(open_checkpoint(tmp_path).tensors) == ["decoder.w"]
+
+
+def test_angles_of_places_of_sound_have_the_bits_of_the_reference() -> None:
+    """Where torch's exponential is not rounded to the nearest: frequency -> what it is."""
+    odd = {
+        32: 0.6305028200149536, 280: 0.01767100766301155, 348: 0.006631264928728342, 496: 0.0007855045842006803,
+        526: 0.0005097478278912604, 540: 0.000416599097661674,
+    }  # fmt: skip
+    (rows,) = positions().make([], Config({"hidden_size": 1280}, {}, {}))
+    angles = np.float32(1499) * np.float32([*odd.values()])
+    assert np.array_equal(rows.read(1499, 1500)[0, [*odd]], np.sin(angles.astype(np.float64)).astype(np.float32))

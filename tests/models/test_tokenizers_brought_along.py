@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,12 @@ import pytest
 from tokenizer_cases import array_sha256, read, write_json
 
 from streamconv.errors import InputMissing
+from streamconv.metadata import Metadata
+from streamconv.models import FAMILIES
+from streamconv.models.config import Config
 from streamconv.models.tokenizers import GPT_NEOX, LLAMA_2, Tokenizer
+from streamconv.models.tokenizers.brought_along import brought_template
+from streamconv.sources.checkpoint import Checkpoint
 
 NEOX_MERGES = 50009
 
@@ -45,6 +51,38 @@ def test_packed_vocabularies_are_those_that_llama_cpp_keeps(tmp_path: Path) -> N
     assert array_sha256("STRING", llama["tokens"])[:16] == "621e8daacd0e3006"
     assert array_sha256("FLOAT32", llama["scores"])[:16] == "22d236f7d0f4505e"
     assert array_sha256("INT32", llama["token_type"])[:16] == "669bb0f5a2b04397"
+
+
+@pytest.mark.parametrize(
+    ("name", "digest"),
+    [
+        ("deepseek-v4", "7bd4fbdf0c06cd73"), ("deepseek-v4-0731", "aec3d906bce80d43"), ("kimi-k3", "4578103bf225f58d"),
+        ("minimax-m1", "e1790d8fbe1c587e"),
+        ("mistral-v11", "5b8f31f111986965"), ("mistral-v13", "039a4710e2aabaa7"), ("rwkv-world", "e70723034f092809"),
+    ],
+)  # fmt: skip
+def test_packed_templates_are_those_that_llama_cpp_has(name: str, digest: str) -> None:
+    assert hashlib.sha256(brought_template(name).encode()).hexdigest()[:16] == digest
+
+
+@pytest.mark.parametrize(
+    ("family", "folder", "name"),
+    [
+        ("KimiK3ForConditionalGeneration", "Kimi-K3", "kimi-k3"), ("DeepseekV4ForCausalLM", "DeepSeek-V4-Flash", "deepseek-v4"),
+        ("DeepseekV4ForCausalLM", "DeepSeek-V4-Flash-0731", "deepseek-v4-0731"),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("own", ["", "{{ own }}"])
+def test_models_published_without_a_template_get_one_where_they_bring_none(
+    family: str, folder: str, name: str, own: str
+) -> None:
+    checkpoint = Checkpoint(Path(folder), {}, {}, ())
+    keys = Metadata()
+    if own:
+        keys.string("tokenizer.chat_template", own)
+    for key in FAMILIES[family].token_keys:
+        key(keys, "a", Config({}, {}, {}, checkpoint))
+    assert keys.get("tokenizer.chat_template") == (own or brought_template(name))
 
 
 def test_a_smaller_model_has_the_first_tokens_of_a_packed_vocabulary(tmp_path: Path) -> None:

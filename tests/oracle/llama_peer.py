@@ -6,6 +6,8 @@ One JSON object per line in, one out, each made in a child process, since the li
                                                        ``"lora": FILE``: with that adapter
 ``{"do": "generate", "file", "prompt", "n"}``          greedy text, its tokens, and whether the end token came
 ``{"do": "quantize", "file", "out", "ftype"}``         llama_model_quantize; ``"types": {pattern: number}``, ``"prune": [blocks]``
+``{"do": "tokenize", "file", "texts"}``                of each text, whose characters are bytes, four lists: without and with
+                                                       control tokens read in it, each without and with those added around it
 ``{"do": "load", "file"}``                             whether it loads
 ``{"do": "evaluate", "file"}``                         whether it loads and computes three tokens; ``finite``: the logits
 ``{"do": "perceive", "file", "mmproj", "out"}``        float32 [n, width] to the .npy file ``out``: what the projector makes of
@@ -114,6 +116,26 @@ def quantize(case: dict[str, Any]) -> dict[str, Any]:
     return {"ok": llama.llama_model_quantize(case["file"].encode(), case["out"].encode(), ctypes.byref(p)) == 0}
 
 
+def tokenize(case: dict[str, Any]) -> dict[str, Any]:
+    p = llama.llama_model_default_params()
+    p.vocab_only = True
+    model = llama.llama_model_load_from_file(case["file"].encode(), p)
+    if not model:
+        return {"ok": False, "why": "does not load"}
+    vocabulary, answers = llama.llama_model_get_vocab(model), []
+    for text in case["texts"]:
+        data = text.encode("latin-1")
+        room = len(data) * 4 + 16
+        found = (llama.llama_token * room)()
+        lists = []
+        for parse in (False, True):
+            for add in (False, True):
+                n = llama.llama_tokenize(vocabulary, data, len(data), found, room, add, parse)
+                lists.append(found[:n])
+        answers.append(lists)
+    return {"ok": True, "tokens": answers}
+
+
 def load(case: dict[str, Any]) -> dict[str, Any]:
     return {"ok": bool(open_model(case["file"]))}
 
@@ -198,6 +220,7 @@ def decode_chunks(senses: Any, model: Any, chunks: list[Any]) -> bool:
 
 DO = {
     "logits": logits, "generate": generate, "quantize": quantize, "load": load, "evaluate": evaluate, "perceive": perceive,
+    "tokenize": tokenize,
 }  # fmt: skip
 
 

@@ -37,27 +37,27 @@ TOO_SMALL = {
     "gemma3n-mm": "the width of the tower has to be that of the model",
     "gemma4-moe": "the least image has more patches than the tower positions",
     "gemma4-ple": "the least image has more patches than the tower positions",
+    "gemma4-unified": "sounds come in frames of 640 samples, the projection takes fewer (ggml_can_mul_mat)",
     "granite4-vision": "heads of the projector are 64 wide",
     "kimi-vl": "the text model states no attention.q_lora_rank",
+    "lfm2-audio": "positions of sounds are 512 wide, the tower is narrower (ggml_can_mul_mat)",
     "llama4": "the projector's width is not that of four patches",
+    "minicpmv4_6": "patches have places among 70 x 70, the tower has fewer (i01 < ne01)",
+    "nemotron-nano-vl": "the tower has 32 layers whatever is stored (unable to find tensor v.blk.1.attn_out.weight)",
+    "pockettts": "the convolutions end 8 wide, the layers behind them are 64 wide (ggml_can_repeat)",
+    "qwen25omni": "every layer looks at the whole image, so that nothing takes the mask of windows (window_mask)",
+    "qwen3tts": "spectra have 128 bands, the first convolution takes fewer (ggml_nelements)",
     "qwen3-stepvl": "the number of layers is that of the published tower, whatever config.json says",
     "step37": "the number of layers is that of the published tower, whatever config.json says",
 }
-#: cases that the runtime refuses: case -> what it says. Tensors and keys are those of the reference converter's files, but for
-#: positions of sounds in qwen25omni and qwen3omni, which differ in the last bit of some.
+#: cases that the runtime refuses whatever their sizes: case -> what it says, and why. Tensors and keys are those of the reference
+#: converter's files.
 REFUSED = {
-    "deepseek4-vision": "logits are not finite",
-    "gemma4-unified": "ggml_can_mul_mat, of a sound",
-    "glm5-next": "key not found: clip.vision.image_min_pixels",
-    "granite-speech": "unable to find tensor a.blk.0.conv_norm.weight",
-    "granite-speech-plus": "unable to find tensor a.blk.0.conv_norm.weight",
-    "lfm2-audio": "ggml_can_mul_mat",
-    "minicpmv4_6": "the process ends",
-    "nemotron-nano-vl": "unable to find tensor v.blk.1.attn_out.weight",
-    "pockettts": "ggml_can_repeat",
-    "qwen25omni": "failed to get tensor window_mask",
-    "qwen3omni": "widths of images and sounds differ",
-    "qwen3tts": "ggml_nelements",
+    "deepseek4-vision": "logits are not finite: neither are those of the text model without an image, as its numbers are made up",
+    "glm5-next": "key not found: clip.vision.image_min_pixels, as the image processor states no min_image_tokens",
+    "granite-speech": "unable to find tensor a.blk.0.conv_norm.weight, which the reference calls conv_norm_var",
+    "granite-speech-plus": "unable to find tensor a.blk.0.conv_norm.weight, which the reference calls conv_norm_var",
+    "qwen3omni": "widths of images and sounds differ: those of images count what deeper layers add",
 }
 #: linear layers of a MiniCPM-V; what is only a parameter, such as in_proj_weight, stays as it is
 QUANTIZED = re.compile(r"(llm\.model\.layers|vpm\.encoder|resampler)\..*(_proj|fc\d)\.weight")

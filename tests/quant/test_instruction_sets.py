@@ -9,42 +9,84 @@ import sys
 from pathlib import Path
 
 import pytest
+from llvmlite.binding import get_host_cpu_features
 
-#: what numba is told; this machine's own set is what the other tests run with
+from streamconv.kernels.lanes import WIDE
+
+#: what numba is told, how wide vectors are that a kernel asks for, and the registers that come of it in code of others;
+#: this machine's own set is what the other tests run with
 SETS = {
-    "without AVX-512": {"NUMBA_CPU_NAME": "x86-64-v3", "NUMBA_CPU_FEATURES": ""},
-    "without AVX2": {"NUMBA_CPU_NAME": "x86-64-v2", "NUMBA_CPU_FEATURES": ""},
+    "without AVX-512": ("x86-64-v3", "", WIDE, "ymm"),
+    "without AVX2": ("x86-64-v2", "", WIDE, "xmm"),
+    "AVX-512, half of it": ("x86-64-v4", "", 256, "ymm"),
+    "AVX-512, where kernels ask for it": ("x86-64-v4", "", WIDE, "ymm"),
+    "AVX-512, all of it": ("x86-64-v4", "-prefer-256-bit", WIDE, "zmm"),
 }
+#: what this processor must have
+NEEDED = {"x86-64-v4": "avx512vl", "x86-64-v3": "avx2", "x86-64-v2": "sse4.2"}
+
+PROBE = """
+import sys, numba, numpy as np
+from streamconv.kernels import lanes
+def add(a, b):
+    for i in range(len(a)): a[i] += b[i]
+x, found = np.ones(1000, np.float32), []
+for compiled in (numba.njit(add), lanes.kernel(add, vector_bits=int(sys.argv[1]))):
+    compiled(x, x)
+    assembly = compiled.inspect_asm(compiled.signatures[0])
+    found.append(next(name for name in ("zmm", "ymm", "xmm") if name in assembly))
+print(*found)
+"""
+
+RUN = """
+import sys, pytest
+from streamconv.kernels import lanes
+lanes.WIDE = int(sys.argv[1])  # before any format is imported
+sys.exit(pytest.main(sys.argv[2:]))
+"""
 
 
+def environment(name: str, folder: Path) -> dict[str, str]:
+    cpu, features, _, _ = SETS[name]
+    return os.environ | {"NUMBA_CPU_NAME": cpu, "NUMBA_CPU_FEATURES": features, "NUMBA_CACHE_DIR": str(folder)}
+
+
+needs = pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="these are sets of x86-64")
+
+
+def skip_without(name: str) -> None:
+    if not get_host_cpu_features().get(NEEDED[SETS[name][0]]):
+        pytest.skip("this processor has no such registers")
+
+
+@needs
 @pytest.mark.slow
-@pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="these are sets of x86-64")
 @pytest.mark.parametrize("name", SETS)
+def test_a_kernel_has_the_vectors_that_it_asks_for_and_other_code_those_that_llvm_prefers(
+    name: str, tmp_path: Path
+) -> None:
+    skip_without(name)
+    cpu, _, bits, others = SETS[name]
+    own = {256: "ymm", 512: "zmm"}[bits] if cpu == "x86-64-v4" else others
+    probe = tmp_path / "probe.py"
+    probe.write_text(PROBE)
+    command = [sys.executable, str(probe), str(bits)]
+    asked = subprocess.run(command, env=environment(name, tmp_path), capture_output=True, text=True, check=True)
+    assert asked.stdout.split() == [others, own]
+
+
+@needs
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=pytest.mark.soak if "AVX-512," in n else pytest.mark.slow) for n in SETS]
+)
 def test_golden_bytes_do_not_depend_on_the_instruction_set(name: str, tmp_path: Path) -> None:
-    environment = os.environ | SETS[name] | {"NUMBA_CACHE_DIR": str(tmp_path)}
+    skip_without(name)
     tests = [
         str(Path(__file__).with_name(file)) for file in ("test_codecs.py", "test_small_codecs.py", "test_iq_types.py")
     ]
-    probe = (
-        "import numba, numpy as np\n"
-        "@numba.njit\n"
-        "def add(a, b):\n"
-        "    for i in range(len(a)): a[i] += b[i]\n"
-        "x = np.ones(1000, np.float32); add(x, x)\n"
-        "print('zmm' in add.inspect_asm(add.signatures[0]), 'ymm' in add.inspect_asm(add.signatures[0]))"
+    chosen = ["-q", "-p", "no:cacheprovider", *tests, "-k", "bytes_equal or whole_reference or bfloat16"]
+    command = [sys.executable, "-c", RUN, str(SETS[name][2]), *chosen]
+    done = subprocess.run(
+        command, env=environment(name, tmp_path), capture_output=True, text=True, timeout=1800, check=False
     )
-    asked = subprocess.run([sys.executable, "-c", probe], env=environment, capture_output=True, text=True, check=True)
-    assert asked.stdout.split() == (["False", "True"] if name == "without AVX-512" else ["False", "False"])
-    command = [
-        sys.executable,
-        "-m",
-        "pytest",
-        "-q",
-        "-p",
-        "no:cacheprovider",
-        *tests,
-        "-k",
-        "bytes_equal or whole_reference or bfloat16",
-    ]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=1800, check=False)
-    assert done.returncode == 0, done.stdout[-2000:]
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]

@@ -42,6 +42,7 @@ def cost_is_small(*names: str) -> None:
         assert found["grown_mib"] < 200, name
 
 
+@pytest.mark.slow
 def test_the_worst_that_is_refused_takes_little() -> None:
     cost_is_small("many nested values", "many documents", "brackets", "merge keys that grow", "a number of sixties")
 

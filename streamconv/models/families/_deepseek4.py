@@ -5,14 +5,18 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+from ...errors import BadInput
 from ...kit import Reshaped, interleaved, join, take
 from ...metadata import Metadata
 from ...rows import Rows
 from ..config import Config
 from ..rules import Rule, rename
+from ..tokenizers.brought_along import template_where_none
 
 _LAYER = "layers.{bid}"
 _FURTHER = re.compile(r"mtp\.(\d+)\.")
+#: what blocks that predict further tokens have in a DSpark draft, which drafts several at once
+_DSPARK = ("main_proj.", "main_norm.", "markov_head.", "confidence_head.")
 #: name in a block that predicts further tokens -> what it is called here
 _NEXTN = {
     **{f"{part}.weight": f"nextn.{part}.weight" for part in ("e_proj", "h_proj", "enorm", "hnorm")},
@@ -31,11 +35,16 @@ def further(c: Config) -> range:
 
 
 def placed(name: str, c: Config) -> str:
-    """``name`` with such blocks behind the others, where they are written."""
+    """``name`` with such blocks behind the others, where they are written (BadInput: they are a DSpark draft)."""
     block = _FURTHER.match(name)
     if block is None or c.further != "only":
         return name
     inner = name[block.end() :]
+    if inner.startswith(_DSPARK):
+        raise BadInput(
+            f"{c.folder}: tensor {name!r} is of a DSpark draft, which --mtp does not write",
+            "llama.cpp's converter writes it (--dspark); without --mtp the model itself is converted.",
+        )
     return f"layers.{c.n_layers + int(block[1])}.{_NEXTN.get(inner, inner)}"
 
 
@@ -44,6 +53,12 @@ def counts(m: Metadata, a: str, c: Config) -> None:
     if c.further == "only":
         m.u32(f"{a}.block_count", c.n_layers + len(further(c)))
         m.u32(f"{a}.nextn_predict_layers", len(further(c)))
+
+
+def template(m: Metadata, _a: str, c: Config) -> None:
+    """The chat template of models without one, which is another in the release of the 31st of July."""
+    called = (c.checkpoint.name or c.checkpoint.folder.resolve().name) if c.checkpoint is not None else ""
+    template_where_none(m, "deepseek-v4-0731" if "0731" in called else "deepseek-v4")
 
 
 def side_by_side(rows: Sequence[Rows], _config: Config) -> Sequence[Rows]:

@@ -10,46 +10,10 @@ from ...rows import Rows
 from ..config import Config
 from ..rules import Make, Rule
 from ..tokenizers import TokenizerRule
+from ..tokenizers.brought_along import template_where_none
 from ..tokenizers.rwkv import MODEL, read_rwkv
 
 WORLD = TokenizerRule(("world",), own={"world": (MODEL, read_rwkv)})
-#: llama.cpp's template of the world's models
-TEMPLATE = (
-    "{%- if not add_generation_prompt is defined -%}\n"
-    "    {%- set add_generation_prompt = true -%}\n"
-    "{%- endif -%}\n"
-    "{%- set ns = namespace(system_prompt='') -%}\n"
-    "{%- for message in messages -%}\n"
-    "    {%- if message['role'] == 'system' -%}\n"
-    "        {%- set ns.system_prompt = message['content'] -%}\n"
-    "    {%- endif -%}\n"
-    "{%- endfor -%}\n"
-    "{{bos_token}}\n"
-    "{%- if ns.system_prompt != '' -%}\n"
-    "{{- 'System: ' + ns.system_prompt + '\\n\\n' -}}\n"
-    "{%- endif -%}\n"
-    "{%- for message in messages -%}\n"
-    "    {%- if message['role'] == 'user' -%}\n"
-    "        {{- 'User: ' + message['content']|trim + '\\n\\n' -}}\n"
-    "    {%- endif -%}\n"
-    "    {%- if message['role'] == 'assistant' and message['content'] is  not none -%}\n"
-    "        {%- set content = message['content'] -%}\n"
-    "        {%- if '</think>' in content -%}\n"
-    "            {%- set content = content.split('</think>')[-1] -%}\n"
-    "        {%- endif -%}\n"
-    "        {{- 'Assistant: ' + content|trim + '\\n\\n' -}}\n"
-    "    {%- endif -%}\n"
-    "{%- endfor -%}\n"
-    "{%- if add_generation_prompt -%}\n"
-    "    {{- 'Assistant:' -}}\n"
-    "    {%- if enable_thinking is defined and enable_thinking is false %}\n"
-    "        {{- ' <think>\\n</think>' }}\n"
-    "    {%- endif %}\n"
-    "    {%- if enable_thinking is defined and enable_thinking is true %}\n"
-    "        {{- ' <think>' }}\n"
-    "    {%- endif %}\n"
-    "{%- endif -%}"
-)
 
 
 def suffixed(name: str) -> str:
@@ -79,5 +43,4 @@ def world_tokens(m: Metadata, _a: str, _c: Config) -> None:
     for name in ("unknown", "padding", "seperator"):
         m.remove(f"tokenizer.ggml.{name}_token_id")
     m.remove("tokenizer.ggml.pre")
-    if "tokenizer.chat_template" not in m:
-        m.string("tokenizer.chat_template", TEMPLATE)
+    template_where_none(m, "rwkv-world")

@@ -27,7 +27,7 @@ def inner(c: Config, name: str) -> Config:
     """The section ``name``."""
     found = c.get(name) if c.get(name) is not None else {}
     if not isinstance(found, dict):
-        raise BadInput(f"{c.folder}/config.json: {name!r} is not an object")
+        raise BadInput(f"{c.place}: {name!r} is not an object")
     return replace(c, values={**_SECTIONS[name], **found})
 
 

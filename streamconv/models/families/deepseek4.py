@@ -14,7 +14,7 @@ from ..keys import BASE
 from ..rules import experts, rename
 from ..tokenizers import BPE
 from ._blocks import as_blocks, counts_as_blocks
-from ._deepseek4 import NEXTN_NAMES, NEXTN_RULES, counts, further, placed
+from ._deepseek4 import NEXTN_NAMES, NEXTN_RULES, counts, further, placed, template
 from ._hyper import clamped, hyper_connections, streams
 from ._stated import WEIGHTS, numbers, reals
 from .deepseek32 import INDEXER
@@ -92,6 +92,7 @@ FAMILY = Family(
         reals({"attention.compress_rope_freq_base": "compress_rope_theta"}), streams,
         numbers({"hash_layer_count": "num_hash_layers"}), counts_as_blocks,
     ),
+    token_keys=(template,),
     spelled=lambda name, c: of_its_router(placed(name, c), c),
     drops={
         "mtp.*": "written alone, by --mtp: with the others runtimes predict one token at a time", "aligner.*": _NOT_TEXT,

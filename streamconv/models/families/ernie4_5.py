@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from ...kit import split
 from ...rows import Rows
 from ..assumed import GATED_SILU, Assumed
-from ..config import Config
+from ..config import Config, UnlessNull
 from ..family import Family, class_defaults
 from ..keys import BASE
 from ..names import plain_name
@@ -27,7 +27,8 @@ FAMILY = Family(
     architectures=("Ernie4_5ForCausalLM", "Ernie4_5_ForCausalLM"),
     tokenizer=SPM_PREFIXED,
     classes={"ernie4_5": class_defaults(
-        103424, 131072, 1024, 3072, 18, 16, 2, head_dim=128, rms_norm_eps=1e-5, tie_word_embeddings=True, rope_parameters={
+        103424, 131072, 1024, 3072, 18, 16, 2, head_dim=UnlessNull(128), rms_norm_eps=1e-5, tie_word_embeddings=True,
+        rope_parameters={
             "rope_type": "default", "rope_theta": 500000.0},
     )},
     assumes={**GATED_SILU, "use_bias": Assumed((False,))},

@@ -28,7 +28,7 @@ def listed(c: Config, name: str, n: int) -> list[float]:
     if found is None:
         return [1.0] * n
     if not isinstance(found, list) or len(found) != n or not all(type(x) in (int, float) for x in found):
-        raise BadInput(f"{c.folder}/config.json: {name!r} is not {n} numbers")
+        raise BadInput(f"{c.place}: {name!r} is not {n} numbers")
     return [float(x) for x in found]
 
 

@@ -95,6 +95,9 @@ def _frequencies(_rows: Sequence[Rows], c: Config) -> Sequence[Rows]:
     return [Constant(np.where(np.arange(width // 2) < n_rotated, 1, 1e30).astype(np.float32))]
 
 
+FREQUENCIES = Rule(("rope_freqs.weight",), make=_frequencies)
+
+
 def defaults(**more: Any) -> dict[str, Any]:
     """Class defaults."""
     return class_defaults(
@@ -126,7 +129,7 @@ FAMILY = Family(
     ),
     token_keys=(tokens,),
     rules=(
-        Rule(("rope_freqs.weight",), make=_frequencies),
+        FREQUENCIES,
         rename(f"{_BLOCK}experts.gate_up_proj", "blk.{bid}.ffn_gate_up_exps.weight"),
         rename(f"{_BLOCK}experts.down_proj", "blk.{bid}.ffn_down_exps.weight"),
         experts(f"{_BLOCK}experts", down="down_proj", gate="gate_proj", up="up_proj"),  # as they are in NVFP4

@@ -32,7 +32,7 @@ def of_all(c: Config, name: str) -> int:
     stated = c.get(name)
     if isinstance(stated, list):
         if len(set(map(str, stated))) != 1:
-            raise BadInput(f"{c.folder}/config.json: {name!r} differs between layers, of which runtimes know nothing")
+            raise BadInput(f"{c.place}: {name!r} differs between layers, of which runtimes know nothing")
         return replace(c, values={name: stated[0]}).integer(name)
     return c.integer(name)
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from ...kit import Product, Reshaped
+from ...metadata import Metadata
 from ...rows import Rows
 from ..assumed import Assumed
 from ..config import Config
@@ -13,6 +14,7 @@ from ..family import Family
 from ..keys import BASE, vocab_size
 from ..rules import Rule, experts
 from ..tokenizers import KIMI_LINEAR
+from ..tokenizers.brought_along import template_where_none
 from ._blocks import as_blocks, counts_as_blocks
 from ._kda import TRANSFORMS, full_layers, gate_bound, sizes, spelled
 from ._mla import KV_B, latent
@@ -31,6 +33,11 @@ def gates(target: str, full: bool) -> Rule:
         return 0 <= block < len(kinds) and kinds[block] is full
 
     return Rule((f"blk.{{bid}}.{target}.weight",), (f"{_LAYER}.self_attn.g_proj.weight",), when=holds)
+
+
+def template(m: Metadata, _a: str, _c: Config) -> None:
+    """The chat template, as the model is published without one."""
+    template_where_none(m, "kimi-k3")
 
 
 def score(source: str, target: str) -> Rule:
@@ -61,6 +68,7 @@ FAMILY = Family(
         reals({"activation.situ_beta": "activation_situ_beta", "activation.situ_linear_beta": "activation_situ_linear_beta"}),
         numbers({"attn_res.block_size": "attn_res_block_size"}), counts_as_blocks,
     ),
+    token_keys=(template,),
     spelled=spelled,
     drops={"mm_projector.*": "not part of the text model"},
     kept=("MXFP4",),

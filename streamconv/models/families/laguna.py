@@ -28,9 +28,7 @@ def layers(m: Metadata, a: str, c: Config) -> None:
     gates = c.get("gating_types", "gating")
     known = (None, True, "per-head", "per-element")
     if any(kind not in known for kind in (gates if isinstance(gates, list) else [gates])):
-        raise BadInput(
-            f"{c.folder}/config.json: gates {gates!r} are not known", "Known are 'per-head' and 'per-element'."
-        )
+        raise BadInput(f"{c.place}: gates {gates!r} are not known", "Known are 'per-head' and 'per-element'.")
 
 
 def ends(m: Metadata, _a: str, c: Config) -> None:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
-from pathlib import Path
 
 from ...metadata import Metadata
 from ..assumed import GATED_SILU, Assumed
@@ -15,8 +13,6 @@ from ..tokenizers import BPE
 from ._stated import numbers, reals
 from .minimax_m2 import EXPERTS
 
-_PACKED = Path(__file__).parent.parent / "data" / "minimax_m1.json"
-_TEMPLATE = "\n".join(json.loads(_PACKED.read_text(encoding="utf-8"))["chat_template"])
 _ALPHA = "layernorm_full_attention_alpha"
 
 
@@ -41,7 +37,7 @@ FAMILY = Family(
     arch="minimax-01",
     named_as="minimax-m2",
     architectures=("MiniMaxText01ForCausalLM", "MiniMaxM1ForCausalLM"),
-    tokenizer=replace(BPE, template=_TEMPLATE),
+    tokenizer=replace(BPE, template="minimax-m1"),
     assumes={
         **GATED_SILU, **{f"layernorm_{kind}_alpha": Assumed(equal) for kind in ("linear_attention", "mlp")},
         **{f"layernorm_{kind}_beta": Assumed((1, 1.0)) for kind in ("full_attention", "linear_attention", "mlp")},

@@ -19,7 +19,7 @@ from .llama import interleave_k, interleave_q
 
 _KINDS = {"mamba": "M", "linear_attention": "M", "attention": "*", "full_attention": "*", "moe": "E", "mlp": "-"}
 _BLOCKS = "block_configs", "layers_block_type", "hybrid_override_pattern"
-_POST = "backbone.layers.{bid}.post_norm"
+_EPSILON, _RMS = "layer_norm_epsilon", ("rms_norm_eps", "norm_eps")
 
 
 def pattern(c: Config) -> str:
@@ -30,7 +30,7 @@ def pattern(c: Config) -> str:
         words = [b.get("block_type") for b in blocks if isinstance(b, dict)]
     found = "".join(_KINDS.get(str(word), "?") for word in words or ()) or str(c.get("hybrid_override_pattern") or "")
     if not found or set(found) - set("M*-E"):
-        raise BadInput(f"{c.folder}/config.json does not say what each block is, in words that are known")
+        raise BadInput(f"{c.place} does not say what each block is, in words that are known")
     return found
 
 
@@ -71,8 +71,8 @@ def keys(m: Metadata, a: str, c: Config) -> None:
     m.boolean(f"{a}.rope.scaling.finetuned", False)
     if "M" in kinds:
         m.u32(f"{a}.context_length", 2**20)
-    for key in ("layer_norm_epsilon", "layer_norm_rms_epsilon"):
-        m.f32(f"{a}.attention.{key}", c.real("layer_norm_epsilon", "rms_norm_eps", "norm_eps"))
+    if c.get(*_RMS) is not None:  # runtimes take the other where there is no such key
+        m.f32(f"{a}.attention.layer_norm_rms_epsilon", c.real(_EPSILON, *_RMS))
     if "E" not in kinds:
         m.array(f"{a}.feed_forward_length", "INT32", per_block(c, "intermediate_size", "-"))
         return
@@ -120,7 +120,8 @@ FAMILY = Family(
     further=further,
     assumes={"num_nextn_predict_layers": Assumed(lambda _, c: (len(further(c)),), "the output has none of them"),
              "mlp_hidden_act": Assumed(("relu2",)), "mamba_hidden_act": Assumed(("silu",)),
-             "attention_bias": Assumed((False,)), "hidden_act": Assumed(("relu2",))},
+             "attention_bias": Assumed((False,)), "hidden_act": Assumed(("relu2",)),
+             **dict.fromkeys(_RMS, Assumed(lambda _, c: (c.get(_EPSILON, *_RMS),), f"norms have {_EPSILON}"))},
     idle=(
         "expand", "chunk_size", "use_conv_bias", "residual_in_fp32", "mtp_*", "num_hidden_layers", "rescale_*", "time_step_*",
         "mamba_*", "use_mamba_kernels", "num_logits_to_keep", "sliding_window", "moe_shared_expert_overlap", "conv_kernel",
@@ -138,13 +139,11 @@ FAMILY = Family(
     spelled=spelled,
     drops={"mtp.*": "runtimes predict one token at a time with this model"},
     names={
-        _POST: "blk.{bid}.post_attention_norm", "backbone.layers.{bid}.final_layernorm": "blk.{bid}.nextn.shared_head_norm",
+        "backbone.layers.{bid}.post_norm": "blk.{bid}.post_attention_norm",
+        "backbone.layers.{bid}.final_layernorm": "blk.{bid}.nextn.shared_head_norm",
         **{f"backbone.layers.{{bid}}.{part}": f"blk.{{bid}}.nextn.{part}" for part in ("eh_proj", "enorm", "hnorm")},
-        "backbone.layers.{bid}.mixer.fc1_latent_proj": "blk.{bid}.ffn_latent_down",
-        "backbone.layers.{bid}.mixer.fc2_latent_proj": "blk.{bid}.ffn_latent_up",
+        **{f"backbone.layers.{{bid}}.mixer.fc{n}_latent_proj": f"blk.{{bid}}.ffn_latent_{d}" for n, d in ((1, "down"), (2, "up"))},
     },
     rules=(experts("backbone.layers.{bid}.mixer.experts", down="down_proj", up="up_proj"),),
-    transforms={
-        **_mamba2.parts(lambda c: c.integer("n_groups", "mamba_n_groups")), "attn_q": interleave_q, "attn_k": interleave_k,
-    },
+    transforms={**_mamba2.parts(lambda c: c.integer("n_groups", "mamba_n_groups")), "attn_q": interleave_q, "attn_k": interleave_k},
 )  # fmt: skip

@@ -6,7 +6,7 @@ from ...metadata import Metadata
 from ..assumed import GATED_SILU
 from ..config import Config
 from ..family import Family
-from ..keys import block_count, embedding_length, feed_forward_length, file_type, head_count, head_count_kv
+from ..keys import block_count, counted_kv_heads, embedding_length, feed_forward_length, file_type, head_count
 from ..tokenizers import SPM
 from .gemma import unusual_rope
 
@@ -24,6 +24,6 @@ FAMILY = Family(
     tokenizer=SPM,
     assumes=GATED_SILU,
     keys=(
-        file_type, norms, embedding_length, block_count, feed_forward_length, head_count, head_count_kv, unusual_rope,
+        file_type, norms, embedding_length, block_count, feed_forward_length, head_count, counted_kv_heads, unusual_rope,
     ),
 )  # fmt: skip

@@ -9,7 +9,7 @@ from ...metadata import Metadata
 from ...rows import Rows
 from ..config import Config
 from ..family import Family
-from ..keys import block_count, embedding_length, feed_forward_length, file_type, head_count_kv, rms_epsilon
+from ..keys import block_count, counted_kv_heads, embedding_length, feed_forward_length, file_type, rms_epsilon
 from ..names import plain_name
 from ..rules import Rule
 from ..tokenizers import QWEN
@@ -54,7 +54,7 @@ FAMILY = Family(
     tokenizer=QWEN,
     assumes={},
     idle=("attention_bias", "hidden_act", "sliding_window", "use_sliding_window", "max_position_embeddings", "rope_parameters.*"),
-    keys=(block_count, embedding_length, feed_forward_length, head_count_kv, sizes, rms_epsilon, file_type),
+    keys=(block_count, embedding_length, feed_forward_length, counted_kv_heads, sizes, rms_epsilon, file_type),
     spelled=lambda name, _: suffixed(plain_name(name)),
     rules=(
         fused([f"{_BLOCK}.time_maa_{part}.weight" for part in "wkvrg"]),

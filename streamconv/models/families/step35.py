@@ -53,9 +53,7 @@ def layers(m: Metadata, a: str, c: Config) -> None:
     """Heads, windows and rotation of each block, and bounds of experts."""
     kinds, factors = per_block(c, "layer_types", _FULL), per_block(c, "partial_rotary_factors", 0.5)
     if any(factor != (0.5 if kind == _FULL else 1.0) for kind, factor in zip(kinds, factors, strict=True)):
-        raise BadInput(
-            f"{c.folder}/config.json: 'partial_rotary_factors' are not a half of full layers and 1 of others"
-        )
+        raise BadInput(f"{c.place}: 'partial_rotary_factors' are not a half of full layers and 1 of others")
     other = c.get("attention_other_setting")
     sliding = replace(c, values=other if isinstance(other, dict) else {})
     for key, name in (("head_count", "num_attention_heads"), ("head_count_kv", "num_attention_groups")):
@@ -83,7 +81,7 @@ def factors(_rows: Sequence[Rows], c: Config) -> Sequence[Rows]:
     share = (c.get("partial_rotary_factors") or [0.5])[0]
     dim, found = int(c.head_dim * share), []
     if min(factor, low, original, dim) <= 0 or high <= low:
-        raise BadInput(f"{c.folder}/config.json: llama3 RoPE scaling with {dict(c.rope)} makes no sense")
+        raise BadInput(f"{c.place}: llama3 RoPE scaling with {dict(c.rope)} makes no sense")
     for n in range(0, dim, 2):
         length = 2 * math.pi * theta(c, 0) ** (n / dim)
         between = (original / length - low) / (high - low)

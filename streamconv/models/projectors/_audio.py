@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
-import numpy as np
-
 from ...errors import BadInput
-from ...kit import Constant, FoldedNorm, Reshaped
 from ...metadata import Metadata
-from ...rows import Floats, Rows
 from ...sources.hf_config import AUDIO, THINKER, section
 from ..assumed import Assumed, judged
 from ..config import Config, normalise
 from ..family import Family
 from ..keys import Key
-from ..rules import Rule
-from ._vision import ears, kind, projector, within
+from ._sound_rows import one_column
+from ._vision import ears, kind, projector, told, within
 
 #: sizes of Whisper's encoder, of which classes call the same by either name
 _SPELLINGS = {
@@ -31,8 +27,12 @@ WHISPER = {
 }  # fmt: skip
 #: what runtimes compute in it
 OF_WHISPER = {"activation_function": Assumed(("gelu",)), "scale_embedding": Assumed((False,))}
-#: positions that are made for encoders without a table of their own
-_POSITIONS, _TIMESCALE = 1500, 10000
+#: lengths of what Qwen 3's encoder looks at, which runtimes take to be those of the published models
+WINDOWS = told(**{
+    f"{outer}{AUDIO}__{key}": value
+    for outer in ("", f"{THINKER}__")
+    for key, value in (("n_window", 50), ("n_window_infer", 800))
+})  # fmt: skip
 
 
 def sound_section(*names: str) -> Callable[[Mapping[str, Any]], Mapping[str, Any]]:
@@ -132,50 +132,6 @@ def spelled(name: str, _config: Config) -> str:
     return f"audio.{name}" if name.startswith("multi_modal_projector.") else name
 
 
-def one_column(rows: Rows, _config: Config) -> Rows:
-    """Biases of a convolution over time, as runtimes add them; its weights as they are."""
-    return Reshaped(rows, (rows.shape[0], 1)) if len(rows.shape) == 1 else rows
-
-
-def one_pixel(rows: Rows, _config: Config) -> Rows:
-    """The same of one over time and pitch."""
-    return Reshaped(rows, (rows.shape[0], 1, 1)) if len(rows.shape) == 1 else rows
-
-
-def squeezed_after(axis: int) -> Callable[[Rows, Config], Rows]:
-    """Weights of a convolution without ``axis``, which is of length 1; vectors as they are."""
-
-    def transform(rows: Rows, config: Config) -> Rows:
-        if len(rows.shape) != 3:
-            return rows
-        if rows.shape[axis] != 1:
-            raise BadInput(
-                f"{config.folder}: a convolution has shape {list(rows.shape)}, axis {axis} is not of length 1"
-            )
-        return Reshaped(rows, tuple(n for i, n in enumerate(rows.shape) if i != axis))
-
-    return transform
-
-
-def batch_norm(source: str, target: str) -> Rule:
-    """The norm ``source`` as a scale and an offset."""
-
-    def make(rows: Sequence[Rows], _config: Config) -> Sequence[Rows]:
-        return [FoldedNorm(rows, is_offset=False), FoldedNorm(rows, is_offset=True)]
-
-    parts = ("weight", "bias", "running_mean", "running_var")
-    return Rule((f"{target}.weight", f"{target}.bias"), tuple(f"{source}.{part}" for part in parts), make)
-
-
-def positions(width: Callable[[Config], int] = lambda c: c.hidden) -> Rule:
-    """Sines and cosines of the places of 1500 frames, of a tower of sound that is ``width`` wide."""
-
-    def make(_rows: Sequence[Rows], config: Config) -> Sequence[Rows]:
-        return [Constant(_sinusoids(width(config)))]
-
-    return Rule(("a.position_embd.weight",), (), make)
-
-
 def whisper_beside(model_type: str) -> Callable[[Config], Config]:
     """The configuration of a tower of sound beside one of images (BadInput: runtimes do not compute it)."""
 
@@ -185,13 +141,3 @@ def whisper_beside(model_type: str) -> Callable[[Config], Config]:
         return found
 
     return sound
-
-
-def _sinusoids(width: int) -> Floats:
-    """[frames, width]: sines in the first half, cosines in the second, computed in float32 as the reference does."""
-    if width < 4 or width % 2:
-        raise BadInput(f"config.json: a tower of sound is {width} wide, which has no places by sines and cosines")
-    step = np.float32(-np.log(_TIMESCALE) / (width // 2 - 1))
-    pace = np.exp((step * np.arange(width // 2, dtype=np.float32)).astype(np.float64)).astype(np.float32)
-    angles = (np.arange(_POSITIONS, dtype=np.float32)[:, None] * pace).astype(np.float64)
-    return np.concatenate([np.sin(angles), np.cos(angles)], axis=1).astype(np.float32)

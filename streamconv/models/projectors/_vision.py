@@ -14,6 +14,7 @@ from ...kit import Order, Reshaped, cut, split, take
 from ...metadata import Metadata
 from ...rows import Rows
 from ...sources.hf_config import AUDIO, LAYERS_OF_ANY, THINKER, VISION, flattened, section
+from ..assumed import Assumed
 from ..config import HEADS, HIDDEN, Config, architecture, normalise
 from ..families import FAMILIES
 from ..family import Family
@@ -25,6 +26,15 @@ from ..rules import Rule
 F16_IN_F16 = "F16 in F16 files, else F32"
 #: types that runtimes expect of what makes embeddings of patches, in every projector
 PATCHES = {"*.patch_embd.weight*": F16_IN_F16, "*.patch_merger.weight*": F16_IN_F16}
+#: what runtimes take keys of other sections than the tower's to be; see ``judged`` for their names
+_OTHERWISE = "runtimes compute with {}"
+
+
+def told(**stated: Any) -> dict[str, Assumed]:
+    """Keys, ``__`` for each dot, that no key of the output says -> what runtimes compute, whatever config.json says."""
+    return {key.replace("__", "."): Assumed((value,), _OTHERWISE.format(value)) for key, value in stated.items()}
+
+
 #: class defaults of SigLIP's configuration
 SIGLIP = {
     "hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12, "num_attention_heads": 12, "image_size": 224,

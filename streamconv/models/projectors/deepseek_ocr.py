@@ -11,9 +11,10 @@ from ...errors import BadInput
 from ...kit import Reshaped
 from ...metadata import Metadata
 from ...rows import Rows
+from ..assumed import Assumed
 from ..config import Config
 from ..family import Family
-from ._vision import epsilon, gelu, kind, processor, projector, side_of, vision, vision_section, within
+from ._vision import epsilon, gelu, kind, processor, projector, side_of, told, vision, vision_section, within
 
 #: the outer architecture -> into how many tiles an image is cut at most
 _TILES = {"DeepseekOCRForCausalLM": 9, "UnlimitedOCRForCausalLM": 32, "DeepseekOCR2ForCausalLM": 6}
@@ -88,6 +89,12 @@ FAMILY = projector(
     tuple(_TILES),
     keys=(vision, epsilon("layer_norm_eps", default=1e-6), gelu, cut, sam),
     section=section,
+    assumes={
+        "vision_config.width.sam_vit_b.global_attn_indexes": Assumed(
+            ([2, 5, 8, 11],), "in runtimes layers 2, 5, 8 and 11 of SAM look at the whole image, and no others"
+        ),
+        **told(__tile_tag="2D", __global_view_pos="head", projector_config__projector_type="linear"),
+    },
     variant=variant,
     why_not=within("sam_model.", "vision_model.", "qwen2_model.", "projector.", "image_newline", "view_seperator"),
     spelled=spelled,

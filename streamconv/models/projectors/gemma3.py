@@ -38,7 +38,13 @@ FAMILY = projector(
     ("Gemma3ForConditionalGeneration",),
     keys=(vision, kind("gemma3"), epsilon("layer_norm_eps", default=1e-6), gelu, pooled),
     classes={"siglip_vision_model": SIGLIP},
-    assumes={"hidden_act": Assumed(("gelu_pytorch_tanh",))},
+    assumes={
+        "hidden_act": Assumed(("gelu_pytorch_tanh",)),
+        ".mm_tokens_per_image": Assumed(
+            lambda stated, c: (processor(c).get("image_seq_length", stated),),
+            "the image processor's 'image_seq_length' counts",
+        ),
+    },
     why_not=within("vision_tower.", "vision_model.", "multi_modal_projector."),
     spelled=spelled,
     drops={"*vision_model.head.*": "not part of the projector"},

@@ -10,7 +10,7 @@ from ...rows import Rows
 from ..assumed import Assumed
 from ..config import Config
 from ..rules import SUFFIXES
-from ._vision import at_least_a_vector, audio, convolution, ears, kind, projector, tower, vision_section, within
+from ._vision import at_least_a_vector, audio, convolution, ears, kind, projector, told, tower, vision_section, within
 
 #: class defaults
 _VISION = {
@@ -62,13 +62,21 @@ def one_channel(rows: Rows, _config: Config) -> Rows:
     return Reshaped(rows, (channels, width))
 
 
+#: what runtimes compute in the tower for sound
+_OF_SOUND = {
+    "rms_norm_eps": 1e-6, "hidden_act": "silu", "attention_logit_cap": 50, "attention_chunk_size": 12, "attention_context_left": 13,
+    "attention_context_right": 0, "residual_weight": 0.5,
+}  # fmt: skip
 FAMILY = projector(
     ("gemma4v", "gemma4a"),
     ("Gemma4ForConditionalGeneration",),
     keys=(keys,),
     section=lambda raw: {**vision_section(raw), "image_size": 224},
     classes={"gemma4_vision": _VISION},
-    assumes={"hidden_activation": Assumed(("gelu_pytorch_tanh",))},
+    assumes={
+        "hidden_activation": Assumed(("gelu_pytorch_tanh",)),
+        **told(rms_norm_eps=1e-6, pooling_kernel_size=3, **{f"audio_config__{key}": value for key, value in _OF_SOUND.items()}),
+    },
     why_not=within("vision_tower.", "embed_vision.", "audio_tower.", "embed_audio."),
     spelled=spelled,
     suffixes=(*SUFFIXES, *_BOUNDS),

@@ -6,7 +6,7 @@ from ...kit import Order, Selected
 from ...metadata import Metadata
 from ...rows import Rows
 from ..config import Config
-from ._vision import audio, colours_first, ears, projector, tower, vision_section, within
+from ._vision import audio, colours_first, ears, projector, told, tower, vision_section, within
 from .gemma4 import kinds
 
 #: there are no blocks
@@ -54,6 +54,7 @@ FAMILY = projector(
     section=lambda raw: {**vision_section(raw), "image_size": 224},
     #: class defaults
     classes={"gemma4_unified_vision": {"mm_embed_dim": 3840, "patch_size": 16, "pooling_kernel_size": 3}},
+    assumes=told(rms_norm_eps=1e-6, pooling_kernel_size=3),
     why_not=within("vision_embedder.", "embed_vision.", "embed_audio."),
     spelled=spelled,
     names={

@@ -13,8 +13,9 @@ from ...sources.hf_config import section
 from ..assumed import Assumed
 from ..config import Config, normalise
 from ..rules import Rule
-from ._audio import batch_norm, insist, squeezed_after
-from ._vision import ears, kind, projector, within
+from ._audio import insist
+from ._sound_rows import batch_norm, squeezed_after
+from ._vision import ears, kind, projector, told, within
 
 #: class defaults
 _ENCODER = {
@@ -78,7 +79,8 @@ FAMILY = projector(
     keys=(keys,),
     section=encoder,
     classes={"granite_speech_encoder": _ENCODER, "granite_speech_plus_encoder": _ENCODER},
-    assumes={"dim_head": Assumed(lambda _, c: (c.integer("hidden_dim") // max(c.integer("num_heads"), 1),))},
+    assumes={"dim_head": Assumed(lambda _, c: (c.integer("hidden_dim") // max(c.integer("num_heads"), 1),)),
+             **told(projector_config__num_hidden_layers=2)},
     why_not=within("encoder.", "projector."),
     drops={"*attention_dists*": "computed by runtimes", "*.num_batches_tracked": "of training"},
     rules=(

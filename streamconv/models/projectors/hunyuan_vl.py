@@ -8,7 +8,7 @@ from ...rows import Rows
 from ..assumed import Assumed
 from ..config import Config
 from ._pixels import pixel_limits
-from ._vision import F16_IN_F16, epsilon, gelu, of_the_outer_class, projector, tower, within
+from ._vision import F16_IN_F16, epsilon, gelu, of_the_outer_class, projector, told, tower, within
 
 
 def keys(m: Metadata, _arch: str, c: Config) -> None:
@@ -33,7 +33,7 @@ FAMILY = projector(
         "hidden_size": 1152, "intermediate_size": 4304, "num_hidden_layers": 27, "num_attention_heads": 16, "patch_size": 16,
         "rms_norm_eps": 1e-5, "max_image_size": 2048, "spatial_merge_size": 2,
     }},
-    assumes={"hidden_act": Assumed(("gelu",))},
+    assumes={"hidden_act": Assumed(("gelu",)), **told(cat_extra_token=1, interpolate_mode="bilinear")},
     why_not=within("vit."),
     transforms={"v.position_embd": without_class},
     types={"mm.[02].weight": F16_IN_F16},

@@ -7,7 +7,7 @@ import re
 from ...metadata import Metadata
 from ..assumed import Assumed
 from ..config import Config
-from ._vision import epsilon, gelu_or_silu, per_side, projector, thirds, vision
+from ._vision import epsilon, gelu_or_silu, per_side, projector, thirds, told, vision
 
 _NO_SUFFIX = re.compile(r"(\.ls\d+|\.lambda_\d+|\.position_embeddings?)$")
 _TOWER = "vision_tower.vision_model."
@@ -48,10 +48,13 @@ FAMILY = projector(
         "hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 24, "num_attention_heads": 16,
         "image_size": [448, 448], "patch_size": [14, 14], "hidden_act": "gelu", "layer_norm_eps": 1e-6,
     }},
-    assumes={"norm_type": Assumed(
-        lambda _, c: ("rms_norm",) if (c.hidden, c.n_layers) == (3200, 45) else ("layer_norm",),
-        "runtimes compute RMS norms in the tower of 45 layers and width 3200 only, layer norms in others",
-    )},
+    assumes={
+        "norm_type": Assumed(
+            lambda _, c: ("rms_norm",) if (c.hidden, c.n_layers) == (3200, 45) else ("layer_norm",),
+            "runtimes compute RMS norms in the tower of 45 layers and width 3200 only, layer norms in others",
+        ),
+        **told(__ps_version="v2", __select_layer=-1, __vision_feature_layer=-1, __use_thumbnail=True, __dynamic_image_size=True),
+    },
     why_not=why_not,
     spelled=spelled,
     rules=thirds(f"{_TOWER}encoder.layers.{{bid}}.attn.qkv"),

@@ -5,7 +5,8 @@ from __future__ import annotations
 from ...metadata import Metadata
 from ..assumed import Assumed
 from ..config import Config
-from ._audio import batch_norm, one_pixel, sound_section, squeezed_after
+from ._audio import sound_section
+from ._sound_rows import batch_norm, one_pixel, squeezed_after
 from ._vision import ears, kind, projector
 
 

@@ -13,6 +13,7 @@ from ...metadata import Metadata
 from ...rows import Floats, Rows
 from ..assumed import Assumed
 from ..config import Config
+from ..multimodal import LEGACY
 from ..rules import Rule
 from ._vision import F16_IN_F16, epsilon, gelu, image_statistics, projector, sizes, vision_section, within
 
@@ -48,11 +49,12 @@ class Positions(Rows):
 
 def section(raw: Mapping[str, Any]) -> Mapping[str, Any]:
     """The tower's section, with what the root says of its output (BadInput: of another version)."""
-    name = (raw.get("architectures") or [""])[0]
-    if name != "MiniCPMV" or str(raw.get("version")) != _VERSION:
+    name, version = (raw.get("architectures") or [""])[0], raw.get("version")
+    if name != "MiniCPMV" or str(version) != _VERSION:
+        said = "a version that it does not state" if version is None else f"version {version}"
         raise BadInput(
-            f"config.json: {name} of version {raw.get('version')!r}; of its projectors, that of MiniCPM-V {_VERSION} is supported",
-            "Other versions are made by llama.cpp's legacy scripts.",
+            f"config.json is that of a {name} of {said}: of such models only the projector of MiniCPM-V {_VERSION} can be written",
+            f"{LEGACY} The text model alone is converted without --mmproj.",
         )
     outer = {key: raw[key] for key in ("drop_vision_last_layer", "query_num") if key in raw}
     return {**vision_section(raw), **outer, "model_type": "minicpmv_vision"}

@@ -6,7 +6,7 @@ from ...errors import BadInput
 from ...metadata import Metadata
 from ..assumed import Assumed
 from ..config import Config
-from ._vision import SIGLIP, epsilon, gelu, image_statistics, processor, projector, sizes, text, within
+from ._vision import SIGLIP, epsilon, gelu, image_statistics, processor, projector, sizes, text, told, within
 
 #: between two layers; without it, pictures are merged four to one once, not twice
 _MERGER = "model.vision_tower.vit_merger."
@@ -45,12 +45,19 @@ def spelled(name: str, config: Config) -> str:
     return name.replace("model.vision_tower.", "vision_tower.vision_model.")
 
 
+_BY_TWO = Assumed(([2, 2],), "runtimes merge two by two")
 FAMILY = projector(
     ("minicpmv4_6",),
     ("MiniCPMV4_6ForConditionalGeneration",),
     keys=(keys, gelu, epsilon("layer_norm_eps", default=1e-6)),
     classes={"minicpmv4_6_vision": {**SIGLIP, "insert_layer_id": 6}},
-    assumes={"hidden_act": Assumed(("gelu_pytorch_tanh", "gelu"))},
+    assumes={
+        "hidden_act": Assumed(("gelu_pytorch_tanh", "gelu")), "window_kernel_size": _BY_TWO, ".merge_kernel_size": _BY_TWO,
+        ".downsample_mode": Assumed(
+            lambda stated, c: (processor(c).get("downsample_mode", "16x"),), "the image processor's, or '16x', counts"
+        ),
+        **told(__drop_vision_last_layer=False, __merger_times=1),
+    },
     why_not=within("vision_tower.", "merger."),
     spelled=spelled,
     drops={"unused *": "of a merger that is not used"},

@@ -6,7 +6,7 @@ from ...errors import BadInput
 from ...kit import Reshaped, Sum, split
 from ...metadata import Metadata
 from ...rows import Rows
-from ..assumed import Assumed
+from ..assumed import Assumed, layers
 from ..config import Config
 from ..families.llama import interleave_q
 from ._vision import projector, side_of, tower, with_root, within
@@ -40,6 +40,7 @@ FAMILY = projector(
     assumes={
         "hidden_act": Assumed(("gelu",)), "rope_theta": Assumed((10000,)),
         "projector_hidden_act": Assumed(("gelu",), "runtimes compute the projection with GELU"),
+        "layer_types": layers(4, "window_attention"),
     },
     why_not=within("vision_tower.", "vision_adapter.", "vision_projection."),
     spelled=lambda name, _config: name,

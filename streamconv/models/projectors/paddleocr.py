@@ -36,7 +36,10 @@ FAMILY = projector(
     classes={"paddleocr_vl_vision": {
         "hidden_size": 1152, "intermediate_size": 4304, "num_hidden_layers": 27, "num_attention_heads": 16, "patch_size": 14,
     }},
-    assumes={"hidden_act": Assumed(("gelu_pytorch_tanh", "gelu")), "spatial_merge_size": Assumed((2,))},
+    assumes={
+        "hidden_act": Assumed(("gelu_pytorch_tanh", "gelu")), "spatial_merge_size": Assumed((2,)),
+        "layer_norm_eps": Assumed(lambda _, c: (c.get("rms_norm_eps") or 1e-6,), "the output has 'rms_norm_eps', or 1e-06"),
+    },
     why_not=why_not,
     spelled=spelled,
     drops={

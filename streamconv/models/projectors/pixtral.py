@@ -14,6 +14,7 @@ from ..assumed import Assumed
 from ..config import Config
 from ..families.llama import interleave_q
 from ..family import Family
+from ..multimodal import LEGACY
 from ..rules import Rule
 from ._vision import epsilon, gelu_or_silu, kind, projector, vision, vision_section
 
@@ -85,8 +86,8 @@ def variant(family: Family, c: Config) -> Family:
     """LightOn reads no ends of lines; other towers under the name of Llava are refused."""
     if (said := c.get("model_type")) not in (None, "pixtral"):
         raise BadInput(
-            f"{c.place}: the vision tower's model_type is {said!r}; of {c.raw.get('architectures')} only 'pixtral' is supported",
-            "Projector files of CLIP towers are made by llama.cpp's legacy scripts.",
+            f"{c.place}: the vision tower's model_type is {said!r}: of Llava only projectors of 'pixtral' can be written",
+            f"{LEGACY} The text model alone is converted without --mmproj.",
         )
     if c.raw.get("model_type") != "lighton_ocr":
         return family

@@ -5,8 +5,9 @@ from __future__ import annotations
 from ...metadata import Metadata
 from ..assumed import Assumed
 from ..config import Config
-from ._audio import heard, one_column, positions, spelled, whisper_beside
-from ._vision import ears, kind, projector, thirds, time_slices, tower, vision_section, within
+from ._audio import heard, spelled, whisper_beside
+from ._sound_rows import one_column, positions
+from ._vision import ears, kind, projector, thirds, time_slices, told, tower, vision_section, within
 from .qwen2vl import window_pattern
 
 #: class defaults
@@ -36,7 +37,7 @@ FAMILY = projector(
     keys=(keys,),
     section=vision_section,
     classes={"qwen2_5_omni_vision_encoder": _VISION},
-    assumes={"hidden_act": Assumed(("silu",)), "spatial_merge_size": Assumed((2,))},
+    assumes={"hidden_act": Assumed(("silu",)), "spatial_merge_size": Assumed((2,)), **told(window_size=112)},
     why_not=within("visual.", "audio_tower."),
     drops={"audio_tower.audio_bos_eos_token*": "not used"},
     spelled=spelled,

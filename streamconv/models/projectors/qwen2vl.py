@@ -6,7 +6,7 @@ from ...errors import BadInput
 from ...metadata import Metadata
 from ..assumed import Assumed
 from ..config import Config
-from ._vision import of_the_outer_class, projector, thirds, time_slices, tower, within
+from ._vision import of_the_outer_class, projector, thirds, time_slices, told, tower, within
 
 _COMMON = {"depth": 32, "hidden_size": 3584, "num_heads": 16, "patch_size": 14, "image_size": 560}
 _KINDS = {"qwen2_vl": "qwen2vl_merger", "qwen2_5_vl": "qwen2.5vl_merger"}
@@ -50,7 +50,7 @@ FAMILY = projector(
     },
     assumes={
         "hidden_act": Assumed(lambda _, c: ("silu",) if c.get("intermediate_size") else ("quick_gelu",)),
-        "spatial_merge_size": Assumed((2,)),
+        "spatial_merge_size": Assumed((2,)), **told(window_size=112),
     },
     why_not=within("visual."),
     rules=(*thirds("visual.blocks.{bid}.attn.qkv"), time_slices("visual.patch_embed.proj.weight")),

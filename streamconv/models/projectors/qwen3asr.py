@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from ._audio import OF_WHISPER, WHISPER, heard, hearing, one_pixel, positions, sound_section, spelled
+from ._audio import OF_WHISPER, WHISPER, WINDOWS, heard, hearing, sound_section, spelled
+from ._sound_rows import one_pixel, positions
 from ._vision import kind, projector, within
 
 #: class defaults
@@ -16,7 +17,7 @@ FAMILY = projector(
     keys=(hearing, heard, kind("qwen3a", "audio.")),
     section=sound_section("audio_config"),
     classes={"qwen3_asr_encoder": _SOUND, "qwen3_asr_audio_encoder": WHISPER},
-    assumes=OF_WHISPER,
+    assumes={**OF_WHISPER, **WINDOWS},
     why_not=within("audio_tower."),
     drops={"audio_tower.audio_bos_eos_token*": "not used"},
     spelled=spelled,

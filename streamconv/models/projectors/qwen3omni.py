@@ -6,7 +6,8 @@ from ...metadata import Metadata
 from ..assumed import Assumed
 from ..config import Config
 from . import qwen3vl
-from ._audio import heard, one_pixel, positions, whisper_beside
+from ._audio import WINDOWS, heard, whisper_beside
+from ._sound_rows import one_pixel, positions
 from ._vision import ears, gelu, kind, merge_size, projector, time_slices, tower, vision_section, within
 
 #: names of a merger -> those of Qwen 3 VL
@@ -43,7 +44,7 @@ FAMILY = projector(
     keys=(keys,),
     section=vision_section,
     classes={"qwen3_omni_moe_vision_encoder": qwen3vl.WITH_FEATURES},
-    assumes={"hidden_act": Assumed(("gelu_pytorch_tanh", "gelu"))},
+    assumes={"hidden_act": Assumed(("gelu_pytorch_tanh", "gelu")), **WINDOWS},
     why_not=within("visual.", "audio_tower."),
     drops={"audio_tower.audio_bos_eos_token*": "not used"},
     spelled=spelled,

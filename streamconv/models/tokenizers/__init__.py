@@ -16,7 +16,7 @@ from ...sources.checkpoint import Checkpoint
 from ...sources.naming import shown_list
 from .arctic import read_arctic
 from .bpe import read_bpe, read_wordpiece, read_words
-from .brought_along import read_gpt_neox, read_llama_2
+from .brought_along import brought_template, read_gpt_neox, read_llama_2
 from .chat_template import chat_templates, write_chat_templates
 from .chatglm import read_chatglm
 from .ends import complete_ids
@@ -155,12 +155,14 @@ def _tokenizer(
     vocabulary.write(metadata)
     if vocabulary.merges is not None:
         metadata.array("tokenizer.ggml.merges", "STRING", vocabulary.merges)
-    templates, more = chat_templates(files, vocabulary.template, rule.template)
+    templates, more = chat_templates(
+        files, vocabulary.template, brought_template(rule.template) if rule.template else ""
+    )
     if vocabulary.specials is not None:
         metadata.update(vocabulary.specials)
         if not templates:
             more.append(
-                f"{vocabulary.source} is of a version whose chat template runtimes do not know by name, and no chat_template.jinja"
+                f"{vocabulary.source} is of a version whose chat template is not known, and no chat_template.jinja"
                 " lies beside it: none is written"
             )
         write_chat_templates(templates, metadata)

@@ -1,17 +1,22 @@
-"""Vocabularies of models that are published without one, packed in ``models/data``; made by ``tests/models/make_vocabularies.py``.
+"""What models are published without, packed in ``models/data`` by ``tests/models/make_vocabularies.py``.
 
 * ``gpt_neox.xz``: byte-level BPE of GPT-NeoX-20B (EleutherAI, Apache License 2.0), which Mamba uses: a line of the characters that
   stand for bytes, then its merges.
 * ``llama_2.xz``: pieces of Llama 2 (Meta, Llama 2 Community License), which OpenELM uses: those behind the bytes, a line each.
+* ``templates.xz``: name -> chat template of models that have none, or one that runtimes cannot parse (Mistral's v13: Unsloth,
+  Apache License 2.0).
 
-Both are as llama.cpp (MIT License) has them in ``models/ggml-vocab-*.gguf``, whose order, types and scores follow from these lines.
+All are as llama.cpp (MIT License) has them: in ``models/ggml-vocab-*.gguf``, whose order, types and scores follow from these lines,
+and in ``models/templates``.
 """
 
 from __future__ import annotations
 
+import json
 import lzma
 from array import array
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -62,8 +67,24 @@ def read_llama_2(files: TokenizerFiles, config: Mapping[str, Any], size: int | N
     return found
 
 
+@cache
+def brought_template(name: str) -> str:
+    """The chat template of that name."""
+    return str(json.loads(_unpacked("templates.xz"))[name])
+
+
+def template_where_none(m: Metadata, name: str) -> None:
+    """That template, where the model brings none."""
+    if "tokenizer.chat_template" not in m:
+        m.string("tokenizer.chat_template", brought_template(name))
+
+
+def _unpacked(name: str) -> str:
+    return lzma.decompress((_DATA / name).read_bytes()).decode()
+
+
 def _lines(name: str) -> list[str]:
-    return lzma.decompress((_DATA / name).read_bytes()).decode().split("\n")
+    return _unpacked(name).split("\n")
 
 
 def _vocabulary(

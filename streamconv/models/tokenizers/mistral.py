@@ -1,7 +1,7 @@
 """Mistral's own vocabularies: tekken.json, and SentencePiece models whose names end with a version.
 
-They say all of a tokenizer, so that no other file counts. A chat template is in neither: where the model brings none the name of
-the one that fits the version stands for it, which runtimes know.
+They say all of a tokenizer, so that no other file counts. A chat template is in neither: where the model brings none the one that
+fits the version is written, by its name where runtimes know that.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from ...metadata import Metadata
 from ...sources import sentencepiece
 from ...sources.naming import shown
 from .bpe import packed
+from .brought_along import brought_template
 from .files import TokenizerFiles, token_id
 from .packed import PackedStrings
 from .rules import TokenizerRule
@@ -34,10 +35,12 @@ _CLASSIC = (
     "[/SYSTEM_PROMPT]", "[TOOL_CONTENT]",
 )  # fmt: skip
 _SPECIAL = {"bos": "<s>", "eos": "</s>", "unk": "<unk>", "pad": "<pad>"}
-#: versions whose template runtimes know by name, with tekken.json and without
+#: version -> the template with tekken.json and without: the name that runtimes know it by
 _NAMED = {
     "v1": ("mistral-v1", "mistral-v1"), "v3": ("mistral-v3-tekken", "mistral-v3"), "v7": ("mistral-v7-tekken", "mistral-v7"),
 }  # fmt: skip
+#: versions whose template has no name -> what stands for it
+_BROUGHT = {"v11": "mistral-v11", "v13": "mistral-v13"}
 
 
 def read_tekken(files: TokenizerFiles, _config: Mapping[str, Any], _size: int | None, pre: str | None) -> Vocabulary:
@@ -98,7 +101,9 @@ def _completed(vocabulary: Vocabulary, ids: dict[str, int | None], version: str,
             vocabulary.specials.u32(id_key(kind), index)
     vocabulary.specials.boolean("tokenizer.ggml.add_bos_token", True)
     vocabulary.specials.boolean("tokenizer.ggml.add_eos_token", False)
-    vocabulary.template = _NAMED.get(version, ("", ""))[column]
+    vocabulary.template = (
+        brought_template(_BROUGHT[version]) if version in _BROUGHT else _NAMED.get(version, ("", ""))[column]
+    )
     return vocabulary
 
 

@@ -27,7 +27,7 @@ class TokenizerRule:
     prefix_from_config : write tokenizer_config.json's ``add_prefix_space`` before everything else, if it is there
     eot_token_id : fixed id of the end of a turn, whatever the files say
     end_from_config : the id of the end of text is config.json's, whatever the tokenizer says
-    template : a chat template in place of that in tokenizer_config.json, which runtimes cannot parse
+    template : name of the chat template of ``brought_along`` in place of that in tokenizer_config.json, which runtimes cannot parse
     by_vocab_size : ``vocab_size`` -> keys fixed for models of that size, without their prefix ``tokenizer.ggml.``
     """
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from ...kernels.lanes import ONE, ZERO, get_f16, inline, kernel, put_f16, rint_any
+from ...kernels.lanes import ONE, WIDE, ZERO, get_f16, inline, kernel, put_f16, rint_any
 from ...rows import Bytes, Floats
 from ._importance import scaled_columns
 from ._search import (
@@ -78,7 +78,7 @@ def scale_and_min(data, at, k):  # type: ignore[no-untyped-def]
     return s + 256 * m
 
 
-@kernel
+@kernel(vector_bits=WIDE)
 def _final_levels(x, levels, out, block_bytes, inverse, low, n_max):  # type: ignore[no-untyped-def]
     """Levels of every weight for the scales as they were packed; a sub-block of step 0 keeps those of its search.
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ...kernels.lanes import ONE, ZERO, inline, kernel, magnitude
+from ...kernels.lanes import ONE, WIDE, ZERO, inline, kernel, magnitude
 
 #: value of each code in steps; code 8, a negative zero, is never made
 VALUES = np.array([0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12], np.float32)
@@ -44,7 +44,7 @@ def _nearest(v, m):  # type: ignore[no-untyped-def]
     return code + (_EIGHT if v < -m[0] else ZERO)
 
 
-@kernel
+@kernel(vector_bits=WIDE)
 def encode(x, codes, step):  # type: ignore[no-untyped-def]
     """The nearest code of every weight; where the step is 0 every code is as near, and the first is taken.
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ...kernels.lanes import EPSILON, HALF, LANES, ONE, ZERO, inline, magnitude
+from ...kernels.lanes import EPSILON, HALF, LANES, ONE, WIDE, ZERO, inline, magnitude
 
 #: what the codes 0…15 stand for
 VALUES = np.array([-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113], np.float32)
@@ -36,7 +36,7 @@ REGS_SIZE = 10 * LANES
 _CHUNK = 4
 
 
-@inline
+@inline(vector_bits=WIDE)
 def load(tile, matrix, values, start, n_lanes, period):  # type: ignore[no-untyped-def]
     """Lane ``j`` of a matrix = 32 of ``values`` from ``(start + j) % period * 32`` on; zeros from lane ``n_lanes`` on."""
     for j in range(LANES):
@@ -45,7 +45,7 @@ def load(tile, matrix, values, start, n_lanes, period):  # type: ignore[no-untyp
             tile[matrix + i * LANES + j] = values[at + i] if j < n_lanes else ZERO
 
 
-@inline
+@inline(vector_bits=WIDE)
 def sum_squares(tile, regs):  # type: ignore[no-untyped-def]
     """SIGMA2 = Σ x·x."""
     for j in range(LANES):
@@ -56,7 +56,7 @@ def sum_squares(tile, regs):  # type: ignore[no-untyped-def]
             regs[SIGMA2 + j] += x * x
 
 
-@inline
+@inline(vector_bits=WIDE)
 def square(tile):  # type: ignore[no-untyped-def]
     """Importance without an imatrix: W = x·x."""
     for k in range(_MATRIX):
@@ -64,7 +64,7 @@ def square(tile):  # type: ignore[no-untyped-def]
         tile[W + k] = x * x
 
 
-@inline
+@inline(vector_bits=WIDE)
 def weigh(tile, regs):  # type: ignore[no-untyped-def]
     """Importance with one, which stands in W: W = q · sqrt(SIGMA2 + x·x)."""
     for row in range(0, _MATRIX, LANES):
@@ -73,7 +73,7 @@ def weigh(tile, regs):  # type: ignore[no-untyped-def]
             tile[W + row + j] *= np.sqrt(regs[SIGMA2 + j] + x * x)
 
 
-@inline
+@inline(vector_bits=WIDE)
 def search_scales(tile, regs):  # type: ignore[no-untyped-def]
     """SCALE = the best scale of every lane, 0 where all weights are; X and W are read, the other matrices overwritten."""
     _find_largest(tile, regs)
@@ -108,7 +108,7 @@ def search_scales(tile, regs):  # type: ignore[no-untyped-def]
         regs[SCALE + j] = ZERO if regs[_LARGEST + j] < EPSILON else scale
 
 
-@inline
+@inline(vector_bits=WIDE)
 def _find_largest(tile, regs):  # type: ignore[no-untyped-def]
     for j in range(LANES):
         regs[_LARGEST + j] = ZERO
@@ -122,14 +122,14 @@ def _find_largest(tile, regs):  # type: ignore[no-untyped-def]
             regs[_MX + j] = x if larger else mx
 
 
-@inline
+@inline(vector_bits=WIDE)
 def _invert(regs, t):  # type: ignore[no-untyped-def]
     """INVERSE = that of candidate ``t``."""
     for j in range(LANES):
         regs[INVERSE + j] = (t + _LOWEST) / regs[_MX + j]
 
 
-@inline
+@inline(vector_bits=WIDE)
 def _try_all_values(tile, regs, matrix):  # type: ignore[no-untyped-def]
     """_A = Σ w·q·x and _B = Σ w·q·q for the values q nearest to INVERSE · x, which go into ``matrix``."""
     for j in range(LANES):
@@ -145,7 +145,7 @@ def _try_all_values(tile, regs, matrix):  # type: ignore[no-untyped-def]
             tile[matrix + row + j] = q
 
 
-@inline
+@inline(vector_bits=WIDE)
 def _try_two_values(tile, regs):  # type: ignore[no-untyped-def]
     """The same when the nearest value can only be LOW or HIGH."""
     for j in range(LANES):
@@ -166,7 +166,7 @@ def _try_two_values(tile, regs):  # type: ignore[no-untyped-def]
             regs[_B + j] = b
 
 
-@inline
+@inline(vector_bits=WIDE)
 def _keep_better(regs, sum_a, sum_b):  # type: ignore[no-untyped-def]
     """Take the scale a / b where it fits better: where a² / b is larger."""
     for j in range(LANES):
@@ -178,7 +178,7 @@ def _keep_better(regs, sum_a, sum_b):  # type: ignore[no-untyped-def]
         regs[_BEST + j] = scale * a if better else best
 
 
-@inline
+@inline(vector_bits=WIDE)
 def encode(tile, regs, codes):  # type: ignore[no-untyped-def]
     """Codes of INVERSE · x, two to a byte: ``codes[j * 16 + i]`` holds weight ``i`` (low) and ``i + 16`` of lane ``j``."""
     for row in range(0, _MATRIX, LANES):

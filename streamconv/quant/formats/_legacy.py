@@ -11,6 +11,16 @@ from __future__ import annotations
 
 import numpy as np
 
+from ...kernels.blocks import (
+    SIZE,
+    from_ordered,
+    highest,
+    highest_negated,
+    highest_ordered,
+    lowest_ordered,
+    nearest_levels,
+    truncated_levels,
+)
 from ...kernels.lanes import (
     ONE,
     ZERO,
@@ -22,9 +32,8 @@ from ...kernels.lanes import (
     kernel,
     magnitude,
     put_f16,
-    rint_any,
 )
-from ...kernels.tiles import GROUP, bits_missing, larger, negated_bits, signed_bits, value
+from ...kernels.tiles import GROUP, bits_missing, larger, prefetch, value
 from ...rows import Bytes, Floats
 from ..base import Codec, Words
 from ..types import TensorType
@@ -41,14 +50,9 @@ from ._search import (
 )
 from ._search_symmetric import symmetric_runs
 
-BLOCK = 32
+BLOCK = SIZE
 _SIGN = np.int32(-0x80000000)
-#: bit 0 of eight bytes, and what moves these bits to the top byte of a product
-_BIT_0, _GATHER = np.uint64(0x0101010101010101), np.uint64(0x0102040810204080)
 _INF, _15, _31 = np.float32(np.inf), np.float32(15.0), np.float32(31.0)
-
-# Loops over a block run to ``len(values)``, which is always 32: LLVM unrolls a loop of known length before it could
-# vectorize it.
 
 
 @inline
@@ -57,26 +61,16 @@ def _peaks(x, peaks, positive, negative):  # type: ignore[no-untyped-def]
 
     x : as for ``_quantize_plain``; peaks : float32[n_blocks]; positive, negative : int32[n_blocks], scratch
     """
-    # As integers the bits of non-negative floats order like the floats, and integer maxima are free to vectorize. One maximum
-    # at a time, and what follows from both for all blocks after: a decision in every block would cost more than the maxima.
+    # What follows from the maxima comes for all blocks after: a decision in every block would cost more than the maxima.
     for b in range(len(x)):
-        values, found = x[b], signed_bits(x[b, 0])
-        for i in range(len(values) // BLOCK * BLOCK):
-            v = signed_bits(values[i])
-            found = v if v > found else found
-        positive[b] = found
-    for b in range(len(x)):
-        values, found = x[b], negated_bits(x[b, 0])
-        for i in range(len(values) // BLOCK * BLOCK):
-            v = negated_bits(values[i])
-            found = v if v > found else found
-        negative[b] = found
-    ties, shift, none = np.int32(0), bits_missing(x[0, 0]), np.int32(0)
+        positive[b] = highest(x[b])
+        negative[b] = highest_negated(x[b])
+    ties, missing, none = np.int32(0), bits_missing(x[0, 0]), np.int32(0)
     for b in range(len(x)):
         high = positive[b] if positive[b] > none else none
         low = negative[b] if negative[b] > none else none
         largest = high if high > low else low
-        peaks[b] = from_bits(np.int32(np.int32(largest << shift) | (_SIGN if low > high else none)))
+        peaks[b] = from_bits(np.int32(np.int32(largest << missing) | (_SIGN if low > high else none)))
         ties |= np.int32((high == low) & (high > none))
     if ties:
         for b in range(len(x)):
@@ -88,27 +82,25 @@ def _peaks(x, peaks, positive, negative):  # type: ignore[no-untyped-def]
 
 
 @inline
-def _ordered(v):  # type: ignore[no-untyped-def]
-    """An int32 that orders like the float32 of bits ``v``, with -0 below +0; its own inverse."""
-    return np.int32(v ^ np.int32((v >> 31) & 0x7FFFFFFF))
+def _ranges(x, low, high, lowest, top):  # type: ignore[no-untyped-def]
+    """Lowest and highest value of each block.
 
-
-@inline
-def _ranges(x, low, high):  # type: ignore[no-untyped-def]
-    """Lowest and highest value of each block. x : as for ``_quantize_plain``; low, high : float32[n_blocks]."""
+    x : as for ``_quantize_plain``; low, high : float32[n_blocks]; lowest, top : int32[n_blocks], scratch
+    """
     for b in range(len(x)):
-        values = x[b]
-        smallest, greatest = np.int32(0x7FFFFFFF), np.int32(-0x80000000)
-        for i in range(len(values)):
-            v = _ordered(bits(value(values[i])))
-            smallest = v if v < smallest else smallest
-            greatest = v if v > greatest else greatest
-        low[b], high[b] = from_bits(_ordered(smallest)), from_bits(_ordered(greatest))
-        if low[b] == ZERO:  # of two zeros the first counts
-            low[b] = ONE
-            for i in range(len(values)):
-                v = value(values[i])
-                low[b] = v if v < low[b] else low[b]
+        lowest[b] = lowest_ordered(x[b])
+        top[b] = highest_ordered(x[b])
+    zeros, missing = False, bits_missing(x[0, 0])
+    for b in range(len(x)):
+        low[b], high[b] = from_ordered(lowest[b], missing), from_ordered(top[b], missing)
+        zeros |= low[b] == ZERO
+    if zeros:
+        for b in range(len(x)):
+            if low[b] == ZERO:  # of two zeros the first counts
+                i = np.uint64(0)
+                while value(x[b, i]) != ZERO:
+                    i += np.uint64(1)
+                low[b] = value(x[b, i])
 
 
 @inline
@@ -139,65 +131,6 @@ def _put_heads(head, out, affine):  # type: ignore[no-untyped-def]
             out[b, 3] = np.uint8(head[1, b] >> 8)
 
 
-@inline
-def _eight_bits(word):  # type: ignore[no-untyped-def]
-    """Bit 0 of the eight bytes of uint64 ``word`` as one uint8, the first byte's lowest."""
-    return np.uint8(np.uint64((word & _BIT_0) * _GATHER) >> np.uint64(56))
-
-
-@inline
-def _plain_level(v, base, factor, offset, cap):  # type: ignore[no-untyped-def]
-    """min(trunc((v − base) · factor + offset), cap) as int32; 0 for NaN, which an infinite range gives."""
-    level = (v - base) * factor + offset
-    level = level if level > ZERO else ZERO
-    return np.int32(level if level < cap else cap)
-
-
-@inline
-def _searched_level(v, base, factor, bottom, top):  # type: ignore[no-untyped-def]
-    level = rint_any(factor * (v - base))
-    level = level if level > bottom else bottom
-    level = level if level < top else top
-    return np.int32(level - bottom) if factor != ZERO else np.int32(0)
-
-
-@inline
-def _pack_four_bits(x, out, factor, low, offset, start):  # type: ignore[no-untyped-def]
-    """level = min(trunc((x − low) · factor + offset), 15), into the bytes from ``start`` on.
-
-    x : as for ``_quantize_plain``; out : uint8[n_blocks, block_bytes]; factor, low, offset : float32[n_blocks]
-    """
-    for b in range(len(x)):
-        values, qs = x[b], out[b, start:]
-        base, f, o = low[b], factor[b], offset[b]
-        for j in range(len(qs)):
-            # both in one int32 first: bytes are costly to shift, and to make
-            first = _plain_level(value(values[j]), base, f, o, _15)
-            second = _plain_level(value(values[j + 16]), base, f, o, _15)
-            qs[j] = np.uint8(np.int32(first | np.int32(second << 4)) & 0xFF)
-
-
-@inline
-def _pack_five_bits(x, out, factor, low, offset, start):  # type: ignore[no-untyped-def]
-    """level = min(trunc((x − low) · factor + offset), 31), the fifth bits before ``start``; arrays as above.
-
-    The reference does not cap Q5_1, but none of its levels is beyond 31.
-    """
-    fifths = np.empty(16, np.uint8)  # of weight j in bit 0, of weight j + 16 in bit 1
-    words = fifths.view(np.uint64)
-    for b in range(len(x)):
-        values, qs = x[b], out[b, start:]
-        base, f, o = low[b], factor[b], offset[b]
-        for j in range(len(qs)):
-            first = _plain_level(value(values[j]), base, f, o, _31)
-            second = _plain_level(value(values[j + 16]), base, f, o, _31)
-            qs[j] = np.uint8(np.int32(np.int32(first & 15) | np.int32(second << 4)) & 0xFF)
-            fifths[j] = np.uint8(np.int32(first >> 4) | np.int32(np.int32(second >> 4) << 1))
-        for k in range(2):
-            out[b, start - 4 + k] = _eight_bits(words[k])
-            out[b, start - 2 + k] = _eight_bits(words[k] >> np.uint64(1))
-
-
 @kernel
 def _quantize_plain(x, out, divisor, half, affine, five_bits):  # type: ignore[no-untyped-def]
     """Encode all blocks without importance, a few at a time; return the largest magnitude.
@@ -209,22 +142,23 @@ def _quantize_plain(x, out, divisor, half, affine, five_bits):  # type: ignore[n
     factor, offset = np.empty(GROUP, np.float32), np.empty(GROUP, np.float32)
     positive, negative = np.empty(GROUP, np.int32), np.empty(GROUP, np.int32)
     head = np.empty((2, GROUP), np.uint16)
-    start = out.shape[1] - 16
+    start, cap = out.shape[1] - 16, _31 if five_bits else _15
     found = ZERO
     for a in range(0, len(x), GROUP):
         values, blocks = x[a : a + GROUP], out[a : a + GROUP]
         n = len(values)
         if affine:
-            _ranges(values, low, top)
+            _ranges(values, low, top, negative, positive)
             found = larger(found, low[:n])
         else:
             _peaks(values, top, positive, negative)
         found = larger(found, top[:n])
         _scales(top[:n], low, divisor, half, factor, offset, head)
-        if five_bits:
-            _pack_five_bits(values, blocks, factor, low, offset, start)
-        else:
-            _pack_four_bits(values, blocks, factor, low, offset, start)
+        for b in range(n):
+            prefetch(
+                x, a + b + GROUP
+            )  # what comes after this group: its largest values are looked for too fast to wait then
+            truncated_levels(values[b], low[b], factor[b], offset[b], cap, five_bits, blocks[b], start)
         _put_heads(head, blocks, affine)
     return found
 
@@ -235,29 +169,13 @@ def _pack_searched(x, out, scale, minimum, inverse, low, bottom, top, affine, fi
 
     x, out as above; scale, minimum, inverse, low : float32[n_blocks]; bottom, top : int32
     """
-    fifths = np.empty(16, np.uint8)  # as in ``_pack_five_bits``
-    words = fifths.view(np.uint64)
     start = out.shape[1] - 16
     for b in range(len(x)):
-        values, block, qs, f = x[b], out[b], out[b, start:], inverse[b]
-        put_f16(block, 0, scale[b])
+        put_f16(out[b], 0, scale[b])
         if affine:
-            put_f16(block, 2, -minimum[b])
-        base = low[b] if affine else ZERO
-        if five_bits:
-            for j in range(len(qs)):
-                first = _searched_level(values[j], base, f, bottom, top)
-                second = _searched_level(values[j + 16], base, f, bottom, top)
-                qs[j] = np.uint8(np.int32(np.int32(first & 15) | np.int32(second << 4)) & 0xFF)
-                fifths[j] = np.uint8(np.int32(first >> 4) | np.int32(np.int32(second >> 4) << 1))
-            for k in range(2):
-                block[start - 4 + k] = _eight_bits(words[k])
-                block[start - 2 + k] = _eight_bits(words[k] >> np.uint64(1))
-        else:
-            for j in range(len(qs)):
-                first = _searched_level(values[j], base, f, bottom, top)
-                second = _searched_level(values[j + 16], base, f, bottom, top)
-                qs[j] = np.uint8(np.int32(first | np.int32(second << 4)) & 0xFF)
+            put_f16(out[b], 2, -minimum[b])
+        base, highest_level = low[b] if affine else ZERO, top if inverse[b] != ZERO else bottom
+        nearest_levels(x[b], base, inverse[b], bottom, highest_level, five_bits, out[b], start)
 
 
 @kernel

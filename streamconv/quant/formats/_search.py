@@ -15,11 +15,14 @@ from __future__ import annotations
 
 import numpy as np
 
+from ...kernels.blocks import transpose
 from ...kernels.lanes import (
     LANES,
     ONE,
     RINT_LIMIT,
+    WIDE,
     ZERO,
+    aligned,
     all_bits,
     blend,
     clamp,
@@ -60,10 +63,15 @@ def padded(n_runs: int) -> int:
     return -(-n_runs // LANES) * LANES
 
 
-@inline
+@inline(vector_bits=WIDE)
 def gather(matrix, x, first, n):  # type: ignore[no-untyped-def]
     """``matrix`` = the ``LANES`` runs of ``n`` values of ``x`` from run ``first`` on, one a lane; zeros past the end."""
     runs = min(LANES, x.size // n - first)
+    if runs == LANES and n % 16 == 0:
+        for j in range(0, LANES, 16):
+            for i in range(0, n, 16):
+                transpose(x, (first + j) * n + i, n, matrix, i * LANES + j, LANES)
+        return
     for j in range(runs):
         run = x[(first + j) * n :]
         for i in range(n):
@@ -77,7 +85,7 @@ def gather(matrix, x, first, n):  # type: ignore[no-untyped-def]
 # ``lanes``, which is always LANES (all ``regs`` here have REGS_ROWS rows).
 
 
-@inline
+@inline(vector_bits=WIDE)
 def own_weights(tile, regs, n, kind):  # type: ignore[no-untyped-def]
     """W from the values themselves, as ``kind`` says."""
     lanes = len(regs) // REGS_ROWS
@@ -100,7 +108,7 @@ def own_weights(tile, regs, n, kind):  # type: ignore[no-untyped-def]
                 row[W + j] = regs[j] + magnitude(row[X + j])
 
 
-@inline
+@inline(vector_bits=WIDE)
 def collect(found, regs, first):  # type: ignore[no-untyped-def]
     """Store the results of runs ``first``, ``first + 1``, … in the rows of ``found``."""
     for k in range(N_RESULTS):
@@ -108,7 +116,7 @@ def collect(found, regs, first):  # type: ignore[no-untyped-def]
             found[k, first + j] = regs[k * LANES + j]
 
 
-@kernel
+@kernel(vector_bits=WIDE)
 def affine_runs(x, w, kind, found, n, n_max, r_min, r_delta, n_step, absolute):  # type: ignore[no-untyped-def]
     """Scale and minimum for x ≈ scale · level − minimum, levels 0..n_max: ``make_qkx2_quants`` and ``make_qkx3_quants``.
 
@@ -124,8 +132,8 @@ def affine_runs(x, w, kind, found, n, n_max, r_min, r_delta, n_step, absolute): 
     n_max, r_min, r_delta : float32
     absolute : weigh |error| instead of its square
     """
-    tile = np.empty(TILE_SIZE, np.float32)
-    regs = np.empty(REGS_SIZE, np.float32)
+    tile = aligned(TILE_SIZE)
+    regs = aligned(REGS_SIZE)
     ones = all_bits(n_max)
     for first in range(0, x.size // n, LANES):
         gather(tile[X:], x, first, n)
@@ -146,7 +154,7 @@ def affine_runs(x, w, kind, found, n, n_max, r_min, r_delta, n_step, absolute): 
         collect(found, regs, first)
 
 
-@inline
+@inline(vector_bits=WIDE)
 def _range_and_sums(tile, regs, n):  # type: ignore[no-untyped-def]
     """Lowest (at most 0) and highest value, Σ w and Σ w·x of each lane."""
     for j in range(LANES):
@@ -180,7 +188,7 @@ def _add_value(rows, at, state):  # type: ignore[no-untyped-def]
     return (x if x < low else low), (x if x > high else high), sum_w + w, sum_x + w * x
 
 
-@inline
+@inline(vector_bits=WIDE)
 def _try_levels(tile, regs, n, numerator, n_max):  # type: ignore[no-untyped-def]
     """L = levels for the trial scale numerator / (highest - lowest), 0 in flat lanes; Σ w·l, Σ w·l·l, Σ w·l·x."""
     wild = False
@@ -203,7 +211,7 @@ def _try_levels(tile, regs, n, numerator, n_max):  # type: ignore[no-untyped-def
             _sums(tile[i * LANES :], regs, n_max)
 
 
-@inline
+@inline(vector_bits=WIDE)
 def _sums(rows, regs, n_max):  # type: ignore[no-untyped-def]
     for j in range(LANES):
         trial, now = regs[_TRIAL + j], regs[_NOW + j]
@@ -242,7 +250,7 @@ def _wild_sums(rows, regs, n_max):  # type: ignore[no-untyped-def]
         rows[L + at] = level
 
 
-@inline
+@inline(vector_bits=WIDE)
 def _fit(regs, opening):  # type: ignore[no-untyped-def]
     """Scale and (non-positive) minimum that fit the trial levels best; a lane without solution gets NaN.
 
@@ -273,7 +281,7 @@ def _fit(regs, opening):  # type: ignore[no-untyped-def]
             regs[_FIT_MIN + j] = ZERO if minimum > ZERO else minimum
 
 
-@inline
+@inline(vector_bits=WIDE)
 def _errors(tile, regs, n, absolute):  # type: ignore[no-untyped-def]
     """ERROR (zero so far) = Σ w·e of the fitted scale and minimum on the levels L, e = |difference| or its square."""
     if absolute:
@@ -284,7 +292,7 @@ def _errors(tile, regs, n, absolute):  # type: ignore[no-untyped-def]
             _add_errors(tile[i * LANES :], regs, False)
 
 
-@inline
+@inline(vector_bits=WIDE)
 def _add_errors(rows, regs, absolute):  # type: ignore[no-untyped-def]
     for j in range(LANES):
         scale, minimum = regs[_FIT_SCALE + j], regs[_FIT_MIN + j]
@@ -301,7 +309,7 @@ def _add_error(rows, at, scale, minimum, absolute, error):  # type: ignore[no-un
     return error + rows[W + at] * e
 
 
-@inline
+@inline(vector_bits=WIDE)
 def _keep_better(regs, opening, ones):  # type: ignore[no-untyped-def]
     """Take the fit where it lowers the error. The next trials then start from the fitted minimum, as in the reference."""
     for j in range(LANES):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ...kernels.lanes import EPSILON, LANES, ONE, ZERO, all_bits, blend, clamp, inline, kernel, magnitude
+from ...kernels.lanes import EPSILON, LANES, ONE, WIDE, ZERO, aligned, all_bits, blend, clamp, inline, kernel, magnitude
 from ._search import (
     GIVEN,
     INVERSE,
@@ -30,7 +30,7 @@ _PEAK, _LARGEST, _BEST, _TRIAL, _SUM_LX, _SUM_LL = (k * LANES for k in range(N_R
 _TENTH = np.float32(0.1)
 
 
-@kernel
+@kernel(vector_bits=WIDE)
 def symmetric_runs(x, w, kind, found, n, n_max):  # type: ignore[no-untyped-def]
     """Scale for x ≈ scale · level, levels -n_max..n_max - 1: ``make_qx_quants`` (``rmse_type`` 1 or explicit weights).
 
@@ -43,8 +43,9 @@ def symmetric_runs(x, w, kind, found, n, n_max):  # type: ignore[no-untyped-def]
         0, which stands for -n_max.
     n_max : float32
     """
-    tile = np.empty(TILE_SIZE, np.float32)
-    regs = np.zeros(REGS_SIZE, np.float32)
+    tile = aligned(TILE_SIZE)
+    regs = aligned(REGS_SIZE)
+    regs[:] = ZERO
     ones = all_bits(n_max)
     for first in range(0, x.size // n, LANES):
         gather(tile[X:], x, first, n)
@@ -68,7 +69,7 @@ def symmetric_runs(x, w, kind, found, n, n_max):  # type: ignore[no-untyped-def]
         collect(found, regs, first)
 
 
-@inline
+@inline(vector_bits=WIDE)
 def _peak_and_products(tile, regs, n):  # type: ignore[no-untyped-def]
     """_PEAK = the value of largest magnitude, the first of equals; L = w·x; Σ w."""
     for j in range(LANES):
@@ -95,7 +96,7 @@ def _add_peak(rows, at, state):  # type: ignore[no-untyped-def]
     return (x if larger else peak), (size if larger else largest), sum_w + w
 
 
-@inline
+@inline(vector_bits=WIDE)
 def _symmetric_sums(tile, regs, n, n_max):  # type: ignore[no-untyped-def]
     """Σ w·x·l and Σ w·l·l for the trial scale; |INVERSE · x| stays below n_max + 1, so the cheap rounding is exact."""
     top = n_max - ONE
@@ -117,7 +118,7 @@ def _add_symmetric(rows, at, trial, n_max, top, sums):  # type: ignore[no-untype
     return sums[0] + rows[L + at] * level, sums[1] + (rows[W + at] * level) * level
 
 
-@inline
+@inline(vector_bits=WIDE)
 def _keep_larger(regs, first, ones):  # type: ignore[no-untyped-def]
     """Take the trial scale when (Σ w·x·l)² / Σ w·l·l grows, the first one always; 0 in lanes without magnitude, whose trial is."""
     for j in range(LANES):

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ...kernels.lanes import HALF, ZERO, get_f16, inline, kernel, put_f16
+from ...kernels.lanes import HALF, ZERO, aligned, get_f16, inline, kernel, put_f16
 from ...rows import Bytes, Floats
 from ..base import Codec
 from ..types import TYPES
@@ -44,7 +44,7 @@ def _quantize_blocks(x, out, weights, grid):  # type: ignore[no-untyped-def]
 
     x : float32[n_blocks * 256]; out : uint8[n_blocks * 66]; weights : float32[n_cols]; grid : int32, its table
     """
-    work = np.empty(WORK_SIZE, np.float32)
+    work = aligned(WORK_SIZE)
     picks = np.empty(PICKS_SIZE, np.int32)
     scales, tops, levels = np.empty(BATCH * _SUBS, np.float32), np.empty(_SUBS, np.float32), np.empty(_SUBS, np.int32)
     points, signs = np.empty(BATCH * 32, np.int32), np.empty(BATCH * 32, np.int32)

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ...kernels.lanes import ONE, ZERO, get_f16, inline, kernel, put_f16
+from ...kernels.lanes import ONE, ZERO, aligned, get_f16, inline, kernel, put_f16
 from ...rows import Bytes, Floats
 from ..base import Codec
 from ..types import TYPES
@@ -40,7 +40,7 @@ def _quantize_blocks(x, out, weights, grid, compat):  # type: ignore[no-untyped-
     x : float32[n_blocks * 256]; out : uint8[n_blocks * 110]; weights : float32[n_cols] or empty; grid : int32, its table
     compat : bool, misplace sub-blocks as the reference does
     """
-    work = np.empty(WORK_SIZE, np.float32)
+    work = aligned(WORK_SIZE)
     picks = np.empty(PICKS_SIZE, np.int32)
     tops, scales, levels = np.empty(8, np.float32), np.empty(8, np.float32), np.empty(8, np.int32)
     points, signs = np.empty(64, np.int32), np.empty(32, np.int32)

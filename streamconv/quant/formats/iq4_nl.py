@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ...kernels.lanes import LANES, ONE, ZERO, get_f16, kernel, put_f16
+from ...kernels.lanes import LANES, ONE, WIDE, ZERO, get_f16, kernel, put_f16
 from ...rows import Bytes, Floats
 from ..base import Codec
 from ..types import TYPES
@@ -36,7 +36,7 @@ _BYTES = 18
 _SIXTEENTH = np.float32(2 / 32)
 
 
-@kernel
+@kernel(vector_bits=WIDE)
 def _quantize_blocks(x, out, weights):  # type: ignore[no-untyped-def]
     """Encode all blocks.
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ...kernels.lanes import LANES, ONE, ZERO, get_f16, inline, kernel, magnitude, put_f16, rint_any
+from ...kernels.lanes import LANES, ONE, WIDE, ZERO, get_f16, inline, kernel, magnitude, put_f16, rint_any
 from ...rows import Bytes, Floats
 from ..base import Codec
 from ..types import TYPES
@@ -39,7 +39,7 @@ _STEPS = np.float32(32)
 _PER_WEIGHT = np.float32(2 / 256)
 
 
-@kernel
+@kernel(vector_bits=WIDE)
 def _quantize_blocks(x, out, weights):  # type: ignore[no-untyped-def]
     """Encode all blocks, four at a time.
 
@@ -68,7 +68,7 @@ def _quantize_blocks(x, out, weights):  # type: ignore[no-untyped-def]
                 out[at + i] = codes[j * 16 + i]
 
 
-@inline
+@inline(vector_bits=WIDE)
 def _sum_blocks(tile, regs):  # type: ignore[no-untyped-def]
     """SIGMA2 of all lanes of a block = twice the mean of its squares, summed from the first to the last weight."""
     for j in range(LANES):

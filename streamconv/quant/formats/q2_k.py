@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ...kernels.lanes import ONE, ZERO, clamp, get_f16, kernel, put_f16, rint_any
+from ...kernels.lanes import ONE, WIDE, ZERO, clamp, get_f16, kernel, put_f16, rint_any
 from ...rows import Bytes, Floats
 from ..base import Codec
 from ..types import TYPES
@@ -69,7 +69,7 @@ def _pack_scales(out, d, s, dmin, m):  # type: ignore[no-untyped-def]
             out[b, k] = s[b * _SUBS + k] | (m[b * _SUBS + k] << np.uint8(4))
 
 
-@kernel
+@kernel(vector_bits=WIDE)
 def _final_levels(x, levels, out, inverse, low):  # type: ignore[no-untyped-def]
     """Levels of every weight for the scales as they were packed; a sub-block of step 0 keeps those of its search.
 

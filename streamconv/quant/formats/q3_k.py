@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ...kernels.lanes import EPSILON, ONE, ZERO, clamp, get_f16, inline, kernel, magnitude, put_f16, rint_any
+from ...kernels.lanes import EPSILON, ONE, WIDE, ZERO, clamp, get_f16, inline, kernel, magnitude, put_f16, rint_any
 from ...rows import Bytes, Floats
 from ..base import Codec
 from ..types import TYPES
@@ -88,7 +88,7 @@ def _scale(block, k):  # type: ignore[no-untyped-def]
     return np.float32(np.int32(low | (high << np.uint8(4))) - np.int32(32))
 
 
-@kernel
+@kernel(vector_bits=WIDE)
 def _final_levels(x, levels, out, inverse):  # type: ignore[no-untyped-def]
     """Levels plus 4 of every weight for the scales as they were packed; a sub-block of step 0 keeps those of its search.
 

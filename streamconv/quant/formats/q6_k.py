@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ...kernels.lanes import EPSILON, ONE, ZERO, f32_to_f16, get_f16, kernel, magnitude, rint_any
+from ...kernels.lanes import EPSILON, ONE, WIDE, ZERO, f32_to_f16, get_f16, kernel, magnitude, rint_any
 from ...rows import Bytes, Floats
 from ..base import Codec
 from ..types import TYPES
@@ -50,7 +50,7 @@ def _scale(scale, out):  # type: ignore[no-untyped-def]
             out[at + 192 + k] = np.uint8(level & 0xFF)
 
 
-@kernel
+@kernel(vector_bits=WIDE)
 def _levels(x, levels, scale, inverse, out):  # type: ignore[no-untyped-def]
     """Levels plus 32 for the scales as they were packed; a sub-block of step 0 keeps those of its search.
 

@@ -16,6 +16,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from ...errors import BadInput, InputChanged, InputMissing
+from ...file_names import is_weights
 from ...rows import Bytes
 from ..checkpoint import InputFile, read_object
 from ..mapped import IoMode, MappedFile
@@ -183,7 +184,11 @@ class HubFiles:
 
     def names(self) -> Collection[str]:
         """See ``Files``."""
-        return self._listed.keys()
+        return [name for name in self._listed if "/" not in name or not is_weights(name)]
+
+    def has(self, name: str) -> bool:
+        """See ``Files``."""
+        return name in self._listed
 
     def read_object(self, name: str) -> dict[str, Any]:
         """See ``Files``; the file must be whole."""

@@ -1,0 +1,64 @@
+"""Opens whatever a user names as a model that can be run."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .. import forward, models
+from ..errors import UsageError
+from ..rows import Floats
+from .opening import Opener
+from .options import Options
+
+
+def open_runnable(
+    source: str | os.PathLike[str],
+    options: Options | None = None,
+    opener: Opener | None = None,
+    with_tokenizer: bool = True,
+) -> forward.Model:
+    """The model that ``source`` names: a GGUF file, a checkpoint however it is packed, a merge recipe, or one of the hub.
+
+    Parameters
+    ----------
+    with_tokenizer : whether the metadata has the tokenizer's keys; of checkpoints whose pre-tokenizer is not known there are none
+
+    Raises
+    ------
+    BadInput : something in it cannot be computed here; and see ``Opener.open``
+    """
+    options = options or Options()
+    checkpoint = (opener or Opener(options)).open(source)
+    if checkpoint.metadata is not None:
+        return forward.open_model(checkpoint.tensors, checkpoint.metadata, str(source))
+    checkpoint = models.named(checkpoint)
+    family = models.family_of(checkpoint)
+    if not with_tokenizer:
+        family = replace(family, tokenizer=None)
+    built = models.build(checkpoint, family, pre=options.pre)
+    return forward.open_model(built.tensors, built.metadata, str(source))
+
+
+def logits(source: str | os.PathLike[str], token_ids: Sequence[int] | NDArray[np.integer]) -> Floats:
+    """See ``streamconv.logits``."""
+    model = open_runnable(source, with_tokenizer=False)
+    ids = np.asarray(token_ids)
+    if ids.ndim != 1 or not len(ids) or not np.issubdtype(ids.dtype, np.integer):
+        raise UsageError(f"token ids are a list of whole numbers, not {type(token_ids).__name__} of shape {ids.shape}")
+    n_tokens = model.rows["token_embd.weight"].shape[0]
+    if ids.min() < 0 or ids.max() >= n_tokens:
+        raise UsageError(
+            f"token ids are from 0 to {n_tokens - 1}; there is one of {ids.min() if ids.min() < 0 else ids.max()}"
+        )
+    tokens = ids.astype(np.int32)[None]
+    hidden = forward.embed(model, tokens)
+    for number in range(model.n_layers):
+        after = np.zeros_like(hidden)
+        forward.run_layer(model, number, tokens, hidden, after)
+        hidden = after
+    return forward.logits(model, hidden[0])

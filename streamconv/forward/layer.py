@@ -1,0 +1,58 @@
+"""What one layer computes."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from .rope import Rope
+
+
+@dataclass(frozen=True)
+class Layer:
+    """What one layer computes.
+
+    Attributes
+    ----------
+    kind : ``attention``, ``latent`` (MLA) or ``delta`` (gated delta rule)
+    n_heads, n_kv : heads of queries, of keys and values
+    k_size, v_size : numbers of a head
+    window : how many positions back a token sees, itself included; 0: all
+    scale, cap : what scores are multiplied by, and capped at (0: not)
+    rope : None where nothing is rotated
+    slope : what the steepest scores fall by with distance, as the exponent of 2 (ALiBi); 0: they do not
+    kv_of : the slot whose keys and values, of an earlier layer, are used; ``kv_to``: the slot they are left in
+    n_experts_used : 0 where there are no experts
+    sparsity : how many deviations above the mean an activation must lie; -inf: any
+    """
+
+    number: int
+    kind: str
+    n_heads: int
+    n_kv: int
+    k_size: int
+    v_size: int
+    window: int
+    scale: float
+    cap: float
+    rope: Rope | None
+    kv_of: int | None = None
+    kv_to: int | None = None
+    n_experts_used: int = 0
+    sparsity: float = -math.inf
+    slope: float = 0.0
+
+    def name(self, tensor: str) -> str:
+        """The full name of its ``tensor``."""
+        return f"blk.{self.number}.{tensor}"
+
+
+@dataclass(frozen=True)
+class Delta:
+    """Sizes of the gated delta rule: heads of keys and of values, numbers of one each, and how many tokens its filter spans."""
+
+    n_keys: int
+    n_values: int
+    k_size: int
+    v_size: int
+    kernel: int

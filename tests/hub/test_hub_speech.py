@@ -1,0 +1,78 @@
+"""Qwen 3 TTS, what makes sound of whose codes is a model of its own in a folder: from the hub, and after an interruption."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hub_cases import Run, tensor_bytes
+from server import Hub
+from small_models import Tensors, write_safetensors
+
+import streamconv
+from streamconv.errors import StreamconvError
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "models"))
+import toys
+
+_SPEECH = "speech_tokenizer"
+
+
+def speaking(folder: Path) -> Path:
+    """A toy of Qwen 3 TTS as it is published: the weights of what makes sound in a folder of their own."""
+    toy = toys.stored(toys.PROJECTORS)["qwen3tts"]
+    own, speech = Tensors(), Tensors()
+    for name, shape in toys.unpacked(toy["tensors"]):
+        rows = toys.Named(name, tuple(shape))
+        values = rows.read(0, int(np.prod(shape[:-1]))).reshape(shape)
+        here, inner = (speech, name.removeprefix(f"{_SPEECH}.")) if name.startswith(_SPEECH) else (own, name)
+        here[inner] = "F32", values
+    for place, tensors in ((folder, own), (folder / _SPEECH, speech)):
+        place.mkdir()
+        write_safetensors(place / "model.safetensors", tensors)
+    (folder / "config.json").write_text(json.dumps(toy["config"]))
+    for name, content in toy["side"].items():
+        (folder / name).write_text(json.dumps(content))
+    return folder
+
+
+def test_what_makes_sound_is_fetched_with_its_model(hub: Hub, here: Run, tmp_path: Path) -> None:
+    source = speaking(tmp_path / "store")
+    hub.add("org/tts", source)
+    for name, given in (("hub", "org/tts"), ("disk", str(source))):
+        done = here("convert", given, tmp_path / f"{name}.gguf", "--mmproj", "--type", "f32")
+        assert done.code == 0, done.err
+    assert hub.bytes_served(f"{_SPEECH}/model.safetensors") > 0
+    assert tensor_bytes(tmp_path / "hub.gguf") == tensor_bytes(tmp_path / "disk.gguf")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("where", ["hub", "disk"])
+def test_a_job_that_was_interrupted_goes_on_with_what_makes_sound(
+    hub: Hub, here: Run, tmp_path: Path, where: str
+) -> None:
+    source = speaking(tmp_path / "store")
+    hub.add("org/tts", source)
+    given = "org/tts" if where == "hub" else str(source)
+    whole, out = tmp_path / "whole.gguf", tmp_path / "x.gguf"
+    assert here("convert", given, whole, "--mmproj", "--type", "f32").code == 0
+    stopped = here("convert", given, out, "--mmproj", "--type", "f32", "--stop-after", "0.001s", "--threads", "1")
+    assert stopped.code == 75, stopped.err
+    hub.forget()
+    assert here("convert", given, out, "--mmproj", "--type", "f32").code == 0
+    assert tensor_bytes(out) == tensor_bytes(whole)
+
+
+@pytest.mark.slow
+def test_what_makes_sound_is_an_input_like_others(tmp_path: Path) -> None:
+    source, out = speaking(tmp_path / "store"), tmp_path / "x.gguf"
+    streamconv.convert(source, out, mmproj=True, type="f32", threads=1)
+    weights = source / _SPEECH / "model.safetensors"
+    data = bytearray(weights.read_bytes())
+    data[-1] ^= 1
+    weights.write_bytes(data)
+    with pytest.raises(StreamconvError):
+        streamconv.convert(source, out, mmproj=True, type="f32", threads=1)
