@@ -1,4 +1,4 @@
-"""A synthetic Llama-shaped checkpoint: real shapes, heavy-tailed values, few layers; written at disk speed.
+"""A synthetic checkpoint in the shape of Llama or Gemma 2: real shapes, heavy-tailed values, few layers; written at disk speed.
 
     checkpoint.py OUT [--shape 70b] [--layers 2]
 
@@ -17,14 +17,16 @@ from pathlib import Path
 import numpy as np
 
 #: hidden, feed-forward, heads, key/value heads, vocabulary, layers
-SHAPES = {"70b": (8192, 28672, 64, 8, 128256, 80), "8b": (4096, 14336, 32, 8, 128256, 32)}
+SHAPES = {
+    "70b": (8192, 28672, 64, 8, 128256, 80), "8b": (4096, 14336, 32, 8, 128256, 32), "gemma2-2b": (2304, 9216, 8, 4, 256000, 26),
+}  # fmt: skip
 TOKENIZER = Path(__file__).resolve().parent.parent / "examples" / "tiny-gemma3"
 SHARD_BYTES = 5_000_000_000
 
 
 def tensors_of(shape: str, layers: int) -> list[tuple[str, tuple[int, ...]]]:
     hidden, ffn, heads, kv, vocab, _ = SHAPES[shape]
-    head = hidden // heads
+    head = head_width(shape)
     out: list[tuple[str, tuple[int, ...]]] = [("model.embed_tokens.weight", (vocab, hidden))]
     for i in range(layers):
         p = f"model.layers.{i}."
@@ -35,11 +37,24 @@ def tensors_of(shape: str, layers: int) -> list[tuple[str, tuple[int, ...]]]:
             (p + "mlp.up_proj.weight", (ffn, hidden)),
             (p + "post_attention_layernorm.weight", (hidden,)),
             (p + "self_attn.k_proj.weight", (kv * head, hidden)),
-            (p + "self_attn.o_proj.weight", (hidden, hidden)),
-            (p + "self_attn.q_proj.weight", (hidden, hidden)),
+            (p + "self_attn.o_proj.weight", (hidden, heads * head)),
+            (p + "self_attn.q_proj.weight", (heads * head, hidden)),
             (p + "self_attn.v_proj.weight", (kv * head, hidden)),
         ]
+        if is_gemma(shape):
+            out += [(f"{p}{side}_feedforward_layernorm.weight", (hidden,)) for side in ("pre", "post")]
+    if is_gemma(shape):
+        return [*out, ("model.norm.weight", (hidden,))]
     return [*out, ("model.norm.weight", (hidden,)), ("lm_head.weight", (vocab, hidden))]
+
+
+def is_gemma(shape: str) -> bool:
+    return shape.startswith("gemma")
+
+
+def head_width(shape: str) -> int:
+    hidden, _, heads, *_ = SHAPES[shape]
+    return 256 if is_gemma(shape) else hidden // heads
 
 
 def bf16(x: np.ndarray) -> np.ndarray:
@@ -97,9 +112,14 @@ def write_side_files(out: Path, shape: str, layers: int, more: dict[str, object]
     config = {
         "architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": hidden, "intermediate_size": ffn,
         "num_attention_heads": heads, "num_key_value_heads": kv, "num_hidden_layers": layers, "vocab_size": vocab,
-        "rms_norm_eps": 1e-5, "rope_theta": 500000.0, "head_dim": hidden // heads, "max_position_embeddings": 8192,
+        "rms_norm_eps": 1e-5, "rope_theta": 500000.0, "head_dim": head_width(shape), "max_position_embeddings": 8192,
         "hidden_act": "silu", "tie_word_embeddings": False, "torch_dtype": "bfloat16", "bos_token_id": 2, "eos_token_id": 1,
     }  # fmt: skip
+    if is_gemma(shape):
+        config |= {
+            "architectures": ["Gemma2ForCausalLM"], "model_type": "gemma2", "hidden_act": "gelu_pytorch_tanh",
+            "rms_norm_eps": 1e-6, "rope_theta": 10000.0, "tie_word_embeddings": True, "query_pre_attn_scalar": 256,
+        }  # fmt: skip
     (out / "config.json").write_text(json.dumps(config | more, indent=1))
 
 

@@ -121,7 +121,7 @@ def convert(
     ----------
     src : checkpoint folder, file of weights (``.safetensors``, ``.gguf``, ``.bin``, …), merge recipe ``.yml``, or
         ``org/model[@revision]`` on the hub
-    out : name of the output: ``NAME.gguf``, with ``{type}`` in it for several types, or a folder for safetensors
+    out : name of the output: ``NAME.gguf`` or ``NAME.sbs``, with ``{type}`` in it for several types, or a folder for safetensors
     type : file type such as ``Q4_K_M``, or ``auto``; several with commas between them
     ram : memory to allocate, bytes or text such as ``"512MiB"``
     reporter : told how it goes; silent when None

@@ -45,7 +45,10 @@ Running the same command again resumes where it stopped; once the output is comp
 _SOURCE = (
     f"checkpoint folder, weight file ({', '.join(ENDINGS)}), merge recipe .yml, or org/model[@revision] on the hub"
 )
-_JOB = (("source", "SRC", _SOURCE), ("output", "OUT", "name of the output: NAME.gguf, or a folder for safetensors"))
+_JOB = (
+    ("source", "SRC", _SOURCE),
+    ("output", "OUT", "name of the output: NAME.gguf, NAME.sbs for gemma.cpp, or a folder for safetensors"),
+)
 
 
 #: name of a command -> what it does, and what it is given: attribute, what stands for it, what it is
@@ -73,7 +76,7 @@ _COMMANDS: dict[str, tuple[str, tuple[tuple[str, str, str], ...]]] = {
     "inspect": ("list tensors, metadata and tokenizer of a model", (("source", "SRC", _SOURCE),)),
     "check": (
         "predict what a loader will reject or get wrong",
-        (("source", "FILE.gguf", "the file, or the first of a split model"),),
+        (("source", "FILE", "a .gguf file, of a split model the first, or a .sbs file"),),
     ),
     "imatrix": (
         "measure, on a text, how much each column of a model's matrices matters; or add importance matrices up, and convert them;"
@@ -164,7 +167,7 @@ def make_parser() -> argparse.ArgumentParser:
     """The whole command line."""
     parser = _Parser(
         prog="streamconv",
-        description="Convert model checkpoints to GGUF in one pass, in bounded memory, resumably.",
+        description="Convert model checkpoints to GGUF or to gemma.cpp's files in one pass, in bounded memory, resumably.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -347,7 +350,7 @@ def _error_of_system(e: Exception, options: argparse.Namespace) -> StreamconvErr
 
 def _is_about(output: str, path: str) -> bool:
     """Whether ``path`` is ``output``, a folder above it, or what lies in or beside it under a name that begins with its."""
-    begins = around_fields(os.path.abspath(output))[0].removesuffix(".gguf")
+    begins = around_fields(os.path.abspath(output))[0].removesuffix(".gguf").removesuffix(".sbs")
     return path.startswith(begins) or begins.startswith(path)
 
 

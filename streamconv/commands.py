@@ -284,9 +284,9 @@ def inspect(a: argparse.Namespace) -> int:
 
 def check(a: argparse.Namespace) -> int:
     """``streamconv check``: 0 when a loader will take the file, 65 when not."""
-    from .check import check_gguf
+    from .check import check_file
 
-    findings = check_gguf(Path(a.source), scan=not a.no_scan, cache_bytes=default_ram() // 2)
+    findings = check_file(Path(a.source), scan=not a.no_scan, cache_bytes=default_ram() // 2)
     errors = [f for f in findings if f.severity == "error"]
     if a.json:
         say_json([vars(f) for f in findings], indent=1)

@@ -51,7 +51,9 @@ class Container:
 SAFETENSORS = Container("safetensors", (".safetensors",), "model", is_packable=True)
 GGUF = Container("gguf", (".gguf",), is_packable=True)
 TORCH = Container("torch", (".bin", ".pt", ".pth", ".ckpt"), "pytorch_model")
-CONTAINERS = (SAFETENSORS, GGUF, TORCH)
+#: gemma.cpp's
+SBS = Container("sbs", (".sbs",))
+CONTAINERS = (SAFETENSORS, GGUF, TORCH, SBS)
 #: those of model folders, the one that is preferred first
 OF_FOLDERS = (SAFETENSORS, TORCH)
 #: the weights of a folder as Mistral publishes it
@@ -79,7 +81,7 @@ PACKABLE = tuple(ending for each in CONTAINERS if each.is_packable for ending in
 #: what a compressed file ends with
 PACKED = ".zst"
 #: endings of files of weights that are not read
-_OTHERS = (".onnx", ".h5", ".msgpack", ".npz", ".sbs", ".part")
+_OTHERS = (".onnx", ".h5", ".msgpack", ".npz", ".part")
 _INDEXES = tuple(f"{each.endings[0]}.index.json" for each in OF_FOLDERS)
 #: the file of an adapter as MLX saves it
 MLX_ADAPTER = "adapters.safetensors"

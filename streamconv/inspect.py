@@ -12,7 +12,7 @@ from typing import Any
 
 from . import dequant
 from .errors import BadInput
-from .file_names import OF_TOKENIZERS, TEMPLATES, TORCH, container_of, fits
+from .file_names import OF_TOKENIZERS, SBS, TEMPLATES, TORCH, container_of, fits
 from .metadata import Metadata, Value
 from .sources.checkpoint import Checkpoint
 from .sources.hf_config import flattened
@@ -39,6 +39,8 @@ _CONFIG_KEYS = (
     "torch_dtype",
     "dtype",
 )
+#: of the configuration in a file of gemma.cpp
+_SBS_KEYS = ("display_name", "model", "wrapping", "weight", "num_layers", "model_dim", "vocab_size", "max_seq_len")
 _SPECIAL = ("bos", "eos", "eot", "eom", "unknown", "seperator", "padding", "mask")
 
 
@@ -51,8 +53,11 @@ def describe(checkpoint: Checkpoint) -> dict[str, Any]:
     list of ``name``, ``shape``, ``dtype``, ``bytes``, ``file`` and, for weights that are quantized, ``encoding``),
     ``metadata`` (GGUF) or ``config``, ``tokenizer``, ``warnings``. Long arrays of the metadata are given by ``elem``, ``count``
     and their ``first`` elements. Quantized weights are listed as what they decode to, with the bytes they are stored in; where
-    that cannot be told, all tensors are listed as stored, and a warning says why.
+    that cannot be told, all tensors are listed as stored, and a warning says why. Of a file of gemma.cpp there are also ``blobs``
+    and, where it has one, ``toc``; its tensors have a ``scale``, and ``config`` is its own.
     """
+    if _format(checkpoint) == SBS.name:
+        return _sbs(checkpoint)
     warnings = list(checkpoint.warnings)
     try:
         found = dequant.decoded(checkpoint)
@@ -80,6 +85,17 @@ def describe(checkpoint: Checkpoint) -> dict[str, Any]:
 def render(facts: dict[str, Any]) -> str:
     """The result of ``describe`` for people: totals, keys, tokenizer, and an aligned table of tensors."""
     return "\n".join(lines(facts))
+
+
+def _sbs(checkpoint: Checkpoint) -> dict[str, Any]:
+    """``describe`` for a file of gemma.cpp."""
+    from .models.gemma_cpp.facts import facts
+
+    warnings = list(checkpoint.warnings)
+    told = facts(checkpoint, warnings)
+    files = [{"name": file.name, "bytes": file.size} for file in checkpoint.inputs]
+    head = {"path": str(checkpoint.path), "format": SBS.name, "files": files, "totals": _totals(told["tensors"])}
+    return {**head, **told, "warnings": warnings}
 
 
 def _format(checkpoint: Checkpoint) -> str:
@@ -174,6 +190,10 @@ def lines(facts: dict[str, Any]) -> Iterator[str]:
     if facts["tensors"]:
         yield ""
         yield from _table(facts)
+    elif "blobs" in facts:
+        blobs = [[_plain(b["key"]), str(b["offset"]), _size(b["bytes"])] for b in facts["blobs"]]
+        yield ""
+        yield from _aligned([["blob", "offset", "size"], *blobs])
 
 
 def _section(title: str, pairs: Iterable[tuple[str, Any]]) -> Iterator[str]:
@@ -186,7 +206,7 @@ def _section(title: str, pairs: Iterable[tuple[str, Any]]) -> Iterator[str]:
 
 def _config_pairs(config: dict[str, Any]) -> Iterator[tuple[str, Any]]:
     merged = {**flattened(config), **config}
-    for key in _CONFIG_KEYS:
+    for key in _SBS_KEYS if "display_name" in merged else _CONFIG_KEYS:
         if key in merged:
             yield key, merged[key]
     if "quantization_config" in merged:
@@ -202,10 +222,16 @@ def _table(facts: dict[str, Any]) -> Iterator[str]:
         row = [_plain(tensor["name"]), tensor["dtype"], shape, _size(tensor["bytes"])]
         row += [tensor.get("encoding", "")] if encoded else []
         rows.append([*row, *([_plain(tensor["file"]) if tensor["file"] else ""] if several else [])])
+    yield from _aligned(rows)
+
+
+def _aligned(rows: list[list[str]]) -> Iterator[str]:
+    """A table whose head is the first row; sizes are aligned on the right."""
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     for row in rows:
         cells = [
-            cell.rjust(w) if i == 3 else cell.ljust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True))
+            cell.rjust(w) if head == "size" else cell.ljust(w)
+            for cell, w, head in zip(row, widths, rows[0], strict=True)
         ]
         yield "  ".join(cells).rstrip()
 

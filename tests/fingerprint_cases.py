@@ -194,6 +194,11 @@ def gemma_gguf(root: Path) -> Job:
     return convert(folder, root / "x.gguf", (folder / "config.json",), type="q8_0")
 
 
+def gemma_sbs(root: Path) -> Job:
+    folder = shutil.copytree(DATA / "checkpoints" / "gemma3-text" / "hf", root / "m")
+    return convert(folder, root / "x.sbs", (folder / "config.json",), type="sfp", own={"sbs_model": "gemma3-1b"})
+
+
 def gptq_gguf(root: Path) -> Job:
     return convert(gptq(root / "m"), root / "x.gguf", (root / "m" / "config.json",), type="q8_0")
 
@@ -371,7 +376,7 @@ def projector(root: Path) -> Job:
 JOBS: dict[str, Callable[[Path], Job]] = {
     job.__name__: job
     for job in (
-        dense_gguf, dense_folder, llama3_gguf, gemma_gguf, gptq_gguf, gptq_folder, gptq_side_file, awq_gguf, nf4_folder,
+        dense_gguf, dense_folder, llama3_gguf, gemma_gguf, gemma_sbs, gptq_gguf, gptq_folder, gptq_side_file, awq_gguf, nf4_folder,
         linear_gguf, dare_folder, ties_gguf, mixture_folder, quantized_merge_gguf, quantized_merge_folder, adapter_gguf, lora_gguf,
         extraction, requantized, projector,
     )
@@ -383,12 +388,16 @@ NEUTRAL: dict[str, Any] = {
     "allow_nonfinite": True, "measure": True, "lenient": True, "allow_crimes": True, "io": "pread", "evict": True,
     "offline": True, "refresh": True, "report": Path("no-report.jsonl"),
 }  # fmt: skip
+_OWN: list[Any] = [
+    {"nothing": 1},
+    *({"sbs_model": "gemma3-1b", key: value} for key, value in {"sbs_layout": "exporter", "max_seq_len": 64}.items()),
+]
 #: options that may
 DECIDING: dict[str, list[Any]] = {
     "type": ["q4_0", "f16", "q8_0,f16", "copy", "f32", "bf16"], "imatrix": [()], "include_weights": [("ffn",)],
     "exclude_weights": [("ffn",)], "pure": [True], "leave_output_tensor": [True], "output_tensor_type": ["q8_0", "f16"],
     "token_embedding_type": ["q8_0", "f16"], "tensor_types": [("ffn_up=q8_0",), ("attn_q=f16",)],
-    "tensor_type_file": [DATA / "rules.txt"], "copy": [True], "own": [{"nothing": 1}], "prune_layers": [(1,)],
+    "tensor_type_file": [DATA / "rules.txt"], "copy": [True], "own": _OWN, "prune_layers": [(1,)],
     "override_kv": [("general.name=str:other",)], "allow_requantize": [True], "split_max_bytes": [20000],
     "split_max_tensors": [3], "keep_split": [True], "max_shard_bytes": [20000], "pre": ["gpt-2"], "vocab_only": [True],
     "mtp": [True], "no_mtp": [True], "target_model": [str(PLAIN)],

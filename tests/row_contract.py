@@ -60,7 +60,7 @@ def check_spans(fresh: Callable[[], Rows], cut: tuple[int, int], folder: Path) -
     expected = fresh().read(0, n_rows)
     spans = [*rows.spans(*cut), *(rows.everything() if rows.whole else ())]
     assert cut[0] < cut[1] or not list(rows.spans(*cut)), "no rows need no bytes"
-    weights = {path for path in folder.rglob("*") if path.suffix in (".safetensors", ".bin", ".gguf")}
+    weights = {path for path in folder.rglob("*") if path.suffix in (".safetensors", ".bin", ".gguf", ".sbs")}
     assert {span.file.path for span in spans} <= {file.path for file in rows.files} <= weights
     with inverted_elsewhere(weights, spans):
         assert same(rows.read(*cut), expected[slice(*cut)]), f"{rows!r}: rows {cut} need more than {spans}"
@@ -80,7 +80,7 @@ def check_measured(fresh: Callable[[], Rows], folder: Path) -> None:
         look.measured(json.loads(json.dumps(value)))
         look.measure = None  # type: ignore[method-assign,assignment]
     expected = fresh().read(*cut)
-    weights = {path for path in folder.rglob("*") if path.suffix in (".safetensors", ".bin", ".gguf")}
+    weights = {path for path in folder.rglob("*") if path.suffix in (".safetensors", ".bin", ".gguf", ".sbs")}
     with inverted_elsewhere(weights if rows.looks else (), [*rows.spans(*cut)]):
         assert same(rows.read(*cut), expected), (
             f"{rows!r}: rows {cut} need more than was measured and {[*rows.spans(*cut)]}"

@@ -48,7 +48,7 @@ def test_sections_of_text_models_are_spelled_in_one_file() -> None:
     assert spelled({*TEXT_SECTIONS, THINKER} - {"text_config"}) == {"sources/hf_config.py"}
 
 
-@pytest.mark.parametrize("ending", [*ENDINGS, ".onnx", ".h5", ".msgpack", ".npz", ".sbs", ".part"])
+@pytest.mark.parametrize("ending", [*ENDINGS, ".onnx", ".h5", ".msgpack", ".npz", ".part"])
 def test_files_of_weights_are_told_by_their_endings_compressed_or_not(ending: str) -> None:
     assert is_weights(f"model{ending}")
     assert is_weights(f"model{ending}.zst")

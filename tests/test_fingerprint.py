@@ -32,8 +32,8 @@ from streamconv.errors import StreamconvError
 
 #: jobs that take seconds to go through
 SLOW = (
-    "dense_folder", "ties_gguf", "extraction", "dense_gguf", "gemma_gguf", "linear_gguf", "dare_folder", "mixture_folder",
-    "awq_gguf", "gptq_gguf", "quantized_merge_folder", "adapter_gguf", "lora_gguf",
+    "dense_folder", "ties_gguf", "extraction", "dense_gguf", "gemma_gguf", "gemma_sbs", "linear_gguf", "dare_folder",
+    "mixture_folder", "awq_gguf", "gptq_gguf", "quantized_merge_folder", "adapter_gguf", "lora_gguf",
 )  # fmt: skip
 #: jobs whose output says where its models were
 NAME_THEIR_MODELS = (

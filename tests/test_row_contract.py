@@ -12,11 +12,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+import sbs_files
 from row_contract import check_identity, check_measured, check_rows, check_spans, same, values_of
 from small_models import write_safetensors
 
 import streamconv
-from streamconv import dequant, merging, sources
+from streamconv import dequant, merging, sbs, sources
+from streamconv.conversion.sbs.toc_rows import TocRows
 from streamconv.kit import (
     Averaged,
     Constant,
@@ -33,6 +35,7 @@ from streamconv.kit import (
     Ternary,
     Transposed,
     UnitColumns,
+    WithLargest,
     Zeros,
     cut,
     every,
@@ -47,6 +50,8 @@ from streamconv.merging.merged import SameRows
 from streamconv.merging.mixture.gates import GateRows, PromptGate
 from streamconv.merging.vocabulary.rows import MEAN, SOME, ZERO, Table, laid_out
 from streamconv.models.families._draft import TokenIds
+from streamconv.models.gemma_cpp.hugging_face import as_hugging_face
+from streamconv.models.gemma_cpp.toc import TocEntry
 from streamconv.models.projectors.minicpmv import Positions
 from streamconv.rows import Rows, Span, digest_of, matrix_shape
 from streamconv.sources.mapped import MappedFile
@@ -110,6 +115,12 @@ def transformed(folder: Path) -> Sequence[Open]:
         yield Reshaped(query, (512, 8))
         yield Reshaped(query, (8, 512))
         yield Reshaped(norm, (4, 16))
+        yield Reshaped(query, (15, 256), 0)
+        yield Reshaped(query, (1, 100), 3996)
+        yield Reshaped(query, (10, 64), 128)
+        yield WithLargest(query, "query")
+        yield Reshaped(WithLargest(heads, "heads"), (15, 256), 7)
+        yield TocRows(TocEntry("att_w_0", 3, 1, 4096, 64, 64, stride=64), "SFP", WithLargest(query, "query"))
         yield join([query, Zeros((3, 64), query.dtype)])
         yield Mapped(norm, HALF)
         yield Product(norm, Constant(np.arange(64, dtype=np.float32)))
@@ -261,6 +272,21 @@ def merged(recipe: str) -> Kind:
     return prepared
 
 
+def gemma_cpp(folder: Path) -> Sequence[Open]:
+    """Matrices in every type, and what is made of them; one has a scale."""
+    toy = sbs_files.toy("paligemma2", "exporter")
+    values = np.random.default_rng(0).uniform(-1, 1, 10_000).astype(np.float32)
+    keys = ("att_ein_0", "qkv_ein_0", "gating_ein_1", "qkv_ein_1", "linear_w_1", "img_emb_kernel", "qkv_ein_w_0")
+    for number, key in enumerate(keys):
+        kind = ("SFP", "NUQ", "I8")[number % 3]
+        rows, cols = toy.toc[key][-4:-2]
+        toy.blobs[key] = sbs.encode(values[: rows * cols], kind)[0].tobytes()
+        toy.toc[key] = sbs_files.entry(key, sbs_files.TYPES[kind], rows, cols, 1.5 if number % 2 else 1.0)
+    path = folder / "x.sbs"
+    path.write_bytes(toy.file())
+    return each(lambda: as_hugging_face(sources.open_checkpoint(path)).tensors.values())
+
+
 _OTHERS = (
     "models: [{model: b, parameters: {weight: 1, density: 0.4}}, {model: c, parameters: {weight: 0.5, density: 0.7}}]"
 )
@@ -270,6 +296,7 @@ KINDS: dict[str, Kind] = {
     "old torch": copied("torch", "legacy_views_shared_bf16.bin"),
     "tables": tables,
     "gguf": gguf,
+    "gemma.cpp": gemma_cpp,
     "transformed": transformed,
     "decoded": decoded,
     "changed": changed_rows,

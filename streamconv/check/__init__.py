@@ -1,6 +1,7 @@
-"""Predict what a loader will reject in a GGUF file, or load and get wrong.
+"""Predict what a loader will reject in a file, or load and get wrong.
 
-What is checked is llama.cpp's behaviour (and, for Gemma 3, candle's). One module per concern, each with
+Of GGUF files what is checked is llama.cpp's behaviour (and, for Gemma 3, candle's), of ``.sbs`` files gemma.cpp's (``sbs/``). One
+module per concern, each with
 
     check(subject: Subject) -> Iterator[Finding]
 
@@ -15,6 +16,7 @@ from functools import partial
 from pathlib import Path
 
 from ..errors import BadInput
+from ..file_names import SBS, container_of
 from ..metadata import Metadata
 from ..sources import read_splits
 from ..sources.frame_cache import DEFAULT_BYTES, FrameCache
@@ -23,11 +25,20 @@ from . import endings, key_types, keys, layout, rope, template, tensors, vocabul
 from .finding import Finding, Severity
 from .subject import Shaped, Subject
 
-__all__ = ["Finding", "Severity", "check_gguf", "judge"]
+__all__ = ["Finding", "Severity", "check_file", "check_gguf", "judge"]
 
 _CHECKS = (
     layout.check, keys.check, key_types.check, tensors.check, rope.check, vocabulary.check, endings.check, template.check,
 )  # fmt: skip
+
+
+def check_file(path: Path, scan: bool = True, cache_bytes: int = DEFAULT_BYTES) -> list[Finding]:
+    """``check_gguf``, or the same for a weight file of gemma.cpp, by the ending of ``path``."""
+    if container_of(path.name) is SBS:
+        from .sbs import check_sbs
+
+        return check_sbs(path, scan)
+    return check_gguf(path, scan, cache_bytes)
 
 
 def check_gguf(path: str | os.PathLike[str], scan: bool = True, cache_bytes: int = DEFAULT_BYTES) -> list[Finding]:

@@ -22,6 +22,7 @@ _ENCODE_NS = {
     "Q3_K": (4.5, 5.4), "Q4_K": (8.1, 14), "Q5_K": (6.7, 14), "Q6_K": (4.4, 4.7), "IQ1_S": (50, 50), "IQ1_M": (51, 53),
     "IQ2_XXS": (100, 100), "IQ2_XS": (124, 124), "IQ2_S": (80, 78), "IQ3_XXS": (179, 171), "IQ3_S": (138, 133),
     "IQ4_NL": (8.5, 8.4), "IQ4_XS": (7.7, 8.3), "MXFP4": (0.7, 0.7), "NVFP4": (1.1, 1.1), "Q1_0": (0.8, 0.8),
+    "NUQ": (110, 110), "SFP": (0.6, 0.6), "I8": (0.6, 0.6),
 }  # fmt: skip
 #: of every type that is not in the table: those are packed, not searched
 _PACK_NS = 0.3

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING
 
 from ..engine.transfer import Elsewhere, PartialDownload, Settings, Transfer
 from ..engine.transfer.store import Store, writable_root
-from ..file_names import HUGGING_FACE, TORCH, Layout, container_of
+from ..file_names import HUGGING_FACE, SBS, TORCH, Layout, container_of
 from ..sources import folder, gguf
 from ..sources.checkpoint import Checkpoint, read_object
 from ..sources.hub.model import KINDS, HubFile, HubModel, Reference
 from ..sources.mapped import IoMode
+from ..sources.sbs import open_sbs
 from .transfer_notes import TransferNotes
 
 if TYPE_CHECKING:
@@ -226,7 +227,8 @@ class HubModels:
         self.weights += partial.values()
         self.transfer.hurry_heads(list(partial.values()))
         path = self.folder(model)
-        opened = gguf.open_gguf(
+        opens = open_sbs if container_of(ref.file) is SBS else gguf.open_gguf
+        opened = opens(
             path / chosen[0].path,
             io,
             lambda place, mode: PartialFile(

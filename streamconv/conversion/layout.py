@@ -49,7 +49,8 @@ def make_plan(
     for path, draft, tensors in contents:
         layouts = target.lay_out(path, draft, options, _UNKNOWN_JOB)
         placements += _place(tensors, layouts, len(files))
-        outputs.append(Output(path, draft.type, draft.arch, tensors, range(len(files), len(files) + len(layouts))))
+        listed = [tensor for tensor in tensors if tensor.is_listed]
+        outputs.append(Output(path, draft.type, draft.arch, listed, range(len(files), len(files) + len(layouts))))
         files += layouts
     facts = _facts(checkpoint, files, placements, options, folder)
     fingerprint = plans.fingerprint({**facts, "plugins": plugins} if plugins else facts)

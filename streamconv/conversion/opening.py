@@ -12,6 +12,7 @@ from typing import Any
 from .. import dequant, sources
 from ..errors import UsageError
 from ..file_names import ENDINGS, GGUF, HUGGING_FACE, MISTRAL, PACKED, RECIPES, container_of
+from ..models.gemma_cpp.hugging_face import as_hugging_face
 from ..rows import Rows
 from ..sources.checkpoint import Checkpoint
 from ..sources.hub.model import Reference, parse_reference
@@ -20,7 +21,7 @@ from .hub_models import HubModels
 from .options import Options
 
 #: a name with such an ending is a file, though the hub would allow it for a model
-_FILE_ENDINGS = (*ENDINGS, PACKED, ".json", ".sbs", *RECIPES)
+_FILE_ENDINGS = (*ENDINGS, PACKED, ".json", *RECIPES)
 
 
 def hub_reference(source: str | os.PathLike[str]) -> Reference | None:
@@ -63,7 +64,7 @@ class Opener:
         BadInput, InputMissing, NoPermission : see the opener of each kind
         NetworkError, Locked : a model of the hub cannot be had
         """
-        found = dequant.decoded(self.open_stored(source, as_saved))
+        found = dequant.decoded(as_hugging_face(self.open_stored(source, as_saved)))
         if not as_saved:
             return found
         return replace(dequant.as_saved(found), warnings=[*found.warnings, *modules_left_behind(found)])
@@ -127,9 +128,9 @@ class Opener:
         """The model that ``source`` names without its weights, which need not be there: its configuration and its tokenizer."""
         ref = hub_reference(source)
         if ref is not None:
-            return self.hub.open(ref, self._options.io, weights=False)
+            return as_hugging_face(self.hub.open(ref, self._options.io, weights=False))
         self.roots.append(Path(source))
-        return sources.open_checkpoint(source, io=self._options.io, weights=False)
+        return as_hugging_face(sources.open_checkpoint(source, io=self._options.io, weights=False))
 
     @cached_property
     def _frames(self) -> sources.FrameCache:
@@ -182,4 +183,5 @@ def open_rows(
     is refused, with BadInput, when it is asked for.
     """
     opener = Opener(Options(), HubModels(Path(), gives_way=True))
-    return dequant.decoded(opener.open_stored(source), quantization_config, lenient=True).tensors
+    stored = as_hugging_face(opener.open_stored(source))
+    return dequant.decoded(stored, quantization_config, lenient=True).tensors

@@ -133,7 +133,8 @@ def _laid_out(
             "Here auto stands for one of the other types.",
         )
     items: dict[Rows, EncodedRows] = {}
-    contents = [Content(p, d, [_tensor(t, items, options) for t in d.tensors]) for p, d in by_name.items()]
+    names: set[str] = set()
+    contents = [Content(p, d, [_tensor(t, items, names, options) for t in d.tensors]) for p, d in by_name.items()]
     mark_read_again([*items.values()])
     plan, outputs = make_plan(checkpoint, output, target, contents, options, plugins, hub.revisions if hub else {})
     warnings = [*dict.fromkeys(text for draft in drafts for text in draft.warnings), *notes(outputs)]
@@ -141,20 +142,26 @@ def _laid_out(
     return Prepared(checkpoint.path, plan, drafts[0].arch, outputs, left_out, warnings, hub)
 
 
-def _tensor(chosen: Chosen, items: dict[Rows, EncodedRows], options: Options) -> OutputTensor:
-    """``chosen`` as a part of an item: the same rows in several outputs are one of ``items``, with an encoding for each."""
+def _tensor(chosen: Chosen, items: dict[Rows, EncodedRows], names: set[str], options: Options) -> OutputTensor:
+    """``chosen`` as a part of an item: the same rows in several outputs are one of ``items``, with an encoding for each.
+
+    ``names`` are those of the items, by which results are told: other rows of the same name are called by their type too.
+    """
     rows, type_ = chosen.rows, chosen.type
-    if type_.name != rows.dtype and not has_codec(type_.name):
+    if type_.name != rows.dtype and chosen.codec is None and not has_codec(type_.name):
         raise UsageError(f"{chosen.name}: this version cannot write {type_.name}", "Choose another type.")
     if rows not in items:
-        items[rows] = EncodedRows(chosen.name, rows, (), options.allow_nonfinite, number=len(items))
+        name = f"{chosen.name} as {type_.name}" if chosen.name in names else chosen.name
+        names.add(name)
+        items[rows] = EncodedRows(name, rows, (), options.allow_nonfinite, number=len(items))
     part = items[rows].add(
         Encoding(
             rows, type_, weights=chosen.weights, allow_nonfinite=options.allow_nonfinite,
             measure=options.measure or options.report is not None, compat=options.compat,
+            own_codec=chosen.codec,
         )
     )  # fmt: skip
-    return OutputTensor(chosen.name, items[rows], part, chosen.reason)
+    return OutputTensor(chosen.name, items[rows], part, chosen.reason, chosen.is_listed)
 
 
 def _refuse_long_names(prepared: Prepared) -> None:

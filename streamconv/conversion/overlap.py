@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from ..errors import UsageError, raise_exhausted
-from ..file_names import GGUF, MLX_ADAPTER, MORE_TEMPLATES, OF_FOLDERS, RECIPES, container_of, fits, is_weights
+from ..file_names import GGUF, MLX_ADAPTER, MORE_TEMPLATES, OF_FOLDERS, RECIPES, SBS, container_of, fits, is_weights
 
 Identity = tuple[int, int]
 
@@ -65,7 +65,7 @@ def _would_be_part(name: str, *, is_folder: bool, copied: bool) -> bool:
 
 def _homes(root: Path) -> list[Path]:
     """The folder of the model that is, or lies in, ``root``, and those of its subfolders that are part of it."""
-    if (container_of(root.name) is GGUF or root.suffix in RECIPES) and not root.is_dir():
+    if (container_of(root.name) in (GGUF, SBS) or root.suffix in RECIPES) and not root.is_dir():
         return []  # a file of its own: nothing beside it is read
     home = root if root.is_dir() else root.parent
     return [home, *(home / name for name in _FOLDERS if (home / name).is_dir())]

@@ -19,12 +19,14 @@ class OutputTensor:
     ----------
     item, part : the rows and which of their encodings
     reason : why it has that type
+    is_listed : see ``Chosen``
     """
 
     name: str
     item: EncodedRows
     part: int
     reason: str
+    is_listed: bool = True
 
     @property
     def encoding(self) -> Encoding:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+import struct
 from pathlib import Path
 
 from ..errors import StreamconvError
+from ..quant.sbs import container
 from ..sources.checkpoint import JOB_KEY
 from ..sources.gguf import read_gguf
 from ..sources.mapped import MappedFile
@@ -32,6 +34,23 @@ def job_of_safetensors(path: Path) -> str:
     try:
         return _checked(read_safetensors(MappedFile(path)).metadata.get(JOB_KEY, ""))
     except StreamconvError:
+        return ""
+
+
+def job_of_sbs(path: Path) -> str:
+    """The same of a weight file of gemma.cpp: the first blob of ours."""
+    size = container.HEADER_BYTES + container.KEY_BYTES
+    try:
+        with path.open("rb") as file:
+            head = file.read(size)
+            magic, n, _ = struct.unpack_from("<IIQ", head)
+            if magic != container.MAGIC or head[container.HEADER_BYTES :].rstrip(b"\0") != container.JOB.encode():
+                return ""
+            file.seek(container.HEADER_BYTES + n * container.KEY_BYTES)
+            offset, length = struct.unpack("<QQ", file.read(container.RANGE_BYTES))
+            file.seek(offset)
+            return _checked(file.read(min(length, container.BLOB_ALIGNMENT)).decode("ascii", "replace"))
+    except (OSError, struct.error):
         return ""
 
 

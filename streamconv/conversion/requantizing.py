@@ -10,6 +10,7 @@ from .. import dequant
 from ..engine.run import Outcome
 from ..quant.types import TYPES
 from ..rows import Rows, walk
+from ..sources.sbs import SbsRows
 from .prepared import Output, OutputTensor, Prepared
 
 
@@ -26,7 +27,7 @@ def requantized(outputs: Iterable[Output]) -> Iterator[tuple[OutputTensor, str]]
 
 def _encoding(rows: Rows) -> str | None:
     """What ``rows`` themselves are stored as, None for plain numbers."""
-    if isinstance(rows, dequant.DecodedRows):
+    if isinstance(rows, (dequant.DecodedRows, SbsRows)):
         return rows.encoding
     stored = TYPES.get(rows.dtype)  # of a GGUF file
     return stored.name if stored is not None and stored.block_size > 1 else None

@@ -9,6 +9,7 @@ from typing import Any
 
 from ..file_names import MODEL
 from ..flags import Flag
+from ..quant.base import Codec
 from ..quant.types import TensorType
 from ..rows import Floats, Rows
 from ..sources.checkpoint import Checkpoint
@@ -28,6 +29,8 @@ class Chosen:
     rows : the same object in every output that has the tensor
     reason : why it has that type
     weights : float32[n_slices, n_cols] importance, or None
+    codec : gives the codec of this tensor alone, see ``Encoding``; None: that of the type
+    is_listed : whether it is a tensor to users, and not something else that is known when the tensors are
     """
 
     name: str
@@ -35,6 +38,8 @@ class Chosen:
     type: TensorType
     reason: str
     weights: Floats | None = None
+    codec: Callable[[], Codec] | None = None
+    is_listed: bool = True
 
 
 @dataclass(frozen=True)

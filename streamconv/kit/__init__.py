@@ -6,8 +6,9 @@ Each keeps ``stored`` where bytes can be copied unchanged, and names exactly the
 from __future__ import annotations
 
 from .folded import FoldedNorm
+from .largest import WithLargest
 from .made import Averaged, Constant, Function, Mapped, Narrowed, Product, Sum, Zeros
-from .numbers import EXP, NEGATIVE_EXP, PLUS_ONE, squeezed, times
+from .numbers import EXP, MINUS_ONE, NEGATIVE_EXP, PLUS_ONE, squeezed, times
 from .order import Order, interleaved
 from .picked import Columns, Selected, cut, every, split, take
 from .projected import ACTIVATIONS, Projected
@@ -22,6 +23,7 @@ from .unit_columns import UnitColumns
 __all__ = [
     "ACTIVATIONS",
     "EXP",
+    "MINUS_ONE",
     "NEGATIVE_EXP",
     "PLUS_ONE",
     "SOFTPLUS",
@@ -43,6 +45,7 @@ __all__ = [
     "Ternary",
     "Transposed",
     "UnitColumns",
+    "WithLargest",
     "Zeros",
     "cut",
     "every",

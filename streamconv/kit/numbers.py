@@ -19,7 +19,13 @@ def _plus_one(x: Floats) -> Floats:
     return x
 
 
+def _minus_one(x: Floats) -> Floats:
+    x -= np.float32(1)
+    return x
+
+
 EXP = Function("exp", 1, exp)
+MINUS_ONE = Function("minus one", 1, _minus_one)
 NEGATIVE_EXP = Function("-exp", 2, _negative_exp)
 PLUS_ONE = Function("plus one", 1, _plus_one)
 

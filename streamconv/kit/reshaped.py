@@ -20,35 +20,43 @@ class _Flat(NamedTuple):
 
 
 class Reshaped(Rows):
-    """A tensor in another shape of as many elements.
+    """A tensor, or a part of its elements one after the other, in another shape.
 
     Where rows get shorter, the thread keeps those of the inner that they lie in, if they fit ``SLAB_BYTES``.
+
+    Parameters
+    ----------
+    first : elements before the part; None: it is all of the tensor
     """
 
-    def __init__(self, inner: Rows, shape: tuple[int, ...]) -> None:
+    def __init__(self, inner: Rows, shape: tuple[int, ...], first: int | None = None) -> None:
         self.inner = inner
         self.shape = shape
         self.dtype = inner.dtype
+        self._first = first or 0
         self._inner_cols, self._n_cols = matrix_shape(inner.shape)[1], matrix_shape(shape)[1]
-        if prod(shape) != prod(inner.shape):
+        self._is_same = self._inner_cols == self._n_cols and not self._first
+        fits = prod(shape) == prod(inner.shape) if first is None else first + prod(shape) <= prod(inner.shape)
+        if not fits:
             raise ValueError(f"{inner.shape} does not have as many elements as {shape}")
 
     def _behind(self, start: int, stop: int) -> tuple[int, int]:
         """The rows of the inner that rows ``start..stop`` lie in."""
-        if self._inner_cols == self._n_cols:
+        if self._is_same:
             return start, stop
         if stop <= start or not self._n_cols:
             return 0, 0
-        return start * self._n_cols // self._inner_cols, -(-stop * self._n_cols // self._inner_cols)
+        a, b = self._first + start * self._n_cols, self._first + stop * self._n_cols
+        return a // self._inner_cols, -(-b // self._inner_cols)
 
     def _fill(self, start: int, stop: int, out: Floats) -> None:
-        if self._inner_cols == self._n_cols:
+        if self._is_same:
             self.inner.read(start, stop, out)
         elif stop > start and out.size:
             first, last = self._behind(start, stop)
             few = (last - first) * self._inner_cols * 4 <= SLAB_BYTES
             held = slab(self, lambda: self._read(first, last), first, last) if few else self._read(first, last)
-            at = start * self._n_cols - held.start * self._inner_cols
+            at = self._first + start * self._n_cols - held.start * self._inner_cols
             out[...] = held.values[at : at + out.size].reshape(out.shape)
 
     def _read(self, first: int, last: int) -> _Flat:
@@ -59,12 +67,12 @@ class Reshaped(Rows):
         """The stored bytes, where a row is rows of the inner or each number is bytes of its own."""
         first, last = self._behind(start, stop)
         found = self.inner.native(kind, first, last) if kind == self.dtype else None
-        if found is None or self._inner_cols == self._n_cols:
+        if found is None or self._is_same:
             return found
         if found.shape[1] % self._inner_cols:
             return None
         item = found.shape[1] // self._inner_cols
-        at = (start * self._n_cols - first * self._inner_cols) * item if stop > start else 0
+        at = (self._first + start * self._n_cols - first * self._inner_cols) * item if stop > start else 0
         width = self._n_cols * item
         return np.ascontiguousarray(found).reshape(-1)[at : at + (stop - start) * width].reshape(stop - start, width)
 

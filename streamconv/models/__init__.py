@@ -37,7 +37,7 @@ def family_of(checkpoint: Checkpoint) -> Family:
         if inner in FAMILIES:
             return FAMILIES[inner]
         raise BadInput(
-            f"{checkpoint.folder / 'config.json'}: architecture {name!r} is not supported", _near(name, FAMILIES)
+            f"{checkpoint.called('config.json')}: architecture {name!r} is not supported", _near(name, FAMILIES)
         )
     return FAMILIES[name]
 
@@ -61,7 +61,7 @@ def projector_of(checkpoint: Checkpoint) -> Family:
     if found is None:
         said = names[-1] if names else ""
         raise BadInput(
-            f"{checkpoint.folder / 'config.json'}: {said!r} has no projector that can be written",
+            f"{checkpoint.called('config.json')}: {said!r} has no projector that can be written",
             LEGACY if said.startswith("Llava") else _near(said, PROJECTORS),
         )
     return PROJECTORS[found]

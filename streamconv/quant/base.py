@@ -53,6 +53,7 @@ class Codec:
     quantize, dequantize : see the module's contract
     needs_weights : the format needs importance weights
     quantize_bf16 : see there; None where rows become float32 first
+    warm_up : compiles the kernels of one that belongs to a tensor, whose facts are not known yet; None: ``quantize`` of zeros does
     """
 
     type: TensorType
@@ -60,6 +61,7 @@ class Codec:
     dequantize: Dequantize
     needs_weights: bool = False
     quantize_bf16: QuantizeBf16 | None = None
+    warm_up: Callable[[], None] | None = None
 
 
 def has_codec(name: str) -> bool:
@@ -69,7 +71,7 @@ def has_codec(name: str) -> bool:
 
 def codec_module(tensor_type: TensorType) -> str:
     """What ``kernels.load`` calls the module of the codec of a tensor type that has one."""
-    return f".quant.formats.{tensor_type.module}"
+    return tensor_type.module if tensor_type.module.startswith(".") else f".quant.formats.{tensor_type.module}"
 
 
 def codec(name: str) -> Codec:

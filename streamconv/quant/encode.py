@@ -8,7 +8,7 @@ wanted encoding already are copied unchanged.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import lru_cache
 from itertools import islice
 from typing import Any
@@ -29,7 +29,7 @@ _LOOKED_AT = 64
 #: Block types whose scales have no NaN: bytes of exponents, all of which mean a power of two to runtimes.
 _NUMBERS = ("MXFP4",)
 #: Types of which a core makes more than half a gigaweight a second, where no importance takes part.
-_QUICK = ("F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1")
+_QUICK = ("F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "SFP", "I8")
 
 
 class Encoding:
@@ -43,6 +43,7 @@ class Encoding:
     allow_nonfinite : let values overflow the type instead of refusing them
     measure : decode again and add up the error
     compat : reproduce defects of the reference
+    own_codec : gives the codec of this tensor alone, where that is not the codec of the type; it follows from ``rows``
     """
 
     def __init__(
@@ -54,6 +55,7 @@ class Encoding:
         allow_nonfinite: bool = False,
         measure: bool = False,
         compat: bool = False,
+        own_codec: Callable[[], Codec] | None = None,
     ) -> None:
         self.type = tensor_type
         self.n_rows, self.n_cols = matrix_shape(rows.shape)
@@ -65,8 +67,9 @@ class Encoding:
         self._measure = measure
         self._compat = compat
         self._codec: Codec | None = None
+        self._own_codec = own_codec
         # The same bytes in and out, NaN and all; or blocks that another container has in another order.
-        self.copies = rows.native(tensor_type.name, 0, 0) is not None
+        self.copies = own_codec is None and rows.native(tensor_type.name, 0, 0) is not None
 
     @property
     def n_bytes(self) -> int:
@@ -102,6 +105,9 @@ class Encoding:
             return
         found = self._found_codec()
         _tile_kernels()
+        if found.warm_up is not None:
+            found.warm_up()
+            return
         n_cols = found.type.block_size
         x = np.zeros((1, n_cols), np.float32)
         out = np.empty((1, found.type.row_bytes(n_cols)), np.uint8)
@@ -127,7 +133,7 @@ class Encoding:
 
     def _found_codec(self) -> Codec:
         if self._codec is None:
-            self._codec = codec(self.type.name)
+            self._codec = codec(self.type.name) if self._own_codec is None else self._own_codec()
         return self._codec
 
     def encode(self, name: str, a: int, x: Floats, largest: float, out: Bytes, spare: Floats) -> Quality:

@@ -18,7 +18,8 @@ class TensorType:
     id : number stored in a GGUF tensor info
     block_size : weights per block
     block_bytes : bytes per block
-    module : name of the module of ``formats/`` that holds the codec; empty when there is none
+    module : name of the module of ``formats/`` that holds the codec, or with a dot before it of another one; empty when there is
+        none
     """
 
     name: str

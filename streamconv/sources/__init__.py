@@ -8,13 +8,14 @@ from functools import partial
 from pathlib import Path
 
 from ..errors import BadInput, absent, unreadable
-from ..file_names import ENDINGS, GGUF, HUGGING_FACE, PACKABLE, PACKED, Layout, container_of
+from ..file_names import ENDINGS, GGUF, HUGGING_FACE, PACKABLE, PACKED, SBS, Layout, container_of
 from .checkpoint import Checkpoint, InputFile
 from .folder import READERS, LocalFiles, Shard, is_adapter, open_folder, open_index, snapshot
 from .frame_cache import FrameCache
 from .gguf import GgufFile, open_gguf, read_gguf, read_splits
 from .known_layouts import refuse_part
 from .mapped import IoMode, MappedFile
+from .sbs import open_sbs
 from .state_dicts import unwrapped
 from .zstd import open_file, stored_at, twice_there
 
@@ -45,7 +46,7 @@ def open_checkpoint(
     cache: FrameCache | None = None,
     layout: Layout = HUGGING_FACE,
 ) -> Checkpoint:
-    """Open a checkpoint folder or its index, a single file of safetensors or torch, or a ``.gguf`` file.
+    """Open a checkpoint folder or its index, a single file of safetensors or torch, a ``.gguf`` or a ``.sbs`` file.
 
     Of a split ``.gguf`` model it is the first file; of a folder ``models--ORG--NAME`` of huggingface_hub's cache the snapshot
     of ``main`` is opened. Files of safetensors and GGUF may be compressed with Zstandard, and are found by their plain names
@@ -86,6 +87,8 @@ def _open_file(path: Path, io: IoMode, cache: FrameCache) -> Checkpoint:
     refuse_part(path)
     if container is GGUF:
         return open_gguf(path, io, partial(open_file, cache=cache))
+    if container is SBS:
+        return open_sbs(path, io)
     if container is not None:
         return _single(READERS[container](open_file(path, io, cache)))
     if path.suffix == PACKED:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import BadInput, InputChanged, absent
-from ..file_names import is_weights
+from ..file_names import RECIPES, SBS, is_weights
 from ..metadata import Metadata
 from ..rows import Rows
 from .hostile_json import MAX_JSON_BYTES, NotJson, parse_json, texts
@@ -169,10 +169,10 @@ class Checkpoint:
     def called(self, name: str) -> Path:
         """What messages call the side file ``name``: where it lies, which in a merge is the folder of one of its models.
 
-        What a recipe made, as its config.json, lies nowhere.
+        What a recipe or a file made, as its config.json, lies nowhere.
         """
         found = None if self.side is None else self.side.get(name)
-        if self.side is not None and not isinstance(found, Path) and self.path.suffix in (".yml", ".yaml"):
+        if self.side is not None and not isinstance(found, Path) and self.path.suffix in (*RECIPES, *SBS.endings):
             return self.path.with_name(f"{self.path.name}, {name}")
         return found if isinstance(found, Path) and found.name == Path(name).name else self.folder / name
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ..errors import BadInput
-from ..file_names import GGUF, OF_FOLDERS, container_of, part_of
+from ..file_names import GGUF, OF_FOLDERS, SBS, container_of, part_of
 from .naming import shown_list
 from .no_model import no_model
 
@@ -89,7 +89,8 @@ def instead(folder: Path, present: Collection[str]) -> str:
     if ggufs := _models(present):
         what = "the first of its parts" if part_of(ggufs[0]) else "a whole model"
         more = f" (others: {shown_list(ggufs[1:])})" if ggufs[1:] else ""
-        return f"It holds GGUF files. Give the file instead: {folder / ggufs[0]}, {what}{more}."
+        kind = "GGUF" if container_of(ggufs[0]) is GGUF else "gemma.cpp's"
+        return f"It holds {kind} files. Give the file instead: {folder / ggufs[0]}, {what}{more}."
     if told := by_names(present):
         return told
     if steps := [name for name in present if re.fullmatch(r"checkpoint-\d+", name)]:
@@ -132,7 +133,7 @@ def _matching(layout: KnownLayout, present: Collection[str]) -> list[str]:
 
 
 def _models(present: Collection[str]) -> list[str]:
-    """The GGUF files that each are a model, or the first part of one; projectors and importance matrices last."""
-    ggufs = [name for name in present if container_of(name) is GGUF]
+    """The files of GGUF and gemma.cpp that each are a model, or the first part of one; projectors and importance matrices last."""
+    ggufs = [name for name in present if container_of(name) in (GGUF, SBS)]
     first = [name for name in ggufs if not (part := part_of(name)) or part.number == 1]
     return sorted(first, key=lambda name: (name.startswith(("mmproj", "imatrix")), name))

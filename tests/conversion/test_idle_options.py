@@ -100,7 +100,7 @@ def test_a_folder_refuses_every_option_that_only_others_take(
     flag = SPECIAL[field]
     said = refused("convert", small, tmp_path / "out", *(str(rules) if w == "FILE" else w for w in words(flag)))
     assert f"{flag.name} has no effect on a safetensors folder, only on a GGUF file" in said
-    assert f"Name the output {tmp_path / 'out.gguf'}." in said
+    assert f"Name the output {tmp_path / 'out.gguf'}" in said
 
 
 @pytest.mark.parametrize("command", JOBS[::2])

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from gemma_toys import blobs
 from hub_cases import MODEL, WEIGHTS, Run, tensor_bytes
 from server import Hub
 from small_models import Tensors, read_safetensors, write_safetensors
@@ -99,3 +100,18 @@ def test_a_merge_that_looks_at_whole_tensors_asks_for_no_byte_twice(
     assert tensor_bytes(tmp_path / "hub.gguf") == tensor_bytes(tmp_path / "disk.gguf")
     sizes = [(path / WEIGHTS).stat().st_size for path in (tiny_model, folder)]
     assert hub.bytes_served(WEIGHTS) == sum(sizes)
+
+
+@pytest.mark.slow
+def test_a_weight_file_of_gemma_cpp_looks_at_each_tensor_before_its_bytes_go(
+    here: Run, hub: Hub, tiny_model: Path, tmp_path: Path, releases: list[int]
+) -> None:
+    options = ("--type", "sfp", "--sbs-model", "gemma3-1b")
+    done = here("convert", MODEL, tmp_path / "x.sbs", *options, "--evict")
+    assert done.code == 0, done.err
+    assert len(set(releases)) > 1
+    assert here("convert", tiny_model, tmp_path / "y.sbs", *options).code == 0
+    found, whole = (blobs(tmp_path / name) for name in ("x.sbs", "y.sbs"))
+    assert {**found, "streamconv": b""} == {**whole, "streamconv": b""}
+    assert len(found["tokenizer"]) > 11
+    assert hub.bytes_served(WEIGHTS) == (tiny_model / WEIGHTS).stat().st_size

@@ -12,8 +12,11 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
+import sbs_files
 from hub_cases import MODEL, WEIGHTS, Run, in_hf_cache, tensor_bytes
 from server import Ask, Fault, Hub, Status
+
+import streamconv
 
 
 class Relay:
@@ -237,6 +240,19 @@ def test_a_compressed_file_of_a_repository_is_refused_with_the_way_to_have_it(
     assert refused.code == 65
     assert "model.gguf.zst is compressed" in refused.err
     assert "fetch --all org/crowded" in refused.err
+
+
+def test_a_file_of_gemma_cpp_is_read_where_its_bytes_arrive(hub: Hub, here: Run, tmp_path: Path) -> None:
+    toy = sbs_files.toy("gemma3", "exporter")
+    folder = tmp_path / "published"
+    folder.mkdir()
+    (folder / "x-sfp.sbs").write_bytes(toy.file())
+    hub.add("org/for-gemma-cpp", folder)
+    refused = here("convert", "org/for-gemma-cpp", tmp_path / "out")
+    assert refused.code == 65
+    assert "Name one of them: org/for-gemma-cpp/x-sfp.sbs" in refused.err
+    assert here("convert", "org/for-gemma-cpp/x-sfp.sbs", tmp_path / "out").code == 0
+    assert streamconv.open(tmp_path / "out").keys() == toy.hf.keys()
 
 
 def test_the_plan_of_a_merge_tells_what_comes_of_each_model(

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from row_contract import check_rows, values_of
 
+from streamconv.errors import BadInput
 from streamconv.kit import (
     Constant,
     Function,
@@ -20,6 +21,7 @@ from streamconv.kit import (
     Sum,
     Transposed,
     UnitColumns,
+    WithLargest,
     Zeros,
     cut,
     every,
@@ -30,6 +32,7 @@ from streamconv.kit import (
     transposed,
 )
 from streamconv.rows import Bytes, Floats, Rows
+from streamconv.workers import Workers
 
 HEADS, HEAD, N_COLS = 3, 6, 5  # half a head is an odd number of rows
 N_ROWS = HEADS * HEAD
@@ -73,6 +76,12 @@ PIECES: dict[str, tuple[Callable[[], Rows], Floats]] = {
     "flat": (lambda: Reshaped(Constant(THREE), (N_ROWS * N_COLS,)), X.reshape(-1)),
     "a column": (lambda: Reshaped(Constant(VECTOR), (N_ROWS, 1)), VECTOR[:, None]),
     "other rows": (lambda: Reshaped(Constant(X), (9, 10)), X.reshape(9, 10)),
+    "other rows of a part": (lambda: Reshaped(Constant(X), (4, 10), 7), X.reshape(-1)[7:47].reshape(4, 10)),
+    "the same rows of a part": (
+        lambda: Reshaped(Constant(X), (4, N_COLS), 3),
+        X.reshape(-1)[3 : 3 + 4 * N_COLS].reshape(4, -1),
+    ),
+    "the largest known": (lambda: WithLargest(Constant(X), "x"), X),
     "filled up": (
         lambda: join([Constant(X), Zeros((2, N_COLS), "F32")]),
         np.concatenate([X, np.zeros((2, N_COLS), X.dtype)]),
@@ -124,6 +133,8 @@ def test_what_does_not_fit_is_refused() -> None:
         Stacked([Constant(X), Constant(X)], (30, N_COLS))
     with pytest.raises(ValueError, match="not have as many elements"):
         Reshaped(Constant(X), (30, N_COLS))
+    with pytest.raises(ValueError, match="as many elements"):
+        Reshaped(Constant(X), (N_ROWS, N_COLS), 1)
 
 
 def test_all_of_a_tensor_is_the_tensor_itself() -> None:
@@ -218,3 +229,11 @@ def test_tensors_are_added_in_the_precision_of_the_checkpoint() -> None:
     halves = HalfRows(X.astype(np.float16).astype(np.float32))
     expected = (X.astype(np.float16).astype(np.float32) * 2).astype(np.float16)
     assert np.array_equal(values_of(Sum([halves, halves])), expected.astype(np.float32))
+
+
+def test_the_largest_magnitude_is_that_of_all_rows_and_numbers_only() -> None:
+    rows = WithLargest(Constant(np.float32([[1, -7, 3], [2, 5, -6]])), "w")
+    assert rows.largest == rows.measure(Workers()) == 7
+    for wrong in (np.nan, np.inf, -np.inf):
+        with pytest.raises(BadInput, match=r"tensor 'w' holds -?(nan|inf) at row 1, column 2"):
+            WithLargest(Constant(np.float32([[1, 2, 3], [4, 5, wrong]])), "w").measure(Workers())

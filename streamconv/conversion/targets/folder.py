@@ -13,9 +13,10 @@ from ... import dequant
 from ...errors import BadInput, UsageError
 from ...quant.encode import FLOATS
 from ...quant.types import TYPES, TensorType
-from ...rows import Rows
+from ...rows import Rows, walk
 from ...sources.checkpoint import Checkpoint
 from ...sources.hf_config import text_sections
+from ...sources.sbs import SbsRows
 from ...sources.state_dicts import refuse_unsaved
 from ...targets import safetensors
 from ...targets.layout import FileLayout, TensorInfo
@@ -74,7 +75,7 @@ def _type(checkpoint: Checkpoint, name: str, rows: Rows, wanted: str) -> tuple[T
     if wanted != "auto" and is_float:
         return TYPES[wanted], f"requested: {wanted}"
     # Some encodings do not say what they were made from; their rows are float32 then.
-    if rows.dtype == "F32" and dequant.decoder_of(rows) is not None:
+    if rows.dtype == "F32" and any(isinstance(each, (dequant.DecodedRows, SbsRows)) for each in walk(rows)):
         return TYPES[_own_type(checkpoint)], "decoded, in the type of the model"
     try:
         found = safetensors.stored_type(rows.dtype)

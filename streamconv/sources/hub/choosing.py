@@ -12,6 +12,7 @@ from ...file_names import (
     HUGGING_FACE,
     MLX_ADAPTER,
     PACKED,
+    SBS,
     Container,
     Layout,
     container_of,
@@ -95,7 +96,7 @@ def weight_files(model: HubModel, named: Iterable[str] = (), layout: Layout = HU
     Raises
     ------
     InputMissing : there are none, or not all that are named
-    BadInput : there are only GGUF files, each of which is a model
+    BadInput : there are only files that each are a model
     """
     patterns = _weights(layout)
     wanted = [] if is_whole_meant(model, named := set(named), layout)[0] else sorted(named)
@@ -114,10 +115,11 @@ def weight_files(model: HubModel, named: Iterable[str] = (), layout: Layout = HU
                 wanted = [whole]
         if wanted:
             break
-    ggufs = sorted(path for path in model.files if path.endswith(GGUF.endings))
+    ggufs = sorted(path for path in model.files if path.endswith((*GGUF.endings, *SBS.endings)))
     if not wanted and ggufs:
+        kind = "GGUF" if container_of(ggufs[0]) is GGUF else "gemma.cpp's"
         raise BadInput(
-            f"{model} holds GGUF files only: {shown_list(ggufs)}", f"Name one of them: {model.repo}/{ggufs[0]}"
+            f"{model} holds {kind} files only: {shown_list(ggufs)}", f"Name one of them: {model.repo}/{ggufs[0]}"
         )
     if not wanted:
         hint = by_names(model.files) if layout is HUGGING_FACE else ""

@@ -1,0 +1,1 @@
+"""What is particular to weight files of gemma.cpp as outputs: types of tensors, and the entries of the table of contents."""
