@@ -45,7 +45,7 @@ from .adding import open_sums, with_tail
 from .groups import Group, block_of, grouped
 from .heads import Head, log_probabilities, observe_head
 from .planning import UNKNOWN_JOB, any_changed, check_ending, make_plan
-from .request import Request, chunks_of, input_file
+from .request import Request, chunks_of, input_file, refuse_idle
 from .states import States, states_bytes
 from .walk import Walk, require_ram
 
@@ -117,6 +117,7 @@ def prepare_imatrix(source: str | os.PathLike[str], output: Path, request: Reque
     try:
         opener = Opener(options, hub)
         model, checkpoint = open_runnable(source, options, opener)
+        refuse_idle(options, [checkpoint])
         require_ram(model, request.n_ctx, options.ram)
         measurement = _planned(source, model, checkpoint, output, request, opener)
         text, before = [request.text], list(request.before)
