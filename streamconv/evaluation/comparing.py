@@ -20,7 +20,7 @@ from ..errors import BadInput, Interrupted, StreamconvError, WriteFailed
 from ..forward.chunks import Chunks
 from ..forward.divergence import Divergence, Doubles
 from .heads import Head, divergences, log_probabilities
-from .request import Request, chunks_of, tokens_of
+from .request import Request, chunks_of, refuse_idle, tokens_of
 from .states import States, states_bytes
 from .walk import Walk, require_ram
 
@@ -68,6 +68,7 @@ def compare(
     try:
         opener = Opener(options, hub)
         opened = [open_runnable(source, options, opener) for source in (reference, *sources)]
+        refuse_idle(options, [checkpoint for _, checkpoint in opened])
         models = [model for model, _ in opened]
         for model in models:
             require_ram(model, request.n_ctx, options.ram)

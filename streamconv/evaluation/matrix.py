@@ -45,7 +45,7 @@ from .adding import open_sums, with_tail
 from .groups import Group, block_of, grouped
 from .heads import Head, log_probabilities, observe_head
 from .planning import UNKNOWN_JOB, any_changed, check_ending, make_plan
-from .request import Request, chunks_of, input_file
+from .request import Request, chunks_of, input_file, refuse_idle
 from .states import States, states_bytes
 from .walk import Walk, require_ram
 
@@ -72,9 +72,10 @@ def shapes_of(model: forward.Model, process_output: bool = False) -> list[Shape]
 
 @dataclass(frozen=True)
 class Measurement:
-    """A planned importance matrix."""
+    """A planned importance matrix; ``groups`` are its ranges, in the order of the file."""
 
     plan: Plan
+    groups: list[Group]
     model: forward.Model
     chunks: Chunks
     request: Request
@@ -116,6 +117,7 @@ def prepare_imatrix(source: str | os.PathLike[str], output: Path, request: Reque
     try:
         opener = Opener(options, hub)
         model, checkpoint = open_runnable(source, options, opener)
+        refuse_idle(options, [checkpoint])
         require_ram(model, request.n_ctx, options.ram)
         measurement = _planned(source, model, checkpoint, output, request, opener)
         named = [path for path in (request.text, *request.before) if path is not None]
@@ -172,7 +174,9 @@ def _planned(
         {"source": str(source), "text": request.text_name, **({"revisions": opener.hub.revisions} if opener.hub.models else {})},
         states_bytes(shape),
     )  # fmt: skip
-    return Measurement(plan, model, chunks, request, blank, before, opener.hub if opener.hub.models else None, warnings)
+    return Measurement(
+        plan, groups, model, chunks, request, blank, before, opener.hub if opener.hub.models else None, warnings
+    )
 
 
 def _rows_of(model: forward.Model, block: int | None) -> list[Rows]:
@@ -249,6 +253,7 @@ class _Run:
             self._stop,
             lambda: self._stop.error(job),
         )
+        self._groups = {group.name: group for group in m.groups}
         self._chunks: dict[str, Chunk] = {chunk.item.name: chunk for chunk in m.plan.chunks()}
 
     def close(self) -> None:
@@ -290,50 +295,48 @@ class _Run:
 
     def _layers(self) -> None:
         """What is of no layer that is run, then the layers that are missing."""
-        for name, chunk in self._chunks.items():
-            group: Group = chunk.item  # type: ignore[assignment]
+        for name, group in self._groups.items():
             is_run = group.block is not None and group.block < self._m.model.n_layers
             if not is_run and name != self._head_group and not self._is_done(name):
-                self._commit(chunk, {})
+                self._commit(group, {})
         self._walk.look()
         self._walk.begin()
         while self._states.n_layers < self._m.model.n_layers:
-            self._layer(self._chunks.get(f"blk.{self._states.n_layers}"))
+            self._layer(self._groups.get(f"blk.{self._states.n_layers}"))
             self._walk.look()
 
     @property
     def _head_group(self) -> str:
         return self._m.model.head if self._m.request.process_output and self._m.model.head == "output.weight" else ""
 
-    def _layer(self, chunk: Chunk | None) -> None:
-        names = {s.name for s in chunk.item.entries} if chunk is not None else set()  # type: ignore[attr-defined]
-        shapes = [s for s in shapes_of(self._m.model) if s.name in names]
-        source = SourceDigests().of(chunk.item, 0, 1) if chunk is not None else b""
+    def _layer(self, group: Group | None) -> None:
+        """The next layer; ``group`` has its entries, if there are any."""
+        shapes = [] if group is None else [s for s in shapes_of(self._m.model) if s in group.entries]
+        source = b"" if group is None else SourceDigests().of(group, 0, 1)
         importance = Importance(shapes)
         self._walk.layer(importance, importance.n_bytes)
-        if chunk is not None:
-            self._commit(chunk, importance.result(), source)
+        if group is not None:
+            self._commit(group, importance.result(), source)
 
     def _head(self) -> Doubles | None:
         """The head's own entry, and the perplexity."""
         m, walk = self._m, self._walk
         if self._head_group and not self._is_done(self._head_group):
-            chunk = self._chunks[self._head_group]
-            (shape,) = (s for s in shapes_of(m.model, True) if s.name == self._head_group)
-            importance = Importance([shape])
+            group = self._groups[self._head_group]
+            importance = Importance(group.entries)
             for number, chunks in enumerate(forward.blocks_of(*m.chunks.inputs.shape)):
                 walk.look()
                 states = self._states.current[chunks].reshape(-1, m.model.width)
                 observe_head(m.model, states, partial(_observed, importance, number))
-            self._commit(chunk, importance.result(), SourceDigests().of(chunk.item, 0, 1))
+            self._commit(group, importance.result())
         if not m.request.with_perplexity:
             return None
         return log_probabilities(Head(m.model, self._states.current), m.chunks, walk.ram, walk.threads, walk.look)
 
-    def _commit(self, chunk: Chunk, found: Mapping[str, Found], source: bytes = b"") -> None:
-        """Write the range of ``chunk`` with what was ``found``, and record it."""
-        job, path = self._job, self._m.plan.part_path(0)
-        data = _encoded(self._m, chunk.item, found)  # type: ignore[arg-type]
+    def _commit(self, group: Group, found: Mapping[str, Found], source: bytes = b"") -> None:
+        """Write the range of ``group`` with what was ``found``, and record it."""
+        job, path, chunk = self._job, self._m.plan.part_path(0), self._chunks[group.name]
+        data = _encoded(self._m, group, found)
         files.pwrite_all(job.part_fds[0], data, chunk.offset, path)
         files.sync_data(job.part_fds[0], path)
         self._m.plan.verify_inputs()
@@ -343,7 +346,7 @@ class _Run:
         few = max((int((f.counts < FEW_VISITS).sum()) for f in found.values() if len(f.counts) > 1), default=0)
         record = CommitRecord(
             chunk.number, 0, chunk.offset, chunk.length, 1, xxhash.xxh3_128(data).digest(), max_error=deviation,
-            nonfinite=few, source=source or SourceDigests().of(chunk.item, 0, 1),
+            nonfinite=few, source=source or SourceDigests().of(group, 0, 1),
         )  # fmt: skip
         job.journal.commit([record])
 
@@ -353,7 +356,9 @@ class _Run:
         commits = list(self._job.journal.commits())
         model = self._m.model
         n_experts = (
-            0 if model.router is None else model.router.n_experts * sum(l.n_experts_used > 0 for l in model.layers)
+            0
+            if model.router is None
+            else model.router.n_experts * sum(layer.n_experts_used > 0 for layer in model.layers)
         )
         deviation = max(((s.max_error, named[s.chunk]) for s in commits), default=(0.0, ""))
         return Measured(outcome, log_p, deviation, sum(s.nonfinite for s in commits), n_experts)

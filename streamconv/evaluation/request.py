@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..conversion import Options
 from ..errors import BadInput, UsageError, unreadable
 from ..forward import Model
 from ..forward.chunks import N_CTX, Chunks, cut
-from ..sources.checkpoint import InputFile
+from ..sources.checkpoint import Checkpoint, InputFile
 from ..text import DEFAULT_NAME, default_text, open_tokenizer
 
 #: tokens that are enough for a model without experts: more change its importance matrix by less than 0.2 %
@@ -63,6 +65,12 @@ class Request:
             return [], default_text()
         file, data = input_file(self.text)
         return [file], data
+
+
+def refuse_idle(options: Options, checkpoints: Sequence[Checkpoint]) -> None:
+    """UsageError for an option that none of the models makes anything of."""
+    if options.pre and all(checkpoint.metadata is not None for checkpoint in checkpoints):
+        raise UsageError("--pre has no effect on a GGUF file, which names its pre-tokenizer", "Leave it out.")
 
 
 def input_file(path: Path) -> tuple[InputFile, bytes]:

@@ -25,6 +25,9 @@ COMMANDS = [
     "verify",
     "inspect",
     "check",
+    "imatrix",
+    "compare",
+    "perplexity",
     "families",
     "bench",
 ]

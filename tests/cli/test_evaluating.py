@@ -182,6 +182,7 @@ def test_a_model_is_exactly_itself_and_others_are_told_as_llama_perplexity_does(
     alone = json.loads(here("perplexity", q, *arguments, "--json").out)
     assert alone["n"] == 8 * 15
     assert alone["mean_ppl"] == pytest.approx(one["perplexity"]["mean_ppl_q"], rel=1e-12)
+    assert "--pre has no effect" in here("perplexity", q, *arguments, "--pre", "llama-bpe").err
     told = here("compare", small, q, *arguments).out
     for label in ("Mean PPL(Q)                   :", "Mean    KLD:", "99.9%   KLD:", "RMS Δp    :", "Same top p:"):
         assert label in told
