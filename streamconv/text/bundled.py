@@ -2,7 +2,7 @@
 
 It was written for this project and copied from nowhere: prose, letters, news, dialogues and explanations in English, code and data
 in a dozen notations, turns of chats as plain text, and paragraphs in fifteen other languages. It is part of streamconv and under
-its licence, Apache-2.0; whoever wants the text alone may also use it under CC0 1.0, that is, without conditions.
+its licence, Apache-2.0; the text alone may also be used under CC0 1.0, that is, without conditions.
 ``data/calibration.txt`` in the repository is the same text to read.
 """
 
