@@ -244,6 +244,14 @@ def test_a_tokenizer_beside_a_file_that_has_none_is_taken(tmp_path: Path) -> Non
     assert found.side_bytes("tokenizer.model") == b"\n\5\n\3<s>"
 
 
+def test_a_tokenizer_that_is_damaged_is_told_and_passed_on(tmp_path: Path) -> None:
+    toy = files.toy()
+    toy.tokenizer = b"garbage"
+    found = opened(tmp_path, toy.file())
+    assert found.side_bytes("tokenizer.model") == b"garbage"
+    assert [w for w in found.warnings if "x.sbs, tokenizer" in w and "passed on as it is" in w]
+
+
 def test_layers_of_images_may_have_their_number_of_before_september_2025(tmp_path: Path) -> None:
     toy = files.toy("paligemma")
     for layer in toy.image_layers:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,9 +13,11 @@ import numpy as np
 from ...errors import BadInput
 from ...file_names import SBS, container_of
 from ...kit import Order, Reshaped, Transposed, cut, split, take
+from ...quant.sbs.container import TOKENIZER
 from ...rows import Rows, matrix_shape
 from ...sources.checkpoint import Checkpoint
 from ...sources.naming import shown, shown_list
+from ...sources.sentencepiece import read_pieces
 from .config_json import config_json, image_processor
 from .model_config import ModelConfig
 from .models import RETIRED
@@ -51,6 +53,7 @@ def as_hugging_face(checkpoint: Checkpoint) -> Checkpoint:
     tokenizer = found.tokenizer() or _beside(found.path, notes)
     if tokenizer is not None:
         side["tokenizer.model"] = tokenizer
+        notes += _damaged(found, tokenizer)
     else:
         notes.append(f"{found.path} holds no tokenizer: put tokenizer.model beside it")
     if found.config is None:
@@ -63,6 +66,15 @@ def as_hugging_face(checkpoint: Checkpoint) -> Checkpoint:
 
 def _text(value: Mapping[str, Any]) -> bytes:
     return (json.dumps(value, indent=2) + "\n").encode()
+
+
+def _damaged(found: Contents, tokenizer: bytes | Path) -> Iterator[str]:
+    """What to tell of a tokenizer that no program can read."""
+    try:
+        if isinstance(tokenizer, bytes):
+            read_pieces(tokenizer, found.path.with_name(f"{found.path.name}, {TOKENIZER}"))
+    except BadInput as e:
+        yield f"{e.message}; it is passed on as it is"
 
 
 def _beside(path: Path, notes: list[str]) -> Path | None:
