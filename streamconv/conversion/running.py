@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from .. import forward, models
 from ..errors import UsageError
 from ..rows import Floats
+from ..sources.checkpoint import Checkpoint
 from .opening import Opener
 from .options import Options
 
@@ -21,8 +22,8 @@ def open_runnable(
     options: Options | None = None,
     opener: Opener | None = None,
     with_tokenizer: bool = True,
-) -> forward.Model:
-    """The model that ``source`` names: a GGUF file, a checkpoint however it is packed, a merge recipe, or one of the hub.
+) -> tuple[forward.Model, Checkpoint]:
+    """The model that ``source`` names, and what it is read from: a GGUF file, a checkpoint however it is packed, a recipe, …
 
     Parameters
     ----------
@@ -35,18 +36,18 @@ def open_runnable(
     options = options or Options()
     checkpoint = (opener or Opener(options)).open(source)
     if checkpoint.metadata is not None:
-        return forward.open_model(checkpoint.tensors, checkpoint.metadata, str(source))
+        return forward.open_model(checkpoint.tensors, checkpoint.metadata, str(source)), checkpoint
     checkpoint = models.named(checkpoint)
     family = models.family_of(checkpoint)
     if not with_tokenizer:
         family = replace(family, tokenizer=None)
     built = models.build(checkpoint, family, pre=options.pre)
-    return forward.open_model(built.tensors, built.metadata, str(source))
+    return forward.open_model(built.tensors, built.metadata, str(source)), checkpoint
 
 
 def logits(source: str | os.PathLike[str], token_ids: Sequence[int] | NDArray[np.integer]) -> Floats:
     """See ``streamconv.logits``."""
-    model = open_runnable(source, with_tokenizer=False)
+    model, _ = open_runnable(source, with_tokenizer=False)
     ids = np.asarray(token_ids)
     if ids.ndim != 1 or not len(ids) or not np.issubdtype(ids.dtype, np.integer):
         raise UsageError(f"token ids are a list of whole numbers, not {type(token_ids).__name__} of shape {ids.shape}")

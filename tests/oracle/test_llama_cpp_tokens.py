@@ -11,7 +11,7 @@ from hostile_texts import hostile_texts
 from small_vocabularies import all_kinds, byte_pairs, write
 
 from streamconv.sources.gguf import read_gguf
-from streamconv.text import open_tokenizer
+from streamconv.text import default_text, open_tokenizer
 from streamconv.text.pretokenizers import NAMES
 from streamconv.text.vocabulary import Keys
 
@@ -75,3 +75,16 @@ def test_llama_cpps_own_vocabularies_make_the_same_tokens(llama, peers: Path) ->
         tokens, types = keys.get("tokenizer.ggml.tokens"), keys.get("tokenizer.ggml.token_type")
         special = [tokens[i] for i, kind in enumerate(types) if kind in (2, 3, 4)]
         _assert_same(llama, path, keys, hostile_texts(3, 300, special[:: max(1, len(special) // 40)]))
+
+
+def test_the_bundled_text_is_40_chunks_for_vocabularies_in_use_and_has_none_of_their_control_tokens(
+    peers: Path,
+) -> None:
+    files = [_folder(peers) / f"ggml-vocab-{name}.gguf" for name in ("llama-bpe", "qwen2", "llama-spm", "gemma-4")]
+    if not all(path.exists() for path in files):
+        pytest.skip(f"no vocabularies of llama.cpp in {_folder(peers)}")
+    for path in files:
+        tokenizer = open_tokenizer(read_gguf(path, lenient=True).metadata)
+        tokens = tokenizer.encode(default_text())
+        assert len(tokens) >= 40 * 512, path.name
+        assert tokens == tokenizer.encode(default_text(), parse_special=True), path.name
