@@ -113,12 +113,14 @@ class Opener:
 
     def _open_merge(self, recipe: Path, open_model: Callable[[str], Checkpoint]) -> Checkpoint:
         from .. import merging
+        from .prompt_states import open_states
 
         options = self._options
         return merging.open_recipe(
             recipe,
             open_model,
             open_adapter=self.open_adapter,
+            open_states=partial(open_states, options=options),
             lenient=options.lenient,
             seed=options.seed,
             allow_crimes=options.allow_crimes,

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from .. import forward, models
 from ..errors import UsageError
 from ..rows import Floats
+from ..sources.checkpoint import Checkpoint
 from .opening import Opener
 from .options import Options
 
@@ -33,15 +34,19 @@ def open_runnable(
     BadInput : something in it cannot be computed here; and see ``Opener.open``
     """
     options = options or Options()
-    checkpoint = (opener or Opener(options)).open(source)
+    return as_runnable((opener or Opener(options)).open(source), options, str(source), with_tokenizer)
+
+
+def as_runnable(checkpoint: Checkpoint, options: Options, where: str, with_tokenizer: bool = True) -> forward.Model:
+    """The same of a checkpoint that is open; ``where`` is what messages call it."""
     if checkpoint.metadata is not None:
-        return forward.open_model(checkpoint.tensors, checkpoint.metadata, str(source))
+        return forward.open_model(checkpoint.tensors, checkpoint.metadata, where)
     checkpoint = models.named(checkpoint)
     family = models.family_of(checkpoint)
     if not with_tokenizer:
         family = replace(family, tokenizer=None)
     built = models.build(checkpoint, family, pre=options.pre)
-    return forward.open_model(built.tensors, built.metadata, str(source))
+    return forward.open_model(built.tensors, built.metadata, where)
 
 
 def logits(source: str | os.PathLike[str], token_ids: Sequence[int] | NDArray[np.integer]) -> Floats:
