@@ -78,6 +78,22 @@ _COMMANDS: dict[str, tuple[str, tuple[tuple[str, str, str], ...]]] = {
         "predict what a loader will reject or get wrong",
         (("source", "FILE", "a .gguf file, of a split model the first, or a .sbs file"),),
     ),
+    "imatrix": (
+        "measure, on a text, how much each column of a model's matrices matters; or add importance matrices up, and convert them;"
+        " resumes like convert",
+        (
+            ("source", "[SRC]", f"{_SOURCE}; left out where importance matrices are only added up"),
+            ("output", "[OUT]", "name of the importance matrix: NAME.gguf or NAME.dat"),
+        ),
+    ),
+    "compare": (
+        "compare the predictions of models with those of a reference on a text: perplexity, KL divergence, probabilities",
+        (
+            ("reference", "REFERENCE", f"the model that others are compared with: {_SOURCE}"),
+            ("models", "MODEL...", "models to compare, each given in the same way"),
+        ),
+    ),
+    "perplexity": ("the perplexity of a model on a text", (("source", "MODEL", _SOURCE),)),
     "families": ("list the architectures that can be converted", ()),
     "bench": ("measure how fast this machine quantizes, type by type; the first time takes longer", ()),
 }
@@ -164,8 +180,8 @@ def make_parser() -> argparse.ArgumentParser:
         )  # fmt: skip
         sub.command = name
         for attribute, metavar, what in given:
-            nargs = "?" if metavar.startswith("[") else None
-            sub.add_argument(attribute, metavar=metavar.strip("[]"), help=what, nargs=nargs)
+            nargs = "?" if metavar.startswith("[") else "+" if metavar.endswith("...") else None
+            sub.add_argument(attribute, metavar=metavar.strip("[]."), help=what, nargs=nargs)
         add(sub, name, FLAGS)
     return parser
 

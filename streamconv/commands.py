@@ -238,7 +238,7 @@ def status(a: argparse.Namespace) -> int:
         say(
             f"{a.output} is unfinished: {share} ({size(facts['done'])} of {size(facts['total'])},"
             f" {facts['chunks_done']} of {facts['chunks']} chunks)",
-            f"  {facts['type']} from {facts['source']}; run the same convert command again to resume",
+            f"  {facts['type']} from {facts['source']}; run the same command again to resume",
         )
     return 0
 
@@ -297,6 +297,27 @@ def check(a: argparse.Namespace) -> int:
         )
         say(*(f"{f.severity}: {f.message}" for f in findings), f"{a.source}: {verdict}")
     return 65 if errors else 0
+
+
+def imatrix(a: argparse.Namespace) -> int:
+    """``streamconv imatrix``."""
+    from . import evaluating
+
+    return evaluating.imatrix(a, _options(a))
+
+
+def compare(a: argparse.Namespace) -> int:
+    """``streamconv compare``."""
+    from . import evaluating
+
+    return evaluating.compare(a, _options(a))
+
+
+def perplexity(a: argparse.Namespace) -> int:
+    """``streamconv perplexity``."""
+    from . import evaluating
+
+    return evaluating.perplexity(a, _options(a))
 
 
 def families(a: argparse.Namespace) -> int:

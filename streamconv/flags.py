@@ -15,7 +15,8 @@ from typing import Any, NamedTuple
 JOBS = ("convert", "merge", "plan")
 RUNS = ("convert", "merge", "extract-lora")
 PLANS = (*JOBS, "extract-lora")
-ALL = (*PLANS, "fetch", "status", "verify", "inspect", "check", "families", "bench")
+EVALUATIONS = ("imatrix", "compare", "perplexity")
+ALL = (*PLANS, "fetch", "status", "verify", "inspect", "check", "families", "bench", *EVALUATIONS)
 
 
 class Flag(NamedTuple):
@@ -128,11 +129,15 @@ _MODEL: dict[str, Any] = {"group": "model", "special": True}
 _FURTHER: dict[str, Any] = {**_MODEL, "source": "checkpoint", "alternative": "what predicts further tokens"}
 _RECIPE: dict[str, Any] = {"group": "merge recipes", "source": "recipe"}
 _ADAPTER: dict[str, Any] = {"group": "adapter", "commands": ("extract-lora",)}
+_TEXT: dict[str, Any] = {"group": "text", "commands": EVALUATIONS}
+_MATRIX: dict[str, Any] = {"group": "importance matrix", "commands": ("imatrix",)}
 _RUNNING: dict[str, Any] = {"group": "running", "commands": PLANS}
-_HUB: dict[str, Any] = {"group": "models on the hub", "commands": (*PLANS, "fetch", "inspect")}
+_RUN: dict[str, Any] = {"group": "running", "commands": (*PLANS, *EVALUATIONS)}
+_HUB: dict[str, Any] = {"group": "models on the hub", "commands": (*PLANS, "fetch", "inspect", *EVALUATIONS)}
 _KEPT: dict[str, Any] = {"commands": PLANS, "alternative": "what is fetched"}
 _FETCH: dict[str, Any] = {"group": "running", "commands": ("fetch",)}
-_RESUMING: dict[str, Any] = {"group": "resuming", "commands": RUNS}
+_RESUMING: dict[str, Any] = {"group": "resuming", "commands": (*RUNS, "imatrix")}
+_REPORTING: dict[str, Any] = {"group": "resuming", "commands": RUNS}
 _STOP = "stop cleanly after 90s, 15m, 2h …; exit code 75"
 _NICE = "lowest CPU and I/O priority"
 
@@ -166,7 +171,10 @@ FLAGS = (
     Flag("--prune-layers", "remove blocks (GGUF input)", "N,N", "prune_layers", "layers", source="gguf", **_TYPES),
     Flag("--override-kv", "set a key (GGUF input)", "KEY=TYPE:VALUE", "override_kv", many=True, source="gguf", **_TYPES),
     Flag("--compat", "reproduce the defects of ggml's quantizers too", field="compat", choices=("ggml",), **_TYPES),
-    Flag("--pre", "BPE pre-tokenizer, when it is not recognised", "NAME", "pre", source="checkpoint", **_MODEL),
+    Flag(
+        "--pre", "BPE pre-tokenizer, when it is not recognised", "NAME", "pre", source="checkpoint",
+        **{**_MODEL, "commands": (*JOBS, *EVALUATIONS)},
+    ),
     Flag("--model-name", "general.name of the output", "NAME", "model_name", source="checkpoint", **_MODEL),
     Flag("--metadata", "name, author, licence, … from a JSON object of general.… keys", "FILE", "metadata", "path",
          source="checkpoint", **_MODEL),
@@ -236,13 +244,24 @@ FLAGS = (
     Flag("--exclude-regex", "no modules whose path has a match", "REGEX", **_ADAPTER),
     Flag("--sv-epsilon", "leave out singular values up to X (default 0)", "X", kind="number", default=0.0, **_ADAPTER),
     Flag("--skip-undecomposable", "leave out what no adapter can express", **_ADAPTER),
+    Flag("--text", "the text: a file in UTF-8", "FILE", kind="path", **_TEXT),
+    Flag("--ctx-size -c", "tokens of a chunk (default 512)", "N", kind="positive", **_TEXT),
+    Flag("--chunks", "the most chunks; -1: all (default: 40 of 512 tokens, more where there are experts)", "N", kind="integer",
+         **_TEXT),
+    Flag("--from-chunk --chunk", "leave out the first N chunks", "N", kind="integer", default=0, **_TEXT),
+    Flag("--parse-special", "texts such as <|im_start|> become the tokens of that name", **_TEXT),
+    Flag("--process-output", "an entry for output.weight, too", **_MATRIX),
+    Flag("--in-file", "add this importance matrix; may be repeated, and without --text no model is needed", "FILE", kind="path",
+         many=True, default=[], **_MATRIX),
+    Flag("--show-statistics", "print statistics of every entry: of what is written, or of one --in-file", **_MATRIX),
+    Flag("--no-ppl", "do not compute the perplexity", **_MATRIX),
     Flag("--type", "F32, F16 or BF16 (default: factors F32, the rest as it is)", "TYPE", "type", **_ADAPTER),
     Flag(
         "--ram", "memory to allocate, such as 512MiB (default: a quarter, at most 2GiB)", "SIZE", "ram_bytes", "size",
-        **_RUNNING,
+        **_RUN,
     ),
-    Flag("--threads", "worker threads (default: all cores)", "N", "threads", "positive", **_RUNNING),
-    Flag("--io", "how inputs are read; pread for unreliable media", field="io", choices=("mmap", "pread"), **_RUNNING),
+    Flag("--threads", "worker threads (default: all cores)", "N", "threads", "positive", **_RUN),
+    Flag("--io", "how inputs are read; pread for unreliable media", field="io", choices=("mmap", "pread"), **_RUN),
     Flag("--chunk-size", "most bytes per thread that a kill can lose (default 16MiB)", "SIZE", "chunk_bytes", "size", **_RUNNING),
     Flag("--offline", "no network access; use local files only", field="offline", **_HUB),
     Flag(
@@ -271,9 +290,9 @@ FLAGS = (
         "--verify-on-resume", "finished chunks to verify before resuming (default: all)", field="verify",
         choices=("all", "recent", "none"), **_RESUMING,
     ),
-    Flag("--nice", _NICE, **_RESUMING),
-    Flag("--report", "write type, hash and error of every tensor as JSON lines", "FILE", "report", "path", **_RESUMING),
-    Flag("--dry-run", "print the plan, write nothing", **_RESUMING),
+    Flag("--nice", _NICE, **{**_RESUMING, "commands": (*RUNS, *EVALUATIONS)}),
+    Flag("--report", "write type, hash and error of every tensor as JSON lines", "FILE", "report", "path", **_REPORTING),
+    Flag("--dry-run", "print the plan, write nothing", **_REPORTING),
 )  # fmt: skip
 
 

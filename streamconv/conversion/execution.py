@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 
@@ -10,6 +11,7 @@ from ..engine import budget as budgets
 from ..engine import job as jobs
 from ..engine import run as runs
 from ..engine.existing import look
+from ..engine.plan import Plan
 from ..errors import InputChanged, StreamconvError
 from ..sources.zstd import cache_bytes
 from . import disk_space
@@ -54,6 +56,33 @@ def _execute(prepared: Prepared, options: Options, reporter: runs.Reporter) -> r
     plan, hub = prepared.plan, prepared.hub
     stop = runs.StopRequest(options.stop_after_s)
     budget = budget_of(prepared, options)
+    inputs: ChunkInputs | None = None
+
+    def opened() -> jobs.Job:
+        nonlocal inputs
+        if hub is not None:
+            hub.notes.listen(lambda text: reporter.message(f"note: {text}"))
+            disk_space.preflight(hub, plan)
+            inputs = ChunkInputs(hub)
+        return _open_job(prepared, options, reporter)
+
+    def work(job: jobs.Job) -> runs.Outcome:
+        if inputs is not None:
+            inputs.begin(c for c in plan.chunks() if c.number not in job.done)
+        _warm_up(prepared, reporter)  # while the first bytes are on their way
+        return runs.run(job, budget, reporter, stop, inputs)
+
+    return carry_out(plan, options, reporter, opened, work)
+
+
+def carry_out(
+    plan: Plan,
+    options: Options,
+    reporter: runs.Reporter,
+    opened: Callable[[], jobs.Job],
+    work: Callable[[jobs.Job], runs.Outcome],
+) -> runs.Outcome | None:
+    """Let ``work`` make and publish the output of ``plan`` in the job that ``opened`` gives; None when it is there already."""
     found = look(plan, progress=_Reading(reporter))
     if found.complete and not options.force:
         jobs.leftover(plan)
@@ -62,12 +91,7 @@ def _execute(prepared: Prepared, options: Options, reporter: runs.Reporter) -> r
         return None
     found.refuse(force=options.force, update=options.update)
     jobs.preflight(plan)
-    inputs = None
-    if hub is not None:
-        hub.notes.listen(lambda text: reporter.message(f"note: {text}"))
-        disk_space.preflight(hub, plan)
-        inputs = ChunkInputs(hub)
-    job = _open_job(prepared, options, reporter)
+    job = opened()
     try:
         # Another process may have published it while we waited for the lock.
         if not options.force and look(plan, thorough=False).complete:
@@ -76,10 +100,7 @@ def _execute(prepared: Prepared, options: Options, reporter: runs.Reporter) -> r
             with suppress(StreamconvError):  # where locks do nothing, that one has removed the lock of both
                 jobs.leftover(plan)
             return None
-        if inputs is not None:
-            inputs.begin(c for c in plan.chunks() if c.number not in job.done)
-        _warm_up(prepared, reporter)  # while the first bytes are on their way
-        return runs.run(job, budget, reporter, stop, inputs)
+        return work(job)
     finally:
         job.close()
 
@@ -111,16 +132,17 @@ class _ReadingBack:
             )
 
 
+def open_job(plan: Plan, options: Options, reporter: runs.Reporter) -> jobs.Job:
+    """The job folder of ``plan``."""
+    return jobs.Job.open(
+        plan, force=options.force, update=options.update, verify=options.verify, progress=_ReadingBack(reporter)
+    )
+
+
 def _open_job(prepared: Prepared, options: Options, reporter: runs.Reporter) -> jobs.Job:
-    """The job folder, started over where it was computed from bytes that turned out corrupt."""
+    """The same, started over where it was computed from bytes that turned out corrupt."""
     try:
-        return jobs.Job.open(
-            prepared.plan,
-            force=options.force,
-            update=options.update,
-            verify=options.verify,
-            progress=_ReadingBack(reporter),
-        )
+        return open_job(prepared.plan, options, reporter)
     except InputChanged:
         if prepared.hub is None or not prepared.hub.was_amended():
             raise

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..engine import plan as plans
-from ..sources.checkpoint import Checkpoint
+from ..sources.checkpoint import Checkpoint, InputFile
 from ..targets.layout import FileLayout
 from .options import Options
 from .prepared import Output, OutputTensor
@@ -62,7 +62,7 @@ def make_plan(
         files=[plans.OutputFile(f.path, f.header, f.size, f.accept) for f in files],
         placements=placements,
         fingerprint=fingerprint,
-        inputs=_identities(checkpoint),
+        inputs=identities(checkpoint.inputs),
         verify_inputs=checkpoint.verify_unchanged,
         description={
             "source": str(checkpoint.path),
@@ -128,13 +128,13 @@ def _facts(
     }
 
 
-def _identities(checkpoint: Checkpoint) -> list[dict[str, Any]]:
+def identities(inputs: Sequence[InputFile]) -> list[dict[str, Any]]:
     """The inputs by names that tell them apart: the models of a merge often have files of the same name."""
-    names = [f.name for f in checkpoint.inputs]
+    names = [f.name for f in inputs]
     return [
         {
             "name": str(f.path) if names.count(f.name) > 1 else f.name, "size": f.size, "mtime_ns": f.mtime_ns,
             "ctime_ns": f.ctime_ns, "inode": f.inode, "device": f.device, "digest": f.digest,
         }
-        for f in checkpoint.inputs
+        for f in inputs
     ]  # fmt: skip

@@ -74,7 +74,7 @@ def opening(output: Path, options: Options, target: Target) -> Iterator[Opener]:
     refuse_idle(options, target, output)
     hub = HubModels(
         output.parent, evict=options.evict, offline=options.offline, refresh=options.refresh,
-        pins={} if options.force else _pins(output),
+        pins={} if options.force else pins_of(output),
     )  # fmt: skip
     try:
         yield Opener(options, hub)
@@ -107,7 +107,7 @@ def planned(
     return prepared
 
 
-def _pins(output: Path) -> dict[str, str]:
+def pins_of(output: Path) -> dict[str, str]:
     """The commits that an unfinished job for ``output`` was planned with, by reference."""
     revisions = recorded_plan(output).get("revisions")
     if not isinstance(revisions, dict):

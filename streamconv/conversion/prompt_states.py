@@ -124,7 +124,7 @@ def open_states(checkpoint: Checkpoint, experts: Sequence[Prompts], average: boo
     ------
     BadInput : something in the model cannot be computed here
     """
-    model = as_runnable(checkpoint, options, str(checkpoint.path), with_tokenizer=False)
+    model, _ = as_runnable(checkpoint, options, str(checkpoint.path), with_tokenizer=False)
     keys: dict[str, Any] = dict(model.metadata.items())
     decisive = {k: v for k, v in keys.items() if k == "general.architecture" or not k.startswith("general.")}
     effort = Effort(options.ram // 4, options.threads or default_threads())

@@ -22,8 +22,8 @@ def open_runnable(
     options: Options | None = None,
     opener: Opener | None = None,
     with_tokenizer: bool = True,
-) -> forward.Model:
-    """The model that ``source`` names: a GGUF file, a checkpoint however it is packed, a merge recipe, or one of the hub.
+) -> tuple[forward.Model, Checkpoint]:
+    """The model that ``source`` names, and what it is read from: a GGUF file, a checkpoint however it is packed, a recipe, …
 
     Parameters
     ----------
@@ -37,21 +37,23 @@ def open_runnable(
     return as_runnable((opener or Opener(options)).open(source), options, str(source), with_tokenizer)
 
 
-def as_runnable(checkpoint: Checkpoint, options: Options, where: str, with_tokenizer: bool = True) -> forward.Model:
+def as_runnable(
+    checkpoint: Checkpoint, options: Options, where: str, with_tokenizer: bool = True
+) -> tuple[forward.Model, Checkpoint]:
     """The same of a checkpoint that is open; ``where`` is what messages call it."""
     if checkpoint.metadata is not None:
-        return forward.open_model(checkpoint.tensors, checkpoint.metadata, where)
+        return forward.open_model(checkpoint.tensors, checkpoint.metadata, where), checkpoint
     checkpoint = models.named(checkpoint)
     family = models.family_of(checkpoint)
     if not with_tokenizer:
         family = replace(family, tokenizer=None)
     built = models.build(checkpoint, family, pre=options.pre)
-    return forward.open_model(built.tensors, built.metadata, where)
+    return forward.open_model(built.tensors, built.metadata, where), checkpoint
 
 
 def logits(source: str | os.PathLike[str], token_ids: Sequence[int] | NDArray[np.integer]) -> Floats:
     """See ``streamconv.logits``."""
-    model = open_runnable(source, with_tokenizer=False)
+    model, _ = open_runnable(source, with_tokenizer=False)
     ids = np.asarray(token_ids)
     if ids.ndim != 1 or not len(ids) or not np.issubdtype(ids.dtype, np.integer):
         raise UsageError(f"token ids are a list of whole numbers, not {type(token_ids).__name__} of shape {ids.shape}")

@@ -83,11 +83,15 @@ class Existing:
 def is_published(plan: Plan, index: int) -> bool:
     """Whether output file ``index`` of ``plan`` is complete under its final name.
 
-    The header holds the plan's fingerprint, so equal header bytes and length mean: made by this very plan.
+    The header holds the plan's fingerprint, so equal header bytes and length mean: made by this very plan. Where it does not, its
+    record must say so.
     """
     f = plan.files[index]
     found = status(f.path)
     if found is None or not stat.S_ISREG(found.st_mode) or found.st_size != f.size:
+        return False
+    records = () if f.names_job else (record_of(f.path), load(pending_path(plan.job_dir, f.path)))
+    if not f.names_job and all(r is None or r.fingerprint != plan.fingerprint.hex() for r in records):
         return False
     try:
         with open(f.path, "rb", buffering=0, opener=_without_waiting) as got:

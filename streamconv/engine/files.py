@@ -28,7 +28,7 @@ import stat
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from ..errors import CannotCreate, NoPermission, StreamconvError, WriteFailed, raise_exhausted
 from ..ownership import Foreign, folder_fault, not_ours, open_regular, status_of_regular
@@ -185,9 +185,11 @@ def pread_exactly(fd: int, size: int, offset: int, path: Path) -> bytes:
     return b"".join(parts)
 
 
-def sync_data(fd: int, path: Path) -> None:
-    """The data barrier: returns when what was written to ``fd`` is durable."""
+def sync_data(fd: int, path: Path, mapping: Any = None) -> None:
+    """The data barrier: returns when what was written to ``fd``, and through a ``mapping`` of it, is durable."""
     with guard(path, "the device did not confirm the write (fdatasync)", is_open=True):
+        if mapping is not None:
+            mapping.flush()
         if _DARWIN:  # fdatasync is no barrier there
             fcntl.fcntl(fd, fcntl.F_FULLFSYNC)  # type: ignore[attr-defined,unused-ignore]
         else:
@@ -389,11 +391,9 @@ def remove_file(path: Path) -> None:
 
 def listed(folder: Path, besides: Path) -> list[Path]:
     """What is in ``folder`` but ``besides``; nothing when the folder is gone."""
-    with guard(folder, "cannot list the folder"):
-        try:
-            return [p for p in folder.iterdir() if p != besides]
-        except FileNotFoundError:
-            return []
+    with guard(folder, "cannot list the folder"), contextlib.suppress(FileNotFoundError):
+        return [p for p in folder.iterdir() if p != besides]
+    return []
 
 
 def read_own(path: Path, limit: int = 256 << 20) -> bytes | None:

@@ -59,10 +59,12 @@ def preflight(plan: Plan) -> None:
     parent = plan.output.parent
     if not parent.is_dir():
         raise CannotCreate(f"{parent} is not a folder", f"Create it first: mkdir -p {parent}")
-    have = sum(files.allocated_bytes(plan.part_path(i)) for i in range(len(plan.files)))
-    need = plan.total_bytes - have + RESERVE_BYTES
+    whole = plan.total_bytes + plan.scratch_bytes
+    have = sum(files.allocated_bytes(path) for path in plan.job_dir.glob("data-*.part"))
+    have += sum(files.allocated_bytes(plan.part_path(i)) for i in range(len(plan.files)) if plan.folder is not None)
+    need = whole - have + RESERVE_BYTES
     free = files.free_bytes(parent)
-    if need > free and plan.total_bytes > have:
+    if need > free and whole > have:
         raise WriteFailed(
             f"{parent}: {need:,} bytes are needed ({need - RESERVE_BYTES:,} for the output, {RESERVE_BYTES:,} in reserve),"
             f" {free:,} are free",

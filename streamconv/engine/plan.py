@@ -135,12 +135,14 @@ class OutputFile:
     header : its first bytes, written last; all of a file that holds no item
     size : length of the whole file
     accept : reads the finished file as its users will, before it gets its name; raises StreamconvError where they could not
+    names_job : whether the header tells a file of this plan from those of others
     """
 
     path: Path
     header: bytes
     size: int
     accept: Callable[[Path], None] | None = None
+    names_job: bool = True
 
 
 @dataclass(frozen=True)
@@ -186,6 +188,7 @@ class Plan:
     description : for people and ``plan.json``
     parts : the names that a user knows -> numbers of their files, where there are several; see ``outputs``
     provenance : tells who made what is in the output's place
+    scratch_bytes : disk space of what the job keeps in its folder besides
     """
 
     output: Path
@@ -200,6 +203,7 @@ class Plan:
     admits_nonfinite: bool = True
     parts: Mapping[Path, Sequence[int]] = field(default_factory=dict)
     provenance: Provenance = field(default_factory=Unknown)
+    scratch_bytes: int = 0
 
     @property
     def outputs(self) -> Mapping[Path, Sequence[int]]:

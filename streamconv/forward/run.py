@@ -121,14 +121,24 @@ class _Plan:
 
 def _planned(model: Model, layer: Layer, n_chunks: int, n_ctx: int, ram: int, threads: int) -> _Plan:
     blocks = [slice(c.start * n_ctx, c.stop * n_ctx) for c in blocks_of(n_chunks, n_ctx)]
-    fixed = panel_bytes(_columns(model, layer)) + 3 * 4 * SCORED_HEADS * min(n_ctx, PIECE) * n_ctx
-    of_block = _bytes_of_token(model, layer) * max(PIECE, n_ctx)
+    fixed, of_block = _needs(model, layer, n_ctx)
     threads = max(1, min(threads, len(blocks), ram // (fixed + of_block)))
     at_once = max(1, (ram // threads - fixed) // of_block)
     n_groups = -(-len(blocks) // at_once)
     n_groups = min(len(blocks), -(-n_groups // threads) * threads)
     ends = [len(blocks) * i // n_groups for i in range(n_groups + 1)]
     return _Plan([blocks[a:b] for a, b in pairwise(ends)], threads, at_once * PIECE)
+
+
+def _needs(model: Model, layer: Layer, n_ctx: int) -> tuple[int, int]:
+    """Bytes that a thread takes for itself, and for each block."""
+    fixed = panel_bytes(_columns(model, layer)) + 3 * 4 * SCORED_HEADS * min(n_ctx, PIECE) * n_ctx
+    return fixed, _bytes_of_token(model, layer) * max(PIECE, n_ctx)
+
+
+def least_ram(model: Model, n_ctx: int) -> int:
+    """Bytes of memory for arrays with which all layers can be run."""
+    return max(sum(_needs(model, layer, n_ctx)) for layer in model.layers)
 
 
 def _columns(model: Model, layer: Layer) -> int:

@@ -53,6 +53,11 @@ def inline(function: Callable[..., Any] | None = None, *, vector_bits: int | Non
     return njit(forceinline=True, **_options(vector_bits))(function)
 
 
+def inner(function: Callable[..., Any]) -> Any:
+    """As ``inline``, for one that only kernels call, never Python: it takes less time to compile."""
+    return njit(forceinline=True, **_OPTIONS | {"no_cpython_wrapper": True, "no_cfunc_wrapper": True})(function)
+
+
 def _options(vector_bits: int | None) -> dict[str, Any]:
     return _OPTIONS if vector_bits is None else _OPTIONS | {"pipeline_class": compiler(vector_bits)}
 

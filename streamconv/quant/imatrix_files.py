@@ -19,7 +19,7 @@ import struct
 from dataclasses import dataclass, field
 from math import prod
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +31,21 @@ from ..rows import Bytes, Floats
 #: outside of the matrices; a model of 60 layers with 384 experts, each with entries of its own, has 600 000
 _MAX_NUMBERS = 1_000_000
 _MAX_TEXT_BYTES = 1 << 20
+
+
+class Shape(NamedTuple):
+    """One entry of an importance matrix, before it has values.
+
+    Attributes
+    ----------
+    name : of the tensor
+    n_mat : its experts, or 1; the heads of a tensor of three dimensions count as one matrix, with their columns side by side
+    n_cols : columns of each
+    """
+
+    name: str
+    n_mat: int
+    n_cols: int
 
 
 @dataclass(frozen=True)

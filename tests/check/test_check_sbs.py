@@ -89,6 +89,7 @@ BREAKS: dict[str, tuple[str, Break]] = {
     "E layer 1 is of type 1": ("gemma2", lambda t: t.layers[1].update(type=1)),
     "E layer 0: heads have a width of 2048": ("gemma2", lambda t: t.layers[0].update(qkv_dim=2048)),
     "E layer 0: 4 heads do not share 3": ("gemma2", lambda t: t.layers[0].update(kv_heads=3)),
+    "E layer 1: 'use_qk_norm' is 256, the loader knows 0 to 1": ("gemma2", lambda t: t.layers[1].update(use_qk_norm=256)),
     "E ffw_gat_b_0 is missing: layer 0 has biases": ("gemma2", lambda t: t.layers[0].update(ff_biases=1)),
     "E is [16, 24], by the configuration it must be [16, 40]": ("gemma2", lambda t: t.layers[1].update(ff_hidden_dim=40)),
     "E takes 768 bytes, its blob has 769": ("gemma2", lambda t: t.blobs.update(linear_w_0=t.blobs["linear_w_0"] + b"x")),
@@ -154,6 +155,13 @@ def test_a_damaged_file_is_one_error_and_exit_code_65(tmp_path: Path, capsys: py
     path.write_bytes(files.toy().file())
     assert cli.main(["check", str(path)]) == 0
     assert "no errors" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("key", ["_999", "a_999x", "a_1_1000"])
+def test_numbers_at_the_end_of_keys_are_read_as_the_loader_reads_them(key: str, tmp_path: Path) -> None:
+    assert any("999 or more" in message for message in errors(found(tmp_path, files.toy(), {key: b"x"})))
+    for harmless in ("a_998", "a999", "a_999_b", "a_x999", "a_99999999999"):
+        assert not errors(found(tmp_path, files.toy(), {harmless: b"x"})), harmless
 
 
 def test_factors_of_i8_that_are_not_finite_are_found(tmp_path: Path) -> None:

@@ -25,6 +25,9 @@ COMMANDS = [
     "verify",
     "inspect",
     "check",
+    "imatrix",
+    "compare",
+    "perplexity",
     "families",
     "bench",
 ]
@@ -152,7 +155,7 @@ def test_status_of_nothing_of_an_unfinished_and_of_a_finished_job(
     assert (result.code, facts["status"], facts["resumable"]) == (0, "unfinished", True)
     assert 0 < facts["done"] < facts["total"]
     assert facts["source"] == str(tiny_model)
-    assert "run the same convert command again" in here("status", unfinished).out
+    assert "run the same command again" in here("status", unfinished).out
     finished = here("convert", tiny_model, unfinished, "--type", "q8_0")
     assert finished.code == 0
     assert "were finished by earlier runs" in finished.out

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import subprocess
 import sys
 from collections.abc import Callable
@@ -16,6 +17,7 @@ from reference_data import reference_dir
 sys.path.insert(0, str(Path(__file__).resolve().parent / "gemma_cpp"))
 import build
 import sbs_files as files
+from fuzzing import damaged
 
 import streamconv
 from streamconv import sbs
@@ -43,7 +45,7 @@ def gemma_cpp() -> Run:
 
     def run(file: Path, tokens: list[int], n: int = 4) -> tuple[Floats, list[int]] | None:
         command = [str(program), str(file), str(n), *map(str, tokens)]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+        done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=120, check=False)
         said = {line.split()[0]: line.split()[1:] for line in done.stdout.splitlines() if line.strip()}
         if done.returncode or "tokens" not in said:
             return None
@@ -184,3 +186,27 @@ def test_check_says_of_a_file_what_the_program_makes_of_it(
     path.write_bytes(toy.file())
     told = [f.message for f in check_file(path) if f.severity == "error"]
     assert (gemma_cpp(path, [2, 5, 9]) is None) == bool(told), told
+
+
+@pytest.mark.parametrize("first", range(0, 200, 50))
+def test_what_is_damaged_and_passes_check_is_loaded(
+    gemma_cpp: Run, first: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for what, size in {"D": 32, "F": 64, "Q": 32, "V": 64}.items():
+        monkeypatch.setattr(files, what, size)
+    whole = files.toy("gemma2").everything()
+    passed = 0
+    for number in range(first, first + 50):
+        r = random.Random(number)
+        key = r.choice(["config", "toc", ""])
+        data = files.store({**whole, key: damaged(r, whole[key]) or b"x"} if key else whole, r.choice([1, 2]))
+        if not key:
+            n = 32 * len(whole) + 16
+            at = 0 if data[4] else len(data) - n
+            data = data[:at] + damaged(r, data[at : at + n]) + data[at + n :]
+        path = tmp_path / "x.sbs"
+        path.write_bytes(data)
+        if not any(f.severity == "error" for f in check_file(path)):
+            passed += 1
+            assert gemma_cpp(path, [2, 5, 9], 1) is not None, f"case {number}, {key or 'directory'}"
+    assert passed

@@ -7,12 +7,13 @@ from pathlib import Path
 import iq_naive
 import numpy as np
 import pytest
+from numba import njit
 
 import streamconv
 from streamconv.errors import BadInput, UsageError
 from streamconv.quant.filetypes import parse_file_type
 from streamconv.quant.formats._grids import KEYS, grid_table
-from streamconv.quant.formats._iq_nearest import SCRATCH_SIZE, nearest
+from streamconv.quant.formats._iq_nearest import nearest4, nearest8
 from streamconv.quant.mix import assign_types
 from streamconv.quant.mix_facts import MixOptions, ModelFacts, TensorFacts
 from streamconv.quant.types import TYPES
@@ -89,6 +90,17 @@ def test_any_bytes_decode_as_in_the_slow_model(name: str) -> None:
 
 # -- the nearest point ---------------------------------------------------------------------------------------------
 
+
+@njit
+def nearest_of_four(grid, start, values, x, w, scale, offset, spacing):  # type: ignore[no-untyped-def]
+    return nearest4(grid, start, values, x, w, scale, offset, spacing)
+
+
+@njit
+def nearest_of_eight(grid, start, values, x, w, scale, offset, spacing):  # type: ignore[no-untyped-def]
+    return nearest8(grid, start, values, x, w, scale, offset, spacing)
+
+
 #: grid -> offset and spacing of what its levels stand for
 LINES = {"IQ2_XS": (1.0, 2.0), "IQ3_S": (1.0, 2.0), "IQ1_S": (-0.875, 1.0), "IQ1_M": (-1.125, 1.0)}
 
@@ -100,8 +112,9 @@ def test_the_nearest_point_is_found_exactly_and_the_first_of_equals(name: str) -
     table, points = grid_table(name), np.array(iq_naive.points_of(name))
     dims, n_levels = points.shape[1], int(points.max()) + 1
     offset, spacing = (np.float32(v) for v in LINES[name])
-    off = np.flatnonzero(table[KEYS : KEYS + n_levels**dims] < 0)
-    scratch = np.empty(SCRATCH_SIZE, np.float32)
+    starts = table[KEYS : KEYS + n_levels**dims]
+    off = np.flatnonzero(table[starts] % 2 == 0)
+    nearest = nearest_of_four if dims == 4 else nearest_of_eight
     for k in range(240):
         key = int(rng.choice(off))
         levels = [key // n_levels**i % n_levels for i in range(dims)]
@@ -111,7 +124,7 @@ def test_the_nearest_point_is_found_exactly_and_the_first_of_equals(name: str) -
         values = np.concatenate([unit * (center + blur.astype(np.float32)), rng.choice([0.25, 1, 4], dims)])
         values = values.astype(np.float32)
         with np.errstate(all="ignore"):
-            got = nearest(table, scratch, values, 0, dims, np.int32(key), unit, offset, spacing, dims)
+            got = nearest(table, starts[key], values, 0, dims, unit, offset, spacing)
             try:
                 x, w = values[:dims], values[dims:]
                 want, _ = iq_naive.nearest_point(name, levels, x, w, unit, lambda r: offset + spacing * np.float32(r))

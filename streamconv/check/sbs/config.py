@@ -24,6 +24,17 @@ from ...quant.sbs.container import CONFIG
 from ..finding import Finding
 
 _MAX_HEAD, _MAX_BYTES = 1024, 1 << 20
+#: flags and numbers of layers, and the largest value that the loader knows of each; flags of the model itself
+_MOST = {
+    "post_norm": 1,
+    "post_qk": 1,
+    "activation": 0,
+    "ff_biases": 1,
+    "unused_3": 1,
+    "optimized_gating": 1,
+    "use_qk_norm": 1,
+}
+_FLAGS = ("absolute_pe", "unused_use_local_attention")
 #: the size of images that the pooling of Gemma 3 is made for
 _POOLED = 896
 
@@ -71,6 +82,9 @@ def _numbers(config: ModelConfig) -> Iterator[Finding]:
         yield Finding(
             "error", f"the type of the file is {config.weight}, the loader knows 1 to {max(TYPE_NAMES)}", CONFIG
         )
+    for field in _FLAGS:
+        if getattr(config, field) > 1:
+            yield Finding("error", f"{field!r} is {getattr(config, field)}, the loader knows 0 and 1", CONFIG)
     if config.query_scale > MODEL_WIDTH:
         yield Finding("error", f"'query_scale' is {config.query_scale}, the loader knows 0 and 1", CONFIG)
 
@@ -107,7 +121,7 @@ def _faults(layer: LayerConfig, width: int) -> Iterator[str]:
         yield f"'model_dim' is {layer.model_dim}, that of the model {width}"
     if not layer.kv_heads or layer.heads % layer.kv_heads:
         yield f"{layer.heads} heads do not share {layer.kv_heads} key/value heads evenly"
-    for field, most in {"post_norm": 1, "post_qk": 1, "activation": 0}.items():
+    for field, most in _MOST.items():
         if getattr(layer, field) > most:
             yield f"{field!r} is {getattr(layer, field)}, the loader knows 0 to {most}"
 

@@ -65,9 +65,9 @@ _FIRST = {
 
 def layer_number(key: str) -> int:
     """The number of the layer at the end of a key, as loaders see it; 0 where there is none."""
-    head, _, tail = key.rpartition("_")
+    _, underscore, tail = key.rpartition("_")
     digits = tail[: len(tail) - len(tail.lstrip("0123456789"))]
-    return int(digits) if head and digits and int(digits) < 1 << 31 else 0
+    return int(digits) if underscore and digits and int(digits) < 1 << 31 else 0
 
 
 def deduced_name(sizes: Mapping[str, int]) -> str:

@@ -12,11 +12,10 @@ Kernels get all of it as one flat int32 array, a *table* (numba counts reference
 in innermost loops):
 
 * ``table[point]``: the levels of a point; 2 * level + 1 of coordinate ``i`` in the bits from ``i * (24 // n_dims)`` on;
-* ``table[KEYS + key]``: the point with that key, or, negated, where the list of neighbours is;
-* such a list: their number, then for each the point (bits 0-15) and the two *halves* of its key (bits 16-23 and 24-31).
-
-Halves are there to look up sums over coordinates, such as distances, in two tables. A half is a byte whose two nibbles are
-the keys of two *quarters*: 2 of 8 coordinates with 3 levels, or 1 of 4 with 8.
+* ``table[KEYS + key]``: where the list of neighbours of that key is;
+* such a list: twice their number, then an *entry* for each: the point in bits 0-15 and four nibbles from there on, the keys of its
+  *quarters*, which are 2 of 8 coordinates with 3 levels or 1 of 4 with 8. The list of a key on the grid has that point alone
+  and an odd first number. 16 entries can be read from any place of a list.
 
 The coordinates come from the ``gguf`` package, which is imported only when a grid is first used. Tables live in memory and
 take some 0.1 s to build.
@@ -36,6 +35,8 @@ Table = NDArray[np.int32]
 
 #: room for the points at the start of a table
 KEYS = 2048
+#: what may be read past the end of the last list
+_PADDING = 16
 
 #: type -> (class of gguf.quants that holds the coordinates, how many distinct distances count as near)
 _SOURCES = {
@@ -85,21 +86,24 @@ def _build(values: NDArray[np.float32], n_distances: int) -> Table:
     n_points, n_dims = points.shape
     n_levels = int(points.max()) + 1
     place = n_levels ** np.arange(n_dims)
-    point_of = np.full(n_levels**n_dims, -1)
-    point_of[points @ place] = np.arange(n_points)
-    off = np.flatnonzero(point_of < 0)
+    off = np.setdiff1d(np.arange(n_levels**n_dims), points @ place)
     owner, near = _neighbours(off[:, None] // place % n_levels, points, n_distances)
-    counts = np.bincount(owner, minlength=len(off))
+    # a point on the grid is its own and only neighbour
+    on = points @ place
+    owner, near = np.concatenate([off[owner], on]), np.concatenate([near, np.arange(n_points)])
+    order = np.argsort(owner, kind="stable")
+    owner, near = owner[order], near[order]
+    counts = np.bincount(owner)
     # a list takes its entries and one number more
-    starts = KEYS + len(point_of) + np.concatenate([[0], np.cumsum(counts + 1)])
-    point_of[off] = -starts[:-1]
+    starts = KEYS + len(counts) + np.cumsum(counts + 1) - counts - 1
     quarters = points.reshape(n_points, 4, n_dims // 4) @ place[: n_dims // 4]
     entries = np.arange(n_points) | quarters @ (1 << np.array([16, 20, 24, 28]))
-    table = np.zeros(starts[-1], np.int64)
+    table = np.zeros(starts[-1] + counts[-1] + 1 + _PADDING, np.int64)
     table[:n_points] = (2 * points + 1) @ (1 << 24 // n_dims * np.arange(n_dims))
-    table[KEYS : KEYS + len(point_of)] = point_of
-    table[starts[:-1]] = counts
-    table[starts[-1] - len(near) - len(off) + np.arange(len(near)) + owner + 1] = entries[near]
+    table[KEYS : KEYS + len(counts)] = starts
+    table[starts] = 2 * counts
+    table[starts[on]] += 1
+    table[KEYS + len(counts) + np.arange(len(near)) + owner + 1] = entries[near]
     return table.astype(np.uint32).view(np.int32)
 
 

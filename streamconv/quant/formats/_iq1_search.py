@@ -16,7 +16,7 @@ import numpy as np
 from ...kernels.lanes import HALF, LANES, ONE, ZERO, clamp, inline, magnitude, rint_any
 from ._grids import KEYS
 from ._iq_lanes import W, X
-from ._iq_nearest import MAX, level_value, nearest
+from ._iq_nearest import MAX, POINT, level_value, nearest8
 
 EIGHTH = np.float32(0.125)
 _STEPS = np.float32(15)
@@ -72,12 +72,12 @@ def keep_better(regs, j, a, b, cut):  # type: ignore[no-untyped-def]
 
 
 @inline
-def place(grid, group, scratch, tile, ranks, j, n, cuts, scale, shifts, points, at):  # type: ignore[no-untyped-def]
+def place(grid, group, tile, ranks, j, n, cuts, scale, shifts, points, at):  # type: ignore[no-untyped-def]
     """Put the levels of lane ``j`` on the grid.
 
     Parameters
     ----------
-    grid, group, scratch : table of the grid, float32[16] and what ``nearest`` needs
+    grid, group : table of the grid, and float32[16]
     tile, ranks, j, n : X, W and ranks of ``n`` weights in lane ``j``
     cuts : two places in sorted order, where level 1 and level 2 begin
     scale : float32, levels are mirrored when it is negative
@@ -99,10 +99,11 @@ def place(grid, group, scratch, tile, ranks, j, n, cuts, scale, shifts, points, 
             level = np.int32(ranks[row] >= cuts[0]) + np.int32(ranks[row] >= cuts[1])
             key = np.int32(3 * key + (2 - level if scale < ZERO else level))
             group[i], group[8 + i] = tile[X + row], tile[W + row]
-        point = grid[KEYS + key]
-        if point < 0:
+        start = grid[KEYS + key]
+        point = np.int32(grid[start + 1] & POINT)
+        if not grid[start] & 1:
             moved = True
-            point = nearest(grid, scratch, group, 0, 8, key, size, shifts[g] - ONE, ONE, 8)
+            point = nearest8(grid, start, group, 0, 8, size, shifts[g] - ONE, ONE)
             found &= point >= 0
         points[at + g] = point
         for i in range(8):

@@ -1,9 +1,7 @@
 """The grid point nearest to a group of weights, at one scale.
 
-Squared distances of all neighbours of a key are looked up, approximately: as sums of two entries of tables that hold the sums of
-the terms of either half. The terms are those of the reference; only the order of additions differs, so that a result is off
-by a few units of 2^-24. When the best neighbour leads by more, it is the one the reference finds; otherwise distances are
-computed as there.
+All distances are those of the reference, to the last bit: what a coordinate adds depends on its level alone, so there is a table
+of these terms for every coordinate, and 16 neighbours at a time look theirs up and add them in the order of the reference.
 
 Source: ggml-quants.c, ``iq2_find_best_neighbour``, ``iq3_find_best_neighbour``, ``iq1_find_best_neighbour2`` (ggml 0.25.3).
 """
@@ -12,90 +10,110 @@ from __future__ import annotations
 
 import numpy as np
 
-from ...kernels.lanes import LANES, ZERO, inline, kernel
-from ._grids import KEYS
+from ...kernels.lanes import inner
+from ...kernels.simd import choose, first_bit, lane_bits, least_lane, load16, look_up, spread
 
 MAX = np.float32(np.finfo(np.float32).max)
-_INFINITY = np.float32(np.inf)
-#: what the second has to exceed the first by
-_LEAD = np.float32(1 + 2.0**-16)
 #: mask of the point in an entry of a list of neighbours
 POINT = np.int32(0xFFFF)
-#: Levels that the 16 keys of a quarter (twice) stand for, lower and higher coordinate; 4 dimensions of 8 levels, 8 of 3 levels.
-LOW_LEVEL = np.array([[0] * 32, [k % 16 % 3 for k in range(32)]], np.float32)
-HIGH_LEVEL = np.array([[k % 16 for k in range(32)], [k % 16 // 3 for k in range(32)]], np.float32)
+#: where the keys of the four quarters stand in it
+QUARTER = tuple(np.int32(16 + 4 * k) for k in range(4))
+NUMBERS = np.arange(16, dtype=np.int32)
+#: levels that the 16 possible keys of a quarter stand for: of the one coordinate, or of the first and the second one
+LEVEL = np.arange(16, dtype=np.float32)
+FIRST, SECOND = LEVEL % 3, LEVEL // 3
+_FAR = np.int32(1 << 30)
 
-#: scratch: tables of both halves, and of the quarters that they are made from
-_LOW, _HIGH, _QUARTERS = 0, 160, 320
-SCRATCH_SIZE = 320 + 4 * LANES
 
-
-@inline
+@inner
 def level_value(levels, i, dims, offset, spacing):  # type: ignore[no-untyped-def]
     """What coordinate ``i`` of a point stands for: ``offset + spacing · level``."""
     width = 24 // dims
     return offset + spacing * np.float32((levels >> i * width & (1 << width) - 1) >> 1)
 
 
-@kernel
-def nearest(grid, scratch, values, x, w, key, scale, offset, spacing, dims):  # type: ignore[no-untyped-def]
-    """The neighbour of ``key`` with the least Σ w·(scale · level value - x)², the first of equals.
+@inner
+def _terms(levels, offset, spacing, scale, x, w):  # type: ignore[no-untyped-def]
+    """What a coordinate adds to the distance at each of ``levels``."""
+    diff = (levels * spacing + offset) * scale - x
+    return diff * w * diff
+
+
+@inner
+def nearest4(grid, start, values, x, w, scale, offset, spacing):  # type: ignore[no-untyped-def]
+    """The neighbour with the least Σ w·(scale · level value - x)², the first of equals; of a grid with four coordinates.
 
     Parameters
     ----------
     grid : int32, table of the grid
-    scratch : float32[SCRATCH_SIZE]
+    start : of the list of neighbours
     values : float32; the group's weights stand from ``values[x]`` on, their importance from ``values[w]`` on
-    key : of a vector off the grid
     scale, offset, spacing : float32
-    dims : of the grid
 
     Returns
     -------
     point : int32, -1 when none is at a finite distance
     """
-    _fill_tables(scratch, values, x, w, scale, offset, spacing, dims)
-    start = 1 - grid[KEYS + key]
-    n = grid[start - 1]
-    best, second = _INFINITY, _INFINITY
-    winner = np.int32(0)
-    for k in range(n):
-        near = grid[np.uint64(start + k)]
-        distance = scratch[_LOW + np.int64(near >> 16 & 255)] + scratch[_HIGH + np.int64(near >> 24 & 255)]
-        behind = best if distance < best else distance
-        second = behind if behind < second else second
-        winner = np.int32(k) if distance < best else winner
-        best = distance if distance < best else best
-    point = np.int32(grid[start + winner] & POINT)
-    if not second > best * _LEAD or not best < MAX:
-        least = MAX
-        point = np.int32(-1)
-        for k in range(n):
-            candidate = np.int32(grid[start + k] & POINT)
-            distance = ZERO
-            for i in range(dims):
-                diff = scale * level_value(grid[candidate], i, dims, offset, spacing) - values[x + i]
-                distance += values[w + i] * diff * diff
-            point = candidate if distance < least else point
-            least = distance if distance < least else least
-    return point
+    levels = load16(LEVEL, 0)
+    t0 = _terms(levels, offset, spacing, scale, values[x], values[w])
+    t1 = _terms(levels, offset, spacing, scale, values[x + 1], values[w + 1])
+    t2 = _terms(levels, offset, spacing, scale, values[x + 2], values[w + 2])
+    t3 = _terms(levels, offset, spacing, scale, values[x + 3], values[w + 3])
+    places = load16(NUMBERS, 0)
+    best = spread(MAX, places)
+    n = grid[start] >> 1
+    for first in range(0, n, 16):
+        entries = load16(grid, start + 1 + first)
+        distance = look_up(t0, entries >> QUARTER[0]) + look_up(t1, entries >> QUARTER[1])
+        distance = distance + look_up(t2, entries >> QUARTER[2])
+        distance = distance + look_up(t3, entries >> QUARTER[3])
+        best, places = _keep_nearer(distance, best, places, first, n)
+    return _point(grid, start, n, best, places)
 
 
-@inline
-def _fill_tables(scratch, values, x, w, scale, offset, spacing, dims):  # type: ignore[no-untyped-def]
-    per_quarter = dims // 4
-    for quarter in range(4):
-        at = quarter * per_quarter
-        high_x, high_w = values[x + at + per_quarter - 1], values[w + at + per_quarter - 1]
-        # four-dimensional points have no lower coordinate in a quarter
-        low_x, low_w = values[x + at], values[w + at] if dims == 8 else ZERO
-        for k in range(LANES):
-            low = scale * (offset + spacing * LOW_LEVEL[dims // 8, k]) - low_x
-            high = scale * (offset + spacing * HIGH_LEVEL[dims // 8, k]) - high_x
-            scratch[_QUARTERS + quarter * LANES + k] = low_w * low * low + high_w * high * high
-    for row in range(0, 10, 2):
-        a0, a1 = scratch[_QUARTERS + LANES + row], scratch[_QUARTERS + LANES + row + 1]
-        b0, b1 = scratch[_QUARTERS + 3 * LANES + row], scratch[_QUARTERS + 3 * LANES + row + 1]
-        for k in range(LANES):
-            scratch[_LOW + row * 16 + k] = scratch[_QUARTERS + k] + (a0 if k < 16 else a1)
-            scratch[_HIGH + row * 16 + k] = scratch[_QUARTERS + 2 * LANES + k] + (b0 if k < 16 else b1)
+@inner
+def nearest8(grid, start, values, x, w, scale, offset, spacing):  # type: ignore[no-untyped-def]
+    """As ``nearest4``, of a grid with eight coordinates."""
+    low, high = load16(FIRST, 0), load16(SECOND, 0)
+    t0 = _terms(low, offset, spacing, scale, values[x], values[w])
+    t0 = t0 + _terms(high, offset, spacing, scale, values[x + 1], values[w + 1])
+    t2 = _terms(low, offset, spacing, scale, values[x + 2], values[w + 2])
+    t3 = _terms(high, offset, spacing, scale, values[x + 3], values[w + 3])
+    t4 = _terms(low, offset, spacing, scale, values[x + 4], values[w + 4])
+    t5 = _terms(high, offset, spacing, scale, values[x + 5], values[w + 5])
+    t6 = _terms(low, offset, spacing, scale, values[x + 6], values[w + 6])
+    t7 = _terms(high, offset, spacing, scale, values[x + 7], values[w + 7])
+    places = load16(NUMBERS, 0)
+    best = spread(MAX, places)
+    n = grid[start] >> 1
+    for first in range(0, n, 16):
+        entries = load16(grid, start + 1 + first)
+        pair = entries >> QUARTER[1]
+        distance = look_up(t0, entries >> QUARTER[0]) + look_up(t2, pair)
+        distance = distance + look_up(t3, pair)
+        pair = entries >> QUARTER[2]
+        distance = distance + look_up(t4, pair)
+        distance = distance + look_up(t5, pair)
+        pair = entries >> QUARTER[3]
+        distance = distance + look_up(t6, pair)
+        distance = distance + look_up(t7, pair)
+        best, places = _keep_nearer(distance, best, places, first, n)
+    return _point(grid, start, n, best, places)
+
+
+@inner
+def _keep_nearer(distance, best, places, first, n):  # type: ignore[no-untyped-def]
+    """Least distances so far, and at which places of the list."""
+    here = load16(NUMBERS, 0) + np.int32(first)
+    nearer = (distance < best) & (here < np.int32(n))
+    return choose(nearer, distance, best), choose(nearer, here, places)
+
+
+@inner
+def _point(grid, start, n, best, places):  # type: ignore[no-untyped-def]
+    least = least_lane(best)
+    equal = best == least
+    place = (
+        np.int32(first_bit(lane_bits(equal))) if n <= 16 else least_lane(choose(equal, places, spread(_FAR, places)))
+    )
+    return np.int32(grid[start + 1 + place] & POINT) if least < MAX else np.int32(-1)

@@ -20,7 +20,7 @@ from ._grids import grid_table, grid_values
 from ._iq1_search import CUT, EIGHTH, LARGEST, REGS_SIZE, SCALE, keep_better, place, rank, round_scales, start_search
 from ._iq_calls import flat, quantize_with
 from ._iq_lanes import W, X, load_weights
-from ._iq_nearest import SCRATCH_SIZE, level_value
+from ._iq_nearest import level_value
 
 _BYTES = 56
 _SUBS = 16
@@ -52,7 +52,7 @@ def _quantize_blocks(x, out, weights, grid):  # type: ignore[no-untyped-def]
     tile = np.empty(_TILE_SIZE, np.float32)
     regs = np.empty(REGS_SIZE + 8 * LANES, np.float32)
     ranks = np.empty(_N * LANES, np.int32)
-    scratch, group, shifts = np.empty(SCRATCH_SIZE, np.float32), np.empty(16, np.float32), np.empty(2, np.float32)
+    group, shifts = np.empty(16, np.float32), np.empty(2, np.float32)
     scales, levels = np.empty(_SUBS, np.float32), np.empty(_SUBS, np.int32)
     points, signs = np.empty(2 * _SUBS, np.int32), np.empty(_SUBS, np.int32)
     cuts = np.empty(2, np.int32)
@@ -77,7 +77,7 @@ def _quantize_blocks(x, out, weights, grid):  # type: ignore[no-untyped-def]
                 shifts[0] = -EIGHTH if signs[sub] & 2 else EIGHTH
                 shifts[1] = -EIGHTH if signs[sub] & 1 else EIGHTH
                 cuts[0], cuts[1] = (cut >> 2) // (_N + 1), (cut >> 2) % (_N + 1)
-                scales[sub] = place(grid, group, scratch, tile, ranks, j, _N, cuts, scale, shifts, points, 2 * sub)
+                scales[sub] = place(grid, group, tile, ranks, j, _N, cuts, scale, shifts, points, 2 * sub)
                 if points[2 * sub] < 0:
                     return (start + j) // _SUBS
             if sub == _SUBS - 1:

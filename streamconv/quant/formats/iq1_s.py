@@ -20,7 +20,6 @@ from ._grids import grid_table, grid_values
 from ._iq1_search import CUT, EIGHTH, LARGEST, REGS_SIZE, SCALE, keep_better, place, rank, round_scales, start_search
 from ._iq_calls import flat, quantize_with
 from ._iq_lanes import W, X, load_weights
-from ._iq_nearest import SCRATCH_SIZE
 
 _BYTES = 50
 _SUBS = 8
@@ -49,7 +48,7 @@ def _quantize_blocks(x, out, weights, grid):  # type: ignore[no-untyped-def]
     tile = np.empty(_TILE_SIZE, np.float32)
     regs = np.empty(REGS_SIZE + 4 * LANES, np.float32)
     ranks = np.empty(_N * LANES, np.int32)
-    scratch, group, shifts = np.empty(SCRATCH_SIZE, np.float32), np.empty(16, np.float32), np.empty(4, np.float32)
+    group, shifts = np.empty(16, np.float32), np.empty(4, np.float32)
     scales, levels = np.empty(_SUBS, np.float32), np.empty(_SUBS, np.int32)
     points, negative = np.empty(4 * _SUBS, np.int32), np.empty(_SUBS, np.int32)
     cuts = np.empty(2, np.int32)
@@ -72,7 +71,7 @@ def _quantize_blocks(x, out, weights, grid):  # type: ignore[no-untyped-def]
                 negative[sub] = (cut & 1) ^ (scale < ZERO)
                 shifts[:] = -EIGHTH if negative[sub] else EIGHTH
                 cuts[0], cuts[1] = (cut >> 1) // (_N + 1), (cut >> 1) % (_N + 1)
-                scales[sub] = place(grid, group, scratch, tile, ranks, j, _N, cuts, scale, shifts, points, 4 * sub)
+                scales[sub] = place(grid, group, tile, ranks, j, _N, cuts, scale, shifts, points, 4 * sub)
                 if points[4 * sub] < 0:
                     return (start + j) // _SUBS
             if sub == _SUBS - 1:

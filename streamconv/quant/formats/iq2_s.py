@@ -11,14 +11,14 @@ from __future__ import annotations
 
 import numpy as np
 
-from ...kernels.lanes import HALF, get_f16, kernel, put_f16
+from ...kernels.lanes import HALF, aligned, get_f16, kernel, put_f16
 from ...rows import Bytes, Floats
 from ..base import Codec
 from ..types import TYPES
 from ._grids import grid_table, grid_values
-from ._iq_block import decode_points, load_weights, round_scales, search_block, sum_squares, take_signs
+from ._iq_block import decode_points, load_weights, round_scales, start_scales, sum_squares, take_signs
 from ._iq_calls import flat, quantize_with
-from ._iq_search import PICKS_SIZE, TWO, WORK_SIZE, SearchSettings
+from ._iq_search import PICKS_SIZE, TWO, WORK_SIZE, SearchSettings, make_search
 
 _BYTES = 82
 _SIGNS, _HIGH, _SCALES = 34, 66, 74
@@ -26,7 +26,8 @@ _WEIGHTS = np.float32(256)
 _QUARTER = np.float32(0.25)
 _LEAST = np.float32(1e-8)
 _TUNED = np.float32(0.9875)
-_SEARCH = SearchSettings(n=16, dims=8, levels=3, trials=19, step=np.float32(0.1), all_groups=False, always=False)
+_PLAN = SearchSettings(n=16, dims=8, levels=3, trials=19, step=np.float32(0.1), all_groups=False, always=False)
+_search = make_search(_PLAN)
 
 
 @kernel
@@ -35,15 +36,16 @@ def _quantize_blocks(x, out, weights, grid):  # type: ignore[no-untyped-def]
 
     x : float32[n_blocks * 256]; out : uint8[n_blocks * 82]; weights : float32[n_cols] or empty; grid : int32, its table
     """
-    work = np.empty(WORK_SIZE, np.float32)
+    work = aligned(WORK_SIZE)
     picks = np.empty(PICKS_SIZE, np.int32)
-    scales, levels = np.empty(16, np.float32), np.empty(16, np.int32)
+    tops, scales, levels = np.empty(16, np.float32), np.empty(16, np.float32), np.empty(16, np.int32)
     points, signs = np.empty(32, np.int32), np.empty(32, np.int32)
     for block in range(len(x) // 256):
         sigma2 = TWO * sum_squares(x, block * 256) / _WEIGHTS
         load_weights(work, 0, x, block * 256, weights, sigma2, _QUARTER * sigma2)
         take_signs(work, 0, signs, False)
-        if not search_block(grid, _SEARCH, _LEAST, work, picks, scales, points, signs):
+        start_scales(_PLAN, _LEAST, work, tops, scales)
+        if not _search(grid, work, picks, 0, tops, scales, points, signs):
             return block
         d = round_scales(scales, levels)
         at = block * _BYTES

@@ -10,16 +10,14 @@ from __future__ import annotations
 
 import numpy as np
 
-from ...kernels.lanes import HALF, ZERO, get_f16, inline, kernel, put_f16
+from ...kernels.lanes import HALF, ZERO, aligned, get_f16, inline, kernel, put_f16
 from ...rows import Bytes, Floats
 from ..base import Codec
 from ..types import TYPES
 from ._grids import grid_table, grid_values
 from ._iq_block import (
     FULL_SIGNS,
-    clear,
     decode_points,
-    flip,
     get_u32,
     load_weights,
     put_u32,
@@ -28,7 +26,7 @@ from ._iq_block import (
     take_signs,
 )
 from ._iq_calls import flat, quantize_with
-from ._iq_search import BATCH, PICKS_SIZE, WORK_SIZE, SearchSettings, W, X, search
+from ._iq_search import BATCH, PICKS_SIZE, WORK_SIZE, SearchSettings, W, X, make_search
 from ._search_positive import positive_runs
 
 _BYTES = 66
@@ -36,7 +34,8 @@ _SUBS = 8
 _PER_WEIGHT = np.float32(1 / 256)
 _QUARTER = np.float32(0.25)
 _THREE, _FOUR = np.float32(3), np.float32(4)
-_SEARCH = SearchSettings(n=32, dims=8, levels=3, trials=13, step=np.float32(0.1), all_groups=True, always=True)
+_PLAN = SearchSettings(n=32, dims=8, levels=3, trials=13, step=np.float32(0.1), all_groups=True, always=True)
+_search = make_search(_PLAN)
 
 
 @kernel
@@ -45,9 +44,9 @@ def _quantize_blocks(x, out, weights, grid):  # type: ignore[no-untyped-def]
 
     x : float32[n_blocks * 256]; out : uint8[n_blocks * 66]; weights : float32[n_cols]; grid : int32, its table
     """
-    work = np.empty(WORK_SIZE, np.float32)
+    work = aligned(WORK_SIZE)
     picks = np.empty(PICKS_SIZE, np.int32)
-    scales, levels = np.empty(BATCH * _SUBS, np.float32), np.empty(_SUBS, np.int32)
+    scales, tops, levels = np.empty(BATCH * _SUBS, np.float32), np.empty(_SUBS, np.float32), np.empty(_SUBS, np.int32)
     points, signs = np.empty(BATCH * 32, np.int32), np.empty(BATCH * 32, np.int32)
     ignored = np.empty(BATCH * 256, np.uint8)
     n_blocks = len(x) // 256
@@ -59,17 +58,13 @@ def _quantize_blocks(x, out, weights, grid):  # type: ignore[no-untyped-def]
             take_signs(work, b * 256, signs, True)
         # the lanes of this search are sub-blocks, hence the batch
         positive_runs(work[X : X + n * 256], work[W : W + n * 256], scales, ignored, 32, _FOUR)
-        for sub in range(n * _SUBS):
-            top = scales[sub] * _THREE
-            if top <= ZERO:
-                scales[sub] = ZERO
-                clear(_SEARCH, sub * 32, points, signs)
-            else:
-                scales[sub] = search(grid, _SEARCH, work, picks, sub * 32, top, scales[sub], points)
-                flip(_SEARCH, sub * 32, scales, sub, signs)
-                # a NaN compares false
-                if points[sub * 4] < 0 or not scales[sub] >= ZERO:
-                    return first + sub // _SUBS
+        for b in range(n):
+            mine = scales[b * _SUBS : (b + 1) * _SUBS]
+            for sub in range(_SUBS):
+                top = mine[sub] * _THREE
+                tops[sub] = ZERO if top <= ZERO else top  # not where it is NaN
+            if not _search(grid, work, picks, b * 256, tops, mine, points, signs):
+                return first + b
         for b in range(n):
             d = round_scales(scales[b * _SUBS : (b + 1) * _SUBS], levels)
             _pack(out, (first + b) * _BYTES, d, levels, points[b * 32 : (b + 1) * 32], signs[b * 32 : (b + 1) * 32])

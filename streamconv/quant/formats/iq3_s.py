@@ -14,14 +14,14 @@ from __future__ import annotations
 
 import numpy as np
 
-from ...kernels.lanes import ONE, ZERO, get_f16, inline, kernel, put_f16
+from ...kernels.lanes import ONE, ZERO, aligned, get_f16, inline, kernel, put_f16
 from ...rows import Bytes, Floats
 from ..base import Codec
 from ..types import TYPES
 from ._grids import grid_table, grid_values
-from ._iq_block import decode_points, load_weights, round_scales, search_block, sum_squares, take_signs
+from ._iq_block import decode_points, load_weights, round_scales, start_scales, sum_squares, take_signs
 from ._iq_calls import flat, quantize_with
-from ._iq_search import PICKS_SIZE, TWO, WORK_SIZE, SearchSettings
+from ._iq_search import PICKS_SIZE, TWO, WORK_SIZE, SearchSettings, make_search
 
 _BYTES = 110
 _HIGH, _SIGNS, _SCALES = 66, 74, 106
@@ -29,7 +29,8 @@ _WEIGHTS = np.float32(256)
 _TUNED = np.float32(1.033)
 #: only a sub-block without any weight but zeros counts as zero
 _LEAST = np.float32(1e-45)
-_SEARCH = SearchSettings(n=32, dims=4, levels=8, trials=19, step=np.float32(0.2), all_groups=True, always=False)
+_PLAN = SearchSettings(n=32, dims=4, levels=8, trials=19, step=np.float32(0.2), all_groups=True, always=False)
+_search = make_search(_PLAN)
 
 
 @kernel
@@ -39,15 +40,16 @@ def _quantize_blocks(x, out, weights, grid, compat):  # type: ignore[no-untyped-
     x : float32[n_blocks * 256]; out : uint8[n_blocks * 110]; weights : float32[n_cols] or empty; grid : int32, its table
     compat : bool, misplace sub-blocks as the reference does
     """
-    work = np.empty(WORK_SIZE, np.float32)
+    work = aligned(WORK_SIZE)
     picks = np.empty(PICKS_SIZE, np.int32)
-    scales, levels = np.empty(8, np.float32), np.empty(8, np.int32)
+    tops, scales, levels = np.empty(8, np.float32), np.empty(8, np.float32), np.empty(8, np.int32)
     points, signs = np.empty(64, np.int32), np.empty(32, np.int32)
     for block in range(len(x) // 256):
         sigma2 = TWO * sum_squares(x, block * 256) / _WEIGHTS
         load_weights(work, 0, x, block * 256, weights, sigma2, ZERO)
         take_signs(work, 0, signs, False)
-        if not search_block(grid, _SEARCH, _LEAST, work, picks, scales, points, signs):
+        start_scales(_PLAN, _LEAST, work, tops, scales)
+        if not _search(grid, work, picks, 0, tops, scales, points, signs):
             return block
         d = round_scales(scales, levels)
         at = block * _BYTES

@@ -67,7 +67,8 @@ def fetched(folder: Path) -> Path:
 
 def build(sources: Path, work: Path, out: Path) -> None:
     """Compile and link; every error of the compiler is shown."""
-    (work / "config.h").write_text('#define VERSION "0"\n#define PACKAGE "sentencepiece"\n')
+    names = {"VERSION": "0", "PACKAGE": "sentencepiece", "PACKAGE_STRING": "sentencepiece"}
+    (work / "config.h").write_text("".join(f'#define {name} "{text}"\n' for name, text in names.items()))
     include = [f"-I{sources / name}" for name in INCLUDED] + [f"-I{work}"]
     files = [Path(__file__).with_name("run_tokens.cc")]
     for name, patterns in FILES.items():

@@ -1,0 +1,28 @@
+"""Runs models over a text: importance matrices, perplexity, and how far one model is from another.
+
+    text ─ tokens ─ chunks ──► embed ─► layer 0 ─► … ─► layer n - 1 ─► head
+                                  └── states, two files by turns ──┘
+    imatrix      squares of what every matrix is given, a range of the output for each layer: a job as that of a conversion
+    perplexity   what the head says of the right tokens
+    compare      the same of several models, and the divergence from the first
+
+The text goes through one layer after the other (``forward``), so weights are read once and memory does not grow with the model.
+"""
+
+from .adding import open_sums, prepare_sum, write_sum
+from .comparing import Compared, compare, perplexity
+from .matrix import Measured, prepare_imatrix, write_imatrix
+from .request import Request
+
+__all__ = [
+    "Compared",
+    "Measured",
+    "Request",
+    "compare",
+    "open_sums",
+    "perplexity",
+    "prepare_imatrix",
+    "prepare_sum",
+    "write_imatrix",
+    "write_sum",
+]
