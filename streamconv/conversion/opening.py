@@ -19,6 +19,7 @@ from ..sources.hub.model import Reference, parse_reference
 from .dense_modules import WHOLE, modules_left_behind, with_dense_modules, with_own_modules
 from .hub_models import HubModels
 from .options import Options
+from .prompt_states import open_states
 
 #: a name with such an ending is a file, though the hub would allow it for a model
 _FILE_ENDINGS = (*ENDINGS, PACKED, ".json", *RECIPES)
@@ -113,7 +114,6 @@ class Opener:
 
     def _open_merge(self, recipe: Path, open_model: Callable[[str], Checkpoint]) -> Checkpoint:
         from .. import merging
-        from .prompt_states import open_states
 
         options = self._options
         return merging.open_recipe(

@@ -16,7 +16,7 @@ from ..rows import Floats, Json, Rows, Span, packed, unpacked
 from ..sources.checkpoint import Checkpoint
 from ..workers import Workers
 from .options import Options
-from .running import as_runnable
+from .runnable import as_runnable
 
 #: tokens of the prompts that go through the model together, the shorter ones filled up; fixed, as last bits depend on it
 _TOGETHER = 2048

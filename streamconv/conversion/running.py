@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .. import forward, models
+from .. import forward
 from ..errors import UsageError
 from ..rows import Floats
 from ..sources.checkpoint import Checkpoint
 from .opening import Opener
 from .options import Options
+from .runnable import as_runnable
 
 
 def open_runnable(
@@ -35,20 +35,6 @@ def open_runnable(
     """
     options = options or Options()
     return as_runnable((opener or Opener(options)).open(source), options, str(source), with_tokenizer)
-
-
-def as_runnable(
-    checkpoint: Checkpoint, options: Options, where: str, with_tokenizer: bool = True
-) -> tuple[forward.Model, Checkpoint]:
-    """The same of a checkpoint that is open; ``where`` is what messages call it."""
-    if checkpoint.metadata is not None:
-        return forward.open_model(checkpoint.tensors, checkpoint.metadata, where), checkpoint
-    checkpoint = models.named(checkpoint)
-    family = models.family_of(checkpoint)
-    if not with_tokenizer:
-        family = replace(family, tokenizer=None)
-    built = models.build(checkpoint, family, pre=options.pre)
-    return forward.open_model(built.tensors, built.metadata, where), checkpoint
 
 
 def logits(source: str | os.PathLike[str], token_ids: Sequence[int] | NDArray[np.integer]) -> Floats:
