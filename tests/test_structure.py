@@ -43,6 +43,7 @@ ALLOWED = {
     "inspect": {"errors", "metadata", "file_names", "units", "sources", "dequant", "models"},
     "conversion": {
         *_DATA,
+        "workers",
         "units",
         "found",
         "flags",

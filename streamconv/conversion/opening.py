@@ -19,6 +19,7 @@ from ..sources.hub.model import Reference, parse_reference
 from .dense_modules import WHOLE, modules_left_behind, with_dense_modules, with_own_modules
 from .hub_models import HubModels
 from .options import Options
+from .prompt_states import open_states
 
 #: a name with such an ending is a file, though the hub would allow it for a model
 _FILE_ENDINGS = (*ENDINGS, PACKED, ".json", *RECIPES)
@@ -119,6 +120,7 @@ class Opener:
             recipe,
             open_model,
             open_adapter=self.open_adapter,
+            open_states=partial(open_states, options=options),
             lenient=options.lenient,
             seed=options.seed,
             allow_crimes=options.allow_crimes,

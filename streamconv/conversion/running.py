@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .. import forward, models
+from .. import forward
 from ..errors import UsageError
 from ..rows import Floats
 from ..sources.checkpoint import Checkpoint
 from .opening import Opener
 from .options import Options
+from .runnable import as_runnable
 
 
 def open_runnable(
@@ -34,15 +34,7 @@ def open_runnable(
     BadInput : something in it cannot be computed here; and see ``Opener.open``
     """
     options = options or Options()
-    checkpoint = (opener or Opener(options)).open(source)
-    if checkpoint.metadata is not None:
-        return forward.open_model(checkpoint.tensors, checkpoint.metadata, str(source)), checkpoint
-    checkpoint = models.named(checkpoint)
-    family = models.family_of(checkpoint)
-    if not with_tokenizer:
-        family = replace(family, tokenizer=None)
-    built = models.build(checkpoint, family, pre=options.pre)
-    return forward.open_model(built.tensors, built.metadata, str(source)), checkpoint
+    return as_runnable((opener or Opener(options)).open(source), options, str(source), with_tokenizer)
 
 
 def logits(source: str | os.PathLike[str], token_ids: Sequence[int] | NDArray[np.integer]) -> Floats:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from ..rows import Rows
 from ..sources.checkpoint import Checkpoint
 from . import lora
 from .binding import MergeOptions
@@ -13,6 +14,11 @@ from .keys import naming
 from .references import ModelRef
 
 Open = Callable[[str], Checkpoint]
+#: token ids of each positive and of each negative prompt
+Prompts = tuple[list[list[int]], list[list[int]]]
+#: (model, prompts of every expert, whether all tokens of a prompt count or its last one) -> the directions of the prompts before
+#: every layer, float32[n_layers * n_experts, hidden]
+OpenStates = Callable[[Checkpoint, Sequence[Prompts], bool], Rows]
 
 
 @dataclass
@@ -22,6 +28,7 @@ class Opener:
     Attributes
     ----------
     open_model, open_adapter : given the text of a reference
+    open_states : runs a model; None where nothing can
     recipe : the file that names them, for messages
     lenient : unknown keys are warnings
     stages : models that are documents of the same file, by name
@@ -33,6 +40,7 @@ class Opener:
     recipe: Path
     options: MergeOptions = field(default_factory=MergeOptions)
     lenient: bool = False
+    open_states: OpenStates | None = None
     stages: Mapping[str, Callable[[], Checkpoint]] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
     leaves: list[str] = field(default_factory=list)

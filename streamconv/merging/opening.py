@@ -17,7 +17,7 @@ from . import lora
 from .assembly import assemble
 from .binding import MergeOptions
 from .mixture import Mixture, assemble_mixture, parse_mixture
-from .opener import Open, Opener
+from .opener import Open, Opener, OpenStates
 from .parse import Parser
 from .recipe import Recipe
 from .yaml_text import read_documents
@@ -28,6 +28,7 @@ def open_recipe(
     open_model: Open,
     *,
     open_adapter: Open | None = None,
+    open_states: OpenStates | None = None,
     lenient: bool = False,
     seed: int = 0,
     allow_crimes: bool = False,
@@ -38,6 +39,7 @@ def open_recipe(
     ----------
     open_model : opens a model by its reference (a path as the recipe spells it, or ``id@revision``)
     open_adapter : the same for adapters; None: they are local folders
+    open_states : see ``OpenStates``; None: no model can be run, and gates that need it are refused
     lenient : unknown keys are warnings, not errors
     seed : of the random methods
     allow_crimes : merge models of different architectures
@@ -57,6 +59,7 @@ def open_recipe(
         path,
         MergeOptions(seed=seed, allow_crimes=allow_crimes),
         lenient,
+        open_states,
     )
     return _Documents(path, opener).output()
 

@@ -281,8 +281,8 @@ def test_mixtures_of_other_families_have_an_expert_a_tensor(model_type: str, sha
 @pytest.mark.parametrize(
     ("text", "error", "message"),
     [
-        (MIXTURE.replace("random", "hidden"), UsageError, "needs the hidden states of the base model"),
-        (MIXTURE.replace("gate_mode: random\n", ""), UsageError, "Use gate_mode: cheap_embed"),
+        (MIXTURE.replace("random", "hidden"), BadInput, "no positive_prompts, from which gate_mode hidden is computed"),
+        (MIXTURE.replace("gate_mode: random\n", ""), BadInput, "no positive_prompts, from which gate_mode hidden"),
         (MIXTURE.replace("random", "rondom"), BadInput, "Did you mean 'random'"),
         (MIXTURE.replace("random", "cheap_embed"), BadInput, "no positive_prompts"),
         (MIXTURE.replace("base_model: a\n", ""), BadInput, "base_model is missing"),

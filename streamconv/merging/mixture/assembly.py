@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from ...errors import BadInput
-from ...kit import Stacked
+from ...errors import BadInput, UsageError
+from ...kit import Stacked, cut
 from ...rows import Rows, matrix_shape
 from ...sources.checkpoint import Checkpoint
 from .. import assembly, config_edit, side_files
@@ -17,7 +17,7 @@ from ..method import Task
 from ..methods import METHODS
 from ..opener import Opener
 from ..resolving import Model, open_layouts
-from .gates import GateRows, PromptGate, expert_ids
+from .gates import GateRows, PromptGate, expert_prompts, joined
 from .recipe import Expert, Mixture
 from .rows import NoisyRows, RandomRows
 from .targets import TARGETS, MixtureTarget, default_target
@@ -83,7 +83,7 @@ def _target(mixture: Mixture, models: dict[str, Model]) -> MixtureTarget:
         raise BadInput(
             f"{mixture.where}: {n} shared_experts, {target.name} accepts {wanted}", "Change how many are listed."
         )
-    if target.shared_gate and mixture.gate == "cheap_embed" and not mixture.shared[0].positive:
+    if target.shared_gate and not mixture.is_random and not mixture.shared[0].positive:
         raise BadInput(
             f"{mixture.where}: shared_experts[0]: no positive_prompts, from which {target.name} also computes a gate",
             "Add some, or use gate_mode: random.",
@@ -101,17 +101,25 @@ class _Builder:
         self._target = target
         self._options = opener.options
         self._places = {name: place for place, name in self._base.layout.names.items()}
-        everyone = (*mixture.experts, *mixture.shared)
-        self._gate: PromptGate | None = None
-        self._shared_gate: PromptGate | None = None
-        if mixture.gate == "cheap_embed":
-            name = self._base.layout.embedding
-            if name is None:
-                raise BadInput(f"{mixture.where}: {self._base.name} has no token embedding, which cheap_embed needs")
-            embedding = self._base.checkpoint.tensors[name]
-            ids = expert_ids(mixture.where, self._base.checkpoint, everyone, embedding.shape[0])
-            self._gate = PromptGate(embedding, ids[: len(mixture.experts)])
-            self._shared_gate = PromptGate(embedding, ids[len(mixture.experts) :])
+        self._states: Rows | None = None
+        self._gates: tuple[PromptGate, PromptGate] | None = None
+        if mixture.is_random:
+            return
+        everyone = (*mixture.experts, *(mixture.shared if target.shared_gate else ()))
+        name = self._base.layout.embedding
+        if name is None:
+            raise BadInput(f"{mixture.where}: {self._base.name} has no token embedding, which {mixture.gate} needs")
+        embedding = self._base.checkpoint.tensors[name]
+        prompts = expert_prompts(mixture, self._base.checkpoint, everyone, embedding.shape[0])
+        if mixture.gate != "cheap_embed":
+            if opener.open_states is None:
+                raise UsageError(
+                    f"{mixture.where}: gate_mode {mixture.gate} needs a model that runs, and here none does"
+                )
+            self._states = opener.open_states(self._base.checkpoint, prompts, mixture.gate == "hidden_avg")
+            return
+        ids, n = joined(prompts), len(mixture.experts)
+        self._gates = PromptGate(embedding, ids[:n]), PromptGate(embedding, ids[n:])
 
     def tensors(self) -> dict[str, Rows]:
         """All of them in the order of the base."""
@@ -127,7 +135,7 @@ class _Builder:
                 )
             if place.layer not in done:
                 done.add(place.layer)
-                found |= self._layer(name[: -len(place.key)] + "mlp.")
+                found |= self._layer(name[: -len(place.key)] + "mlp.", place.layer)
         return found
 
     def _cast(self, rows: Rows) -> Rows:
@@ -136,16 +144,15 @@ class _Builder:
             return rows
         return CastRows(rows, wanted or common_dtype([rows.dtype]))
 
-    def _layer(self, prefix: str) -> dict[str, Rows]:
+    def _layer(self, prefix: str, layer: int) -> dict[str, Rows]:
         """One layer's gate and experts; ``prefix`` is what all their names begin with."""
         mixture, target = self._mixture, self._target
         numbers = range(len(mixture.experts))
         parts = {part: [self._weights(prefix, part, k, mixture.experts[k]) for k in numbers] for part in _PROJECTIONS}
         dtype, (ffn, hidden) = parts[_GATE][0].dtype, parts[_GATE][0].shape
         found: dict[str, Rows] = {}
-        found[f"{prefix}gate.weight"] = self._gate_rows(
-            self._gate, f"{prefix}gate.weight", len(mixture.experts), hidden, dtype
-        )
+        like = len(mixture.experts), hidden
+        found[f"{prefix}gate.weight"] = self._gate_rows(f"{prefix}gate.weight", layer, like, dtype)
         if target.fused:
             pairs = [part for pair in zip(parts[_GATE], parts[_UP], strict=True) for part in pair]
             found[f"{prefix}experts.gate_up_proj"] = _stacked(pairs, (len(numbers), 2 * ffn, hidden))
@@ -158,7 +165,7 @@ class _Builder:
                 found[f"{prefix}{target.shared}.{part}.weight"] = self._weights(prefix, part, number, expert)
             if target.shared_gate is not None:
                 name = f"{prefix}{target.shared_gate}.weight"
-                found[name] = self._gate_rows(self._shared_gate, name, 1, hidden, dtype)
+                found[name] = self._gate_rows(name, layer, (1, hidden), dtype, shared=True)
         return found
 
     def _weights(self, prefix: str, part: str, number: int, expert: Expert) -> Rows:
@@ -182,11 +189,16 @@ class _Builder:
             rows = _scaled(own, rows, expert.residual)
         return rows
 
-    def _gate_rows(self, gate: PromptGate | None, name: str, n: int, hidden: int, dtype: str) -> Rows:
-        if gate is not None:
-            return GateRows(gate, dtype)
+    def _gate_rows(self, name: str, layer: int, shape: tuple[int, int], dtype: str, shared: bool = False) -> Rows:
+        """The gate of one layer, or that of its shared expert."""
+        if self._gates is not None:
+            return GateRows(self._gates[shared], dtype)
+        if self._states is not None:
+            n = len(self._mixture.experts)
+            start = layer * (n + (self._target.shared_gate is not None)) + shared * n
+            return CastRows(cut(self._states, start, start + shape[0]), dtype)
         rng = CounterRandom(self._options.seed, self._mixture.name or "", name)
-        return RandomRows((n, hidden), dtype, self._mixture.gate == "random", rng)
+        return RandomRows(shape, dtype, self._mixture.gate == "random", rng)
 
 
 def _scaled(name: str, rows: Rows, scale: float) -> Rows:

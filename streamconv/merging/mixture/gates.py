@@ -1,12 +1,14 @@
 """Gates of a mixture: for every expert a row that hidden states are multiplied with.
 
 ``cheap_embed`` points a row to the embeddings of the expert's prompts: the sum over all their tokens, normalised, minus the
-same of the negative prompts, normalised again. It is the same in every layer.
+same of the negative prompts, normalised again. It is the same in every layer. ``hidden`` points it to the mean state of the
+prompts before the layer, minus that of the negative ones, normalised; who opens the recipe runs the model.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import chain
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,26 +17,28 @@ from ...errors import BadInput, InputMissing
 from ...rows import Described, Floats, Rows, Span
 from ...sources.checkpoint import Checkpoint
 from ..inputs import round_to
+from ..opener import Prompts
 from . import prompts
-from .recipe import Expert
+from .recipe import Expert, Mixture
 
 Vector = NDArray[np.float64]
-#: token ids of the positive and of the negative prompts
+#: token ids of the positive and of the negative prompts, all in one
 Ids = tuple[list[int], list[int]]
 
 
-def expert_ids(where: str, base: Checkpoint, experts: Sequence[Expert], n_tokens: int) -> list[Ids]:
-    """The tokens of all prompts of every expert.
+def expert_prompts(mixture: Mixture, base: Checkpoint, experts: Sequence[Expert], n_tokens: int) -> list[Prompts]:
+    """The tokens of every prompt of every expert.
 
     Raises
     ------
     InputMissing : the base has no tokenizer.json
     BadInput : it cannot be used
     """
+    where = mixture.where
     tokenizer = base.text("tokenizer.json")
     if tokenizer is None:
         raise InputMissing(
-            f"{where}: {base.folder} has no tokenizer.json, which gate_mode cheap_embed splits its prompts with",
+            f"{where}: {base.folder} has no tokenizer.json, which gate_mode {mixture.gate} splits its prompts with",
             "Save the tokenizer as tokenizer.json beside the base model, or use gate_mode: random.",
         )
     bos = (base.json("tokenizer_config.json") or {}).get("bos_token") or ""
@@ -46,11 +50,16 @@ def expert_ids(where: str, base: Checkpoint, experts: Sequence[Expert], n_tokens
     largest = max((index for ids in found for index in ids), default=0)
     if largest >= n_tokens:
         raise BadInput(f"{where}: a prompt has token {largest}, the embedding of the base only {n_tokens} rows")
+    empty = next((text for text, ids in zip(texts, found, strict=True) if not ids), None)
+    if empty is not None and mixture.gate != "cheap_embed":
+        raise BadInput(f"{where}: the prompt {empty!r} has no token in the vocabulary of the base", "Leave it out.")
     rest = iter(found)
-    return [
-        ([i for _ in expert.positive for i in next(rest)], [i for _ in expert.negative for i in next(rest)])
-        for expert in experts
-    ]
+    return [([next(rest) for _ in expert.positive], [next(rest) for _ in expert.negative]) for expert in experts]
+
+
+def joined(prompts: Sequence[Prompts]) -> list[Ids]:
+    """The tokens of all positive and of all negative prompts of every expert."""
+    return [(list(chain(*positive)), list(chain(*negative))) for positive, negative in prompts]
 
 
 class PromptGate(Described):

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ...errors import BadInput, UsageError
+from ...errors import BadInput
 from ..keys import mapping, nearest, sequence
 from ..references import ModelRef
 from .targets import TARGETS
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
 _KEYS = ("base_model", "gate_mode", "experts", "shared_experts", "experts_per_token", "dtype", "architecture")
 _EXPERT_KEYS = ("source_model", "positive_prompts", "negative_prompts", "noise_scale", "residual_scale")
-_GATES = ("random", "uniform_random", "cheap_embed")
-_HIDDEN = ("hidden", "hidden_last", "hidden_avg")
+_RANDOM = ("random", "uniform_random")
+_GATES = (*_RANDOM, "cheap_embed", "hidden", "hidden_last", "hidden_avg")
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Mixture:
     ----------
     where : what it is, for messages
     text : the document as written
-    gate : ``random``, ``uniform_random`` or ``cheap_embed``, of which the last needs prompts of every expert
+    gate : one of ``_GATES``; those that are not random need prompts of every expert
     experts, shared : the experts behind the gate, and those that always take part
     per_token : how many experts a token gets
     dtype : precision of the output, ``F32``, ``F16`` or ``BF16``; None: the smallest that holds all inputs
@@ -66,6 +66,11 @@ class Mixture:
     architecture: str | None
     name: str | None = None
 
+    @property
+    def is_random(self) -> bool:
+        """Whether the gate needs no prompts."""
+        return self.gate in _RANDOM
+
     def references(self) -> Iterator[ModelRef]:
         """All models, the base first."""
         yield self.base
@@ -79,7 +84,6 @@ def parse_mixture(parser: Parser, value: Mapping[str, Any], text: str, named: bo
     Raises
     ------
     BadInput : it is malformed; names the key
-    UsageError : its gate cannot be made
     """
     where = parser.where
     top = mapping(value, where)
@@ -90,7 +94,9 @@ def parse_mixture(parser: Parser, value: Mapping[str, Any], text: str, named: bo
     gate = _gate(where, top.get("gate_mode", "hidden"))
     experts = _experts(parser, top["experts"], "experts", gate)
     if top.get("shared_experts"):
-        shared = _experts(parser, top["shared_experts"], "shared_experts", "")  # few architectures have a gate for them
+        shared = _experts(
+            parser, top["shared_experts"], "shared_experts", "random"
+        )  # few architectures have a gate for them
     else:
         shared = ()
     per_token = top.get("experts_per_token", 2)
@@ -121,14 +127,8 @@ def parse_mixture(parser: Parser, value: Mapping[str, Any], text: str, named: bo
 
 
 def _gate(where: str, gate: Any) -> str:
-    if gate in _HIDDEN:
-        raise UsageError(
-            f"{where}: gate_mode {gate} needs the hidden states of the base model, that is, its whole forward pass over the "
-            "prompts, and streamconv runs no models",
-            "Use gate_mode: cheap_embed, which averages the embeddings of the same prompts, or random, and train the gate.",
-        )
     if not isinstance(gate, str) or gate not in _GATES:
-        raise BadInput(f"{where}: unknown gate_mode {gate!r}", nearest(str(gate), (*_GATES, *_HIDDEN)))
+        raise BadInput(f"{where}: unknown gate_mode {gate!r}", nearest(str(gate), _GATES))
     return gate
 
 
@@ -146,7 +146,7 @@ def _expert(parser: Parser, value: Any, place: str, gate: str) -> Expert:
     if model is None:
         raise BadInput(f"{where}: the expert names no source_model")
     positive = _prompts(body.get("positive_prompts"), f"{where}.positive_prompts")
-    if gate == "cheap_embed" and not positive:
+    if gate not in _RANDOM and not positive:
         raise BadInput(
             f"{where}: no positive_prompts, from which gate_mode {gate} is computed",
             "Add some, or use gate_mode: random.",
