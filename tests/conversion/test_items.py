@@ -43,7 +43,7 @@ def test_rows_that_two_tensors_of_an_output_share_are_one_item_with_two_places(
     rows = draft.tensors[0].rows
     twins = [Chosen(name, rows, TYPES["F32"], "asked for") for name in ("a", "b")]
     items: dict[Rows, EncodedRows] = {}
-    tensors = [outputs._tensor(twin, items, options) for twin in twins]
+    tensors = [outputs._tensor(twin, items, set(), options) for twin in twins]
     content = Content(tmp_path / "x", Draft("F32", "any", twins, draft.head), tensors)
     plan, (output,) = make_plan(checkpoint, tmp_path / "x", TARGET, [content], options)
     assert output.files == range(len(plan.files))

@@ -15,6 +15,7 @@ from test_merge_stacks import config, shapes
 from streamconv import conversion
 from streamconv.cli import main
 from streamconv.conversion import estimate
+from streamconv.quant.sbs.types import SBS_TYPES
 from streamconv.quant.types import TYPES
 
 Plan = Callable[..., str]
@@ -111,6 +112,6 @@ def test_the_disk_bounds_the_time_of_a_plan(
 
 
 def test_every_type_that_is_searched_has_a_known_speed() -> None:
-    assert set(estimate._ENCODE_NS) <= set(TYPES)
+    assert set(estimate._ENCODE_NS) <= set(TYPES) | set(SBS_TYPES)
     searched = {name for name in TYPES if name.startswith("IQ") or name.endswith("_K")} - {"Q8_K"}
     assert searched <= set(estimate._ENCODE_NS)
