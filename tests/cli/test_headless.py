@@ -115,7 +115,9 @@ def test_a_service_that_is_stopped_goes_on_later(tiny_model: Path, tmp_path: Pat
     assert subprocess.run(command, check=False, cwd=ROOT).returncode == 0
 
 
-@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize(
+    "signum", [signal.SIGHUP, *(pytest.param(s, marks=pytest.mark.slow) for s in (signal.SIGINT, signal.SIGTERM))]
+)
 def test_a_signal_that_the_caller_ignores_stops_nothing(
     tiny_model: Path, tmp_path: Path, signum: signal.Signals
 ) -> None:

@@ -76,8 +76,8 @@ def outputs(folder: Path) -> dict[str, bytes]:
     return {n: b for n, b in listing(folder).items() if ".streamconv" not in n}
 
 
-@pytest.mark.parametrize("exchanges", [True, False])
-@pytest.mark.parametrize("replaces", [False, True])
+@pytest.mark.parametrize("exchanges", [True, pytest.param(False, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("replaces", [pytest.param(False, marks=pytest.mark.slow), True])
 @pytest.mark.parametrize("kind", ["one file", *(pytest.param(k, marks=pytest.mark.slow) for k in [*KINDS][1:])])
 def test_whoever_wakes_in_the_folder_of_another_run_takes_nothing_from_it(
     tmp_path: Path, kind: str, replaces: bool, exchanges: bool, monkeypatch: pytest.MonkeyPatch

@@ -55,7 +55,7 @@ def lacking(links: bool) -> Callable[[], None]:
 
 @pytest.mark.parametrize("links", [True, pytest.param(False, marks=pytest.mark.slow)])
 @pytest.mark.parametrize(
-    "bench", [*(pytest.param(k, marks=[] if k == "one file" else pytest.mark.slow) for k in jobs.KINDS)], indirect=True
+    "bench", [*(pytest.param(k, marks=[] if k == "folder" else pytest.mark.slow) for k in jobs.KINDS)], indirect=True
 )
 def test_an_output_is_made_and_replaced_where_much_is_lacking(bench: jobs.Bench, links: bool) -> None:
     planted = lacking(links)

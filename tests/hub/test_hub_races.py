@@ -50,6 +50,7 @@ def test_of_jobs_for_one_target_one_publishes_and_the_others_say_who_is_at_it(
     assert_each_byte_once(hub)
 
 
+@pytest.mark.slow
 def test_jobs_for_two_targets_of_one_model_fetch_it_once(
     hub: Hub, start: Start, run: Run, tmp_path: Path, expected: bytes
 ) -> None:
