@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ..conversion import Options
 from ..errors import BadInput, UsageError, unreadable
-from ..forward import Model
+from ..forward import Model, refuse_tokens
 from ..forward.chunks import N_CTX, Chunks, cut
 from ..sources.checkpoint import Checkpoint, InputFile
 from ..text import DEFAULT_NAME, default_text, open_tokenizer
@@ -110,10 +110,13 @@ def tokens_of(model: Model, where: str, text: bytes, request: Request) -> tuple[
 
 
 def chunks_of(model: Model, where: str, text: bytes, request: Request) -> Chunks:
-    """``text`` in chunks, with the tokens of ``model``; raises as ``tokens_of`` and ``forward.chunks.cut``."""
+    """``text`` in chunks, with the tokens of ``model``; raises as ``tokens_of``, ``cut`` and ``refuse_tokens``."""
     tokens, bos = tokens_of(model, where, text, request)
     limit = request.n_chunks if request.n_chunks is not None else -(-enough(model) // request.n_ctx)
-    return cut(tokens, request.n_ctx, skip=request.skip, limit=None if limit < 0 else limit, bos=bos)
+    chunks = cut(tokens, request.n_ctx, skip=request.skip, limit=None if limit < 0 else limit, bos=bos)
+    refuse_tokens(model, chunks.inputs, where)
+    refuse_tokens(model, chunks.targets, where)
+    return chunks
 
 
 def enough(model: Model) -> int:

@@ -34,6 +34,17 @@ where those of a block are made first, and added by the numbers of blocks.
 
 from .blocks import Observe
 from .model import Model, open_model
-from .run import blocks_of, embed, head_panels, least_ram, logits, run_layer
+from .run import blocks_of, embed, head_panels, least_ram, logits, refuse_tokens, run_layer
 
-__all__ = ["Model", "Observe", "blocks_of", "embed", "head_panels", "least_ram", "logits", "open_model", "run_layer"]
+__all__ = [
+    "Model",
+    "Observe",
+    "blocks_of",
+    "embed",
+    "head_panels",
+    "least_ram",
+    "logits",
+    "open_model",
+    "refuse_tokens",
+    "run_layer",
+]

@@ -25,6 +25,7 @@ Doubles = NDArray[np.float64]
 _FEW = 10
 #: below every logit, but not so low that there is no difference to it
 _LEAST = np.finfo(np.float32).min
+_MOST = 300.0
 
 
 class Scores:
@@ -164,14 +165,19 @@ def mean(values: Doubles) -> Estimate:
 def perplexity(log_p: Doubles) -> Estimate:
     """exp of the mean of −ln p."""
     found = mean(-log_p)
-    value = math.exp(found.value)
+    value = _exp(found.value)
     return Estimate(value, value * found.uncertainty)
+
+
+def _exp(x: float) -> float:
+    """exp(x), or 2e130 where that is more, as of broken models: squares stay finite, and JSON has no infinity."""
+    return math.exp(min(x, _MOST))
 
 
 def running(log_p: Doubles) -> Doubles:
     """The perplexity after every chunk; ``log_p`` is float64[n_chunks, n_scored]."""
     counts = np.arange(1, len(log_p) + 1) * log_p.shape[1]
-    return np.asarray(np.exp(np.cumsum(-log_p.sum(axis=1)) / counts))
+    return np.array([_exp(x) for x in np.cumsum(-log_p.sum(axis=1)) / counts])
 
 
 def percentile(ordered: Doubles, fraction: float) -> float:
@@ -222,7 +228,7 @@ def _perplexities(own: Doubles, base: Doubles) -> dict[str, float]:
     difference = Estimate(ppl_q.value - ppl_b.value, _root(between))
     if np.array_equal(own, base):  # what rounding leaves of differences of equal numbers
         ratio, difference = Estimate(0.0, 0.0), Estimate(0.0, 0.0)
-    times = math.exp(ratio.value)
+    times = _exp(ratio.value)
     return {
         **_named("mean_ppl_q", ppl_q),
         **_named("mean_ppl_base", ppl_b),

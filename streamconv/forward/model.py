@@ -133,12 +133,17 @@ def open_model(rows: Mapping[str, Rows], metadata: Metadata, where: str = "the m
     BadInput : an architecture, a key or a tensor that is not computed here; names it
     """
     arch = str(metadata.get("general.architecture", ""))
+    if not arch:
+        what = str(metadata.get("general.type", "")) or "no architecture"
+        raise BadInput(f"{where} is no model: it states {what}", "Give a model's own file or folder.")
     if arch not in ARCHITECTURES:
         raise BadInput(
             f"{where}: models of architecture {arch!r} cannot be run here", f"Those that can: {', '.join(sorted(ARCHITECTURES))}."
         )  # fmt: skip
     keys = Keys(metadata, arch, where)
     n_layers = keys.count("block_count") - keys.count("nextn_predict_layers", 0)
+    if n_layers < 1:
+        raise BadInput(f"{where}: the key {arch}.block_count states {n_layers} layers")
     model = _planned(rows, keys, ARCHITECTURES[arch], n_layers)
     refuse_strangers(rows, keys, n_layers)
     for layer in model.layers:

@@ -10,6 +10,7 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
+from ..errors import BadInput, UsageError
 from ..limits import one_thread_of_blas
 from ..rows import Floats, matrix_shape
 from ..threads import spread
@@ -36,8 +37,36 @@ def blocks_of(n_chunks: int, n_ctx: int) -> list[slice]:
     return [slice(at, min(at + each, n_chunks)) for at in range(0, n_chunks, each)]
 
 
+def refuse_tokens(model: Model, tokens: Tokens, where: str = "the model") -> None:
+    """Refuse ``tokens``, int32[n_chunks, n_ctx], that ``model`` cannot be given.
+
+    Raises
+    ------
+    BadInput : one of them has no embedding, or none of the rows of the head
+    UsageError : chunks are longer than the positions that are embedded
+    """
+    n_tokens = min(matrix_shape(model.rows["token_embd.weight"].shape)[0], model.n_vocab)
+    if tokens.size and tokens.max() >= n_tokens:
+        raise BadInput(
+            f"{where}: its tokenizer makes the token {tokens.max()}, but it has weights for {n_tokens} tokens",
+            "Tokenizer and weights are of different models: look for the files that belong together.",
+        )
+    places = model.rows.get("position_embd.weight")
+    if places is not None and tokens.shape[1] > places.shape[0]:
+        raise UsageError(
+            f"{where}: it has embeddings for {places.shape[0]} positions, too few for {tokens.shape[1]} tokens",
+            f"Use -c {places.shape[0]} or less.",
+        )
+
+
 def embed(model: Model, tokens: Tokens, out: Floats | None = None) -> Floats:
-    """States before the first layer of ``tokens`` int32[n_chunks, n_ctx]: float32[n_chunks, n_ctx, width], in ``out`` if given."""
+    """States before the first layer of ``tokens`` int32[n_chunks, n_ctx]: float32[n_chunks, n_ctx, width], in ``out`` if given.
+
+    Raises
+    ------
+    As ``refuse_tokens``.
+    """
+    refuse_tokens(model, tokens)
     n_chunks, n_ctx = tokens.shape
     if out is None:
         out = np.zeros((n_chunks, n_ctx, model.width), np.float32)

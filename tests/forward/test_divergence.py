@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterator, Sequence
 
@@ -89,6 +90,14 @@ def test_percentiles_lie_between_the_nearest_values() -> None:
 def test_running_perplexity_is_that_of_all_chunks_so_far() -> None:
     log_p = np.log([[0.5, 0.5], [0.25, 0.25]])
     assert np.allclose(running(log_p), [2, math.sqrt(8)])
+
+
+def test_a_model_that_finds_the_text_impossible_has_finite_statistics() -> None:
+    base, own = np.full(N, -1.0), np.linspace(-2000.0, -900, N)
+    for found in (Divergence(base, own, -own, own < 0), Divergence(own, base, -own, own < 0)):
+        told = json.dumps(summary(found), allow_nan=False)
+        assert "e+130" in told
+    assert np.isfinite(running(own.reshape(2, -1))).all()
 
 
 def test_statistics_follow_their_definitions() -> None:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
-from random_models import Numbers, metadata_of, stated
+from random_models import Numbers, metadata_of, model_of, stated
 
-from streamconv.errors import BadInput
-from streamconv.forward import open_model
+from streamconv.errors import BadInput, UsageError
+from streamconv.forward import embed, open_model, refuse_tokens
 
 
 def opened(name: str, keys: dict[str, Any] | None = None, tensors: dict[str, Any] | None = None) -> None:
@@ -43,6 +44,11 @@ def test_no_weight_is_read_before_the_first_layer(name: str) -> None:
         ({"keys": {"llama.attention.causal": ["BOOL", False]}}, "attention.causal is false"),
         ({"keys": {"llama.rope.scaling.type": ["STRING", "spiral"]}}, "rope.scaling.type 'spiral'"),
         ({"keys": {"llama.embedding_length": None}}, "llama.embedding_length is not there"),
+        ({"keys": {"llama.block_count": ["UINT32", 0]}}, "llama.block_count states 0 layers"),
+        (
+            {"keys": {"general.architecture": None, "general.type": ["STRING", "imatrix"]}},
+            "model.gguf is no model: it states imatrix",
+        ),
         ({"keys": {"llama.block_count": ["STRING", "two"]}}, "llama.block_count is 'two', which is not a number"),
         ({"tensors": {"blk.1.attn_sub_norm.weight": [64]}}, "blk.1.attn_sub_norm.weight"),
         ({"tensors": {"cls.weight": [64, 64]}}, "cls.weight"),
@@ -64,6 +70,16 @@ def test_what_is_not_computed_is_named(changes: dict[str, Any], named: str) -> N
 def test_a_gate_that_is_not_known_is_refused() -> None:
     with pytest.raises(BadInput, match="expert_gating_func 4"):
         opened("qwen3moe", {"qwen3moe.expert_gating_func": ["UINT32", 4]})
+
+
+def test_tokens_and_positions_that_have_no_embedding_are_refused() -> None:
+    model = model_of("gpt2")
+    n_tokens, n_positions = (model.rows[f"{name}_embd.weight"].shape[0] for name in ("token", "position"))
+    refuse_tokens(model, np.full((1, n_positions), n_tokens - 1, np.int32))
+    with pytest.raises(UsageError, match=f"embeddings for {n_positions} positions"):
+        embed(model, np.zeros((1, n_positions + 1), np.int32))
+    with pytest.raises(BadInput, match=f"makes the token {n_tokens}, but it has weights for {n_tokens} tokens"):
+        embed(model, np.full((1, 4), n_tokens, np.int32))
 
 
 def test_keys_that_say_nothing_are_not_refused() -> None:
