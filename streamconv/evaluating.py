@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -79,6 +79,17 @@ def imatrix(a: argparse.Namespace, options: Options) -> int:
     return 0
 
 
+#: options of a run over a text -> whether they were given
+_OF_MODELS: dict[str, Callable[[argparse.Namespace], bool]] = {
+    "--chunks": lambda a: a.chunks is not None,
+    "--from-chunk": lambda a: a.from_chunk != 0,
+    "--parse-special": lambda a: a.parse_special,
+    "--process-output": lambda a: a.process_output,
+    "--no-ppl": lambda a: a.no_ppl,
+    "--pre": lambda a: hasattr(a, "pre"),  # only where it is given
+}
+
+
 def _without_model(a: argparse.Namespace, options: Options) -> int:
     """Add importance matrices up, convert one, or show statistics of one."""
     if not a.in_file:
@@ -86,6 +97,9 @@ def _without_model(a: argparse.Namespace, options: Options) -> int:
             "imatrix: there is nothing to do",
             "streamconv imatrix MODEL OUT.gguf, or streamconv imatrix OUT.gguf --in-file FILE",
         )
+    idle = [flag for flag, given in _OF_MODELS.items() if given(a)]
+    if idle:
+        raise UsageError(f"imatrix: {idle[0]} has no effect without a model", "Leave it out, or give SRC and OUT.")
     if a.source is None:
         if not a.show_statistics or len(a.in_file) > 1:
             raise UsageError("imatrix: OUT is missing", "streamconv imatrix OUT.gguf --in-file FILE …")

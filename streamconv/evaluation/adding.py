@@ -14,9 +14,10 @@ from ..engine import budget as budgets
 from ..engine import run as runs
 from ..engine.plan import Plan
 from ..engine.record import record_path
+from ..errors import UsageError
 from ..forward.chunks import N_CTX
 from ..quant.imatrix_files import read_imatrix_file
-from ..quant.imatrix_sums import Sums, chunk_size_of
+from ..quant.imatrix_sums import MOST_TOKENS, Sums, chunk_size_of
 from ..targets.imatrix import ImatrixLayout, layout
 from .groups import Group, grouped
 from .planning import UNKNOWN_JOB, any_changed, check_ending, make_plan
@@ -51,8 +52,14 @@ def prepare_sum(output: Path, before: Sequence[Path], chunk_size: int | None = N
     Parameters
     ----------
     chunk_size : tokens of a chunk; None: as the files say
+
+    Raises
+    ------
+    UsageError, BadInput, InputMissing, NoPermission : what is wrong, before anything is written
     """
     output = check_ending(check_name(output))
+    if chunk_size is not None and chunk_size >= MOST_TOKENS:
+        raise UsageError(f"-c {chunk_size}: chunks have fewer than {MOST_TOKENS:,} tokens", f"Use -c {N_CTX}.")
     sums = open_sums(before, chunk_size)
     inputs = [input_file(path)[0] for path in before]
     shapes = [

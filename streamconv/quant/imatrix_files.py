@@ -163,6 +163,8 @@ def _read_gguf(cursor: _Cursor) -> ImatrixFile:
         raise BadInput(f"{path}: imatrix.datasets is not a list of strings")
     if not (isinstance(chunks, int) and isinstance(chunk_size, int)):
         raise BadInput(f"{path}: imatrix.chunk_count and imatrix.chunk_size must be integers")
+    if not 0 <= chunk_size < 1 << 31:
+        raise BadInput(f"{path}: imatrix.chunk_size is {chunk_size}, which is no number of tokens")
     alignment = keys.get("general.alignment", 32)
     if not isinstance(alignment, int) or alignment < 1 or alignment & (alignment - 1):
         raise BadInput(f"{path}: general.alignment {alignment} is not a power of two")

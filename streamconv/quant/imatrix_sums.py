@@ -12,6 +12,8 @@ from ..rows import Floats
 from .imatrix_files import Entry, ImatrixFile, Shape
 
 Counts = NDArray[np.int64]
+#: their number is 32 bits wide in both formats
+MOST_TOKENS = 1 << 31
 _OTHER_MODEL = "Add only files that were made with the same model."
 
 
@@ -77,13 +79,13 @@ class Sums:
         """A single count of one file stands for all matrices of another."""
         total, size = np.zeros(1, np.int64), 0
         for file, entry in self._of(name):
-            counts = np.rint(entry.counts * self._factor(file))
-            if not (np.isfinite(counts).all() and (counts >= 0).all()):
-                raise BadInput(f"{file.path}: the counts of {name} are not numbers of tokens")
+            counts = np.rint(entry.counts.astype(np.float64) * self._factor(file))
             if (size and entry.sums.size != size) or not {len(counts), len(total)} <= {1, max(len(counts), len(total))}:
                 raise BadInput(
                     f"{file.path}: the entry for {name} has another shape than in the files before", _OTHER_MODEL
                 )
+            if not ((counts >= 0) & (total + counts < MOST_TOKENS)).all():
+                raise BadInput(f"{file.path}: the counts of {name} are not numbers of tokens")
             total, size = total + counts.astype(np.int64), entry.sums.size
         if size % len(total):
             raise BadInput(f"the entries for {name} have {size} values for {len(total)} matrices", _OTHER_MODEL)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -81,6 +82,24 @@ def test_sums_and_counts_add_and_one_count_stands_for_all_experts(tmp_path: Path
     assert found.n_chunks == 6
     assert chunk_size_of([dat, gguf], 64) == 512
     assert chunk_size_of([dat], 64) == 64
+
+
+@pytest.mark.parametrize("count", [-1, 2.0**30, 1e38, np.inf, np.nan])
+def test_counts_that_are_no_numbers_of_tokens_are_refused(tmp_path: Path, count: float) -> None:
+    found = read_imatrix_file(_write(tmp_path / "m.gguf"))
+    counts = np.array([1000, count], np.float32)
+    found.entries["blk.2.e_exps.weight"] = replace(found.entries["blk.2.e_exps.weight"], counts=counts)
+    with pytest.raises(BadInput, match=r"m\.gguf: the counts of blk\.2\.e_exps\.weight are not numbers of tokens"):
+        Sums([found, found], 512)
+
+
+@pytest.mark.parametrize("size", [1 << 31, (1 << 32) - 1])
+def test_a_chunk_size_that_is_no_number_of_tokens_is_refused(tmp_path: Path, size: int) -> None:
+    path = _write(tmp_path / "m.gguf")
+    key = b"imatrix.chunk_size" + struct.pack("<I", 4)
+    path.write_bytes(path.read_bytes().replace(key + struct.pack("<I", 512), key + struct.pack("<I", size)))
+    with pytest.raises(BadInput, match=f"chunk_size is {size}"):
+        read_imatrix_file(path)
 
 
 def test_entries_of_another_model_are_refused(tmp_path: Path) -> None:
