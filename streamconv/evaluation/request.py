@@ -19,6 +19,8 @@ from ..text import DEFAULT_NAME, default_text, open_tokenizer
 _ENOUGH = 40 * N_CTX
 #: visits that an expert should have, on average
 _VISITS = 2000
+#: about as long as tokens are; and tokens that must follow, as the end of a text decides on the tokens shortly before it
+_BYTES_OF_TOKEN, _BEHIND = 8, 4096
 
 
 @dataclass(frozen=True)
@@ -96,7 +98,9 @@ def input_file(path: Path) -> tuple[InputFile, bytes]:
 
 
 def tokens_of(model: Model, where: str, text: bytes, request: Request) -> tuple[list[int], int | None]:
-    """The tokens of ``text``, and the one that begins every chunk, if there is one.
+    """The tokens of ``text``, as many as are used, and the one that begins every chunk, if there is one.
+
+    What lies far behind the last chunk is left out first, so memory does not grow with a text of which a few chunks are taken.
 
     Raises
     ------
@@ -105,15 +109,36 @@ def tokens_of(model: Model, where: str, text: bytes, request: Request) -> tuple[
     tokenizer = open_tokenizer({key: value.value for key, value in model.metadata.items()})
     if tokenizer.add_eos:
         raise BadInput(f"{where}: its tokenizer ends every text with a token, so chunks of a text cannot be cut")
-    tokens = tokenizer.encode(text.removesuffix(b"\n"), parse_special=request.parse_special)
-    return tokens, tokenizer.bos if tokenizer.add_bos else None
+    most, text = _most_tokens(model, request), text.removesuffix(b"\n")
+    n_bytes = len(text) if most is None else _BYTES_OF_TOKEN * (most + _BEHIND)
+    while True:
+        tokens = tokenizer.encode(_beginning(text, n_bytes), parse_special=request.parse_special)
+        if n_bytes >= len(text) or (most is not None and len(tokens) >= most + _BEHIND):
+            return tokens[:most], tokenizer.bos if tokenizer.add_bos else None
+        n_bytes *= 2
+
+
+def _beginning(text: bytes, n_bytes: int) -> bytes:
+    """At least ``n_bytes`` of ``text``, up to where a character of UTF-8 ends: not every vocabulary has tokens for parts of one."""
+    more = (n for n in range(n_bytes, n_bytes + 4) if n >= len(text) or text[n] & 0xC0 != 0x80)
+    return text[: next(more, n_bytes)]
+
+
+def _most_tokens(model: Model, request: Request) -> int | None:
+    """Tokens after which a text may end without a difference; None where all are used."""
+    limit = _most_chunks(model, request)
+    return None if limit is None else (request.skip + max(limit, 2)) * request.n_ctx + 1
+
+
+def _most_chunks(model: Model, request: Request) -> int | None:
+    limit = request.n_chunks if request.n_chunks is not None else -(-enough(model) // request.n_ctx)
+    return None if limit < 0 else limit
 
 
 def chunks_of(model: Model, where: str, text: bytes, request: Request) -> Chunks:
     """``text`` in chunks, with the tokens of ``model``; raises as ``tokens_of``, ``cut`` and ``refuse_tokens``."""
     tokens, bos = tokens_of(model, where, text, request)
-    limit = request.n_chunks if request.n_chunks is not None else -(-enough(model) // request.n_ctx)
-    chunks = cut(tokens, request.n_ctx, skip=request.skip, limit=None if limit < 0 else limit, bos=bos)
+    chunks = cut(tokens, request.n_ctx, skip=request.skip, limit=_most_chunks(model, request), bos=bos)
     refuse_tokens(model, chunks.inputs, where)
     refuse_tokens(model, chunks.targets, where)
     return chunks

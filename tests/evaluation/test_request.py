@@ -48,6 +48,32 @@ def test_one_line_end_at_the_end_of_a_text_is_no_part_of_it(data: Path) -> None:
     assert tokens[0][1] == tokens[0][0][0]  # begins with what begins texts
 
 
+@pytest.mark.parametrize("name", ["mistral-spm", "gemma1"])
+def test_a_long_text_has_the_same_tokens_where_only_its_beginning_is_used(
+    data: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    model, _ = open_runnable(data / "checkpoints" / name / "hf")
+    text = "the model  of a cölumn \U0001f600\n\n matters 12345 €".encode() * 300 + b" " * 500 + b"the end\n"
+    whole, bos = requests.tokens_of(model, "m", text, Request(Path("t"), 8, n_chunks=-1))
+    seen: list[int] = []
+    first = requests.open_tokenizer
+
+    def told(keys: Any) -> Any:
+        found = first(keys)
+        encode = found.encode
+        monkeypatch.setattr(found, "encode", lambda text, **how: seen.append(len(text)) or encode(text, **how))
+        return found
+
+    monkeypatch.setattr(requests, "open_tokenizer", told)
+    monkeypatch.setattr(requests, "_BEHIND", 32)
+    for n_chunks in (1, *range(2, 300, 9), 5000):
+        seen.clear()
+        how = Request(Path("t"), 8, n_chunks=n_chunks, skip=n_chunks % 3)
+        assert requests.tokens_of(model, "m", text, how) == (whole[: 8 * (how.skip + max(2, n_chunks)) + 1], bos)
+        assert seen[-1] < 16 * 8 * (8 * (how.skip + max(2, n_chunks)) + 33)
+    assert seen[-1] == len(text) - 1
+
+
 def test_models_whose_texts_end_with_a_token_are_refused(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model, _ = open_runnable(data / "checkpoints" / "mistral-spm" / "hf")
     monkeypatch.setattr(requests, "open_tokenizer", lambda keys: SimpleNamespace(add_eos=True))
