@@ -173,7 +173,9 @@ def _told(
 
 def perplexity(a: argparse.Namespace, options: Options) -> int:
     """``streamconv perplexity``."""
-    found = evaluation.perplexity(a.source, _request(a), options, _reporter(a))
+    reporter = _reporter(a)
+    with _progress_in_errors(reporter):
+        found = evaluation.perplexity(a.source, _request(a), options, reporter)
     if a.json:
         say_json(_as_json(found.log_p))
     else:
@@ -183,7 +185,9 @@ def perplexity(a: argparse.Namespace, options: Options) -> int:
 
 def compare(a: argparse.Namespace, options: Options) -> int:
     """``streamconv compare``."""
-    found = evaluation.compare(a.reference, a.models, _request(a), options, _reporter(a))
+    reporter = _reporter(a)
+    with _progress_in_errors(reporter):
+        found = evaluation.compare(a.reference, a.models, _request(a), options, reporter)
     facts = [
         {"model": str(name), "reference": str(a.reference), **summary(each)}
         for name, each in zip(a.models, found.divergences, strict=True)

@@ -78,7 +78,11 @@ def compare(
         if hub.models:
             hub.notes.listen(lambda note: reporter.message(f"note: {note}"))
             hub.download(hub.weights)
-        found = _compared(models, chunks, options, reporter)
+        try:
+            found = _compared(models, chunks, options, reporter)
+        except StreamconvError as e:
+            e.resumable = False  # whatever ended it: nothing is kept
+            raise
         for _, checkpoint in opened:
             checkpoint.verify_unchanged()
         return found

@@ -242,6 +242,26 @@ def test_a_full_disk_is_found_before_anything_is_written(
     assert "TMPDIR" in compared.err
 
 
+def test_a_comparison_that_is_stopped_tells_how_far_it_was_and_that_nothing_is_kept(
+    here: Any, small: Path, text: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from streamconv.evaluation.walk import Walk
+
+    def look(walk: Walk) -> None:
+        if walk.made == 2:
+            walk.stop.signum = 15
+            raise walk.stopped()
+
+    monkeypatch.setattr(Walk, "look", look)
+    monkeypatch.setattr("streamconv.cli._die_of", lambda signum: 128 + signum)
+    stopped = here("compare", small, small, "--text", text, "-c", "32", "--chunks", "4", "--json")
+    assert stopped.code == 128 + 15
+    (told,) = stopped.events
+    assert (told["status"], told["resumable"]) == ("Interrupted", False)
+    assert 0 < told["done"] < told["total"]
+    assert "Nothing is kept" in told["next"]
+
+
 def test_a_model_that_was_touched_is_gone_on_with_and_one_that_was_changed_is_not(
     here: Any, small: Path, text: Path, tmp_path: Path
 ) -> None:
