@@ -64,7 +64,8 @@ class Sums:
         shape = self.shapes[name]
         total = np.zeros((shape.n_mat, shape.n_cols), np.float32)
         for file, entry in self._of(name):
-            total += (entry.sums * np.float32(self._factor(file))).reshape(total.shape)
+            with np.errstate(over="ignore", invalid="ignore"):  # told below, by name
+                total += (entry.sums * np.float32(self._factor(file))).reshape(total.shape)
             if not np.isfinite(total).all():
                 raise BadInput(f"{file.path}: the entry for {name} holds NaN or Inf")
         return total

@@ -93,6 +93,16 @@ def test_counts_that_are_no_numbers_of_tokens_are_refused(tmp_path: Path, count:
         Sums([found, found], 512)
 
 
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("value", [3e38, np.inf, np.nan])
+def test_sums_that_are_too_large_are_refused_by_name_and_nothing_else_is_said(tmp_path: Path, value: float) -> None:
+    found = read_imatrix_file(_write(tmp_path / "m.dat"))
+    sums = np.full_like(found.entries["output.weight"].sums, value)
+    found.entries["output.weight"] = replace(found.entries["output.weight"], sums=sums)
+    with pytest.raises(BadInput, match=r"m\.dat: the entry for output\.weight holds NaN or Inf"):
+        Sums([found], 512).sums("output.weight")
+
+
 @pytest.mark.parametrize("size", [1 << 31, (1 << 32) - 1])
 def test_a_chunk_size_that_is_no_number_of_tokens_is_refused(tmp_path: Path, size: int) -> None:
     path = _write(tmp_path / "m.gguf")
