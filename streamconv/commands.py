@@ -6,14 +6,13 @@ import argparse
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from . import conversion, progress
 from .engine.budget import default_ram, default_threads
 from .engine.run import Outcome
-from .errors import StreamconvError, UsageError
+from .errors import UsageError
 from .file_names import RECIPES
 from .flags import FLAGS, Flag
 from .progress import count, duration
@@ -46,7 +45,7 @@ def _run(a: argparse.Namespace, prepared: conversion.Prepared, options: conversi
     reporter = progress.reporter(quiet=a.quiet, as_json=a.json)
     for text in prepared.warnings:
         reporter.message(f"note: {text}")
-    with _progress_in_errors(reporter):
+    with progress.told_in_errors(reporter):
         outcome = conversion.execute(prepared, options, reporter)
     if options.report:
         conversion.write_report(prepared, outcome, options.report, options.force)
@@ -55,16 +54,6 @@ def _run(a: argparse.Namespace, prepared: conversion.Prepared, options: conversi
     elif not a.quiet:
         say(*_summary(prepared, outcome, reporter, time.monotonic() - began))
     return 0
-
-
-@contextmanager
-def _progress_in_errors(reporter: progress.Silent) -> Iterator[None]:
-    """Let an error that ends a run report its progress."""
-    try:
-        yield
-    except StreamconvError as e:
-        e.progress = (reporter.done, reporter.total, reporter.done - reporter.resumed)
-        raise
 
 
 def merge(a: argparse.Namespace) -> int:
@@ -207,7 +196,7 @@ def _plan_lines(facts: dict[str, Any]) -> Iterator[str]:
 def fetch(a: argparse.Namespace) -> int:
     """``streamconv fetch``."""
     reporter, options = progress.reporter(quiet=a.quiet, as_json=a.json), _options(a)
-    with _progress_in_errors(reporter):
+    with progress.told_in_errors(reporter):
         found = conversion.fetch(
             a.source, reporter, everything=a.all, offline=options.offline, refresh=options.refresh, verify=a.verify,
             stop_after_s=a.stop_after, mistral_format=options.mistral_format,

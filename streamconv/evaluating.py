@@ -6,13 +6,12 @@ import argparse
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from . import evaluation, progress
 from .conversion import Options
-from .errors import StreamconvError, UsageError
+from .errors import UsageError
 from .evaluation import Compared, Measured, Request
 from .forward.chunks import N_CTX
 from .forward.divergence import Doubles, running, summary
@@ -42,16 +41,6 @@ def _request(a: argparse.Namespace) -> Request:
     )  # fmt: skip
 
 
-@contextmanager
-def _progress_in_errors(reporter: progress.Silent) -> Iterator[None]:
-    """Let an error that ends a run report its progress."""
-    try:
-        yield
-    except StreamconvError as e:
-        e.progress = (reporter.done, reporter.total, reporter.done - reporter.resumed)
-        raise
-
-
 # -- importance matrices -----------------------------------------------------------------------------------------------
 
 
@@ -67,7 +56,7 @@ def imatrix(a: argparse.Namespace, options: Options) -> int:
     for text in measurement.warnings:
         reporter.message(f"note: {text}")
     began = time.monotonic()
-    with _progress_in_errors(reporter):
+    with progress.told_in_errors(reporter):
         found = evaluation.write_imatrix(measurement, options, reporter)
     n_chunks, n_ctx = measurement.chunks.inputs.shape
     if a.json:
@@ -106,7 +95,7 @@ def _without_model(a: argparse.Namespace, options: Options) -> int:
         return _show(a, a.in_file)
     reporter = progress.reporter(quiet=a.quiet, as_json=a.json)
     plan, sums = evaluation.prepare_sum(Path(a.source), a.in_file, a.ctx_size)
-    with _progress_in_errors(reporter):
+    with progress.told_in_errors(reporter):
         outcome = evaluation.write_sum(plan, options, reporter)
     if a.json:
         say_json(_final(plan, outcome, sums.n_chunks, sums.chunk_size))
@@ -174,7 +163,7 @@ def _told(
 def perplexity(a: argparse.Namespace, options: Options) -> int:
     """``streamconv perplexity``."""
     reporter = _reporter(a)
-    with _progress_in_errors(reporter):
+    with progress.told_in_errors(reporter):
         found = evaluation.perplexity(a.source, _request(a), options, reporter)
     if a.json:
         say_json(_as_json(found.log_p))
@@ -186,7 +175,7 @@ def perplexity(a: argparse.Namespace, options: Options) -> int:
 def compare(a: argparse.Namespace, options: Options) -> int:
     """``streamconv compare``."""
     reporter = _reporter(a)
-    with _progress_in_errors(reporter):
+    with progress.told_in_errors(reporter):
         found = evaluation.compare(a.reference, a.models, _request(a), options, reporter)
     facts = [
         {"model": str(name), "reference": str(a.reference), **summary(each)}

@@ -5,12 +5,13 @@ from __future__ import annotations
 import sys
 import threading
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from typing import Any, TextIO
 
 import psutil
 
+from .errors import StreamconvError
 from .terminal import plain, say, say_json
 from .units import size
 
@@ -208,3 +209,13 @@ def reporter(*, quiet: bool, as_json: bool, stream: TextIO | None = None) -> Sil
         return Silent()
     stream = stream or sys.stderr
     return Bar(stream) if stream.isatty() else Lines(stream)
+
+
+@contextmanager
+def told_in_errors(reporter: Silent) -> Iterator[None]:
+    """Let an error that ends a run report its progress."""
+    try:
+        yield
+    except StreamconvError as e:
+        e.progress = (reporter.done, reporter.total, reporter.done - reporter.resumed)
+        raise

@@ -32,7 +32,7 @@ ALLOWED = {
     "kit": {"rows", "workers", "kernels", "errors"},
     "sources": {*_DATA, "quant", "ownership"},
     "terminal": set(),
-    "progress": {"terminal", "units"},
+    "progress": {"errors", "terminal", "units"},
     "dequant": {"rows", "errors", "found", "kernels", "kit", "sources"},
     "merging": {*_DATA, "found", "workers", "kernels", "kit", "sources"},
     "models": {*_DATA, "found", "kit", "sources", "quant"},
