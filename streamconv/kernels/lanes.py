@@ -41,25 +41,20 @@ def kernel(function: Callable[..., Any] | None = None, *, vector_bits: int | Non
     """
     if function is None:
         return partial(kernel, vector_bits=vector_bits)
-    dispatcher = njit(**_options(vector_bits))(function)
+    dispatcher = njit(pipeline_class=compiler(vector_bits), **_OPTIONS)(function)
     dispatcher._cache = DiskCache(function, vector_bits)
     return dispatcher
 
 
 def inline(function: Callable[..., Any] | None = None, *, vector_bits: int | None = None) -> Any:
-    """A helper that disappears into the kernel that calls it, but whose loops became vectors before: see ``kernel``."""
+    """A helper that disappears into the kernels that call it, but whose loops became vectors before: see ``kernel``.
+
+    Python cannot call it: it takes much less time to compile so.
+    """
     if function is None:
         return partial(inline, vector_bits=vector_bits)
-    return njit(forceinline=True, **_options(vector_bits))(function)
-
-
-def inner(function: Callable[..., Any]) -> Any:
-    """As ``inline``, for one that only kernels call, never Python: it takes less time to compile."""
-    return njit(forceinline=True, **_OPTIONS | {"no_cpython_wrapper": True, "no_cfunc_wrapper": True})(function)
-
-
-def _options(vector_bits: int | None) -> dict[str, Any]:
-    return _OPTIONS if vector_bits is None else _OPTIONS | {"pipeline_class": compiler(vector_bits)}
+    options = _OPTIONS | {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+    return njit(forceinline=True, pipeline_class=compiler(vector_bits, is_helper=True), **options)(function)
 
 
 @inline
