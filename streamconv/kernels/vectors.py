@@ -5,8 +5,8 @@ Processor features say otherwise for all code of a process, other users' of numb
 with an attribute that numba has no option for; hence a compiler of our own, which differs in that from numba's. A processor
 without so wide vectors takes the widest that it has, and bytes do not depend on the width (see ``lanes``).
 
-A helper is optimized on its own before it disappears into kernels. numba makes machine code of it, too, which nobody runs and
-which took a tenth to a fifth of the time that a type takes to compile.
+A helper is optimized on its own before it disappears into kernels. numba makes machine code of it, too, which is never run and
+took a tenth to a fifth of the time that a type takes to compile.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _Library: Any = codegen.JITCodeLibrary
 
 
 class _Helper(_Library):  # type: ignore[misc]
-    """What LLVM holds of a function that is only ever linked into others. It stands for its own ``codegen``, too, see ``set_env``."""
+    """What LLVM holds of a function that is only ever linked into others; its own ``codegen``, too, for the sake of ``set_env``."""
 
     @property
     def codegen(self) -> Any:
