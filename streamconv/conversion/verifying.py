@@ -12,7 +12,7 @@ from ..engine.existing import walk
 from ..engine.plan import job_folder
 from ..engine.record import Record, current_record, load, record_path
 from ..engine.run import Reporter
-from ..engine.verify import Damage, damages
+from ..engine.verify import Damage, damages, is_edited
 from ..errors import InputMissing
 from ..file_names import ENDINGS, PARTS, first_parts, output_name
 from ..quant.filetypes import FILE_TYPES
@@ -70,6 +70,10 @@ def _compared(found: Mapping[Path, Record], reporter: Reporter) -> Verified:
         for output, record in found.items():
             for place, file in record.paths(output.parent):
                 result.damages += damages(place, file, lambda n, name=file.name: reporter.advance(n, name))  # type: ignore[misc]
+                if is_edited(place, file):
+                    result.notes.append(
+                        f"the keys in the header of {place} were changed by streamconv edit after it was written"
+                    )
                 result.n_files += 1
                 result.n_bytes += file.size
             for extra in _besides(output, record):
@@ -92,8 +96,8 @@ def _records(output: Path) -> dict[Path, Record]:
         if found:
             return found
         raise InputMissing(f"{output} does not exist", "Give the name that convert was given.")
-    if not found and (owner := _owner(output)):
-        return owner
+    if not found and (owner := next(owners_of(output), None)):
+        return dict([owner])
     what = f"{missing} has no record to compare with"
     if os.path.lexists(record_path(missing)):
         what = f"{record_path(missing)} is damaged, of a later version, or not yours: nothing to compare {missing} with"
@@ -110,14 +114,13 @@ def _is_there(output: Path) -> bool:
     )
 
 
-def _owner(path: Path) -> dict[Path, Record]:
-    """The record of the output that the file ``path`` is a part of, a shard or a file in a folder."""
+def owners_of(path: Path) -> Iterator[tuple[Path, Record]]:
+    """The outputs, with their records, that the file ``path`` is a part of: itself, a shard, or a file in a folder."""
     for folder in [path.parent, *Path(os.path.abspath(path)).parents[1:_DEEPEST]]:
         for name in sorted(folder.glob(".*.streamconv")):
             record = load(name)
             if record is not None and any(os.path.abspath(p) == os.path.abspath(path) for p, _ in record.paths(folder)):
-                return {folder / record.output: record}
-    return {}
+                yield folder / record.output, record
 
 
 def _besides(output: Path, record: Record) -> Iterator[Path]:
