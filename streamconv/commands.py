@@ -130,7 +130,7 @@ def edit(a: argparse.Namespace) -> int:
         a.chat_template_file, a.chat_template_config, a.special_token, a.special_token_by_id,
     )  # fmt: skip
     if a.in_place and not a.dry_run:
-        toolbox.settle(Path(a.source))
+        toolbox.settle(a.source)
     found = toolbox.prepare_edit(a.source, a.output, changes, options)
     if a.dry_run or found.is_nothing or found.is_patch:
         if not a.dry_run:

@@ -18,12 +18,14 @@ import xxhash
 
 from ..errors import InputChanged, PlanDiffers, WriteFailed
 from . import files
+from .index_file import read_progress
 from .job import leftover
 from .job_files import empty, refuse_foreign_folder
 from .lock import JobLock
 from .plan import Plan, job_folder
 from .publishing import write_pending
 from .record import FileRecord, Record, load, pending_path, record_of, record_path
+from .verify import first_damage
 
 SECTOR_BYTES = 512
 
@@ -110,23 +112,35 @@ def patch(path: Path, before: bytes, after: bytes) -> None:
             os.close(fd)
 
 
-def settle(path: Path) -> None:
-    """Complete, or take back, what a run that was killed while it gave a new file the name ``path`` left; an unfinished job stays.
+def settle(output: Path) -> None:
+    """Complete what a killed run had all but done for ``output``, and remove what it left; an unfinished job stays.
+
+    Where names cannot be exchanged, a file that had lost its name to a new one may have to get it back.
 
     Raises
     ------
     Locked, WriteFailed
     """
-    job_dir = job_folder(path)
+    job_dir = job_folder(output)
     if not files.is_folder(job_dir):
         return
-    record = load(pending_path(job_dir, path))
-    if record is not None and all(file.is_at(place) for place, file in record.paths(path.parent)):
-        leftover(_plan(path, bytes.fromhex(record.fingerprint)))
+    files.require_own_dir(job_dir)
     aside = job_dir / "old-1"
-    if not os.path.lexists(path) and os.path.lexists(aside):  # where names cannot be exchanged
-        files.require_own_dir(job_dir)
-        files.publish_new(aside, path)
+    if not os.path.lexists(output) and os.path.lexists(aside):
+        files.publish_new(aside, output)
+    index = read_progress(job_dir / "index.wal")
+    if index is None:
+        leftover(_plan(output))
+        return
+    for record in (load(pending_path(job_dir, output)), record_of(output)):
+        if record is not None and record.fingerprint == index.header.fingerprint.hex() and _is_there(output, record):
+            leftover(_plan(output, index.header.fingerprint))
+            return
+
+
+def _is_there(output: Path, record: Record) -> bool:
+    """Whether the files on record have their names; by contents where a copy has other times."""
+    return all(file.is_at(place) or first_damage(place, file) is None for place, file in record.paths(output.parent))
 
 
 def _plan(output: Path, fingerprint: bytes = b"") -> Plan:

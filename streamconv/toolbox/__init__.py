@@ -5,9 +5,8 @@ What writes a new file is an ordinary job of the engine whose items are copies o
 
 from __future__ import annotations
 
-from ..engine.patching import settle
 from .changes import Changes
-from .editing import Edit, carry_out_in_place, prepare_edit
+from .editing import Edit, carry_out_in_place, prepare_edit, settle
 from .hashing import ALGORITHMS, IN_MANIFESTS, Hashed, chosen, hash_file, read_manifest, verdict
 from .splitting import prepare_join, prepare_split
 

@@ -84,7 +84,7 @@ class Edit:
             return "nothing is to be changed"
         if self.is_patch:
             start, stop = patching.changed_range(self.header, self.new_header) or (0, 0)
-            return f"in place: {stop - start} bytes at byte {start:,}"
+            return f"in place, {stop - start} of its bytes from byte {start:,} on"
         names = ", ".join(f.path.name for f in plan.files[:3]) + (", …" if len(plan.files) > 3 else "")
         whole = (
             f"a new file of {size(plan.total_bytes)} takes the name"
@@ -146,6 +146,13 @@ def prepare_edit(
         path, whole.metadata, after, prepared, output is None, header, files[0].header,
         output is None and _can_patch(stored, files[0], header), notes,
     )  # fmt: skip
+
+
+def settle(source: str | os.PathLike[str]) -> None:
+    """Complete what an edit of ``source`` in place left that was killed, and tidy up after it; see ``patching.settle``."""
+    path = Path(source)
+    for output in dict.fromkeys([path, *(output for output, _ in owners_of(path))]):
+        patching.settle(output)
 
 
 def carry_out_in_place(edit: Edit, options: Options, reporter: Reporter) -> Outcome | None:
