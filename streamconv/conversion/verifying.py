@@ -10,9 +10,9 @@ from pathlib import Path
 
 from ..engine.existing import walk
 from ..engine.plan import job_folder
-from ..engine.record import Record, current_record, load, record_path
+from ..engine.record import FileRecord, Record, current_record, load, record_path
 from ..engine.run import Reporter
-from ..engine.verify import Damage, damages, is_edited
+from ..engine.verify import Damage, damages, first_damage, is_edited
 from ..errors import InputMissing
 from ..file_names import ENDINGS, PARTS, first_parts, output_name
 from ..quant.filetypes import FILE_TYPES
@@ -90,7 +90,7 @@ def _records(output: Path) -> dict[Path, Record]:
     """The records of an output, of all that ``{type}`` and ``{part}`` stand for, or of the output of a file, by output."""
     names = dict.fromkeys(output_name(output.name, type_, part) for type_ in FILE_TYPES for part in PARTS)
     there = [path for name in names if _is_there(path := output.with_name(name))]
-    found = {path: r for path in there if (r := current_record(job_folder(output), path)) is not None}
+    found = {path: r for path in there if (r := current_record(job_folder(output), path, _has_its_name)) is not None}
     missing = next((path for path in there if path not in found), None)
     if missing is None:
         if found:
@@ -102,6 +102,11 @@ def _records(output: Path) -> dict[Path, Record]:
     if os.path.lexists(record_path(missing)):
         what = f"{record_path(missing)} is damaged, of a later version, or not yours: nothing to compare {missing} with"
     raise InputMissing(what, "streamconv check examines a GGUF file without a record.")
+
+
+def _has_its_name(file: FileRecord, path: Path) -> bool:
+    """Whether what a killed run was about to name ``path`` is there; by contents where its times are others, as after a restore."""
+    return file.is_at(path) or first_damage(path, file) is None
 
 
 def _is_there(output: Path) -> bool:
