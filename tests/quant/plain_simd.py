@@ -6,11 +6,12 @@
 from __future__ import annotations
 
 import sys
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-Lanes = NDArray[np.generic]
+Lanes = NDArray[Any]
 
 
 def install() -> None:
@@ -20,7 +21,7 @@ def install() -> None:
 
 
 def _load(array: Lanes, at: int, n: int) -> Lanes:
-    lanes = array[at : at + n].copy()
+    lanes: Lanes = array[at : at + n].copy()
     assert len(lanes) == n, "read past the end"
     return lanes
 
@@ -80,13 +81,14 @@ def shift_lanes(v: Lanes) -> Lanes:
     return np.concatenate([v[:1], v[:-1]])
 
 
-def largest_lane(v: Lanes) -> np.generic:
+def largest_lane(v: Lanes) -> Any:
     return v.max()
 
 
-def least_lane(v: Lanes) -> np.generic:
+def least_lane(v: Lanes) -> Any:
     return v.min()
 
 
 def look_up(table: Lanes, index: Lanes) -> Lanes:
-    return table[index & 15]
+    found: Lanes = table[index & 15]
+    return found
