@@ -107,6 +107,7 @@ def _refused_as(state: str) -> str:
     return next((name for name in ("unfinished", "killed") if name in state), "finished")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "n"),
     [("plain", 4), *(pytest.param(kind, SOAK // 10 or 6, marks=SLOW) for kind in KINDS)],

@@ -53,6 +53,7 @@ def lacking(links: bool) -> Callable[[], None]:
     return planted
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("links", [True, pytest.param(False, marks=pytest.mark.slow)])
 @pytest.mark.parametrize(
     "bench", [*(pytest.param(k, marks=[] if k == "folder" else pytest.mark.slow) for k in jobs.KINDS)], indirect=True

@@ -59,6 +59,7 @@ def _sweeps(quick: int, slow: int) -> list[object]:
     return [("one file", quick), *(pytest.param(kind, SOAK or slow, marks=SLOW) for kind in KINDS)]
 
 
+@pytest.mark.slow
 @needs_testcapi
 @pytest.mark.parametrize(("bench", "trials"), _sweeps(6, 30), indirect=["bench"])
 @pytest.mark.parametrize("count", [1, pytest.param(30, marks=SLOW), 1000])

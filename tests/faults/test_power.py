@@ -153,6 +153,7 @@ def header_without_barrier(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(files, "sync_data", lambda fd, path: None if path.suffix == ".part" else real(fd, path))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "bug", [stamp_before_the_data_barrier, rename_before_sync, no_sync_of_folders, header_without_barrier]
 )

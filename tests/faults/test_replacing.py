@@ -209,6 +209,7 @@ def late(replaced: Replaced, step: int) -> list[int]:
     return list(range(max(1, replaced.calls - 70), replaced.calls + 1, step))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "step"), steps(17, 3))
 def test_a_kill_while_an_output_is_replaced_leaves_no_mixture_and_is_healed(
     kind: str, step: int, replaced_of: Callable[[str], Replaced], tell: Tell
