@@ -37,7 +37,9 @@ exit codes: 0 done, 64 usage, 65 bad input data, 66 input missing, 69 network, 7
 74 I/O error, disk full, or no memory, threads or open files left, 75 try again (locked, --stop-after reached), 77 permission,
 78 plan differs from the unfinished job
 """
-_RESUMES = "\nRunning the same command again resumes where it stopped; once the output is complete it exits 0 at once.\n"
+_RESUMES = (
+    "\nRunning the same command again resumes where it stopped; once the output is complete it exits 0 at once.\n"
+)
 
 
 #: what a person may name as a source
