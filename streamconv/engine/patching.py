@@ -3,7 +3,7 @@
 Disks write sectors of 512 bytes whole, so a change within one aligned sector leaves the old file or the new one. Anything larger
 could be torn, and no other program would heal that, so it is made in a new file, which gets the name in one step.
 
-The record comes first: until the file is made anew, it may have either header (``FileRecord.edited``).
+The record comes first: until the file is made again, it may have either header (``FileRecord.edited``).
 """
 
 from __future__ import annotations

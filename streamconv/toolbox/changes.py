@@ -131,7 +131,7 @@ class Changes:
             try:
                 return json.loads(self.template)
             except ValueError as e:
-                raise UsageError(f"--chat-template begins as a JSON list, and is none: {e}") from None
+                raise UsageError(f"--chat-template begins as a JSON list, and is not one: {e}") from None
         return self.template
 
 

@@ -48,7 +48,7 @@ def parse_value(key: str, text: str, type_: str, elem: str = "") -> Value:
 
     Raises
     ------
-    UsageError : it is none, or does not fit the type; names the key
+    UsageError : it is not one, or does not fit the type; names the key
 
     >>> parse_value("a.b", "0x10", "UINT32"), parse_value("a.b", "[1, 2]", "ARRAY", "INT8")
     (Value(type='UINT32', value=16, elem=''), Value(type='ARRAY', value=[1, 2], elem='INT8'))

@@ -20,7 +20,7 @@ from streamconv.progress import Silent
 
 #: what is changed: by one write, by a new file
 EDITS = {"patch": "--set=llama.context_length=77", "new file": f"--general-name={'x' * 600}"}
-SLOW = pytest.mark.slow
+SLOW, SOAK = pytest.mark.slow, pytest.mark.soak
 
 
 @pytest.fixture(autouse=True)
@@ -96,7 +96,13 @@ def cuts(bench: Bench, step: int, rng: random.Random) -> list[str]:
 
 @pytest.mark.parametrize(
     ("bench", "step"),
-    [("patch", 7), ("new file", 60), pytest.param("patch", 1, marks=SLOW), pytest.param("new file", 1, marks=SLOW)],
+    [
+        ("patch", 7),
+        ("new file", 100),
+        pytest.param("patch", 1, marks=SLOW),
+        pytest.param("new file", 9, marks=SLOW),
+        pytest.param("new file", 1, marks=SOAK),
+    ],
     indirect=["bench"],
 )
 def test_a_power_cut_leaves_the_old_file_or_the_new_one(bench: Bench, step: int) -> None:
@@ -117,7 +123,14 @@ def kills(bench: Bench, step: int) -> list[str]:
 
 @pytest.mark.parametrize(
     ("bench", "step"),
-    [("patch", 9), ("new file", 40), pytest.param("patch", 1, marks=SLOW), pytest.param("new file", 1, marks=SLOW)],
+    [
+        ("patch", 17),
+        ("new file", 90),
+        pytest.param("patch", 3, marks=SLOW),
+        pytest.param("new file", 19, marks=SLOW),
+        pytest.param("patch", 1, marks=SOAK),
+        pytest.param("new file", 1, marks=SOAK),
+    ],
     indirect=["bench"],
 )
 def test_a_kill_at_any_write_leaves_the_old_file_or_the_new_one(bench: Bench, step: int) -> None:

@@ -14,7 +14,7 @@ from faults.power import Disk, recording
 
 from streamconv import cli
 
-SLOW = pytest.mark.slow
+SLOW, SOAK = pytest.mark.slow, pytest.mark.soak
 
 
 class Bench:
@@ -56,7 +56,7 @@ def bench(request: pytest.FixtureRequest, tmp_path: Path, toy: Path) -> Bench:
 
 @pytest.mark.parametrize(
     ("bench", "step"),
-    [("split", 17), pytest.param("split", 1, marks=SLOW), pytest.param("join", 3, marks=SLOW)],
+    [("split", 29), pytest.param("join", 5, marks=SLOW), pytest.param("split", 1, marks=SOAK)],
     indirect=["bench"],
 )
 def test_a_kill_at_any_write_costs_work_at_most(bench: Bench, step: int) -> None:
@@ -73,7 +73,7 @@ def test_a_kill_at_any_write_costs_work_at_most(bench: Bench, step: int) -> None
 
 @pytest.mark.parametrize(
     ("bench", "step"),
-    [("split", 23), pytest.param("split", 1, marks=SLOW), pytest.param("join", 3, marks=SLOW)],
+    [("split", 31), pytest.param("join", 5, marks=SLOW), pytest.param("split", 1, marks=SOAK)],
     indirect=["bench"],
 )
 def test_a_power_cut_costs_work_at_most(bench: Bench, step: int) -> None:
@@ -89,7 +89,7 @@ def test_a_power_cut_costs_work_at_most(bench: Bench, step: int) -> None:
     assert found == []
 
 
-@SLOW
+@SOAK
 def test_shards_of_another_model_are_replaced_as_a_whole(tmp_path: Path, toy: Path) -> None:
     other = small_gguf.write(tmp_path / "other.gguf", {**small_gguf.KEYS, "general.name": ("str", "other")})
     bench = Bench(tmp_path, ["split", str(toy), str(tmp_path / "work" / "s"), "--split-max-tensors", "3", "--update"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import small_gguf
 from gguf_reader import Tensor, read
 
 from streamconv import conversion, toolbox
-from streamconv.conversion import Options
+from streamconv.conversion import Options, execution
 from streamconv.engine import files
 from streamconv.errors import BadInput, InputMissing, Stopped, UsageError
 from streamconv.progress import Silent
@@ -128,23 +129,29 @@ def test_the_same_command_again_has_nothing_to_do_and_another_one_is_refused(
     assert {n: t.data for n, t in tensors(tmp_path / "j.gguf").items()} == {n: t.data for n, t in tensors(toy).items()}
 
 
-def test_what_was_stopped_goes_on_and_ends_as_if_it_had_not_been(tiny_model: Path, tmp_path: Path) -> None:
-    import streamconv
+def test_what_was_stopped_goes_on_and_ends_as_if_it_had_not_been(
+    converted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = execution.budget_of
+    monkeypatch.setattr(execution, "budget_of", lambda *args: replace(real(*args), window_bytes=16 << 10))
 
-    class Slow(Silent):
+    class Impatient(Silent):
         def advance(self, n_bytes: int, name: str) -> None:
-            raise Stopped("enough")
+            super().advance(n_bytes, name)
+            if self.done > 100_000:
+                raise Stopped("enough")
 
-    streamconv.convert(tiny_model, tmp_path / "m.gguf", type="BF16")
-    right = [sha256(p) for p in split(tmp_path / "m.gguf", tmp_path / "right", split_max_tensors=30)]
-    options = Options(split_max_tensors=30, chunk_bytes=256 << 10, threads=1)
+    right = [p.read_bytes() for p in split(converted, tmp_path / "right", split_max_tensors=9)]
+    options = Options(split_max_tensors=9, chunk_bytes=8 << 10, threads=1)
     with pytest.raises(Stopped):
-        conversion.execute(toolbox.prepare_split(tmp_path / "m.gguf", tmp_path / "s", options), options, Slow())
-    assert conversion.status(tmp_path / "s")["status"] == "unfinished"
+        conversion.execute(toolbox.prepare_split(converted, tmp_path / "s", options), options, Impatient())
+    status = conversion.status(tmp_path / "s")
+    assert status["status"] == "unfinished"
     assert not shards(tmp_path, "s")
-    outcome = conversion.execute(toolbox.prepare_split(tmp_path / "m.gguf", tmp_path / "s", options), options, Silent())
+    outcome = conversion.execute(toolbox.prepare_split(converted, tmp_path / "s", options), options, Silent())
     assert outcome is not None
-    assert [sha256(p) for p in shards(tmp_path, "s")] == right
+    assert outcome.resumed_bytes >= status["done"] > 0
+    assert [p.read_bytes() for p in shards(tmp_path, "s")] == right
 
 
 def test_a_dry_run_lists_the_shards_and_writes_nothing(toy: Path, here: Here, tmp_path: Path) -> None:
