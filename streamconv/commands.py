@@ -136,7 +136,7 @@ def edit(a: argparse.Namespace) -> int:
         if not a.dry_run:
             toolbox.carry_out_in_place(found, options, progress.reporter(quiet=a.quiet, as_json=a.json))
         if a.json:
-            say_json(found.facts(), indent=1 if a.dry_run else None)
+            say_json(found.facts() if a.dry_run else {"event": "done", "status": "done", **found.facts()})
         elif not a.quiet:
             say(*found.lines(), *(f"note: {text}" for text in found.notes))
         return 0
