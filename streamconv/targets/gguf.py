@@ -43,7 +43,7 @@ def encode_value(value: Value) -> bytes:
     head += struct.pack("<IQ", VALUE_TYPES[value.elem][0], len(value.value))
     if value.elem == "STRING":
         packed = getattr(value.value, "packed", None)  # token lists come encoded, to be small in memory
-        return head + (b"".join(map(_string, value.value)) if packed is None else packed)
+        return b"".join((head, *(map(_string, value.value) if packed is None else [packed])))
     return head + np.asarray(value.value, _NUMPY[value.elem]).tobytes()
 
 

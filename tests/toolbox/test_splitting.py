@@ -111,6 +111,16 @@ def test_values_that_are_no_numbers_are_copied(tmp_path: Path) -> None:
     assert read(made).tensors["a"].data == bytes(data[-128:])
 
 
+def test_tokens_that_are_not_utf8_are_kept(toy: Path, here: Here, tmp_path: Path) -> None:
+    toy.write_bytes(toy.read_bytes().replace(b"</s>", b"<\xff\xfe>"))
+    (made,) = split(toy, tmp_path / "s")
+    assert b"<\xff\xfe>" in made.read_bytes()
+    assert here("edit", toy, "--in-place", "--set", "toy.u8=1").code == 0
+    assert here("edit", toy, tmp_path / "e.gguf", "--general-name", "longer than it was before").code == 0
+    assert b"<\xff\xfe>" in (tmp_path / "e.gguf").read_bytes()
+    assert here("hash", toy).code == 0
+
+
 def test_the_same_command_again_has_nothing_to_do_and_another_one_is_refused(
     toy: Path, here: Here, tmp_path: Path
 ) -> None:
