@@ -94,7 +94,7 @@ class StringArray(Sequence[str]):
 
     @property
     def packed(self) -> memoryview:
-        """All texts with their lengths, as they lie in the file, be they UTF-8 or not."""
+        """All texts with their lengths, as the file has them, UTF-8 or not."""
         if not self._starts:
             return self._buffer[:0]
         last = self._starts[-1]
