@@ -49,12 +49,16 @@ def kernel(function: Callable[..., Any] | None = None, *, vector_bits: int | Non
 def inline(function: Callable[..., Any] | None = None, *, vector_bits: int | None = None) -> Any:
     """A helper that disappears into the kernels that call it, but whose loops became vectors before: see ``kernel``.
 
-    Python cannot call it: it takes much less time to compile so.
+    It takes much less time to compile without code of its own; Python that calls it runs its source.
     """
     if function is None:
         return partial(inline, vector_bits=vector_bits)
     options = _OPTIONS | {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
-    return njit(forceinline=True, pipeline_class=compiler(vector_bits, is_helper=True), **options)(function)
+    helper = njit(forceinline=True, pipeline_class=compiler(vector_bits, is_helper=True), **options)(function)
+    if helper is not function:  # as it is where numba compiles nothing
+        helper.add_overload = lambda result: helper.overloads.update({tuple(result.signature.args): result})
+        helper._compile_for_args = lambda *_, **__: function  # which numba then calls
+    return helper
 
 
 @inline

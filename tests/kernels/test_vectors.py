@@ -37,5 +37,6 @@ def test_only_the_kernel_becomes_machine_code(bits: int | None, monkeypatch: pyt
     x = np.arange(100, dtype=np.float32)
     _all_tripled(x)
     assert x.tolist() == [3.0 * k for k in range(100)]
+    assert _tripled(np.float32(1.5)) == 4.5
     assert any("_all_tripled" in name for name in added)
     assert not [name for name in added if "_doubled" in name or "_tripled" in name.replace("_all_tripled", "")]
