@@ -7,10 +7,13 @@ An output without a record is known by the fingerprint in its own header.
     {"format": 1, "output": NAME, "fingerprint": hex,
      "inputs": [{"name", "size", "mtime_ns", "ctime_ns", "inode", "device", "digest"}, …],
      "files":  [{"name", "size", "mtime_ns", "inode", "header": [bytes, digest],
-                 "ranges": [[offset, length, digest, digest of the source's bytes, tensor], …]}, …]}
+                 "ranges": [[offset, length, digest, digest of the source's bytes, tensor], …],
+                 "tensors": [[tensor, offset, length, digest, NaN and Inf in it,
+                              type, digests of what decides its bytes: encoding, rows, inputs], …]}, …]}
     "digest of the line above"
 
-Digests are xxh3-128, hex. Names of files are relative to the folder in which the output lies.
+Digests are xxh3-128, hex; those of what decides something are SHA-256. Names of files are relative to the folder in which the
+output lies. ``tensors`` are there with ``--manifest`` only: from them, later outputs know what they need not make again.
 """
 
 from __future__ import annotations
@@ -26,6 +29,7 @@ import xxhash
 
 from ..errors import NoPermission, WriteFailed
 from . import files
+from .plan import Key, shortened
 
 _MAX_BYTES = 256 << 20
 _FORMAT = 1
@@ -44,6 +48,17 @@ class Range(NamedTuple):
     tensor: str
 
 
+class TensorRecord(NamedTuple):
+    """A tensor of a finished file; ``nonfinite`` are the NaN and Inf of its source, ``key`` is what decided its bytes."""
+
+    name: str
+    offset: int
+    length: int
+    digest: str
+    nonfinite: int
+    key: Key
+
+
 @dataclass(frozen=True)
 class FileRecord:
     """One file of an output.
@@ -54,6 +69,7 @@ class FileRecord:
     size, mtime_ns, inode : of the file when it was finished
     header_bytes, header_digest : what lies before all ranges; all of a file without any
     ranges : in the order of their offsets
+    tensors : likewise; none where they were not asked for
     """
 
     name: str
@@ -63,6 +79,7 @@ class FileRecord:
     header_bytes: int
     header_digest: str
     ranges: tuple[Range, ...]
+    tensors: tuple[TensorRecord, ...] = ()
 
     def is_at(self, path: Path) -> bool:
         """Whether the very file that was finished has this name, untouched."""
@@ -97,6 +114,7 @@ class Record:
             {
                 "name": f.name, "size": f.size, "mtime_ns": f.mtime_ns, "inode": f.inode,
                 "header": [f.header_bytes, f.header_digest], "ranges": f.ranges,
+                **({"tensors": [[*t[:-1], *t.key] for t in f.tensors]} if f.tensors else {}),
             }
             for f in self.files
         ]  # fmt: skip
@@ -129,8 +147,6 @@ def record_path(output: Path) -> Path:
     """Where the record of ``output`` is; a name too long for that is cut and told apart by its digest."""
     name = f".{output.name}.streamconv"
     if len(os.fsencode(name)) > _MAX_NAME_BYTES:
-        from .plan import shortened
-
         name = f".{shortened(output.name)}.streamconv"
     return output.with_name(name)
 
@@ -152,7 +168,7 @@ def load(path: Path) -> Record | None:
         found = [
             FileRecord(
                 _inside(f["name"], facts["output"]), int(f["size"]), int(f["mtime_ns"]), int(f["inode"]),
-                int(f["header"][0]), str(f["header"][1]), tuple(_ranges(f)),
+                int(f["header"][0]), str(f["header"][1]), tuple(_ranges(f)), tuple(_tensors(f)),
             )
             for f in facts["files"]
         ]  # fmt: skip
@@ -234,3 +250,14 @@ def _ranges(f: Any) -> Iterator[Range]:
         yield found
     if not 0 <= end <= int(f["size"]) < 1 << 63:
         raise ValueError(end)
+
+
+def _tensors(f: Any) -> Iterator[TensorRecord]:
+    """The tensors of one file on record, if they lie behind each other and in the file."""
+    end = int(f["header"][0])
+    for name, offset, length, digest, nonfinite, *key in f.get("tensors", ()):
+        found = TensorRecord(str(name), int(offset), int(length), str(digest), int(nonfinite), Key(*map(str, key)))
+        if not 0 <= end <= found.offset <= int(f["size"]) - found.length or found.length <= 0:
+            raise ValueError(found)
+        end = found.offset + found.length
+        yield found
