@@ -41,9 +41,6 @@ from .renames import EXCHANGE, NO_REPLACE, rename_with
 PRIVATE = 0o644  # of files that no other user ever needs to write, whatever the umask
 _T = TypeVar("_T")
 _ZEROS_LIMIT = 1 << 30
-#: what filesystems that share blocks between files have as the size of these
-_BLOCK = 4096
-_COPY_BYTES = 256 << 10
 _NAMING = "cannot rename the finished file"
 _DARWIN = sys.platform == "darwin"
 
@@ -172,49 +169,6 @@ def pwrite_all(fd: int, data: memoryview | bytes, offset: int, path: Path) -> No
             if n == 0:
                 raise OSError(errno.EIO, "write accepted no bytes")
             view, offset = view[n:], offset + n
-
-
-def copy_range(source: int, start: int, fd: int, offset: int, length: int, path: Path) -> int:
-    """Copy ``length`` bytes of the file ``source`` from ``start`` on to ``offset`` of ``fd``; how many could be read of it.
-
-    Linux copies in the kernel, and where the filesystem can (Btrfs, XFS) both files share the blocks of the disk, if the ranges
-    lie alike in their blocks. Not checked: that the bytes are right, or that the source is not written to meanwhile.
-
-    Raises
-    ------
-    WriteFailed : they cannot be written
-    """
-    # Blocks are shared whole: what lies before the first of them is copied for itself.
-    head = min(length, -offset % _BLOCK) if start % _BLOCK == offset % _BLOCK else 0
-    done = _copied_by_hand(source, start, fd, offset, head, path)
-    if done < head:
-        return done
-    while done < length and (n := _copied_in_kernel(source, start + done, fd, offset + done, length - done)):
-        done += n
-    return done + _copied_by_hand(source, start + done, fd, offset + done, length - done, path)
-
-
-def _copied_in_kernel(source: int, start: int, fd: int, offset: int, length: int) -> int:
-    """How many bytes the system copied; 0 where it cannot, for whatever reason."""
-    try:
-        return os.copy_file_range(source, fd, length, start, offset)
-    except (OSError, AttributeError):  # only Linux has it; of errors, the usual way will tell which file has them
-        return 0
-
-
-def _copied_by_hand(source: int, start: int, fd: int, offset: int, length: int, path: Path) -> int:
-    done = 0
-    while done < length:
-        try:
-            data = os.pread(source, min(_COPY_BYTES, length - done), start + done)
-        except OSError as e:
-            raise_exhausted(e)
-            break
-        if not data:
-            break
-        pwrite_all(fd, data, offset + done, path)
-        done += len(data)
-    return done
 
 
 def pread_exactly(fd: int, size: int, offset: int, path: Path) -> bytes:

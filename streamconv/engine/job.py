@@ -234,14 +234,9 @@ class Job:
             raise Locked(f"another process has taken over {self.plan.job_dir}", "Wait for it to finish.")
 
     def commit(self, group: list[CommitRecord]) -> None:
-        """Record chunks as finished whose bytes have been written: first they become durable, then their slots.
-
-        Raises
-        ------
-        WriteFailed, InputChanged, Locked : none of them is recorded
-        """
-        for index in sorted({s.file for s in group}):
-            files.sync_data(self.part_fds[index], self.plan.part_path(index))
+        """Record chunks as finished whose bytes have been written: first these become durable, then their slots."""
+        for i in sorted({s.file for s in group}):
+            files.sync_data(self.part_fds[i], self.plan.part_path(i))
         self.plan.verify_inputs()
         self.confirm()
         self.journal.commit(group)

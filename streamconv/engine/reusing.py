@@ -32,6 +32,7 @@ from ..threads import spread
 from . import files
 from .budget import Budget
 from .changes import SourceDigests
+from .copying import copy_range
 from .index_file import CommitRecord
 from .job import Job
 from .plan import Chunk, Plan
@@ -46,7 +47,7 @@ _ABSENT = "are not in it"
 _TYPE = "have another type in it"
 _ENCODING = "have other importance or options"
 _ROWS = "are made of other inputs, in another way, or by another version"
-_NONFINITE = "have NaN or Inf, which are counted anew"
+_NONFINITE = "have NaN or Inf, which are counted again"
 _DAMAGED = "are not there as its record says"
 _INPUTS = "are made of inputs that have changed, or that take as long to compare"
 
@@ -274,7 +275,7 @@ class _Copier:
         """The digest of what is in the place of ``chunk`` once it was copied there."""
         to, path = self._job.part_fds[chunk.file], self._job.plan.part_path(chunk.file)
         start = source.tensor.offset + chunk.start * _row_bytes(chunk)
-        files.copy_range(fd, start, to, chunk.offset, chunk.length, path)
+        copy_range(fd, start, to, chunk.offset, chunk.length, path)
         files.drop_cache(fd, start, chunk.length)
         return digest_of(to, chunk.offset, chunk.length, path)
 
