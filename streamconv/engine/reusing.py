@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 import os
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
@@ -130,9 +130,9 @@ def find(plan: Plan, donors: Iterable[Donor]) -> Reusable:
     for donor in donors:
         found.reasons[donor.output] = Counter()
         for path, file in donor.record.paths(donor.output.parent):
-            starts = [r.offset for r in file.ranges]
             for t in file.tensors:
-                ranges = file.ranges[bisect_left(starts, t.offset) : bisect_left(starts, t.offset + t.length)]
+                first, end = (bisect_left(file.ranges, at, key=_offset) for at in (t.offset, t.offset + t.length))
+                ranges = file.ranges[first:end]
                 known.setdefault(t.key[1:3], []).append(Source(donor.output, path, t, ranges, is_same=False))
                 named.setdefault((donor.output, t.name), []).append(t)
     for place in plan.placements:
@@ -210,11 +210,13 @@ def copy(job: Job, found: Reusable, budget: Budget, reporter: Reporter, stop: St
 def _windows(chunks: Sequence[Chunk], n_bytes: int) -> Iterator[list[Chunk]]:
     """Chunks that are committed together."""
     group: list[Chunk] = []
+    left = n_bytes
     for chunk in chunks:
         group.append(chunk)
-        if sum(c.length for c in group) >= n_bytes:
+        left -= chunk.length
+        if left <= 0:
             yield group
-            group = []
+            group, left = [], n_bytes
     if group:
         yield group
 
@@ -297,7 +299,12 @@ def _row_bytes(chunk: Chunk) -> int:
 def _overlapping(chunk: Chunk, source: Source) -> list[Range]:
     """The ranges on record that have bytes of ``chunk``."""
     start = source.tensor.offset + chunk.start * _row_bytes(chunk)
-    return [r for r in source.ranges if r.offset < start + chunk.length and start < r.offset + r.length]
+    first = max(0, bisect_right(source.ranges, start, key=_offset) - 1)
+    return list(source.ranges[first : bisect_left(source.ranges, start + chunk.length, key=_offset)])
+
+
+def _offset(r: Range) -> int:
+    return r.offset
 
 
 def _expected(chunk: Chunk, source: Source, fd: int) -> tuple[bytes, bytes]:

@@ -52,6 +52,10 @@ CASES: dict[str, list[Any]] = {
 }  # fmt: skip
 
 
+QUICK = ("another type", "several types of one", "a folder of a folder", "a merge", "another model")
+SLOW = (pytest.mark.slow,)
+
+
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("models")
@@ -86,8 +90,13 @@ def contents(prefix: str) -> dict[str, bytes]:
     return {str(p).removeprefix(prefix): p.read_bytes() for p in found}
 
 
-@pytest.mark.parametrize("named", [True, False], ids=["named", "beside"])
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize(
+    ("case", "named"),
+    [
+        pytest.param(case, named, marks=() if case in QUICK and named else SLOW, id=f"{case}, {'named' if named else 'beside'}")
+        for case in CASES for named in (True, False)
+    ],
+)  # fmt: skip
 def test_the_bytes_are_those_of_a_conversion_from_nothing(work: Path, case: str, named: bool) -> None:
     (source, old, how), (other, new, options), least = CASES[case]
     streamconv.convert(source, old, manifest=True, **how)
@@ -156,7 +165,7 @@ def test_other_importance_makes_other_tensors_and_is_told(tmp_path: Path, monkey
     assert any("have other importance or options" in text for text in outcome.notes)
 
 
-@pytest.mark.parametrize("how", ["touched", "moved", "copied", "mode"])
+@pytest.mark.parametrize("how", ["touched", *(pytest.param(how, marks=SLOW) for how in ("moved", "copied", "mode"))])
 def test_a_source_with_other_times_is_compared_by_contents(work: Path, how: str) -> None:
     weights = Path("a/model.safetensors")
     streamconv.convert("a", "x.gguf", type="IQ4_NL", manifest=True)
@@ -260,7 +269,7 @@ def tensors(plan: Plan) -> dict[tuple[str, str], bytes]:
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("make", [requantized, pytest.param(linear_gguf, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("make", [requantized, pytest.param(linear_gguf, marks=SLOW)])
 def test_tensors_of_equal_keys_have_equal_bytes_whatever_else_differs(make: Any, tmp_path: Path) -> None:
     job = make(tmp_path)
     known = tensors(job.plan(job.options).plan)
