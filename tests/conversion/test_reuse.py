@@ -52,7 +52,7 @@ CASES: dict[str, list[Any]] = {
 }  # fmt: skip
 
 
-QUICK = ("another type", "several types of one", "a folder of a folder", "a merge", "another model")
+QUICK = ("another type", "several types of one", "a merge", "another model")
 SLOW = (pytest.mark.slow,)
 
 

@@ -24,6 +24,7 @@ from streamconv.errors import Interrupted, Stopped, StreamconvError, WriteFailed
 from streamconv.progress import Silent
 
 Patch = pytest.MonkeyPatch
+SLOW = pytest.mark.slow
 
 
 def keyed(plan: Plan, inputs: str = "untouched", other: Sequence[str] = (), nonfinite: bool = False) -> Plan:
@@ -94,7 +95,9 @@ def test_what_an_older_output_has_is_copied_and_only_the_rest_is_made(tmp_path: 
     assert found.told_of_missed() == []
 
 
-@pytest.mark.parametrize("chunk_bytes", [64, 100, 200, 320, 448, 1000, 1 << 20])
+@pytest.mark.parametrize(
+    "chunk_bytes", [64, 300, 1000, *(pytest.param(n, marks=SLOW) for n in (100, 200, 320, 448, 1 << 20))]
+)
 def test_an_older_output_that_was_cut_into_other_chunks_serves_as_well(tmp_path: Path, chunk_bytes: int) -> None:
     donor = old(tmp_path / "old")
     plan = replace(keyed(make_plan(tmp_path, toys())), chunk_bytes=chunk_bytes)
@@ -172,7 +175,7 @@ def a_pipe(path: Path) -> None:
 
 
 @pytest.mark.parametrize("harm", [cut, gone, linked, another, a_pipe])
-@pytest.mark.parametrize("chunk_bytes", [256, 300])
+@pytest.mark.parametrize("chunk_bytes", [256, pytest.param(300, marks=SLOW)])
 def test_an_older_output_that_is_not_what_its_record_says_gives_nothing_wrong(
     tmp_path: Path, harm: Callable[[Path], None], chunk_bytes: int
 ) -> None:
@@ -240,7 +243,7 @@ def test_rows_that_are_made_as_fast_as_they_are_compared_are_made(tmp_path: Path
     assert made(plan) == {"a": 40, "b": 7, "c": 33}
 
 
-@pytest.mark.parametrize("after", range(1, 8))
+@pytest.mark.parametrize("after", [1, 4, *(pytest.param(n, marks=SLOW) for n in (2, 3, 5, 6, 7))])
 def test_a_run_that_dies_while_it_copies_is_finished_with_or_without_the_older_output(
     tmp_path: Path, monkeypatch: Patch, after: int
 ) -> None:
@@ -338,7 +341,7 @@ def test_short_runs_get_on_with_and_without_anything_to_copy(tmp_path: Path) -> 
         folder.mkdir()
         if name == "made":
             donor.output.unlink()
-        plan = keyed(make_plan(folder, toys()))
+        plan = replace(keyed(make_plan(folder, toys())), chunk_bytes=1000)
         runs = 0
         while not plan.output.exists():
             runs += 1
