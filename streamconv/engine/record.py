@@ -9,11 +9,15 @@ An output without a record is known by the fingerprint in its own header.
      "files":  [{"name", "size", "mtime_ns", "inode", "header": [bytes, digest],
                  "ranges": [[offset, length, digest, digest of the source's bytes, tensor], …],
                  "tensors": [[tensor, offset, length, digest, NaN and Inf in it,
-                              type, digests of what decides its bytes: encoding, rows, inputs], …]}, …]}
+                              type, digests of what decides its bytes: encoding, rows, inputs], …],
+                 "edited": [bytes, digest]}, …]}
     "digest of the line above"
 
+``tensors`` are there with ``--manifest`` only: from them, later outputs know what they need not make again. ``edited``, which most
+lack, is the header that the file may have instead: another program of ours was about to change it, or has.
+
 Digests are xxh3-128, hex; those of what decides something are SHA-256. Names of files are relative to the folder in which the
-output lies. ``tensors`` are there with ``--manifest`` only: from them, later outputs know what they need not make again.
+output lies.
 """
 
 from __future__ import annotations
@@ -70,6 +74,7 @@ class FileRecord:
     header_bytes, header_digest : what lies before all ranges; all of a file without any
     ranges : in the order of their offsets
     tensors : likewise; none where they were not asked for
+    edited : bytes and digest of a header that it may have instead, which moves the ranges
     """
 
     name: str
@@ -80,6 +85,22 @@ class FileRecord:
     header_digest: str
     ranges: tuple[Range, ...]
     tensors: tuple[TensorRecord, ...] = ()
+    edited: tuple[int, str] | None = None
+
+    @property
+    def forms(self) -> tuple[FileRecord, ...]:
+        """What the file may be: as it was made, and with its other header."""
+        if self.edited is None:
+            return (self,)
+        n_bytes, digest = self.edited
+        moved = n_bytes - self.header_bytes
+        ranges = tuple(r._replace(offset=r.offset + moved) for r in self.ranges)
+        tensors = tuple(t._replace(offset=t.offset + moved) for t in self.tensors)
+        other = replace(
+            self, size=self.size + moved, header_bytes=n_bytes, header_digest=digest, ranges=ranges, tensors=tensors,
+            edited=None,
+        )  # fmt: skip
+        return self, other
 
     def is_at(self, path: Path) -> bool:
         """Whether the very file that was finished has this name, untouched."""
@@ -91,7 +112,7 @@ class FileRecord:
     def looks_like(self, path: Path) -> bool:
         """Whether the file there has the size and the time of the finished one, be it a copy."""
         found = status(path)
-        return found is not None and (found.st_size, found.st_mtime_ns) == (self.size, self.mtime_ns)
+        return found is not None and any((found.st_size, found.st_mtime_ns) == (f.size, f.mtime_ns) for f in self.forms)
 
     def as_at(self, path: Path) -> FileRecord:
         """The same of a copy that is at ``path``."""
@@ -115,6 +136,7 @@ class Record:
                 "name": f.name, "size": f.size, "mtime_ns": f.mtime_ns, "inode": f.inode,
                 "header": [f.header_bytes, f.header_digest], "ranges": f.ranges,
                 **({"tensors": [[*t[:-1], *t.key] for t in f.tensors]} if f.tensors else {}),
+                **({"edited": f.edited} if f.edited else {}),
             }
             for f in self.files
         ]  # fmt: skip
@@ -168,7 +190,7 @@ def load(path: Path) -> Record | None:
         found = [
             FileRecord(
                 _inside(f["name"], facts["output"]), int(f["size"]), int(f["mtime_ns"]), int(f["inode"]),
-                int(f["header"][0]), str(f["header"][1]), tuple(_ranges(f)), tuple(_tensors(f)),
+                int(f["header"][0]), str(f["header"][1]), tuple(_ranges(f)), tuple(_tensors(f)), _edited(f),
             )
             for f in facts["files"]
         ]  # fmt: skip
@@ -237,6 +259,16 @@ def _inside(name: str, output: str) -> str:
     if "\0" in name or not os.fsencode(name):
         raise ValueError(name)
     return name
+
+
+def _edited(f: Any) -> tuple[int, str] | None:
+    """The other header of one file on record."""
+    if f.get("edited") is None:
+        return None
+    n_bytes, digest = int(f["edited"][0]), str(f["edited"][1])
+    if not 0 <= n_bytes < 1 << 63:
+        raise ValueError(n_bytes)
+    return n_bytes, digest
 
 
 def _ranges(f: Any) -> Iterator[Range]:

@@ -38,7 +38,7 @@ from .job import Job
 from .plan import Chunk, Plan
 from .record import Range, Record, TensorRecord
 from .run import Reporter, StopRequest
-from .verify import digest_of
+from .verify import digest_of, form_at
 
 _READ_BYTES = 4 << 20
 _UNKNOWN = bytes(16)
@@ -120,7 +120,7 @@ def _lines(reasons: Mapping[Path, Counter[str]], what: str) -> list[str]:
 
 
 def find(plan: Plan, donors: Iterable[Donor]) -> Reusable:
-    """Which tensors of ``plan`` are in ``donors``, as their records say; reads nothing of them."""
+    """Which tensors of ``plan`` are in ``donors``, as their records say; reads no more of them than headers."""
     found = Reusable()
     donors = [donor for donor in donors if donor.has_manifest]
     if plan.key_of is None or not donors:
@@ -129,7 +129,7 @@ def find(plan: Plan, donors: Iterable[Donor]) -> Reusable:
     named: dict[tuple[Path, str], list[TensorRecord]] = {}
     for donor in donors:
         found.reasons[donor.output] = Counter()
-        for path, file in donor.record.paths(donor.output.parent):
+        for path, file in ((p, form_at(p, f)) for p, f in donor.record.paths(donor.output.parent)):
             for t in file.tensors:
                 first, end = (bisect_left(file.ranges, at, key=_offset) for at in (t.offset, t.offset + t.length))
                 ranges = file.ranges[first:end]

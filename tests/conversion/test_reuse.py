@@ -284,3 +284,15 @@ def test_tensors_of_equal_keys_have_equal_bytes_whatever_else_differs(make: Any,
             shared += key in known
             assert known.setdefault(key, data) == data, what
     assert shared > 100
+
+
+def test_an_older_output_whose_header_was_patched_still_gives_its_tensors(work: Path) -> None:
+    streamconv.convert("a", "x.gguf", type="Q8_0", model_name="one", manifest=True)
+    assert cli.main(["edit", "x.gguf", "--in-place", "--set", "general.name=two", "--quiet"]) == 0
+    n_bytes, notes = copied("a", "y.gguf", type="Q8_0", reuse="x.gguf")
+    streamconv.convert("a", "z.gguf", type="Q8_0", no_reuse=True)
+    assert Path("y.gguf").read_bytes() == Path("z.gguf").read_bytes()
+    assert (n_bytes > 90_000, notes) == (True, [])
+    # A header that does not fit in its place makes another file of it, which was made from none of the inputs.
+    assert cli.main(["edit", "x.gguf", "--in-place", "--set", "general.name=a longer one", "--quiet"]) == 0
+    assert any("its record has no manifest" in text for text in copied("a", "u.gguf", type="Q8_0", reuse="x.gguf")[1])
