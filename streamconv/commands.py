@@ -205,18 +205,11 @@ def _summary(
         f" {o.bits_per_weight:.2f} bits per weight"
         for o in prepared.outputs
     ]
-    if outcome.copied_bytes:  # of the inputs, only what the rest is made of was read
-        names = ", ".join(map(str, outcome.copied_from))
-        lines += [
-            f"  {size(p.total_bytes)} written: {size(outcome.copied_bytes)} copied from {names},"
-            f" {size(outcome.made_bytes)} made",
-            f"  {duration(seconds)}, peak {size(reporter.peak_memory)} RAM",
-        ]
-    else:
-        lines += [
-            f"  {size(read)} read, {size(p.total_bytes)} written",
-            f"  {duration(seconds)}, {size(read / max(seconds, 1e-9))}/s of input, peak {size(reporter.peak_memory)} RAM",
-        ]
+    rate = "" if outcome.copied_bytes else f" {size(read / max(seconds, 1e-9))}/s of input,"
+    lines += [
+        conversion.told_of_copies(outcome) or f"  {size(read)} read, {size(p.total_bytes)} written",
+        f"  {duration(seconds)},{rate} peak {size(reporter.peak_memory)} RAM",
+    ]
     if outcome.resumed_bytes:
         lines.append(f"  {size(outcome.resumed_bytes)} were finished by earlier runs")
     nonfinite = {name: q.nonfinite for (name, _), q in outcome.quality.items() if q.nonfinite}
@@ -277,12 +270,7 @@ def _plan_lines(facts: dict[str, Any]) -> Iterator[str]:
         f"disk: {size(facts['disk_bytes'])} while it runs; memory: {size(facts['ram_bytes'])} budget,"
         f" {facts['threads']} threads, {facts['chunks']} chunks"
     )
-    if facts["reuse"]["bytes"]:
-        reuse = facts["reuse"]
-        yield (
-            f"copies {size(reuse['bytes'])} ({reuse['tensors']} tensors) from {', '.join(reuse['from'])}; makes"
-            f" {size(facts['output_bytes'] - reuse['bytes'])}"
-        )
+    yield from conversion.planned_copies(facts)
     fetched = " once it is fetched" if facts["fetch"] and facts["fetch"]["missing_bytes"] else ""
     yield f"time: roughly {duration(facts['estimated_s'])}{fetched}, if the disk reads and writes 0.5 GB/s"
     if facts["fetch"] is not None:

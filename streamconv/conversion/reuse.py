@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ..engine.record import Record, load, record_path
 from ..engine.reusing import Donor, Reusable, find
+from ..engine.run import Outcome
 from ..errors import InputMissing, UsageError
+from ..units import size
 from .options import Options
 from .prepared import Prepared
 from .verifying import records
@@ -108,3 +111,22 @@ def _with_manifest(path: Path) -> Record | None:
     if record is None or record_path(path.parent / record.output).name != path.name:
         return None
     return record if any(f.tensors for f in record.files) else None
+
+
+def planned_copies(facts: Mapping[str, Any]) -> Iterator[str]:
+    """For a plan, JSON-able: what would be copied."""
+    found = facts["reuse"]
+    if found["bytes"]:
+        yield (
+            f"copies {size(found['bytes'])} ({found['tensors']} tensors) from {', '.join(found['from'])}; makes"
+            f" {size(facts['output_bytes'] - found['bytes'])}"
+        )
+
+
+def told_of_copies(outcome: Outcome) -> str:
+    """For the summary: what was copied, and what was made; "" where nothing was copied."""
+    if not outcome.copied_bytes:
+        return ""
+    names = ", ".join(map(str, outcome.copied_from))
+    total = outcome.copied_bytes + outcome.made_bytes + outcome.resumed_bytes
+    return f"  {size(total)} written: {size(outcome.copied_bytes)} copied from {names}, {size(outcome.made_bytes)} made"
