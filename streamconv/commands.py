@@ -47,12 +47,12 @@ def _run(a: argparse.Namespace, prepared: conversion.Prepared, options: conversi
         reporter.message(f"note: {text}")
     with progress.told_in_errors(reporter):
         outcome = conversion.execute(prepared, options, reporter)
-    if options.report:
-        conversion.write_report(prepared, outcome, options.report, options.force)
+    run = conversion.Run(time.monotonic() - began, reporter.peak_memory)
+    conversion.write_report(prepared, outcome, run, options)
     if a.json:
         say_json(_final(prepared, outcome))
     elif not a.quiet:
-        say(*_summary(prepared, outcome, reporter, time.monotonic() - began))
+        say(*_summary(prepared, outcome, run))
     return 0
 
 
@@ -98,9 +98,7 @@ def _file_names(prepared: conversion.Prepared, output: conversion.Output) -> str
     return ", ".join(names[:3]) + (f", … ({len(names)} files)" if len(names) > 3 else "")
 
 
-def _summary(
-    prepared: conversion.Prepared, outcome: Outcome | None, reporter: progress.Silent, seconds: float
-) -> list[str]:
+def _summary(prepared: conversion.Prepared, outcome: Outcome | None, run: conversion.Run) -> list[str]:
     """What was made, in a few lines."""
     p = prepared.plan
     names = ", ".join(_file_names(prepared, o) for o in prepared.outputs)
@@ -115,7 +113,7 @@ def _summary(
     ]
     lines += [
         f"  {size(read)} read, {size(p.total_bytes)} written",
-        f"  {duration(seconds)}, {size(read / max(seconds, 1e-9))}/s of input, peak {size(reporter.peak_memory)} RAM",
+        f"  {duration(run.seconds)}, {size(read / max(run.seconds, 1e-9))}/s of input, peak {size(run.peak_bytes)} RAM",
     ]
     if outcome.resumed_bytes:
         lines.append(f"  {size(outcome.resumed_bytes)} were finished by earlier runs")

@@ -291,7 +291,11 @@ FLAGS = (
         choices=("all", "recent", "none"), **_RESUMING,
     ),
     Flag("--nice", _NICE, **{**_RESUMING, "commands": (*RUNS, *EVALUATIONS)}),
-    Flag("--report", "write type, hash and error of every tensor as JSON lines", "FILE", "report", "path", **_REPORTING),
+    Flag(
+        "--report", "write a page with plots to FILE.html, or type, hash and error of every tensor as JSON lines", "FILE", "report",
+        "path", **_REPORTING,
+    ),
+    Flag("--report", "write a page with plots to FILE.html", "FILE", "report", "path", commands=("compare",)),
     Flag("--dry-run", "print the plan, write nothing", **_REPORTING),
 )  # fmt: skip
 

@@ -38,6 +38,7 @@ ALLOWED = {
     "models": {*_DATA, "found", "kit", "sources", "quant"},
     "targets": {"errors", "metadata", "file_names", "quant"},
     "forward": {"errors", "metadata", "rows", "threads", "limits", "quant"},
+    "report": {"units", "terminal"},
     "engine": {"rows", "errors", "file_names", "units", "ownership", "threads", "workers"},
     "check": {*_DATA, "sources", "quant", "models"},
     "inspect": {"errors", "metadata", "file_names", "units", "sources", "dequant", "models"},
@@ -58,6 +59,7 @@ ALLOWED = {
         "targets",
         "engine",
         "forward",
+        "report",
     },
     "evaluation": {
         "errors",
@@ -72,6 +74,7 @@ ALLOWED = {
         "forward",
         "engine",
         "conversion",
+        "report",
     },
     "evaluating": {"errors", "units", "progress", "terminal", "quant", "forward", "conversion", "evaluation"},
     "api": {"rows", "flags", "conversion", "engine", "progress"},

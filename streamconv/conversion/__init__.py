@@ -10,6 +10,7 @@ from .opening import Opener, open_rows
 from .options import Options
 from .outputs import prepare
 from .prepared import Output, OutputTensor, Prepared
+from .report_page import Run
 from .reports import describe, write_report
 from .requantizing import measured
 from .running import logits, open_runnable
@@ -29,6 +30,7 @@ __all__ = [
     "Output",
     "OutputTensor",
     "Prepared",
+    "Run",
     "Target",
     "VerifiedStore",
     "budget_of",

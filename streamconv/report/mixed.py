@@ -1,0 +1,158 @@
+"""The page of a mix for a size: the mix against standard mixes, its types, and what each tensor means to the model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ..units import size
+from .depth import by_depth
+from .facts import Candidate, Mixed, MixedTensor
+from .layers import number_by_layer, type_map
+from .markup import Markup, tag
+from .numbers import number, uncertain
+from .page import base_name, disc, facts, figure, folded, keys, notes, page, table
+from .plots import at, dots, plot
+from .scales import Scale, fitting, linear
+
+_UNITS = ((1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB"), (1, "B"))
+
+
+def mixed_page(made: Mixed) -> str:
+    """The page of ``made``."""
+    used = made.mix.name if made.is_kept else made.standards[0].name if made.standards else "standard mix"
+    weighted = f", with {', '.join(map(base_name, made.importance))}" if made.importance else ""
+    lead = f"Types for {made.source} in {size(made.target_bytes)}{weighted}. {made.verdict}"
+    body: list[object] = [_facts(made, used), _against(made)]
+    depth = by_depth(made.tensors)
+    if depth.kinds:
+        body.append(type_map("Bits by layer", depth, _bits))
+        body.append(number_by_layer(
+            "Sensitivity by layer",
+            "How much the output of a block changes for the same relative error of one of its matrices;"
+            " the other kinds are drawn in grey behind it.",
+            depth, lambda t: t.sensitivity, number, "sensitivities",
+        ))  # fmt: skip
+    body += [_all(made), notes(made.notes)]
+    return page(f"Mix for {base_name(made.source)}", lead, *body, version=made.version)
+
+
+def _bits(tensor: MixedTensor) -> float:
+    n = 1
+    for length in tensor.shape:
+        n *= length
+    return 8 * tensor.n_bytes / n if n else 0.0
+
+
+def _facts(made: Mixed, used: str) -> Markup:
+    mix, standard = made.mix, made.standards[0] if made.standards else None
+    told = [
+        ("Used", used, "the mix" if made.is_kept else "standard mix kept"),
+        ("Size of the mix", size(mix.n_bytes), f"asked for: {size(made.target_bytes)}"),
+        ("Bits per weight", f"{mix.bits:.2f}", f"{standard.name}: {standard.bits:.2f}" if standard else ""),
+    ]
+    if mix.divergence is not None:
+        told.append(("KL divergence", number(mix.divergence), f"± {number(mix.uncertainty, 2)} nats"))
+        if standard is not None and standard.divergence:
+            share = mix.divergence / standard.divergence
+            told.append((f"Against {standard.name}", f"{number(100 * share)} %", "of its KL divergence"))
+    return facts(*told)
+
+
+def _against(made: Mixed) -> Markup:
+    """Size and divergence of the mix and of standard mixes."""
+    every = [made.mix, *made.standards]
+    rows = [
+        [
+            each.name, size(each.n_bytes), f"{each.bits:.2f}",
+            "–" if each.divergence is None else uncertain(each.divergence, each.uncertainty),
+            "–" if each.predicted is None else number(each.predicted),
+        ]
+        for each in every
+    ]  # fmt: skip
+    heads = ["", "Size", "Bits per weight", "KL divergence, nats", "Predicted"]
+    whole = table("The mix and standard mixes", heads, rows, range(1, 5))
+    where = f" on {made.text}, which took no part in the choice" if made.text else ""
+    text = f"Size against mean KL divergence from the unquantized model{where}: the lower and the further left, the better."
+    measured = [each for each in every if each.divergence is not None or each.predicted is not None]
+    if not measured:
+        return figure("Mix and standard", "The divergence was not measured.", whole)
+    legend = keys((disc("dot"), "mix"), (disc("dot others"), "standard mix"), (disc("ring"), "predicted"))
+    return figure("Mix and standard", text, legend, _sizes(made, measured), whole)
+
+
+def _sizes(made: Mixed, every: Sequence[Candidate]) -> Markup:
+    values = [v for c in every for v in (c.predicted, *_ends(c)) if v is not None and v > 0]
+    x, y = bytes_scale([*(c.n_bytes for c in every), made.target_bytes]), fitting(values)
+    marks: list[object] = [
+        tag("line", x1=at(x.at(made.target_bytes)), x2=at(x.at(made.target_bytes)), y1=0, y2="100%", class_="mark"),
+        tag("text", "asked for", x=at(x.at(made.target_bytes)), y=0, dy=-12, text_anchor="middle"),
+    ]
+    for each in every:
+        kind, place = "" if each is made.mix else " others", x.at(each.n_bytes)
+        if each.predicted is not None:
+            title = f"{each.name}: predicted {number(each.predicted)}"
+            marks.append(dots(x, y, [(each.n_bytes, each.predicted)], [title], f"ring{kind}", 4))
+        level = each.divergence if each.divergence is not None else each.predicted
+        if each.divergence is not None:
+            low, high = _ends(each)
+            marks.append(
+                tag("line", x1=at(place), x2=at(place), y1=at(1 - y.at(low)), y2=at(1 - y.at(high)), class_="whisker")
+            )
+            title = f"{each.name}: {size(each.n_bytes)}, {uncertain(each.divergence, each.uncertainty)}"
+            marks.append(dots(x, y, [(each.n_bytes, each.divergence)], [title], f"dot{kind}", 5))
+        assert level is not None
+        is_right = place > 0.75
+        marks.append(tag(
+            "text", each.name, x=at(place), y=at(1 - y.at(level)), dx=-10 if is_right else 10, dy="0.34em",
+            text_anchor="end" if is_right else "start", class_="told",
+        ))  # fmt: skip
+    told = "; ".join(
+        f"{c.name}: {size(c.n_bytes)}, KL divergence {number(c.divergence)}" for c in every if c.divergence is not None
+    )
+    return plot(
+        x, y, *marks, told=told, x_name=f"size, {_unit(x.high)[1]}", y_name="mean KL divergence, nats", height=280
+    )
+
+
+def _ends(each: Candidate) -> tuple[float, ...]:
+    """Two standard deviations to both sides, but not below a tenth of the value: there is no 0 on a logarithmic axis."""
+    if each.divergence is None:
+        return ()
+    return max(each.divergence - 2 * each.uncertainty, each.divergence / 10), each.divergence + 2 * each.uncertainty
+
+
+def _unit(n_bytes: float) -> tuple[int, str]:
+    return next(unit for unit in _UNITS if n_bytes >= unit[0])
+
+
+def bytes_scale(values: Sequence[float]) -> Scale:
+    """An axis of sizes with ticks that are round in their unit.
+
+    >>> bytes_scale([4.1 * 2**30, 4.9 * 2**30]).label(4.5 * 2**30)
+    '4.5'
+    """
+    factor, _ = _unit(max(values))
+    low, high = min(values) / factor, max(values) / factor
+    space = max(high - low, 0.02 * high) * 0.12
+    inner = linear(max(0.0, low - space), high + space, 5)
+    return Scale(
+        inner.low * factor, inner.high * factor, [t * factor for t in inner.ticks], label=lambda v: number(v / factor)
+    )
+
+
+def _all(made: Mixed) -> Markup:
+    """The table of all tensors."""
+    standard = made.standards[0].name if made.standards else "standard"
+    rows = [
+        [
+            t.name, " × ".join(map(str, t.shape)), t.type, f"{t.n_bytes:,}", t.standard, f"{t.standard_bytes:,}",
+            "–" if t.sensitivity is None else number(t.sensitivity), t.reason,
+        ]
+        for t in made.tensors
+    ]  # fmt: skip
+    heads = ["Tensor", "Shape", "Mix", "Bytes", standard, "Bytes", "Sensitivity", "Reason"]
+    changed = sum(t.type != t.standard for t in made.tensors)
+    text = f"{changed} of {len(rows)} tensors have another type than in {standard}."
+    return figure(
+        "All tensors", text, folded(f"Show {len(rows)} tensors", table("Every tensor", heads, rows, [3, 5, 6]))
+    )
