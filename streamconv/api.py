@@ -147,7 +147,8 @@ def convert(
     told = reporter or progress.Silent()
     began = time.monotonic()
     outcome = conversion.execute(prepared, options, told)
-    run = conversion.Run(time.monotonic() - began, getattr(told, "peak_memory", 0))
+    seen = (told.peak_memory, told.points) if isinstance(told, progress.Silent) else ()
+    run = conversion.Run(time.monotonic() - began, *seen)
     conversion.write_report(prepared, outcome, run, options)
     return [f.path for f in prepared.plan.files]
 

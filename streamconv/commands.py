@@ -47,7 +47,7 @@ def _run(a: argparse.Namespace, prepared: conversion.Prepared, options: conversi
         reporter.message(f"note: {text}")
     with progress.told_in_errors(reporter):
         outcome = conversion.execute(prepared, options, reporter)
-    run = conversion.Run(time.monotonic() - began, reporter.peak_memory)
+    run = conversion.Run(time.monotonic() - began, reporter.peak_memory, reporter.points)
     conversion.write_report(prepared, outcome, run, options)
     if a.json:
         say_json(_final(prepared, outcome))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import NamedTuple
@@ -24,11 +24,13 @@ class Run(NamedTuple):
     Attributes
     ----------
     seconds : of all of it
-    peak_bytes : private memory; 0 where nobody looked
+    peak_bytes : private memory; 0 where it was not looked at
+    progress : seconds since it began, and bytes of the output that were made by then
     """
 
     seconds: float
     peak_bytes: int = 0
+    progress: Sequence[tuple[float, int]] = ()
 
 
 def is_page_name(path: Path | None) -> bool:
@@ -77,6 +79,7 @@ def conversion_page(prepared: Prepared, outcome: runs.Outcome | None, run: Run, 
         run.seconds if outcome else None,
         outcome.resumed_bytes if outcome else 0,
         run.peak_bytes if outcome else 0,
+        run.progress if outcome else (),
         [os.fspath(path) for path in options.imatrix],
         notes,
         version("streamconv"),

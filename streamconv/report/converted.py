@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from statistics import median
 
 from ..units import size
@@ -10,11 +11,15 @@ from .depth import Depth, by_depth
 from .facts import Converted, Output, Tensor
 from .layers import number_by_layer, type_map
 from .markup import Markup, tag
-from .numbers import number, percent
+from .numbers import byte_unit, number, percent, time_unit
 from .page import base_name, base_names, facts, figure, folded, notes, page, share, table
+from .plots import line, plot
+from .scales import in_units
 
 #: of the tensors with the largest errors
 _WORST = 12
+#: fewer points make no line of a run
+_FEWEST_POINTS = 8
 
 
 def converted_page(made: Converted) -> str:
@@ -28,7 +33,7 @@ def converted_page(made: Converted) -> str:
     for n, output in enumerate(made.outputs, 1):
         heading = tag("h2", names[n - 1], id=f"output-{n}") if len(names) > 1 else ""
         body += [heading, *_output(output, f"output-{n}")]
-    body.append(notes(made.notes))
+    body += [_progress(made), notes(made.notes)]
     weighted = (
         f", with the importance of columns from {', '.join(map(base_name, made.importance))}" if made.importance else ""
     )
@@ -63,6 +68,23 @@ def _amount(output: Output) -> list[tuple[str, str, str]]:
     ]
 
 
+def _progress(made: Converted) -> Markup:
+    """Bytes over time: where a run stood still, or became slower."""
+    points = list(made.progress)
+    if len(points) < _FEWEST_POINTS:
+        return Markup("")
+    seconds, most = points[-1][0], max(n for _, n in points)
+    unit, unit_name = byte_unit(most)
+    second, second_name = time_unit(seconds)
+    x, y = in_units(0, seconds, second), in_units(0, most, unit, 4)
+    x = replace(x, high=seconds, ticks=[t for t in x.ticks if t <= seconds])
+    told = f"{size(most)} of the output after {number(seconds / second)} {second_name}"
+    drawn = plot(
+        x, y, line(x, y, points, "line"), told=told, x_name=second_name, y_name=f"{unit_name} of the output", height=160
+    )
+    return figure("Bytes over time", "The output as it grew; where the line is flat, the run waited.", drawn)
+
+
 def _totals(tensors: Sequence[Tensor]) -> tuple[int, int]:
     return sum(t.n_weights for t in tensors), sum(t.n_bytes for t in tensors)
 
@@ -70,7 +92,7 @@ def _totals(tensors: Sequence[Tensor]) -> tuple[int, int]:
 def _error(output: Output) -> list[tuple[str, str, str]]:
     """The middle error of what lost precision."""
     errors = _errors(output)
-    return [("Error", percent(median(errors.values())), "median over tensors")] if errors else []
+    return [("Error", percent(median(errors.values()), 2), "median over tensors")] if errors else []
 
 
 def _errors(output: Output) -> dict[str, float]:
@@ -87,7 +109,7 @@ def _outputs(names: Sequence[str], outputs: Sequence[Output]) -> Markup:
         errors = list(_errors(output).values())
         rows.append([
             tag("a", name, href=f"#output-{n}"), output.type, size(n_bytes), f"{8 * n_bytes / max(n_weights, 1):.2f}",
-            percent(median(errors)) if errors else "–", percent(max(errors)) if errors else "–",
+            percent(median(errors), 2) if errors else "–", percent(max(errors), 2) if errors else "–",
         ])  # fmt: skip
     heads = ["Output", "Type", "Tensors", "Bits per weight", "Median error", "Largest error"]
     return figure(
@@ -117,7 +139,7 @@ def _sizes(output: Output) -> Markup:
     most = max((n_bytes for _, n_bytes in totals.values()), default=0)
     rows = [
         [
-            name, share(n_bytes / max(most, 1)), size(n_bytes), percent(n_bytes / max(whole, 1)), count(n_weights),
+            name, share(n_bytes / max(most, 1)), size(n_bytes), percent(n_bytes / max(whole, 1), 2), count(n_weights),
             len(by_type[name]), f"{8 * n_bytes / max(n_weights, 1):.2f}",
         ]
         for name, (n_weights, n_bytes) in sorted(totals.items(), key=lambda each: (-each[1][1], each[0]))

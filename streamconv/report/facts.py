@@ -68,7 +68,8 @@ class Converted:
     input_bytes, output_bytes : of all files read and written
     seconds : of this run; None where the output was there already
     resumed_bytes : of the output, made by earlier runs
-    peak_bytes : private memory; 0 where nobody looked
+    peak_bytes : private memory; 0 where it was not looked at
+    progress : of this run: seconds since it began, and bytes of the output that were made by then
     importance : names of importance matrices
     notes : what else a reader should know
     version : of this program
@@ -81,6 +82,7 @@ class Converted:
     seconds: float | None = None
     resumed_bytes: int = 0
     peak_bytes: int = 0
+    progress: Sequence[tuple[float, int]] = ()
     importance: Sequence[str] = ()
     notes: Sequence[str] = ()
     version: str = ""

@@ -40,7 +40,7 @@ T = TypeVar("T", bound=Typed)
 
 
 def type_map(title: str, depth: Depth[T], bits_of: Callable[[T], float]) -> Markup:
-    """A figure of the type that every matrix in a layer has; the darker, the more bits."""
+    """A figure of the type that every matrix in a layer has; the stronger the colour, the more bits."""
     cells: dict[str, dict[int, tuple[str, str]]] = {}
     chosen = {
         (kind, layer): max(found, key=lambda t: (sum(o.n_bytes for o in found if o.type == t.type), t.type))
@@ -62,7 +62,7 @@ def type_map(title: str, depth: Depth[T], bits_of: Callable[[T], float]) -> Mark
     legend = keys(*((swatch(f"cell {shades[name]}"), f"{name}, {number(bits[name])} bits") for name in order))
     counts = {name: sum(t.type == name for t in chosen.values()) for name in order}
     told = f"{title}: " + ", ".join(f"{counts[name]} matrices in {name}" for name in order)
-    text = "Each cell is a matrix of a layer; the darker, the more bits per weight."
+    text = "Each cell is a matrix of a layer; the stronger its colour, the more bits per weight."
     return figure(title, text, legend, grid(_layers(depth), cells, told=told, x_name="layer"))
 
 
@@ -106,7 +106,7 @@ def _small(
     marks = [
         tag("use", href=f"#{behind}", width="100%", height="100%"),
         stretched(polyline(x, y, points, "line")),
-        dots(x, y, points, titles, radius=2 if len(points) > 40 else 2.5),
+        dots(x, y, points, titles, radius=1.5 if len(points) > 40 else 2.5),
     ]
     return tag("div", tag("h4", kind), plot(x, y, *marks, told=told, height=96, small=True))
 

@@ -9,12 +9,10 @@ from .depth import by_depth
 from .facts import Candidate, Mixed, MixedTensor
 from .layers import number_by_layer, type_map
 from .markup import Markup, tag
-from .numbers import number, uncertain
+from .numbers import byte_unit, number, uncertain
 from .page import base_name, disc, facts, figure, folded, keys, notes, page, table
 from .plots import at, dots, plot
-from .scales import Scale, fitting, linear
-
-_UNITS = ((1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB"), (1, "B"))
+from .scales import fitting, in_units
 
 
 def mixed_page(made: Mixed) -> str:
@@ -46,7 +44,7 @@ def _bits(tensor: MixedTensor) -> float:
 def _facts(made: Mixed, used: str) -> Markup:
     mix, standard = made.mix, made.standards[0] if made.standards else None
     told = [
-        ("Used", used, "the mix" if made.is_kept else "standard mix kept"),
+        ("Used", used, "chosen from measured errors" if made.is_kept else "standard mix kept"),
         ("Size of the mix", size(mix.n_bytes), f"asked for: {size(made.target_bytes)}"),
         ("Bits per weight", f"{mix.bits:.2f}", f"{standard.name}: {standard.bits:.2f}" if standard else ""),
     ]
@@ -82,10 +80,21 @@ def _against(made: Mixed) -> Markup:
 
 def _sizes(made: Mixed, every: Sequence[Candidate]) -> Markup:
     values = [v for c in every for v in (c.predicted, *_ends(c)) if v is not None and v > 0]
-    x, y = bytes_scale([*(c.n_bytes for c in every), made.target_bytes]), fitting(values)
+    sizes = [*(c.n_bytes for c in every), made.target_bytes]
+    unit, unit_name = byte_unit(max(sizes))
+    space = 0.12 * max(max(sizes) - min(sizes), 0.02 * max(sizes))
+    x, y = in_units(max(0, min(sizes) - space), max(sizes) + space, unit), fitting(values)
+    target = x.at(made.target_bytes)
     marks: list[object] = [
-        tag("line", x1=at(x.at(made.target_bytes)), x2=at(x.at(made.target_bytes)), y1=0, y2="100%", class_="mark"),
-        tag("text", "asked for", x=at(x.at(made.target_bytes)), y=0, dy=-12, text_anchor="middle"),
+        tag("line", x1=at(target), x2=at(target), y1=0, y2="100%", class_="mark"),
+        tag(
+            "text",
+            "asked for",
+            x=at(target),
+            y=12,
+            dx=6 if target < 0.75 else -6,
+            text_anchor="start" if target < 0.75 else "end",
+        ),
     ]
     for each in every:
         kind, place = "" if each is made.mix else " others", x.at(each.n_bytes)
@@ -101,7 +110,9 @@ def _sizes(made: Mixed, every: Sequence[Candidate]) -> Markup:
             title = f"{each.name}: {size(each.n_bytes)}, {uncertain(each.divergence, each.uncertainty)}"
             marks.append(dots(x, y, [(each.n_bytes, each.divergence)], [title], f"dot{kind}", 5))
         assert level is not None
-        is_right = place > 0.75
+        is_right = (
+            0.25 < place <= target or place > 0.75
+        )  # the name lies away from the line of the size that was asked for
         marks.append(tag(
             "text", each.name, x=at(place), y=at(1 - y.at(level)), dx=-10 if is_right else 10, dy="0.34em",
             text_anchor="end" if is_right else "start", class_="told",
@@ -109,9 +120,7 @@ def _sizes(made: Mixed, every: Sequence[Candidate]) -> Markup:
     told = "; ".join(
         f"{c.name}: {size(c.n_bytes)}, KL divergence {number(c.divergence)}" for c in every if c.divergence is not None
     )
-    return plot(
-        x, y, *marks, told=told, x_name=f"size, {_unit(x.high)[1]}", y_name="mean KL divergence, nats", height=280
-    )
+    return plot(x, y, *marks, told=told, x_name=f"size, {unit_name}", y_name="mean KL divergence, nats", height=280)
 
 
 def _ends(each: Candidate) -> tuple[float, ...]:
@@ -119,25 +128,6 @@ def _ends(each: Candidate) -> tuple[float, ...]:
     if each.divergence is None:
         return ()
     return max(each.divergence - 2 * each.uncertainty, each.divergence / 10), each.divergence + 2 * each.uncertainty
-
-
-def _unit(n_bytes: float) -> tuple[int, str]:
-    return next(unit for unit in _UNITS if n_bytes >= unit[0])
-
-
-def bytes_scale(values: Sequence[float]) -> Scale:
-    """An axis of sizes with ticks that are round in their unit.
-
-    >>> bytes_scale([4.1 * 2**30, 4.9 * 2**30]).label(4.5 * 2**30)
-    '4.5'
-    """
-    factor, _ = _unit(max(values))
-    low, high = min(values) / factor, max(values) / factor
-    space = max(high - low, 0.02 * high) * 0.12
-    inner = linear(max(0.0, low - space), high + space, 5)
-    return Scale(
-        inner.low * factor, inner.high * factor, [t * factor for t in inner.ticks], label=lambda v: number(v / factor)
-    )
 
 
 def _all(made: Mixed) -> Markup:

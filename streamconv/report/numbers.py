@@ -30,13 +30,22 @@ def number(x: float, digits: int = 3) -> str:
     return f"{sign}{'' if mantissa == '1' else f'{mantissa} × '}10{str(int(power)).translate(_RAISED)}"
 
 
-def percent(share: float, digits: int = 2) -> str:
-    """A share in per cent.
+def fixed(x: float, digits: int) -> str:
+    """``x`` with so many significant digits, be they zeros, as in a column.
 
-    >>> percent(0.0712), percent(1), percent(0.00004)
-    ('7.1 %', '100 %', '0.004 %')
+    >>> fixed(8.5, 3), fixed(7, 2), fixed(100, 2), fixed(0.00621, 2), fixed(0, 2)
+    ('8.50', '7.0', '100', '0.0062', '0')
     """
-    return f"{number(100 * share, digits if abs(share) < 1 else 3)} %"
+    return f"{x:#.{digits}g}".rstrip(".") if 1e-4 <= abs(x) < 10**digits else number(x, digits)
+
+
+def percent(share: float, digits: int = 0) -> str:
+    """A share in per cent, with so many significant digits or as few as there are.
+
+    >>> percent(0.0712, 2), percent(1), percent(0.00004), percent(0.07, 2)
+    ('7.1 %', '100 %', '0.004 %', '7.0 %')
+    """
+    return f"{fixed(100 * share, digits) if digits else number(100 * share)} %"
 
 
 def power(x: float) -> str:
@@ -71,3 +80,18 @@ def _fixed(value: float, uncertainty: float, unit: float) -> str:
     value, uncertainty = value / unit, uncertainty / unit
     decimals = min(9, max(0, 1 - math.floor(math.log10(uncertainty))))
     return f"{value:.{decimals}f} ± {uncertainty:.{decimals}f}".replace("-", "−")
+
+
+#: of sizes and of times, the largest first
+BYTES = ((1 << 40, "TiB"), (1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB"), (1, "B"))
+SECONDS = ((7200, 3600, "hours"), (120, 60, "minutes"), (0, 1, "seconds"))
+
+
+def byte_unit(n_bytes: float) -> tuple[int, str]:
+    """The unit that ``n_bytes`` are told in, and its name."""
+    return next((unit for unit in BYTES if n_bytes >= unit[0]), BYTES[-1])
+
+
+def time_unit(seconds: float) -> tuple[int, str]:
+    """The unit in seconds that ``seconds`` are told in, and its name."""
+    return next((unit, name) for least, unit, name in SECONDS if seconds >= least)

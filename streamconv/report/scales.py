@@ -57,6 +57,17 @@ def within(low: float, high: float, n_ticks: int = 5, label: Callable[[float], s
     return Scale(low, high, [k * step for k in range(math.ceil(low / step), math.floor(high / step) + 1)], label=label)
 
 
+def in_units(low: float, high: float, unit: float, n_ticks: int = 5) -> Scale:
+    """As ``linear``, for values with ticks that are round in multiples of ``unit``.
+
+    >>> in_units(0, 240, 60).ticks, in_units(0, 240, 60).label(120)
+    ([0.0, 60.0, 120.0, 180.0, 240.0], '2')
+    """
+    inner = linear(low / unit, high / unit, n_ticks)
+    ticks = [t * unit for t in inner.ticks]
+    return Scale(ticks[0], ticks[-1], ticks, label=lambda value: number(value / unit))
+
+
 def logarithmic(low: float, high: float, label: Callable[[float], str] = number) -> Scale:
     """From a round number at or below ``low`` to one at or above ``high``, both above 0.
 
