@@ -9,7 +9,7 @@ import numpy as np
 
 from .facts import Compared
 from .markup import Markup, tag
-from .numbers import number, percent, power, uncertain
+from .numbers import fixed, number, percent, spread, uncertain
 from .page import base_name, base_names, facts, figure, folded, keys, page, stroke, table
 from .plots import bars, dots, line, plot, rows_of_dots, upright
 from .scales import Scale, linear, logarithmic, within
@@ -53,7 +53,7 @@ def _model(model: Compared, scale: Scale | None) -> list[Markup]:
     divergence, token = model.statistics["kl_divergence"], model.statistics["token_probability"]
     perplexity = model.statistics["perplexity"]
     found = [facts(
-        ("KL divergence", number(divergence["mean"]), f"± {number(divergence['mean_uncertainty'], 2)} nats, mean"),
+        ("KL divergence", number(divergence["mean"]), f"± {spread(divergence['mean'], divergence['mean_uncertainty'])} nats, mean"),
         ("99 % of positions", number(divergence["p99"]), "nats at most"),
         ("Same first choice", f"{number(token['same_top_p'])} %", f"± {number(token['same_top_p_uncertainty'], 2)} %"),
         ("Perplexity", _ppl(perplexity["mean_ppl_q"]), f"reference {_ppl(perplexity['mean_ppl_base'])}"),
@@ -73,7 +73,7 @@ def _divergences(models: Sequence[Compared]) -> Scale | None:
         return None
     high = 10.0 ** math.ceil(math.log10(values.max()) - 1e-9)
     low = 10.0 ** math.floor(math.log10(np.quantile(values, 0.005)))
-    return logarithmic(max(low, high / 10.0**_POWERS), high, power)
+    return logarithmic(max(low, high / 10.0**_POWERS), high)
 
 
 def _histogram(model: Compared, scale: Scale | None) -> Markup:
@@ -174,8 +174,8 @@ def _side_by_side(names: Sequence[str], models: Sequence[Compared]) -> Markup:
         mean, uncertainty = divergence["mean"], divergence["mean_uncertainty"]
         means.append((name, mean, 2 * uncertainty))
         rows.append([
-            tag("a", name, href=f"#model-{n}"), uncertain(mean, uncertainty), number(divergence["p99"]),
-            f"{number(token['same_top_p'])} %", _ppl(m.statistics["perplexity"]["mean_ppl_q"]),
+            tag("a", name, href=f"#model-{n}"), uncertain(mean, uncertainty), fixed(divergence["p99"], 3),
+            f"{fixed(token['same_top_p'], 3)} %", _ppl(m.statistics["perplexity"]["mean_ppl_q"]),
         ])  # fmt: skip
     heads = ["Model", "Mean KL divergence, nats", "99 % below", "Same first choice", "Perplexity"]
     whole = table("All models on the same text", heads, rows, range(1, 5))
@@ -184,7 +184,7 @@ def _side_by_side(names: Sequence[str], models: Sequence[Compared]) -> Markup:
     if not ends:
         return figure("Side by side", text, whole)
     told = "Mean KL divergence: " + ", ".join(f"{name} {number(mean)}" for name, mean, _ in means)
-    scale = logarithmic(min(ends), max(ends), power)
+    scale = logarithmic(min(ends), max(ends))
     return figure("Side by side", text, rows_of_dots(scale, means, told=told, x_name="mean KL divergence, nats"), whole)
 
 

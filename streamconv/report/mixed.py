@@ -9,7 +9,7 @@ from .depth import by_depth
 from .facts import Candidate, Mixed, MixedTensor
 from .layers import number_by_layer, type_map
 from .markup import Markup, tag
-from .numbers import byte_unit, number, uncertain
+from .numbers import byte_unit, number, spread, uncertain
 from .page import base_name, disc, facts, figure, folded, keys, notes, page, table
 from .plots import at, dots, plot
 from .scales import fitting, in_units
@@ -49,7 +49,7 @@ def _facts(made: Mixed, used: str) -> Markup:
         ("Bits per weight", f"{mix.bits:.2f}", f"{standard.name}: {standard.bits:.2f}" if standard else ""),
     ]
     if mix.divergence is not None:
-        told.append(("KL divergence", number(mix.divergence), f"± {number(mix.uncertainty, 2)} nats"))
+        told.append(("KL divergence", number(mix.divergence), f"± {spread(mix.divergence, mix.uncertainty)} nats"))
         if standard is not None and standard.divergence:
             share = mix.divergence / standard.divergence
             told.append((f"Against {standard.name}", f"{number(100 * share)} %", "of its KL divergence"))

@@ -76,6 +76,16 @@ def uncertain(value: float, uncertainty: float | None) -> str:
     return _fixed(value, uncertainty, 1.0)
 
 
+def spread(value: float, uncertainty: float) -> str:
+    """The standard deviation alone, as it is written beside ``value``.
+
+    >>> spread(0.00752, 0.000095), spread(8.77e-6, 1.5e-7)
+    ('0.000095', '1.5 × 10⁻⁷')
+    """
+    told = uncertain(value, uncertainty)
+    return number(uncertainty, 2) if "(" in told or "±" not in told else told.partition(" ± ")[2]
+
+
 def _fixed(value: float, uncertainty: float, unit: float) -> str:
     value, uncertainty = value / unit, uncertainty / unit
     decimals = min(9, max(0, 1 - math.floor(math.log10(uncertainty))))

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from .numbers import number
+from .numbers import number, power
 
 
 @dataclass(frozen=True)
@@ -68,34 +68,31 @@ def in_units(low: float, high: float, unit: float, n_ticks: int = 5) -> Scale:
     return Scale(ticks[0], ticks[-1], ticks, label=lambda value: number(value / unit))
 
 
-def logarithmic(low: float, high: float, label: Callable[[float], str] = number) -> Scale:
-    """From a round number at or below ``low`` to one at or above ``high``, both above 0.
+def logarithmic(low: float, high: float, label: Callable[[float], str] | None = None) -> Scale:
+    """From a round number at or below ``low`` to one at or above ``high``, both above 0; over more than two powers of ten these
+    are marked, and else 1, 2 and 5 times them.
 
     >>> logarithmic(3e-4, 0.2).ticks, logarithmic(0.021, 0.049).ticks
     ([0.0001, 0.001, 0.01, 0.1, 1.0], [0.02, 0.05])
     """
-    steps = [
-        m * 10.0**k for k in range(math.floor(math.log10(low)) - 1, math.ceil(math.log10(high)) + 2) for m in (1, 2, 5)
-    ]
+    powers = range(math.floor(math.log10(low)) - 1, math.ceil(math.log10(high)) + 2)
+    steps = [float(f"{m}e{k}") for k in powers for m in (1, 2, 5)]
     below = max(i for i, s in enumerate(steps) if s <= low * (1 + 1e-9))
     above = min(i for i, s in enumerate(steps) if s >= high * (1 - 1e-9) and i > below)
     if above - below <= 6:
-        ticks = steps[below : above + 1]
-    else:
-        below, above = below - below % 3, above + -above % 3
-        ticks = steps[below : above + 1 : 3]
-        if len(ticks) > 7:
-            ticks = ticks[:: -(-len(ticks) // 7)]
-        return Scale(steps[below], steps[above], [_clean(t) for t in ticks], True, label)
-    return Scale(_clean(ticks[0]), _clean(ticks[-1]), [_clean(t) for t in ticks], True, label)
+        return Scale(steps[below], steps[above], steps[below : above + 1], True, label or number)
+    below, above = below - below % 3, above + -above % 3
+    ticks = steps[below : above + 1 : 3]
+    every = -(-len(ticks) // 7)
+    return Scale(steps[below], steps[above], ticks[::every], True, label or power)
 
 
-def fitting(values: Sequence[float], label: Callable[[float], str] = number) -> Scale:
+def fitting(values: Sequence[float], label: Callable[[float], str] | None = None) -> Scale:
     """For ``values`` of at least 0: linear from 0, or logarithmic where they differ by large ratios."""
     positive = [v for v in values if v > 0]
     if positive and max(positive) > _WIDE * min(positive):
         return logarithmic(min(positive), max(positive), label)
-    return linear(0, max(positive, default=1.0), 4, label)
+    return linear(0, max(positive, default=1.0), 4, label or number)
 
 
 #: values that differ by more cannot be told apart on a linear axis
