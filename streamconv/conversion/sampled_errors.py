@@ -90,6 +90,8 @@ def _errors(item: EncodedRows, places: list[Placement], prepared: Prepared) -> d
                 here = slice(part.start - rows.start, part.stop - rows.start)
                 sums[place.part].add(source[here], decoded[here], importance)
         item.rows.release(rows.start, rows.stop)
+    for look in item.looks:  # what was found of whole tensors takes memory
+        look.measured(None)
     return {(item.number, part): found.error(item.parts[part].has_weights) for part, found in sums.items()}
 
 
