@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from html.parser import HTMLParser
+from itertools import pairwise
 
 _VOID = {"meta", "br"}
 #: attributes by which a page makes a browser load something
@@ -87,6 +89,8 @@ def read_page(text: str) -> Element:
             assert len({len(row.children) for row in e.all("tr")}) == 1
         numbers = [v for k, v in e.attributes.items() if k in ("x", "y", "width", "height", "cx", "cy", "points", "r")]
         assert not any("nan" in v or "inf" in v for v in numbers), (e.name, e.attributes)
+    levels = [int(e.name[1]) for e in _in_order(body) if e.name in ("h1", "h2", "h3", "h4")]
+    assert all(b <= a + 1 for a, b in pairwise(levels)), levels
     style = head.all("style")[0].text
     assert not re.search(r"url\(|@import|</", style)
     policy = [e.attributes.get("content", "") for e in head.all("meta") if "http-equiv" in e.attributes]
@@ -97,6 +101,12 @@ def read_page(text: str) -> Element:
 
 def _names(element: Element) -> set[str]:
     return {child.name for child in element.children} | {n for child in element.children for n in _names(child)}
+
+
+def _in_order(element: Element) -> Iterator[Element]:
+    for child in element.children:
+        yield child
+        yield from _in_order(child)
 
 
 def rows(body: Element, caption: str) -> list[dict[str, str]]:

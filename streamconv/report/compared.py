@@ -10,7 +10,7 @@ import numpy as np
 from .facts import Compared
 from .markup import Markup, tag
 from .numbers import fixed, number, percent, spread, uncertain
-from .page import base_name, base_names, facts, figure, folded, keys, page, stroke, table
+from .page import base_name, base_names, facts, figure, folded, keys, page, section, stroke, table
 from .plots import bars, dots, line, plot, rows_of_dots, upright
 from .scales import Scale, linear, logarithmic, within
 
@@ -45,7 +45,7 @@ def compared_page(reference: str, models: Sequence[Compared], *, text: str, n_ct
         body += [tag("nav", tag("ul", *links), aria_label="Models"), _side_by_side(names, models)]
     scale = _divergences(models)
     for n, model in enumerate(models, 1):
-        body += [tag("h2", names[n - 1], id=f"model-{n}") if len(names) > 1 else "", *_model(model, scale)]
+        body += [section(names[n - 1], f"model-{n}") if len(names) > 1 else "", *_model(model, scale)]
     return page(f"{one} against {base_name(reference)}", lead, *body, version=version)
 
 

@@ -12,7 +12,7 @@ from .facts import Converted, Output, Tensor
 from .layers import number_by_layer, type_map
 from .markup import Markup, tag
 from .numbers import byte_unit, number, percent, time_unit
-from .page import base_name, base_names, facts, figure, folded, notes, page, share, table
+from .page import base_name, base_names, facts, figure, folded, notes, page, section, share, table
 from .plots import line, plot
 from .scales import in_units
 
@@ -31,7 +31,7 @@ def converted_page(made: Converted) -> str:
         links = (tag("li", tag("a", name, href=f"#output-{n}")) for n, name in enumerate(names, 1))
         body += [tag("nav", tag("ul", *links), aria_label="Outputs"), _outputs(names, made.outputs)]
     for n, output in enumerate(made.outputs, 1):
-        heading = tag("h2", names[n - 1], id=f"output-{n}") if len(names) > 1 else ""
+        heading = section(names[n - 1], f"output-{n}") if len(names) > 1 else ""
         body += [heading, *_output(output, f"output-{n}")]
     body += [_progress(made), notes(made.notes)]
     weighted = (

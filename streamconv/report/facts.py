@@ -113,13 +113,13 @@ class Candidate:
     Attributes
     ----------
     name : such as ``mix`` or ``Q4_K_M``
+    n_bytes : of the file
     divergence, uncertainty : mean KL divergence from the reference and one standard deviation; None where it was not measured
     predicted : what was expected before it was measured, or None
     """
 
     name: str
     n_bytes: int
-    bits: float
     divergence: float | None = None
     uncertainty: float = 0.0
     predicted: float | None = None
@@ -127,12 +127,14 @@ class Candidate:
 
 @dataclass(frozen=True)
 class MixedTensor:
-    """A tensor in the mix.
+    """A tensor of what is used, the mix or the standard one.
 
     Attributes
     ----------
-    type, standard : in the mix, and in the standard mix that it is compared with
-    sensitivity : how much the output of its block changes per unit of squared relative error; None where it was not measured
+    type, standard : in what is used, and in the standard mix; the latter is empty where there is none
+    error : relative error of the type; None where it was not measured
+    sensitivity : KL divergence for each unit of squared relative error; None where it was not measured
+    cost : predicted KL divergence of this tensor alone
     reason : why it has that type
     """
 
@@ -141,8 +143,9 @@ class MixedTensor:
     type: str
     n_bytes: int
     standard: str
-    standard_bytes: int
+    error: float | None = None
     sensitivity: float | None = None
+    cost: float | None = None
     reason: str = ""
 
 
@@ -153,20 +156,24 @@ class Mixed:
     Attributes
     ----------
     target_bytes : the size that was asked for
+    bits : bits per weight of what is used
     mix : what was chosen from measured errors
-    standards : standard mixes, the one it is judged against first
-    is_kept : whether the mix is used; else the standard mix is
+    standards : standard mixes, the one that the mix is judged against first
+    is_kept : whether the mix is used; else the standard one is
     verdict : why, in a sentence
+    difference : mean of the mix less the standard one, position by position, and one standard deviation; None if not measured
     text : name of the text that was held out for the comparison, with what belongs to it
     """
 
     source: str
     target_bytes: int
+    bits: float
     mix: Candidate
     standards: Sequence[Candidate]
     is_kept: bool
     verdict: str
     tensors: Sequence[MixedTensor]
+    difference: tuple[float, float] | None = None
     text: str = ""
     importance: Sequence[str] = ()
     notes: Sequence[str] = field(default=())

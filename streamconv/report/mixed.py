@@ -9,7 +9,7 @@ from .depth import by_depth
 from .facts import Candidate, Mixed, MixedTensor
 from .layers import number_by_layer, type_map
 from .markup import Markup, tag
-from .numbers import byte_unit, number, spread, uncertain
+from .numbers import byte_unit, fixed, number, percent, spread, uncertain
 from .page import base_name, disc, facts, figure, folded, keys, notes, page, table
 from .plots import at, dots, plot
 from .scales import fitting, in_units
@@ -24,12 +24,15 @@ def mixed_page(made: Mixed) -> str:
     depth = by_depth(made.tensors)
     if depth.kinds:
         body.append(type_map("Bits by layer", depth, _bits))
-        body.append(number_by_layer(
-            "Sensitivity by layer",
-            "How much the output of a block changes for the same relative error of one of its matrices;"
-            " the other kinds are drawn in grey behind it.",
-            depth, lambda t: t.sensitivity, number, "sensitivities",
-        ))  # fmt: skip
+        behind = " The other kinds of matrices are drawn in grey behind it."
+        text = "KL divergence that the same relative error of a matrix causes, in nats for each unit of its square."
+        body.append(
+            number_by_layer(
+                "Sensitivity by layer", text + behind, depth, lambda t: t.sensitivity, number, "sensitivities"
+            )
+        )
+        text = "KL divergence that is predicted of each matrix in the type that it has, in nats."
+        body.append(number_by_layer("Cost by layer", text + behind, depth, lambda t: t.cost, number, "costs"))
     body += [_all(made), notes(made.notes)]
     return page(f"Mix for {base_name(made.source)}", lead, *body, version=made.version)
 
@@ -43,16 +46,19 @@ def _bits(tensor: MixedTensor) -> float:
 
 def _facts(made: Mixed, used: str) -> Markup:
     mix, standard = made.mix, made.standards[0] if made.standards else None
+    chosen = standard if standard is not None and not made.is_kept else mix
     told = [
         ("Used", used, "chosen from measured errors" if made.is_kept else "standard mix kept"),
-        ("Size of the mix", size(mix.n_bytes), f"asked for: {size(made.target_bytes)}"),
-        ("Bits per weight", f"{mix.bits:.2f}", f"{standard.name}: {standard.bits:.2f}" if standard else ""),
+        ("Size", size(chosen.n_bytes), f"asked for: {size(made.target_bytes)}"),
+        ("Bits per weight", f"{made.bits:.2f}", "all tensors"),
     ]
-    if mix.divergence is not None:
-        told.append(("KL divergence", number(mix.divergence), f"± {spread(mix.divergence, mix.uncertainty)} nats"))
-        if standard is not None and standard.divergence:
-            share = mix.divergence / standard.divergence
-            told.append((f"Against {standard.name}", f"{number(100 * share)} %", "of its KL divergence"))
+    if chosen.divergence is not None:
+        text = f"± {spread(chosen.divergence, chosen.uncertainty)} nats"
+        told.append(("KL divergence", number(chosen.divergence), text))
+    if standard is not None and standard.divergence and mix.divergence is not None:
+        paired = f"; difference {uncertain(*made.difference)} nats" if made.difference else ""
+        share = f"{fixed(100 * mix.divergence / standard.divergence, 3)} %"
+        told.append((f"Mix against {standard.name}", share, f"of its KL divergence{paired}"))
     return facts(*told)
 
 
@@ -61,13 +67,13 @@ def _against(made: Mixed) -> Markup:
     every = [made.mix, *made.standards]
     rows = [
         [
-            each.name, size(each.n_bytes), f"{each.bits:.2f}",
+            each.name, size(each.n_bytes), f"{each.n_bytes:,}",
             "–" if each.divergence is None else uncertain(each.divergence, each.uncertainty),
             "–" if each.predicted is None else number(each.predicted),
         ]
         for each in every
     ]  # fmt: skip
-    heads = ["", "Size", "Bits per weight", "KL divergence, nats", "Predicted"]
+    heads = ["", "Size", "Bytes", "KL divergence, nats", "Predicted"]
     whole = table("The mix and standard mixes", heads, rows, range(1, 5))
     where = f" on {made.text}, which took no part in the choice" if made.text else ""
     text = f"Size against mean KL divergence from the unquantized model{where}: the lower and the further left, the better."
@@ -132,17 +138,16 @@ def _ends(each: Candidate) -> tuple[float, ...]:
 
 def _all(made: Mixed) -> Markup:
     """The table of all tensors."""
-    standard = made.standards[0].name if made.standards else "standard"
-    rows = [
-        [
-            t.name, " × ".join(map(str, t.shape)), t.type, f"{t.n_bytes:,}", t.standard, f"{t.standard_bytes:,}",
-            "–" if t.sensitivity is None else number(t.sensitivity), t.reason,
-        ]
-        for t in made.tensors
-    ]  # fmt: skip
-    heads = ["Tensor", "Shape", "Mix", "Bytes", standard, "Bytes", "Sensitivity", "Reason"]
+    standard = made.standards[0].name if made.standards else ""
+    rows = []
+    for t in made.tensors:
+        measured = ["–" if v is None else number(v) for v in (t.sensitivity, t.cost)]
+        error = "–" if t.error is None else percent(t.error, 3)
+        shape = " × ".join(map(str, t.shape))
+        rows.append([t.name, shape, t.type, t.standard or "–", f"{t.n_bytes:,}", error, *measured, t.reason])
+    heads = ["Tensor", "Shape", "Type", standard or "Standard", "Bytes", "Error", "Sensitivity", "Cost, nats", "Reason"]
     changed = sum(t.type != t.standard for t in made.tensors)
-    text = f"{changed} of {len(rows)} tensors have another type than in {standard}."
+    compared = f"{changed} of {len(rows)} tensors have another type than in {standard}." if standard else ""
     return figure(
-        "All tensors", text, folded(f"Show {len(rows)} tensors", table("Every tensor", heads, rows, [3, 5, 6]))
+        "All tensors", compared, folded(f"Show {len(rows)} tensors", table("Every tensor", heads, rows, range(4, 8)))
     )

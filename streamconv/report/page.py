@@ -38,7 +38,8 @@ def page(title: str, lead: object, *body: object, version: str = "") -> str:
     content = tag(
         "body",
         tag("header", tag("h1", title), tag("p", lead, class_="lead")),
-        tag("main", *body),
+        # For readers who go by headings: those of figures are of the third level.
+        tag("main", tag("h2", "Overview", class_="unseen"), *body),
         tag("footer", tag("p", made)),
     )
     return f"{START}\n{head}\n{content}\n</html>\n"
@@ -79,7 +80,15 @@ def table(
         "div",
         tag("table", tag("caption", caption), tag("thead", cells("th", heads, "col")), tag("tbody", body)),
         class_="scroll",
+        role="region",
+        aria_label=caption,
+        tabindex=0,
     )
+
+
+def section(title: str, name: str) -> Markup:
+    """The heading of one of several parts of a page, which links lead to."""
+    return tag("h2", title, id=name)
 
 
 def folded(summary: str, *content: object) -> Markup:

@@ -57,18 +57,17 @@ def compared(name: str = "q4.gguf", n_chunks: int = 6, scale: float = 1.0, n_sco
 def mixed(n_layers: int = 3, **more: Any) -> report.Mixed:
     tensors = [
         report.MixedTensor(
-            f"blk.{n}.{kind}.weight", (256, 256), "Q6_K" if n else "Q4_K", 50_000, "Q4_K", 36_864, 2.0 ** -n, "worth it"
+            f"blk.{n}.{kind}.weight", (256, 256), "Q6_K" if n else "Q4_K", 53_760, "Q4_K", 0.018, 2.0**-n, 1e-5 * 2.0**-n, "why"
         )
         for n in range(n_layers)
         for kind in ("attn_q", "ffn_up")
     ]  # fmt: skip
-    mix = report.Candidate("mix", 900_000, 4.4, 0.021, 0.001, 0.02)
-    standards = [
-        report.Candidate("Q4_K_S", 890_000, 4.38, 0.03, 0.001),
-        report.Candidate("Q4_K_M", 990_000, 4.8, 0.022, 0.002),
-    ]
-    made = report.Mixed("models/source", 910_000, mix, standards, True, "The mix is better.", tensors, "prose.txt")
-    return replace(made, **more)
+    mix = report.Candidate("mix", 900_000, 0.021, 0.001, 0.02)
+    standards = [report.Candidate("Q4_K_S", 890_000, 0.03, 0.001), report.Candidate("Q4_K_M", 990_000, 0.022, 0.002)]
+    made = report.Mixed(
+        "models/source", 910_000, 4.41, mix, standards, True, "The mix is better.", tensors, (-0.009, 0.0004)
+    )
+    return replace(made, **{"text": "prose.txt", **more})
 
 
 PAGES = {
@@ -92,7 +91,7 @@ PAGES = {
     "a broken model": lambda: report.compared_page("ref", [compared(scale=1e6)], text="t", n_ctx=80),
     "a mix": lambda: report.mixed_page(mixed()),
     "a mix that was not measured": lambda: report.mixed_page(mixed(
-        mix=report.Candidate("mix", 9, 4.0), standards=[], is_kept=False, tensors=[], text="")),
+        mix=report.Candidate("mix", 9), standards=[], is_kept=False, tensors=[], difference=None)),
 }  # fmt: skip
 
 
@@ -150,7 +149,7 @@ def test_names_are_shown_and_not_obeyed(name: str) -> None:
         source=name, importance=[name], notes=[name],
     )  # fmt: skip
     model = replace(compared(), model=name)
-    mix = mixed(verdict=name, text=name, source=name, mix=report.Candidate(name, 9, 4.0, 0.1))
+    mix = mixed(verdict=name, text=name, source=name, mix=report.Candidate(name, 9, 0.1))
     pages = [
         report.converted_page(hostile),
         report.converted_page(replace(hostile, outputs=[*hostile.outputs, output()])),
@@ -195,14 +194,18 @@ def test_models_of_one_name_are_told_apart_by_their_folders() -> None:
 
 def test_a_mix_is_shown_against_the_standard_and_says_which_is_used() -> None:
     body = read_page(report.mixed_page(mixed()))
-    assert facts(body)["Used"].startswith("mix")
-    assert facts(body)["Against Q4_K_S"].startswith("70 %")
+    assert facts(body)["Used"] == "mixchosen from measured errors"
+    assert facts(body)["Mix against Q4_K_S"] == "70.0 %of its KL divergence; difference −0.00900 ± 0.00040 nats"
     found = rows(body, "The mix and standard mixes")
     assert [row[""] for row in found] == ["mix", "Q4_K_S", "Q4_K_M"]
     assert found[0]["KL divergence, nats"] == "0.0210 ± 0.0010"
     kept = read_page(report.mixed_page(mixed(is_kept=False, verdict="Standard mix kept.")))
     assert facts(kept)["Used"] == "Q4_K_Sstandard mix kept"
-    assert [row["Tensor"] for row in rows(kept, "Every tensor")] == [t.name for t in mixed().tensors]
+    assert facts(kept)["KL divergence"].startswith("0.03")
+    listed = rows(kept, "Every tensor")
+    assert [row["Tensor"] for row in listed] == [t.name for t in mixed().tensors]
+    assert (listed[0]["Type"], listed[0]["Q4_K_S"], listed[0]["Error"]) == ("Q4_K", "Q4_K", "1.80 %")
+    assert "4 of 6 tensors have another type than in Q4_K_S." in kept.text
 
 
 def _shares(body: Element, name: str) -> list[float]:
