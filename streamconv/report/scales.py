@@ -69,8 +69,8 @@ def in_units(low: float, high: float, unit: float, n_ticks: int = 5) -> Scale:
 
 
 def logarithmic(low: float, high: float, label: Callable[[float], str] | None = None) -> Scale:
-    """From a round number at or below ``low`` to one at or above ``high``, both above 0; over more than two powers of ten these
-    are marked, and else 1, 2 and 5 times them.
+    """From a round number at or below ``low`` to one at or above ``high``, both above 0; powers of ten are marked,
+    and where there is one at most, 2 and 5 times it too.
 
     >>> logarithmic(3e-4, 0.2).ticks, logarithmic(0.021, 0.049).ticks
     ([0.0001, 0.001, 0.01, 0.1, 1.0], [0.02, 0.05])
@@ -79,7 +79,7 @@ def logarithmic(low: float, high: float, label: Callable[[float], str] | None = 
     steps = [float(f"{m}e{k}") for k in powers for m in (1, 2, 5)]
     below = max(i for i, s in enumerate(steps) if s <= low * (1 + 1e-9))
     above = min(i for i, s in enumerate(steps) if s >= high * (1 - 1e-9) and i > below)
-    if above - below <= 6:
+    if above - below <= 3:
         return Scale(steps[below], steps[above], steps[below : above + 1], True, label or number)
     below, above = below - below % 3, above + -above % 3
     ticks = steps[below : above + 1 : 3]

@@ -1,4 +1,4 @@
-"""Pages in a real browser, where there is one: nothing is refused by the page's own policy, nothing sticks out at any width."""
+"""Pages in a real browser, where there is one: they ask for nothing, and no text sticks out or lies over another at any width."""
 
 from __future__ import annotations
 
@@ -27,6 +27,12 @@ const wait = (frame) => new Promise((done) => { frame.onload = done; });
       const r = e.getBoundingClientRect();
       return r.width && (r.left < -0.5 || r.right > width + 0.5) && !e.closest(".scroll");
     }).map((e) => e.outerHTML.slice(0, 120));
+    for (const plot of page.querySelectorAll("svg.plot")) {
+      const texts = [...plot.querySelectorAll("text:not(.told)")].map((e) => [e.textContent, e.getBoundingClientRect()]);
+      for (const [a, r] of texts) for (const [b, q] of texts)
+        if (r !== q && r.left < q.right - 0.5 && q.left < r.right - 0.5 && r.top < q.bottom - 3 && q.top < r.bottom - 3)
+          over.push(a + " lies over " + b);
+    }
     found[name + " " + width] = [page.documentElement.scrollWidth, over];
     frame.remove();
   }
