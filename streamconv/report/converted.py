@@ -106,17 +106,13 @@ def _outputs(names: Sequence[str], outputs: Sequence[Output]) -> Markup:
     rows = []
     for n, (name, output) in enumerate(zip(names, outputs, strict=True), 1):
         n_weights, n_bytes = _totals(output.tensors)
-        errors = list(_errors(output).values())
-        rows.append([
-            tag("a", name, href=f"#output-{n}"), output.type, size(n_bytes), f"{8 * n_bytes / max(n_weights, 1):.2f}",
-            percent(median(errors), 2) if errors else "–", percent(max(errors), 2) if errors else "–",
-        ])  # fmt: skip
-    heads = ["Output", "Type", "Tensors", "Bits per weight", "Median error", "Largest error"]
-    return figure(
-        "Outputs",
-        "All are made from one read of the source.",
-        table("Size and error of every output", heads, rows, range(2, 6)),
-    )
+        errors = list(_errors(output).values()) or [t.error for t in output.tensors if t.error is not None]
+        told = [percent(median(errors), 2), percent(max(errors), 2)] if errors else ["–", "–"]
+        link, bits = tag("a", name, href=f"#output-{n}"), f"{8 * n_bytes / max(n_weights, 1):.2f}"
+        rows.append([link, output.type, size(n_bytes), bits, *told])
+    heads = ["Output", "Type", "Size", "Bits per weight", "Median error", "Largest error"]
+    whole = table("Size and error of every output", heads, rows, range(2, 6))
+    return figure("Outputs", "All are made from one read of the source.", whole)
 
 
 def _output(output: Output, name: str) -> list[Markup]:

@@ -124,6 +124,19 @@ def test_sizes_add_up_by_type() -> None:
     assert sum(float(row["Share"].removesuffix(" %")) for row in found) == pytest.approx(100, abs=1)
 
 
+def test_outputs_are_told_apart_from_those_that_nobody_measured() -> None:
+    made = [
+        output(2), report.Output("copied", "BF16", "", [tensor("a", (2, 2), "BF16", 0.0)]),
+        report.Output("unknown", "BF16", "", [tensor("a", (2, 2), "BF16", None)]),
+    ]  # fmt: skip
+    found = rows(read_page(report.converted_page(converted(*made))), "Size and error of every output")
+    assert [(row["Median error"], row["Largest error"]) for row in found] == [
+        ("7.0 %", "7.1 %"),
+        ("0 %", "0 %"),
+        ("–", "–"),
+    ]
+
+
 def test_every_matrix_of_a_layer_has_a_cell_and_a_dot_that_tell_its_type_and_error() -> None:
     body = read_page(report.converted_page(converted()))
     titles = [e.text for e in body.all("title")]
