@@ -16,6 +16,7 @@ from .requantizing import measured
 from .running import logits, open_runnable
 from .target import Chosen, Draft, Target
 from .targets import TARGETS
+from .type_rules import rules_of
 from .unfinished import status
 from .verifying import verify
 from .verifying_store import VerifiedStore, verify_store
@@ -43,6 +44,7 @@ __all__ = [
     "open_runnable",
     "prepare",
     "prepare_adapter",
+    "rules_of",
     "status",
     "verify",
     "verify_store",

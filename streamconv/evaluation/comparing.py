@@ -83,7 +83,7 @@ def compare(
             hub.notes.listen(lambda note: reporter.message(f"note: {note}"))
             hub.download(hub.weights)
         try:
-            found = _compared(models, chunks, options, reporter)
+            found = run_models(models, chunks, options, reporter)
         except StreamconvError as e:
             e.resumable = False  # whatever ended it: nothing is kept
             raise
@@ -106,7 +106,8 @@ def _refuse_another_vocabulary(
         )
 
 
-def _compared(models: Sequence[forward.Model], chunks: Chunks, options: Options, reporter: runs.Reporter) -> Compared:
+def run_models(models: Sequence[forward.Model], chunks: Chunks, options: Options, reporter: runs.Reporter) -> Compared:
+    """All ``models`` over ``chunks``, the first as the reference of the others; raises as ``compare``."""
     stop = runs.StopRequest()
     threads = budgets.default_threads() if options.threads is None else options.threads
 
@@ -116,7 +117,7 @@ def _compared(models: Sequence[forward.Model], chunks: Chunks, options: Options,
         return error
 
     shapes = [(*chunks.inputs.shape, model.width) for model in models]
-    with stop.on_signals(), _kept(shapes) as kept:
+    with stop.on_signals(), temporary_states(shapes) as kept:
         walks = [
             Walk(model, chunks.inputs, states, options.ram, threads, reporter, stop, stopped)
             for model, states in zip(models, kept, strict=True)
@@ -140,7 +141,7 @@ def _compared(models: Sequence[forward.Model], chunks: Chunks, options: Options,
 
 
 @contextmanager
-def _kept(shapes: Sequence[tuple[int, int, int]]) -> Iterator[list[States]]:
+def temporary_states(shapes: Sequence[tuple[int, int, int]]) -> Iterator[list[States]]:
     """States of models, in files without a name: whatever ends the process, nothing is left of them."""
     place = Path(tempfile.gettempdir())
     need, free = sum(map(states_bytes, shapes)), files.free_bytes(place)

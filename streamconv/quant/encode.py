@@ -95,6 +95,11 @@ class Encoding:
         """Whether compiled code takes part; plain copies and float32 need none."""
         return not self.copies and self.type.name != "F32"
 
+    @property
+    def weights(self) -> Floats | None:
+        """float32[n_slices, n_cols] importance, or None."""
+        return self._weights
+
     def identity(self) -> Json:
         """What decides its bytes beside the rows: whatever else it was given decides what is refused or measured."""
         return [identity_of(self.type), identity_of(self._weights), self._compat]
