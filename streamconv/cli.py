@@ -95,6 +95,13 @@ _COMMANDS: dict[str, tuple[str, tuple[tuple[str, str, str], ...]]] = {
         ),
     ),
     "perplexity": ("the perplexity of a model on a text", (("source", "MODEL", _SOURCE),)),
+    "mix": (
+        "choose the types of tensors that make a file of a given size, from what each type costs on a text; resumes like convert",
+        (
+            ("source", "SRC", _SOURCE),
+            ("output", "LIST", "name of the list, for convert --tensor-type-file"),
+        ),
+    ),
     "families": ("list the architectures that can be converted", ()),
     "bench": ("measure how fast this machine quantizes, type by type; the first time takes longer", ()),
 }

@@ -33,10 +33,12 @@ def _options(a: argparse.Namespace) -> conversion.Options:
 
 def convert(a: argparse.Namespace) -> int:
     """``streamconv convert``."""
-    if a.dry_run:
-        return plan(a)
     options = _options(a)
-    return _run(a, conversion.prepare(a.source, a.output, options), options)
+    if any(getattr(a, name, None) for name in ("size", "bpw", "types", "no_check", "text")):
+        from . import sized
+
+        options = sized.with_list(a, options)
+    return (_show if a.dry_run else _run)(a, conversion.prepare(a.source, a.output, options), options)
 
 
 def _run(a: argparse.Namespace, prepared: conversion.Prepared, options: conversion.Options) -> int:
@@ -305,6 +307,13 @@ def perplexity(a: argparse.Namespace) -> int:
     from . import evaluating
 
     return evaluating.perplexity(a, _options(a))
+
+
+def mix(a: argparse.Namespace) -> int:
+    """``streamconv mix``."""
+    from . import sized
+
+    return sized.mix(a, _options(a))
 
 
 def families(a: argparse.Namespace) -> int:

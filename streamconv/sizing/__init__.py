@@ -8,7 +8,9 @@ The list is a ``--tensor-type-file``, so the conversion is an ordinary one and d
 """
 
 from .listing import Listed, prepare_list, read_list, state_path, told, verdict, write_list
-from .mixing import Mix, MixRequest, MixSide, MixTensor, PlannedMix, as_json, make_mix, prepare_mix
+from .mixing import make_mix
+from .planning import MixRequest, PlannedMix, prepare_mix
+from .result import Mix, MixSide, MixTensor, as_json
 
 __all__ = [
     "Listed",

@@ -84,9 +84,7 @@ def _tiles(numbers: NDArray[np.int64], step: int, of_expert: int) -> list[NDArra
     return [part[at : at + step] for part in np.split(numbers, ends) for at in range(0, len(part), step)]
 
 
-def _decoded(
-    rows: Rows, each: Codec, x: Floats, weights: Floats | None, compat: bool
-) -> Floats:
+def _decoded(rows: Rows, each: Codec, x: Floats, weights: Floats | None, compat: bool) -> Floats:
     if rows.native(each.type.name, 0, 0) is not None:  # copied
         return x
     data = np.empty((len(x), each.type.row_bytes(x.shape[1])), np.uint8)

@@ -15,14 +15,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..conversion import Options
+from ..conversion.overlap import refuse_overlap
 from ..conversion.type_rules import words
 from ..engine import files
 from ..errors import CannotCreate, UsageError
 from ..quant import imatrix
 from ..sources.checkpoint import MAX_TEXT_BYTES
 from ..sources.small_files import read_small
-from .mixing import Mix, MixSide, PlannedMix
+from .planning import PlannedMix
 from .pool import rule
+from .result import Mix, MixSide
 
 _FIRST = "# streamconv mix:"
 _LINE = re.compile(r"# (inputs|rules|type) (\S+)")
@@ -50,38 +52,47 @@ def read_list(path: Path) -> Listed | None:
     if not path.is_file():
         return None
     text = read_small(path, MAX_TEXT_BYTES).decode(errors="replace")
-    said = dict(found.groups() for line in text.splitlines() if (found := _LINE.fullmatch(line)))
-    if not text.startswith(_FIRST) or said.get("rules") != _digest(words(text)) or not {"inputs", "type"} <= said.keys():
+    said = {found[1]: found[2] for line in text.splitlines() if (found := _LINE.fullmatch(line))}
+    if (
+        not text.startswith(_FIRST)
+        or said.get("rules") != _digest(words(text))
+        or not {"inputs", "type"} <= said.keys()
+    ):
         return None
     return Listed(said["inputs"], said["type"])
 
 
-def prepare_list(path: Path, inputs: str, options: Options) -> Listed | None:
-    """The list that is there already, made of ``inputs``; None where it is to be made.
+def prepare_list(path: Path, plan: PlannedMix, options: Options) -> Listed | None:
+    """The list that is there already, made of the same as ``plan``; None where it is to be made.
 
     Raises
     ------
-    UsageError : no file can have that name
+    UsageError : no file can have that name, or it is read
     CannotCreate : something else is there, and neither ``--force`` was given, nor ``--update`` where it is a list of ours
     """
     if path.name in ("", "..") or path.suffix == ".streamconv":
         raise UsageError(f"{path} is not a valid name for a list of types", "Name it, for example, mix.txt.")
     if not path.absolute().parent.is_dir():
         raise CannotCreate(f"{path}: its folder does not exist", f"Create it first: mkdir -p {path.absolute().parent}")
+    given = [p for p in (options.tensor_type_file, plan.request.text.text, *options.imatrix) if p is not None]
+    read = [*(f.path for f in plan.checkpoint.inputs), *given]
+    refuse_overlap([path, state_path(path)], [], plan.roots, read, copied=False)
     if not os.path.lexists(path):
         return None
     found = read_list(path)
     if path.is_symlink() or not path.is_file():
         raise CannotCreate(f"{path} is not a regular file, so no list can be written there", "Choose another name.")
-    if found is not None and found.inputs == inputs and not options.force:
+    if found is not None and found.inputs == plan.inputs and not options.force:
         return found
     if found is None and not options.force:
         raise CannotCreate(
-            f"{path} is there and is no list that streamconv made, or was changed since", "Choose another name, or use --force."
+            f"{path} is there and is no list that streamconv made, or was changed since",
+            "Choose another name, or use --force.",
         )
     if found is not None and not (options.force or options.update):
         raise CannotCreate(
-            f"{path} is a list that was made of other inputs or options", "Use --update to make it anew, or choose another name."
+            f"{path} is a list that was made of other inputs or options",
+            "Use --update to make it again, or choose another name.",
         )
     return None
 
@@ -117,7 +128,11 @@ def _lines(path: Path, mix: Mix, plan: PlannedMix, options: Options) -> Iterator
 
 def told(side: MixSide) -> str:
     """Size and divergence of one of the two mixes, in a line."""
-    measured = "" if side.measured_kl is None else f", measured {side.measured_kl.value:.5f} ± {side.measured_kl.uncertainty:.5f}"
+    measured = (
+        ""
+        if side.measured_kl is None
+        else f", measured {side.measured_kl.value:.5f} ± {side.measured_kl.uncertainty:.5f}"
+    )
     name = "mix by measured errors" if side.name == "measured" else f"standard mix {side.name}"
     return f"{name}: {side.n_bytes:,} bytes, KL divergence predicted {side.predicted_kl:.5f}{measured}"
 
@@ -127,7 +142,11 @@ def verdict(mix: Mix) -> str:
     if mix.standard is None:
         return "no standard mix is that small"
     if mix.difference is None:
-        return f"not compared with {mix.standard.name}" if not mix.standard_kept else f"standard mix kept: {mix.standard.name}"
+        return (
+            f"not compared with {mix.standard.name}"
+            if not mix.standard_kept
+            else f"standard mix kept: {mix.standard.name}"
+        )
     d, u = mix.difference
     between = f"the difference of KL divergence is {d:+.5f} ± {u:.5f}"
     if mix.standard_kept:

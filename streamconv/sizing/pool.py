@@ -105,7 +105,9 @@ class Pool:
 
     def bits_per_weight(self, types: Mapping[str, str]) -> float:
         """Of the file with these types, as a conversion tells it."""
-        own = sum(m.n_params // TYPES[types[m.name]].block_size * TYPES[types[m.name]].block_bytes for m in self.matrices)
+        own = sum(
+            m.n_params // TYPES[types[m.name]].block_size * TYPES[types[m.name]].block_bytes for m in self.matrices
+        )
         return 8 * (self.others_data + own) / self.n_params
 
 
@@ -125,9 +127,7 @@ def candidates(text: str | None, has_imatrix: bool) -> list[TensorType]:
     return list(dict.fromkeys(found))
 
 
-def open_pool(
-    source: str, output: Path, types: Sequence[TensorType], only_these: bool, options: Options
-) -> Pool:
+def open_pool(source: str, output: Path, types: Sequence[TensorType], only_these: bool, options: Options) -> Pool:
     """Plan ``output`` to see what it will hold; nothing is written.
 
     Parameters
@@ -141,7 +141,11 @@ def open_pool(
     options = replace(options, tensor_types=rules_of(options), tensor_type_file=None)
     kind = _ANY_TYPE if options.type == "auto" else options.type
     probed = planned(source, output, replace(options, type=kind, tensor_types=(*options.tensor_types, f"{_OPEN}=Q8_0")))
-    found = imatrix.load_imatrix(options.imatrix, options.include_weights, options.exclude_weights) if options.imatrix else None
+    found = (
+        imatrix.load_imatrix(options.imatrix, options.include_weights, options.exclude_weights)
+        if options.imatrix
+        else None
+    )
     tensors = probed.outputs[0].tensors
     matrices = [matrix for t in tensors if (matrix := _matrix(t, types, found)) is not None]
     if all(matrix.given for matrix in matrices):
@@ -210,7 +214,7 @@ def _standards(
     ]  # fmt: skip
     usual = [f.name for f in fitting if not f.name.startswith(("IQ1", "IQ2", "IQ3"))]
     both = [f.name for f in fitting] if has_imatrix else usual
-    path = output.with_name(f"{TYPE_FIELD}-{output.name.replace(TYPE_FIELD, '')}")
+    path = output.with_name(f"{output.stem.replace(TYPE_FIELD, '')[:100]}.mix-{TYPE_FIELD}.gguf")
     found: list[Standard] = []
     for names in (both, usual):
         if not names:

@@ -112,7 +112,9 @@ class Pass:
         self._keep = keep
         self._threads = options.threads or default_threads()
         self._stop = runs.StopRequest(options.stop_after_s)
-        self._rows = {m.name: quantized(m, m.types.get(kind, next(iter(m.types.values()))), options.compat) for m in matrices}
+        self._rows = {
+            m.name: quantized(m, m.types.get(kind, next(iter(m.types.values()))), options.compat) for m in matrices
+        }
         self._by_block: dict[int, list[str]] = {}
         for matrix in matrices:
             block = block_of(matrix.name)
@@ -199,7 +201,14 @@ class Pass:
                 raise self._stopped()
 
         forward.run_layer(
-            model, number, self._chunks.inputs[: len(before)], before, after, ram=self._options.ram, threads=self._threads, observe=look
+            model,
+            number,
+            self._chunks.inputs[: len(before)],
+            before,
+            after,
+            ram=self._options.ram,
+            threads=self._threads,
+            observe=look,
         )
         self._reporter.advance(self._bytes[number], f"blk.{number}")
         if self._stop.is_due():
@@ -208,7 +217,9 @@ class Pass:
     def _stopped(self) -> StreamconvError:
         hint = "Run the same command again: blocks that were measured are kept."
         if self._stop.signum:
-            error = Interrupted(self._stop.signum, f"stopped by {signal.Signals(self._stop.signum).name} while measuring")
+            error = Interrupted(
+                self._stop.signum, f"stopped by {signal.Signals(self._stop.signum).name} while measuring"
+            )
             error.hint = hint
             return error
         return Stopped("stopped as requested while measuring", hint)

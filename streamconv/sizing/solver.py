@@ -76,9 +76,7 @@ def _saving(smaller: Option, larger: Option) -> float:
 
 def _along_hulls(fronts: Sequence[Sequence[Option]], at: list[int], left: int) -> int:
     """Take the steps that save most, up to the first that does not fit; what is left of the bytes."""
-    steps = [
-        (-_saving(front[a], front[b]), n, b) for n, front in enumerate(fronts) for a, b in pairwise(_hull(front))
-    ]
+    steps = [(-_saving(front[a], front[b]), n, b) for n, front in enumerate(fronts) for a, b in pairwise(_hull(front))]
     for _, n, b in sorted(steps):
         need = fronts[n][b].n_bytes - fronts[n][at[n]].n_bytes
         if need > left:
@@ -120,9 +118,8 @@ def _steps(fronts: Sequence[Sequence[Option]], at: Sequence[int], up: bool) -> _
         for k in (range(at[n] + 1, len(front)) if up else range(at[n]))
     ]
     rows.sort(key=lambda row: (row[2], row[3], row[0]))
-    columns = zip(*rows, strict=True) if rows else ((), (), (), ())
-    tensor, to, n_bytes, cost = columns
-    return _Steps(*(np.array(c, np.int64) for c in (tensor, to, n_bytes)), np.array(cost, np.float64))
+    tensor, to, n_bytes = (np.array([row[k] for row in rows], np.int64) for k in range(3))
+    return _Steps(tensor, to, n_bytes, np.array([row[3] for row in rows], np.float64))
 
 
 def _exchanged(fronts: Sequence[Sequence[Option]], at: list[int], left: int) -> int | None:

@@ -28,7 +28,8 @@ class Kept:
             if found.get("inputs") == inputs:
                 self.delta = {str(n): float(x) for n, x in found["delta"].items()}
                 self.losses = {
-                    str(n): {str(t): Loss(*map(float, x)) for t, x in each.items()} for n, each in found["losses"].items()
+                    str(n): {str(t): Loss(*map(float, x)) for t, x in each.items()}
+                    for n, each in found["losses"].items()
                 }
         except (ValueError, TypeError, KeyError, AttributeError):
             self.delta, self.losses = {}, {}  # a damaged file keeps nothing
