@@ -33,11 +33,12 @@ SHOWN = {
     "convert": Picture("convert.html", 980, 1330, is_dark=False),
     "convert-phone": Picture("convert.html", 390, 1330, is_dark=True),
     "compare": Picture("compare.html", 980, 1330, is_dark=True),
+    "mix": Picture("mix.html", 980, 1230, is_dark=False),
 }
 
 
 def make_pages(folder: Path) -> None:
-    """Convert the bundled model to some types, and compare them with it."""
+    """Convert the bundled model to some types, compare them with it, and choose types for a size."""
     program = [sys.executable, "-m", "streamconv"]
 
     def run(*arguments: object) -> None:
@@ -51,6 +52,7 @@ def make_pages(folder: Path) -> None:
         page = ["--report", "convert.html"] if name == "Q4_K_M" else []
         run("convert", source, f"tiny-{name}.gguf", "--type", name, "--imatrix", "imatrix.gguf", *page)
     models = [f"tiny-{name}.gguf" for name in ("Q3_K_M", "Q4_K_M", "Q6_K")]
+    run("mix", source, "mix.txt", "--bpw", 4.6, "--imatrix", "imatrix.gguf", "--report", "mix.html")
     run("compare", source, *models, "--text", "text.txt", "--report", "compare.html")
 
 

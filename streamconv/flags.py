@@ -303,7 +303,7 @@ FLAGS = (
         "--report", "write a page with plots to FILE.html, or type, hash and error of every tensor as JSON lines", "FILE", "report",
         "path", **_REPORTING,
     ),
-    Flag("--report", "write a page with plots to FILE.html", "FILE", "report", "path", commands=("compare",)),
+    Flag("--report", "write a page with plots to FILE.html", "FILE", "report", "path", commands=("compare", "mix")),
     Flag("--dry-run", "print the plan, write nothing", **_REPORTING),
 )  # fmt: skip
 

@@ -89,6 +89,7 @@ ALLOWED = {
         "engine",
         "conversion",
         "evaluation",
+        "report",
     },
     "sized": {"errors", "units", "progress", "terminal", "forward", "engine", "conversion", "evaluation", "sizing"},
     "evaluating": {"errors", "units", "progress", "terminal", "quant", "forward", "conversion", "evaluation"},

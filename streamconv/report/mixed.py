@@ -75,7 +75,7 @@ def _against(made: Mixed) -> Markup:
     ]  # fmt: skip
     heads = ["", "Size", "Bytes", "KL divergence, nats", "Predicted"]
     whole = table("The mix and standard mixes", heads, rows, range(1, 5))
-    where = f" on {made.text}, which took no part in the choice" if made.text else ""
+    where = f" on {made.text} that the choice did not see" if made.text else ""
     text = f"Size against mean KL divergence from the unquantized model{where}: the lower and the further left, the better."
     measured = [each for each in every if each.divergence is not None or each.predicted is not None]
     if not measured:

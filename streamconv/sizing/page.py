@@ -14,39 +14,55 @@ from ..conversion.overlap import refuse_overlap
 from ..conversion.report_page import is_page_name
 from ..conversion.reports import check_report
 from ..engine import files
-from ..errors import UsageError
+from ..engine.plan import job_folder
+from ..engine.record import record_path
+from ..errors import CannotCreate, UsageError
 from .listing import state_path, verdict
-from .mixing import Mix, MixSide, PlannedMix
+from .planning import PlannedMix
+from .result import Mix, MixSide
 
 
-def refuse_page(path: Path, made: Path, roots: Sequence[Path], read: Sequence[Path]) -> None:
-    """Refuse the page of a mix that could not be written, or would harm what is read or made.
-
-    Parameters
-    ----------
-    made : the list
-    roots : what the user named as models
-    read : files that are read
-
-    Raises
-    ------
-    UsageError : it is no page by its name, or is the list, or is or belongs to what is read; and see ``check_report``
-    """
+def require_page_name(path: Path) -> None:
+    """UsageError for a report of a mix that is no page by its name."""
     if not is_page_name(path):
         raise UsageError(
             f"{path}: the report of a mix is a page; its numbers are printed as JSON with --json",
             f"Name it {path.with_suffix('.html')}.",
         )
-    real = Path(os.path.realpath(path.parent), path.name)
-    if real in {Path(os.path.realpath(each.parent), each.name) for each in (made, state_path(made))}:
-        raise UsageError(f"the report {path} cannot be the list itself", "Choose another name for --report.")
-    refuse_overlap([path], [], roots, read, copied=False)
-    check_report(path, None, force=False)
+
+
+def refuse_report(path: Path, made: Path, plan: PlannedMix, options: Options) -> None:
+    """Refuse a report that could not be written, or would harm what is read, or the list ``made``.
+
+    Raises
+    ------
+    UsageError : it is the list or what is made by it, or is or belongs to what is read; and see ``check_report``
+    """
+    taken = [made, state_path(made), plan.output, job_folder(plan.output), record_path(plan.output)]
+    if {_place(path), *_place(path).parents} & {*map(_place, taken)}:
+        raise UsageError(f"the report {path} cannot be the list or the output", "Choose another name for --report.")
+    text = plan.request.text.text
+    read = [*(f.path for f in plan.checkpoint.inputs), *options.imatrix, *([text] if text else [])]
+    refuse_overlap([path], [], plan.roots, read, copied=False)
+    check_report(path, None, options.force)
+
+
+def _place(path: Path) -> Path:
+    return Path(os.path.realpath(path.parent), path.name)
+
+
+def require_page(path: Path, made: Path) -> None:
+    """CannotCreate where the page of the finished list ``made`` is not there: what it would show is not kept."""
+    if not path.exists():
+        raise CannotCreate(
+            f"{path}: the list {made} is complete, and what was measured for it is not kept for a page",
+            "Use --force to measure again, or leave --report out.",
+        )
 
 
 def write_page(path: Path, mix: Mix, plan: PlannedMix, options: Options) -> None:
-    """Write the page of ``mix``; see ``refuse_page``, since something may have appeared there meanwhile."""
-    check_report(path, None, force=False)
+    """Write the page of ``mix``; see ``refuse_report``, since something may have appeared there meanwhile."""
+    check_report(path, None, options.force)
     files.write_atomically(path, report.mixed_page(facts_of(mix, plan.request.text.text_name, options.imatrix)))
 
 
@@ -74,7 +90,7 @@ def facts_of(mix: Mix, text: str, importance: Sequence[Path]) -> report.Mixed:
         f"{told[:1].upper()}{told[1:]}.",
         tensors,
         None if mix.difference is None else (mix.difference.value, mix.difference.uncertainty),
-        text if mix.difference is not None else "",
+        f"parts of {text}" if mix.difference is not None else "",
         [os.fspath(path) for path in importance],
         notes,
         version("streamconv"),

@@ -256,3 +256,82 @@ def test_what_was_compared_is_printed_even_if_the_page_cannot_be_written(
     told = here("compare", small, small, "--text", text, "-c", "32", "--chunks", "2", "--report", page)
     assert (told.code, page.read_text()) == (73, "mine")
     assert "Mean    KLD:   0.000000" in told.out
+
+
+@pytest.mark.slow
+def test_a_mix_has_a_page_with_the_numbers_of_its_json(here: Any, small: Path, tmp_path: Path, text: Path) -> None:
+    made, page = tmp_path / "mix.txt", tmp_path / "r.html"
+    command = [
+        "mix",
+        small,
+        made,
+        "--bpw",
+        "6.5",
+        "--types",
+        "Q4_0,Q5_0,Q8_0",
+        "--text",
+        text,
+        "-c",
+        "32",
+        "--chunks",
+        "8",
+    ]
+    told = here(*command, "--report", page, "--json", "--quiet")
+    assert told.code == 0, told.err
+    fact = told.events[-1]
+    body = read_page(page.read_text())
+    sides = rows(body, "The mix and standard mixes")
+    assert [row["Bytes"] for row in sides] == [f"{fact[s]['bytes']:,}" for s in ("mix", "standard") if fact[s]]
+    assert value(sides[0]["Predicted"]) == pytest.approx(fact["mix"]["predicted_kl"], rel=0.005)
+    listed = rows(body, "Every tensor")
+    assert [(row["Tensor"], row["Type"]) for row in listed] == [(t["name"], t["type"]) for t in fact["tensors"]]
+    assert facts(body)["Bits per weight"].startswith(f"{fact['bits_per_weight']:.2f}")
+    first = page.read_bytes()
+    assert here(*command, "--report", page, "--quiet").code == 0
+    assert page.read_bytes() == first
+    page.unlink()
+    gone = here(*command, "--report", page)
+    assert (gone.code, "is not kept for a page" in gone.err) == (73, True)
+
+
+def test_the_page_of_a_mix_is_refused_before_it_is_measured(here: Any, small: Path, tmp_path: Path, text: Path) -> None:
+    own, words, made = tmp_path / "own.html", tmp_path / "text.html", tmp_path / "mix.html"
+    own.write_text("mine")
+    words.write_text(text.read_text())
+    before = {p: p.read_bytes() for p in tmp_path.iterdir()}
+    command = ["mix", small, made, "--bpw", "6.5", "--types", "Q4_0,Q8_0", "--text", words, "-c", "32", "--chunks", "8"]
+    for path, code, *flags in [
+        (tmp_path / "r.jsonl", 64), (words, 73), (words, 64, "--force"), (made, 64), (own, 73), (tmp_path / "no" / "r.html", 73),
+    ]:  # fmt: skip
+        refused = here(*command, "--report", path, *flags)
+        assert (refused.code, refused.out) == (code, ""), (path, refused.err)
+    out = tmp_path / "x.gguf"
+    sized = ["convert", small, out, *command[3:9]]
+    for path, code, *flags in [
+        (words, 64, "--force"), (own, 73), (tmp_path / "x.gguf.types", 64), (out, 64), (out, 64, "--force"),
+    ]:  # fmt: skip
+        assert here(*sized, "--report", path, *flags).code == code, path
+    assert {p: p.read_bytes() for p in tmp_path.iterdir()} == before
+
+
+@pytest.mark.slow
+def test_the_report_of_a_conversion_for_a_size_is_that_of_the_conversion(
+    here: Any, small: Path, tmp_path: Path, text: Path
+) -> None:
+    page = tmp_path / "own.html"
+    page.write_text("mine")
+    command = [
+        "convert",
+        small,
+        tmp_path / "x.gguf",
+        "--bpw",
+        "6.5",
+        "--types",
+        "Q4_0,Q5_0,Q8_0",
+        "--text",
+        text,
+        "--no-check",
+    ]
+    made = here(*command, "--report", page, "--force", "--quiet")
+    assert made.code == 0, made.err
+    assert {row["Written as"] for row in table(page).values()} >= {"Q4_0", "Q8_0", "F32"}

@@ -23,9 +23,10 @@ def mix() -> Mix:
     ]
     own = MixSide("measured", 900_000, 0.02, Estimate(0.021, 0.001))
     standard = MixSide("Q4_K_S", 890_000, 0.033, Estimate(0.03, 0.002))
+    difference = Estimate(-0.009, 0.0004)
     return Mix(
-        "models/source", 910_000, 900_000, 4.41, "Q4_K_M", tensors, own, standard, Estimate(-0.009, 0.0004), False, "Q3_K", 2048, 4096
-    )  # fmt: skip
+        "models/source", 910_000, 900_000, 4.41, "Q4_K_M", tensors, own, standard, difference, False, "Q3_K", 2048, 4096
+    )
 
 
 def test_the_page_has_the_numbers_of_the_mix() -> None:
