@@ -48,7 +48,7 @@ def with_list(a: argparse.Namespace, options: Options) -> Options:
     path = output.with_name(f"{output.name}.types")
     # a finished list is taken as it is, even where the output is to be replaced
     renewing = replace(options, force=False, update=options.update or options.force)
-    if options.force:  # which allows a report to replace what is none
+    if options.force:  # which allows a report to replace any file
         renewing = replace(renewing, report=None)
     made = _made(a, path, output, Request(a.text), renewing, options)
     if isinstance(made, Mix):
