@@ -29,7 +29,9 @@ def test_rows_are_those_that_a_file_of_the_type_has(data: Path, tmp_path: Path) 
         found = Requantized(plain[name], made[name].dtype)
         assert np.array_equal(found.read(0, n_rows), made[name].read(0, n_rows))
         assert np.array_equal(found.read(3, 7), made[name].read(3, 7))
-        assert np.array_equal(Requantized(made[name], "Q5_0").read(0, 5), made[name].read(0, 5))  # copied, not made again
+        assert np.array_equal(
+            Requantized(made[name], "Q5_0").read(0, 5), made[name].read(0, 5)
+        )  # copied, not made again
 
 
 def test_experts_are_quantized_with_their_own_importance_and_count_by_their_visits() -> None:

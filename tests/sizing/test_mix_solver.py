@@ -16,7 +16,10 @@ def _pools(seed: int) -> list[list[Option]]:
         weights, sensitivity = int(rng.integers(1, 40)), float(rng.exponential())
         kinds = sorted(rng.choice([2.6, 3.4, 4.25, 4.5, 5.5, 6.6, 8.5], rng.integers(1, 5), replace=False))
         pools.append(
-            [Option(f"T{b}", int(weights * 32 * b), sensitivity * 4.0**-b * float(rng.uniform(0.7, 1.4))) for b in kinds]
+            [
+                Option(f"T{b}", int(weights * 32 * b), sensitivity * 4.0**-b * float(rng.uniform(0.7, 1.4)))
+                for b in kinds
+            ]
         )
     return pools
 
