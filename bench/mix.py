@@ -4,7 +4,7 @@
 
 The text is halved: importance matrix and mix are made of the first half, all is judged by ``streamconv compare`` on the other. Each
 line of stdout is an object: ``ratio`` is the KL divergence of the mix by that of the standard mix of ``type``, ``predicted`` what
-the mix was said to have.
+the mix was said to have, ``predicted_by_checked`` that by what ``mix`` measured on the chunks it held out.
 """
 
 from __future__ import annotations
@@ -53,12 +53,13 @@ def measured(model: Path, kind: str, folder: Path, first: Path, second: Path) ->
     streamconv(
         "convert", model, own, "--type", made["type"], "--tensor-type-file", types, "--imatrix", matrix, "--quiet"
     )
-    found = json.loads(streamconv("compare", model, usual, own, "--text", second, "--json", "--chunks", 20))
+    found = json.loads(streamconv("compare", model, usual, own, "--text", second, "--json", "--chunks", -1))
     standard, mixed = (each["kl_divergence"]["mean"] for each in found)
     return {
         "model": model.name, "type": kind, "bytes": own.stat().st_size, "share": own.stat().st_size / target,
         "standard": standard, "mix": mixed, "ratio": mixed / standard, "predicted": made["mix"]["predicted_kl"],
-        "predicted_by_mix": made["mix"]["predicted_kl"] / mixed, "kept": made["standard_kept"],
+        "predicted_by_mix": made["mix"]["predicted_kl"] / mixed,
+        "predicted_by_checked": made["mix"]["predicted_kl"] / made["mix"]["measured_kl"], "kept": made["standard_kept"],
         "best_standard": made["standard"]["name"],
     }  # fmt: skip
 
