@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import os
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -147,9 +148,12 @@ def convert(
     """
     options = _options(type, ram, settings)
     prepared = conversion.prepare(src, out, options)
-    outcome = conversion.execute(prepared, options, reporter or progress.Silent())
-    if options.report:
-        conversion.write_report(prepared, outcome, options.report, options.force)
+    told = reporter or progress.Silent()
+    began = time.monotonic()
+    outcome = conversion.execute(prepared, options, told)
+    seen = (told.peak_memory, told.points) if isinstance(told, progress.Silent) else ()
+    run = conversion.Run(time.monotonic() - began, *seen)
+    conversion.write_report(prepared, outcome, run, options)
     return [f.path for f in prepared.plan.files]
 
 
