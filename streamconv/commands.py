@@ -432,29 +432,6 @@ def families(a: argparse.Namespace) -> int:
 
 def bench(a: argparse.Namespace) -> int:
     """``streamconv bench``."""
-    from .quant import speed
-    from .quant.base import has_codec
+    from . import benching
 
-    names = [name for text in a.type or (",".join(speed.USUAL),) for name in text.upper().split(",")]
-    for name in names:
-        if not has_codec(name):
-            raise UsageError(
-                f"--type {name}: there is no tensor type of that name to make", "Types are such as Q4_K or Q8_0."
-            )
-    processor, bits, threads = speed.processor(), speed.vector_bits(), default_threads()
-    found = []
-    if not (a.json or a.quiet):
-        say(f"{processor}, vectors of {bits} bits; nanoseconds per weight on one core, without and with --imatrix")
-    for each in speed.speeds(names):
-        found.append(each)
-        if not (a.json or a.quiet):
-            say(f"{each.type:8}" + "".join(f" {'-' if ns is None else f'{ns:.2f}':>8}" for ns in each[1:]))
-    speed.remember(found)
-    if a.json:
-        types = [each._asdict() for each in found]
-        say_json({"processor": processor, "vector_bits": bits, "cores": threads, "types": types}, indent=1)
-    elif not a.quiet:
-        say(
-            f"A billion weights at 1 ns take {1 / threads:.2g} s on {threads} cores; streamconv plan reckons with these now."
-        )
-    return 0
+    return benching.bench(a, default_threads())

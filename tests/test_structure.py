@@ -104,6 +104,7 @@ ALLOWED = {
         "report",
     },
     "sized": {"errors", "units", "progress", "terminal", "forward", "engine", "conversion", "evaluation", "sizing"},
+    "benching": {"errors", "terminal", "quant"},
     "evaluating": {"errors", "units", "progress", "terminal", "quant", "forward", "conversion", "evaluation"},
     "api": {"rows", "flags", "conversion", "engine", "progress"},
     "commands": {
@@ -119,6 +120,7 @@ ALLOWED = {
         "inspect",
         "check",
         "models",
+        "benching",
         "evaluating",
         "toolbox",
         "sized",
