@@ -28,6 +28,7 @@ COMMANDS = [
     "imatrix",
     "compare",
     "perplexity",
+    "mix",
     "families",
     "bench",
 ]
