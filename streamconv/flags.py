@@ -146,6 +146,7 @@ _KEPT: dict[str, Any] = {"commands": PLANS, "alternative": "what is fetched"}
 _FETCH: dict[str, Any] = {"group": "running", "commands": ("fetch",)}
 _RESUMING: dict[str, Any] = {"group": "resuming", "commands": (*RUNS, *COPIES, "imatrix", "mix")}
 _REPORTING: dict[str, Any] = {"group": "resuming", "commands": RUNS}
+_REUSE: dict[str, Any] = {"group": "running", "commands": PLANS, "alternative": "reuse"}
 _STOP = "stop cleanly after 90s, 15m, 2h …; exit code 75"
 _NICE = "lowest CPU and I/O priority"
 
@@ -310,6 +311,16 @@ FLAGS = (
         "--evict", "free fetched ranges once the output made from them is durable", field="evict", source="hub", **_KEPT
     ),
     Flag("--keep", "keep fetched files for later runs (default)", **_KEPT),
+    Flag(
+        "--reuse",
+        "copy tensors that this older output has, made with --manifest; may be repeated (default: those beside OUT)", "OLD",
+        "reuse", "path", many=True, **_REUSE,
+    ),
+    Flag("--no-reuse", "make every tensor, whatever older outputs have", field="no_reuse", **_REUSE),
+    Flag(
+        "--manifest", "digests of every tensor in the record of OUT, for --reuse; reads OUT back before it gets its name",
+        field="manifest", group="running", commands=PLANS,
+    ),
     Flag("--all", "every file, not only what a conversion needs", **_FETCH),
     Flag("--verify", "verify fetched files against their digests; fetch damaged ones again", **_FETCH),
     Flag("--stop-after", _STOP, "TIME", kind="seconds", **_FETCH),
@@ -333,7 +344,11 @@ FLAGS = (
         choices=("all", "recent", "none"), **{**_RESUMING, "commands": (*RUNS, *COPIES, "imatrix")},
     ),
     Flag("--nice", _NICE, **{**_RESUMING, "commands": (*RUNS, *COPIES, *EVALUATIONS)}),
-    Flag("--report", "write type, hash and error of every tensor as JSON lines", "FILE", "report", "path", **_REPORTING),
+    Flag(
+        "--report", "write a page with plots to FILE.html, or type, hash and error of every tensor as JSON lines", "FILE", "report",
+        "path", **_REPORTING,
+    ),
+    Flag("--report", "write a page with plots to FILE.html", "FILE", "report", "path", commands=("compare", "mix")),
     Flag("--dry-run", "print the plan, write nothing", **{**_REPORTING, "commands": (*RUNS, *COPIES)}),
 )  # fmt: skip
 

@@ -23,7 +23,9 @@ def mix(a: argparse.Namespace, options: Options) -> int:
     """``streamconv mix``."""
     text = Request(a.text, a.ctx_size or N_CTX, a.chunks, a.from_chunk, a.parse_special)
     path = Path(a.output)
-    made = _made(a, path, path.with_name(f"{path.name}.gguf"), text, options)
+    if options.report:
+        sizing.require_page_name(options.report)
+    made = _made(a, path, path.with_name(f"{path.name}.gguf"), text, options, options)
     if isinstance(made, Mix):
         if a.json:
             say_json({"event": "done", "status": "done", "list": str(path), "already": False, **sizing.as_json(made)})
@@ -46,7 +48,9 @@ def with_list(a: argparse.Namespace, options: Options) -> Options:
     path = output.with_name(f"{output.name}.types")
     # a finished list is taken as it is, even where the output is to be replaced
     renewing = replace(options, force=False, update=options.update or options.force)
-    made = _made(a, path, output, Request(a.text), renewing)
+    if options.force:  # which allows a report to replace any file
+        renewing = replace(renewing, report=None)
+    made = _made(a, path, output, Request(a.text), renewing, options)
     if isinstance(made, Mix):
         if a.json:
             say_json({"event": "mix", "list": str(path), **sizing.as_json(made)})
@@ -55,14 +59,21 @@ def with_list(a: argparse.Namespace, options: Options) -> Options:
     return replace(options, type=made.type, tensor_type_file=path)
 
 
-def _made(a: argparse.Namespace, path: Path, output: Path, text: Request, options: Options) -> Mix | Listed:
-    """The list ``path``: one that is there already, or a new one."""
+def _made(
+    a: argparse.Namespace, path: Path, output: Path, text: Request, options: Options, given: Options
+) -> Mix | Listed:
+    """The list ``path``: one that is there already, or a new one, by ``options``; with its page, where that was ``given``."""
+    page = given.report if a.command == "mix" else None  # else it is that of the conversion
     request = MixRequest(a.size, a.bpw, a.types, not a.no_check, text)
     reporter = progress.reporter(quiet=a.quiet, as_json=a.json)
     plan = sizing.prepare_mix(str(a.source), output, request, options)
     try:
         found = sizing.prepare_list(path, plan, options)
+        if given.report:
+            sizing.refuse_report(given.report, path, plan, given)
         if found is not None:
+            if page:
+                sizing.require_page(page, path)
             return found
         if getattr(a, "dry_run", False):
             raise UsageError(
@@ -73,6 +84,8 @@ def _made(a: argparse.Namespace, path: Path, output: Path, text: Request, option
             reporter.message(f"note: {note}")
         with progress.told_in_errors(reporter):
             made = sizing.make_mix(plan, sizing.state_path(path), options, reporter)
+        if page:  # before the list, which says that all is done
+            sizing.write_page(page, made, plan, options)
         sizing.write_list(path, made, plan, options)
         files.remove_file(sizing.state_path(path))
         return made

@@ -38,6 +38,7 @@ ALLOWED = {
     "models": {*_DATA, "found", "kit", "sources", "quant"},
     "targets": {"errors", "metadata", "file_names", "quant"},
     "forward": {"errors", "metadata", "rows", "threads", "limits", "quant"},
+    "report": {"units", "terminal"},
     "engine": {"rows", "errors", "file_names", "units", "ownership", "threads", "workers"},
     "check": {*_DATA, "sources", "quant", "models"},
     "inspect": {"errors", "metadata", "file_names", "units", "sources", "dequant", "models"},
@@ -58,6 +59,7 @@ ALLOWED = {
         "targets",
         "engine",
         "forward",
+        "report",
     },
     "evaluation": {
         "errors",
@@ -70,6 +72,19 @@ ALLOWED = {
         "targets",
         "text",
         "forward",
+        "engine",
+        "conversion",
+        "report",
+    },
+    "toolbox": {
+        *_DATA,
+        "threads",
+        "units",
+        "sources",
+        "models",
+        "quant",
+        "check",
+        "targets",
         "engine",
         "conversion",
     },
@@ -86,20 +101,9 @@ ALLOWED = {
         "engine",
         "conversion",
         "evaluation",
+        "report",
     },
     "sized": {"errors", "units", "progress", "terminal", "forward", "engine", "conversion", "evaluation", "sizing"},
-    "toolbox": {
-        *_DATA,
-        "threads",
-        "units",
-        "sources",
-        "models",
-        "quant",
-        "check",
-        "targets",
-        "engine",
-        "conversion",
-    },
     "evaluating": {"errors", "units", "progress", "terminal", "quant", "forward", "conversion", "evaluation"},
     "api": {"rows", "flags", "conversion", "engine", "progress"},
     "commands": {
@@ -116,8 +120,8 @@ ALLOWED = {
         "check",
         "models",
         "evaluating",
-        "sized",
         "toolbox",
+        "sized",
         "quant",
     },
     "cli": {"errors", "file_names", "limits", "flags", "found", "engine", "commands", "terminal"},
@@ -133,6 +137,7 @@ WRITERS = {
     "replace",
     "fsync",
     "fdatasync",
+    "copy_file_range",
     "posix_fallocate",
     "fallocate",
     "ftruncate",
@@ -140,8 +145,8 @@ WRITERS = {
     "write_text",
     "write_bytes",
 }
-#: the one seam for writes, what only tries, and the cache of kernels, which no job needs
-MAY_WRITE = {"engine/files.py", "engine/trials.py", "kernels/cache.py"}
+#: the one seam for writes, copies within the kernel, what only tries, and the cache of kernels, which no job needs
+MAY_WRITE = {"engine/files.py", "engine/copying.py", "engine/trials.py", "kernels/cache.py"}
 
 
 def modules() -> dict[str, Path]:

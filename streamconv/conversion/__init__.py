@@ -10,8 +10,10 @@ from .opening import Opener, open_rows
 from .options import Options
 from .outputs import prepare
 from .prepared import Output, OutputTensor, Prepared
+from .report_page import Run
 from .reports import describe, write_report
 from .requantizing import measured
+from .reuse import planned_copies, told_of_copies
 from .running import logits, open_runnable
 from .target import Chosen, Draft, Target
 from .targets import TARGETS
@@ -30,6 +32,7 @@ __all__ = [
     "Output",
     "OutputTensor",
     "Prepared",
+    "Run",
     "Target",
     "VerifiedStore",
     "budget_of",
@@ -40,10 +43,12 @@ __all__ = [
     "measured",
     "open_rows",
     "open_runnable",
+    "planned_copies",
     "prepare",
     "prepare_adapter",
     "rules_of",
     "status",
+    "told_of_copies",
     "verify",
     "verify_store",
     "write_report",

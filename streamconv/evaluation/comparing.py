@@ -20,6 +20,7 @@ from ..errors import BadInput, Interrupted, StreamconvError, WriteFailed
 from ..forward.chunks import Chunks
 from ..forward.divergence import Divergence, Doubles
 from .heads import Head, divergences, log_probabilities
+from .pages import refuse_page
 from .request import Request, chunks_of, refuse_idle, tokens_of
 from .states import States, states_bytes
 from .walk import Walk, require_ram
@@ -61,7 +62,7 @@ def compare(
     Raises
     ------
     BadInput : a model has another vocabulary, or makes other tokens of the text
-    StreamconvError : and see ``perplexity``
+    StreamconvError : and see ``perplexity`` and ``pages.refuse_page``
     """
     _, text = request.read_text()
     hub = HubModels(Path(), offline=options.offline, refresh=options.refresh)
@@ -69,6 +70,9 @@ def compare(
         opener = Opener(options, hub)
         opened = [open_runnable(source, options, opener) for source in (reference, *sources)]
         refuse_idle(options, [checkpoint for _, checkpoint in opened])
+        if options.report:
+            read = [file.path for _, checkpoint in opened for file in checkpoint.inputs]
+            refuse_page(options.report, opener.roots, [*read, *([request.text] if request.text else [])])
         models = [model for model, _ in opened]
         for model in models:
             require_ram(model, request.n_ctx, options.ram)

@@ -9,6 +9,7 @@ The list is a ``--tensor-type-file``, so the conversion is an ordinary one and d
 
 from .listing import Listed, prepare_list, read_list, state_path, told, verdict, write_list
 from .mixing import make_mix
+from .page import refuse_report, require_page, require_page_name, write_page
 from .planning import MixRequest, PlannedMix, prepare_mix
 from .result import Mix, MixSide, MixTensor, as_json
 
@@ -24,8 +25,12 @@ __all__ = [
     "prepare_list",
     "prepare_mix",
     "read_list",
+    "refuse_report",
+    "require_page",
+    "require_page_name",
     "state_path",
     "told",
     "verdict",
     "write_list",
+    "write_page",
 ]
