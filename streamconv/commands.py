@@ -383,24 +383,13 @@ def check(a: argparse.Namespace) -> int:
 
 
 def imatrix(a: argparse.Namespace) -> int:
-    """``streamconv imatrix``."""
+    """``streamconv imatrix``, ``compare`` and ``perplexity``: the function of that name."""
     from . import evaluating
 
-    return evaluating.imatrix(a, _options(a))
+    return int(getattr(evaluating, a.command)(a, _options(a)))
 
 
-def compare(a: argparse.Namespace) -> int:
-    """``streamconv compare``."""
-    from . import evaluating
-
-    return evaluating.compare(a, _options(a))
-
-
-def perplexity(a: argparse.Namespace) -> int:
-    """``streamconv perplexity``."""
-    from . import evaluating
-
-    return evaluating.perplexity(a, _options(a))
+compare = perplexity = imatrix
 
 
 def mix(a: argparse.Namespace) -> int:
