@@ -133,9 +133,11 @@ class OutputFile:
     ----------
     path : final name
     header : its first bytes, written last; all of a file that holds no item
-    size : length of the whole file
+    size : length of the whole file; of one that ``grows`` an estimate
     accept : reads the finished file as its users will, before it gets its name; raises StreamconvError where they could not
     names_job : whether the header tells a file of this plan from those of others
+    grows : its chunks have whatever length they turn out to have, and follow each other behind the header; before it is
+        published, its plan is replaced by one that has its size
     """
 
     path: Path
@@ -143,6 +145,7 @@ class OutputFile:
     size: int
     accept: Callable[[Path], None] | None = None
     names_job: bool = True
+    grows: bool = False
 
 
 @dataclass(frozen=True)

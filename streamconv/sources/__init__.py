@@ -14,10 +14,10 @@ from .folder import READERS, LocalFiles, Shard, is_adapter, open_folder, open_in
 from .frame_cache import FrameCache
 from .gguf import GgufFile, open_gguf, read_gguf, read_splits
 from .known_layouts import refuse_part
+from .local_files import open_file, stored_at, twice_there
 from .mapped import IoMode, MappedFile
 from .sbs import open_sbs
 from .state_dicts import unwrapped
-from .zstd import open_file, stored_at, twice_there
 
 __all__ = [
     "Checkpoint",
