@@ -68,6 +68,20 @@ _COMMANDS: dict[str, tuple[str, tuple[tuple[str, str, str], ...]]] = {
         "fetch a model from the hub, so that later commands need no network; resumes like convert",
         (("source", "ORG/MODEL", "org/model[@revision], or one file of it: org/model/FILE.gguf"),),
     ),
+    "pack": (
+        "pack a model to about two thirds of its size; every command reads a packed model as it is; resumes like convert",
+        (
+            ("source", "MODEL", "checkpoint folder, or a file of safetensors, GGUF or torch"),
+            ("output", "OUT", "name of the packed model's folder"),
+        ),
+    ),
+    "unpack": (
+        "unpack a packed model to the same files, bit for bit; resumes like convert",
+        (
+            ("source", "PACKED", "folder of a packed model, or one .scpack file of it"),
+            ("output", "OUT", "name of the folder of plain files"),
+        ),
+    ),
     "status": ("show the progress of the job for OUT", (("output", "OUT", "the name given to convert"),)),
     "verify": (
         "re-read a finished output, or fetched models, and compare with the recorded digests",

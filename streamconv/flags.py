@@ -16,7 +16,8 @@ JOBS = ("convert", "merge", "plan")
 RUNS = ("convert", "merge", "extract-lora")
 PLANS = (*JOBS, "extract-lora")
 EVALUATIONS = ("imatrix", "compare", "perplexity")
-ALL = (*PLANS, "fetch", "status", "verify", "inspect", "check", "families", "bench", *EVALUATIONS)
+PACKING = ("pack", "unpack")
+ALL = (*PLANS, *PACKING, "fetch", "status", "verify", "inspect", "check", "families", "bench", *EVALUATIONS)
 
 
 class Flag(NamedTuple):
@@ -132,11 +133,11 @@ _ADAPTER: dict[str, Any] = {"group": "adapter", "commands": ("extract-lora",)}
 _TEXT: dict[str, Any] = {"group": "text", "commands": EVALUATIONS}
 _MATRIX: dict[str, Any] = {"group": "importance matrix", "commands": ("imatrix",)}
 _RUNNING: dict[str, Any] = {"group": "running", "commands": PLANS}
-_RUN: dict[str, Any] = {"group": "running", "commands": (*PLANS, *EVALUATIONS)}
+_RUN: dict[str, Any] = {"group": "running", "commands": (*PLANS, *PACKING, *EVALUATIONS)}
 _HUB: dict[str, Any] = {"group": "models on the hub", "commands": (*PLANS, "fetch", "inspect", *EVALUATIONS)}
 _KEPT: dict[str, Any] = {"commands": PLANS, "alternative": "what is fetched"}
 _FETCH: dict[str, Any] = {"group": "running", "commands": ("fetch",)}
-_RESUMING: dict[str, Any] = {"group": "resuming", "commands": (*RUNS, "imatrix")}
+_RESUMING: dict[str, Any] = {"group": "resuming", "commands": (*RUNS, *PACKING, "imatrix")}
 _REPORTING: dict[str, Any] = {"group": "resuming", "commands": RUNS}
 _STOP = "stop cleanly after 90s, 15m, 2h …; exit code 75"
 _NICE = "lowest CPU and I/O priority"
@@ -290,7 +291,7 @@ FLAGS = (
         "--verify-on-resume", "finished chunks to verify before resuming (default: all)", field="verify",
         choices=("all", "recent", "none"), **_RESUMING,
     ),
-    Flag("--nice", _NICE, **{**_RESUMING, "commands": (*RUNS, *EVALUATIONS)}),
+    Flag("--nice", _NICE, **{**_RESUMING, "commands": (*RUNS, *PACKING, *EVALUATIONS)}),
     Flag("--report", "write type, hash and error of every tensor as JSON lines", "FILE", "report", "path", **_REPORTING),
     Flag("--dry-run", "print the plan, write nothing", **_REPORTING),
 )  # fmt: skip

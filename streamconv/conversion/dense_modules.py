@@ -78,7 +78,7 @@ def modules_left_behind(checkpoint: Checkpoint) -> list[str]:
 
 def _has(checkpoint: Checkpoint, path: str) -> bool:
     """Whether a module is beside the weights: with its configuration, which comes with them, or without one."""
-    return f"{path}/config.json" in checkpoint.side_names() or (checkpoint.folder / path / WHOLE).is_file()
+    return f"{path}/config.json" in checkpoint.side_names() or stored_at(checkpoint.folder / path / WHOLE).is_file()
 
 
 def _with_matrices(checkpoint: Checkpoint, opened: Mapping[str, Checkpoint]) -> Checkpoint:

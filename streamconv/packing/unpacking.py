@@ -96,6 +96,7 @@ class Unpacking:
 
     plan: plans.Plan
     files: Sequence[PackFile]
+    warnings: Sequence[str] = ()
 
 
 def prepare_unpack(source: str | os.PathLike[str], output: str | os.PathLike[str], options: Options) -> Unpacking:

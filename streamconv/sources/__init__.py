@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from ..errors import BadInput, absent, unreadable
-from ..file_names import ENDINGS, GGUF, HUGGING_FACE, PACKABLE, PACKED, SBS, Layout, container_of
+from ..file_names import ENDINGS, GGUF, HUGGING_FACE, PACK, PACKABLE, PACKED, SBS, Layout, container_of
 from .checkpoint import Checkpoint, InputFile
 from .folder import READERS, LocalFiles, Shard, is_adapter, open_folder, open_index, snapshot
 from .frame_cache import FrameCache
@@ -51,6 +51,8 @@ def open_checkpoint(
     Of a split ``.gguf`` model it is the first file; of a folder ``models--ORG--NAME`` of huggingface_hub's cache the snapshot
     of ``main`` is opened. Files of safetensors and GGUF may be compressed with Zstandard, and are found by their plain names
     too.
+
+    Those that ``streamconv pack`` made likewise.
 
     Reads headers only. ``io="pread"`` copies instead of mapping, for storage whose errors should not end the process.
     Without ``weights`` a folder may hold a configuration and a tokenizer only. ``cache`` keeps what is decompressed. Another
