@@ -6,6 +6,7 @@ import inspect
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypedDict, TypeVar
 
@@ -75,6 +76,7 @@ class Settings(TypedDict, total=False):
     io: Literal["mmap", "pread"]
     chunk_bytes: int | str
     evict: bool
+    keep_packed: bool
     offline: bool
     refresh: bool
     report: AnyPath | None
@@ -142,8 +144,13 @@ def convert(
     [PosixPath('tiny.gguf')]
     """
     options = _options(type, ram, settings)
-    prepared = conversion.prepare(src, out, options)
-    outcome = conversion.execute(prepared, options, reporter or progress.Silent())
+    prepare, told = partial(conversion.prepare, src, out, options), reporter or progress.Silent()
+    prepared = prepare()
+    if options.keep_packed:
+        from .packing import kept_packed
+
+        prepared = kept_packed(prepared, options, told, prepare)
+    outcome = conversion.execute(prepared, options, told)
     if options.report:
         conversion.write_report(prepared, outcome, options.report, options.force)
     return [f.path for f in prepared.plan.files]

@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -36,16 +37,21 @@ def convert(a: argparse.Namespace) -> int:
     if a.dry_run:
         return plan(a)
     options = _options(a)
-    return _run(a, conversion.prepare(a.source, a.output, options), options)
+    return _run(a, partial(conversion.prepare, a.source, a.output, options), options)
 
 
-def _run(a: argparse.Namespace, prepared: conversion.Prepared, options: conversion.Options) -> int:
-    """Carry out what is planned, and say how it went."""
+def _run(a: argparse.Namespace, prepare: Callable[[], conversion.Prepared], options: conversion.Options) -> int:
+    """Carry out what ``prepare`` plans, and say how it went."""
     began = time.monotonic()
+    prepared = prepare()
     reporter = progress.reporter(quiet=a.quiet, as_json=a.json)
     for text in prepared.warnings:
         reporter.message(f"note: {text}")
     with progress.told_in_errors(reporter):
+        if options.keep_packed:
+            from .packing import kept_packed
+
+            prepared = kept_packed(prepared, options, reporter, prepare)
         outcome = conversion.execute(prepared, options, reporter)
     if options.report:
         conversion.write_report(prepared, outcome, options.report, options.force)
@@ -77,8 +83,8 @@ def extract_lora(a: argparse.Namespace) -> int:
     )
     options = _options(a)
     extraction = Extraction(choice, a.distribute_scale, a.sv_epsilon)
-    prepared = conversion.prepare_adapter(a.base, a.tuned, a.output, extraction, options)
-    return (_show if a.dry_run else _run)(a, prepared, options)
+    prepare = partial(conversion.prepare_adapter, a.base, a.tuned, a.output, extraction, options)
+    return _show(a, prepare(), options) if a.dry_run else _run(a, prepare, options)
 
 
 def _final(prepared: conversion.Prepared, outcome: Outcome | None) -> dict[str, Any]:
@@ -196,10 +202,15 @@ def _plan_lines(facts: dict[str, Any]) -> Iterator[str]:
 def fetch(a: argparse.Namespace) -> int:
     """``streamconv fetch``."""
     reporter, options = progress.reporter(quiet=a.quiet, as_json=a.json), _options(a)
+    keep = None
+    if options.keep_packed:
+        from .packing import Keeper
+
+        keep = Keeper(options, reporter)
     with progress.told_in_errors(reporter):
         found = conversion.fetch(
             a.source, reporter, everything=a.all, offline=options.offline, refresh=options.refresh, verify=a.verify,
-            stop_after_s=a.stop_after, mistral_format=options.mistral_format,
+            stop_after_s=a.stop_after, mistral_format=options.mistral_format, keep=keep,
         )  # fmt: skip
     name = f"{found.model.repo}@{found.model.commit}"
     if a.json:

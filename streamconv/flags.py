@@ -273,6 +273,10 @@ FLAGS = (
         "--evict", "free fetched ranges once the output made from them is durable", field="evict", source="hub", **_KEPT
     ),
     Flag("--keep", "keep fetched files for later runs (default)", **_KEPT),
+    Flag(
+        "--keep-packed", "pack each file of weights when it is here, and keep it so for later runs", field="keep_packed",
+        source="hub", **{**_KEPT, "commands": (*PLANS, "fetch")},
+    ),
     Flag("--all", "every file, not only what a conversion needs", **_FETCH),
     Flag("--verify", "verify fetched files against their digests; fetch damaged ones again", **_FETCH),
     Flag("--stop-after", _STOP, "TIME", kind="seconds", **_FETCH),

@@ -73,9 +73,9 @@ ALLOWED = {
         "engine",
         "conversion",
     },
-    "packing": {*_DATA, "threads", "kernels", "sources", "engine", "conversion"},
+    "packing": {*_DATA, "threads", "progress", "kernels", "sources", "engine", "conversion"},
     "evaluating": {"errors", "units", "progress", "terminal", "quant", "forward", "conversion", "evaluation"},
-    "api": {"rows", "flags", "conversion", "engine", "progress"},
+    "api": {"rows", "flags", "conversion", "packing", "engine", "progress"},
     "commands": {
         "errors",
         "units",

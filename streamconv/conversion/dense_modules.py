@@ -11,6 +11,7 @@ from ..models.config import architecture
 from ..models.families import FAMILIES
 from ..rows import Rows
 from ..sources.checkpoint import Checkpoint
+from ..sources.local_files import stored_at
 from ..sources.naming import shown
 from ..sources.side_links import is_module
 

@@ -110,7 +110,7 @@ class Opener:
         if path.suffix in RECIPES:
             return self._open_merge(path, lambda reference: self.open(reference, as_saved))
         if ref is not None:
-            return self.hub.open(ref, options.io, not options.vocab_only, layout)
+            return self.hub.open(ref, options.io, not options.vocab_only, layout, self._frames)
         return sources.open_checkpoint(source, options.io, not options.vocab_only, self._frames, layout)
 
     def _open_merge(self, recipe: Path, open_model: Callable[[str], Checkpoint]) -> Checkpoint:

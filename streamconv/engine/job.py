@@ -426,7 +426,7 @@ def _open_part(plan: Plan, index: int, stack: ExitStack, notes: list[str]) -> in
     if plan.folder is not None:
         for folder in reversed([p for p in path.parents if p.is_relative_to(plan.staging)]):
             files.make_dir(folder, mode=0o777)  # also says when it is a link to elsewhere
-    fd = files.open_for_writing(path, create=fresh)
+    fd = files.open_for_writing(path, create=fresh, mode=plan.files[index].mode)
     stack.callback(os.close, fd)
     if not fresh and not grows and os.fstat(fd).st_size != size:
         notes.append(f"{path.name} had the wrong length; every finished chunk is read back")

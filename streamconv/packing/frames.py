@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from ..file_names import GGUF, TORCH, container_of
 from ..kernels import load
-from ..rows import Bytes, Rows, matrix_shape
+from ..rows import Bytes, Rows, Span, matrix_shape
 from ..sources.gguf import GgufFile
 from ..sources.gguf_header import parse_header
 from ..sources.mapped import MappedFile
@@ -60,7 +60,9 @@ def survey(file: MappedFile) -> Survey:
     data_start, tensors = _tensors(file)
     numbers: list[tuple[int, int]] = []
     saved = 0.0
-    spans = ((span.offset, span.length, rows.dtype) for rows in tensors if rows.dtype in _SPLIT for span in _spans(rows))
+    spans = (
+        (span.offset, span.length, rows.dtype) for rows in tensors if rows.dtype in _SPLIT for span in _spans(rows)
+    )
     for start, length, dtype in sorted(spans):
         stop = start + length - length % 2
         last = numbers[-1] if numbers else (0, 0)
@@ -85,8 +87,8 @@ def _tensors(file: MappedFile) -> tuple[int, Iterable[Rows]]:
     return found.data_start, found.tensors.values()
 
 
-def _spans(rows: Rows) -> Iterator[tuple[int, int]]:
-    return rows.spans(0, matrix_shape(rows.shape)[0])  # type: ignore[return-value]
+def _spans(rows: Rows) -> Iterator[Span]:
+    return rows.spans(0, matrix_shape(rows.shape)[0])
 
 
 def _cut(runs: Sequence[tuple[int, int]], size: int) -> Iterator[Frame]:

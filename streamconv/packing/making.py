@@ -24,7 +24,7 @@ from ..sources.pack_format import Facts, tail
 from ..sources.zstd_frames import sizes_of
 from ..threads import spread
 from .frames import packed
-from .packing import Packing, PackedFile
+from .packing import PackedFile, Packing
 
 #: when a commit is due
 _WINDOW_BYTES, _WINDOW_SECONDS = 64 << 20, 2.0
@@ -35,9 +35,16 @@ _CHUNK_RAM = 48 << 20
 class Run:
     """One run of such a job."""
 
-    def __init__(self, packing: Packing, job: Job, options: Options, reporter: runs.Reporter) -> None:
+    def __init__(
+        self,
+        packing: Packing,
+        job: Job,
+        options: Options,
+        reporter: runs.Reporter,
+        stop: runs.StopRequest | None = None,
+    ) -> None:
         self._items, self._job, self._reporter = packing.items, job, reporter
-        self._stop = runs.StopRequest(options.stop_after_s)
+        self._stop = stop or runs.StopRequest(options.stop_after_s)
         self._threads = default_threads() if options.threads is None else options.threads
         self._at_once = max(1, min(self._threads, options.ram // _CHUNK_RAM))
         self._pending: list[CommitRecord] = []
@@ -93,9 +100,7 @@ class Run:
         for record in self._job.journal.commits():
             ends[record.file] = max(ends.get(record.file, 0), record.offset + record.length)
         plan = self._job.plan
-        settled = [
-            replace(f, size=ends[i], grows=False) if f.grows else f for i, f in enumerate(plan.files)
-        ]
+        settled = [replace(f, size=ends[i], grows=False) if f.grows else f for i, f in enumerate(plan.files)]
         for i, f in enumerate(plan.files):  # a run before this one may have got further when it was killed
             if f.grows and self._job.part_fds[i] >= 0:
                 files.allocate(self._job.part_fds[i], ends[i], plan.part_path(i))
@@ -204,9 +209,7 @@ class _File:
             for is_planes, group in groupby(range(len(item.frames)), key=lambda n: item.frames[n].is_planes)
             if is_planes and (run := list(group))
         ]
-        facts = Facts(
-            item.name, item.file.size, self._sha256.hexdigest(), item.found.data_start, item.sample, planes
-        )
+        facts = Facts(item.name, item.file.size, self._sha256.hexdigest(), item.found.data_start, item.sample, planes)
         return tail(self._header, facts, [(n, f.stop - f.start) for n, f in zip(self._sizes, item.frames, strict=True)])
 
     def _write(self, chunk: Chunk, data: bytes) -> None:

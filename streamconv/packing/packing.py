@@ -79,7 +79,7 @@ class PackedFile:
     @cached_property
     def sample(self) -> str:
         """The digest by which plans know the plain file."""
-        return self.file.describe(self.found.data_start).digest
+        return self.file.sample(self.found.data_start)
 
     def fill(self, start: int, stop: int, outs: Sequence[Bytes | None], scratch: Floats) -> Sequence[Quality]:
         """Frames have no length of their own to fill; see ``making``."""
@@ -146,7 +146,9 @@ def prepare_pack(source: str | os.PathLike[str], output: str | os.PathLike[str],
     side = small_files(folder, names) if folder is not None else {}
     items = [
         PackedFile(n, name, file, survey(file))
-        for n, (name, file) in enumerate(zip(names, (open_file(i.path, options.io, cache) for i in inputs), strict=True))
+        for n, (name, file) in enumerate(
+            zip(names, (open_file(i.path, options.io, cache) for i in inputs), strict=True)
+        )
     ]
 
     def verify() -> bool:
@@ -166,7 +168,9 @@ def _opened(source: Path, options: Options, cache: FrameCache) -> Checkpoint:
     opened = open_checkpoint(source, options.io, cache=cache, layout=MISTRAL if is_mistral else HUGGING_FACE)
     for file in opened.inputs:
         if file.path.suffix == PACK:
-            raise BadInput(f"{file.path} is packed already", "Every command reads it as it is; streamconv unpack undoes it.")
+            raise BadInput(
+                f"{file.path} is packed already", "Every command reads it as it is; streamconv unpack undoes it."
+            )
         if Path(plain_name(file.path.name)).suffix not in PACKED_FORMATS:
             raise BadInput(
                 f"{file.path} cannot be packed: only files of safetensors, GGUF and torch can",
@@ -189,6 +193,7 @@ def make_plan(
     verify_inputs: Callable[[], bool],
     description: dict[str, object],
     side: Mapping[str, bytes] | None = None,
+    mode: int = 0o666,
 ) -> plans.Plan:
     """The plan of packing ``items`` into the folder ``output``, or where ``side`` is None, the only one into the file."""
     facts = {
@@ -202,7 +207,8 @@ def make_plan(
     files = [
         plans.OutputFile(
             output if side is None else output / f"{item.name}{PACK}",
-            head(Path(item.name).name, item.file.size, fingerprint.hex()), item.found.estimate, accept=_accept, grows=True,
+            head(Path(item.name).name, item.file.size, fingerprint.hex()), item.found.estimate, accept=_accept, mode=mode,
+            grows=True,
         )
         for item in items
     ]  # fmt: skip
@@ -227,8 +233,14 @@ def _accept(path: Path) -> None:
     PackFile(path, "pread", FrameCache())
 
 
-def execute_pack(packing: Packing, options: Options, reporter: runs.Reporter) -> runs.Outcome | None:
+def execute_pack(
+    packing: Packing, options: Options, reporter: runs.Reporter, stop: runs.StopRequest | None = None
+) -> runs.Outcome | None:
     """Carry out the plan; None when its output is there already.
+
+    Parameters
+    ----------
+    stop : when to end early, where more than this job ends then
 
     Raises
     ------
@@ -239,5 +251,5 @@ def execute_pack(packing: Packing, options: Options, reporter: runs.Reporter) ->
     plan = packing.plan
     return carry_out(
         plan, options, reporter, lambda: open_job(plan, options, reporter),
-        lambda job: Run(packing, job, options, reporter).go(),
+        lambda job: Run(packing, job, options, reporter, stop).go(),
     )  # fmt: skip

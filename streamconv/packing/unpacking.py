@@ -113,7 +113,9 @@ def prepare_unpack(source: str | os.PathLike[str], output: str | os.PathLike[str
     folder = source if source.is_dir() else source.parent
     names = [source.name] if folder != source else _packs(folder)
     if not names or not all(name.endswith(PACK) and plain_name(name) != name for name in names):
-        raise InputMissing(f"{source}: there is nothing that is packed, no {PACK} file", "Give what streamconv pack made.")
+        raise InputMissing(
+            f"{source}: there is nothing that is packed, no {PACK} file", "Give what streamconv pack made."
+        )
     files = [PackFile(folder / name, options.io, cache) for name in names]
     side = small_files(folder, names) if folder == source else {}
     plan = _plan(output, source, {plain_name(n): f for n, f in zip(names, files, strict=True)}, side)
@@ -131,7 +133,8 @@ def _packs(folder: Path) -> list[str]:
 
 
 def _plan(output: Path, source: Path, files: dict[str, PackFile], side: Mapping[str, bytes]) -> plans.Plan:
-    outputs, placements = [], []
+    outputs: list[plans.OutputFile] = []
+    placements: list[plans.Placement] = []
     for n, (name, file) in enumerate(files.items()):
         header = bytes(file.view(0, min(_HEADER_BYTES, file.size)))
         accept = partial(_accept, file)

@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from ..errors import BadInput, absent, unreadable
-from ..file_names import ENDINGS, GGUF, HUGGING_FACE, PACK, PACKABLE, PACKED, SBS, Layout, container_of
+from ..file_names import ENDINGS, GGUF, HUGGING_FACE, PACKABLE, PACKED, SBS, Layout, container_of
 from .checkpoint import Checkpoint, InputFile
 from .folder import READERS, LocalFiles, Shard, is_adapter, open_folder, open_index, snapshot
 from .frame_cache import FrameCache

@@ -63,9 +63,9 @@ class PackFile(ZstdFile):
         load(".sources.kernels.planes").join(planes, out)
         return out
 
-    def _digest(self, data_start: int) -> str:
+    def sample(self, data_start: int) -> str:
         """As of the plain file; known, where that was described in the same way."""
-        return self.facts.sample if data_start == self.facts.data_start else super()._digest(data_start)
+        return self.facts.sample if data_start == self.facts.data_start else super().sample(data_start)
 
 
 def scratch() -> Bytes:

@@ -154,7 +154,7 @@ class ZstdFile(MappedFile):
 
     def describe(self, data_start: int) -> InputFile:
         """The identity of the compressed file, with the digest that the plain one would have."""
-        return PackedInput(**{**vars(self._input), "digest": self._digest(data_start)}, content_size=self.size)
+        return PackedInput(**{**vars(self._input), "digest": self.sample(data_start)}, content_size=self.size)
 
     def _frame(self, number: int) -> AbstractContextManager[Bytes]:
         """The content of one frame."""
