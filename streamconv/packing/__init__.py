@@ -5,7 +5,8 @@ The format and its reader are in ``sources/pack_format.py`` and ``sources/pack.p
 """
 
 from .kept import Keeper, kept_packed
-from .packing import Packing, execute_pack, prepare_pack
+from .making import execute_pack
+from .packing import Packing, prepare_pack
 from .unpacking import Unpacking, execute_unpack, prepare_unpack
 
 __all__ = [

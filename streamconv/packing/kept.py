@@ -24,7 +24,8 @@ from ..file_names import PACK, PACKED_FORMATS
 from ..progress import Silent
 from ..sources.hub.files import PartialFile
 from .frames import survey
-from .packing import PackedFile, Packing, execute_pack, make_plan
+from .making import execute_pack
+from .packing import PackedFile, Packing, make_plan
 
 
 def kept_packed(

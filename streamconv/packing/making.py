@@ -10,6 +10,7 @@ from itertools import groupby
 
 import xxhash
 
+from ..conversion.execution import carry_out, open_job
 from ..conversion.options import Options
 from ..engine import files
 from ..engine import run as runs
@@ -30,6 +31,26 @@ from .packing import PackedFile, Packing
 _WINDOW_BYTES, _WINDOW_SECONDS = 64 << 20, 2.0
 #: memory of a chunk while it is made: its frames packed, planes and tables of the threads
 _CHUNK_RAM = 48 << 20
+
+
+def execute_pack(
+    packing: Packing, options: Options, reporter: runs.Reporter, stop: runs.StopRequest | None = None
+) -> runs.Outcome | None:
+    """Carry out the plan; None when its output is there already.
+
+    Parameters
+    ----------
+    stop : when to end early, where more than this job ends then
+
+    Raises
+    ------
+    Every error of the tree; what is finished is kept for the next run.
+    """
+    plan = packing.plan
+    return carry_out(
+        plan, options, reporter, lambda: open_job(plan, options, reporter),
+        lambda job: Run(packing, job, options, reporter, stop).go(),
+    )  # fmt: skip
 
 
 class Run:

@@ -15,13 +15,11 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from ..conversion.execution import carry_out, open_job
 from ..conversion.layout import identities
 from ..conversion.options import Options
 from ..conversion.overlap import refuse_overlap
 from ..conversion.unfinished import check_name
 from ..engine import plan as plans
-from ..engine import run as runs
 from ..engine.record import record_path
 from ..errors import BadInput, UsageError
 from ..file_names import HUGGING_FACE, MISTRAL, PACK, PACKED_FORMATS, plain_name
@@ -231,25 +229,3 @@ def make_plan(
 def _accept(path: Path) -> None:
     """Read what a finished file says of itself."""
     PackFile(path, "pread", FrameCache())
-
-
-def execute_pack(
-    packing: Packing, options: Options, reporter: runs.Reporter, stop: runs.StopRequest | None = None
-) -> runs.Outcome | None:
-    """Carry out the plan; None when its output is there already.
-
-    Parameters
-    ----------
-    stop : when to end early, where more than this job ends then
-
-    Raises
-    ------
-    Every error of the tree; what is finished is kept for the next run.
-    """
-    from .making import Run
-
-    plan = packing.plan
-    return carry_out(
-        plan, options, reporter, lambda: open_job(plan, options, reporter),
-        lambda job: Run(packing, job, options, reporter, stop).go(),
-    )  # fmt: skip
