@@ -128,7 +128,7 @@ def prepare_pack(source: str | os.PathLike[str], output: str | os.PathLike[str],
     Raises
     ------
     UsageError : ``output`` is or contains what is read
-    BadInput, InputMissing, NoPermission : the model cannot be read, or is none that can be packed
+    BadInput, InputMissing, NoPermission : the model cannot be read, or not be packed
     """
     output, cache = check_name(output), FrameCache(options.ram // 2)
     if output.suffix in (PACK, *PACKED_FORMATS):

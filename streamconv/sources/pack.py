@@ -50,6 +50,9 @@ class PackFile(ZstdFile):
             self._planes[start:stop] = True
         return frames
 
+    def _how_to_split(self) -> str:
+        return "Or unpack it: streamconv unpack."
+
     def _beside(self, sizes: Sizes, packed: Sizes) -> Sizes:
         """The planes, beside what any frame takes."""
         return super()._beside(sizes, packed) + sizes

@@ -95,13 +95,17 @@ class ZstdFile(MappedFile):
         if number is None:
             at, room = int(self._frames.packed_at[largest]), self.cache.room
             what = "it is a single frame" if is_single else f"its frame at byte {at} is too large"
-            hint = how_to_split(self.path)
+            hint = self._how_to_split()
             raise BadInput(
                 f"{self.path}: {what}, whose {size:,} bytes take {cost:,} of memory; half of --ram is {self.cache.limit:,},"
                 f" of which {room:,} are free",
                 f"Allow --ram {-(-2 * cost // (1 << 20))}MiB for it alone. {hint}",
             )
         return number, largest if is_single else None
+
+    def _how_to_split(self) -> str:
+        """What to do where frames are too large."""
+        return how_to_split(self.path)
 
     def _beside(self, sizes: Sizes, packed: Sizes) -> Sizes:
         """Memory for decompressing beside the content: a window where no size is stated, the frame where it is copied."""
