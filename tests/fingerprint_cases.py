@@ -385,8 +385,8 @@ JOBS: dict[str, Callable[[Path], Job]] = {
 #: options that decide no byte
 NEUTRAL: dict[str, Any] = {
     "ram_bytes": 64 << 20, "threads": 3, "force": True, "update": True, "stop_after_s": 9.0, "verify": "none",
-    "allow_nonfinite": True, "measure": True, "lenient": True, "allow_crimes": True, "io": "pread", "evict": True, "keep_packed": True,
-    "offline": True, "refresh": True, "report": Path("no-report.jsonl"),
+    "allow_nonfinite": True, "measure": True, "lenient": True, "allow_crimes": True, "io": "pread", "evict": True,
+    "keep_packed": True, "offline": True, "refresh": True, "report": Path("no-report.jsonl"),
 }  # fmt: skip
 _OWN: list[Any] = [
     {"nothing": 1},

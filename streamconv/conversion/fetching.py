@@ -7,12 +7,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..engine import files
 from ..engine import run as runs
 from ..engine.transfer import PartialDownload
 from ..errors import Interrupted, Stopped
 from ..file_names import HUGGING_FACE, MISTRAL, Layout
-from ..sources.hub.model import HubModel, require_reference
+from ..sources.hub.model import HubFile, HubModel, require_reference
 from .hub_models import HubModels
+from .verifying_store import damage_of_pack
 
 #: brings files here in a way of its own; those that are left to be fetched as ever
 Keep = Callable[[HubModels, Sequence[PartialDownload], runs.StopRequest], list[PartialDownload]]
@@ -102,7 +104,7 @@ def _fetch(
     else:
         chosen = choosing.weight_files(model, hub.named_weights(model, side, layout), layout)
         chosen += choosing.module_files(model)
-    packed = {f.path for f in chosen if hub.packed(f) is not None}
+    packed = {f.path for f in chosen if _is_packed(hub, f, reporter, verify, keep is not None)}
     weights = hub.partial(model, [f for f in chosen if f.path not in packed])
     wanted = {**side, **weights}
     if verify:
@@ -119,6 +121,21 @@ def _fetch(
     finally:
         reporter.finish()
     return Fetched(model, hub.folder(model), len(names), total, missing)
+
+
+def _is_packed(hub: HubModels, file: HubFile, reporter: runs.Reporter, verify: bool, alone: bool) -> bool:
+    """Whether ``file`` is kept packed, ``alone``: and not plain; to ``verify``, one that is damaged is set aside."""
+    place = hub.packed(file)
+    if place is not None and alone and place.with_name(file.key).exists():
+        return False  # a run was killed before the plain one went
+    if place is None or not verify:
+        return place is not None
+    damage = damage_of_pack(place, file.key, lambda n_bytes: None)
+    if damage:
+        aside = place.with_name(f"{place.name}.damaged")
+        files.publish(place, aside)
+        reporter.message(f"{file.path}: {damage}; fetching it again, kept as {aside}")
+    return not damage
 
 
 def _wait(hub: HubModels, wanted: list[PartialDownload], stop: runs.StopRequest, model: HubModel) -> None:

@@ -18,10 +18,9 @@ from pathlib import Path
 from ..conversion.layout import identities
 from ..conversion.options import Options
 from ..conversion.overlap import refuse_overlap
-from ..conversion.unfinished import check_name
 from ..engine import plan as plans
 from ..engine.record import record_path
-from ..errors import BadInput, UsageError
+from ..errors import BadInput
 from ..file_names import HUGGING_FACE, MISTRAL, PACK, PACKED_FORMATS, plain_name
 from ..rows import Bytes, File, Floats, Json, Quality, Rows, Span
 from ..sources import FrameCache, MappedFile, open_checkpoint
@@ -29,7 +28,7 @@ from ..sources.checkpoint import Checkpoint, InputFile
 from ..sources.local_files import open_file
 from ..sources.pack import PackFile
 from ..sources.pack_format import FRAME_BYTES, head
-from .beside import as_they_are, further_weights, small_files
+from .beside import as_folder, as_they_are, further_weights, small_files
 from .frames import Frame, Survey, survey, version
 
 #: frames of a chunk
@@ -130,9 +129,7 @@ def prepare_pack(source: str | os.PathLike[str], output: str | os.PathLike[str],
     UsageError : ``output`` is or contains what is read
     BadInput, InputMissing, NoPermission : the model cannot be read, or not be packed
     """
-    output, cache = check_name(output), FrameCache(options.ram // 2)
-    if output.suffix in (PACK, *PACKED_FORMATS):
-        raise UsageError(f"{output}: a packed model is a folder", f"Name it {output.with_suffix('')}.")
+    output, cache = as_folder(output), FrameCache(options.ram // 2)
     opened = _opened(Path(source), options, cache)
     folder = opened.folder if opened.path.is_dir() or opened.path.name.endswith(".index.json") else None
     inputs = list(opened.inputs)

@@ -15,7 +15,6 @@ from ..conversion.execution import carry_out, open_job
 from ..conversion.layout import identities
 from ..conversion.options import Options
 from ..conversion.overlap import refuse_overlap
-from ..conversion.unfinished import check_name
 from ..engine import budget as budgets
 from ..engine import plan as plans
 from ..engine import run as runs
@@ -27,7 +26,7 @@ from ..sources import FrameCache
 from ..sources.pack import PackFile
 from ..sources.small_files import open_regular
 from ..sources.zstd import cache_bytes
-from .beside import as_they_are, further_weights, small_files
+from .beside import as_folder, as_they_are, small_files
 
 #: of the content, which the file gets last
 _HEADER_BYTES = 4096
@@ -107,7 +106,7 @@ def prepare_unpack(source: str | os.PathLike[str], output: str | os.PathLike[str
     UsageError : ``output`` is or contains what is read
     BadInput, InputMissing, NoPermission : it cannot be read, or nothing of it is packed
     """
-    source, output, cache = Path(source), check_name(output), FrameCache(options.ram // 2)
+    source, output, cache = Path(source), as_folder(output), FrameCache(options.ram // 2)
     if not source.exists():
         raise absent(source, f"Give a folder of {PACK} files, or one of them.")
     folder = source if source.is_dir() else source.parent
@@ -118,7 +117,7 @@ def prepare_unpack(source: str | os.PathLike[str], output: str | os.PathLike[str
         )
     files = [PackFile(folder / name, options.io, cache) for name in names]
     side = small_files(folder, names) if folder == source else {}
-    plan = _plan(output, source, {plain_name(n): f for n, f in zip(names, files, strict=True)}, side)
+    plan = _plan(output, source, {n.removesuffix(PACK): f for n, f in zip(names, files, strict=True)}, side)
     refuse_overlap(
         [*(f.path for f in plan.files), record_path(output)], [plan.job_dir, output], [source],
         [file.path for file in files], copied=True,
@@ -127,9 +126,9 @@ def prepare_unpack(source: str | os.PathLike[str], output: str | os.PathLike[str
 
 
 def _packs(folder: Path) -> list[str]:
-    """The packed files of the model in ``folder``, by name."""
-    own = sorted(p.name for p in folder.iterdir() if p.name.endswith(PACK))
-    return [*own, *(name for name in further_weights(folder) if name.endswith(PACK))]
+    """The packed files in ``folder`` and in folders of it, by name."""
+    found = (p.relative_to(folder) for p in folder.rglob(f"*{PACK}"))
+    return sorted(p.as_posix() for p in found if not any(part.startswith(".") for part in p.parts))
 
 
 def _plan(output: Path, source: Path, files: dict[str, PackFile], side: Mapping[str, bytes]) -> plans.Plan:

@@ -6,7 +6,9 @@ unpack none twice. Unpacking takes one frame's memory a thread besides.
 
 from __future__ import annotations
 
+import hashlib
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -65,6 +67,20 @@ class PackFile(ZstdFile):
         self._decompress(number, planes)
         load(".sources.kernels.planes").join(planes, out)
         return out
+
+    def digest(self, looked: Callable[[int], object]) -> str:
+        """The sha256 of the content as it is on the disk now; ``looked`` is told of bytes that were read, and may raise.
+
+        Errors: BadInput for damage.
+        """
+        found, buffer = hashlib.sha256(), np.empty(FRAME_BYTES, np.uint8)
+        for at in range(0, self.size, FRAME_BYTES):
+            data = buffer[: min(FRAME_BYTES, self.size - at)]
+            self.read_into(at, data)
+            self.release(at, len(data))
+            found.update(data.data)
+            looked(len(data))
+        return found.hexdigest()
 
     def sample(self, data_start: int) -> str:
         """As of the plain file; known, where that was described in the same way."""

@@ -68,6 +68,8 @@ class ZstdFile(MappedFile):
         self._frames = self._read_frames(cache.limit // _BYTES_PER_FRAME)
         self.size = int(self._frames.content_at[-1])
         self._input = self._packed.describe(0)
+        #: bytes of frames that were released in part
+        self._released: dict[int, int] = {}
         self._number, single = self._admit()
         if single is not None:  # decompressed once, and never given up
             self._kept = self._frame(single)
@@ -153,8 +155,19 @@ class ZstdFile(MappedFile):
             last -= 1
         whole = first if offset == self._frames.content_at[first] else first + 1
         self.cache.forget(self._number, range(whole, last + 1))
+        self._release_edges({n for n in (first, self._frames.at(end - 1)) if not whole <= n <= last}, offset, end)
         start, stop = int(self._frames.packed_at[first]), int(self._frames.packed_at[last + 1])
         self._packed.release(start, stop - start)
+
+    def _release_edges(self, numbers: set[int], offset: int, end: int) -> None:
+        """Forget those of these frames of which all ranges together have been released: chunks end within frames."""
+        for n in numbers:
+            start, stop = (int(at) for at in self._frames.content_at[n : n + 2])
+            released = self._released.pop(n, 0) + min(stop, end) - max(start, offset)
+            if released < stop - start:
+                self._released[n] = released
+            else:
+                self.cache.forget(self._number, range(n, n + 1))
 
     def describe(self, data_start: int) -> InputFile:
         """The identity of the compressed file, with the digest that the plain one would have."""

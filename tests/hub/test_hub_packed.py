@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
+from faults.injector import Fault
+from faults.injector import run as inject
 from hub_cases import MODEL, WEIGHTS, Run, tensor_bytes
 from server import Hub
 
@@ -75,6 +78,17 @@ def test_a_job_that_was_begun_with_the_plain_file_goes_on_with_the_packed_one(
     assert tensor_bytes(tmp_path / "x.gguf") == expected
 
 
+def test_a_plain_file_that_a_killed_run_left_beside_the_packed_one_goes(
+    hub: Hub, here: Run, cache: Path, tiny_model: Path
+) -> None:
+    assert here("fetch", MODEL, "--keep-packed").code == 0
+    (name,) = kept(cache)
+    blob = cache / "org--tiny-gemma3" / "blobs" / name.removesuffix(".scpack")
+    shutil.copyfile(tiny_model / WEIGHTS, blob)
+    assert here("fetch", MODEL, "--keep-packed").code == 0
+    assert [*kept(cache)] == [name]
+
+
 def test_it_excludes_evict_and_keep(here: Run, tmp_path: Path) -> None:
     for other in ("--evict", "--keep"):
         assert here("convert", MODEL, tmp_path / "x.gguf", "--keep-packed", other).code == 64
@@ -106,3 +120,42 @@ def test_one_file_of_a_model_is_kept_packed_too(
     done = here("convert", file, tmp_path / "y.gguf", "--type", "q8_0", "--keep-packed")
     assert done.code == 0, done.err
     assert [name.endswith(".scpack") for name in kept(cache)] == [True]
+
+
+def test_verify_finds_a_damaged_pack_and_fetch_verify_replaces_it(hub: Hub, here: Run, cache: Path) -> None:
+    assert here("fetch", MODEL, "--keep-packed").code == 0
+    assert here("verify", "--store").code == 0
+    (name,) = kept(cache)
+    path = cache / "org--tiny-gemma3" / "blobs" / name
+    good = path.read_bytes()
+    path.write_bytes(good[:-30_000] + bytes([good[-30_000] ^ 1]) + good[-29_999:])
+    found = here("verify", "--store")
+    assert found.code == 65
+    assert f"{MODEL}: {WEIGHTS}" in found.out
+    assert here("fetch", MODEL, "--keep-packed", "--verify").code == 0
+    assert path.read_bytes() == good
+
+
+@pytest.mark.slow
+def test_a_kill_at_any_write_leaves_a_store_that_the_next_run_completes(
+    hub: Hub, here: Run, cache: Path, tiny_model: Path, tmp_path: Path
+) -> None:
+    words = ["fetch", MODEL, "--keep-packed"]
+    whole = inject(words, tmp_path / "log")
+    assert whole.code == 0, whole.stderr
+    right = packs(cache)
+    # The first writes are those of ranges as they arrive, the last ones what is tested here.
+    for at in [*range(1, whole.calls - 60, 25), *range(max(1, whole.calls - 60), whole.calls + 1)]:
+        shutil.rmtree(cache)
+        inject(words, tmp_path / "log", Fault(at, "kill after"))
+        again = inject(words, tmp_path / "log")
+        assert again.code == 0, (at, again.stderr)
+        assert packs(cache) == right, at
+        assert len(kept(cache)) == 1, at
+        (link,) = cache.glob(f"org--tiny-gemma3/*/*/{WEIGHTS}*")
+        assert link.name.endswith(".scpack"), at
+
+
+def packs(cache: Path) -> dict[str, bytes]:
+    """The packed files, by name."""
+    return {p.name: p.read_bytes() for p in cache.glob("org--tiny-gemma3/blobs/*.scpack")}
