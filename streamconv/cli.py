@@ -26,7 +26,7 @@ from .errors import (
     unreadable,
 )
 from .file_names import ENDINGS, around_fields
-from .flags import FLAGS, JOBS, Flag, add, read_flags
+from .flags import FLAGS, JOBS, RUNS, Flag, add, read_flags
 from .limits import allow_many_files, require_room_for_numpy, use_no_threads_of_libraries
 from .terminal import say, say_json, show_traceback
 
@@ -36,9 +36,10 @@ _EPILOG = """\
 exit codes: 0 done, 64 usage, 65 bad input data, 66 input missing, 69 network, 70 internal error, 73 cannot create output,
 74 I/O error, disk full, or no memory, threads or open files left, 75 try again (locked, --stop-after reached), 77 permission,
 78 plan differs from the unfinished job
-
-Running the same command again resumes where it stopped; once the output is complete it exits 0 at once.
 """
+_RESUMES = (
+    "\nRunning the same command again resumes where it stopped; once the output is complete it exits 0 at once.\n"
+)
 
 
 #: what a person may name as a source
@@ -182,14 +183,15 @@ def make_parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="streamconv",
         description="Convert model checkpoints to GGUF or to gemma.cpp's files in one pass, in bounded memory, resumably.",
-        epilog=_EPILOG,
+        epilog=_EPILOG + _RESUMES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="store_true", help="print the version")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", parser_class=_Parser)
     for name, (text, given) in _COMMANDS.items():
+        resumes = name in (*RUNS, "fetch", "imatrix")
         sub = commands.add_parser(
-            name, help=text, description=text[0].upper() + text[1:] + ".", epilog=_EPILOG,
+            name, help=text, description=text[0].upper() + text[1:] + ".", epilog=_EPILOG + _RESUMES * resumes,
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )  # fmt: skip
         sub.command = name

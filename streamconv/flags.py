@@ -204,6 +204,7 @@ FLAGS = (
     ),
     Flag("--mtp", "only what predicts further tokens, for a draft model of its own", field="mtp", **_FURTHER),
     Flag("--no-mtp --no-nextn", "leave out what predicts further tokens", field="no_mtp", **_FURTHER),
+    Flag("--dspark", "only the DSpark draft in a DeepSeek V4; with --target-model-dir", field="dspark", **_FURTHER),
     Flag(
         "--target-model-dir", "of a draft model: the model it helps, whose tokenizer it has", "FOLDER", "target_model",
         source="checkpoint", **_MODEL,
