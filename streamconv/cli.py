@@ -26,7 +26,7 @@ from .errors import (
     unreadable,
 )
 from .file_names import ENDINGS, around_fields
-from .flags import FLAGS, JOBS, RUNS, Flag, add, read_flags
+from .flags import FLAGS, JOBS, PACKING, RUNS, Flag, add, read_flags
 from .limits import allow_many_files, require_room_for_numpy, use_no_threads_of_libraries
 from .terminal import say, say_json, show_traceback
 
@@ -189,7 +189,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="store_true", help="print the version")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", parser_class=_Parser)
     for name, (text, given) in _COMMANDS.items():
-        resumes = name in (*RUNS, "fetch", "imatrix")
+        resumes = name in (*RUNS, *PACKING, "fetch", "imatrix")
         sub = commands.add_parser(
             name, help=text, description=text[0].upper() + text[1:] + ".", epilog=_EPILOG + _RESUMES * resumes,
             formatter_class=argparse.RawDescriptionHelpFormatter,
