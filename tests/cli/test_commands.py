@@ -21,6 +21,8 @@ COMMANDS = [
     "extract-lora",
     "plan",
     "fetch",
+    "pack",
+    "unpack",
     "status",
     "verify",
     "inspect",

@@ -109,15 +109,15 @@ def test_a_packed_file_that_is_damaged_is_named_and_no_output_is_made(
     assert not (tmp_path / "x.gguf").exists()
 
 
-@pytest.mark.parametrize("file", [f"{MODEL}/x.gguf"])
+@pytest.mark.slow
 def test_one_file_of_a_model_is_kept_packed_too(
-    file: str, hub: Hub, here: Run, cache: Path, tiny_model: Path, tmp_path: Path
+    hub: Hub, here: Run, cache: Path, tiny_model: Path, tmp_path: Path
 ) -> None:
     made = tmp_path / "made" / "x.gguf"
     made.parent.mkdir()
     assert here("convert", tiny_model, made, "--type", "bf16").code == 0
     hub.add("org/tiny-gemma3", made.parent)
-    done = here("convert", file, tmp_path / "y.gguf", "--type", "q8_0", "--keep-packed")
+    done = here("convert", f"{MODEL}/x.gguf", tmp_path / "y.gguf", "--type", "q8_0", "--keep-packed")
     assert done.code == 0, done.err
     assert [name.endswith(".scpack") for name in kept(cache)] == [True]
 

@@ -135,7 +135,7 @@ def test_commands_read_the_pack_by_the_plain_names_too(command: Pack, tiny_model
     assert "architectures" in open_checkpoint(tmp_path / "p").config
 
 
-@pytest.mark.parametrize("type_", ["bf16", "q8_0"])
+@pytest.mark.parametrize("type_", ["bf16", pytest.param("q8_0", marks=pytest.mark.slow)])
 def test_gguf_shards_are_packed_checked_and_converted(
     command: Pack, tiny_model: Path, tmp_path: Path, type_: str
 ) -> None:
