@@ -29,8 +29,8 @@ from .packing import PackedFile, Packing
 
 #: when a commit is due
 _WINDOW_BYTES, _WINDOW_SECONDS = 64 << 20, 2.0
-#: memory of a chunk while it is made: its frames packed, planes and tables of the threads
-_CHUNK_RAM = 48 << 20
+#: memory of a chunk while it is made, its frames packed; and of a thread: planes, and what zstd takes
+_CHUNK_RAM, _THREAD_RAM = 48 << 20, 16 << 20
 
 
 def execute_pack(
@@ -66,7 +66,8 @@ class Run:
     ) -> None:
         self._items, self._job, self._reporter = packing.items, job, reporter
         self._stop = stop or runs.StopRequest(options.stop_after_s)
-        self._threads = default_threads() if options.threads is None else options.threads
+        threads = default_threads() if options.threads is None else options.threads
+        self._threads = max(1, min(threads, options.ram // _THREAD_RAM))
         self._at_once = max(1, min(self._threads, options.ram // _CHUNK_RAM))
         self._pending: list[CommitRecord] = []
         self._pending_bytes, self._due = 0, 0.0
