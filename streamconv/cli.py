@@ -65,6 +65,31 @@ _COMMANDS: dict[str, tuple[str, tuple[tuple[str, str, str], ...]]] = {
         ),
     ),
     "plan": ("show what convert would do: tensors, types, bytes, memory, disk; writes nothing", _JOB),
+    "edit": (
+        "set and remove keys of a GGUF file; as OUT, or in place by one write, or by a new file that takes its name",
+        (
+            ("source", "IN", "a .gguf file, of a split model the first"),
+            ("output", "[OUT]", "name of the output, NAME.gguf; left out with --in-place"),
+        ),
+    ),
+    "split": (
+        "split a GGUF file, as gguf-split does; 128 tensors a shard where no size or number is given; resumes like convert",
+        (
+            ("source", "IN", "a .gguf file, of a split model the first"),
+            ("output", "OUT", "what the names of the shards begin with: OUT-00001-of-0000N.gguf"),
+        ),
+    ),
+    "join": (
+        "join the shards of a GGUF file, as gguf-split --merge does; resumes like convert",
+        (
+            ("source", "IN", "the first shard, NAME-00001-of-0000N.gguf"),
+            ("output", "OUT", "name of the output, NAME.gguf"),
+        ),
+    ),
+    "hash": (
+        "digests of the tensors of a GGUF file, and of all of them, as gguf-hash prints them",
+        (("source", "FILE", "a .gguf file"),),
+    ),
     "fetch": (
         "fetch a model from the hub, so that later commands need no network; resumes like convert",
         (("source", "ORG/MODEL", "org/model[@revision], or one file of it: org/model/FILE.gguf"),),
