@@ -44,14 +44,11 @@ def _prepared(
     a: argparse.Namespace, prepare: Callable[[], conversion.Prepared], options: conversion.Options
 ) -> conversion.Prepared:
     """What ``prepare`` plans; with --keep-packed, from what was fetched and packed before."""
-    prepared = prepare()
     if not options.keep_packed:
-        return prepared
-    from .packing import kept_packed
+        return prepare()
+    from . import packs
 
-    reporter = progress.reporter(quiet=a.quiet, as_json=a.json)
-    with progress.told_in_errors(reporter):
-        return kept_packed(prepared, options, reporter, prepare)
+    return packs.kept(a, prepare, options)
 
 
 def _run(
@@ -327,49 +324,16 @@ def fetch(a: argparse.Namespace) -> int:
 
 def pack(a: argparse.Namespace) -> int:
     """``streamconv pack``."""
-    from . import packing
+    from . import packs
 
-    options = _options(a)
-    return _packing(a, packing.prepare_pack(a.source, a.output, options), options, packing.execute_pack)
+    return packs.pack(a, _options(a))
 
 
 def unpack(a: argparse.Namespace) -> int:
     """``streamconv unpack``."""
-    from . import packing
+    from . import packs
 
-    options = _options(a)
-    return _packing(a, packing.prepare_unpack(a.source, a.output, options), options, packing.execute_unpack)
-
-
-def _packing(a: argparse.Namespace, prepared: Any, options: conversion.Options, execute: Any) -> int:
-    """Pack or unpack what is ``prepared``, and say how it went."""
-    began = time.monotonic()
-    reporter = progress.reporter(quiet=a.quiet, as_json=a.json)
-    for text in prepared.warnings:
-        reporter.message(f"note: {text}")
-    with progress.told_in_errors(reporter):
-        outcome = execute(prepared, options, reporter)
-    paths = [f.path for f in prepared.plan.files]
-    read, written = sum(i["size"] for i in prepared.plan.inputs), sum(path.stat().st_size for path in paths)
-    if a.json:
-        say_json(
-            {
-                "event": "done", "status": "done", "resumable": False, "done": written, "total": written,
-                "bytes": outcome.made_bytes if outcome else 0, "files": [str(path) for path in paths],
-                "already": outcome is None, "next": "",
-            }
-        )  # fmt: skip
-    elif not a.quiet:
-        name = f"{prepared.plan.output}/ ({len(paths)} files)"
-        if outcome is None:
-            say(f"{name} is already complete ({size(written)}); nothing to do")
-        else:
-            say(
-                f"{name}: {size(read)} of weights read, {size(written)} written",
-                f"  {duration(time.monotonic() - began)}, peak {size(reporter.peak_memory)} RAM",
-                *(f"  note: {text}" for text in outcome.notes),
-            )
-    return 0
+    return packs.unpack(a, _options(a))
 
 
 def status(a: argparse.Namespace) -> int:

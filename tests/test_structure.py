@@ -86,6 +86,7 @@ ALLOWED = {
         "engine",
         "conversion",
     },
+    "packs": {"units", "progress", "terminal", "conversion", "engine", "packing"},
     "evaluating": {"errors", "units", "progress", "terminal", "quant", "forward", "conversion", "evaluation"},
     "api": {"rows", "flags", "conversion", "packing", "engine", "progress"},
     "commands": {
@@ -103,6 +104,7 @@ ALLOWED = {
         "models",
         "evaluating",
         "packing",
+        "packs",
         "toolbox",
         "quant",
     },
