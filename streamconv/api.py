@@ -31,6 +31,9 @@ class Settings(TypedDict, total=False):
     threads: int | None
     force: bool
     update: bool
+    reuse: AnyPath | Sequence[AnyPath]
+    no_reuse: bool
+    manifest: bool
     stop_after_s: float | str | None
     verify: Literal["all", "recent", "none"]
     imatrix: AnyPath | Sequence[AnyPath]

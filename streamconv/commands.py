@@ -188,6 +188,7 @@ def _final(prepared: conversion.Prepared, outcome: Outcome | None) -> dict[str, 
     return {
         "event": "done", "status": "done", "resumable": False, "done": prepared.plan.total_bytes,
         "total": prepared.plan.total_bytes, "bytes": outcome.made_bytes if outcome else 0,
+        "copied": outcome.copied_bytes if outcome else 0,
         "files": [str(f.path) for f in prepared.plan.files], "already": outcome is None, "next": "",
     }  # fmt: skip
 
@@ -215,9 +216,10 @@ def _summary(
         f" {o.bits_per_weight:.2f} bits per weight"
         for o in prepared.outputs
     ]
+    rate = "" if outcome.copied_bytes else f" {size(read / max(seconds, 1e-9))}/s of input,"
     lines += [
-        f"  {size(read)} read, {size(p.total_bytes)} written",
-        f"  {duration(seconds)}, {size(read / max(seconds, 1e-9))}/s of input, peak {size(reporter.peak_memory)} RAM",
+        conversion.told_of_copies(outcome) or f"  {size(read)} read, {size(p.total_bytes)} written",
+        f"  {duration(seconds)},{rate} peak {size(reporter.peak_memory)} RAM",
     ]
     if outcome.resumed_bytes:
         lines.append(f"  {size(outcome.resumed_bytes)} were finished by earlier runs")
@@ -279,6 +281,7 @@ def _plan_lines(facts: dict[str, Any]) -> Iterator[str]:
         f"disk: {size(facts['disk_bytes'])} while it runs; memory: {size(facts['ram_bytes'])} budget,"
         f" {facts['threads']} threads, {facts['chunks']} chunks"
     )
+    yield from conversion.planned_copies(facts)
     fetched = " once it is fetched" if facts["fetch"] and facts["fetch"]["missing_bytes"] else ""
     yield f"time: roughly {duration(facts['estimated_s'])}{fetched}, if the disk reads and writes 0.5 GB/s"
     if facts["fetch"] is not None:

@@ -159,6 +159,7 @@ _KEPT: dict[str, Any] = {"commands": PLANS, "alternative": "what is fetched"}
 _FETCH: dict[str, Any] = {"group": "running", "commands": ("fetch",)}
 _RESUMING: dict[str, Any] = {"group": "resuming", "commands": (*RUNS, *COPIES, *PACKING, "imatrix")}
 _REPORTING: dict[str, Any] = {"group": "resuming", "commands": RUNS}
+_REUSE: dict[str, Any] = {"group": "running", "commands": PLANS, "alternative": "reuse"}
 _STOP = "stop cleanly after 90s, 15m, 2h …; exit code 75"
 _NICE = "lowest CPU and I/O priority"
 
@@ -320,6 +321,16 @@ FLAGS = (
     Flag(
         "--keep-packed", "pack each file of weights when it is here, and keep it so for later runs", field="keep_packed",
         source="hub", **{**_KEPT, "commands": (*PLANS, "fetch")},
+    ),
+    Flag(
+        "--reuse",
+        "copy tensors that this older output has, made with --manifest; may be repeated (default: those beside OUT)", "OLD",
+        "reuse", "path", many=True, **_REUSE,
+    ),
+    Flag("--no-reuse", "make every tensor, whatever older outputs have", field="no_reuse", **_REUSE),
+    Flag(
+        "--manifest", "digests of every tensor in the record of OUT, for --reuse; reads OUT back before it gets its name",
+        field="manifest", group="running", commands=PLANS,
     ),
     Flag("--all", "every file, not only what a conversion needs", **_FETCH),
     Flag("--verify", "verify fetched files against their digests; fetch damaged ones again", **_FETCH),

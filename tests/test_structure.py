@@ -123,6 +123,7 @@ WRITERS = {
     "replace",
     "fsync",
     "fdatasync",
+    "copy_file_range",
     "posix_fallocate",
     "fallocate",
     "ftruncate",
@@ -130,8 +131,8 @@ WRITERS = {
     "write_text",
     "write_bytes",
 }
-#: the one seam for writes, what only tries, and the cache of kernels, which no job needs
-MAY_WRITE = {"engine/files.py", "engine/trials.py", "kernels/cache.py"}
+#: the one seam for writes, copies within the kernel, what only tries, and the cache of kernels, which no job needs
+MAY_WRITE = {"engine/files.py", "engine/copying.py", "engine/trials.py", "kernels/cache.py"}
 
 
 def modules() -> dict[str, Path]:

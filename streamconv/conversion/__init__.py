@@ -12,6 +12,7 @@ from .outputs import prepare
 from .prepared import Output, OutputTensor, Prepared
 from .reports import describe, write_report
 from .requantizing import measured
+from .reuse import planned_copies, told_of_copies
 from .running import logits, open_runnable
 from .target import Chosen, Draft, Target
 from .targets import TARGETS
@@ -39,9 +40,11 @@ __all__ = [
     "measured",
     "open_rows",
     "open_runnable",
+    "planned_copies",
     "prepare",
     "prepare_adapter",
     "status",
+    "told_of_copies",
     "verify",
     "verify_store",
     "write_report",

@@ -26,6 +26,7 @@ from .overlap import refuse_overlap
 from .prepared import OutputTensor, Prepared
 from .reports import check_report
 from .requantizing import notes
+from .reuse import refuse_missing
 from .target import Chosen, Draft, Target
 from .unfinished import check_name, recorded_plan
 
@@ -104,6 +105,7 @@ def planned(
     refuse_inputs(checkpoint, prepared, opener.roots, options)
     if options.report:
         check_report(options.report, prepared.plan, options.force)
+    refuse_missing(options.reuse, is_begun=bool(recorded_plan(output)))
     return prepared
 
 

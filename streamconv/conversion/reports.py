@@ -23,11 +23,13 @@ from .disk_space import disk_bytes
 from .execution import budget_of
 from .options import Options
 from .prepared import OutputTensor, Prepared
+from .reuse import reusable
 
 
 def describe(prepared: Prepared, options: Options) -> dict[str, Any]:
     """The plan for people and pipelines, JSON-able."""
     plan, budget = prepared.plan, budget_of(prepared, options)
+    reuse = reusable(prepared, options)
     tensors = [
         {
             "name": t.name, "shape": list(t.item.rows.shape), "source_type": t.item.rows.dtype,
@@ -55,13 +57,16 @@ def describe(prepared: Prepared, options: Options) -> dict[str, Any]:
         "disk_bytes": plan.total_bytes + 8192 + 128 * len(plan.chunks()),
         "ram_bytes": budget.ram_bytes,
         "threads": budget.threads,
-        "estimated_s": round(estimate.seconds(prepared, budget.threads), 1),
+        "estimated_s": round(estimate.seconds(prepared, budget.threads, reuse.found.sources), 1),
         "chunks": len(plan.chunks()),
         "fetch": _fetching(prepared),
+        "reuse": {
+            "bytes": reuse.found.n_bytes, "tensors": len(reuse.found.sources), "from": list(map(str, reuse.found.donors)),
+        },
         "tensors": tensors,
         "left_out": dict(prepared.left_out),
-        "warnings": [*prepared.warnings, *_obstacles(prepared, options)],
-    }
+        "warnings": [*prepared.warnings, *reuse.told(), *_obstacles(prepared, options)],
+    }  # fmt: skip
 
 
 def _merge(tensor: OutputTensor) -> dict[str, Any]:

@@ -233,6 +233,16 @@ class Job:
         if not self.journal.still_ours() or not all(files.is_at(fd, path) for fd, path in parts):
             raise Locked(f"another process has taken over {self.plan.job_dir}", "Wait for it to finish.")
 
+    def commit(self, group: list[CommitRecord]) -> None:
+        """Record chunks as finished whose bytes have been written: first these become durable, then their slots."""
+        for i in sorted({s.file for s in group}):
+            files.sync_data(self.part_fds[i], self.plan.part_path(i))
+        self.plan.verify_inputs()
+        self.confirm()
+        self.journal.commit(group)
+        for s in group:
+            files.drop_cache(self.part_fds[s.file], s.offset, s.length)
+
     def rest(self) -> None:
         """Record that the job stopped cleanly, if it is still ours."""
         if self.journal.still_ours():

@@ -20,6 +20,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import FrameType
 from typing import Protocol
 
@@ -88,12 +89,15 @@ class Outcome:
     ----------
     made_bytes : bytes made by this run
     resumed_bytes : bytes that earlier runs had finished
+    copied_bytes, copied_from : bytes that this run had from older outputs, and from which
     quality : per item name and part, for the whole job
     notes : what was unusual
     """
 
     made_bytes: int = 0
     resumed_bytes: int = 0
+    copied_bytes: int = 0
+    copied_from: Sequence[Path] = ()
     quality: dict[tuple[str, int], Quality] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
@@ -314,14 +318,7 @@ class _Run:
         return any(t.is_alive() for t in self._workers)
 
     def _commit(self, group: list[CommitRecord]) -> None:
-        job = self.job
-        for index in sorted({s.file for s in group}):
-            files.sync_data(job.part_fds[index], job.plan.part_path(index))
-        job.plan.verify_inputs()
-        job.confirm()
-        job.journal.commit(group)
-        for s in group:
-            files.drop_cache(job.part_fds[s.file], s.offset, s.length)
+        self.job.commit(group)
         self.commits += group
         if self._supply is not None:
             self._supply.committed([self._chunks[s.chunk] for s in group])
