@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import os
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from functools import partial
@@ -154,9 +155,11 @@ def convert(
         from .packing import kept_packed
 
         prepared = kept_packed(prepared, options, told, prepare)
+    began = time.monotonic()
     outcome = conversion.execute(prepared, options, told)
-    if options.report:
-        conversion.write_report(prepared, outcome, options.report, options.force)
+    seen = (told.peak_memory, told.points) if isinstance(told, progress.Silent) else ()
+    run = conversion.Run(time.monotonic() - began, *seen)
+    conversion.write_report(prepared, outcome, run, options)
     return [f.path for f in prepared.plan.files]
 
 

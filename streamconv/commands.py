@@ -34,10 +34,13 @@ def _options(a: argparse.Namespace) -> conversion.Options:
 
 def convert(a: argparse.Namespace) -> int:
     """``streamconv convert``."""
-    if a.dry_run:
-        return plan(a)
     options = _options(a)
-    return _run(a, _prepared(a, partial(conversion.prepare, a.source, a.output, options), options), options)
+    if any(getattr(a, name, None) for name in ("size", "bpw", "types", "no_check", "text")):
+        from . import sized
+
+        options = sized.with_list(a, options)
+    prepare = partial(conversion.prepare, a.source, a.output, options)
+    return _show(a, prepare(), options) if a.dry_run else _run(a, _prepared(a, prepare, options), options)
 
 
 def _prepared(
@@ -64,12 +67,12 @@ def _run(
         reporter.message(f"note: {text}")
     with progress.told_in_errors(reporter):
         outcome = execute(options, reporter) if execute else conversion.execute(prepared, options, reporter)
-    if options.report:
-        conversion.write_report(prepared, outcome, options.report, options.force)
+    run = conversion.Run(time.monotonic() - began, reporter.peak_memory, reporter.points)
+    conversion.write_report(prepared, outcome, run, options)
     if a.json:
         say_json(_final(prepared, outcome))
     elif not a.quiet:
-        say(*_summary(prepared, outcome, reporter, time.monotonic() - began))
+        say(*_summary(prepared, outcome, run))
     return 0
 
 
@@ -201,9 +204,7 @@ def _file_names(prepared: conversion.Prepared, output: conversion.Output) -> str
     return ", ".join(names[:3]) + (f", … ({len(names)} files)" if len(names) > 3 else "")
 
 
-def _summary(
-    prepared: conversion.Prepared, outcome: Outcome | None, reporter: progress.Silent, seconds: float
-) -> list[str]:
+def _summary(prepared: conversion.Prepared, outcome: Outcome | None, run: conversion.Run) -> list[str]:
     """What was made, in a few lines."""
     p = prepared.plan
     names = ", ".join(_file_names(prepared, o) for o in prepared.outputs)
@@ -216,10 +217,10 @@ def _summary(
         f" {o.bits_per_weight:.2f} bits per weight"
         for o in prepared.outputs
     ]
-    rate = "" if outcome.copied_bytes else f" {size(read / max(seconds, 1e-9))}/s of input,"
+    rate = "" if outcome.copied_bytes else f" {size(read / max(run.seconds, 1e-9))}/s of input,"
     lines += [
         conversion.told_of_copies(outcome) or f"  {size(read)} read, {size(p.total_bytes)} written",
-        f"  {duration(seconds)},{rate} peak {size(reporter.peak_memory)} RAM",
+        f"  {duration(run.seconds)},{rate} peak {size(run.peak_bytes)} RAM",
     ]
     if outcome.resumed_bytes:
         lines.append(f"  {size(outcome.resumed_bytes)} were finished by earlier runs")
@@ -431,6 +432,13 @@ def perplexity(a: argparse.Namespace) -> int:
     from . import evaluating
 
     return evaluating.perplexity(a, _options(a))
+
+
+def mix(a: argparse.Namespace) -> int:
+    """``streamconv mix``."""
+    from . import sized
+
+    return sized.mix(a, _options(a))
 
 
 def families(a: argparse.Namespace) -> int:

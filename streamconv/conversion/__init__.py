@@ -10,12 +10,14 @@ from .opening import Opener, open_rows
 from .options import Options
 from .outputs import prepare
 from .prepared import Output, OutputTensor, Prepared
+from .report_page import Run
 from .reports import describe, write_report
 from .requantizing import measured
 from .reuse import planned_copies, told_of_copies
 from .running import logits, open_runnable
 from .target import Chosen, Draft, Target
 from .targets import TARGETS
+from .type_rules import rules_of
 from .unfinished import status
 from .verifying import verify
 from .verifying_store import VerifiedStore, verify_store
@@ -30,6 +32,7 @@ __all__ = [
     "Output",
     "OutputTensor",
     "Prepared",
+    "Run",
     "Target",
     "VerifiedStore",
     "budget_of",
@@ -43,6 +46,7 @@ __all__ = [
     "planned_copies",
     "prepare",
     "prepare_adapter",
+    "rules_of",
     "status",
     "told_of_copies",
     "verify",

@@ -34,6 +34,7 @@ COMMANDS = [
     "imatrix",
     "compare",
     "perplexity",
+    "mix",
     "families",
     "bench",
 ]
