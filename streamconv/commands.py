@@ -238,6 +238,8 @@ def plan(a: argparse.Namespace) -> int:
 
 def _show(a: argparse.Namespace, prepared: conversion.Prepared, options: conversion.Options) -> int:
     """Print what would be done."""
+    from .tables import tensor_lines
+
     try:
         facts = conversion.describe(prepared, options)
     finally:
@@ -245,22 +247,8 @@ def _show(a: argparse.Namespace, prepared: conversion.Prepared, options: convers
     if a.json:
         say_json(facts, indent=1)
     elif not a.quiet:
-        say(*_tensor_lines(facts), *_plan_lines(facts))
+        say(*tensor_lines(facts), *_plan_lines(facts))
     return 0
-
-
-def _tensor_lines(facts: dict[str, Any]) -> Iterator[str]:
-    """A line for every tensor of a plan."""
-    path = facts["outputs"][0]["path"] if len(facts["outputs"]) == 1 else ""
-    for t in facts["tensors"]:
-        if t["output"] != path:
-            path = t["output"]
-            yield f"-- {path}"
-        shape = " x ".join(map(str, t["shape"]))
-        merged = f"; {t['method']} of {t['merged']}" if "method" in t else ""
-        yield (
-            f"{t['name']:40} {shape:>16} {t['source_type']:>5} -> {t['type']:8} {t['bytes']:>14,}  {t['reason']}{merged}"
-        )
 
 
 def _plan_lines(facts: dict[str, Any]) -> Iterator[str]:

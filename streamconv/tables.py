@@ -1,8 +1,10 @@
-"""Commands that print a table and look at no model."""
+"""Tables that commands print."""
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterator
+from typing import Any
 
 from .engine.budget import default_threads
 from .errors import UsageError
@@ -53,3 +55,17 @@ def bench(a: argparse.Namespace) -> int:
     elif not a.quiet:
         say(f"A billion weights at 1 ns take {1 / threads:.2g} s on {threads} cores.")
     return 0
+
+
+def tensor_lines(facts: dict[str, Any]) -> Iterator[str]:
+    """A line for every tensor of a plan."""
+    path = facts["outputs"][0]["path"] if len(facts["outputs"]) == 1 else ""
+    for t in facts["tensors"]:
+        if t["output"] != path:
+            path = t["output"]
+            yield f"-- {path}"
+        shape = " x ".join(map(str, t["shape"]))
+        merged = f"; {t['method']} of {t['merged']}" if "method" in t else ""
+        yield (
+            f"{t['name']:40} {shape:>16} {t['source_type']:>5} -> {t['type']:8} {t['bytes']:>14,}  {t['reason']}{merged}"
+        )
