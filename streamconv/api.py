@@ -7,6 +7,7 @@ import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypedDict, TypeVar
 
@@ -80,6 +81,7 @@ class Settings(TypedDict, total=False):
     io: Literal["mmap", "pread"]
     chunk_bytes: int | str
     evict: bool
+    keep_packed: bool
     offline: bool
     refresh: bool
     report: AnyPath | None
@@ -147,8 +149,12 @@ def convert(
     [PosixPath('tiny.gguf')]
     """
     options = _options(type, ram, settings)
-    prepared = conversion.prepare(src, out, options)
-    told = reporter or progress.Silent()
+    prepare, told = partial(conversion.prepare, src, out, options), reporter or progress.Silent()
+    prepared = prepare()
+    if options.keep_packed:
+        from .packing import kept_packed
+
+        prepared = kept_packed(prepared, options, told, prepare)
     began = time.monotonic()
     outcome = conversion.execute(prepared, options, told)
     seen = (told.peak_memory, told.points) if isinstance(told, progress.Silent) else ()

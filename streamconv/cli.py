@@ -26,7 +26,7 @@ from .errors import (
     unreadable,
 )
 from .file_names import ENDINGS, around_fields
-from .flags import COPIES, FLAGS, JOBS, RUNS, Flag, add, read_flags
+from .flags import COPIES, FLAGS, JOBS, PACKING, RUNS, Flag, add, read_flags
 from .limits import allow_many_files, require_room_for_numpy, use_no_threads_of_libraries
 from .terminal import say, say_json, show_traceback
 
@@ -93,6 +93,20 @@ _COMMANDS: dict[str, tuple[str, tuple[tuple[str, str, str], ...]]] = {
     "fetch": (
         "fetch a model from the hub, so that later commands need no network; resumes like convert",
         (("source", "ORG/MODEL", "org/model[@revision], or one file of it: org/model/FILE.gguf"),),
+    ),
+    "pack": (
+        "pack a model to about two thirds of its size; every command reads a packed model as it is; resumes like convert",
+        (
+            ("source", "MODEL", "checkpoint folder, or a file of safetensors, GGUF or torch"),
+            ("output", "OUT", "name of the packed model's folder"),
+        ),
+    ),
+    "unpack": (
+        "unpack a packed model to the same files, bit for bit; resumes like convert",
+        (
+            ("source", "PACKED", "folder of a packed model, or one .scpack file of it"),
+            ("output", "OUT", "name of the folder of plain files"),
+        ),
     ),
     "status": ("show the progress of the job for OUT", (("output", "OUT", "the name given to convert"),)),
     "verify": (
@@ -207,7 +221,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="store_true", help="print the version")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", parser_class=_Parser)
     for name, (text, given) in _COMMANDS.items():
-        resumes = name in (*RUNS, *COPIES, "fetch", "imatrix", "mix")
+        resumes = name in (*RUNS, *COPIES, *PACKING, "fetch", "imatrix", "mix")
         sub = commands.add_parser(
             name, help=text, description=text[0].upper() + text[1:] + ".", epilog=_EPILOG + _RESUMES * resumes,
             formatter_class=argparse.RawDescriptionHelpFormatter,

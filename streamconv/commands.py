@@ -39,7 +39,19 @@ def convert(a: argparse.Namespace) -> int:
         from . import sized
 
         options = sized.with_list(a, options)
-    return (_show if a.dry_run else _run)(a, conversion.prepare(a.source, a.output, options), options)
+    prepare = partial(conversion.prepare, a.source, a.output, options)
+    return _show(a, prepare(), options) if a.dry_run else _run(a, _prepared(a, prepare, options), options)
+
+
+def _prepared(
+    a: argparse.Namespace, prepare: Callable[[], conversion.Prepared], options: conversion.Options
+) -> conversion.Prepared:
+    """What ``prepare`` plans; with --keep-packed, from what was fetched and packed before."""
+    if not options.keep_packed:
+        return prepare()
+    from . import packs
+
+    return packs.kept(a, prepare, options)
 
 
 def _run(
@@ -85,8 +97,8 @@ def extract_lora(a: argparse.Namespace) -> int:
     )
     options = _options(a)
     extraction = Extraction(choice, a.distribute_scale, a.sv_epsilon)
-    prepared = conversion.prepare_adapter(a.base, a.tuned, a.output, extraction, options)
-    return (_show if a.dry_run else _run)(a, prepared, options)
+    prepare = partial(conversion.prepare_adapter, a.base, a.tuned, a.output, extraction, options)
+    return _show(a, prepare(), options) if a.dry_run else _run(a, _prepared(a, prepare, options), options)
 
 
 def split(a: argparse.Namespace) -> int:
@@ -226,6 +238,8 @@ def plan(a: argparse.Namespace) -> int:
 
 def _show(a: argparse.Namespace, prepared: conversion.Prepared, options: conversion.Options) -> int:
     """Print what would be done."""
+    from .tables import tensor_lines
+
     try:
         facts = conversion.describe(prepared, options)
     finally:
@@ -233,22 +247,8 @@ def _show(a: argparse.Namespace, prepared: conversion.Prepared, options: convers
     if a.json:
         say_json(facts, indent=1)
     elif not a.quiet:
-        say(*_tensor_lines(facts), *_plan_lines(facts))
+        say(*tensor_lines(facts), *_plan_lines(facts))
     return 0
-
-
-def _tensor_lines(facts: dict[str, Any]) -> Iterator[str]:
-    """A line for every tensor of a plan."""
-    path = facts["outputs"][0]["path"] if len(facts["outputs"]) == 1 else ""
-    for t in facts["tensors"]:
-        if t["output"] != path:
-            path = t["output"]
-            yield f"-- {path}"
-        shape = " x ".join(map(str, t["shape"]))
-        merged = f"; {t['method']} of {t['merged']}" if "method" in t else ""
-        yield (
-            f"{t['name']:40} {shape:>16} {t['source_type']:>5} -> {t['type']:8} {t['bytes']:>14,}  {t['reason']}{merged}"
-        )
 
 
 def _plan_lines(facts: dict[str, Any]) -> Iterator[str]:
@@ -290,10 +290,15 @@ def _plan_lines(facts: dict[str, Any]) -> Iterator[str]:
 def fetch(a: argparse.Namespace) -> int:
     """``streamconv fetch``."""
     reporter, options = progress.reporter(quiet=a.quiet, as_json=a.json), _options(a)
+    keep = None
+    if options.keep_packed:
+        from .packing import Keeper
+
+        keep = Keeper(options, reporter)
     with progress.told_in_errors(reporter):
         found = conversion.fetch(
             a.source, reporter, everything=a.all, offline=options.offline, refresh=options.refresh, verify=a.verify,
-            stop_after_s=a.stop_after, mistral_format=options.mistral_format,
+            stop_after_s=a.stop_after, mistral_format=options.mistral_format, keep=keep,
         )  # fmt: skip
     name = f"{found.model.repo}@{found.model.commit}"
     if a.json:
@@ -307,6 +312,20 @@ def fetch(a: argparse.Namespace) -> int:
         came = f"{size(found.fetched_bytes)} fetched" if found.fetched_bytes else "already complete; nothing to do"
         say(f"{name}: {found.n_files} files, {size(found.total_bytes)}, {came}", f"  {found.folder}")
     return 0
+
+
+def pack(a: argparse.Namespace) -> int:
+    """``streamconv pack``."""
+    from . import packs
+
+    return packs.pack(a, _options(a))
+
+
+def unpack(a: argparse.Namespace) -> int:
+    """``streamconv unpack``."""
+    from . import packs
+
+    return packs.unpack(a, _options(a))
 
 
 def status(a: argparse.Namespace) -> int:
@@ -401,22 +420,9 @@ def mix(a: argparse.Namespace) -> int:
 
 def families(a: argparse.Namespace) -> int:
     """``streamconv families``."""
-    from .models.supported import supported
+    from . import tables
 
-    found = supported()
-    if a.json:
-        say_json([each._asdict() for each in found], indent=1)
-    elif not a.quiet:
-        rows = [
-            ("architecture in config.json", "in GGUF", "kind", "vocabularies", "described in"),
-            *(
-                (f.architecture, f.gguf or "(that of the text model)", f.kind, " or ".join(f.tokenizers), f.file)
-                for f in found
-            ),
-        ]
-        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        say(*("  ".join(f"{text:{width}}" for text, width in zip(row, widths, strict=True)).rstrip() for row in rows))
-    return 0
+    return tables.families(a)
 
 
 def bench(a: argparse.Namespace) -> int:

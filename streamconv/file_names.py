@@ -80,6 +80,9 @@ ENDINGS = tuple(ending for each in CONTAINERS for ending in each.endings)
 PACKABLE = tuple(ending for each in CONTAINERS if each.is_packable for ending in each.endings)
 #: what a compressed file ends with
 PACKED = ".zst"
+#: what a file of a packed checkpoint ends with, and the endings of files that can be packed so
+PACK = ".scpack"
+PACKED_FORMATS = tuple(ending for each in (SAFETENSORS, GGUF, TORCH) for ending in each.endings)
 #: endings of files of weights that are not read
 _OTHERS = (".onnx", ".h5", ".msgpack", ".npz", ".part")
 _INDEXES = tuple(f"{each.endings[0]}.index.json" for each in OF_FOLDERS)
@@ -120,23 +123,27 @@ def fits(name: str, patterns: Iterable[str]) -> bool:
 
 def is_weights(name: str) -> bool:
     """Whether a file of that name holds weights, read or not, or is an index of files that do."""
-    return name.removesuffix(PACKED).endswith((*ENDINGS, *_OTHERS)) or name.endswith(_INDEXES)
+    return name.removesuffix(PACKED).removesuffix(PACK).endswith((*ENDINGS, *_OTHERS)) or name.endswith(_INDEXES)
 
 
 def plain_name(name: str) -> str:
-    """The name that a compressed file of weights has when it is decompressed; other names as they are.
+    """The name that a compressed or packed file of weights has when it is plain again; other names as they are.
 
     >>> plain_name("model.safetensors.zst"), plain_name("model.safetensors"), plain_name("notes.zst")
     ('model.safetensors', 'model.safetensors', 'notes.zst')
+    >>> plain_name("pytorch_model.bin.scpack")
+    'pytorch_model.bin'
     """
-    plain = name.removesuffix(PACKED)
-    return plain if plain.endswith(PACKABLE) else name
+    for ending, formats in ((PACKED, PACKABLE), (PACK, PACKED_FORMATS)):
+        if name.endswith(ending) and name.removesuffix(ending).endswith(formats):
+            return name.removesuffix(ending)
+    return name
 
 
-def packed_path(path: Path) -> Path:
-    """Where the compressed form of the file of weights ``path`` would be; ``path`` itself where it has none."""
-    packed = path.with_name(path.name + PACKED)
-    return packed if plain_name(packed.name) == path.name else path
+def packed_paths(path: Path) -> list[Path]:
+    """Where the compressed and the packed form of the file of weights ``path`` would be, as far as it has such."""
+    packed = (path.with_name(path.name + ending) for ending in (PACKED, PACK))
+    return [each for each in packed if plain_name(each.name) == path.name]
 
 
 class PartName(NamedTuple):

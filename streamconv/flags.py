@@ -16,9 +16,23 @@ JOBS = ("convert", "merge", "plan")
 RUNS = ("convert", "merge", "extract-lora")
 PLANS = (*JOBS, "extract-lora")
 EVALUATIONS = ("imatrix", "compare", "perplexity", "mix")
+PACKING = ("pack", "unpack")
 #: those that write GGUF files out of stored tensors
 COPIES = ("split", "join", "edit")
-ALL = (*PLANS, *COPIES, "hash", "fetch", "status", "verify", "inspect", "check", "families", "bench", *EVALUATIONS)
+ALL = (
+    *PLANS,
+    *COPIES,
+    *PACKING,
+    "hash",
+    "fetch",
+    "status",
+    "verify",
+    "inspect",
+    "check",
+    "families",
+    "bench",
+    *EVALUATIONS,
+)
 
 
 class Flag(NamedTuple):
@@ -137,14 +151,14 @@ _ADAPTER: dict[str, Any] = {"group": "adapter", "commands": ("extract-lora",)}
 _TEXT: dict[str, Any] = {"group": "text", "commands": EVALUATIONS}
 _MATRIX: dict[str, Any] = {"group": "importance matrix", "commands": ("imatrix",)}
 _RUNNING: dict[str, Any] = {"group": "running", "commands": (*PLANS, *COPIES)}
-_RUN: dict[str, Any] = {"group": "running", "commands": (*PLANS, *COPIES, *EVALUATIONS)}
+_RUN: dict[str, Any] = {"group": "running", "commands": (*PLANS, *COPIES, *PACKING, *EVALUATIONS)}
 _SPLIT: dict[str, Any] = {**_MODEL, "commands": (*JOBS, "split")}
 _EDIT: dict[str, Any] = {"group": "keys", "commands": ("edit",)}
 _HASH: dict[str, Any] = {"group": "digests", "commands": ("hash",)}
 _HUB: dict[str, Any] = {"group": "models on the hub", "commands": (*PLANS, "fetch", "inspect", *EVALUATIONS)}
 _KEPT: dict[str, Any] = {"commands": PLANS, "alternative": "what is fetched"}
 _FETCH: dict[str, Any] = {"group": "running", "commands": ("fetch",)}
-_RESUMING: dict[str, Any] = {"group": "resuming", "commands": (*RUNS, *COPIES, "imatrix", "mix")}
+_RESUMING: dict[str, Any] = {"group": "resuming", "commands": (*RUNS, *COPIES, *PACKING, "imatrix", "mix")}
 _REPORTING: dict[str, Any] = {"group": "resuming", "commands": RUNS}
 _REUSE: dict[str, Any] = {"group": "running", "commands": PLANS, "alternative": "reuse"}
 _STOP = "stop cleanly after 90s, 15m, 2h …; exit code 75"
@@ -312,6 +326,10 @@ FLAGS = (
     ),
     Flag("--keep", "keep fetched files for later runs (default)", **_KEPT),
     Flag(
+        "--keep-packed", "pack each file of weights when it is here, and keep it so for later runs", field="keep_packed",
+        source="hub", **{**_KEPT, "commands": (*PLANS, "fetch")},
+    ),
+    Flag(
         "--reuse",
         "copy tensors that this older output has, made with --manifest; may be repeated (default: those beside OUT)", "OLD",
         "reuse", "path", many=True, **_REUSE,
@@ -341,9 +359,9 @@ FLAGS = (
     ),
     Flag(
         "--verify-on-resume", "finished chunks to verify before resuming (default: all)", field="verify",
-        choices=("all", "recent", "none"), **{**_RESUMING, "commands": (*RUNS, *COPIES, "imatrix")},
+        choices=("all", "recent", "none"), **{**_RESUMING, "commands": (*RUNS, *COPIES, *PACKING, "imatrix")},
     ),
-    Flag("--nice", _NICE, **{**_RESUMING, "commands": (*RUNS, *COPIES, *EVALUATIONS)}),
+    Flag("--nice", _NICE, **{**_RESUMING, "commands": (*RUNS, *COPIES, *PACKING, *EVALUATIONS)}),
     Flag(
         "--report", "write a page with plots to FILE.html, or type, hash and error of every tensor as JSON lines", "FILE", "report",
         "path", **_REPORTING,

@@ -20,7 +20,7 @@ from ..file_names import SBS, container_of
 from ..metadata import Metadata
 from ..sources import read_splits
 from ..sources.frame_cache import DEFAULT_BYTES, FrameCache
-from ..sources.zstd import open_file
+from ..sources.local_files import open_file
 from . import endings, key_types, keys, layout, rope, template, tensors, vocabulary
 from .finding import Finding, Severity
 from .subject import Shaped, Subject

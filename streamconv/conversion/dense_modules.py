@@ -11,6 +11,7 @@ from ..models.config import architecture
 from ..models.families import FAMILIES
 from ..rows import Rows
 from ..sources.checkpoint import Checkpoint
+from ..sources.local_files import stored_at
 from ..sources.naming import shown
 from ..sources.side_links import is_module
 
@@ -78,7 +79,7 @@ def modules_left_behind(checkpoint: Checkpoint) -> list[str]:
 
 def _has(checkpoint: Checkpoint, path: str) -> bool:
     """Whether a module is beside the weights: with its configuration, which comes with them, or without one."""
-    return f"{path}/config.json" in checkpoint.side_names() or (checkpoint.folder / path / WHOLE).is_file()
+    return f"{path}/config.json" in checkpoint.side_names() or stored_at(checkpoint.folder / path / WHOLE).is_file()
 
 
 def _with_matrices(checkpoint: Checkpoint, opened: Mapping[str, Checkpoint]) -> Checkpoint:

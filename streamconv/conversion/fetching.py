@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import signal
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..engine import files
 from ..engine import run as runs
 from ..engine.transfer import PartialDownload
 from ..errors import Interrupted, Stopped
 from ..file_names import HUGGING_FACE, MISTRAL, Layout
-from ..sources.hub.model import HubModel, require_reference
+from ..sources.hub.model import HubFile, HubModel, require_reference
 from .hub_models import HubModels
+from .verifying_store import damage_of_pack
+
+#: brings files here in a way of its own; those that are left to be fetched as ever
+Keep = Callable[[HubModels, Sequence[PartialDownload], runs.StopRequest], list[PartialDownload]]
 
 
 @dataclass(frozen=True)
@@ -42,6 +48,7 @@ def fetch(
     verify: bool = False,
     stop_after_s: float | None = None,
     mistral_format: bool = False,
+    keep: Keep | None = None,
 ) -> Fetched:
     """Fetch what a conversion of ``source`` needs; calling it again goes on where it stopped, or does nothing.
 
@@ -51,6 +58,7 @@ def fetch(
     everything : all files of the commit
     offline, refresh, mistral_format : see ``Options``
     verify : compute the digest of every wanted file that is present again, and fetch damaged files again
+    keep : fetches files of weights in its own way
 
     Raises
     ------
@@ -64,7 +72,7 @@ def fetch(
     try:
         with stop.on_signals():
             layout = MISTRAL if mistral_format else HUGGING_FACE
-            return _fetch(hub, source, reporter, everything, verify, stop, layout)
+            return _fetch(hub, source, reporter, everything, verify, stop, layout, keep)
     finally:
         hub.close()
 
@@ -77,12 +85,13 @@ def _fetch(
     verify: bool,
     stop: runs.StopRequest,
     layout: Layout,
+    keep: Keep | None,
 ) -> Fetched:
     from ..sources.hub import choosing
 
     ref = require_reference(source)
     model = hub.pin(ref)
-    hub.notes.looked = lambda n, path: _end(model, stop)
+    hub.notes.looked = lambda n, path: end_if_asked(model, stop)
     for text in model.warnings:
         reporter.message(f"note: {text}")
     side = hub.partial(model, [] if ref.file else choosing.side_files(model, layout))
@@ -95,25 +104,44 @@ def _fetch(
     else:
         chosen = choosing.weight_files(model, hub.named_weights(model, side, layout), layout)
         chosen += choosing.module_files(model)
-    wanted = {**side, **hub.partial(model, chosen)}
+    packed = {f.path for f in chosen if _is_packed(hub, f, reporter, verify, keep is not None)}
+    weights = hub.partial(model, [f for f in chosen if f.path not in packed])
+    wanted = {**side, **weights}
     if verify:
         _verify(hub, list(wanted.values()), reporter, model, stop)
-    total = sum(model.files[name].size for name in wanted)
+    names = {*wanted, *packed}
+    total = sum(model.files[name].size for name in names)
     missing = hub.transfer.missing_bytes(wanted.values())
     reporter.start(total, total - missing)
     hub.notes.listen(reporter.message, reporter.advance)
     try:
-        hub.transfer.fetch(wanted.values())
-        _wait(hub, list(wanted.values()), stop, model)
+        left = list(weights.values()) if keep is None else keep(hub, list(weights.values()), stop)
+        hub.transfer.fetch([*side.values(), *left])
+        _wait(hub, [*side.values(), *left], stop, model)
     finally:
         reporter.finish()
-    return Fetched(model, hub.folder(model), len(wanted), total, missing)
+    return Fetched(model, hub.folder(model), len(names), total, missing)
+
+
+def _is_packed(hub: HubModels, file: HubFile, reporter: runs.Reporter, verify: bool, alone: bool) -> bool:
+    """Whether ``file`` is kept packed, ``alone``: and not plain; to ``verify``, one that is damaged is set aside."""
+    place = hub.packed(file)
+    if place is not None and alone and place.with_name(file.key).exists():
+        return False  # a run was killed before the plain one went
+    if place is None or not verify:
+        return place is not None
+    damage = damage_of_pack(place, file.key, lambda n_bytes: None)
+    if damage:
+        aside = place.with_name(f"{place.name}.damaged")
+        files.publish(place, aside)
+        reporter.message(f"{file.path}: {damage}; fetching it again, kept as {aside}")
+    return not damage
 
 
 def _wait(hub: HubModels, wanted: list[PartialDownload], stop: runs.StopRequest, model: HubModel) -> None:
     """Until ``wanted`` files are whole, or a stop is requested."""
     while not hub.transfer.wait(wanted, 0.1):
-        _end(model, stop)
+        end_if_asked(model, stop)
 
 
 def _verify(
@@ -124,7 +152,7 @@ def _verify(
 
     def looked(n_bytes: int, path: str) -> None:
         reporter.advance(n_bytes, path)
-        _end(model, stop)
+        end_if_asked(model, stop)
 
     reporter.start(sum(a.part.remote.size for a in here), 0)
     hub.notes.looked = looked
@@ -134,10 +162,10 @@ def _verify(
         reporter.finish()
 
 
-def _end(model: HubModel, stop: runs.StopRequest) -> None:
-    """Raise when a stop was requested."""
+def end_if_asked(what: object, stop: runs.StopRequest) -> None:
+    """Raise when a stop was requested while ``what`` was fetched."""
     if stop.is_due():
-        where = f"{model} is incomplete; what was downloaded is kept"
+        where = f"{what} is incomplete; what was downloaded is kept"
         if stop.signum:
             raise Interrupted(stop.signum, f"stopped by {signal.Signals(stop.signum).name}: {where}")
         raise Stopped(f"stopped as requested: {where}", "Run the same command again to resume.")

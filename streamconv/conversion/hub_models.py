@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING
 
 from ..engine.transfer import Elsewhere, PartialDownload, Settings, Transfer
 from ..engine.transfer.store import Store, writable_root
-from ..file_names import HUGGING_FACE, SBS, TORCH, Layout, container_of
+from ..file_names import HUGGING_FACE, PACK, SBS, TORCH, Layout, container_of
 from ..sources import folder, gguf
 from ..sources.checkpoint import Checkpoint, read_object
+from ..sources.frame_cache import FrameCache
 from ..sources.hub.model import KINDS, HubFile, HubModel, Reference
-from ..sources.mapped import IoMode
+from ..sources.mapped import IoMode, MappedFile
 from ..sources.sbs import open_sbs
 from .transfer_notes import TransferNotes
 
@@ -67,9 +68,18 @@ class HubModels:
         self.notes = TransferNotes()
 
     def open(
-        self, ref: Reference, io: IoMode = "mmap", weights: bool = True, layout: Layout = HUGGING_FACE
+        self,
+        ref: Reference,
+        io: IoMode = "mmap",
+        weights: bool = True,
+        layout: Layout = HUGGING_FACE,
+        cache: FrameCache | None = None,
     ) -> Checkpoint:
         """The model that ``ref`` names, as a folder of it on disk would be opened; reads heads only.
+
+        Parameters
+        ----------
+        cache : keeps what is unpacked of files that are kept packed
 
         Raises
         ------
@@ -82,7 +92,7 @@ class HubModels:
 
         model = self.pin(ref)
         if ref.file:
-            return self._open_file(ref, model, io)
+            return self._open_file(ref, model, io, cache)
         side = self.partial(model, choosing.side_files(model, layout))
         self.download(side.values())
         path = self.folder(model)
@@ -96,15 +106,36 @@ class HubModels:
             notes += [note] if note else []
             if is_whole:
                 side.pop(choosing.index_file(model, layout))
-        partial = {**side, **self.partial(model, chosen)}
-        if any(container_of(f.path) is TORCH for f in chosen):  # their headers lie all over the file
-            self.download(partial[f.path] for f in chosen)
-        self.weights += [partial[f.path] for f in chosen]
-        self.transfer.hurry_heads([partial[f.path] for f in chosen])
-        listed = {name: model.files[name] for name in partial}
-        found = folder.open_files(HubFiles(path, listed, partial, io), weights, layout)
+        packed = self._packed_files(chosen, path, io, cache)
+        missing = self.partial(model, [f for f in chosen if f.path not in packed])
+        partial = {**side, **missing}
+        if any(container_of(name) is TORCH for name in missing):  # their headers lie all over the file
+            self.download(missing.values())
+        self.weights += missing.values()
+        self.transfer.hurry_heads(list(missing.values()))
+        listed = {name: model.files[name] for name in (*side, *(f.path for f in chosen))}
+        found = folder.open_files(HubFiles(path, listed, partial, io, packed), weights, layout)
         paths: dict[str, Path | bytes] = {name: partial.path for name, partial in side.items()}
         return replace(found, side=paths, warnings=[*notes, *found.warnings])
+
+    def packed(self, file: HubFile) -> Path | None:
+        """Where ``file`` is kept packed; None where it is not."""
+        from ..engine.transfer.replacing import other_form
+
+        return other_form(self.root, file.repo.replace("/", "--"), file.key, PACK) if file.kind == "sha256" else None
+
+    def _packed_files(
+        self, wanted: Iterable[HubFile], folder: Path, io: IoMode, cache: FrameCache | None
+    ) -> dict[str, MappedFile]:
+        """Those of ``wanted`` that are kept packed, by name."""
+        there = {f: place for f in wanted if (place := self.packed(f)) is not None}
+        if not there:
+            return {}
+        from ..sources.hub.packed import PackedHubFile
+
+        self._asked.update(there)
+        cache = cache or FrameCache()
+        return {f.path: PackedHubFile(place, folder / f.path, f, io, cache) for f, place in there.items()}
 
     def open_adapter(self, ref: Reference) -> Path:
         """The folder of the adapter that ``ref`` names, fetched whole: adapters are small, and needed all the time."""
@@ -218,23 +249,21 @@ class HubModels:
         named = read_object(side[index].path).get("weight_map")
         return {name for name in named.values() if isinstance(name, str)} if isinstance(named, dict) else set()
 
-    def _open_file(self, ref: Reference, model: HubModel, io: IoMode) -> Checkpoint:
+    def _open_file(self, ref: Reference, model: HubModel, io: IoMode, cache: FrameCache | None) -> Checkpoint:
         from ..sources.hub import choosing
         from ..sources.hub.files import PartialFile
 
-        chosen = choosing.one_file(model, ref.file)
-        partial = self.partial(model, chosen)
+        chosen, path = choosing.one_file(model, ref.file), self.folder(model)
+        packed = self._packed_files(chosen, path, io, cache)
+        partial = self.partial(model, [f for f in chosen if f.path not in packed])
         self.weights += partial.values()
         self.transfer.hurry_heads(list(partial.values()))
-        path = self.folder(model)
         opens = open_sbs if container_of(ref.file) is SBS else gguf.open_gguf
         opened = opens(
             path / chosen[0].path,
             io,
-            lambda place, mode: PartialFile(
-                place, model.files[place.relative_to(path).as_posix()],
-                partial[place.relative_to(path).as_posix()], mode,
-            ),
+            lambda place, mode: packed[name] if (name := place.relative_to(path).as_posix()) in packed
+            else PartialFile(place, model.files[name], partial[name], mode),
         )  # fmt: skip
         return replace(opened, warnings=[*model.warnings, *opened.warnings])
 

@@ -11,18 +11,19 @@ from typing import Any
 
 from .. import dequant, sources
 from ..errors import UsageError
-from ..file_names import ENDINGS, GGUF, HUGGING_FACE, MISTRAL, PACKED, RECIPES, container_of
+from ..file_names import ENDINGS, GGUF, HUGGING_FACE, MISTRAL, PACK, PACKED, RECIPES, container_of
 from ..models.gemma_cpp.hugging_face import as_hugging_face
 from ..rows import Rows
 from ..sources.checkpoint import Checkpoint
 from ..sources.hub.model import Reference, parse_reference
+from ..sources.local_files import stored_at
 from .dense_modules import WHOLE, modules_left_behind, with_dense_modules, with_own_modules
 from .hub_models import HubModels
 from .options import Options
 from .prompt_states import open_states
 
 #: a name with such an ending is a file, though the hub would allow it for a model
-_FILE_ENDINGS = (*ENDINGS, PACKED, ".json", *RECIPES)
+_FILE_ENDINGS = (*ENDINGS, PACKED, PACK, ".json", *RECIPES)
 
 
 def hub_reference(source: str | os.PathLike[str]) -> Reference | None:
@@ -92,7 +93,7 @@ class Opener:
 
         def open_module(path: str) -> Checkpoint:
             folder = found.folder / path if ref is None else self.hub.open_module(ref, path)
-            is_bare = not (folder / "config.json").exists() and (folder / WHOLE).is_file()
+            is_bare = not (folder / "config.json").exists() and stored_at(folder / WHOLE).is_file()
             return sources.open_checkpoint(
                 folder / WHOLE if is_bare else folder, io=self._options.io, cache=self._frames
             )
@@ -109,7 +110,7 @@ class Opener:
         if path.suffix in RECIPES:
             return self._open_merge(path, lambda reference: self.open(reference, as_saved))
         if ref is not None:
-            return self.hub.open(ref, options.io, not options.vocab_only, layout)
+            return self.hub.open(ref, options.io, not options.vocab_only, layout, self._frames)
         return sources.open_checkpoint(source, options.io, not options.vocab_only, self._frames, layout)
 
     def _open_merge(self, recipe: Path, open_model: Callable[[str], Checkpoint]) -> Checkpoint:

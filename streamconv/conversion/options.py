@@ -81,6 +81,7 @@ class Options:
     io: IoMode = "mmap"
     chunk_bytes: int = CHUNK_BYTES
     evict: bool = False
+    keep_packed: bool = False
     offline: bool = False
     refresh: bool = False
     report: Path | None = None

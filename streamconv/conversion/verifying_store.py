@@ -12,8 +12,11 @@ from ..engine.transfer import inventory
 from ..engine.transfer.inventory import Stored
 from ..engine.transfer.part import Part
 from ..engine.transfer.store import Store, writable_root
-from ..errors import Interrupted, Stopped, WriteFailed
+from ..errors import BadInput, Interrupted, Stopped, WriteFailed
+from ..file_names import PACK
+from ..sources.frame_cache import FrameCache
 from ..sources.hub.model import HubFile, HubModel
+from ..sources.pack import PackFile
 
 _KINDS = {64: "sha256", 40: "git-sha1"}
 
@@ -81,6 +84,7 @@ def verify_store(
         if note:
             reporter.message(f"note: {note}")
     homes = inventory.models(root)
+    packs = [pack for home in homes for pack in inventory.others(home, PACK)]
     found = [s for home in homes for s in inventory.stored(home)]
     names = {home: _names(Store(root), home) for home in homes}
     damaged: list[StoreDamage] = []
@@ -94,15 +98,18 @@ def verify_store(
             raise Stopped(f"stopped as requested: {where}", "Run the same command again to start over.")
 
     with stop.on_signals():
-        reporter.start(sum(s.here for s in found), 0)
+        reporter.start(sum(s.here for s in (*found, *packs)), 0)
         try:
             for each in found:
                 name = names[each.home].get(each.key, each.home.name.replace("--", "/"))
                 damaged += (_whole if each.is_whole else _partial)(each, name, looked)
+            for each in packs:
+                damaged += _packed(each, names[each.home].get(each.key, each.home.name.replace("--", "/")), looked)
         finally:
             reporter.finish()
     n_files = sum(s.is_whole for s in found)
-    return VerifiedStore(root, n_files, len(found) - n_files, sum(s.here for s in found), tuple(damaged))
+    n_bytes = sum(s.here for s in (*found, *packs))
+    return VerifiedStore(root, n_files + len(packs), len(found) - n_files, n_bytes, tuple(damaged))
 
 
 def _whole(each: Stored, name: str, looked: Callable[[int, str], None]) -> list[StoreDamage]:
@@ -118,6 +125,20 @@ def _whole(each: Stored, name: str, looked: Callable[[int, str], None]) -> list[
     if reason:
         part.forget_record()
     return [StoreDamage(each.path, name, 0, each.size, reason)] if reason else []
+
+
+def _packed(each: Stored, name: str, looked: Callable[[int, str], None]) -> list[StoreDamage]:
+    reason = damage_of_pack(each.path, each.key, lambda n_bytes: looked(n_bytes, name))
+    return [StoreDamage(each.path, name, 0, each.size, reason)] if reason else []
+
+
+def damage_of_pack(path: Path, key: str, looked: Callable[[int], object]) -> str:
+    """What is wrong with a packed file whose content should have the sha256 ``key``; "" where nothing is."""
+    try:
+        digest = PackFile(path, "pread", FrameCache()).digest(looked)
+    except BadInput as e:
+        return e.message
+    return f"it holds a file with the sha256 {digest}" if digest != key else ""
 
 
 def _partial(each: Stored, name: str, looked: Callable[[int, str], None]) -> list[StoreDamage]:

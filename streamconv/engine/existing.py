@@ -88,7 +88,7 @@ def is_published(plan: Plan, index: int) -> bool:
     """
     f = plan.files[index]
     found = status(f.path)
-    if found is None or not stat.S_ISREG(found.st_mode) or found.st_size != f.size:
+    if found is None or not stat.S_ISREG(found.st_mode) or (found.st_size != f.size and not f.grows):
         return False
     output = next(output for output, numbers in plan.outputs.items() if index in numbers)
     records = () if f.names_job else (record_of(output), load(pending_path(plan.job_dir, output)))
@@ -298,14 +298,15 @@ class _Look:
     def _changed_input(self, record: Record) -> str:
         """The tensor, and the input, that are not what the output was made from; "" where all are."""
         paths = {str(self.output.parent / f.name): f for f in record.files}
-        on_record = {
-            (i, r.offset): Made(bytes.fromhex(r.digest), bytes.fromhex(r.source) or bytes(16))
-            for i in self.numbers
-            if (f := paths.get(str(self.plan.files[i].path))) is not None
-            for r in f.ranges
-        }
         chunks = [c for c in self.plan.chunks() if c.file in self.numbers]
-        made = {c.number: found for c in chunks if (found := on_record.get((c.file, c.offset)))}
+        made: dict[int, Made] = {}
+        for i in self.numbers:
+            own, f = [c for c in chunks if c.file == i], paths.get(str(self.plan.files[i].path))
+            ranges = sorted(f.ranges) if f is not None else []
+            # Where a file grew, its ranges are known by their order; the record is of this plan.
+            places = [c.offset for c in own] if not self.plan.files[i].grows else [r.offset for r in ranges]
+            found = {r.offset: Made(bytes.fromhex(r.digest), bytes.fromhex(r.source) or bytes(16)) for r in ranges}
+            made |= {c.number: found[at] for c, at in zip(own, places, strict=False) if at in found}
         if len(made) < len(chunks):
             return "its inputs, as far as its record shows"
         changed = changed_sources(chunks, made, self.progress)

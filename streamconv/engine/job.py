@@ -260,9 +260,9 @@ class Job:
         total = sum(s.length for n, s in commits.items() if n not in unread)
         for number, commit in commits.items():
             chunk = chunks[number] if number < len(chunks) else None
-            fits = chunk is not None and (commit.file, commit.offset, commit.length, commit.rows) == (
-                chunk.file, chunk.offset, chunk.length, chunk.stop - chunk.start,
-            )  # fmt: skip
+            fits = chunk is not None and (commit.file, commit.rows) == (chunk.file, chunk.stop - chunk.start)
+            if chunk is not None and not self.plan.files[chunk.file].grows:
+                fits = fits and (commit.offset, commit.length) == (chunk.offset, chunk.length)
             published = fits and self.part_fds[commit.file] < 0  # checked whole before it got its name
             if fits and commit.nonfinite and not self.plan.admits_nonfinite and not published:
                 refused.append(number)
@@ -429,19 +429,20 @@ def _settle(plan: Plan, records: Mapping[Path, Record]) -> None:
 
 
 def _open_part(plan: Plan, index: int, stack: ExitStack, notes: list[str]) -> int:
-    """The part file ``index``, of full length."""
-    path, size = plan.part_path(index), plan.files[index].size
+    """The part file ``index``, of full length unless it grows."""
+    path, grows = plan.part_path(index), plan.files[index].grows
+    size = len(plan.files[index].header) if grows else plan.files[index].size
     fresh = not os.path.lexists(path)
     if plan.folder is not None:
         for folder in reversed([p for p in path.parents if p.is_relative_to(plan.staging)]):
             files.make_dir(folder, mode=0o777)  # also says when it is a link to elsewhere
-    fd = files.open_for_writing(path, create=fresh)
+    fd = files.open_for_writing(path, create=fresh, mode=plan.files[index].mode)
     stack.callback(os.close, fd)
-    if not fresh and os.fstat(fd).st_size != size:
+    if not fresh and not grows and os.fstat(fd).st_size != size:
         notes.append(f"{path.name} had the wrong length; every finished chunk is read back")
     if fresh and (plan.job_dir / "index.wal").exists():
         notes.append(f"{path.name} was missing; its chunks are computed again")
-    if fresh or os.fstat(fd).st_size != size:
+    if fresh or (not grows and os.fstat(fd).st_size != size):
         files.allocate(fd, size, path)
         files.pwrite_all(fd, PART_MAGIC[:size], 0, path)
         files.sync_data(fd, path)

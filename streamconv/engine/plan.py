@@ -133,9 +133,12 @@ class OutputFile:
     ----------
     path : final name
     header : its first bytes, written last; all of a file that holds no item
-    size : length of the whole file
+    size : length of the whole file; of one that ``grows`` an estimate
     accept : reads the finished file as its users will, before it gets its name; raises StreamconvError where they could not
     names_job : whether the header tells a file of this plan from those of others
+    mode : who may do what with it, beside what the umask takes away
+    grows : its chunks have whatever length they turn out to have, and follow each other behind the header; before it is
+        published, its plan is replaced by one that has its size
     """
 
     path: Path
@@ -143,6 +146,8 @@ class OutputFile:
     size: int
     accept: Callable[[Path], None] | None = None
     names_job: bool = True
+    mode: int = 0o666
+    grows: bool = False
 
 
 @dataclass(frozen=True)

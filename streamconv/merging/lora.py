@@ -19,8 +19,8 @@ from ..rows import Rows
 from ..sources import MappedFile, open_checkpoint
 from ..sources.checkpoint import Checkpoint, read_object
 from ..sources.hf_config import TEXT_SECTIONS, is_tied, section
+from ..sources.local_files import stored_at
 from ..sources.side_links import refuse_foreign
-from ..sources.zstd import stored_at
 from .gguf_adapter import with_gguf_adapter
 from .inputs import common_dtype
 from .layout import bare, is_head, lay_out

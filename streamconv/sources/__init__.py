@@ -14,10 +14,10 @@ from .folder import READERS, LocalFiles, Shard, is_adapter, open_folder, open_in
 from .frame_cache import FrameCache
 from .gguf import GgufFile, open_gguf, read_gguf, read_splits
 from .known_layouts import refuse_part
+from .local_files import open_file, stored_at, twice_there
 from .mapped import IoMode, MappedFile
 from .sbs import open_sbs
 from .state_dicts import unwrapped
-from .zstd import open_file, stored_at, twice_there
 
 __all__ = [
     "Checkpoint",
@@ -51,6 +51,8 @@ def open_checkpoint(
     Of a split ``.gguf`` model it is the first file; of a folder ``models--ORG--NAME`` of huggingface_hub's cache the snapshot
     of ``main`` is opened. Files of safetensors and GGUF may be compressed with Zstandard, and are found by their plain names
     too.
+
+    Those that ``streamconv pack`` made likewise.
 
     Reads headers only. ``io="pread"`` copies instead of mapping, for storage whose errors should not end the process.
     Without ``weights`` a folder may hold a configuration and a tokenizer only. ``cache`` keeps what is decompressed. Another

@@ -32,6 +32,7 @@ from .checkpoint import JOB_KEY, Checkpoint, InputFile, read_object, refuse_mixt
 from .frame_cache import FrameCache
 from .implied_config import implied_config
 from .known_layouts import instead, unfinished_download
+from .local_files import open_file, stored_at
 from .mapped import IoMode, MappedFile
 from .mistral_params import read_params
 from .naming import shown, shown_list
@@ -40,7 +41,6 @@ from .side_links import refuse_foreign
 from .small_files import read_small
 from .state_dicts import unwrapped
 from .torch import read_torch
-from .zstd import open_file
 
 #: folder of a model beside a model of speech, which makes sound of its codes; its tensors' names begin with this
 SPEECH = "speech_tokenizer"
@@ -129,7 +129,7 @@ class LocalFiles:
 
     def has(self, name: str) -> bool:
         """See ``Files``."""
-        return (self.path / name).exists()
+        return stored_at(self.path / name).exists()
 
     def read_object(self, name: str) -> dict[str, Any]:
         """See ``Files``; an index may lie elsewhere with its weights, a configuration goes into outputs."""

@@ -23,11 +23,11 @@ from ..quant.types import TYPES, TensorType
 from ..rows import Bytes, Floats, Rows
 from .checkpoint import JOB_KEY, Checkpoint, InputFile, refuse_mixture
 from .gguf_header import GgufHeader, GgufTensor, parse_header
+from .local_files import open_file as open_local
 from .mapped import IoMode, MappedFile
 from .naming import shown
 from .stored import FileRows, StoredRows
 from .widen import STORED_TYPES
-from .zstd import open_file as open_local
 
 OpenFile = Callable[[Path, IoMode], MappedFile]
 SPLIT_KEYS = ("split.no", "split.count", "split.tensors.count")

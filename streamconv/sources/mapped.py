@@ -148,14 +148,14 @@ class MappedFile(File):
             name=self.path.name,
             path=self.path,
             size=size,
-            digest=self._digest(data_start),
+            digest=self.sample(data_start),
             device=device,
             inode=inode,
             mtime_ns=mtime_ns,
             ctime_ns=ctime_ns,
         )
 
-    def _digest(self, data_start: int) -> str:
+    def sample(self, data_start: int) -> str:
         """XXH3-128 over the size, the header, and 18 pages spread evenly over the data, the first and last included."""
         digest = xxhash.xxh3_128(self.size.to_bytes(8, "little"))
         digest.update(self.view(0, data_start).data)

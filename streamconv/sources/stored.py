@@ -46,19 +46,28 @@ class FileRows(Rows):
     def _fill(self, start: int, stop: int, out: Floats) -> None:
         offset, length = self._range(start, stop)
         if length:
-            self._decode(self.file.view(offset, length).reshape(stop - start, self.row_bytes), out)
+            self._decode(self.bytes_at(offset, length).reshape(stop - start, self.row_bytes), out)
 
     def native(self, kind: str, start: int, stop: int) -> Bytes | None:
         """See ``Rows.native``; None when rows do not end on whole bytes."""
         offset, length = self._range(start, stop)
         if kind != self.dtype or (not self.row_bytes and self.n_cols):
             return None
-        return self.file.view(offset, length).reshape(stop - start, self.row_bytes)
+        return self.bytes_at(offset, length).reshape(stop - start, self.row_bytes)
 
     def spans(self, start: int, stop: int) -> Iterator[Span]:
         """See ``Rows.spans``."""
         if stop > start:
             yield Span(self.file, *self._range(start, stop))
+
+    def bytes_at(self, offset: int, length: int) -> Bytes:
+        """Bytes of the file; the error of what is damaged there also names the tensor."""
+        try:
+            return self.file.view(offset, length)
+        except BadInput as e:
+            if type(e) is not BadInput:
+                raise
+            raise BadInput(f"{e.message} (tensor {shown(self.name)})", e.hint) from None
 
     def _decode(self, data: Bytes, out: Floats) -> None:
         """Decode ``data`` uint8[n, row_bytes] into ``out`` float32[n, n_cols], any row stride."""

@@ -155,7 +155,7 @@ class StridedRows(FileRows):
         spans = (shape[0] - 1) * strides[0], (shape[1] - 1) * strides[1]
         n_bytes = sum(spans) + self._word.itemsize
         if self.file.io == "mmap" or n_bytes <= _PIECE_BYTES:
-            data = self.file.view(offset, n_bytes)
+            data = self.bytes_at(offset, n_bytes)
             yield row, column, np.ndarray(shape, self._word, data.data, 0, strides)
         elif spans[0] >= spans[1]:
             half = shape[0] // 2

@@ -16,12 +16,12 @@ import xxhash
 from numpy.typing import NDArray
 
 from ..errors import BadInput, NoResources
-from ..file_names import packed_path, plain_name
+from ..file_names import plain_name
 from ..rows import Bytes, File, Json
 from .checkpoint import InputFile
 from .frame_cache import FrameCache, empty
 from .mapped import IoMode, MappedFile
-from .zstd_frames import how_to_split, read_frames
+from .zstd_frames import Frames, how_to_split, read_frames
 
 Sizes = NDArray[np.int64]
 
@@ -65,9 +65,11 @@ class ZstdFile(MappedFile):
         self.io = "pread"
         self.cache = cache
         self._packed = MappedFile(path, io)
-        self._frames = read_frames(self._packed, cache.limit // _BYTES_PER_FRAME)
+        self._frames = self._read_frames(cache.limit // _BYTES_PER_FRAME)
         self.size = int(self._frames.content_at[-1])
         self._input = self._packed.describe(0)
+        #: bytes of frames that were released in part
+        self._released: dict[int, int] = {}
         self._number, single = self._admit()
         if single is not None:  # decompressed once, and never given up
             self._kept = self._frame(single)
@@ -76,6 +78,10 @@ class ZstdFile(MappedFile):
     def identity(self) -> Json:
         """The name of the plain file: see ``PackedInput``."""
         return plain_name(self.path.name)
+
+    def _read_frames(self, most: int) -> Frames:
+        """Where the frames lie, of which there may be ``most``."""
+        return read_frames(self._packed, most)
 
     def _admit(self) -> tuple[int, int | None]:
         """The number that the cache knows the file by, and that of the frame where there is only one.
@@ -91,13 +97,17 @@ class ZstdFile(MappedFile):
         if number is None:
             at, room = int(self._frames.packed_at[largest]), self.cache.room
             what = "it is a single frame" if is_single else f"its frame at byte {at} is too large"
-            hint = how_to_split(self.path)
+            hint = self._how_to_split()
             raise BadInput(
                 f"{self.path}: {what}, whose {size:,} bytes take {cost:,} of memory; half of --ram is {self.cache.limit:,},"
                 f" of which {room:,} are free",
                 f"Allow --ram {-(-2 * cost // (1 << 20))}MiB for it alone. {hint}",
             )
         return number, largest if is_single else None
+
+    def _how_to_split(self) -> str:
+        """What to do where frames are too large."""
+        return how_to_split(self.path)
 
     def _beside(self, sizes: Sizes, packed: Sizes) -> Sizes:
         """Memory for decompressing beside the content: a window where no size is stated, the frame where it is copied."""
@@ -145,12 +155,23 @@ class ZstdFile(MappedFile):
             last -= 1
         whole = first if offset == self._frames.content_at[first] else first + 1
         self.cache.forget(self._number, range(whole, last + 1))
+        self._release_edges({n for n in (first, self._frames.at(end - 1)) if not whole <= n <= last}, offset, end)
         start, stop = int(self._frames.packed_at[first]), int(self._frames.packed_at[last + 1])
         self._packed.release(start, stop - start)
 
+    def _release_edges(self, numbers: set[int], offset: int, end: int) -> None:
+        """Forget those of these frames of which all ranges together have been released: chunks end within frames."""
+        for n in numbers:
+            start, stop = (int(at) for at in self._frames.content_at[n : n + 2])
+            released = self._released.pop(n, 0) + min(stop, end) - max(start, offset)
+            if released < stop - start:
+                self._released[n] = released
+            else:
+                self.cache.forget(self._number, range(n, n + 1))
+
     def describe(self, data_start: int) -> InputFile:
         """The identity of the compressed file, with the digest that the plain one would have."""
-        return PackedInput(**{**vars(self._input), "digest": self._digest(data_start)}, content_size=self.size)
+        return PackedInput(**{**vars(self._input), "digest": self.sample(data_start)}, content_size=self.size)
 
     def _frame(self, number: int) -> AbstractContextManager[Bytes]:
         """The content of one frame."""
@@ -159,17 +180,22 @@ class ZstdFile(MappedFile):
         return self.cache.frame(self._number, number, int(size[0]), int(beside[0]), lambda: self._decompressed(number))
 
     def _decompressed(self, number: int) -> Bytes:
-        """Decompress a frame whose size is known to fit; its compressed bytes need not stay mapped."""
+        """Decompress a frame whose size is known to fit."""
+        out = empty(int(np.diff(self._frames.content_at[number : number + 2])[0]))
+        self._decompress(number, out)
+        return out
+
+    def _decompress(self, number: int, out: Bytes) -> None:
+        """Fill ``out``, which has the size of the frame's content; its compressed bytes need not stay mapped."""
         import zstandard
 
         start, stop = (int(at) for at in self._frames.packed_at[number : number + 2])
-        size = int(np.diff(self._frames.content_at[number : number + 2])[0])
+        size = len(out)
         data = self._packed.view(start, stop - start).data
         try:
             stated = zstandard.get_frame_parameters(data).content_size
             if stated not in (_UNKNOWN_SIZE, size):
                 raise self._damaged(start, f"it states a size of {stated} bytes, the seek table one of {size}")
-            out = empty(size)
             with zstandard.ZstdDecompressor().stream_reader(data, read_across_frames=True) as reader:
                 n = reader.readinto(out.data)
                 n += len(reader.read(1))  # where there is no more, this reads the frame's own checksum
@@ -183,37 +209,11 @@ class ZstdFile(MappedFile):
         if sums is not None and xxhash.xxh64_intdigest(out.data) & 0xFFFFFFFF != sums[number]:
             raise self._damaged(start, "its content has another checksum than the seek table lists")
         self._packed.unmap(start, stop - start)
-        return out
 
     def _damaged(self, start: int, why: str) -> BadInput:
         """The error of the frame at byte ``start``; InputChanged where the file was written to."""
         self._input.verify_unchanged()
         return BadInput(f"{self.path}: the frame at byte {start} is damaged: {why}", "Fetch this file again.")
-
-
-def open_file(path: Path, io: IoMode = "mmap", cache: FrameCache | None = None) -> MappedFile:
-    """Open a file of weights, or its compressed form where only that is there.
-
-    Parameters
-    ----------
-    cache : of the job; None: one for this file
-
-    Errors: see ``MappedFile`` and ``ZstdFile``.
-    """
-    place = stored_at(path)
-    return MappedFile(place, io) if plain_name(place.name) == place.name else ZstdFile(place, io, cache or FrameCache())
-
-
-def stored_at(path: Path) -> Path:
-    """Where the file of weights ``path`` lies: the path itself, or that of its compressed form where only that is there."""
-    packed = packed_path(path)
-    return packed if not path.exists() and packed.exists() else path
-
-
-def twice_there(path: Path) -> str:
-    """A note that the file ``path``, which is read, is there compressed too; "" where it is not."""
-    packed = packed_path(path)
-    return f"{path.name} is read, {packed.name} beside it is ignored" if packed != path and packed.exists() else ""
 
 
 def cache_bytes(files: Iterable[File]) -> int:

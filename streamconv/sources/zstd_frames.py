@@ -137,6 +137,18 @@ def _from_headers(file: MappedFile, most: int) -> Frames:
     return Frames(np.array(packed, np.int64), np.array(content, np.int64), None, sizes_are_stated=True)
 
 
+def sizes_of(file: MappedFile, start: int, stop: int) -> list[int]:
+    """Bytes of each frame of those that ``file`` holds from byte ``start`` to ``stop``; each must state its content's size."""
+    walk = _Walk(file)
+    walk.at = start
+    found, content = [], 0
+    while walk.at < stop:
+        before = walk.at
+        content += walk.frame(content)
+        found.append(walk.at - before)
+    return found
+
+
 class _Walk:
     """Goes from frame to frame of ``file``; ``at`` is where the next one begins."""
 

@@ -23,7 +23,7 @@ from ..quant.types import TensorType
 from ..rows import Bytes, Floats, Quality, Rows
 from ..sources import Checkpoint, GgufFile, read_gguf, read_splits
 from ..sources.frame_cache import FrameCache
-from ..sources.zstd import open_file
+from ..sources.local_files import open_file
 from ..targets.layout import FileLayout, TensorInfo
 
 #: what the output is told to be beside its tensors

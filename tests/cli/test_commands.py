@@ -25,6 +25,8 @@ COMMANDS = [
     "join",
     "hash",
     "fetch",
+    "pack",
+    "unpack",
     "status",
     "verify",
     "inspect",

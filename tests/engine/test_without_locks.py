@@ -147,7 +147,7 @@ def test_looking_at_a_folder_again_leaves_no_file_open(
 
     real = files.open_for_writing
     monkeypatch.setattr(
-        files, "open_for_writing", lambda p, create, links=1: (gone if p.suffix == ".part" else real)(p, create=create)
+        files, "open_for_writing", lambda p, create, **_: (gone if p.suffix == ".part" else real)(p, create=create)
     )
     with pytest.raises(Locked, match="another process is working on this output"):
         job.Job.open(plan)

@@ -81,6 +81,19 @@ def stored(home: Path) -> Iterator[Stored]:
         yield Stored(home, path, name["key"], status.st_size, sum(b - a for a, b, _ in found), found)
 
 
+def others(home: Path, ending: str) -> Iterator[Stored]:
+    """The files of the model in ``home`` that are kept in the form ``ending``, see ``replacing``; ``here`` counts that form.
+
+    Raises
+    ------
+    NoPermission : one of them is not ours
+    """
+    for path in sorted(files.listed(home / "blobs", home)):
+        key, status = path.name.removesuffix(ending), owned.status(path)
+        if path.name.endswith(ending) and _BLOB.fullmatch(key) and status is not None:
+            yield Stored(home, path, key, status.st_size, status.st_size)
+
+
 def damaged_ranges(part: Stored, looked: Callable[[int, str], None]) -> list[tuple[int, int]]:
     """Ranges of a partial file whose bytes do not match the digests in its index.
 

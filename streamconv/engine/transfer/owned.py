@@ -16,7 +16,7 @@ from .. import files
 
 #: no other user may write, whatever the umask: a store that others can write to is not trusted
 FOLDER_MODE, FILE_MODE = 0o755, 0o644
-_OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
+OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
 HINT = (
     "Weights that others put there would be trusted. Remove their write permission (`chmod -R go-w FOLDER`), remove what is"
     " not yours, or set STREAMCONV_CACHE to a folder of your own."
@@ -80,7 +80,7 @@ def read_small(path: Path, most: int) -> bytes | None:
     try:
         found = os.fstat(fd)
         # On a filesystem without modes the folder shows the same ones, and was found to be ours nevertheless.
-        shared = found.st_mode & ~os.stat(path.parent).st_mode & _OTHERS_WRITE
+        shared = found.st_mode & ~os.stat(path.parent).st_mode & OTHERS_WRITE
         good = found.st_size <= most and not shared
         return files.pread_exactly(fd, most, 0, path) if good else None
     finally:

@@ -257,9 +257,9 @@ class Transfer(Shared):
         """Whether no other user may change what is here of ``part``."""
         return part.home in self._locks or part.whole
 
-    def own(self, part: Part) -> None:
+    def own(self, part: Part, even_whole: bool = False) -> None:
         """Take the lock of its folder, and see what other processes fetched until now."""
-        if not self.owns(part):
+        if even_whole or not self.owns(part):
             self._lock(part)
 
     def _lock(self, part: Part) -> None:
@@ -317,7 +317,7 @@ class Transfer(Shared):
             raise WriteFailed(
                 f"{self._root}: {need + RESERVE_BYTES:,} bytes are needed ({need:,} for the download,"
                 f" {RESERVE_BYTES:,} in reserve), {free:,} are free",
-                "Free some space, move the cache with STREAMCONV_CACHE, or convert with --evict.",
+                "Free some space, move the cache with STREAMCONV_CACHE, or convert with --evict or --keep-packed.",
             )
 
 

@@ -11,6 +11,7 @@ from ...file_names import (
     GGUF,
     HUGGING_FACE,
     MLX_ADAPTER,
+    PACK,
     PACKED,
     SBS,
     Container,
@@ -160,9 +161,9 @@ def one_file(model: HubModel, path: str) -> list[HubFile]:
             f"{model}: {path} is a folder",
             f"Fetch it whole with `streamconv fetch --all {model.repo}`, then convert the folder that it prints.",
         )
-    if path.endswith(PACKED):
+    if path.endswith((PACKED, PACK)):
         raise BadInput(
-            f"{model}: {path} is compressed; such files are read on this machine only",
+            f"{model}: {path} is compressed or packed; such files are read on this machine only",
             f"Fetch it with `streamconv fetch --all {model.repo}`, then convert the file that it prints.",
         )
     if path not in model.files:

@@ -174,13 +174,19 @@ class HubFiles:
     path : what messages call the folder
     listed : the files by their names
     partial : the same, on their way
+    packed : those that are kept packed
     """
 
     def __init__(
-        self, path: Path, listed: Mapping[str, HubFile], partial: Mapping[str, PartialDownload], io: IoMode = "mmap"
+        self,
+        path: Path,
+        listed: Mapping[str, HubFile],
+        partial: Mapping[str, PartialDownload],
+        io: IoMode = "mmap",
+        packed: Mapping[str, MappedFile] | None = None,
     ) -> None:
         self.path = path
-        self._listed, self._partial, self._io = listed, partial, io
+        self._listed, self._partial, self._io, self._packed = listed, partial, io, packed or {}
 
     def names(self) -> Collection[str]:
         """See ``Files``."""
@@ -198,4 +204,6 @@ class HubFiles:
 
     def open(self, name: str) -> MappedFile:
         """See ``Files``."""
+        if name in self._packed:
+            return self._packed[name]
         return PartialFile(self.path / name, self._listed[name], self._partial[name], self._io)
