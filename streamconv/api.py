@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypedDict, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from . import conversion, progress
+from . import cluster, conversion, progress
 from .engine.run import Reporter
 from .flags import FLAGS
 from .rows import Floats, Rows
@@ -78,6 +78,8 @@ class Settings(TypedDict, total=False):
     offline: bool
     refresh: bool
     report: AnyPath | None
+    cluster: str | None
+    cluster_tls: str | None
 
 
 def _documented(function: F) -> F:
@@ -143,7 +145,7 @@ def convert(
     """
     options = _options(type, ram, settings)
     prepared = conversion.prepare(src, out, options)
-    outcome = conversion.execute(prepared, options, reporter or progress.Silent())
+    outcome = cluster.execute(prepared, options, reporter or progress.Silent())
     if options.report:
         conversion.write_report(prepared, outcome, options.report, options.force)
     return [f.path for f in prepared.plan.files]
@@ -179,7 +181,8 @@ def plan(
     options = _options(type, ram, settings)
     prepared = conversion.prepare(src, out, options)
     try:
-        return conversion.describe(prepared, options)
+        facts = conversion.describe(prepared, options)
+        return {**facts, "cluster": cluster.payoff(prepared, options)} if options.cluster else facts
     finally:
         prepared.close()
 

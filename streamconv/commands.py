@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from . import conversion, progress
+from . import cluster, conversion, progress
 from .engine.budget import default_ram, default_threads
 from .engine.run import Outcome
 from .errors import UsageError
@@ -46,7 +46,7 @@ def _run(a: argparse.Namespace, prepared: conversion.Prepared, options: conversi
     for text in prepared.warnings:
         reporter.message(f"note: {text}")
     with progress.told_in_errors(reporter):
-        outcome = conversion.execute(prepared, options, reporter)
+        outcome = cluster.execute(prepared, options, reporter)
     if options.report:
         conversion.write_report(prepared, outcome, options.report, options.force)
     if a.json:
@@ -135,6 +135,8 @@ def _show(a: argparse.Namespace, prepared: conversion.Prepared, options: convers
     """Print what would be done."""
     try:
         facts = conversion.describe(prepared, options)
+        if options.cluster:
+            facts["cluster"] = cluster.payoff(prepared, options)
     finally:
         prepared.close()
     if a.json:
@@ -179,6 +181,9 @@ def _plan_lines(facts: dict[str, Any]) -> Iterator[str]:
     )
     fetched = " once it is fetched" if facts["fetch"] and facts["fetch"]["missing_bytes"] else ""
     yield f"time: roughly {duration(facts['estimated_s'])}{fetched}, if the disk reads and writes 0.5 GB/s"
+    if "cluster" in facts:
+        c = facts["cluster"]
+        yield f"cluster {c['workers']}: {c['tasks']} tasks; one core moves {size(c['core_bytes_per_s'])}/s; {c['advice']}"
     if facts["fetch"] is not None:
         fetch = facts["fetch"]
         yield (

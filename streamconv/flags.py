@@ -263,6 +263,11 @@ FLAGS = (
     Flag("--threads", "worker threads (default: all cores)", "N", "threads", "positive", **_RUN),
     Flag("--io", "how inputs are read; pread for unreliable media", field="io", choices=("mmap", "pread"), **_RUN),
     Flag("--chunk-size", "most bytes per thread that a kill can lose (default 16MiB)", "SIZE", "chunk_bytes", "size", **_RUNNING),
+    Flag(
+        "--cluster", "make the output on Dask workers: tcp://HOST:PORT of a scheduler, its FILE.json, or local:N processes",
+        "WHERE", "cluster", **_RUNNING,
+    ),
+    Flag("--cluster-tls", "certificates for tls://HOST:PORT", "CA,CERT,KEY", "cluster_tls", needs="cluster", **_RUNNING),
     Flag("--offline", "no network access; use local files only", field="offline", **_HUB),
     Flag(
         "--refresh", "resolve the branch again, instead of the commit it was first fetched at", field="refresh",

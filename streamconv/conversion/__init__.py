@@ -9,7 +9,9 @@ from .fetching import Fetched, fetch
 from .opening import Opener, open_rows
 from .options import Options
 from .outputs import prepare
+from .planning_again import prepare_again
 from .prepared import Output, OutputTensor, Prepared
+from .recipe import Recipe
 from .reports import describe, write_report
 from .requantizing import measured
 from .running import logits, open_runnable
@@ -29,6 +31,7 @@ __all__ = [
     "Output",
     "OutputTensor",
     "Prepared",
+    "Recipe",
     "Target",
     "VerifiedStore",
     "budget_of",
@@ -41,6 +44,7 @@ __all__ = [
     "open_runnable",
     "prepare",
     "prepare_adapter",
+    "prepare_again",
     "status",
     "verify",
     "verify_store",

@@ -6,6 +6,7 @@ half a gigabyte a second. Neither knows this machine, and what has to be fetched
 
 from __future__ import annotations
 
+from ..quant.encode import EncodedRows
 from ..rows import merge_of
 from .prepared import Prepared
 
@@ -30,17 +31,21 @@ _PACK_NS = 0.3
 
 def seconds(prepared: Prepared, threads: int) -> float:
     """Seconds that the plan will take with ``threads`` workers, from the first weight to the last."""
-    plan = prepared.plan
-    read, written = sum(int(i["size"]) for i in plan.inputs), plan.total_bytes
+    read, written = bytes_moved(prepared)
     ns = read * _READ_NS + written * _WRITE_NS
-    merged: set[int] = set()
-    for tensor in (t for o in prepared.outputs for t in o.tensors):
-        item, encoding = tensor.item, tensor.encoding
-        n = item.n_rows * item.n_cols
-        if not encoding.copies:
-            ns += n * _ENCODE_NS.get(encoding.type.name, (_PACK_NS, _PACK_NS))[encoding.has_weights]
-        made = merge_of(item.rows)
-        if made is not None and item.number not in merged:  # several outputs share one merge
-            merged.add(item.number)
-            ns += n * made.n_inputs * (_MERGE_NS + made.looks_first * _STATISTIC_NS)
+    ns += sum(ns_per_weight(item) * item.n_rows * item.n_cols for item in prepared.items)
     return _START_S + max(ns / 1e9 / max(1, threads), (read + written) / _DISK_BYTES_PER_S)
+
+
+def bytes_moved(prepared: Prepared) -> tuple[int, int]:
+    """Bytes that are read and written."""
+    return sum(int(i["size"]) for i in prepared.plan.inputs), prepared.plan.total_bytes
+
+
+def ns_per_weight(item: EncodedRows) -> float:
+    """Nanoseconds of one core that a weight takes, in all encodings; several outputs share one merge."""
+    ns = sum(
+        _ENCODE_NS.get(e.type.name, (_PACK_NS, _PACK_NS))[e.has_weights] for e in item.parts if not e.copies
+    )  # fmt: skip
+    made = merge_of(item.rows)
+    return ns + (made.n_inputs * (_MERGE_NS + made.looks_first * _STATISTIC_NS) if made is not None else 0.0)

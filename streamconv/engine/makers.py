@@ -51,9 +51,11 @@ class Makers(Protocol):
     Attributes
     ----------
     is_durable : whether bytes are durable when their chunk is handed in; they are read back before the output gets its name
+    has_doubt : whether something happened to an input, as far as they know; see ``Plan.verify_inputs``
     """
 
     is_durable: bool
+    has_doubt: bool
 
     def bodies(self, desk: Desk) -> Sequence[Callable[[], None]]:
         """What each thread does that makes chunks: it returns when there are no more or ``desk`` is stopped. What it raises
@@ -64,7 +66,7 @@ class Makers(Protocol):
 class Threads:
     """Threads of this process, which write to the part files as the job has them open."""
 
-    is_durable = False
+    is_durable = has_doubt = False
 
     def __init__(self, budget: Budget) -> None:
         self._budget = budget

@@ -351,7 +351,9 @@ def run(
                     raise stop.error(job)
                 if supply.wait_verified(0.2):
                     break
-        if plan.verify_inputs():  # something happened to an input: its contents decide
+        if plan.verify_inputs() or (
+            makers is not None and makers.has_doubt
+        ):  # something happened to an input: its contents decide
             job.check_contents()
         job.confirm()
         job.publish()
