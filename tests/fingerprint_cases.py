@@ -386,7 +386,7 @@ JOBS: dict[str, Callable[[Path], Job]] = {
 NEUTRAL: dict[str, Any] = {
     "ram_bytes": 64 << 20, "threads": 3, "force": True, "update": True, "stop_after_s": 9.0, "verify": "none",
     "allow_nonfinite": True, "measure": True, "lenient": True, "allow_crimes": True, "io": "pread", "evict": True,
-    "offline": True, "refresh": True, "report": Path("no-report.jsonl"),
+    "offline": True, "refresh": True, "report": Path("no-report.jsonl"), "cluster": "local:2", "cluster_tls": "a,b,c",
 }  # fmt: skip
 _OWN: list[Any] = [
     {"nothing": 1},

@@ -8,8 +8,8 @@
 ``docs/cluster.md`` has the protocol. Nothing of Dask is imported before a pool is opened.
 """
 
+from .advice import payoff
 from .coordinator import execute
-from .payoff import payoff
 from .where import Where
 
 __all__ = ["Where", "execute", "payoff"]

@@ -12,8 +12,8 @@ from ..engine.budget import default_threads
 from ..engine.job import Job
 from ..engine.makers import Makers
 from ..engine.run import Outcome, Reporter
-from ..errors import NetworkError, UsageError
-from .order import Order, refuse_other_versions
+from ..errors import UsageError
+from .order import Order
 from .where import Where
 
 
@@ -67,16 +67,7 @@ def _makers(where: Where, prepared: Prepared, options: Options, reporter: Report
     ):
         reporter.message(f"note: {where} is not encrypted: whoever reaches that port can run programs as its user")
     with opened(where, order.text(), reporter, threads) as pool:
-        limits = set()
-        for facts in pool.ask():
-            refuse_other_versions(facts["versions"], facts["worker"])
-            if not facts["sees_job"]:
-                raise NetworkError(
-                    f"{facts['worker']} does not see {job.plan.job_dir} as this machine does",
-                    "The folder of the output must lie on a file system that all machines share, under the same name.",
-                )
-            limits.add(facts.get("memory_limit"))
-        if limits - {None, 0}:
+        if pool.memory_limits() - {0}:
             reporter.message(
                 "note: workers have a memory limit, and files that are mapped count against it: they may be restarted"
                 " (dask worker --memory-limit 0)"

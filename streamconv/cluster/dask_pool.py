@@ -17,6 +17,7 @@ from ..errors import NetworkError, StreamconvError
 from . import worker
 from .board import Call
 from .dispatcher import Report
+from .local_workers import LocalWorkers
 from .where import Where
 
 #: how long a scheduler may be away, and how long there may be no worker
@@ -32,10 +33,6 @@ _SAID_SECONDS = 10.0
 _OWN = {
     "distributed.scheduler.allowed-failures": 1000,
     "distributed.scheduler.worker-ttl": "30s",
-    "distributed.worker.memory.target": False,
-    "distributed.worker.memory.spill": False,
-    "distributed.worker.memory.pause": False,
-    "distributed.worker.memory.terminate": False,
 }
 
 
@@ -46,10 +43,15 @@ class DaskPool:
     ----------
     connect : a new client; raises OSError where no scheduler answers
     order : what workers are told of the job
+    name : of the cluster, for messages
+    local : workers that were started here, if they were
     """
 
-    def __init__(self, connect: Callable[[], Any], order: str, name: str, reporter: Reporter) -> None:
+    def __init__(
+        self, connect: Callable[[], Any], order: str, name: str, reporter: Reporter, local: LocalWorkers | None = None
+    ) -> None:
         self._connect, self._order, self._name, self._reporter = connect, order, name, reporter
+        self._local, self._has_worked = local, False
         self._client: Any = None
         self._futures: dict[str, Any] = {}
         self._counted, self._n_threads = 0.0, 0
@@ -69,23 +71,18 @@ class DaskPool:
             with suppress(OSError, RuntimeError):  # it has gone just now
                 self._n_threads = sum(self._client.nthreads().values())
             self._counted = time.monotonic()
+            self._has_worked |= self._n_threads > 0
+            if self._local is not None:
+                self._local.look_after(self._has_worked)
         return self._n_threads
 
-    def ask(self) -> list[dict[str, Any]]:
-        """``worker.facts`` of every worker.
-
-        Raises
-        ------
-        NetworkError : one cannot say
-        """
-        found = self._client.run(worker.facts, self._order, on_error="return")
-        for address, each in found.items():
-            if isinstance(each, BaseException):
-                raise NetworkError(
-                    f"the worker {address} cannot be used: {type(each).__name__}: {each}",
-                    "All workers need the same environment as this process, with streamconv in it.",
-                )
-        return list(found.values())
+    def memory_limits(self) -> set[int]:
+        """Limits of memory at which workers are stopped or restarted, 0 where there are none; as far as can be told."""
+        try:
+            workers = self._client.scheduler_info(n_workers=-1)["workers"].values()
+        except (OSError, RuntimeError, TypeError):
+            return set()
+        return {int(each.get("memory_limit") or 0) for each in workers}
 
     def submit(self, call: Call) -> None:
         """See ``dispatcher.Pool``."""
@@ -134,7 +131,7 @@ class DaskPool:
         except Exception as e:
             if type(e).__name__ in ("CancelledError", "FutureCancelledError", "FuturesCancelledError"):
                 return Report(key)
-            return Report(key, error=StreamconvError(f"a worker failed: {type(e).__name__}: {e}"))
+            return Report(key, error=_unfit(e))
 
     def _is_up(self) -> bool:
         """Whether there is a scheduler; looks for one where there is none.
@@ -189,6 +186,13 @@ class DaskPool:
             self._reporter.message(f"note: {text}")
 
 
+def _unfit(e: Exception) -> StreamconvError:
+    return NetworkError(
+        f"a worker cannot be used: {type(e).__name__}: {e}",
+        "All workers need the same environment as this process, with streamconv in it; then run the same command again.",
+    )
+
+
 @contextmanager
 def opened(where: Where, order: str, reporter: Reporter, threads_each: int) -> Iterator[DaskPool]:
     """The workers that ``where`` names; those that are started here have ``threads_each``.
@@ -201,14 +205,13 @@ def opened(where: Where, order: str, reporter: Reporter, threads_each: int) -> I
         stack.enter_context(_quiet())
         if where.n_local:
             stack.enter_context(dask.config.set(_OWN))
-            cluster = LocalCluster(
-                n_workers=where.n_local, threads_per_worker=threads_each, processes=True, host="127.0.0.1",
-                dashboard_address=None, memory_limit=0, silence_logs=logging.CRITICAL,
-            )  # fmt: skip
+            cluster = LocalCluster(n_workers=0, host="127.0.0.1", dashboard_address=None, silence_logs=logging.CRITICAL)
             stack.callback(_closed, cluster)
-            scheduler: Any = cluster
+            scheduler = cluster.scheduler_address
+            local = LocalWorkers(where.n_local, threads_each, scheduler)
+            stack.callback(local.close)
         else:
-            scheduler = where.address or None
+            scheduler, local = where.address or None, None
         security = None
         if where.tls is not None:
             ca, certificate, key = where.tls
@@ -223,7 +226,7 @@ def opened(where: Where, order: str, reporter: Reporter, threads_each: int) -> I
                 name="streamconv",
             )  # fmt: skip
 
-        pool = DaskPool(connect, order, str(where), reporter)
+        pool = DaskPool(connect, order, str(where), reporter, local)
         stack.callback(pool.close)
         yield pool
 

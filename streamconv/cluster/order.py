@@ -22,13 +22,15 @@ def versions() -> dict[str, str]:
     return {**{name: version(name) for name in _PACKAGES}, "kernels": str(KERNEL_ABI), "byte order": sys.byteorder}
 
 
-def refuse_other_versions(there: Mapping[str, str], name: str) -> None:
-    """PlanDiffers where ``name`` has other versions than this process."""
+def refuse_other_versions(wanted: Mapping[str, str]) -> None:
+    """PlanDiffers where this process has other versions than the ``wanted`` ones, of the coordinator."""
     here = versions()
-    other = [f"{what} {there.get(what, 'none')}, here {here[what]}" for what in here if there.get(what) != here[what]]
+    other = [
+        f"{what} {here[what]} instead of {wanted.get(what, 'none')}" for what in here if wanted.get(what) != here[what]
+    ]
     if other:
         raise PlanDiffers(
-            f"{name} could make other bytes than this process: it has {'; '.join(other)}",
+            f"it could make other bytes: it has {'; '.join(other)}",
             "Install the same versions in the environment of all workers (pip freeze, or one container image).",
         )
 

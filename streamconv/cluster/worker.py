@@ -14,7 +14,6 @@ from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import astuple, replace
-from pathlib import Path
 from typing import Any
 
 from ..conversion import budget_of, prepare_again
@@ -22,12 +21,12 @@ from ..conversion.execution import warm_up
 from ..engine.attaching import Attached
 from ..engine.changes import SourceDigests
 from ..engine.making import Maker
-from ..engine.plan import Item, bundles, job_folder
+from ..engine.plan import Item, bundles
 from ..errors import PlanDiffers, StreamconvError, exhausted
 from ..progress import Silent
 from ..rows import Json
 from ..workers import Workers
-from .order import Order, inputs_of, refuse_other_versions, versions
+from .order import Order, inputs_of, refuse_other_versions
 
 #: what was measured of so many items is kept; more where more are being made
 _KEPT_ITEMS = 2
@@ -97,7 +96,7 @@ class _Site:
     def __init__(self, text: str) -> None:
         self.text, self.users = text, 0
         order = Order.read(text)
-        refuse_other_versions(order.versions, "the coordinator")
+        refuse_other_versions(order.versions)
         if os.getcwd() != order.recipe.folder:
             os.chdir(order.recipe.folder)
         self._prepared = prepared = prepare_again(order.recipe)
@@ -244,16 +243,6 @@ def _refuse_differences(order: Order, fingerprint: bytes, inputs: list[list[Any]
             "the same command is another plan here than where the job was planned",
             "Small files that are read (recipes, importance matrices, plug-ins) must be the same on all machines.",
         )
-
-
-def facts(order: str, dask_worker: Any = None) -> dict[str, Any]:
-    """What a coordinator asks for before it sends work: versions, and whether this process sees the job."""
-    told = Order.read(order)
-    job_dir = job_folder(Path(told.recipe.folder, told.recipe.output))
-    found: dict[str, Any] = {"worker": _me(), "versions": versions(), "sees_job": told.token.holds(job_dir)}
-    if dask_worker is not None:  # as Dask hands it to what it runs
-        found["memory_limit"] = dask_worker.memory_manager.memory_limit
-    return found
 
 
 def _me() -> str:

@@ -87,7 +87,7 @@ def workers_of(process: subprocess.Popen[bytes]) -> list[int]:
     """Pids of the worker processes that a conversion with ``local:N`` has started."""
     try:
         listed = psutil.Process(process.pid).children(recursive=True)
-        return [p.pid for p in listed if "spawn_main" in " ".join(p.cmdline())]
+        return [p.pid for p in listed if "dask worker" in " ".join(p.cmdline())]
     except psutil.Error:
         return []
 

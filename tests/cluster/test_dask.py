@@ -247,7 +247,7 @@ def test_a_worker_with_other_kernels_is_refused_before_it_makes_anything(
     )
     processes.start("worker", ["-c", code], cwd=tmp_path)
     ended(processes.convert(*arguments(model, folder, "plain", address(file))), processes, 78)
-    assert "kernels 99" in processes.log("convert")
+    assert "kernels 99 instead of 1" in processes.log("convert")
     assert not is_running(folder)
 
 

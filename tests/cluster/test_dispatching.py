@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from dataclasses import replace
 from functools import partial
@@ -78,7 +77,7 @@ def test_what_is_known_of_whole_tensors_is_measured_once(tmp_path: Path) -> None
     assert looking
 
 
-@pytest.mark.parametrize("then", ["threads", "workers"])
+@pytest.mark.parametrize("then", ["threads", pytest.param("workers", marks=pytest.mark.slow)])
 def test_a_run_that_was_stopped_is_resumed_with_or_without_workers(tmp_path: Path, then: str) -> None:
     job = job_of("dense_gguf", tmp_path)
     prepared, expected = fresh(job, job.options)
@@ -100,6 +99,7 @@ def test_a_run_that_was_stopped_is_resumed_with_or_without_workers(tmp_path: Pat
     assert outputs(again) == expected
 
 
+@pytest.mark.slow
 def test_a_call_that_nobody_survives_is_halved_and_at_last_done_here(tmp_path: Path) -> None:
     job = job_of("dense_gguf", tmp_path)
     prepared, expected = fresh(job, job.options)
@@ -114,7 +114,9 @@ def test_a_call_that_nobody_survives_is_halved_and_at_last_done_here(tmp_path: P
     assert len(sizes) >= board.TRIES
 
 
-@pytest.mark.parametrize("what", ["numba", "kernels", "streamconv", "byte order"])
+@pytest.mark.parametrize(
+    "what", ["numba", *(pytest.param(what, marks=pytest.mark.slow) for what in ("kernels", "streamconv", "byte order"))]
+)
 def test_a_worker_of_another_version_is_refused(tmp_path: Path, what: str) -> None:
     job = job_of("dense_gguf", tmp_path)
     prepared = job.plan(job.options)
@@ -137,6 +139,7 @@ def test_a_worker_that_sees_another_file_is_refused(tmp_path: Path) -> None:
         through(prepared, job.options, altered=altered)
 
 
+@pytest.mark.slow
 def test_a_worker_that_makes_another_plan_is_refused(tmp_path: Path) -> None:
     job = job_of("dense_gguf", tmp_path)
     prepared = job.plan(job.options)
@@ -149,6 +152,7 @@ def test_a_worker_that_makes_another_plan_is_refused(tmp_path: Path) -> None:
         through(prepared, job.options, altered=altered)
 
 
+@pytest.mark.slow
 def test_a_failed_write_of_a_worker_ends_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     job = job_of("dense_gguf", tmp_path)
     prepared, expected = fresh(job, job.options)
@@ -187,6 +191,7 @@ def test_a_change_of_an_input_is_noticed_by_workers(tmp_path: Path) -> None:
         through(prepared, job.options, partial(HerePool, carry_out=changing))
 
 
+@pytest.mark.slow
 def test_after_a_change_of_an_input_no_old_worker_reaches_the_new_files(tmp_path: Path) -> None:
     job = job_of("dense_gguf", tmp_path)
     prepared = job.plan(job.options)
@@ -218,6 +223,7 @@ def test_after_a_change_of_an_input_no_old_worker_reaches_the_new_files(tmp_path
     assert outputs(again) == made
 
 
+@pytest.mark.slow
 def test_what_is_not_in_the_file_as_it_was_made_is_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     job = job_of("dense_gguf", tmp_path)
     prepared, expected = fresh(job, job.options)
@@ -240,6 +246,7 @@ def test_what_is_not_in_the_file_as_it_was_made_is_made_again(tmp_path: Path, mo
     assert any("made again" in text for text in told.texts)
 
 
+@pytest.mark.slow
 def test_what_never_gets_into_the_file_ends_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     job = job_of("dense_gguf", tmp_path)
     prepared = job.plan(job.options)
@@ -275,6 +282,7 @@ def test_a_run_that_lost_its_job_stops_its_workers(tmp_path: Path) -> None:
         through(prepared, job.options, partial(HerePool, carry_out=robbed))
 
 
+@pytest.mark.slow
 def test_an_answer_about_other_chunks_is_refused(tmp_path: Path) -> None:
     job = job_of("dense_gguf", tmp_path)
     prepared = job.plan(job.options)
@@ -287,6 +295,7 @@ def test_an_answer_about_other_chunks_is_refused(tmp_path: Path) -> None:
         through(prepared, job.options, partial(HerePool, carry_out=mistaken))
 
 
+@pytest.mark.slow
 def test_values_that_are_refused_are_named_with_the_worker_that_met_them(tmp_path: Path) -> None:
     job = job_of("dense_gguf", tmp_path)
     weights = tmp_path / "m" / "model.safetensors"
@@ -299,6 +308,7 @@ def test_values_that_are_refused_are_named_with_the_worker_that_met_them(tmp_pat
         through(job.plan(job.options), job.options)
 
 
+@pytest.mark.slow
 def test_an_order_comes_out_as_it_went_in(tmp_path: Path) -> None:
     for kind in ("dense_gguf", "extraction"):
         job = job_of(kind, tmp_path / kind)
@@ -317,6 +327,7 @@ def test_an_order_comes_out_as_it_went_in(tmp_path: Path) -> None:
         ).plan.fingerprint == (prepared.plan.fingerprint)
 
 
+@pytest.mark.slow
 def test_reading_back_tells_a_chunk_of_other_bytes(tmp_path: Path) -> None:
     job = job_of("dense_gguf", tmp_path)
     prepared = job.plan(job.options)
@@ -327,4 +338,3 @@ def test_reading_back_tells_a_chunk_of_other_bytes(tmp_path: Path) -> None:
         patch.setattr(run, "damaged", lambda plan, made: seen.append(len(made)) or real(plan, made))
         through(prepared, job.options)
     assert seen == [len(prepared.plan.chunks())]
-    assert hashlib.sha256(prepared.plan.files[0].path.read_bytes()).digest()
