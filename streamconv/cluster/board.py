@@ -107,7 +107,7 @@ class Board:
         return None
 
     def lost(self, key: str) -> None:
-        """The call came to nothing, and was nobody's fault as far as can be told."""
+        """The call came to nothing, and the task is not to blame as far as can be told."""
         call = self._calls.pop(key, None)
         if call is None or self._twins(call):
             return

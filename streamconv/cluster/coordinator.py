@@ -65,7 +65,7 @@ def _makers(where: Where, prepared: Prepared, options: Options, reporter: Report
         and "//127.0.0.1:" not in where.address
         and "//localhost:" not in where.address
     ):
-        reporter.message(f"note: {where} is not encrypted: whoever reaches that port can run programs as its user")
+        reporter.message(f"note: {where} is not encrypted: anyone who reaches that port can run programs as its user")
     with opened(where, order.text(), reporter, threads) as pool:
         if pool.memory_limits() - {0}:
             reporter.message(

@@ -1,4 +1,4 @@
-"""A pool of Dask workers: those of a scheduler that somebody else has started, or processes of this machine for this job only."""
+"""A pool of Dask workers: those of a scheduler that was started elsewhere, or processes of this machine for this job only."""
 
 from __future__ import annotations
 
@@ -166,7 +166,7 @@ class DaskPool:
         return self._client is not None
 
     def _miss_workers(self) -> None:
-        """Nobody is there: how long already?"""
+        """Count the seconds without any worker."""
         now = time.monotonic()
         if self.n_threads():
             self._alone = 0.0

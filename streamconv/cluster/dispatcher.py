@@ -40,7 +40,7 @@ class Pool(Protocol):
     """Carries calls to workers."""
 
     def n_threads(self) -> int:
-        """Threads that workers have for calls; 0 while there is nobody."""
+        """Threads that workers have for calls; 0 while there are none."""
 
     def submit(self, call: Call) -> None:
         """Have a call done; returns at once."""
@@ -50,11 +50,11 @@ class Pool(Protocol):
 
         Raises
         ------
-        NetworkError : there is nobody any more who could say
+        NetworkError : no scheduler or worker is left to say
         """
 
     def cancel(self, keys: Sequence[str]) -> None:
-        """Nobody waits for these calls; some may be done all the same."""
+        """These calls are not waited for any more; some may be done all the same."""
 
 
 class Dispatcher:

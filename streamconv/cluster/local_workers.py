@@ -1,6 +1,6 @@
-"""Worker processes of this machine, started anew when they end.
+"""Worker processes of this machine, restarted when they end.
 
-They are programs of their own, not children of ``multiprocessing``: those import the main module of whoever calls, and Dask's
+They are programs of their own, not children of ``multiprocessing``: those import the main module of the caller, and Dask's
 nannies give a worker up that is killed while it starts.
 """
 
@@ -56,14 +56,14 @@ class LocalWorkers:
     def _start(self) -> subprocess.Popen[bytes]:
         self._n_started += 1
         self._began = time.monotonic()
-        # Of a session of its own: what a terminal sends to all is for the coordinator, which stops in order.
+        # Of a session of its own: what a terminal sends to all is for the coordinator, which stops cleanly.
         return subprocess.Popen(
             self._command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
             env={**os.environ, **_ONE_THREAD}, start_new_session=True,
         )  # fmt: skip
 
     def close(self) -> None:
-        """End them, stopped ones too: what they hold is nobody's any more."""
+        """End them, stopped ones too: nothing of theirs is needed any more."""
         for process in self._processes:
             process.kill()
         for process in self._processes:

@@ -1,7 +1,7 @@
 """What a worker does: it plans for itself, compares, fills ranges of part files, and says what it made.
 
 It commits nothing and knows no scheduler: ``carry_out`` is a function of what it is told, and may be called by any number of
-threads, as often as anybody likes, and long after it is of use to anybody.
+threads, any number of times, and long after it is of any use.
 """
 
 from __future__ import annotations

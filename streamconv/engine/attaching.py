@@ -7,7 +7,7 @@ bytes of others; and on NFS a write to a part of a page is one to all of it, wit
 * ``O_WRONLY``: nothing is read before it is written, so no client has old neighbours of a range in its cache.
 * ``O_DSYNC``: such a write is sent as it is, never extended to whole pages (``nfs_can_extend_write`` of Linux), and durable when
   the call returns. A sync by another machine, such as the coordinator's, says nothing about these bytes.
-* The ``Token`` says for which run of which job: who finds another in the index stops. It is read from a file opened anew, as
+* The ``Token`` says for which run of which job: who finds another in the index stops. It is read from a file just opened, as
   what NFS knows of an open one may be a minute old.
 """
 

@@ -33,7 +33,7 @@ def is_network(path: Path) -> bool:
 
 
 def kind_of(device: str, mountinfo: str) -> str:
-    """The kind of the network file system that is mounted with the numbers ``device``, major:minor; "" where it is none.
+    """The kind of the network file system that is mounted with the numbers ``device``, major:minor; "" if it is another kind.
 
     >>> kind_of("0:45", "36 35 0:45 / /models rw,relatime shared:1 - nfs4 store:/models rw,vers=4.2")
     'nfs4'

@@ -1,4 +1,4 @@
-"""What is in the part files, read by names that are opened anew: what others wrote there may not show in a file that is open."""
+"""What is in the part files, read from files opened for it: what others wrote there may not show in a file opened before."""
 
 from __future__ import annotations
 
