@@ -386,7 +386,7 @@ JOBS: dict[str, Callable[[Path], Job]] = {
 NEUTRAL: dict[str, Any] = {
     "ram_bytes": 64 << 20, "threads": 3, "force": True, "update": True, "stop_after_s": 9.0, "verify": "none",
     "allow_nonfinite": True, "measure": True, "lenient": True, "allow_crimes": True, "io": "pread", "evict": True,
-    "offline": True, "refresh": True, "report": Path("no-report.jsonl"), "cluster": "local:2", "cluster_tls": "a,b,c",
+    "offline": True, "refresh": True, "report": Path("no-report.jsonl"), "cluster": "local:2",
 }  # fmt: skip
 _OWN: list[Any] = [
     {"nothing": 1},
@@ -404,7 +404,7 @@ DECIDING: dict[str, list[Any]] = {
     "base": [str(PLAIN)], "lora": [(str(DATA / "no-adapter"),)],
     "mmproj": [True], "mmproj_type": ["f32"], "mistral_format": [True], "model_name": ["other"], "compat": [True], "seed": [1],
     "chunk_bytes": [1 << 12], "metadata": [DATA / "said.json"], "fuse_qkv": [True], "fuse_gate_up_exps": [True],
-    "fp8_as_q8": [True], "dense_modules": [True], "no_tensor_first_split": [True],
+    "fp8_as_q8": [True], "dense_modules": [True], "no_tensor_first_split": [True], "cluster_tls": ["a,b,c"],
 }  # fmt: skip
 
 
