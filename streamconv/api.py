@@ -56,6 +56,7 @@ class Settings(TypedDict, total=False):
     mmproj_type: str | None
     mtp: bool
     no_mtp: bool
+    dspark: bool
     target_model: AnyPath | None
     base: AnyPath | None
     lora: str | Sequence[str]

@@ -26,7 +26,7 @@ from .errors import (
     unreadable,
 )
 from .file_names import ENDINGS, around_fields
-from .flags import FLAGS, JOBS, Flag, add, read_flags
+from .flags import FLAGS, JOBS, RUNS, Flag, add, read_flags
 from .limits import allow_many_files, require_room_for_numpy, use_no_threads_of_libraries
 from .terminal import say, say_json, show_traceback
 
@@ -36,9 +36,10 @@ _EPILOG = """\
 exit codes: 0 done, 64 usage, 65 bad input data, 66 input missing, 69 network, 70 internal error, 73 cannot create output,
 74 I/O error, disk full, or no memory, threads or open files left, 75 try again (locked, --stop-after reached), 77 permission,
 78 plan differs from the unfinished job
-
-Running the same command again resumes where it stopped; once the output is complete it exits 0 at once.
 """
+_RESUMES = (
+    "\nRunning the same command again resumes where it stopped; once the output is complete it exits 0 at once.\n"
+)
 
 
 #: what a person may name as a source
@@ -64,6 +65,31 @@ _COMMANDS: dict[str, tuple[str, tuple[tuple[str, str, str], ...]]] = {
         ),
     ),
     "plan": ("show what convert would do: tensors, types, bytes, memory, disk; writes nothing", _JOB),
+    "edit": (
+        "set and remove keys of a GGUF file; as OUT, or in place by one write, or by a new file that takes its name",
+        (
+            ("source", "IN", "a .gguf file, of a split model the first"),
+            ("output", "[OUT]", "name of the output, NAME.gguf; left out with --in-place"),
+        ),
+    ),
+    "split": (
+        "split a GGUF file, as gguf-split does; 128 tensors a shard where no size or number is given; resumes like convert",
+        (
+            ("source", "IN", "a .gguf file, of a split model the first"),
+            ("output", "OUT", "what the names of the shards begin with: OUT-00001-of-0000N.gguf"),
+        ),
+    ),
+    "join": (
+        "join the shards of a GGUF file, as gguf-split --merge does; resumes like convert",
+        (
+            ("source", "IN", "the first shard, NAME-00001-of-0000N.gguf"),
+            ("output", "OUT", "name of the output, NAME.gguf"),
+        ),
+    ),
+    "hash": (
+        "digests of the tensors of a GGUF file, and of all of them, as gguf-hash prints them",
+        (("source", "FILE", "a .gguf file"),),
+    ),
     "fetch": (
         "fetch a model from the hub, so that later commands need no network; resumes like convert",
         (("source", "ORG/MODEL", "org/model[@revision], or one file of it: org/model/FILE.gguf"),),
@@ -168,14 +194,15 @@ def make_parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="streamconv",
         description="Convert model checkpoints to GGUF or to gemma.cpp's files in one pass, in bounded memory, resumably.",
-        epilog=_EPILOG,
+        epilog=_EPILOG + _RESUMES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="store_true", help="print the version")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", parser_class=_Parser)
     for name, (text, given) in _COMMANDS.items():
+        resumes = name in (*RUNS, "fetch", "imatrix")
         sub = commands.add_parser(
-            name, help=text, description=text[0].upper() + text[1:] + ".", epilog=_EPILOG,
+            name, help=text, description=text[0].upper() + text[1:] + ".", epilog=_EPILOG + _RESUMES * resumes,
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )  # fmt: skip
         sub.command = name

@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -39,14 +40,19 @@ def convert(a: argparse.Namespace) -> int:
     return _run(a, conversion.prepare(a.source, a.output, options), options)
 
 
-def _run(a: argparse.Namespace, prepared: conversion.Prepared, options: conversion.Options) -> int:
-    """Carry out what is planned, and say how it went."""
+def _run(
+    a: argparse.Namespace,
+    prepared: conversion.Prepared,
+    options: conversion.Options,
+    execute: Callable[[conversion.Options, progress.Silent], Outcome | None] | None = None,
+) -> int:
+    """Carry out what is planned, by ``execute`` where that is given, and say how it went."""
     began = time.monotonic()
     reporter = progress.reporter(quiet=a.quiet, as_json=a.json)
     for text in prepared.warnings:
         reporter.message(f"note: {text}")
     with progress.told_in_errors(reporter):
-        outcome = cluster.execute(prepared, options, reporter)
+        outcome = execute(options, reporter) if execute else cluster.execute(prepared, options, reporter)
     if options.report:
         conversion.write_report(prepared, outcome, options.report, options.force)
     if a.json:
@@ -79,6 +85,91 @@ def extract_lora(a: argparse.Namespace) -> int:
     extraction = Extraction(choice, a.distribute_scale, a.sv_epsilon)
     prepared = conversion.prepare_adapter(a.base, a.tuned, a.output, extraction, options)
     return (_show if a.dry_run else _run)(a, prepared, options)
+
+
+def split(a: argparse.Namespace) -> int:
+    """``streamconv split``."""
+    from . import toolbox
+
+    options = _options(a)
+    return (_show_files if a.dry_run else _run)(a, toolbox.prepare_split(a.source, a.output, options), options)
+
+
+def join(a: argparse.Namespace) -> int:
+    """``streamconv join``."""
+    from . import toolbox
+
+    options = _options(a)
+    return (_show_files if a.dry_run else _run)(a, toolbox.prepare_join(a.source, a.output, options), options)
+
+
+def _show_files(a: argparse.Namespace, prepared: conversion.Prepared, options: conversion.Options) -> int:
+    """Print which files there would be."""
+    p = prepared.plan
+    n_tensors = Counter(place.file for place in p.placements)
+    if a.json:
+        say_json(
+            [{"path": str(f.path), "tensors": n_tensors[k], "bytes": f.size} for k, f in enumerate(p.files)], indent=1
+        )
+    elif not a.quiet:
+        say(*(f"{f.path}: {n_tensors[k]} tensors, {size(f.size)}" for k, f in enumerate(p.files)))
+    return 0
+
+
+def edit(a: argparse.Namespace) -> int:
+    """``streamconv edit``."""
+    from . import toolbox
+
+    if bool(a.output) == a.in_place:
+        raise UsageError(
+            "edit: give either OUT or --in-place", "streamconv edit IN OUT …, or streamconv edit FILE --in-place …"
+        )
+    options = _options(a)
+    changes = toolbox.Changes(
+        a.remove_key, a.rename_key, a.set, a.general_name, a.general_description, a.pre_tokenizer, a.chat_template,
+        a.chat_template_file, a.chat_template_config, a.special_token, a.special_token_by_id,
+    )  # fmt: skip
+    if a.in_place and not a.dry_run:
+        toolbox.settle(a.source)
+    found = toolbox.prepare_edit(a.source, a.output, changes, options)
+    if a.dry_run or found.is_nothing or found.is_patch:
+        if not a.dry_run:
+            toolbox.carry_out_in_place(found, options, progress.reporter(quiet=a.quiet, as_json=a.json))
+        if a.json:
+            say_json(found.facts() if a.dry_run else {"event": "done", "status": "done", **found.facts()})
+        elif not a.quiet:
+            say(*found.lines(), *(f"note: {text}" for text in found.notes))
+        return 0
+    return _run(a, found.prepared, options, partial(toolbox.carry_out_in_place, found) if found.in_place else None)
+
+
+def hash(a: argparse.Namespace) -> int:
+    """``streamconv hash``: 0 when all digests are computed, or are those of the manifest; 65 when not."""
+    from . import toolbox
+
+    manifest = toolbox.read_manifest(a.check) if a.check else None
+    asked = [name for name in toolbox.ALGORITHMS if getattr(a, name) or (a.all and name != "uuid")]
+    algorithms = toolbox.chosen(asked, manifest)
+    if manifest is not None and not (a.json or a.quiet):
+        there = {algorithm for algorithm, _ in manifest}
+        say(f"manifest  {a.check}" + "".join(f"  {name}" for name in toolbox.IN_MANIFESTS if name in there))
+    # Lines of tensors tell the progress themselves.
+    options, reporter, found = _options(a), progress.reporter(quiet=a.quiet or not a.no_layer, as_json=a.json), []
+    with progress.told_in_errors(reporter):
+        for each in toolbox.hash_file(
+            a.source, algorithms, per_tensor=not a.no_layer, manifest=manifest, io=options.io,
+            n_threads=options.threads or default_threads(), start=lambda n: reporter.start(n, 0), advance=reporter.advance,
+        ):  # fmt: skip
+            found.append(each)
+            if not (a.json or a.quiet):
+                say(str(each))
+        reporter.finish()
+    verdict = toolbox.verdict(found) if manifest is not None else ""
+    if a.json:
+        say_json({"event": "done", "status": verdict or "done", "digests": [each._asdict() for each in found]})
+    elif manifest is not None and not a.quiet:
+        say("", f"Verification results for {a.check} - {verdict}")
+    return 0 if verdict in ("", "Success") else 65
 
 
 def _final(prepared: conversion.Prepared, outcome: Outcome | None) -> dict[str, Any]:

@@ -16,7 +16,9 @@ JOBS = ("convert", "merge", "plan")
 RUNS = ("convert", "merge", "extract-lora")
 PLANS = (*JOBS, "extract-lora")
 EVALUATIONS = ("imatrix", "compare", "perplexity")
-ALL = (*PLANS, "fetch", "status", "verify", "inspect", "check", "families", "bench", *EVALUATIONS)
+#: those that write GGUF files out of stored tensors
+COPIES = ("split", "join", "edit")
+ALL = (*PLANS, *COPIES, "hash", "fetch", "status", "verify", "inspect", "check", "families", "bench", *EVALUATIONS)
 
 
 class Flag(NamedTuple):
@@ -26,7 +28,7 @@ class Flag(NamedTuple):
     ----------
     names : its spellings with spaces between them; the first is for messages
     help : what it does, in a few words
-    metavar : what stands for its value; empty for a switch
+    metavar : what stands for its value, or, with a space between them, for its two values; empty for a switch
     field : what it sets: a field of ``Options``, or the name of a target's own; empty: its command knows it by its name
     kind : how its value is read, see ``KINDS``; empty: as it is
     choices : the values that there are
@@ -71,6 +73,8 @@ class Flag(NamedTuple):
         if self.metavar or self.choices:
             told |= {"metavar": self.metavar or None, "type": KINDS[self.kind], "choices": self.choices or None}
             told["action"] = "append" if self.many else "store"
+            if " " in self.metavar:
+                told |= {"metavar": tuple(self.metavar.split()), "nargs": 2}
         else:
             told["action"] = argparse.BooleanOptionalAction if self.default else "store_true"
         if self.field:
@@ -131,12 +135,15 @@ _RECIPE: dict[str, Any] = {"group": "merge recipes", "source": "recipe"}
 _ADAPTER: dict[str, Any] = {"group": "adapter", "commands": ("extract-lora",)}
 _TEXT: dict[str, Any] = {"group": "text", "commands": EVALUATIONS}
 _MATRIX: dict[str, Any] = {"group": "importance matrix", "commands": ("imatrix",)}
-_RUNNING: dict[str, Any] = {"group": "running", "commands": PLANS}
-_RUN: dict[str, Any] = {"group": "running", "commands": (*PLANS, *EVALUATIONS)}
+_RUNNING: dict[str, Any] = {"group": "running", "commands": (*PLANS, *COPIES)}
+_RUN: dict[str, Any] = {"group": "running", "commands": (*PLANS, *COPIES, *EVALUATIONS)}
+_SPLIT: dict[str, Any] = {**_MODEL, "commands": (*JOBS, "split")}
+_EDIT: dict[str, Any] = {"group": "keys", "commands": ("edit",)}
+_HASH: dict[str, Any] = {"group": "digests", "commands": ("hash",)}
 _HUB: dict[str, Any] = {"group": "models on the hub", "commands": (*PLANS, "fetch", "inspect", *EVALUATIONS)}
 _KEPT: dict[str, Any] = {"commands": PLANS, "alternative": "what is fetched"}
 _FETCH: dict[str, Any] = {"group": "running", "commands": ("fetch",)}
-_RESUMING: dict[str, Any] = {"group": "resuming", "commands": (*RUNS, "imatrix")}
+_RESUMING: dict[str, Any] = {"group": "resuming", "commands": (*RUNS, *COPIES, "imatrix")}
 _REPORTING: dict[str, Any] = {"group": "resuming", "commands": RUNS}
 _STOP = "stop cleanly after 90s, 15m, 2h …; exit code 75"
 _NICE = "lowest CPU and I/O priority"
@@ -203,6 +210,7 @@ FLAGS = (
     ),
     Flag("--mtp", "only what predicts further tokens, for a draft model of its own", field="mtp", **_FURTHER),
     Flag("--no-mtp --no-nextn", "leave out what predicts further tokens", field="no_mtp", **_FURTHER),
+    Flag("--dspark", "only the DSpark draft in a DeepSeek V4; with --target-model-dir", field="dspark", **_FURTHER),
     Flag(
         "--target-model-dir", "of a draft model: the model it helps, whose tokenizer it has", "FOLDER", "target_model",
         source="checkpoint", **_MODEL,
@@ -216,11 +224,11 @@ FLAGS = (
         many=True, **_MODEL,
     ),
     Flag("--allow-nonfinite", "convert NaN and Inf instead of refusing them", field="allow_nonfinite", group="model"),
-    Flag("--split-max-size", "write shards of at most this size, such as 4G", "SIZE", "split_max_bytes", "size", **_MODEL),
-    Flag("--split-max-tensors", "write shards of at most N tensors", "N", "split_max_tensors", "positive", **_MODEL),
+    Flag("--split-max-size", "write shards of at most this size, such as 4G", "SIZE", "split_max_bytes", "size", **_SPLIT),
+    Flag("--split-max-tensors", "write shards of at most N tensors", "N", "split_max_tensors", "positive", **_SPLIT),
     Flag(
         "--no-tensor-first-split", "no tensors in the first shard", field="no_tensor_first_split",
-        needs="split_max_bytes split_max_tensors", **_MODEL,
+        needs="split_max_bytes split_max_tensors", **_SPLIT,
     ),
     Flag("--keep-split", "split the output where the input is split (GGUF input)", field="keep_split", source="gguf", **_MODEL),
     Flag(
@@ -260,8 +268,31 @@ FLAGS = (
         "--ram", "memory to allocate, such as 512MiB (default: a quarter, at most 2GiB)", "SIZE", "ram_bytes", "size",
         **_RUN,
     ),
-    Flag("--threads", "worker threads (default: all cores)", "N", "threads", "positive", **_RUN),
-    Flag("--io", "how inputs are read; pread for unreliable media", field="io", choices=("mmap", "pread"), **_RUN),
+    Flag("--set", "set a key, in the type that it has; KEY:TYPE=VALUE adds one; may be repeated", "KEY=VALUE", many=True,
+         default=[], **_EDIT),
+    Flag("--remove-key --remove-metadata", "remove a key; may be repeated", "KEY", many=True, default=[], **_EDIT),
+    Flag("--rename-key", "give a key another name; may be repeated", "OLD=NEW", many=True, default=[], **_EDIT),
+    Flag("--general-name", "the name of the model", "NAME", **_EDIT),
+    Flag("--general-description", "what the model is", "TEXT", **_EDIT),
+    Flag("--chat-template", "chat template, or several as JSON: a list of objects with name and template", "TEXT", **_EDIT),
+    Flag("--chat-template-file", "the same from a file of one", "FILE", kind="path", **_EDIT),
+    Flag("--chat-template-config", "the same from a tokenizer_config.json", "FILE", kind="path", **_EDIT),
+    Flag("--pre-tokenizer", "the pre-tokenizer of BPE", "NAME", **_EDIT),
+    Flag("--special-token", "which token is bos, eos, eot, padding, …, by its text; may be repeated", "NAME TEXT", many=True,
+         default=[], **_EDIT),
+    Flag("--special-token-by-id", "the same by its number", "NAME ID", many=True, default=[], **_EDIT),
+    Flag("--in-place", "change IN itself, instead of writing OUT", **_EDIT),
+    Flag("--xxh64", "XXH64 (default)", **_HASH),
+    Flag("--sha1", "SHA-1", **_HASH),
+    Flag("--sha256", "SHA-256", **_HASH),
+    Flag("--all", "these three", **_HASH),
+    Flag("--uuid", "a UUID (version 5) of all data", **_HASH),
+    Flag("--no-layer", "only of all data, not of every tensor", **_HASH),
+    Flag("--check -c", "compare with the digests in a file that hash has printed", "MANIFEST", kind="path", **_HASH),
+    Flag("--threads", "worker threads (default: all cores)", "N", "threads", "positive",
+         **{**_RUN, "commands": (*_RUN["commands"], "hash")}),
+    Flag("--io", "how inputs are read; pread for unreliable media", field="io", choices=("mmap", "pread"),
+         **{**_RUN, "commands": (*_RUN["commands"], "hash")}),
     Flag("--chunk-size", "most bytes per thread that a kill can lose (default 16MiB)", "SIZE", "chunk_bytes", "size", **_RUNNING),
     Flag(
         "--cluster", "make the output on Dask workers: tcp://HOST:PORT of a scheduler, its FILE.json, or local:N processes",
@@ -284,7 +315,11 @@ FLAGS = (
     Flag("--stop-after", _STOP, "TIME", "stop_after_s", "seconds", **_RESUMING),
     Flag(
         "--force", "replace OUT (a single file even if streamconv did not write it), or an unfinished job with another plan",
-        field="force", **_RESUMING,
+        field="force", **{**_RESUMING, "commands": (*RUNS, "split", "join", "imatrix")},
+    ),
+    Flag(
+        "--force", "replace OUT, or an unfinished job with another plan; and change keys even so that loaders may refuse the file",
+        field="force", **{**_RESUMING, "commands": ("edit",)},
     ),
     Flag(
         "--update",
@@ -295,9 +330,9 @@ FLAGS = (
         "--verify-on-resume", "finished chunks to verify before resuming (default: all)", field="verify",
         choices=("all", "recent", "none"), **_RESUMING,
     ),
-    Flag("--nice", _NICE, **{**_RESUMING, "commands": (*RUNS, *EVALUATIONS)}),
+    Flag("--nice", _NICE, **{**_RESUMING, "commands": (*RUNS, *COPIES, *EVALUATIONS)}),
     Flag("--report", "write type, hash and error of every tensor as JSON lines", "FILE", "report", "path", **_REPORTING),
-    Flag("--dry-run", "print the plan, write nothing", **_REPORTING),
+    Flag("--dry-run", "print the plan, write nothing", **{**_REPORTING, "commands": (*RUNS, *COPIES)}),
 )  # fmt: skip
 
 

@@ -400,7 +400,7 @@ DECIDING: dict[str, list[Any]] = {
     "tensor_type_file": [DATA / "rules.txt"], "copy": [True], "own": _OWN, "prune_layers": [(1,)],
     "override_kv": [("general.name=str:other",)], "allow_requantize": [True], "split_max_bytes": [20000],
     "split_max_tensors": [3], "keep_split": [True], "max_shard_bytes": [20000], "pre": ["gpt-2"], "vocab_only": [True],
-    "mtp": [True], "no_mtp": [True], "target_model": [str(PLAIN)],
+    "mtp": [True], "no_mtp": [True], "dspark": [True], "target_model": [str(PLAIN)],
     "base": [str(PLAIN)], "lora": [(str(DATA / "no-adapter"),)],
     "mmproj": [True], "mmproj_type": ["f32"], "mistral_format": [True], "model_name": ["other"], "compat": [True], "seed": [1],
     "chunk_bytes": [1 << 12], "metadata": [DATA / "said.json"], "fuse_qkv": [True], "fuse_gate_up_exps": [True],

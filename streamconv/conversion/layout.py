@@ -59,7 +59,7 @@ def make_plan(
     files = [f for c in contents for f in target.lay_out(c.path, c.draft, options, job)]
     plan = plans.Plan(
         output=output,
-        files=[plans.OutputFile(f.path, f.header, f.size, f.accept) for f in files],
+        files=[plans.OutputFile(f.path, f.header, f.size, f.accept, target.names_job) for f in files],
         placements=placements,
         fingerprint=fingerprint,
         inputs=identities(checkpoint.inputs),

@@ -59,6 +59,7 @@ class Options:
     mistral_format: bool = False
     mtp: bool = False
     no_mtp: bool = False
+    dspark: bool = False
     target_model: str | None = None
     base: str | None = None
     lora: tuple[str, ...] = ()

@@ -102,8 +102,8 @@ def planned(
     drafts = target.choose(checkpoint, options)
     hub = opener.hub if opener.hub.models else None
     prepared = _laid_out(checkpoint, output, target, drafts, options, sorted(plugins), hub)
-    _refuse_long_names(prepared)
-    _refuse_overlap(checkpoint, prepared, opener.roots, options)
+    refuse_long_names(prepared)
+    refuse_inputs(checkpoint, prepared, opener.roots, options)
     if options.report:
         check_report(options.report, prepared.plan, options.force)
     return prepared
@@ -166,7 +166,7 @@ def _tensor(chosen: Chosen, items: dict[Rows, EncodedRows], names: set[str], opt
     return OutputTensor(chosen.name, items[rows], part, chosen.reason, chosen.is_listed)
 
 
-def _refuse_long_names(prepared: Prepared) -> None:
+def refuse_long_names(prepared: Prepared) -> None:
     """CannotCreate for a name that the file system of the output would not take, before anything is made for it."""
     for path in (prepared.plan.output, *(f.path for f in prepared.plan.files)):
         try:
@@ -182,7 +182,7 @@ def _refuse_long_names(prepared: Prepared) -> None:
             )
 
 
-def _refuse_overlap(checkpoint: Checkpoint, prepared: Prepared, roots: Sequence[Path], options: Options) -> None:
+def refuse_inputs(checkpoint: Checkpoint, prepared: Prepared, roots: Sequence[Path], options: Options) -> None:
     """Refuse to write over, around or into what is read."""
     plan, report = prepared.plan, options.report
     given = [path for path in (options.tensor_type_file, options.metadata) if path]

@@ -82,6 +82,7 @@ class Target:
     flags : options that no other target has; ``Options.value`` tells their values
     types : the file types that there are, in capitals, or ``auto``; none: ``choose`` knows them
     as_saved : wants decoded tensors the way round in which a plain checkpoint has them
+    names_job : whether headers tell the job, see ``engine.plan.OutputFile``
     """
 
     name: str
@@ -93,6 +94,7 @@ class Target:
     flags: tuple[Flag, ...] = ()
     types: tuple[str, ...] = ()
     as_saved: bool = False
+    names_job: bool = True
 
     @property
     def shape(self) -> str:

@@ -13,7 +13,7 @@ from ..engine.index_file import read_progress
 from ..engine.plan import job_folder
 from ..engine.record import record_path
 from ..errors import InputMissing, UsageError
-from ..file_names import around_fields, first_parts
+from ..file_names import GGUF, around_fields, first_parts
 
 
 def check_name(output: str | os.PathLike[str]) -> Path:
@@ -93,6 +93,8 @@ def _is_there(output: Path) -> bool:
     pieces = around_fields(output.stem)
     stem = "*".join(map(glob.escape, pieces))
     patterns = [first_parts(stem, output.suffix)] if output.suffix else []
+    if record_path(output).is_file():  # of shards by what their names begin with
+        patterns.append(first_parts(stem, GGUF.endings[0]))
     if len(pieces) > 1:
         patterns.append(stem + output.suffix)
     is_folder = output.is_dir() and (any(output.glob("*.safetensors")) or record_path(output).is_file())

@@ -10,9 +10,9 @@ from pathlib import Path
 
 from ..engine.existing import walk
 from ..engine.plan import job_folder
-from ..engine.record import Record, current_record, load, record_path
+from ..engine.record import FileRecord, Record, current_record, load, record_path
 from ..engine.run import Reporter
-from ..engine.verify import Damage, damages
+from ..engine.verify import Damage, damages, first_damage, is_edited
 from ..errors import InputMissing
 from ..file_names import ENDINGS, PARTS, first_parts, output_name
 from ..quant.filetypes import FILE_TYPES
@@ -70,6 +70,10 @@ def _compared(found: Mapping[Path, Record], reporter: Reporter) -> Verified:
         for output, record in found.items():
             for place, file in record.paths(output.parent):
                 result.damages += damages(place, file, lambda n, name=file.name: reporter.advance(n, name))  # type: ignore[misc]
+                if is_edited(place, file):
+                    result.notes.append(
+                        f"the keys in the header of {place} were changed by streamconv edit after it was written"
+                    )
                 result.n_files += 1
                 result.n_bytes += file.size
             for extra in _besides(output, record):
@@ -86,18 +90,23 @@ def _records(output: Path) -> dict[Path, Record]:
     """The records of an output, of all that ``{type}`` and ``{part}`` stand for, or of the output of a file, by output."""
     names = dict.fromkeys(output_name(output.name, type_, part) for type_ in FILE_TYPES for part in PARTS)
     there = [path for name in names if _is_there(path := output.with_name(name))]
-    found = {path: r for path in there if (r := current_record(job_folder(output), path)) is not None}
+    found = {path: r for path in there if (r := current_record(job_folder(output), path, _has_its_name)) is not None}
     missing = next((path for path in there if path not in found), None)
     if missing is None:
         if found:
             return found
         raise InputMissing(f"{output} does not exist", "Give the name that convert was given.")
-    if not found and (owner := _owner(output)):
-        return owner
+    if not found and (owner := next(owners_of(output), None)):
+        return dict([owner])
     what = f"{missing} has no record to compare with"
     if os.path.lexists(record_path(missing)):
         what = f"{record_path(missing)} is damaged, of a later version, or not yours: nothing to compare {missing} with"
     raise InputMissing(what, "streamconv check examines a GGUF file without a record.")
+
+
+def _has_its_name(file: FileRecord, path: Path) -> bool:
+    """Whether what a killed run was about to name ``path`` is there; by contents where its times are others, as after a restore."""
+    return file.is_at(path) or first_damage(path, file) is None
 
 
 def _is_there(output: Path) -> bool:
@@ -110,14 +119,13 @@ def _is_there(output: Path) -> bool:
     )
 
 
-def _owner(path: Path) -> dict[Path, Record]:
-    """The record of the output that the file ``path`` is a part of, a shard or a file in a folder."""
+def owners_of(path: Path) -> Iterator[tuple[Path, Record]]:
+    """The outputs, with their records, that the file ``path`` is a part of: itself, a shard, or a file in a folder."""
     for folder in [path.parent, *Path(os.path.abspath(path)).parents[1:_DEEPEST]]:
         for name in sorted(folder.glob(".*.streamconv")):
             record = load(name)
             if record is not None and any(os.path.abspath(p) == os.path.abspath(path) for p, _ in record.paths(folder)):
-                return {folder / record.output: record}
-    return {}
+                yield folder / record.output, record
 
 
 def _besides(output: Path, record: Record) -> Iterator[Path]:

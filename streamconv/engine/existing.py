@@ -90,7 +90,8 @@ def is_published(plan: Plan, index: int) -> bool:
     found = status(f.path)
     if found is None or not stat.S_ISREG(found.st_mode) or found.st_size != f.size:
         return False
-    records = () if f.names_job else (record_of(f.path), load(pending_path(plan.job_dir, f.path)))
+    output = next(output for output, numbers in plan.outputs.items() if index in numbers)
+    records = () if f.names_job else (record_of(output), load(pending_path(plan.job_dir, output)))
     if not f.names_job and all(r is None or r.fingerprint != plan.fingerprint.hex() for r in records):
         return False
     try:

@@ -7,8 +7,11 @@ An output without a record is known by the fingerprint in its own header.
     {"format": 1, "output": NAME, "fingerprint": hex,
      "inputs": [{"name", "size", "mtime_ns", "ctime_ns", "inode", "device", "digest"}, …],
      "files":  [{"name", "size", "mtime_ns", "inode", "header": [bytes, digest],
-                 "ranges": [[offset, length, digest, digest of the source's bytes, tensor], …]}, …]}
+                 "ranges": [[offset, length, digest, digest of the source's bytes, tensor], …],
+                 "edited": [bytes, digest]}, …]}
     "digest of the line above"
+
+``edited``, which most lack, is the header that the file may have instead: another program of ours was about to change it, or has.
 
 Digests are xxh3-128, hex. Names of files are relative to the folder in which the output lies.
 """
@@ -54,6 +57,7 @@ class FileRecord:
     size, mtime_ns, inode : of the file when it was finished
     header_bytes, header_digest : what lies before all ranges; all of a file without any
     ranges : in the order of their offsets
+    edited : bytes and digest of a header that it may have instead, which moves the ranges
     """
 
     name: str
@@ -63,6 +67,20 @@ class FileRecord:
     header_bytes: int
     header_digest: str
     ranges: tuple[Range, ...]
+    edited: tuple[int, str] | None = None
+
+    @property
+    def forms(self) -> tuple[FileRecord, ...]:
+        """What the file may be: as it was made, and with its other header."""
+        if self.edited is None:
+            return (self,)
+        n_bytes, digest = self.edited
+        moved = n_bytes - self.header_bytes
+        ranges = tuple(r._replace(offset=r.offset + moved) for r in self.ranges)
+        other = replace(
+            self, size=self.size + moved, header_bytes=n_bytes, header_digest=digest, ranges=ranges, edited=None
+        )
+        return self, other
 
     def is_at(self, path: Path) -> bool:
         """Whether the very file that was finished has this name, untouched."""
@@ -74,7 +92,7 @@ class FileRecord:
     def looks_like(self, path: Path) -> bool:
         """Whether the file there has the size and the time of the finished one, be it a copy."""
         found = status(path)
-        return found is not None and (found.st_size, found.st_mtime_ns) == (self.size, self.mtime_ns)
+        return found is not None and any((found.st_size, found.st_mtime_ns) == (f.size, f.mtime_ns) for f in self.forms)
 
     def as_at(self, path: Path) -> FileRecord:
         """The same of a copy that is at ``path``."""
@@ -97,6 +115,7 @@ class Record:
             {
                 "name": f.name, "size": f.size, "mtime_ns": f.mtime_ns, "inode": f.inode,
                 "header": [f.header_bytes, f.header_digest], "ranges": f.ranges,
+                **({"edited": f.edited} if f.edited else {}),
             }
             for f in self.files
         ]  # fmt: skip
@@ -152,7 +171,7 @@ def load(path: Path) -> Record | None:
         found = [
             FileRecord(
                 _inside(f["name"], facts["output"]), int(f["size"]), int(f["mtime_ns"]), int(f["inode"]),
-                int(f["header"][0]), str(f["header"][1]), tuple(_ranges(f)),
+                int(f["header"][0]), str(f["header"][1]), tuple(_ranges(f)), _edited(f),
             )
             for f in facts["files"]
         ]  # fmt: skip
@@ -221,6 +240,16 @@ def _inside(name: str, output: str) -> str:
     if "\0" in name or not os.fsencode(name):
         raise ValueError(name)
     return name
+
+
+def _edited(f: Any) -> tuple[int, str] | None:
+    """The other header of one file on record."""
+    if f.get("edited") is None:
+        return None
+    n_bytes, digest = int(f["edited"][0]), str(f["edited"][1])
+    if not 0 <= n_bytes < 1 << 63:
+        raise ValueError(n_bytes)
+    return n_bytes, digest
 
 
 def _ranges(f: Any) -> Iterator[Range]:

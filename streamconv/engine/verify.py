@@ -64,7 +64,7 @@ def damages(path: Path, record: FileRecord, progress: Progress | None = None) ->
         yield Damage(path, 0, 0, "", what)
         return
     try:
-        size = os.fstat(fd).st_size
+        size, record = os.fstat(fd).st_size, _form(fd, path, record)
         if size != record.size:
             start, stop = sorted((size, record.size))
             yield Damage(path, start, stop - start, "", f"has {size:,} bytes, expected {record.size:,}")
@@ -97,11 +97,23 @@ def has_header(path: Path, record: FileRecord) -> bool:
     except (OSError, NoPermission):
         return False
     try:
-        return digest_of(fd, 0, record.header_bytes, path).hex() == record.header_digest
+        found = _form(fd, path, record)
+        return digest_of(fd, 0, found.header_bytes, path).hex() == found.header_digest
     except StreamconvError:
         return False
     finally:
         os.close(fd)
+
+
+def is_edited(path: Path, record: FileRecord) -> bool:
+    """Whether the file begins with the other header that ``record`` has."""
+    return any(has_header(path, form) for form in record.forms[1:])
+
+
+def _form(fd: int, path: Path, record: FileRecord) -> FileRecord:
+    """Which of the things that the file may be it is, by its header; as it was made, where it is neither."""
+    others = (f for f in record.forms[1:] if digest_of(fd, 0, f.header_bytes, path).hex() == f.header_digest)
+    return next(others, record)
 
 
 def first_damage(path: Path, record: FileRecord) -> Damage | None:

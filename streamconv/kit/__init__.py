@@ -14,6 +14,7 @@ from .picked import Columns, Selected, cut, every, split, take
 from .projected import ACTIVATIONS, Projected
 from .resampled import Resampled
 from .reshaped import Reshaped
+from .sine import cosine, sine
 from .softplus import SOFTPLUS
 from .stacked import Stacked, join
 from .ternary import Ternary
@@ -47,10 +48,12 @@ __all__ = [
     "UnitColumns",
     "WithLargest",
     "Zeros",
+    "cosine",
     "cut",
     "every",
     "interleaved",
     "join",
+    "sine",
     "split",
     "squeezed",
     "take",

@@ -8,7 +8,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
-from ..errors import BadInput
+from ..errors import BadInput, UsageError
 from ..metadata import Metadata
 from ..sources.checkpoint import Checkpoint
 from .build import Model, build, renamed
@@ -40,6 +40,22 @@ def family_of(checkpoint: Checkpoint) -> Family:
             f"{checkpoint.called('config.json')}: architecture {name!r} is not supported", _near(name, FAMILIES)
         )
     return FAMILIES[name]
+
+
+def dspark_of(checkpoint: Checkpoint) -> Family:
+    """The family of the DSpark draft that lies in ``checkpoint``, behind the model itself.
+
+    Raises
+    ------
+    UsageError : such drafts lie in no checkpoint of its family
+    BadInput : there is none in this one
+    """
+    family = family_of(checkpoint)
+    if family.arch != "deepseek4":
+        raise UsageError(f"--dspark has no effect on {family.arch!r}, but on DeepSeek V4 only", "Leave it out.")
+    if not any(".main_proj." in name for name in checkpoint.tensors):
+        raise BadInput(f"{checkpoint.path} has no DSpark draft: there is no tensor 'mtp.0.main_proj.weight'")
+    return FAMILIES["DeepseekV4DSparkModel"]
 
 
 def _near(name: str, known: Iterable[str]) -> str:
@@ -84,6 +100,7 @@ __all__ = [
     "Model",
     "build",
     "dense_features",
+    "dspark_of",
     "family_of",
     "fixed_type",
     "general_metadata",

@@ -40,16 +40,22 @@ def contradictions(config: Config, tensors: Collection[str]) -> Iterator[str]:
     yield from said_twice(config)
     yield from _rope(config, where)
     if tensors:
-        yield from _head(config, where, "output.weight" in tensors)
+        yield from _head(config, where, tensors)
         if config.further != "only":
             yield from _biases(config, where, tensors)
 
 
-def _head(config: Config, where: str, is_there: bool) -> Iterator[str]:
+def _head(config: Config, where: str, tensors: Collection[str]) -> Iterator[str]:
+    is_there = "output.weight" in tensors
     tied = config.get("tie_word_embeddings")
     if tied and is_there:
         yield f"{where}: 'tie_word_embeddings' is True, but the checkpoint has an output head, which runtimes use"
-    if tied is False and not is_there and architecture(config.raw).endswith(_WRITERS):
+    if (
+        tied is False
+        and not is_there
+        and "token_embd.weight" in tensors
+        and architecture(config.raw).endswith(_WRITERS)
+    ):
         stored = config.checkpoint.tensors if config.checkpoint is not None else ()
         has = (
             "has an output head, which this kind of model lacks"

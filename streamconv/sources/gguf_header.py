@@ -92,6 +92,14 @@ class StringArray(Sequence[str]):
         self._starts = starts
         self._where = where
 
+    @property
+    def packed(self) -> memoryview:
+        """All texts with their lengths, as the file has them, UTF-8 or not."""
+        if not self._starts:
+            return self._buffer[:0]
+        last = self._starts[-1]
+        return self._buffer[self._starts[0] : last + 8 + _U64.unpack_from(self._buffer, last)[0]]
+
     def __len__(self) -> int:
         return len(self._starts)
 

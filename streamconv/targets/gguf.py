@@ -43,16 +43,23 @@ def encode_value(value: Value) -> bytes:
     head += struct.pack("<IQ", VALUE_TYPES[value.elem][0], len(value.value))
     if value.elem == "STRING":
         packed = getattr(value.value, "packed", None)  # token lists come encoded, to be small in memory
-        return head + (b"".join(map(_string, value.value)) if packed is None else packed)
+        return b"".join((head, *(map(_string, value.value) if packed is None else [packed])))
     return head + np.asarray(value.value, _NUMPY[value.elem]).tobytes()
 
 
-def _padding(n: int) -> int:
-    return -n % ALIGNMENT
+def file_layout(
+    path: Path,
+    metadata: Metadata,
+    tensors: Sequence[TensorInfo],
+    numbers: Sequence[int],
+    alignment: int = ALIGNMENT,
+) -> FileLayout:
+    """One file, with those of ``tensors`` that have these ``numbers``; its header is padded to the start of the data.
 
-
-def _file(path: Path, metadata: Metadata, tensors: Sequence[TensorInfo], numbers: Sequence[int]) -> FileLayout:
-    """One file, with those of ``tensors`` that have these ``numbers``; its header is padded to the start of the data."""
+    Parameters
+    ----------
+    alignment : of tensors; where it is not 32, ``metadata`` says so to readers
+    """
     out = [_MAGIC, struct.pack("<IQQ", _VERSION, len(numbers), len(metadata))]
     for key, value in metadata.items():
         out += [_string(key), encode_value(value)]
@@ -62,9 +69,9 @@ def _file(path: Path, metadata: Metadata, tensors: Sequence[TensorInfo], numbers
         t = tensors[number]
         dims = t.shape[::-1] or (1,)
         out += [_string(t.name), struct.pack(f"<I{len(dims)}QIQ", len(dims), *dims, t.type.id, at)]
-        at += t.n_bytes + _padding(t.n_bytes)
+        at += t.n_bytes + -t.n_bytes % alignment
     header = b"".join(out)
-    header += bytes(_padding(len(header)))
+    header += bytes(-len(header) % alignment)
     return FileLayout(path, header, len(header) + at, [(number, len(header) + offset) for number, offset in places])
 
 
@@ -101,5 +108,5 @@ def layout(
         if job_key:  # the last key, which it is no more where another program has copied keys and added its own
             own.values.pop("streamconv.job", None)
             own.string("streamconv.job", job_key)
-        files.append(_file(path.with_name(names[index]), own, tensors, numbers))
+        files.append(file_layout(path.with_name(names[index]), own, tensors, numbers))
     return files

@@ -67,6 +67,7 @@ def test_what_is_harmless_is_left_alone(tmp_path: Path, case: str) -> None:
     assert [finding.message for finding in findings if finding.severity != "note"] == []
 
 
+@pytest.mark.slow
 @pytest.mark.oracle
 def test_the_real_loader_refuses_exactly_what_we_call_an_error(tmp_path: Path, peers: Path) -> None:
     predicted = {}

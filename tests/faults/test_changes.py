@@ -107,9 +107,10 @@ def _refused_as(state: str) -> str:
     return next((name for name in ("unfinished", "killed") if name in state), "finished")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "n"),
-    [("plain", 4), *(pytest.param(kind, SOAK // 10 or 6, marks=SLOW) for kind in KINDS)],
+    [("plain", 4), *(pytest.param(kind, SOAK // 10 or 3, marks=SLOW) for kind in KINDS)],
 )
 def test_what_changed_is_noticed_and_what_did_not_is_kept(
     kind: str, n: int, subject_of: Callable[[str], Subject], seed: int, tell: Tell

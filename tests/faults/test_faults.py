@@ -27,7 +27,7 @@ def every(quick: int, slow: int) -> list[object]:
     ]
 
 
-@pytest.mark.parametrize(("bench", "step"), every(67, 19), indirect=["bench"])
+@pytest.mark.parametrize(("bench", "step"), every(67, 37), indirect=["bench"])
 def test_a_kill_at_any_write_call_costs_work_at_most(bench: Bench, step: int, tell: Tell) -> None:
     found, runs = [], 0
     for at in range(1, bench.calls + 1, step):
@@ -43,7 +43,7 @@ def test_a_kill_at_any_write_call_costs_work_at_most(bench: Bench, step: int, te
     assert found == []
 
 
-@pytest.mark.parametrize(("bench", "step"), every(97, 19), indirect=["bench"])
+@pytest.mark.parametrize(("bench", "step"), every(97, 53), indirect=["bench"])
 @pytest.mark.parametrize("error", ["EIO", "ENOSPC"])
 @pytest.mark.parametrize("sticky", [False, True], ids=["once", "for good"])
 def test_an_error_of_any_write_call_is_reported_and_stamps_nothing_false(
@@ -65,7 +65,7 @@ def test_an_error_of_any_write_call_is_reported_and_stamps_nothing_false(
     assert found == []
 
 
-@pytest.mark.parametrize(("bench", "step"), every(101, 19), indirect=["bench"])
+@pytest.mark.parametrize(("bench", "step"), every(101, 53), indirect=["bench"])
 def test_short_writes_are_completed(bench: Bench, step: int, tell: Tell) -> None:
     calls = range(1, bench.calls + 1, step)
     for at in calls:

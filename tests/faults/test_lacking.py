@@ -53,9 +53,12 @@ def lacking(links: bool) -> Callable[[], None]:
     return planted
 
 
-@pytest.mark.parametrize("links", [True, pytest.param(False, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("links", [True, False])
 @pytest.mark.parametrize(
-    "bench", [*(pytest.param(k, marks=[] if k == "folder" else pytest.mark.slow) for k in jobs.KINDS)], indirect=True
+    "bench",
+    [pytest.param(k, marks=[] if k in ("folder", "several types") else pytest.mark.soak) for k in jobs.KINDS],
+    indirect=True,
 )
 def test_an_output_is_made_and_replaced_where_much_is_lacking(bench: jobs.Bench, links: bool) -> None:
     planted = lacking(links)

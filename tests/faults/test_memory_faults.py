@@ -59,8 +59,9 @@ def _sweeps(quick: int, slow: int) -> list[object]:
     return [("one file", quick), *(pytest.param(kind, SOAK or slow, marks=SLOW) for kind in KINDS)]
 
 
+@pytest.mark.slow
 @needs_testcapi
-@pytest.mark.parametrize(("bench", "trials"), _sweeps(6, 30), indirect=["bench"])
+@pytest.mark.parametrize(("bench", "trials"), _sweeps(6, 12), indirect=["bench"])
 @pytest.mark.parametrize("count", [1, pytest.param(30, marks=SLOW), 1000])
 @pytest.mark.parametrize("from_start", [False, True], ids=["while threads run", "from the start"])
 def test_a_run_ends_when_allocations_of_the_interpreter_fail(
@@ -75,7 +76,7 @@ def test_a_run_ends_when_allocations_of_the_interpreter_fail(
     assert counts[74] > 0, "no fault was met"
 
 
-@pytest.mark.parametrize(("bench", "trials"), _sweeps(6, 30), indirect=["bench"])
+@pytest.mark.parametrize(("bench", "trials"), _sweeps(6, 12), indirect=["bench"])
 @pytest.mark.parametrize("count", [pytest.param(1, marks=SLOW, id="once"), pytest.param(0, id="for good")])
 def test_a_run_ends_when_arrays_and_mappings_cannot_be_made(
     bench: Bench, trials: int, count: int, seed: int, tell: Tell
@@ -89,7 +90,7 @@ def test_a_run_ends_when_arrays_and_mappings_cannot_be_made(
     assert counts[74] > 0, "no fault was met"
 
 
-@pytest.mark.parametrize(("bench", "trials"), _sweeps(6, 30), indirect=["bench"])
+@pytest.mark.parametrize(("bench", "trials"), _sweeps(6, 12), indirect=["bench"])
 def test_a_run_ends_when_the_system_grants_no_more_addresses(bench: Bench, trials: int, seed: int, tell: Tell) -> None:
     rng, counts = random.Random(f"{seed} {bench.kind}"), Counter[int]()
     found = []

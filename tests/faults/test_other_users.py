@@ -228,7 +228,11 @@ def remove(path: Path) -> None:
 
 
 @pytest.mark.slow
-@KINDS
+@pytest.mark.parametrize(
+    "bench",
+    ["one file", *(pytest.param(kind, marks=pytest.mark.soak) for kind in ("shards", "folder"))],
+    indirect=True,
+)
 def test_what_others_put_in_the_place_of_any_file_that_a_job_opens_is_refused(commons: Commons) -> None:
     names = opened(commons)
     assert {commons.job, commons.job / "index.wal", commons.job / "lock", *commons.bench.parts} <= names, (

@@ -74,7 +74,7 @@ def numbers() -> list[object]:
     """1000 in all are asked for; half as many again are made."""
     return [
         *(pytest.param(kind, 5, id=f"{kind}-some") for kind in ("one file", "folder")),
-        *(pytest.param(kind, SOAK // 4 if SOAK else 25, marks=SLOW, id=f"{kind}-many") for kind in KINDS),
+        *(pytest.param(kind, SOAK // 4 if SOAK else 12, marks=SLOW, id=f"{kind}-many") for kind in KINDS),
     ]
 
 
@@ -153,6 +153,7 @@ def header_without_barrier(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(files, "sync_data", lambda fd, path: None if path.suffix == ".part" else real(fd, path))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "bug", [stamp_before_the_data_barrier, rename_before_sync, no_sync_of_folders, header_without_barrier]
 )

@@ -209,7 +209,8 @@ def late(replaced: Replaced, step: int) -> list[int]:
     return list(range(max(1, replaced.calls - 70), replaced.calls + 1, step))
 
 
-@pytest.mark.parametrize(("kind", "step"), steps(17, 3))
+@pytest.mark.slow
+@pytest.mark.parametrize(("kind", "step"), steps(17, 7))
 def test_a_kill_while_an_output_is_replaced_leaves_no_mixture_and_is_healed(
     kind: str, step: int, replaced_of: Callable[[str], Replaced], tell: Tell
 ) -> None:
@@ -229,7 +230,7 @@ def test_a_kill_while_an_output_is_replaced_leaves_no_mixture_and_is_healed(
 
 
 @pytest.mark.parametrize(("kind", "n"), [
-    ("shards", 3), *(pytest.param(kind, SOAK // 10 or 12, marks=SLOW) for kind in KINDS),
+    ("shards", 3), *(pytest.param(kind, SOAK // 10 or 6, marks=SLOW) for kind in KINDS),
 ])  # fmt: skip
 def test_a_kill_during_recovery_from_a_kill_is_healed(
     kind: str, n: int, replaced_of: Callable[[str], Replaced], seed: int, tell: Tell
@@ -255,7 +256,7 @@ def test_a_kill_during_recovery_from_a_kill_is_healed(
     assert not wrong, "\n".join(wrong)
 
 
-@pytest.mark.parametrize(("kind", "step"), steps(23, 4))
+@pytest.mark.parametrize(("kind", "step"), steps(23, 9))
 @pytest.mark.parametrize("error", ["EIO", "ENOSPC"])
 def test_an_error_while_an_output_is_replaced_leaves_no_mixture_and_is_healed(
     kind: str, step: int, error: str, replaced_of: Callable[[str], Replaced], tell: Tell
@@ -275,7 +276,7 @@ def test_an_error_while_an_output_is_replaced_leaves_no_mixture_and_is_healed(
 
 
 @pytest.mark.parametrize(("kind", "n"), [
-    ("shards", 6), *(pytest.param(kind, SOAK // 5 or 25, marks=SLOW) for kind in KINDS),
+    ("shards", 6), *(pytest.param(kind, SOAK // 5 or 12, marks=SLOW) for kind in KINDS),
 ])  # fmt: skip
 def test_a_power_cut_while_an_output_is_replaced_leaves_no_mixture_and_is_healed(
     kind: str, n: int, replaced_of: Callable[[str], Replaced], seed: int, tell: Tell

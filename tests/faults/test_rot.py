@@ -28,6 +28,7 @@ def _unfinished(bench: Bench, share: float, copies: dict[float, Path]) -> None:
     shutil.copytree(copies[share], bench.root, dirs_exist_ok=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("trials", [4, pytest.param(SOAK or 30, marks=SLOW)])
 @pytest.mark.parametrize(("bench", "name"), [
     ("one file", "data-1.part"), ("one file", "index.wal"), ("one file", "plan.json"), ("several types", "data-2.part"),

@@ -155,6 +155,7 @@ def test_a_file_whose_digest_is_wrong_for_good_is_refused_with_range_and_digests
     assert list(cache.rglob("*.part")), "what was received is kept"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", ["bit", "index", "part gone", "index gone", "part short"])
 def test_damage_to_what_was_fetched_is_found_and_only_that_is_fetched_again(
     hub: Hub, here: Run, convert: Convert, right: Callable[[], bool], cache: Path, damage: str

@@ -157,6 +157,7 @@ def trouble(rng: random.Random) -> Callable[[Ask], Fault | None]:
     return fault
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("bench", "kills"),
     [

@@ -146,7 +146,9 @@ def test_a_mirror_may_lie_under_a_path(
     assert all(path.startswith("/mirror/hf/") for path in mirror.asked)
 
 
-@pytest.mark.parametrize("variable", ["HTTP_PROXY", "http_proxy", "ALL_PROXY"])
+@pytest.mark.parametrize(
+    "variable", ["HTTP_PROXY", *(pytest.param(v, marks=pytest.mark.slow) for v in ("http_proxy", "ALL_PROXY"))]
+)
 def test_everything_goes_through_a_proxy(
     hub: Hub,
     run: Run,

@@ -66,6 +66,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+@pytest.mark.slow
 def test_kernels_that_a_program_compiled_are_there_for_later_ones_and_never_run_damaged(
     tmp_path: Path, first: str
 ) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +15,10 @@ import toys
 from small_models import DRAFT, DRAFTED, draft
 
 import streamconv
+from streamconv import models
 from streamconv.conversion import Options, prepare
 from streamconv.errors import BadInput, UsageError
+from streamconv.sources.checkpoint import Checkpoint
 
 TOYS = toys.stored()
 
@@ -311,3 +313,25 @@ def test_a_draft_for_gemma_4_needs_a_head_or_a_tie() -> None:
         gemma4(tensors=lambda t: t.pop("lm_head.weight"))
     tied = gemma4(lambda c: c.update(tie_word_embeddings=True), lambda t: t.pop("lm_head.weight"))
     assert "output.weight" not in tied.tensors
+
+
+def deepseek4(folder: Path, names: Sequence[str]) -> Checkpoint:
+    """A DeepSeek V4 with tensors ``names``."""
+    stated = {**TOYS["deepseek4-dspark"]["config"], "architectures": ["DeepseekV4ForCausalLM"]}
+    return Checkpoint(folder, {name: toys.Named(name, (64, 64)) for name in names}, stated, ())
+
+
+def test_dspark_writes_the_draft_in_a_deepseek_v4_and_nothing_of_the_model(tmp_path: Path) -> None:
+    assert models.dspark_of(deepseek4(tmp_path, ["mtp.0.main_proj.weight"])).arch == "dflash"
+    model = toys.built(TOYS["deepseek4-dspark"])
+    assert not {"token_embd.weight", "blk.2.attn_norm.weight"} & set(model.tensors)
+    assert {*model.left_out.values()} == {"of the model that it helps"}
+
+
+def test_dspark_is_refused_where_it_has_no_effect(data: Path, tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match=r"no DSpark draft: there is no tensor 'mtp\.0\.main_proj\.weight'"):
+        models.dspark_of(deepseek4(tmp_path, ["mtp.0.enorm.weight"]))
+    source = data / "checkpoints" / "mistral-spm" / "hf"
+    for more, why in (({}, "but on DeepSeek V4 only"), ({"mmproj": True}, "no effect on a projector")):
+        with pytest.raises(UsageError, match=why):
+            prepare(source, tmp_path / "x.gguf", Options(dspark=True, **more))

@@ -113,6 +113,7 @@ def test_a_text_of_too_many_lines_is_refused(name: str, tmp_path: Path) -> None:
         TokenizerFiles(Checkpoint(tmp_path, {}, {}, ())).text(name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "data",
     [

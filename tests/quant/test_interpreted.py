@@ -10,6 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+if __name__ == "__main__":
+    import plain_simd
+
+    plain_simd.install()
+
 import streamconv
 from streamconv.quant.base import codec
 from streamconv.quant.types import TYPES

@@ -106,6 +106,7 @@ def test_a_folder_of_torch_converts_to_what_its_safetensors_do(model: Path, tmp_
 RARE = ("legacy", "protocol 4", "nested", "transposed", "fused", "parameters")
 
 
+@pytest.mark.slow
 @pytest.mark.oracle
 @pytest.mark.parametrize("how", ["zip", *(pytest.param(how, marks=pytest.mark.slow) for how in ("sharded", *RARE))])
 def test_what_torch_saves_converts_to_what_its_safetensors_do(

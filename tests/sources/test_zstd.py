@@ -131,6 +131,7 @@ print(peak - before)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="anonymous memory is read from /proc")
 @pytest.mark.parametrize("io", ["mmap", "pread"])
 def test_a_file_much_larger_than_the_cache_is_never_held(tmp_path: Path, io: str) -> None:

@@ -86,7 +86,9 @@ def _drafts(
 ) -> list[Draft]:
     """The text model of a Hugging Face checkpoint, its projector, or both."""
     overrides = models.read_overrides(options.metadata, told := list[str]())
-    text = None if options.mmproj else models.family_of(checkpoint)
+    text = None if options.mmproj else models.dspark_of(checkpoint) if options.dspark else models.family_of(checkpoint)
+    if options.dspark and options.mmproj:
+        raise UsageError("--dspark has no effect on a projector", "Leave it out.")
     projector = models.projector_of(checkpoint) if options.mmproj or options.mmproj_type else None
     drafts, built = list[Draft](), list[models.Model]()
     for family in filter(None, (text, projector)):
@@ -337,7 +339,7 @@ TARGET = Target(
     options=(
         "tensor_types", "tensor_type_file", "output_tensor_type", "token_embedding_type", "leave_output_tensor", "pure",
         "imatrix", "include_weights", "exclude_weights", "allow_requantize", "copy", "prune_layers", "override_kv", "compat",
-        "pre", "model_name", "vocab_only", "mmproj", "mmproj_type", "mtp", "no_mtp", "target_model", "base", "lora",
+        "pre", "model_name", "vocab_only", "mmproj", "mmproj_type", "mtp", "no_mtp", "dspark", "target_model", "base", "lora",
         "mistral_format", "fuse_qkv", "fuse_gate_up_exps", "fp8_as_q8", "metadata", "dense_modules", "split_max_bytes",
         "split_max_tensors", "no_tensor_first_split", "keep_split",
     ),

@@ -43,7 +43,7 @@ def placed(name: str, c: Config) -> str:
     if inner.startswith(_DSPARK):
         raise BadInput(
             f"{c.folder}: tensor {name!r} is of a DSpark draft, which --mtp does not write",
-            "llama.cpp's converter writes it (--dspark); without --mtp the model itself is converted.",
+            "Use --dspark; without both the model itself is converted.",
         )
     return f"layers.{c.n_layers + int(block[1])}.{_NEXTN.get(inner, inner)}"
 

@@ -63,6 +63,9 @@ def attention(m: Metadata, a: str, c: Config) -> None:
     m.u32(f"{a}.embedding_length_out", c.hidden * c.integer("hc_mult"))
 
 
+#: how many of the first blocks choose experts by tables
+hashed = numbers({"hash_layer_count": "num_hash_layers"})
+
 FAMILY = Family(
     arch="deepseek4",
     architectures=("DeepseekV4ForCausalLM",),
@@ -90,7 +93,7 @@ FAMILY = Family(
         }), *WEIGHTS, clamped, INDEXER,
         numbers({"attention.output_group_count": "o_groups", "attention.output_lora_rank": "o_lora_rank"}), attention,
         reals({"attention.compress_rope_freq_base": "compress_rope_theta"}), streams,
-        numbers({"hash_layer_count": "num_hash_layers"}), counts_as_blocks,
+        hashed, counts_as_blocks,
     ),
     token_keys=(template,),
     spelled=lambda name, c: of_its_router(placed(name, c), c),

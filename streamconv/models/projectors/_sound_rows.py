@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from ...errors import BadInput
-from ...kit import EXP, Constant, FoldedNorm, Reshaped
+from ...kit import EXP, Constant, FoldedNorm, Reshaped, cosine, sine
 from ...rows import Floats, Rows
 from ..config import Config
 from ..rules import Rule
@@ -61,13 +61,10 @@ def positions(width: Callable[[Config], int] = lambda c: c.hidden) -> Rule:
 
 
 def _sinusoids(width: int) -> Floats:
-    """[frames, width]: sines in the first half, cosines in the second, of angles that have the bits of the reference's.
-
-    They are rounded to the nearest; those of the reference are Intel MKL's (torch on x86), the other neighbour in one of twenty.
-    """
+    """[frames, width]: sines in the first half, cosines in the second, with the bits of the reference's."""
     if width < 4 or width % 2:
         raise BadInput(f"config.json: a tower of sound is {width} wide, which has no places by sines and cosines")
     step = np.float32(-np.log(_TIMESCALE) / (width // 2 - 1))
     pace = EXP.call(step * np.arange(width // 2, dtype=np.float32)[None])
-    angles = (np.arange(_POSITIONS, dtype=np.float32)[:, None] * pace).astype(np.float64)
-    return np.concatenate([np.sin(angles), np.cos(angles)], axis=1).astype(np.float32)
+    angles = np.arange(_POSITIONS, dtype=np.float32)[:, None] * pace
+    return np.concatenate([sine(angles), cosine(angles)], axis=1)

@@ -32,7 +32,7 @@ def chat_templates(files: TokenizerFiles, otherwise: str = "", instead: str = ""
             f"the chat template in {first[0]} is left out, as runtimes cannot parse it: one that they can is written"
         )
     for place, found in others if instead else (first, *others):
-        for name, text in _by_name(place, found, warnings):
+        for name, text in by_name(place, found, warnings):
             before = named.setdefault(name, text)
             if before.removesuffix("\n") != text.removesuffix("\n"):
                 which = "" if name == _DEFAULT else f" {name!r}"
@@ -55,7 +55,7 @@ def _places(files: TokenizerFiles) -> Iterator[tuple[str, Any]]:
     yield "chat_template.json", (files.json("chat_template.json") or {}).get("chat_template")
 
 
-def _by_name(place: str, found: Any, warnings: list[str]) -> Iterator[tuple[str, str]]:
+def by_name(place: str, found: Any, warnings: list[str]) -> Iterator[tuple[str, str]]:
     """Names and texts of what is in one place; what is of no use becomes a warning."""
     entries = [{"name": _DEFAULT, "template": found}] if isinstance(found, str) else found
     if entries is not None and not isinstance(entries, list):
