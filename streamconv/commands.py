@@ -272,8 +272,7 @@ def _plan_lines(facts: dict[str, Any]) -> Iterator[str]:
     )
     fetched = " once it is fetched" if facts["fetch"] and facts["fetch"]["missing_bytes"] else ""
     yield f"time: roughly {duration(facts['estimated_s'])}{fetched}, if the disk reads and writes 0.5 GB/s"
-    if "cluster" in facts:
-        c = facts["cluster"]
+    if c := facts.get("cluster"):
         yield f"cluster {c['workers']}: {c['tasks']} tasks; one core moves {size(c['core_bytes_per_s'])}/s; {c['advice']}"
     if facts["fetch"] is not None:
         fetch = facts["fetch"]

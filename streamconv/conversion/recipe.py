@@ -18,7 +18,7 @@ class Recipe:
 
     Attributes
     ----------
-    sources, output : as the user named them; relative names are meant from ``folder``
+    sources, output : as the user named them; relative names are meant from ``folder``, which workers are told
     extraction : what ``prepare_adapter`` is told, JSON-able
     """
 
@@ -26,7 +26,7 @@ class Recipe:
     output: str
     options: Options
     extraction: Mapping[str, Any] = field(default_factory=dict)
-    folder: str = field(default_factory=os.getcwd)
+    folder: str = ""
 
     def for_workers(self, **changes: Any) -> Recipe:
         """The recipe without what is the coordinator's only; ``changes`` are options that are others for workers."""
@@ -34,7 +34,7 @@ class Recipe:
             self.options, measure=self.options.measure or self.options.report is not None, report=None, cluster=None,
             cluster_tls=None, stop_after_s=None, refresh=False, **changes,
         )  # fmt: skip
-        return replace(self, options=options)
+        return replace(self, options=options, folder=os.getcwd())
 
     def to_json(self) -> dict[str, Any]:
         """As JSON."""

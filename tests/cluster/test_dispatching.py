@@ -338,3 +338,17 @@ def test_reading_back_tells_a_chunk_of_other_bytes(tmp_path: Path) -> None:
         patch.setattr(run, "damaged", lambda plan, made: seen.append(len(made)) or real(plan, made))
         through(prepared, job.options)
     assert seen == [len(prepared.plan.chunks())]
+
+
+def test_workers_go_to_the_folder_that_names_are_meant_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    job = job_of("dense_gguf", tmp_path)
+    monkeypatch.chdir(tmp_path)
+    prepared = conversion.prepare("m", "y.gguf", job.options)
+
+    def elsewhere(order: str, task: Any) -> Any:
+        if not worker._sites:
+            os.chdir("/")
+        return worker.carry_out(order, task)
+
+    through(prepared, job.options, partial(HerePool, carry_out=elsewhere))
+    assert (tmp_path / "y.gguf").exists()
