@@ -12,6 +12,8 @@ from ..engine.plan import Chunk, Item
 SECONDS = 2.0
 #: and bytes that it makes at most
 _MOST_BYTES = 256 << 20
+#: what is only copied takes its time, too
+_BYTES_PER_S = 1e9
 #: tasks there are at least for every thread, where there is so much to do: the last ones end at about the same time
 _A_THREAD = 4
 
@@ -38,7 +40,11 @@ class Task:
 
 def cut(pending: Sequence[list[Chunk]], ns_per_weight: Callable[[Any], float], n_threads: int) -> list[Task]:
     """``pending`` bundles as tasks, in their order; chunks of an item that is measured first are in tasks of their own."""
-    costs = [ns_per_weight(b[0].item) * 1e-9 * (b[0].stop - b[0].start) * b[0].item.n_cols for b in pending]
+    costs = [
+        1e-9 * ns_per_weight(b[0].item) * (b[0].stop - b[0].start) * b[0].item.n_cols
+        + sum(c.length for c in b) / _BYTES_PER_S
+        for b in pending
+    ]
     most = min(SECONDS, sum(costs) / (n_threads * _A_THREAD))
     return list(_cut(pending, costs, most))
 

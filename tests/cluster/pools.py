@@ -54,6 +54,8 @@ class HerePool:
             return []
         call = self._queue.pop(self._rng.randrange(len(self._queue)) if self._faulty else 0)
         fault = self._rng.choice(("", "", "", "dies", "dies late", "sleeps", "twice")) if self._faulty else ""
+        if self._faulty and not self.faults:
+            fault = "dies late"
         self.faults.append(fault)
         if fault == "dies":
             return [Report(call.key)]
