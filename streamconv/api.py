@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import os
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -30,6 +31,9 @@ class Settings(TypedDict, total=False):
     threads: int | None
     force: bool
     update: bool
+    reuse: AnyPath | Sequence[AnyPath]
+    no_reuse: bool
+    manifest: bool
     stop_after_s: float | str | None
     verify: Literal["all", "recent", "none"]
     imatrix: AnyPath | Sequence[AnyPath]
@@ -146,9 +150,12 @@ def convert(
     """
     options = _options(type, ram, settings)
     prepared = conversion.prepare(src, out, options)
-    outcome = cluster.execute(prepared, options, reporter or progress.Silent())
-    if options.report:
-        conversion.write_report(prepared, outcome, options.report, options.force)
+    told = reporter or progress.Silent()
+    began = time.monotonic()
+    outcome = cluster.execute(prepared, options, told)
+    seen = (told.peak_memory, told.points) if isinstance(told, progress.Silent) else ()
+    run = conversion.Run(time.monotonic() - began, *seen)
+    conversion.write_report(prepared, outcome, run, options)
     return [f.path for f in prepared.plan.files]
 
 

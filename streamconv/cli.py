@@ -26,7 +26,7 @@ from .errors import (
     unreadable,
 )
 from .file_names import ENDINGS, around_fields
-from .flags import FLAGS, JOBS, RUNS, Flag, add, read_flags
+from .flags import COPIES, FLAGS, JOBS, RUNS, Flag, add, read_flags
 from .limits import allow_many_files, require_room_for_numpy, use_no_threads_of_libraries
 from .terminal import say, say_json, show_traceback
 
@@ -120,6 +120,13 @@ _COMMANDS: dict[str, tuple[str, tuple[tuple[str, str, str], ...]]] = {
         ),
     ),
     "perplexity": ("the perplexity of a model on a text", (("source", "MODEL", _SOURCE),)),
+    "mix": (
+        "choose the types of tensors that make a file of a given size, from what each type costs on a text; resumes like convert",
+        (
+            ("source", "SRC", _SOURCE),
+            ("output", "LIST", "name of the list, for convert --tensor-type-file"),
+        ),
+    ),
     "families": ("list the architectures that can be converted", ()),
     "bench": ("measure how fast this machine quantizes, type by type; the first time takes longer", ()),
 }
@@ -200,7 +207,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="store_true", help="print the version")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", parser_class=_Parser)
     for name, (text, given) in _COMMANDS.items():
-        resumes = name in (*RUNS, "fetch", "imatrix")
+        resumes = name in (*RUNS, *COPIES, "fetch", "imatrix", "mix")
         sub = commands.add_parser(
             name, help=text, description=text[0].upper() + text[1:] + ".", epilog=_EPILOG + _RESUMES * resumes,
             formatter_class=argparse.RawDescriptionHelpFormatter,

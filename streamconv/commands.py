@@ -34,10 +34,12 @@ def _options(a: argparse.Namespace) -> conversion.Options:
 
 def convert(a: argparse.Namespace) -> int:
     """``streamconv convert``."""
-    if a.dry_run:
-        return plan(a)
     options = _options(a)
-    return _run(a, conversion.prepare(a.source, a.output, options), options)
+    if any(getattr(a, name, None) for name in ("size", "bpw", "types", "no_check", "text")):
+        from . import sized
+
+        options = sized.with_list(a, options)
+    return (_show if a.dry_run else _run)(a, conversion.prepare(a.source, a.output, options), options)
 
 
 def _run(
@@ -53,12 +55,12 @@ def _run(
         reporter.message(f"note: {text}")
     with progress.told_in_errors(reporter):
         outcome = execute(options, reporter) if execute else cluster.execute(prepared, options, reporter)
-    if options.report:
-        conversion.write_report(prepared, outcome, options.report, options.force)
+    run = conversion.Run(time.monotonic() - began, reporter.peak_memory, reporter.points)
+    conversion.write_report(prepared, outcome, run, options)
     if a.json:
         say_json(_final(prepared, outcome))
     elif not a.quiet:
-        say(*_summary(prepared, outcome, reporter, time.monotonic() - began))
+        say(*_summary(prepared, outcome, run))
     return 0
 
 
@@ -177,6 +179,7 @@ def _final(prepared: conversion.Prepared, outcome: Outcome | None) -> dict[str, 
     return {
         "event": "done", "status": "done", "resumable": False, "done": prepared.plan.total_bytes,
         "total": prepared.plan.total_bytes, "bytes": outcome.made_bytes if outcome else 0,
+        "copied": outcome.copied_bytes if outcome else 0,
         "files": [str(f.path) for f in prepared.plan.files], "already": outcome is None, "next": "",
     }  # fmt: skip
 
@@ -189,9 +192,7 @@ def _file_names(prepared: conversion.Prepared, output: conversion.Output) -> str
     return ", ".join(names[:3]) + (f", … ({len(names)} files)" if len(names) > 3 else "")
 
 
-def _summary(
-    prepared: conversion.Prepared, outcome: Outcome | None, reporter: progress.Silent, seconds: float
-) -> list[str]:
+def _summary(prepared: conversion.Prepared, outcome: Outcome | None, run: conversion.Run) -> list[str]:
     """What was made, in a few lines."""
     p = prepared.plan
     names = ", ".join(_file_names(prepared, o) for o in prepared.outputs)
@@ -204,9 +205,10 @@ def _summary(
         f" {o.bits_per_weight:.2f} bits per weight"
         for o in prepared.outputs
     ]
+    rate = "" if outcome.copied_bytes else f" {size(read / max(run.seconds, 1e-9))}/s of input,"
     lines += [
-        f"  {size(read)} read, {size(p.total_bytes)} written",
-        f"  {duration(seconds)}, {size(read / max(seconds, 1e-9))}/s of input, peak {size(reporter.peak_memory)} RAM",
+        conversion.told_of_copies(outcome) or f"  {size(read)} read, {size(p.total_bytes)} written",
+        f"  {duration(run.seconds)},{rate} peak {size(run.peak_bytes)} RAM",
     ]
     if outcome.resumed_bytes:
         lines.append(f"  {size(outcome.resumed_bytes)} were finished by earlier runs")
@@ -270,10 +272,10 @@ def _plan_lines(facts: dict[str, Any]) -> Iterator[str]:
         f"disk: {size(facts['disk_bytes'])} while it runs; memory: {size(facts['ram_bytes'])} budget,"
         f" {facts['threads']} threads, {facts['chunks']} chunks"
     )
+    yield from conversion.planned_copies(facts)
     fetched = " once it is fetched" if facts["fetch"] and facts["fetch"]["missing_bytes"] else ""
     yield f"time: roughly {duration(facts['estimated_s'])}{fetched}, if the disk reads and writes 0.5 GB/s"
-    if c := facts.get("cluster"):
-        yield f"cluster {c['workers']}: {c['tasks']} tasks; one core moves {size(c['core_bytes_per_s'])}/s; {c['advice']}"
+    yield from cluster.planned_tasks(facts)
     if facts["fetch"] is not None:
         fetch = facts["fetch"]
         yield (
@@ -402,6 +404,13 @@ def perplexity(a: argparse.Namespace) -> int:
     from . import evaluating
 
     return evaluating.perplexity(a, _options(a))
+
+
+def mix(a: argparse.Namespace) -> int:
+    """``streamconv mix``."""
+    from . import sized
+
+    return sized.mix(a, _options(a))
 
 
 def families(a: argparse.Namespace) -> int:

@@ -175,17 +175,23 @@ def perplexity(a: argparse.Namespace, options: Options) -> int:
 def compare(a: argparse.Namespace, options: Options) -> int:
     """``streamconv compare``."""
     reporter = _reporter(a)
+    request = _request(a)
     with progress.told_in_errors(reporter):
-        found = evaluation.compare(a.reference, a.models, _request(a), options, reporter)
+        found = evaluation.compare(a.reference, a.models, request, options, reporter)
     facts = [
         {"model": str(name), "reference": str(a.reference), **summary(each)}
         for name, each in zip(a.models, found.divergences, strict=True)
     ]
-    if a.json:
-        say_json(facts[0] if len(facts) == 1 else facts)
-    else:
-        for each in facts:
-            say(*_compared(each, found, titled=len(facts) > 1))
+    try:
+        if options.report:
+            name = request.text_name
+            evaluation.write_page(options.report, a.reference, a.models, found.chunks, found.divergences, name)
+    finally:  # what was found is printed whatever becomes of the page
+        if a.json:
+            say_json(facts[0] if len(facts) == 1 else facts)
+        else:
+            for each in facts:
+                say(*_compared(each, found, titled=len(facts) > 1))
     return 0
 
 

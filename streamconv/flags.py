@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 JOBS = ("convert", "merge", "plan")
 RUNS = ("convert", "merge", "extract-lora")
 PLANS = (*JOBS, "extract-lora")
-EVALUATIONS = ("imatrix", "compare", "perplexity")
+EVALUATIONS = ("imatrix", "compare", "perplexity", "mix")
 #: those that write GGUF files out of stored tensors
 COPIES = ("split", "join", "edit")
 ALL = (*PLANS, *COPIES, "hash", "fetch", "status", "verify", "inspect", "check", "families", "bench", *EVALUATIONS)
@@ -128,7 +128,8 @@ KINDS: dict[str, Callable[[str], Any]] = {
     "path": _path,
 }  # fmt: skip
 
-_TYPES: dict[str, Any] = {"group": "types", "special": True}
+_TYPES: dict[str, Any] = {"group": "types", "special": True, "commands": (*JOBS, "mix")}
+_SIZE: dict[str, Any] = {"group": "types that fit a size", "commands": ("convert", "mix")}
 _MODEL: dict[str, Any] = {"group": "model", "special": True}
 _FURTHER: dict[str, Any] = {**_MODEL, "source": "checkpoint", "alternative": "what predicts further tokens"}
 _RECIPE: dict[str, Any] = {"group": "merge recipes", "source": "recipe"}
@@ -144,8 +145,9 @@ _HASH: dict[str, Any] = {"group": "digests", "commands": ("hash",)}
 _HUB: dict[str, Any] = {"group": "models on the hub", "commands": (*PLANS, "fetch", "inspect", *EVALUATIONS)}
 _KEPT: dict[str, Any] = {"commands": PLANS, "alternative": "what is fetched"}
 _FETCH: dict[str, Any] = {"group": "running", "commands": ("fetch",)}
-_RESUMING: dict[str, Any] = {"group": "resuming", "commands": (*RUNS, *COPIES, "imatrix")}
+_RESUMING: dict[str, Any] = {"group": "resuming", "commands": (*RUNS, *COPIES, "imatrix", "mix")}
 _REPORTING: dict[str, Any] = {"group": "resuming", "commands": RUNS}
+_REUSE: dict[str, Any] = {"group": "running", "commands": PLANS, "alternative": "reuse"}
 _STOP = "stop cleanly after 90s, 15m, 2h …; exit code 75"
 _NICE = "lowest CPU and I/O priority"
 
@@ -161,7 +163,8 @@ FLAGS = (
     Flag("--type", "tensor types such as Q4_K,IQ3_S; default: the usual ones", "TYPES", many=True, commands=("bench",)),
     Flag("--no-scan", "skip looking for NaN and Inf in the data", commands=("check",)),
     Flag(
-        "--type", "file type such as Q4_K_M or auto (default); A,B with OUT 'x-{type}.gguf'", "TYPE", "type", group="types"
+        "--type", "file type such as Q4_K_M or auto (default); A,B with OUT 'x-{type}.gguf'", "TYPE", "type", group="types",
+        commands=(*JOBS, "mix"),
     ),
     Flag("--tensor-type", "type of tensors whose name matches", "REGEX=TYPE", "tensor_types", many=True, **_TYPES),
     Flag("--tensor-type-file", "REGEX=TYPE words, one rule each", "FILE", "tensor_type_file", "path", **_TYPES),
@@ -253,7 +256,12 @@ FLAGS = (
     Flag("--exclude-regex", "no modules whose path has a match", "REGEX", **_ADAPTER),
     Flag("--sv-epsilon", "leave out singular values up to X (default 0)", "X", kind="number", default=0.0, **_ADAPTER),
     Flag("--skip-undecomposable", "leave out what no adapter can express", **_ADAPTER),
-    Flag("--text", "the text: a file in UTF-8; imatrix has one of its own", "FILE", kind="path", **_TEXT),
+    Flag("--size", "choose types so that the file has at most this size, such as 4.2GiB", "SIZE", kind="size", **_SIZE),
+    Flag("--bpw", "the same in bits per weight, such as 4.5", "BITS", kind="number", **_SIZE),
+    Flag("--types", "types to choose from (default: Q2_K,Q3_K,IQ4_XS,Q4_K,Q5_K,Q6_K,Q8_0)", "TYPES", **_SIZE),
+    Flag("--no-check", "do not compare with the best standard mix", **_SIZE),
+    Flag("--text", "the text: a file in UTF-8; imatrix and mix have one of their own", "FILE", kind="path",
+         **{**_TEXT, "commands": (*EVALUATIONS, "convert")}),
     Flag("--ctx-size -c", "tokens of a chunk (default 512)", "N", kind="positive", **_TEXT),
     Flag("--chunks", "the most chunks; -1: all (default: 40 of 512 tokens, more where there are experts)", "N", kind="integer",
          **_TEXT),
@@ -309,6 +317,16 @@ FLAGS = (
         "--evict", "free fetched ranges once the output made from them is durable", field="evict", source="hub", **_KEPT
     ),
     Flag("--keep", "keep fetched files for later runs (default)", **_KEPT),
+    Flag(
+        "--reuse",
+        "copy tensors that this older output has, made with --manifest; may be repeated (default: those beside OUT)", "OLD",
+        "reuse", "path", many=True, **_REUSE,
+    ),
+    Flag("--no-reuse", "make every tensor, whatever older outputs have", field="no_reuse", **_REUSE),
+    Flag(
+        "--manifest", "digests of every tensor in the record of OUT, for --reuse; reads OUT back before it gets its name",
+        field="manifest", group="running", commands=PLANS,
+    ),
     Flag("--all", "every file, not only what a conversion needs", **_FETCH),
     Flag("--verify", "verify fetched files against their digests; fetch damaged ones again", **_FETCH),
     Flag("--stop-after", _STOP, "TIME", kind="seconds", **_FETCH),
@@ -329,10 +347,14 @@ FLAGS = (
     ),
     Flag(
         "--verify-on-resume", "finished chunks to verify before resuming (default: all)", field="verify",
-        choices=("all", "recent", "none"), **_RESUMING,
+        choices=("all", "recent", "none"), **{**_RESUMING, "commands": (*RUNS, *COPIES, "imatrix")},
     ),
     Flag("--nice", _NICE, **{**_RESUMING, "commands": (*RUNS, *COPIES, *EVALUATIONS)}),
-    Flag("--report", "write type, hash and error of every tensor as JSON lines", "FILE", "report", "path", **_REPORTING),
+    Flag(
+        "--report", "write a page with plots to FILE.html, or type, hash and error of every tensor as JSON lines", "FILE", "report",
+        "path", **_REPORTING,
+    ),
+    Flag("--report", "write a page with plots to FILE.html", "FILE", "report", "path", commands=("compare", "mix")),
     Flag("--dry-run", "print the plan, write nothing", **{**_REPORTING, "commands": (*RUNS, *COPIES)}),
 )  # fmt: skip
 

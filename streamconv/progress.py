@@ -19,6 +19,8 @@ _LINE_EVERY_S = 30.0
 _EVENT_EVERY_S = 1.0
 #: what a run makes in less time tells nothing of how fast it will go on
 _RATE_AFTER_S = 1.0
+#: of what is kept of a run: the time between two points at first, and the most points
+_POINT_EVERY_S, _MOST_POINTS = 0.05, 256
 
 
 def count(n: float) -> str:
@@ -75,6 +77,9 @@ class Silent:
         self.peak_memory = 0
         self._lock = threading.Lock()
         self.resumed = 0
+        #: seconds since the run began, and bytes that were finished by then
+        self.points: list[tuple[float, int]] = []
+        self._every_s = _POINT_EVERY_S
 
     def message(self, text: str) -> None:
         """Ignore it."""
@@ -89,7 +94,17 @@ class Silent:
         with self._lock:
             self.done += n_bytes
             self.peak_memory = max(self.peak_memory, anonymous_memory())
+            self._keep_point()
             self._show(n_bytes, name)
+
+    def _keep_point(self) -> None:
+        """Keep how far the run is, in fewer points the longer it takes."""
+        seconds = time.monotonic() - self.began
+        if not self.points or seconds >= self.points[-1][0] + self._every_s or self.done >= self.total:
+            self.points.append((seconds, self.done))
+        if len(self.points) > _MOST_POINTS:
+            self.points = self.points[1::2]
+            self._every_s *= 2
 
     def finish(self) -> None:
         """Last sample."""

@@ -387,6 +387,7 @@ NEUTRAL: dict[str, Any] = {
     "ram_bytes": 64 << 20, "threads": 3, "force": True, "update": True, "stop_after_s": 9.0, "verify": "none",
     "allow_nonfinite": True, "measure": True, "lenient": True, "allow_crimes": True, "io": "pread", "evict": True,
     "offline": True, "refresh": True, "report": Path("no-report.jsonl"), "cluster": "local:2",
+    "reuse": (Path(__file__),), "no_reuse": True, "manifest": True,
 }  # fmt: skip
 _OWN: list[Any] = [
     {"nothing": 1},

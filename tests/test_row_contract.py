@@ -54,6 +54,7 @@ from streamconv.models.gemma_cpp.hugging_face import as_hugging_face
 from streamconv.models.gemma_cpp.toc import TocEntry
 from streamconv.models.projectors.minicpmv import Positions
 from streamconv.rows import Rows, Span, digest_of, matrix_shape
+from streamconv.sizing.requantized import Requantized
 from streamconv.sources.mapped import MappedFile
 
 DATA = Path(__file__).resolve().parent / "data"
@@ -128,6 +129,7 @@ def transformed(folder: Path) -> Sequence[Open]:
         yield FoldedNorm([norm] * 4, is_offset=False)
         yield FoldedNorm([query, heads, query, Mapped(heads, SQUARE)], is_offset=True)
         yield Averaged(query, Reshaped(norm, (64, 1)), 0.25)
+        yield Requantized(query, "Q5_0", np.stack([np.arange(64), np.ones(64)]).astype(np.float32))
         yield Positions(5, 16)
         yield Sum([query, heads, query])
         yield from (Resampled(Reshaped(query, (1, 64, 64)), 8, side) for side in (5, 13, 1))

@@ -38,6 +38,7 @@ ALLOWED = {
     "models": {*_DATA, "found", "kit", "sources", "quant"},
     "targets": {"errors", "metadata", "file_names", "quant"},
     "forward": {"errors", "metadata", "rows", "threads", "limits", "quant"},
+    "report": {"units", "terminal"},
     "engine": {"rows", "errors", "file_names", "units", "ownership", "threads", "workers"},
     "check": {*_DATA, "sources", "quant", "models"},
     "inspect": {"errors", "metadata", "file_names", "units", "sources", "dequant", "models"},
@@ -58,6 +59,7 @@ ALLOWED = {
         "targets",
         "engine",
         "forward",
+        "report",
     },
     "evaluation": {
         "errors",
@@ -72,6 +74,7 @@ ALLOWED = {
         "forward",
         "engine",
         "conversion",
+        "report",
     },
     "toolbox": {
         *_DATA,
@@ -85,8 +88,24 @@ ALLOWED = {
         "engine",
         "conversion",
     },
+    "sizing": {
+        "errors",
+        "units",
+        "rows",
+        "limits",
+        "threads",
+        "file_names",
+        "sources",
+        "quant",
+        "forward",
+        "engine",
+        "conversion",
+        "evaluation",
+        "report",
+    },
+    "sized": {"errors", "units", "progress", "terminal", "forward", "engine", "conversion", "evaluation", "sizing"},
     "evaluating": {"errors", "units", "progress", "terminal", "quant", "forward", "conversion", "evaluation"},
-    "cluster": {"errors", "rows", "workers", "engine", "conversion", "progress"},
+    "cluster": {"errors", "units", "rows", "workers", "engine", "conversion", "progress"},
     "api": {"rows", "flags", "conversion", "cluster", "engine", "progress"},
     "commands": {
         "errors",
@@ -104,6 +123,7 @@ ALLOWED = {
         "models",
         "evaluating",
         "toolbox",
+        "sized",
         "quant",
     },
     "cli": {"errors", "file_names", "limits", "flags", "found", "engine", "commands", "terminal"},
@@ -119,6 +139,7 @@ WRITERS = {
     "replace",
     "fsync",
     "fdatasync",
+    "copy_file_range",
     "posix_fallocate",
     "fallocate",
     "ftruncate",
@@ -126,8 +147,8 @@ WRITERS = {
     "write_text",
     "write_bytes",
 }
-#: the one seam for writes, what only tries, and the cache of kernels, which no job needs
-MAY_WRITE = {"engine/files.py", "engine/trials.py", "kernels/cache.py"}
+#: the one seam for writes, copies within the kernel, what only tries, and the cache of kernels, which no job needs
+MAY_WRITE = {"engine/files.py", "engine/copying.py", "engine/trials.py", "kernels/cache.py"}
 
 
 def modules() -> dict[str, Path]:

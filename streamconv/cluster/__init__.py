@@ -8,8 +8,8 @@
 ``docs/cluster.md`` has the protocol. Nothing of Dask is imported before a pool is opened.
 """
 
-from .advice import payoff
+from .advice import payoff, planned_tasks
 from .coordinator import execute
 from .where import Where
 
-__all__ = ["Where", "execute", "payoff"]
+__all__ = ["Where", "execute", "payoff", "planned_tasks"]

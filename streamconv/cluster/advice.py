@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ..conversion import Options, Prepared
 from ..conversion.estimate import bytes_moved, ns_per_weight
 from ..engine.budget import default_threads
 from ..engine.plan import bundles
+from ..units import size
 from .tasks import cut
 from .where import Where
 
@@ -41,3 +43,10 @@ def payoff(prepared: Prepared, options: Options) -> dict[str, Any]:
         "fed_cores": fed,
         "advice": advice,
     }
+
+
+def planned_tasks(facts: Mapping[str, Any]) -> Iterator[str]:
+    """What a plan with ``payoff`` in its facts says of it, in a line."""
+    if found := facts.get("cluster"):
+        rate = size(found["core_bytes_per_s"])
+        yield f"cluster {found['workers']}: {found['tasks']} tasks; one core moves {rate}/s; {found['advice']}"

@@ -105,7 +105,7 @@ class _Site:
             _refuse_differences(order, prepared.plan.fingerprint, inputs_of(plan))
             options = replace(order.recipe.options, threads=_threads())
             self._budget = budget_of(prepared, options)
-            warm_up(prepared, Silent())
+            warm_up(prepared.items, Silent())
         except BaseException:
             prepared.close()
             raise

@@ -12,11 +12,14 @@ from .outputs import prepare
 from .planning_again import prepare_again
 from .prepared import Output, OutputTensor, Prepared
 from .recipe import Recipe
+from .report_page import Run
 from .reports import describe, write_report
 from .requantizing import measured
+from .reuse import planned_copies, told_of_copies
 from .running import logits, open_runnable
 from .target import Chosen, Draft, Target
 from .targets import TARGETS
+from .type_rules import rules_of
 from .unfinished import status
 from .verifying import verify
 from .verifying_store import VerifiedStore, verify_store
@@ -32,6 +35,7 @@ __all__ = [
     "OutputTensor",
     "Prepared",
     "Recipe",
+    "Run",
     "Target",
     "VerifiedStore",
     "budget_of",
@@ -42,10 +46,13 @@ __all__ = [
     "measured",
     "open_rows",
     "open_runnable",
+    "planned_copies",
     "prepare",
     "prepare_adapter",
     "prepare_again",
+    "rules_of",
     "status",
+    "told_of_copies",
     "verify",
     "verify_store",
     "write_report",

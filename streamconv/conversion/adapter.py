@@ -13,6 +13,7 @@ from .options import Options
 from .outputs import opening, planned
 from .prepared import Prepared
 from .recipe import Recipe
+from .report_page import is_page_name
 from .targets.folder import ADAPTER
 from .unfinished import check_name
 
@@ -40,6 +41,11 @@ def prepare_adapter(
     output = check_name(output)
     if container_of(output.name) in (GGUF, SAFETENSORS):
         raise UsageError(f"{output}: an adapter is written as a folder", f"Name it {output.with_suffix('')}.")
+    if options.report is not None and is_page_name(options.report):
+        raise UsageError(
+            f"{options.report}: there is no page for an adapter, whose factors are computed and not encoded",
+            f"Use --report {options.report.with_suffix('.jsonl')}.",
+        )
 
     with found.recorded() as plugins, opening(output, options, ADAPTER) as opener:
         checkpoint = open_extraction(

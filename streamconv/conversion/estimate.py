@@ -6,6 +6,8 @@ half a gigabyte a second. Neither knows this machine, and what has to be fetched
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from ..quant.encode import EncodedRows
 from ..rows import merge_of
 from .prepared import Prepared
@@ -29,11 +31,30 @@ _ENCODE_NS = {
 _PACK_NS = 0.3
 
 
-def seconds(prepared: Prepared, threads: int) -> float:
-    """Seconds that the plan will take with ``threads`` workers, from the first weight to the last."""
-    read, written = bytes_moved(prepared)
+def seconds(prepared: Prepared, threads: int, copied: Collection[tuple[int, int]] = ()) -> float:
+    """Seconds that the plan will take with ``threads`` workers, from the first weight to the last.
+
+    Parameters
+    ----------
+    copied : numbers of items and parts that are copied from older outputs
+    """
+    plan = prepared.plan
+    everything = [t for o in prepared.outputs for t in o.tensors]
+    made = [t for t in everything if (t.item.number, t.part) not in copied]
+    share = sum(t.encoding.n_bytes for t in made) / max(1, sum(t.encoding.n_bytes for t in everything))
+    written = plan.total_bytes
+    read = sum(int(i["size"]) for i in plan.inputs) * share + written * (1 - share)
     ns = read * _READ_NS + written * _WRITE_NS
-    ns += sum(ns_per_weight(item) * item.n_rows * item.n_cols for item in prepared.items)
+    merged: set[int] = set()
+    for tensor in made:
+        item, encoding = tensor.item, tensor.encoding
+        n = item.n_rows * item.n_cols
+        if not encoding.copies:
+            ns += n * _ENCODE_NS.get(encoding.type.name, (_PACK_NS, _PACK_NS))[encoding.has_weights]
+        how = merge_of(item.rows)
+        if how is not None and item.number not in merged:  # several outputs share one merge
+            merged.add(item.number)
+            ns += n * how.n_inputs * (_MERGE_NS + how.looks_first * _STATISTIC_NS)
     return _START_S + max(ns / 1e9 / max(1, threads), (read + written) / _DISK_BYTES_PER_S)
 
 

@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, suppress
 from dataclasses import replace
 
 from .. import dequant
 from ..engine import budget as budgets
 from ..engine import job as jobs
+from ..engine import reusing
 from ..engine import run as runs
 from ..engine.existing import look
 from ..engine.makers import Makers
 from ..engine.plan import Plan
+from ..engine.record import record_of
 from ..errors import InputChanged, StreamconvError
+from ..quant.encode import EncodedRows
 from ..sources.zstd import cache_bytes
 from . import disk_space
 from .chunk_inputs import ChunkInputs
 from .options import Options
 from .prepared import Prepared
+from .reuse import reusable
 
 #: with --evict: a commit after so many bytes, for what they were made of keeps its disk space until then
 _EVICT_WINDOW = 32 << 20
@@ -80,13 +84,24 @@ def _execute(
         return _open_job(prepared, options, reporter)
 
     def work(job: jobs.Job) -> runs.Outcome:
+        reuse = reusable(prepared, options)
+        copied = reusing.copy(job, reuse.found, budget, reporter, stop)
+        left = [c for c in plan.chunks() if c.number not in job.done]
         if inputs is not None:
-            inputs.begin(c for c in plan.chunks() if c.number not in job.done)
+            inputs.begin(left)
         if makers is not None:
             with makers(job) as others:
-                return runs.run(job, budget, reporter, stop, inputs, others)
-        warm_up(prepared, reporter)  # while the first bytes are on their way
-        return runs.run(job, budget, reporter, stop, inputs)
+                outcome = runs.run(job, budget, reporter, stop, inputs, others)
+        else:
+            pending = {c.item.number for c in left}
+            warm_up(
+                [i for i in prepared.items if i.number in pending], reporter
+            )  # while the first bytes are on their way
+            outcome = runs.run(job, budget, reporter, stop, inputs)
+        outcome.resumed_bytes -= copied
+        outcome.copied_bytes, outcome.copied_from = copied, reuse.found.donors
+        outcome.notes += reuse.told()
+        return outcome
 
     return carry_out(plan, options, reporter, opened, work)
 
@@ -104,6 +119,8 @@ def carry_out(
         jobs.leftover(plan)
         with suppress(StreamconvError):  # else the same contents are compared again next time
             jobs.renew(plan, found)
+        if plan.has_manifest:
+            _tell_of_no_manifest(plan, reporter)
         return None
     found.refuse(force=options.force, update=options.update)
     jobs.preflight(plan)
@@ -119,6 +136,14 @@ def carry_out(
         return work(job)
     finally:
         job.close()
+
+
+def _tell_of_no_manifest(plan: Plan, reporter: runs.Reporter) -> None:
+    """An output that is there already keeps the record that it has."""
+    for output in plan.outputs:
+        record = record_of(output)
+        if record is None or not any(f.tensors for f in record.files):
+            reporter.message(f"note: {output} is complete and has no manifest: --force makes it again, with one")
 
 
 class _Reading:
@@ -166,17 +191,17 @@ def _open_job(prepared: Prepared, options: Options, reporter: runs.Reporter) -> 
         return jobs.Job.open(prepared.plan, discard=True)
 
 
-def warm_up(prepared: Prepared, reporter: runs.Reporter) -> None:
-    """Compile the kernels of this job once, in this thread, and say so when it takes a while."""
+def warm_up(items: Sequence[EncodedRows], reporter: runs.Reporter) -> None:
+    """Compile the kernels that ``items`` need once, in this thread, and say so when it takes a while."""
     from ..kernels import cache, load
     from ..quant.base import codec_module
 
-    kinds = {(e.type.name, e.has_weights, e.copies): e for i in prepared.items for e in i.parts}
+    kinds = {(e.type.name, e.has_weights, e.copies): e for i in items for e in i.parts}
     wanted = {
         (f"{e.type.name}{' with imatrix' if e.has_weights else ''}", codec_module(e.type))
         for e in kinds.values() if e.needs_kernel
     }  # fmt: skip
-    decoders = [d for i in prepared.items for d in dequant.decoders_of(i.rows)]
+    decoders = [d for i in items for d in dequant.decoders_of(i.rows)]
     modules = sorted({name for d in decoders for name in d.kernels})
     wanted |= {(d.encoding.split(" ")[0], name) for d in decoders for name in d.kernels}
     new = sorted(pair for pair in wanted if not cache.knows(*pair))

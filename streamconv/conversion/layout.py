@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..engine import plan as plans
+from ..rows import digest_of
 from ..sources.checkpoint import Checkpoint, InputFile
 from ..targets.layout import FileLayout
 from .options import Options
@@ -77,6 +79,8 @@ def make_plan(
         admits_nonfinite=options.allow_nonfinite,
         parts={} if folder else {o.path: o.files for o in outputs},
         provenance=target,
+        key_of=_keys(checkpoint, [tensor for c in contents for tensor in c.tensors], plugins),
+        has_manifest=options.manifest,
     )
     return plan, outputs
 
@@ -126,6 +130,30 @@ def _facts(
         "inputs": [inputs[path] for path in used],
         "chunk_bytes": options.chunk_bytes,
     }
+
+
+def _keys(
+    checkpoint: Checkpoint, tensors: Sequence[OutputTensor], plugins: Sequence[str]
+) -> Callable[[plans.Item, int], plans.Key]:
+    """What decides the bytes of a tensor, beside its name and place; see ``engine.plan.Key``."""
+    inputs = {f.path: f for f in checkpoint.inputs}
+    items = {tensor.item.number: tensor.item for tensor in tensors}
+
+    @lru_cache(maxsize=1)  # an item's parts are asked for one after the other
+    def of_rows(number: int) -> tuple[str, str]:
+        item = items[number]
+        read = [inputs[file.path] for file in item.files]
+        facts = [item.rows.identity(), [list(f.content) for f in read], *plugins]
+        return plans.fingerprint(facts).hex(), digest_of(
+            [[f.size, f.mtime_ns, f.ctime_ns, f.inode, f.device, f.digest] for f in dict.fromkeys(read)]
+        )
+
+    def key_of(item: plans.Item, part: int) -> plans.Key:
+        encoding = items[item.number].parts[part]
+        rows, files = of_rows(item.number)
+        return plans.Key(encoding.type.name, digest_of(encoding.identity()), rows, files)
+
+    return key_of
 
 
 def identities(inputs: Sequence[InputFile]) -> list[dict[str, Any]]:

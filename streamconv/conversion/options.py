@@ -32,6 +32,9 @@ class Options:
     threads: int | None = None
     force: bool = False
     update: bool = False
+    reuse: tuple[Path, ...] = ()
+    no_reuse: bool = False
+    manifest: bool = False
     stop_after_s: float | None = None
     verify: str = "all"
     imatrix: tuple[Path, ...] = ()

@@ -25,8 +25,10 @@ from .options import Options
 from .overlap import refuse_overlap
 from .prepared import OutputTensor, Prepared
 from .recipe import Recipe
+from .report_page import is_page_name, refuse_page
 from .reports import check_report
 from .requantizing import notes
+from .reuse import refuse_missing
 from .target import Chosen, Draft, Target
 from .unfinished import check_name, recorded_plan
 
@@ -106,6 +108,8 @@ def planned(
     refuse_inputs(checkpoint, prepared, opener.roots, options)
     if options.report:
         check_report(options.report, prepared.plan, options.force)
+        refuse_page(options, prepared)
+    refuse_missing(options.reuse, is_begun=bool(recorded_plan(output)))
     return prepared
 
 
@@ -159,7 +163,7 @@ def _tensor(chosen: Chosen, items: dict[Rows, EncodedRows], names: set[str], opt
     part = items[rows].add(
         Encoding(
             rows, type_, weights=chosen.weights, allow_nonfinite=options.allow_nonfinite,
-            measure=options.measure or options.report is not None, compat=options.compat,
+            measure=options.measure or (options.report is not None and not is_page_name(options.report)), compat=options.compat,
             own_codec=chosen.codec,
         )
     )  # fmt: skip

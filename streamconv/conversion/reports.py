@@ -17,17 +17,21 @@ from ..engine.plan import Plan
 from ..engine.record import record_path
 from ..engine.unfinished import refuse_another
 from ..errors import CannotCreate, NoPermission, StreamconvError, UsageError, raise_exhausted
+from ..report import is_page
 from ..rows import Quality, merge_of
 from . import estimate
 from .disk_space import disk_bytes
 from .execution import budget_of
 from .options import Options
 from .prepared import OutputTensor, Prepared
+from .report_page import Run, conversion_page, is_page_name
+from .reuse import reusable
 
 
 def describe(prepared: Prepared, options: Options) -> dict[str, Any]:
     """The plan for people and pipelines, JSON-able."""
     plan, budget = prepared.plan, budget_of(prepared, options)
+    reuse = reusable(prepared, options)
     tensors = [
         {
             "name": t.name, "shape": list(t.item.rows.shape), "source_type": t.item.rows.dtype,
@@ -55,13 +59,16 @@ def describe(prepared: Prepared, options: Options) -> dict[str, Any]:
         "disk_bytes": plan.total_bytes + 8192 + 128 * len(plan.chunks()),
         "ram_bytes": budget.ram_bytes,
         "threads": budget.threads,
-        "estimated_s": round(estimate.seconds(prepared, budget.threads), 1),
+        "estimated_s": round(estimate.seconds(prepared, budget.threads, reuse.found.sources), 1),
         "chunks": len(plan.chunks()),
         "fetch": _fetching(prepared),
+        "reuse": {
+            "bytes": reuse.found.n_bytes, "tensors": len(reuse.found.sources), "from": list(map(str, reuse.found.donors)),
+        },
         "tensors": tensors,
         "left_out": dict(prepared.left_out),
-        "warnings": [*prepared.warnings, *_obstacles(prepared, options)],
-    }
+        "warnings": [*prepared.warnings, *reuse.told(), *_obstacles(prepared, options)],
+    }  # fmt: skip
 
 
 def _merge(tensor: OutputTensor) -> dict[str, Any]:
@@ -101,8 +108,12 @@ def _fetching(prepared: Prepared) -> dict[str, Any] | None:
     }
 
 
-def check_report(path: Path, plan: Plan, force: bool) -> None:
+def check_report(path: Path, plan: Plan | None, force: bool) -> None:
     """Refuse a report that could not be written in the end, or whose place something else has.
+
+    Parameters
+    ----------
+    plan : what is made besides, if anything is
 
     Raises
     ------
@@ -114,7 +125,9 @@ def check_report(path: Path, plan: Plan, force: bool) -> None:
         raise UsageError(f"{os.fspath(path)!r} is not a valid name for a report", "Choose another name for --report.")
     folder = path.absolute().parent
     real = Path(os.path.realpath(folder), path.name)
-    outputs = [plan.output, plan.job_dir, *(f.path for f in plan.files), *map(record_path, plan.outputs)]
+    outputs = (
+        [plan.output, plan.job_dir, *(f.path for f in plan.files), *map(record_path, plan.outputs)] if plan else []
+    )
     places = {
         p
         for output in outputs
@@ -134,9 +147,13 @@ def check_report(path: Path, plan: Plan, force: bool) -> None:
                 f"{path} is not a regular file, so no report can be written there", "Choose another name."
             )
         if not force and not _is_report(path):
-            raise CannotCreate(f"{path} already exists and is not a report", "Choose another name, or use --force.")
+            raise CannotCreate(f"{path} already exists and is not a report", _other_name(plan))
     if not os.access(folder, os.W_OK | os.X_OK):
         raise NoPermission(f"{path}: the folder of the report is not writable")
+
+
+def _other_name(plan: Plan | None) -> str:
+    return "Choose another name, or use --force." if plan else "Choose another name."
 
 
 def _is_same(path: Path, other: Path) -> bool:
@@ -147,22 +164,35 @@ def _is_same(path: Path, other: Path) -> bool:
 
 
 def _is_report(path: Path) -> bool:
-    """Whether the file is empty, or begins as ``write_report`` does."""
+    """Whether the file is empty, or begins as reports do."""
     try:
         with path.open("rb") as file:
-            start = file.readline(1 << 16)
-            return not start or {"name", "type", "sha256", "nonfinite", "rmse"} <= json.loads(start).keys()
+            start = file.read(1 << 16)
+            return (
+                not start
+                or is_page(start)
+                or {"name", "type", "sha256", "nonfinite", "rmse"} <= json.loads(start.partition(b"\n")[0]).keys()
+            )
     except (OSError, ValueError, AttributeError) as e:
         raise_exhausted(e)
         return False
 
 
-def write_report(prepared: Prepared, outcome: runs.Outcome | None, path: Path, force: bool = False) -> None:
-    """Type, hash and error (null where unmeasured) of every tensor as JSON lines, read back from the finished output.
+def write_report(prepared: Prepared, outcome: runs.Outcome | None, run: Run, options: Options) -> None:
+    """Write the report that was asked for, if any: a page where its name says so, else JSON lines.
 
     Errors: as ``check_report``, since a file of that name may have appeared during the run.
     """
-    check_report(path, prepared.plan, force)
+    path = options.report
+    if path is None:
+        return
+    check_report(path, prepared.plan, options.force)
+    text = conversion_page(prepared, outcome, run, options) if is_page_name(path) else _json_lines(prepared, outcome)
+    files.write_atomically(path, text)
+
+
+def _json_lines(prepared: Prepared, outcome: runs.Outcome | None) -> str:
+    """Type, hash and error (null where unmeasured) of every tensor as JSON lines, read back from the finished output."""
     unknown = Quality(sum_squared_error=math.nan)
     lines = []
     names = [(t, o) for o in prepared.outputs for t in o.tensors]
@@ -188,4 +218,4 @@ def write_report(prepared: Prepared, outcome: runs.Outcome | None, path: Path, f
         if len(prepared.outputs) > 1:
             record["output"] = str(output.path)
         lines.append(json.dumps(record) + "\n")
-    files.write_atomically(path, "".join(lines))
+    return "".join(lines)

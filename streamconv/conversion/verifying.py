@@ -56,9 +56,9 @@ def verify(output: str | os.PathLike[str], reporter: Reporter) -> Verified:
     """
     path = check_name(output)
     while True:
-        found = _records(path)
+        found = records(path)
         result = _compared(found, reporter)
-        if not result.damages or _records(path) == found:  # else it was replaced meanwhile
+        if not result.damages or records(path) == found:  # else it was replaced meanwhile
             return result
 
 
@@ -86,7 +86,7 @@ def _compared(found: Mapping[Path, Record], reporter: Reporter) -> Verified:
     return result
 
 
-def _records(output: Path) -> dict[Path, Record]:
+def records(output: Path) -> dict[Path, Record]:
     """The records of an output, of all that ``{type}`` and ``{part}`` stand for, or of the output of a file, by output."""
     names = dict.fromkeys(output_name(output.name, type_, part) for type_ in FILE_TYPES for part in PARTS)
     there = [path for name in names if _is_there(path := output.with_name(name))]

@@ -245,6 +245,16 @@ class Job:
         header = self.journal.header
         return attaching.Token(header.salt, header.nonce, header.fingerprint)
 
+    def commit(self, group: list[CommitRecord], *, is_durable: bool = False) -> None:
+        """Record chunks as finished whose bytes have been written: first these become durable, then their slots."""
+        for i in sorted({s.file for s in group} if not is_durable else ()):
+            files.sync_data(self.part_fds[i], self.plan.part_path(i))
+        self.plan.verify_inputs()
+        self.confirm()
+        self.journal.commit(group)
+        for s in group:
+            files.drop_cache(self.part_fds[s.file], s.offset, s.length)
+
     def rest(self) -> None:
         """Record that the job stopped cleanly, if it is still ours."""
         if self.journal.still_ours():

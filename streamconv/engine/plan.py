@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from ..rows import Bytes, File, Floats, Json, Quality, Rows, Span
 
@@ -155,6 +155,24 @@ class Placement:
     offset: int
 
 
+class Key(NamedTuple):
+    """What decides the bytes of a part of an item: parts of any plans with equal keys have the same bytes.
+
+    Attributes
+    ----------
+    type : what its encoding is called
+    encoding : digest of all that decides that: importance, too
+    rows : digest of how the values are made, of which inputs, by which kernels
+    inputs : digest of what tells the files of the inputs from others and from themselves after a write; where it is all that
+        differs, their contents decide
+    """
+
+    type: str
+    encoding: str
+    rows: str
+    inputs: str
+
+
 @dataclass(frozen=True, slots=True)  # a model of 405B has 25 000
 class Chunk:
     """Rows ``start..stop`` of a part, ``length`` bytes at ``offset`` of file number ``file``; ``number`` is its slot."""
@@ -189,6 +207,8 @@ class Plan:
     parts : the names that a user knows -> numbers of their files, where there are several; see ``outputs``
     provenance : tells who made what is in the output's place
     scratch_bytes : disk space of what the job keeps in its folder besides
+    key_of : of a part of an item; None where nothing is known of them
+    has_manifest : whether keys and digests of all tensors go on record
     """
 
     output: Path
@@ -204,6 +224,8 @@ class Plan:
     parts: Mapping[Path, Sequence[int]] = field(default_factory=dict)
     provenance: Provenance = field(default_factory=Unknown)
     scratch_bytes: int = 0
+    key_of: Callable[[Item, int], Key] | None = None
+    has_manifest: bool = False
 
     @property
     def outputs(self) -> Mapping[Path, Sequence[int]]:

@@ -29,6 +29,7 @@ from . import files
 from .existing import Existing, is_published, walk
 from .index_file import CommitRecord
 from .lock import JobLock
+from .manifest import tensors_of
 from .plan import Chunk, Plan
 from .record import FileRecord, Range, Record, begins_as_record, load, pending_path, record_of, status
 from .verify import first_damage
@@ -42,9 +43,15 @@ def write_records(plan: Plan, fds: Sequence[int], chunks: Sequence[Chunk], commi
     Parameters
     ----------
     fds : the files, which begin with their headers and are synced; -1 for those that have their names from an earlier run
+
+    Raises
+    ------
+    WriteFailed : it cannot be written, or what is to have its digests on record is not what was made
     """
+    commits = sorted(commits, key=lambda s: s.offset)
+    tensors = tensors_of(plan, fds, chunks, commits) if plan.has_manifest else {}
     ranges: dict[int, list[Range]] = {}
-    for s in sorted(commits, key=lambda s: s.offset):
+    for s in commits:
         source = s.source.hex() if any(s.source) else ""
         ranges.setdefault(s.file, []).append(
             Range(s.offset, s.length, s.digest.hex(), source, chunks[s.chunk].item.name)
@@ -56,8 +63,15 @@ def write_records(plan: Plan, fds: Sequence[int], chunks: Sequence[Chunk], commi
             name, header = f.path.relative_to(output.parent).as_posix(), xxhash.xxh3_128_hexdigest(f.header)
             listed.append(
                 FileRecord(
-                    name, f.size, found.st_mtime_ns, found.st_ino, len(f.header), header, tuple(ranges.get(i, ()))
-                )
+                    name,
+                    f.size,
+                    found.st_mtime_ns,
+                    found.st_ino,
+                    len(f.header),
+                    header,
+                    tuple(ranges.get(i, ())),
+                    tuple(tensors.get(i, ())),
+                )  # fmt: skip
             )
         write_pending(plan.job_dir, output, Record(output.name, plan.fingerprint.hex(), list(plan.inputs), listed))
 

@@ -8,12 +8,16 @@ An output without a record is known by the fingerprint in its own header.
      "inputs": [{"name", "size", "mtime_ns", "ctime_ns", "inode", "device", "digest"}, …],
      "files":  [{"name", "size", "mtime_ns", "inode", "header": [bytes, digest],
                  "ranges": [[offset, length, digest, digest of the source's bytes, tensor], …],
+                 "tensors": [[tensor, offset, length, digest, NaN and Inf in it,
+                              type, digests of what decides its bytes: encoding, rows, inputs], …],
                  "edited": [bytes, digest]}, …]}
     "digest of the line above"
 
-``edited``, which most lack, is the header that the file may have instead: another program of ours was about to change it, or has.
+``tensors`` are there with ``--manifest`` only: from them, later outputs know what they need not make again. ``edited``, which most
+lack, is the header that the file may have instead: another program of ours was about to change it, or has.
 
-Digests are xxh3-128, hex. Names of files are relative to the folder in which the output lies.
+Digests are xxh3-128, hex; those of what decides something are SHA-256. Names of files are relative to the folder in which the
+output lies.
 """
 
 from __future__ import annotations
@@ -29,6 +33,7 @@ import xxhash
 
 from ..errors import NoPermission, WriteFailed
 from . import files
+from .plan import Key, shortened
 
 _MAX_BYTES = 256 << 20
 _FORMAT = 1
@@ -47,6 +52,17 @@ class Range(NamedTuple):
     tensor: str
 
 
+class TensorRecord(NamedTuple):
+    """A tensor of a finished file; ``nonfinite`` are the NaN and Inf of its source, ``key`` is what decided its bytes."""
+
+    name: str
+    offset: int
+    length: int
+    digest: str
+    nonfinite: int
+    key: Key
+
+
 @dataclass(frozen=True)
 class FileRecord:
     """One file of an output.
@@ -57,6 +73,7 @@ class FileRecord:
     size, mtime_ns, inode : of the file when it was finished
     header_bytes, header_digest : what lies before all ranges; all of a file without any
     ranges : in the order of their offsets
+    tensors : likewise; none where they were not asked for
     edited : bytes and digest of a header that it may have instead, which moves the ranges
     """
 
@@ -67,6 +84,7 @@ class FileRecord:
     header_bytes: int
     header_digest: str
     ranges: tuple[Range, ...]
+    tensors: tuple[TensorRecord, ...] = ()
     edited: tuple[int, str] | None = None
 
     @property
@@ -77,9 +95,11 @@ class FileRecord:
         n_bytes, digest = self.edited
         moved = n_bytes - self.header_bytes
         ranges = tuple(r._replace(offset=r.offset + moved) for r in self.ranges)
+        tensors = tuple(t._replace(offset=t.offset + moved) for t in self.tensors)
         other = replace(
-            self, size=self.size + moved, header_bytes=n_bytes, header_digest=digest, ranges=ranges, edited=None
-        )
+            self, size=self.size + moved, header_bytes=n_bytes, header_digest=digest, ranges=ranges, tensors=tensors,
+            edited=None,
+        )  # fmt: skip
         return self, other
 
     def is_at(self, path: Path) -> bool:
@@ -115,6 +135,7 @@ class Record:
             {
                 "name": f.name, "size": f.size, "mtime_ns": f.mtime_ns, "inode": f.inode,
                 "header": [f.header_bytes, f.header_digest], "ranges": f.ranges,
+                **({"tensors": [[*t[:-1], *t.key] for t in f.tensors]} if f.tensors else {}),
                 **({"edited": f.edited} if f.edited else {}),
             }
             for f in self.files
@@ -148,8 +169,6 @@ def record_path(output: Path) -> Path:
     """Where the record of ``output`` is; a name too long for that is cut and told apart by its digest."""
     name = f".{output.name}.streamconv"
     if len(os.fsencode(name)) > _MAX_NAME_BYTES:
-        from .plan import shortened
-
         name = f".{shortened(output.name)}.streamconv"
     return output.with_name(name)
 
@@ -171,7 +190,7 @@ def load(path: Path) -> Record | None:
         found = [
             FileRecord(
                 _inside(f["name"], facts["output"]), int(f["size"]), int(f["mtime_ns"]), int(f["inode"]),
-                int(f["header"][0]), str(f["header"][1]), tuple(_ranges(f)), _edited(f),
+                int(f["header"][0]), str(f["header"][1]), tuple(_ranges(f)), tuple(_tensors(f)), _edited(f),
             )
             for f in facts["files"]
         ]  # fmt: skip
@@ -263,3 +282,14 @@ def _ranges(f: Any) -> Iterator[Range]:
         yield found
     if not 0 <= end <= int(f["size"]) < 1 << 63:
         raise ValueError(end)
+
+
+def _tensors(f: Any) -> Iterator[TensorRecord]:
+    """The tensors of one file on record, if they lie behind each other and in the file."""
+    end = int(f["header"][0])
+    for name, offset, length, digest, nonfinite, *key in f.get("tensors", ()):
+        found = TensorRecord(str(name), int(offset), int(length), str(digest), int(nonfinite), Key(*map(str, key)))
+        if not 0 <= end <= found.offset <= int(f["size"]) - found.length or found.length <= 0:
+            raise ValueError(found)
+        end = found.offset + found.length
+        yield found

@@ -21,13 +21,13 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 from types import FrameType
 from typing import Protocol
 
 from ..errors import Interrupted, Locked, NoResources, Stopped, WriteFailed, exhausted
 from ..rows import Quality
 from ..threads import Latch, Monitor, Thread
-from . import files
 from .budget import Budget
 from .index_file import CommitRecord
 from .job import Job
@@ -84,12 +84,15 @@ class Outcome:
     ----------
     made_bytes : bytes made by this run
     resumed_bytes : bytes that earlier runs had finished
+    copied_bytes, copied_from : bytes that this run had from older outputs, and from which
     quality : per item name and part, for the whole job
     notes : what was unusual
     """
 
     made_bytes: int = 0
     resumed_bytes: int = 0
+    copied_bytes: int = 0
+    copied_from: Sequence[Path] = ()
     quality: dict[tuple[str, int], Quality] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
@@ -244,14 +247,7 @@ class _Run:
         return any(t.is_alive() for t in self._workers)
 
     def _commit(self, group: list[CommitRecord]) -> None:
-        job = self.job
-        for index in sorted({s.file for s in group} if not self._makers.is_durable else ()):
-            files.sync_data(job.part_fds[index], job.plan.part_path(index))
-        job.plan.verify_inputs()
-        job.confirm()
-        job.journal.commit(group)
-        for s in group:
-            files.drop_cache(job.part_fds[s.file], s.offset, s.length)
+        self.job.commit(group, is_durable=self._makers.is_durable)
         self.commits += group
         if self._supply is not None:
             self._supply.committed([self._chunks[s.chunk] for s in group])

@@ -105,9 +105,14 @@ def has_header(path: Path, record: FileRecord) -> bool:
         os.close(fd)
 
 
+def form_at(path: Path, record: FileRecord) -> FileRecord:
+    """Which of the things that the file may be it is; as it was made, where it is neither or cannot be read."""
+    return next((form for form in record.forms[1:] if has_header(path, form)), record)
+
+
 def is_edited(path: Path, record: FileRecord) -> bool:
     """Whether the file begins with the other header that ``record`` has."""
-    return any(has_header(path, form) for form in record.forms[1:])
+    return form_at(path, record) is not record
 
 
 def _form(fd: int, path: Path, record: FileRecord) -> FileRecord:

@@ -12,6 +12,7 @@ The text goes through one layer after the other (``forward``), so weights are re
 from .adding import open_sums, prepare_sum, write_sum
 from .comparing import Compared, compare, perplexity
 from .matrix import Measured, prepare_imatrix, write_imatrix
+from .pages import write_page
 from .request import Request
 
 __all__ = [
@@ -24,5 +25,6 @@ __all__ = [
     "prepare_imatrix",
     "prepare_sum",
     "write_imatrix",
+    "write_page",
     "write_sum",
 ]

@@ -20,6 +20,7 @@ from ..errors import BadInput, Interrupted, StreamconvError, WriteFailed
 from ..forward.chunks import Chunks
 from ..forward.divergence import Divergence, Doubles
 from .heads import Head, divergences, log_probabilities
+from .pages import refuse_page
 from .request import Request, chunks_of, refuse_idle, tokens_of
 from .states import States, states_bytes
 from .walk import Walk, require_ram
@@ -61,7 +62,7 @@ def compare(
     Raises
     ------
     BadInput : a model has another vocabulary, or makes other tokens of the text
-    StreamconvError : and see ``perplexity``
+    StreamconvError : and see ``perplexity`` and ``pages.refuse_page``
     """
     _, text = request.read_text()
     hub = HubModels(Path(), offline=options.offline, refresh=options.refresh)
@@ -69,6 +70,9 @@ def compare(
         opener = Opener(options, hub)
         opened = [open_runnable(source, options, opener) for source in (reference, *sources)]
         refuse_idle(options, [checkpoint for _, checkpoint in opened])
+        if options.report:
+            read = [file.path for _, checkpoint in opened for file in checkpoint.inputs]
+            refuse_page(options.report, opener.roots, [*read, *([request.text] if request.text else [])])
         models = [model for model, _ in opened]
         for model in models:
             require_ram(model, request.n_ctx, options.ram)
@@ -79,7 +83,7 @@ def compare(
             hub.notes.listen(lambda note: reporter.message(f"note: {note}"))
             hub.download(hub.weights)
         try:
-            found = _compared(models, chunks, options, reporter)
+            found = run_models(models, chunks, options, reporter)
         except StreamconvError as e:
             e.resumable = False  # whatever ended it: nothing is kept
             raise
@@ -102,7 +106,8 @@ def _refuse_another_vocabulary(
         )
 
 
-def _compared(models: Sequence[forward.Model], chunks: Chunks, options: Options, reporter: runs.Reporter) -> Compared:
+def run_models(models: Sequence[forward.Model], chunks: Chunks, options: Options, reporter: runs.Reporter) -> Compared:
+    """All ``models`` over ``chunks``, the first as the reference of the others; raises as ``compare``."""
     stop = runs.StopRequest()
     threads = budgets.default_threads() if options.threads is None else options.threads
 
@@ -112,7 +117,7 @@ def _compared(models: Sequence[forward.Model], chunks: Chunks, options: Options,
         return error
 
     shapes = [(*chunks.inputs.shape, model.width) for model in models]
-    with stop.on_signals(), _kept(shapes) as kept:
+    with stop.on_signals(), temporary_states(shapes) as kept:
         walks = [
             Walk(model, chunks.inputs, states, options.ram, threads, reporter, stop, stopped)
             for model, states in zip(models, kept, strict=True)
@@ -136,7 +141,7 @@ def _compared(models: Sequence[forward.Model], chunks: Chunks, options: Options,
 
 
 @contextmanager
-def _kept(shapes: Sequence[tuple[int, int, int]]) -> Iterator[list[States]]:
+def temporary_states(shapes: Sequence[tuple[int, int, int]]) -> Iterator[list[States]]:
     """States of models, in files without a name: whatever ends the process, nothing is left of them."""
     place = Path(tempfile.gettempdir())
     need, free = sum(map(states_bytes, shapes)), files.free_bytes(place)

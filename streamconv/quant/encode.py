@@ -95,6 +95,11 @@ class Encoding:
         """Whether compiled code takes part; plain copies and float32 need none."""
         return not self.copies and self.type.name != "F32"
 
+    @property
+    def weights(self) -> Floats | None:
+        """float32[n_slices, n_cols] importance, or None."""
+        return self._weights
+
     def identity(self) -> Json:
         """What decides its bytes beside the rows: whatever else it was given decides what is refused or measured."""
         return [identity_of(self.type), identity_of(self._weights), self._compat]
@@ -131,6 +136,14 @@ class Encoding:
         """See ``Rows.make``: the rows ``a..b`` as they are to be written."""
         return None if self._measure else self._rows.make(self.type.name, a, b, out)
 
+    def decode(self, stored: Bytes, out: Floats) -> None:
+        """The values of rows uint8[n, row_bytes] as they were written, into float32[n, n_cols]."""
+        self._found_codec().dequantize(stored, out)
+
+    def importance(self, row: int) -> Floats | None:
+        """float32[n_cols] importance of the columns of ``row``, which is that of its slice; or None."""
+        return None if self._weights is None else self._weights[row // self.slice_rows]
+
     def _found_codec(self) -> Codec:
         if self._codec is None:
             self._codec = codec(self.type.name) if self._own_codec is None else self._own_codec()
@@ -158,9 +171,8 @@ class Encoding:
             if not self.needs_values:
                 return quality
         else:
-            weights = None if self._weights is None else self._weights[a // self.slice_rows]
             try:
-                self._found_codec().quantize(x, out, weights, self._compat)
+                self._found_codec().quantize(x, out, self.importance(a), self._compat)
             except TooLarge as e:
                 raise TooLarge(a + e.row, self.type, name) from None
         risky = may_overflow(self.type, largest)

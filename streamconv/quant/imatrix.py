@@ -122,6 +122,11 @@ class Imatrix:
             raise BadInput(f"{self.files[0]}: the entry for {name} holds NaN or Inf")
         return result.reshape(n_experts, n_cols)
 
+    def visits(self, name: str) -> Floats | None:
+        """float32[n_mat] how many tokens each expert of ``name`` was reached by, or None when there is no entry."""
+        found = self._entries.get(name)
+        return None if found is None else self._merged(name, found)[1]
+
     def _merged(self, name: str, found: list[tuple[ImatrixFile, Entry]]) -> tuple[Floats, Floats]:
         """Sums and counts of all files that know ``name``: float32[n_mat, n_cols] and float32[n_mat]."""
         if len(found) == 1:

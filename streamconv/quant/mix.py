@@ -158,6 +158,16 @@ def _refuse_without_imatrix(changed: Sequence[Choice], filetype: FileType, names
         )
 
 
+def fitted(wanted: TensorType, n_cols: int) -> TensorType | None:
+    """``wanted``, or what takes over when ``n_cols`` columns are not whole blocks of it; None: nothing does."""
+    if n_cols % wanted.block_size == 0:
+        return wanted
+    if wanted.name not in rules.FALLBACK and wanted.block_size != 32:
+        return None
+    found = TYPES[rules.FALLBACK.get(wanted.name, wanted.name)]
+    return TYPES["F16"] if n_cols % found.block_size else found
+
+
 @dataclass
 class Chooser:
     """Walks the tensors in order; the mixes depend on how many of a kind have gone by."""
@@ -233,17 +243,15 @@ class Chooser:
 
     def _fitted(self, t: TensorFacts, wanted: TensorType, reason: str) -> tuple[TensorType, str]:
         """``wanted``, or what takes over when the columns are not whole blocks of it."""
-        if t.n_cols % wanted.block_size == 0:
+        found = fitted(wanted, t.n_cols)
+        if found is wanted:
             return wanted, reason
-        if wanted.name not in rules.FALLBACK and wanted.block_size != 32:
+        if found is None:
             raise UsageError(
                 f"{t.name} has {t.n_cols} columns, {wanted.name} needs a multiple of {wanted.block_size} "
                 f"and has no substitute",
                 f"choose another --type, or give it a type of its own: --tensor-type {re.escape(t.name)}=F16",
             )
-        found = TYPES[rules.FALLBACK.get(wanted.name, wanted.name)]
-        if t.n_cols % found.block_size:
-            found = TYPES["F16"]
         words = f"{wanted.name}: columns {t.n_cols} not a multiple of {wanted.block_size} -> {found.name}"
         return found, words
 

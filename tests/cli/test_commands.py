@@ -32,6 +32,7 @@ COMMANDS = [
     "imatrix",
     "compare",
     "perplexity",
+    "mix",
     "families",
     "bench",
 ]

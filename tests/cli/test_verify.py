@@ -88,7 +88,7 @@ def test_a_flipped_bit_anywhere_is_named_by_file_tensor_and_bytes(kind: str, mad
     output, rng = made(kind), random.Random(f"{seed} {kind}")
     for path in files_of(output):
         data = path.read_bytes()
-        owner = next(iter(verifying._records(path).values()))
+        owner = next(iter(verifying.records(path).values()))
         (record,) = [f for f in owner.files if (output.parent / f.name) == path]
         inner = [(r.offset, r.length, r.tensor) for r in rng.sample(record.ranges, min(4, len(record.ranges)))]
         ends = [0, record.header_bytes, *(r.offset + r.length for r in record.ranges)]

@@ -15,11 +15,12 @@ from pathlib import Path
 from typing import Any
 
 from streamconv import cli
-from streamconv.engine import fallocate, files, renames, trials
+from streamconv.engine import copying, fallocate, files, renames, trials
 
 CALLS = frozenset(
     [
         "pwrite",
+        "copy_file_range",
         "fdatasync",
         "fsync",
         "rename",
@@ -123,7 +124,7 @@ def run(argv: list[str], log: Path, fault: Fault = Fault(), planted: Callable[[]
     faulty = FaultyOs(fault)
 
     def before() -> None:
-        files.os = trials.os = faulty  # type: ignore[assignment]
+        files.os = trials.os = copying.os = faulty  # type: ignore[assignment]
         files.rename_with = faulty.rename_with
         files.fallocate = faulty.fallocate
         if planted:

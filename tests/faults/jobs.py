@@ -58,15 +58,18 @@ KINDS: dict[str, tuple[str, str, list[str]]] = {
     "folder": ("a", "out", ["--type", "BF16", "--max-shard-size", "64KiB"]),
     "merge": ("linear.yml", "out.gguf", ["--type", "Q8_0"]),
     "merge of documents": ("documents.yml", "out", []),
+    "reuse": ("a", "out.gguf", ["--type", "Q8_0", "--tensor-type", "ffn_up=Q4_0", "--reuse", "{models}/old.gguf"]),
 }
 
 
 def sources(folder: Path) -> Path:
-    """A folder with two checkpoints of 0.1M weights and recipes that merge them."""
+    """A folder with two checkpoints of 0.1M weights, recipes that merge them, and an older output of the first."""
     for seed, name in enumerate("ab"):
         gemma2(folder / name, seed)
     (folder / "linear.yml").write_text(RECIPE.format(folder / "a", folder / "b"))
     (folder / "documents.yml").write_text(DOCUMENTS.format(folder / "a", folder / "b"))
+    older = ["convert", str(folder / "a"), str(folder / "old.gguf"), "--type", "Q8_0", "--manifest", *COMMON]
+    assert cli.main([*older, "--quiet"]) == 0
     return folder
 
 
@@ -80,6 +83,7 @@ class Bench:
 
     def __init__(self, folder: Path, models: Path, kind: str) -> None:
         source, name, options = KINDS[kind]
+        options = [word.format(models=models) for word in options]
         self.kind = kind
         self.root = folder / "work"
         self.root.mkdir(parents=True)

@@ -29,7 +29,7 @@ from typing import Any
 import pytest
 
 from streamconv import ownership
-from streamconv.engine import fallocate, files, renames
+from streamconv.engine import copying, fallocate, files, renames
 
 SECTOR = 512
 #: name of a method of ``Disk`` and its arguments
@@ -256,6 +256,10 @@ class _Recorder:
         if fd in self._handles:
             self.calls.append((name, self._handles[fd], *args))
 
+    def copy_file_range(self, source: int, fd: int, length: int, start: int, offset: int) -> int:
+        """What the system copies is as durable as what it is told to write."""
+        return self.pwrite(fd, os.pread(source, length, start), offset)
+
     def pwrite(self, fd: int, data: Any, offset: int) -> int:
         with self._lock:
             n = os.pwrite(fd, data, offset)
@@ -352,6 +356,7 @@ def recording(root: Path) -> Iterator[list[Call]]:
     recorder = _Recorder(root)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(files, "os", recorder)
+        patch.setattr(copying, "os", recorder)
         patch.setattr(ownership, "os", recorder)
         patch.setattr(files, "shutil", recorder)
         patch.setattr(files, "rename_with", recorder.rename_with)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ... import dequant, models
-from ...errors import BadInput, UsageError
+from ...errors import UsageError
 from ...file_names import PROJECTOR
 from ...flags import Flag
 from ...metadata import Metadata
@@ -19,9 +19,9 @@ from ...quant.encode import FLOATS
 from ...quant.mix_facts import Choice, MixOptions, ModelFacts, TensorFacts, parse_tensor_rule, traversal_order
 from ...quant.types import TYPES, TensorType
 from ...rows import Rows, walk
-from ...sources.checkpoint import MAX_TEXT_BYTES, Checkpoint
+from ...sources.checkpoint import Checkpoint
 from ...sources.placeholders import refuse_no_weights
-from ...sources.small_files import head_of, read_small
+from ...sources.small_files import head_of
 from ...sources.stored import FileRows
 from ...targets import gguf
 from ...targets.layout import FileLayout, TensorInfo
@@ -32,6 +32,7 @@ from ..judging import judged_file, judged_model
 from ..options import Options
 from ..provenance import job_of_gguf
 from ..target import Chosen, Draft, Target
+from ..type_rules import rules_of
 
 #: block types that checkpoints have too, and the numbers of files that keep such blocks and have floats besides
 _KEPT = {"MXFP4": 38, "NVFP4": 39}
@@ -61,7 +62,7 @@ def choose(checkpoint: Checkpoint, options: Options) -> list[Draft]:
     UsageError, BadInput, InputMissing : options, checkpoint or family do not fit
     """
     told = options.given()
-    options = replace(options, tensor_types=(*options.tensor_types, *_words(options.tensor_type_file)))
+    options = replace(options, tensor_types=rules_of(options))
     if options.keep_split and (options.split_max_bytes or options.split_max_tensors):
         raise UsageError("--keep-split and --split-max-… both decide where the output is split", "Use one of them.")
     found = None
@@ -157,16 +158,6 @@ def lay_out(path: Path, draft: Draft, options: Options, job: str) -> Sequence[Fi
         path, draft.head.metadata, infos, **limits, empty_first=options.no_tensor_first_split and not is_whole,
         shards=draft.head.shards, job_key=job,
     )  # fmt: skip
-
-
-def _words(path: Path | None) -> list[str]:
-    """``REGEX=TYPE`` words of a file."""
-    if path is None:
-        return []
-    try:
-        return read_small(path, MAX_TEXT_BYTES).decode().split()
-    except UnicodeDecodeError as e:
-        raise BadInput(f"{path} is not UTF-8 (byte {e.start})") from None
 
 
 def _idle(drafts: Sequence[Draft], options: Options, told: Sequence[Flag]) -> list[str]:

@@ -1,0 +1,118 @@
+"""What each type of each matrix costs, and the types that cost least within a budget, without what is known to do harm."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from .curves import Loss
+from .planning import PlannedMix
+from .pool import Matrix, Standard, bits
+from .solver import Option, solve
+
+#: below so many bits errors add up to more than their sum: bits of a type -> factor
+_MORE_THAN_SUMS = ((1.75, 1.8), (2.2, 1.3), (2.6, 1.1), (3.0, 1.0))
+#: bits of a type below which it is taken only where nothing else fits
+_LEAST_BITS = 2.5
+#: from so many bits a weight on, head and embeddings have this type at least
+_GOOD_BITS, _OF_ENDS = 3.0, "Q4_K"
+_ENDS = ("token_embd.weight", "output.weight")
+#: of how many of the most sensitive tensors a type is refused that is this many bits below those for a little less and more
+_STEADY, _STEADY_BITS, _NEARBY = 20, 0.5, 0.03
+_NUMBER = re.compile(r"\d+")
+
+
+def sensitivities(
+    matrices: Sequence[Matrix], cost: Mapping[str, float], curves: Mapping[str, Mapping[str, Loss]], kind: str
+) -> dict[str, float | None]:
+    """KL divergence for each unit of relative error; what was not measured, or shows none, has that of its nearest like."""
+    direct: dict[str, float] = {}
+    for m in matrices:
+        error = curves[m.name][m.types.get(kind, next(iter(m.types.values())))].error
+        if cost.get(m.name, 0.0) > 0 and error > 0:
+            direct[m.name] = cost[m.name] / error
+    found: dict[str, float | None] = {}
+    for m in matrices:
+        like = [(abs(_block(name) - _block(m.name)), name) for name in direct if _kind(name) == _kind(m.name)]
+        found[m.name] = direct.get(m.name) or (direct[min(like)[1]] if like else None)
+    return found
+
+
+def _block(name: str) -> int:
+    found = _NUMBER.search(name)
+    return int(found[0]) if found else -1
+
+
+def _kind(name: str) -> str:
+    return _NUMBER.sub("N", name, count=1)
+
+
+def _factor(type_name: str) -> float:
+    """By how much errors of such a type add up to more than their sum."""
+    xs, ys = zip(*_MORE_THAN_SUMS, strict=True)
+    return float(np.interp(bits(type_name), xs, ys))
+
+
+class Choice:
+    """What can be chosen, and at what cost."""
+
+    def __init__(
+        self, plan: PlannedMix, curves: Mapping[str, Mapping[str, Loss]], sensitivities: Mapping[str, float | None]
+    ) -> None:
+        self.plan, self.curves, self.sensitivities = plan, curves, sensitivities
+
+    def cost(self, name: str, type_name: str) -> float:
+        """Predicted KL divergence of one matrix in a type; 0 where nothing is known of it."""
+        return (self.sensitivities[name] or 0.0) * self.curves[name][type_name].error * _factor(type_name)
+
+    def predicted(self, types: Mapping[str, str]) -> float:
+        """Of all together."""
+        return float(sum(self.cost(m.name, types[m.name]) for m in self.plan.pool.matrices))
+
+    def best_standard(self) -> Standard | None:
+        """The standard mix that is not larger and costs least."""
+        fitting = [s for s in self.plan.pool.standards if s.n_bytes <= self.plan.target]
+        return min(fitting, key=lambda s: (self.predicted(s.types), -s.n_bytes), default=None)
+
+    def solved(self) -> dict[str, str]:
+        """The types that cost least."""
+        budget = self.plan.budget
+        for least in (_LEAST_BITS, 0.0):
+            pools = [self._options(m, least) for m in self.plan.pool.matrices]
+            found = solve(pools, budget)
+            if found is not None:
+                found = self._steady(pools, budget, found)
+                return {m.name: o.type for m, o in zip(self.plan.pool.matrices, found, strict=True)}
+        pools = [self._options(m, 0.0, guarded=False) for m in self.plan.pool.matrices]
+        found = solve(pools, budget)
+        assert found is not None  # sizes that are too small were refused
+        return {m.name: o.type for m, o in zip(self.plan.pool.matrices, found, strict=True)}
+
+    def _options(self, m: Matrix, least: float, guarded: bool = True) -> list[Option]:
+        """What a matrix may become, without what is known to do harm."""
+        names = sorted({*m.types.values()}, key=lambda name: (bits(name), name))
+        standard = self.best_standard()
+        if not m.given and self.sensitivities[m.name] is None and guarded and standard is not None:
+            return [Option(standard.types[m.name], m.n_bytes(standard.types[m.name]), 0.0)]
+        if m.name in _ENDS and guarded and not m.given and self._bits_a_weight() >= _GOOD_BITS:
+            least = max(least, bits(_OF_ENDS))
+        allowed = [name for name in names if bits(name) >= least] or names[-1:]
+        return [Option(name, m.n_bytes(name), self.cost(m.name, name)) for name in allowed]
+
+    def _bits_a_weight(self) -> float:
+        return 8 * self.plan.budget / sum(m.n_params for m in self.plan.pool.matrices)
+
+    def _steady(self, pools: list[list[Option]], budget: int, found: list[Option]) -> list[Option]:
+        """``found``, unless a sensitive tensor gets much less than it would for a smaller and for a larger file."""
+        near = [solve(pools, int(budget * (1 + sign * _NEARBY))) for sign in (-1, 1)]
+        if near[0] is None or near[1] is None:
+            return found
+        most = sorted(range(len(pools)), key=lambda n: (-max(o.cost for o in pools[n]), n))[:_STEADY]
+        changed = list(pools)
+        for n in most:
+            least = min(bits(near[0][n].type), bits(near[1][n].type))
+            if bits(found[n].type) <= least - _STEADY_BITS:
+                changed[n] = [o for o in pools[n] if bits(o.type) >= bits(near[0][n].type)]
+        return found if changed == pools else solve(changed, budget) or found

@@ -1,0 +1,230 @@
+"""Types that fit a size: ``mix`` and ``convert --size``, as a user sees them."""
+
+from __future__ import annotations
+
+import json
+import random
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from small_models import Tensors, changed
+
+from streamconv import sources
+
+HOW = ("-c", "32", "--chunks", "8")
+#: bytes of a file, between the smallest and the largest that there are
+SIZE = 125_000
+
+
+@pytest.fixture(scope="module")
+def text(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A text of about 2000 tokens."""
+    rng = random.Random(1)
+    words = ["model", "matters", "the", "of", "a column", "layer", "much", "how"]
+    path = tmp_path_factory.mktemp("text") / "text.txt"
+    path.write_text(" ".join(rng.choice(words) for _ in range(300)))
+    return path
+
+
+def _types(path: Path) -> dict[str, str]:
+    return {name: rows.dtype for name, rows in sources.open_checkpoint(path).tensors.items()}
+
+
+def test_a_list_makes_a_file_of_the_size_and_says_why(here: Any, small: Path, text: Path, tmp_path: Path) -> None:
+    found, out = tmp_path / "types.txt", tmp_path / "out.gguf"
+    made = here("mix", small, found, "--size", SIZE, "--text", text, *HOW, "--tensor-type", "ffn_up=Q8_0", "--json")
+    assert made.code == 0, made.err
+    facts = made.events[-1]
+    assert facts["standard"]["bytes"] <= SIZE
+    assert 0.98 * SIZE < facts["bytes"] <= SIZE  # tensors are large here: no other step fits
+    assert here("convert", small, out, "--type", facts["type"], "--tensor-type-file", found).code == 0
+    assert out.stat().st_size == facts["bytes"]
+    types = _types(out)
+    for tensor in facts["tensors"]:
+        assert types[tensor["name"]] == tensor["type"]
+        assert tensor["cost"] >= 0
+        assert tensor["error"] <= tensor["worst_row_error"]
+    given = {t["name"]: (t["type"], t["reason"]) for t in facts["tensors"] if "ffn_up" in t["name"]}
+    assert set(given.values()) == {("Q8_0", "given: --tensor-type ffn_up=Q8_0")}
+    assert types["blk.0.ffn_down.weight"] == "F16"  # 80 columns: no block type fits
+    assert facts["tokens_measured"] == facts["tokens_compared"] == 4 * 32
+    lines = found.read_text().splitlines()
+    assert lines[0].startswith("# streamconv mix: ")
+    assert any("KL divergence predicted" in line for line in lines)
+    ruled = [line for line in lines if line.startswith("^")]
+    assert len(ruled) == len(facts["tensors"])
+    assert all(re.fullmatch(r"\^\S+\$=\w+ +# \S.*", line) for line in ruled)
+    assert "is already complete" in here(
+        "mix", small, found, "--size", SIZE, "--text", text, *HOW, "--tensor-type", "ffn_up=Q8_0"
+    ).out  # fmt: skip
+    assert sorted(p.name for p in tmp_path.iterdir()) == [".out.gguf.streamconv", "out.gguf", "types.txt"]
+
+
+def test_the_list_depends_on_neither_threads_nor_memory(here: Any, small: Path, text: Path, tmp_path: Path) -> None:
+    lists = []
+    for name, more in (("a", ("--threads", 1)), ("b", ("--threads", 3, "--ram", "40MiB"))):
+        path = tmp_path / name / "types.txt"
+        path.parent.mkdir()
+        assert here("mix", small, path, "--bpw", "6.5", "--text", text, *HOW, "--no-check", *more).code == 0
+        lists.append([line for line in path.read_text().splitlines() if "--tensor-type-file" not in line])
+    assert lists[0] == lists[1]
+
+
+def test_convert_measures_first_keeps_the_list_and_does_not_measure_again(
+    here: Any, small: Path, text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, other = tmp_path / "out.gguf", tmp_path / "other.gguf"
+    arguments = ("--size", SIZE, "--text", text, "--no-check")
+    monkeypatch.setattr("streamconv.sized.N_CTX", 32)
+    monkeypatch.setattr("streamconv.evaluation.request.N_CTX", 32)
+    done = here("convert", small, out, *arguments)
+    assert done.code == 0, done.err
+    assert out.stat().st_size <= SIZE
+    types = tmp_path / "out.gguf.types"
+    kind = re.search(r"^# type (\S+)$", types.read_text(), re.M)
+    assert kind is not None
+    assert here("convert", small, other, "--type", kind[1], "--tensor-type-file", types).code == 0
+    assert other.read_bytes()[4096:] == out.read_bytes()[4096:]
+    monkeypatch.setattr("streamconv.sizing.make_mix", None)
+    out.unlink()
+    assert here("convert", small, out, *arguments).code == 0
+    assert "already complete" in here("convert", small, out, *arguments).out
+    assert "already complete" in here("convert", small, out, *arguments, "--force").out or out.stat().st_size <= SIZE
+    types.write_text(types.read_text() + "ffn_up=Q8_0\n")
+    refused = here("convert", small, out, *arguments)
+    assert refused.code == 73
+    assert "was changed since" in refused.err
+
+
+def test_what_was_measured_is_kept_when_a_run_is_stopped(
+    here: Any, small: Path, text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, path = tmp_path / "whole.txt", tmp_path / "types.txt"
+    arguments = ("--size", SIZE, "--text", text, *HOW, "--no-check")
+    assert here("mix", small, whole, *arguments).code == 0
+    stopped = here("mix", small, path, *arguments, "--stop-after", "0s")
+    assert stopped.code == 75
+    assert "Run the same command again" in stopped.err
+    assert not path.exists()
+    state = tmp_path / ".types.txt.measured"
+    kept = json.loads(state.read_text())
+    monkeypatch.setattr("streamconv.sizing.mixing.losses", None)  # all of them are there
+    assert here("mix", small, path, *arguments).code == 0
+    assert [line for line in path.read_text().splitlines() if line.startswith("^")] == [
+        line for line in whole.read_text().splitlines() if line.startswith("^")
+    ]
+    assert kept["losses"]
+    assert not state.exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--size", "90000"), "is too small: with the smallest types the file has 9"),
+        (("--size", "1GiB"), "is more than the largest types take: 1"),
+        ((), "give either --size or --bpw"),
+        (("--size", "1M", "--bpw", "5"), "give either --size or --bpw"),
+        (("--bpw", "-1"), "is no number of bits"),
+        (("--size", SIZE, "--type", "Q4_K_M,Q8_0"), "cannot be made with several --types"),
+        (("--size", SIZE, "--pure"), "cannot be made with --pure"),
+        (("--size", SIZE, "--type", "F16"), "has a type that is open"),
+        (("--size", SIZE, "--types", "IQ2_XS"), "needs an importance matrix"),
+        (("--size", SIZE, "--types", "F16"), "F16 is not a quantized type"),
+        (("--size", SIZE, "--types", "Q9"), "unknown tensor type"),
+    ],
+)
+def test_what_cannot_be_is_refused_before_anything_is_measured(
+    here: Any, small: Path, text: Path, tmp_path: Path, arguments: tuple[str, ...], message: str
+) -> None:
+    found = here("mix", small, tmp_path / "types.txt", "--text", text, *HOW, *arguments)
+    assert found.code == 64
+    assert message in found.err
+    assert not list(tmp_path.iterdir())
+
+
+def test_convert_refuses_what_belongs_to_a_size_without_one_and_outputs_without_types(
+    here: Any, small: Path, tmp_path: Path
+) -> None:
+    for flag in (("--types", "Q8_0"), ("--no-check",), ("--text", "x")):
+        found = here("convert", small, tmp_path / "out.gguf", *flag)
+        assert found.code == 64
+        assert f"{flag[0]} has no effect without --size or --bpw" in found.err
+    for name, what in (("out", "only GGUF files"), ("x-{part}.gguf", "{part} in OUT")):
+        found = here("convert", small, tmp_path / name, "--size", SIZE)
+        assert (found.code, what in found.err) == (64, True), found.err
+    found = here("convert", small, tmp_path / "out.gguf", "--size", SIZE, "--dry-run")
+    assert (found.code, "Run streamconv mix first" in found.err) == (64, True)
+
+
+@pytest.mark.slow
+def test_a_file_that_is_no_list_is_not_replaced(here: Any, small: Path, text: Path, tmp_path: Path) -> None:
+    path = tmp_path / "types.txt"
+    path.write_text("my own notes\n")
+    arguments = (small, path, "--size", SIZE, "--text", text, *HOW, "--no-check")
+    assert here("mix", *arguments).code == 73
+    assert path.read_text() == "my own notes\n"
+    assert here("mix", *arguments, "--force").code == 0
+    other = here("mix", small, path, "--size", SIZE + 1000, *arguments[4:])
+    assert (other.code, "--update" in other.err) == (73, True)
+    assert here("mix", small, path, "--size", SIZE + 1000, *arguments[4:], "--update").code == 0
+    assert here("mix", small, small / "tokenizer.model", "--size", SIZE, *arguments[4:]).code == 64
+
+
+def _planted(tensors: Tensors) -> None:
+    """A model in which tokens of one kind go through the first block alone, and those of another through the second."""
+    half = 32
+    for name, (dtype, words) in tensors.items():
+        if name.endswith("embed_tokens.weight"):
+            even = np.arange(len(words)) % 2 == 0
+            words[even, half:] = 0
+            words[~even, :half] = 0
+        block = re.search(r"layers\.(\d)\.(self_attn\.[qkv]|mlp\.(gate|up))", name)
+        if block is not None:
+            words[:, slice(half, None) if block[1] == "0" else slice(0, half)] = 0
+        block = re.search(r"layers\.(\d)\.(self_attn\.o|mlp\.down)", name)
+        if block is not None:
+            words[slice(half, None) if block[1] == "0" else slice(0, half)] = 0
+        tensors[name] = dtype, words
+
+
+def test_a_standard_mix_that_is_better_on_other_text_is_kept(
+    here: Any, small: Path, text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = changed(small, tmp_path / "model", tensors=_planted)
+    rng = np.random.default_rng(3)
+    inputs = rng.integers(10, 500, (32, 32)) // 2 * 2
+    inputs[1::2] += 1  # what is measured on uses the first block, what is compared on the second
+
+    def planted(*_: object) -> Any:
+        from streamconv.forward.chunks import Chunks
+
+        return Chunks(inputs.astype(np.int32), inputs[:, 17:].astype(np.int32).copy())
+
+    monkeypatch.setattr("streamconv.sizing.planning.chunks_of", planted)
+    path, out = tmp_path / "types.txt", tmp_path / "out.gguf"
+    fixed = ("--tensor-type", "output=Q8_0", "--tensor-type", "token_embd=Q8_0")  # else their errors hide all others
+    made = here("mix", model, path, "--size", 143_000, "--text", text, *HOW, *fixed, "--json")
+    assert made.code == 0, made.err
+    facts = made.events[-1]
+    assert facts["standard_kept"]
+    assert (
+        facts["mix"]["predicted_kl"] < facts["standard"]["predicted_kl"]
+    )  # so it looks on the text that is measured on
+    assert facts["difference"] > 2 * facts["difference_uncertainty"] > 0  # and so it is on the other
+    assert "standard mix kept: " in path.read_text()
+    kind = re.search(r"^# type (\S+)$", path.read_text(), re.M)
+    assert kind is not None
+    assert here("convert", model, out, "--type", kind[1], "--tensor-type-file", path).code == 0
+    standard = tmp_path / "standard.gguf"
+    assert here("convert", model, standard, "--type", kind[1], *fixed).code == 0
+    assert _types(out) == _types(standard)
+    arguments = ("--size", 143_000, "--text", text, *HOW, *fixed, "--no-check")
+    assert here("mix", model, tmp_path / "other.txt", *arguments).code == 0
+    other = (tmp_path / "other.txt").read_text()
+    assert "not compared with" in other
+    assert [line.split()[0] for line in other.splitlines()] != [
+        line.split()[0] for line in path.read_text().splitlines()
+    ]
