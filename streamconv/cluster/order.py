@@ -55,6 +55,7 @@ class Order(NamedTuple):
     def of(cls, prepared: Prepared, token: Token, **changes: Any) -> Order:
         """The order for what is ``prepared``; ``changes`` are options that are others for workers."""
         assert prepared.recipe is not None
+        changes["measure"] = any(encoding.measure for item in prepared.items for encoding in item.parts)
         if prepared.hub is not None:
             changes["offline"] = True
         return cls(versions(), prepared.recipe.for_workers(**changes), token, inputs_of(prepared.plan))

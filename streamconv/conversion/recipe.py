@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from .options import Options
-from .report_page import is_page_name
 
 
 @dataclass(frozen=True)
@@ -31,10 +30,8 @@ class Recipe:
 
     def for_workers(self, **changes: Any) -> Recipe:
         """The recipe without what is the coordinator's only; ``changes`` are options that are others for workers."""
-        report = self.options.report
-        measures = self.options.measure or (report is not None and not is_page_name(report))
         options = replace(
-            self.options, measure=measures, report=None, cluster=None, cluster_tls=None, stop_after_s=None, refresh=False, reuse=(), no_reuse=False, manifest=False, **changes,
+            self.options, report=None, cluster=None, cluster_tls=None, stop_after_s=None, refresh=False, reuse=(), no_reuse=False, manifest=False, **changes,
         )  # fmt: skip
         return replace(self, options=options, folder=os.getcwd())
 
