@@ -9,6 +9,7 @@ from importlib.metadata import version
 from typing import Any, NamedTuple
 
 from ..conversion import Prepared, Recipe
+from ..conversion.report_page import is_page_name
 from ..engine.attaching import Token
 from ..engine.plan import KERNEL_ABI, Plan
 from ..errors import PlanDiffers
@@ -55,7 +56,8 @@ class Order(NamedTuple):
     def of(cls, prepared: Prepared, token: Token, **changes: Any) -> Order:
         """The order for what is ``prepared``; ``changes`` are options that are others for workers."""
         assert prepared.recipe is not None
-        changes["measure"] = any(encoding.measure for item in prepared.items for encoding in item.parts)
+        told = prepared.recipe.options
+        changes["measure"] = told.measure or (told.report is not None and not is_page_name(told.report))
         if prepared.hub is not None:
             changes["offline"] = True
         return cls(versions(), prepared.recipe.for_workers(**changes), token, inputs_of(prepared.plan))

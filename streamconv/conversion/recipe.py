@@ -31,7 +31,8 @@ class Recipe:
     def for_workers(self, **changes: Any) -> Recipe:
         """The recipe without what is the coordinator's only; ``changes`` are options that are others for workers."""
         options = replace(
-            self.options, report=None, cluster=None, cluster_tls=None, stop_after_s=None, refresh=False, reuse=(), no_reuse=False, manifest=False, **changes,
+            self.options, report=None, cluster=None, cluster_tls=None, stop_after_s=None, refresh=False, reuse=(),
+            no_reuse=False, manifest=False, **changes,
         )  # fmt: skip
         return replace(self, options=options, folder=os.getcwd())
 
