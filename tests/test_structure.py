@@ -106,9 +106,11 @@ ALLOWED = {
     "sized": {"errors", "units", "progress", "terminal", "forward", "engine", "conversion", "evaluation", "sizing"},
     "evaluating": {"errors", "units", "progress", "terminal", "quant", "forward", "conversion", "evaluation"},
     "cluster": {"errors", "units", "rows", "workers", "engine", "conversion", "progress"},
+    "planned": {"units", "conversion", "cluster", "progress"},
     "api": {"rows", "flags", "conversion", "cluster", "engine", "progress"},
     "commands": {
         "errors",
+        "planned",
         "units",
         "file_names",
         "flags",
