@@ -18,27 +18,27 @@ from measure import place
 from streamconv.quant.base import codec
 from streamconv.quant.types import TYPES
 
-_ROUNDS, _CALLS, _SECONDS = 8, 5, 2.5
+_ROUNDS, _CALLS, _SECONDS = 6, 4, 1.5
 TYPES_SHOWN = [t.name for t in TYPES.values() if t.module and t.block_size > 1]
 
 
 def best(*work: Callable[[], object]) -> list[float]:
-    """Seconds that each takes at best, in turns: a processor that others share changes its speed from one second to the next.
+    """Seconds of this thread that each takes at best, in turns: a shared processor changes its speed from one second to the next.
 
     Each turn is several calls, for the first finds caches and branch predictor as the other one left them.
     """
     found = [1e9] * len(work)
     for f in work:
         f()
-    start = time.perf_counter()
+    start = time.thread_time()
     rounds = 0
-    while rounds < _ROUNDS or time.perf_counter() - start < _SECONDS:
+    while rounds < _ROUNDS or time.thread_time() - start < _SECONDS:
         rounds += 1
         for i, f in enumerate(work):
             for _ in range(_CALLS):
-                began = time.perf_counter()
+                began = time.thread_time()
                 f()
-                found[i] = min(found[i], time.perf_counter() - began)
+                found[i] = min(found[i], time.thread_time() - began)
     return found
 
 

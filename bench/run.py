@@ -1,9 +1,9 @@
-"""All benchmarks, into bench/results.jsonl, and the README's table from them.
+"""All benchmarks, into bench/results.jsonl, and the README's tables from them, one section for each processor.
 
 run.py --peers FOLDER [--mergekit FOLDER] [--work FOLDER] [--only kernels,convert,…]      (make bench)
 run.py --table                                      only rewrite the README from the recorded results
 
-With ``--only`` the other results stay as they are recorded.
+With ``--only`` the other results stay as they are recorded, and so do those of other processors.
 """
 
 from __future__ import annotations
@@ -93,18 +93,36 @@ def kernel_table(found: list[dict[str, object]]) -> list[str]:
     return lines
 
 
+def decoder_table(found: list[dict[str, object]]) -> list[str]:
+    lines = ["| decoding on one core | ns per weight |", "|---|---|"]
+    return lines + [
+        f"| {r['what']} | {r['ns_per_weight']} |" for r in by_bench(found, "dequant") if "ns_per_weight" in r
+    ]
+
+
+def bandwidth_table(found: list[dict[str, object]]) -> list[str]:
+    lines = ["| bf16 rows to a type, one core | GB of rows per second | of a copy of them |", "|---|---|---|"]
+    return lines + [f"| {r['type']} | {r['gb_per_s']} | {r['of_copy']} |" for r in by_bench(found, "bandwidth")]
+
+
+PARTS = (conversion_table, outputs_table, merge_table, one_pass_table, kernel_table, bandwidth_table, decoder_table)
+
+
 def table() -> str:
-    """The comparison as Markdown, from the recorded results."""
-    found = records()
-    measured = dict.fromkeys(f"version {r.get('version', '0.1.0')} on {r['cpu']}" for r in found if "cpu" in r)
+    """The comparison as Markdown, from the recorded results: a section for each processor, the one measured last before others."""
     lines = [
-        f"Measured: {'; '.join(measured)}; from a cold page cache but for the merges of 300M weights. Shown is the",
-        "median of three in the first table, the best of several below; other tools' jobs ran once. `make bench` repeats it.",
+        "From a cold page cache but for the merges of 300M weights. Shown is the median of three where the 7.6 GB checkpoint",
+        "becomes Q4_K_M, else the best of several; other tools' jobs ran once. `make bench` repeats it on your machine.",
         "",
     ]
-    for part in (conversion_table, outputs_table, merge_table, one_pass_table, kernel_table):
-        rows = part(found)
-        lines += [*rows, ""] if len(rows) > 2 else []
+    found = records()
+    for cpu in dict.fromkeys(str(r["cpu"]) for r in reversed(found) if "cpu" in r):
+        here = [r for r in found if r.get("cpu") == cpu]
+        versions = dict.fromkeys(str(r.get("version", "0.1.0")) for r in here)
+        lines += [f"### On {cpu} (version {', '.join(versions)})", ""]
+        for part in PARTS:
+            rows = part(here)
+            lines += [*rows, ""] if len(rows) > 2 else []
     return "\n".join(lines)
 
 
@@ -155,14 +173,11 @@ def main() -> None:
 
 
 def keep(lines: list[str]) -> None:
-    """Put new results in the place of old ones of the same kind."""
+    """Put new results in the place of old ones of the same kind and processor, behind those of others."""
     new = [json.loads(line) for line in lines]
-    kinds = {r["bench"] for r in new}
-    kept = [r for r in records() if r["bench"] not in kinds]
-    RESULTS.write_text(
-        "".join(json.dumps(r) + "\n" for r in [*new, *kept] if r["bench"] == "kernel")
-        + "".join(json.dumps(r) + "\n" for r in [*kept, *new] if r["bench"] != "kernel")
-    )
+    replaced = {(r["bench"], r.get("cpu")) for r in new}
+    kept = [r for r in records() if (r["bench"], r.get("cpu")) not in replaced]
+    RESULTS.write_text("".join(json.dumps(r) + "\n" for r in [*kept, *new]))
 
 
 if __name__ == "__main__":

@@ -336,24 +336,13 @@ def check(a: argparse.Namespace) -> int:
 
 
 def imatrix(a: argparse.Namespace) -> int:
-    """``streamconv imatrix``."""
+    """``streamconv imatrix``, ``compare`` and ``perplexity``: the function of that name."""
     from . import evaluating
 
-    return evaluating.imatrix(a, _options(a))
+    return int(getattr(evaluating, a.command)(a, _options(a)))
 
 
-def compare(a: argparse.Namespace) -> int:
-    """``streamconv compare``."""
-    from . import evaluating
-
-    return evaluating.compare(a, _options(a))
-
-
-def perplexity(a: argparse.Namespace) -> int:
-    """``streamconv perplexity``."""
-    from . import evaluating
-
-    return evaluating.perplexity(a, _options(a))
+compare = perplexity = imatrix
 
 
 def mix(a: argparse.Namespace) -> int:
@@ -385,25 +374,6 @@ def families(a: argparse.Namespace) -> int:
 
 def bench(a: argparse.Namespace) -> int:
     """``streamconv bench``."""
-    from .quant import speed
-    from .quant.base import has_codec
+    from . import benching
 
-    names = [name for text in a.type or (",".join(speed.USUAL),) for name in text.upper().split(",")]
-    for name in names:
-        if not has_codec(name):
-            raise UsageError(
-                f"--type {name}: there is no tensor type of that name to make", "Types are such as Q4_K or Q8_0."
-            )
-    processor, bits, threads = speed.processor(), speed.vector_bits(), default_threads()
-    found = []
-    if not (a.json or a.quiet):
-        say(f"{processor}, vectors of {bits} bits; nanoseconds per weight on one core, without and with --imatrix")
-    for each in speed.speeds(names):
-        found.append(each._asdict())
-        if not (a.json or a.quiet):
-            say(f"{each.type:8}" + "".join(f" {'-' if ns is None else f'{ns:.2f}':>8}" for ns in each[1:]))
-    if a.json:
-        say_json({"processor": processor, "vector_bits": bits, "cores": threads, "types": found}, indent=1)
-    elif not a.quiet:
-        say(f"A billion weights at 1 ns take {1 / threads:.2g} s on {threads} cores.")
-    return 0
+    return benching.bench(a, default_threads())

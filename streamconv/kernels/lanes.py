@@ -41,25 +41,24 @@ def kernel(function: Callable[..., Any] | None = None, *, vector_bits: int | Non
     """
     if function is None:
         return partial(kernel, vector_bits=vector_bits)
-    dispatcher = njit(**_options(vector_bits))(function)
+    dispatcher = njit(pipeline_class=compiler(vector_bits), **_OPTIONS)(function)
     dispatcher._cache = DiskCache(function, vector_bits)
     return dispatcher
 
 
 def inline(function: Callable[..., Any] | None = None, *, vector_bits: int | None = None) -> Any:
-    """A helper that disappears into the kernel that calls it, but whose loops became vectors before: see ``kernel``."""
+    """A helper that disappears into the kernels that call it, but whose loops became vectors before: see ``kernel``.
+
+    It takes much less time to compile without code of its own; Python that calls it runs its source.
+    """
     if function is None:
         return partial(inline, vector_bits=vector_bits)
-    return njit(forceinline=True, **_options(vector_bits))(function)
-
-
-def inner(function: Callable[..., Any]) -> Any:
-    """As ``inline``, for one that only kernels call, never Python: it takes less time to compile."""
-    return njit(forceinline=True, **_OPTIONS | {"no_cpython_wrapper": True, "no_cfunc_wrapper": True})(function)
-
-
-def _options(vector_bits: int | None) -> dict[str, Any]:
-    return _OPTIONS if vector_bits is None else _OPTIONS | {"pipeline_class": compiler(vector_bits)}
+    options = _OPTIONS | {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+    helper = njit(forceinline=True, pipeline_class=compiler(vector_bits, is_helper=True), **options)(function)
+    if helper is not function:  # as it is where numba compiles nothing
+        helper.add_overload = lambda result: helper.overloads.update({tuple(result.signature.args): result})
+        helper._compile_for_args = lambda *_, **__: function  # which numba then calls
+    return helper
 
 
 @inline

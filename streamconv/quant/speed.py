@@ -1,7 +1,8 @@
-"""How fast this machine quantizes: the numbers of ``streamconv bench``."""
+"""How fast this machine quantizes: the numbers of ``streamconv bench``, which are kept beside the kernels for estimates of time."""
 
 from __future__ import annotations
 
+import json
 import platform
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -10,6 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ..kernels import cache
 from ..rows import Bytes, Floats
 from .base import Codec, codec
 from .types import TYPES
@@ -54,14 +56,30 @@ def speeds(names: Iterable[str]) -> Iterator[Speed]:
         yield Speed(name, None if found.needs_weights else ns(None), None if name in _INDIFFERENT else ns(importance))
 
 
+def remember(found: Iterable[Speed]) -> None:
+    """Keep what was measured on this processor for later processes, where there is a folder for that."""
+    kept = {**measured(), **{each.type: each for each in found}}
+    cache.save(*_name(), json.dumps([list(each) for each in kept.values()]).encode())
+
+
+def measured() -> dict[str, Speed]:
+    """What was kept of this processor, by tensor type."""
+    content = cache.load(*_name())
+    return {} if content is None else {each[0]: Speed(*each) for each in json.loads(content)}
+
+
+def _name() -> tuple[str, str]:
+    return cache.name_of("speeds", processor()), "nanoseconds per weight"
+
+
 def _best(work: Callable[[], object]) -> float:
-    """The shortest of several calls, seconds; others may have the processor during some of them."""
+    """The shortest of several calls in seconds of this thread, so that others may have the processor during some of them."""
     work()
-    found, start, calls = float("inf"), time.perf_counter(), 0
-    while calls < _CALLS or time.perf_counter() - start < _SECONDS:
-        began = time.perf_counter()
+    found, start, calls = float("inf"), time.thread_time(), 0
+    while calls < _CALLS or time.thread_time() - start < _SECONDS:
+        began = time.thread_time()
         work()
-        found, calls = min(found, time.perf_counter() - began), calls + 1
+        found, calls = min(found, time.thread_time() - began), calls + 1
     return found
 
 

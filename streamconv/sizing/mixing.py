@@ -40,16 +40,16 @@ def make_mix(plan: PlannedMix, state: Path, options: Options, reporter: runs.Rep
     kept = Kept(state, plan.inputs)
     curves = _curves(plan, kept, options, reporter)
     reference = _reference_type(plan)
-    run = [m for m in plan.pool.matrices if m.name in plan.model.rows]
-    reporter.message(f"measuring {len(run)} matrices on {plan.measured.inputs.size:,} tokens")
-    found = Pass(
-        plan.model, run, reference, plan.measured, n_trial_chunks(plan.request.text.n_ctx), options, reporter, kept.delta,
-        kept.keep_delta,
-    ).run()  # fmt: skip
-    choice = Choice(plan, curves, sensitivities(plan.pool.matrices, found.cost, curves, reference))
+    if not kept.cost:
+        run = [m for m in plan.pool.matrices if m.name in plan.model.rows]
+        reporter.message(f"measuring {len(run)} matrices on {plan.measured.inputs.size:,} tokens")
+        n_trial = n_trial_chunks(plan.request.text.n_ctx)
+        one = Pass(plan.model, run, reference, plan.measured, n_trial, options, reporter, kept.delta, kept.keep_delta)
+        kept.keep_cost(one.run())
+    choice = Choice(plan, curves, sensitivities(plan.pool.matrices, kept.cost, curves, reference))
     own = choice.solved()
     standard = choice.best_standard()
-    mix = _judged(plan, choice, own, standard, found.type, options, reporter)
+    mix = _judged(plan, choice, own, standard, reference, options, reporter)
     plan.checkpoint.verify_unchanged()
     _require_planned(plan, mix, options)
     return mix
@@ -162,9 +162,9 @@ def _reason(choice: Choice, m: Matrix, type_name: str, standard: Standard | None
     if usual == type_name:
         return f"as in {standard.name}; costs {cost:.2g} nats"
     more, saved = m.n_bytes(type_name) - m.n_bytes(usual), choice.cost(m.name, usual) - cost
-    if more > 0:
-        return f"{usual} in {standard.name}; {more:,} bytes more save {saved:.2g} nats"
-    return f"{usual} in {standard.name}; {-more:,} bytes less cost {-saved:.2g} nats"
+    size = f"{abs(more):,} bytes {'more' if more > 0 else 'less'}" if more else "as many bytes"
+    result = f"save {saved:.2g} nats" if saved >= 0 else f"cost {-saved:.2g} nats"
+    return f"{usual} in {standard.name}; {size} {result}"
 
 
 def _require_planned(plan: PlannedMix, mix: Mix, options: Options) -> None:

@@ -17,7 +17,7 @@ import math
 import re
 import signal
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -39,22 +39,6 @@ from .requantized import Requantized
 #: parts of the depth, and kinds of matrices by their names (what else there is is one more), that are measured together
 _PARTS, _KINDS = 3, tuple(map(re.compile, (r"\.attn_(q|k)", r"\.ffn_(gate|up)", r"\.ffn_down")))
 _EMBEDDINGS = "token_embd.weight"
-
-
-@dataclass
-class Sensitivities:
-    """What was measured.
-
-    Attributes
-    ----------
-    type : candidate that matrices were quantized to
-    cost : KL divergence in nats that each matrix costs in that type; of those that were measured
-    delta : relative change of the state after the block, of matrices of blocks
-    """
-
-    type: str
-    cost: dict[str, float] = field(default_factory=dict)
-    delta: dict[str, float] = field(default_factory=dict)
 
 
 def with_rows(model: forward.Model, changed: Mapping[str, Rows]) -> forward.Model:
@@ -108,7 +92,7 @@ class Pass:
     ) -> None:
         self._model, self._chunks, self._options, self._reporter = model, chunks, options, reporter
         self._n_trial = n_trial
-        self._found = Sensitivities(kind, delta=dict(known))
+        self._delta = dict(known)
         self._keep = keep
         self._threads = options.threads or default_threads()
         self._stop = runs.StopRequest(options.stop_after_s)
@@ -125,8 +109,14 @@ class Pass:
             for number in range(model.n_layers)
         ]
 
-    def run(self) -> Sensitivities:
-        """Measure; raises Stopped or Interrupted when that is asked for, and as ``forward`` does."""
+    def run(self) -> dict[str, float]:
+        """What each matrix costs in its type, in nats of KL divergence.
+
+        Raises
+        ------
+        Stopped, Interrupted : that is asked for
+        BadInput : the model gives NaN or Inf
+        """
         model, shape = self._model, (*self._chunks.inputs.shape, self._model.width)
         groups = self._groups()
         n_states = 2 + len(groups) + (_EMBEDDINGS in self._rows)
@@ -144,10 +134,9 @@ class Pass:
                     streams.append(_Stream(model, 0, embedded, started=True))
                 for number in range(model.n_layers):
                     self._block(number, own, spare, streams)
-                self._costs(own, streams, groups, embedded is not None)
+                return self._costs(own, streams, groups, embedded is not None)
             finally:
                 self._reporter.finish()
-        return self._found
 
     def _groups(self) -> list[list[str]]:
         """Names of matrices of blocks that are measured together."""
@@ -166,7 +155,7 @@ class Pass:
 
     def _trials(self, number: int) -> list[str]:
         """Matrices of a block that are still to be measured."""
-        return [name for name in self._by_block.get(number, ()) if name not in self._found.delta]
+        return [name for name in self._by_block.get(number, ()) if name not in self._delta]
 
     def _begin(self, model: forward.Model, states: States) -> None:
         forward.embed(model, self._chunks.inputs, states.following)
@@ -192,8 +181,8 @@ class Pass:
             stream.started = True
         own.filled()
         if found:
-            self._found.delta |= found
-            self._keep(self._found.delta)
+            self._delta |= found
+            self._keep(self._delta)
 
     def _layer(self, model: forward.Model, number: int, before: Floats, after: Floats) -> None:
         def look(name: str, block: int, x: Floats, expert: int | None) -> None:
@@ -235,19 +224,22 @@ class Pass:
             total, n = total + float(shares.sum()), n + len(shares)
         return total / n
 
-    def _costs(self, own: States, streams: Sequence[_Stream], groups: Sequence[Sequence[str]], embeds: bool) -> None:
+    def _costs(
+        self, own: States, streams: Sequence[_Stream], groups: Sequence[Sequence[str]], embeds: bool
+    ) -> dict[str, float]:
         """What each matrix costs, from the divergence of all that went beside."""
-        found, model = self._found, self._model
+        model, delta, cost = self._model, self._delta, dict[str, float]()
         for group, stream in zip(groups, streams, strict=False):
-            kld, total = self._divergence(own, Head(model, stream.states.current)), sum(found.delta[n] for n in group)
-            found.cost |= {name: kld * found.delta[name] / total if total else 0.0 for name in group}
+            kld, total = self._divergence(own, Head(model, stream.states.current)), sum(delta[n] for n in group)
+            cost |= {name: kld * delta[name] / total if total else 0.0 for name in group}
         head = with_rows(model, {model.head: self._rows[model.head]}) if model.head in self._rows else None
         if embeds:
             is_head = head is not None and model.head == _EMBEDDINGS  # one matrix: its errors in both places meet
             used = head if head is not None and is_head else model
-            found.cost[_EMBEDDINGS] = self._divergence(own, Head(used, streams[-1].states.current))
-        if head is not None and model.head not in found.cost:
-            found.cost[model.head] = self._divergence(own, Head(head, own.current))
+            cost[_EMBEDDINGS] = self._divergence(own, Head(used, streams[-1].states.current))
+        if head is not None and model.head not in cost:
+            cost[model.head] = self._divergence(own, Head(head, own.current))
+        return cost
 
     def _divergence(self, own: States, other: Head) -> float:
         """Mean KL divergence from the model."""

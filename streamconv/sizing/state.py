@@ -16,23 +16,26 @@ class Kept:
 
     Attributes
     ----------
-    delta : by matrix, see ``Sensitivities``; losses: by matrix and type
+    losses : by matrix and type
+    delta, cost : by matrix, see ``sensitivity``; the latter is empty until all is measured
     """
 
     def __init__(self, path: Path, inputs: str) -> None:
         self._path, self._inputs = path, inputs
         self.delta: dict[str, float] = {}
+        self.cost: dict[str, float] = {}
         self.losses: dict[str, dict[str, Loss]] = {}
         try:
             found: Any = json.loads(files.read_own(path) or b"{}")
             if found.get("inputs") == inputs:
                 self.delta = {str(n): float(x) for n, x in found["delta"].items()}
+                self.cost = {str(n): float(x) for n, x in found["cost"].items()}
                 self.losses = {
                     str(n): {str(t): Loss(*map(float, x)) for t, x in each.items()}
                     for n, each in found["losses"].items()
                 }
         except (ValueError, TypeError, KeyError, AttributeError):
-            self.delta, self.losses = {}, {}  # a damaged file keeps nothing
+            self.delta, self.cost, self.losses = {}, {}, {}  # a damaged file keeps nothing
 
     def keep_losses(self, losses: Mapping[str, Mapping[str, Loss]]) -> None:
         """Remember ``losses``."""
@@ -44,9 +47,14 @@ class Kept:
         self.delta = dict(delta)
         self._write()
 
+    def keep_cost(self, cost: Mapping[str, float]) -> None:
+        """Remember ``cost``: nothing is left to be measured."""
+        self.cost = dict(cost)
+        self._write()
+
     def _write(self) -> None:
         facts = {
-            "inputs": self._inputs, "delta": dict(sorted(self.delta.items())),
+            "inputs": self._inputs, "delta": dict(sorted(self.delta.items())), "cost": dict(sorted(self.cost.items())),
             "losses": {n: {t: list(x) for t, x in sorted(each.items())} for n, each in sorted(self.losses.items())},
         }  # fmt: skip
         files.write_atomically(self._path, json.dumps(facts), mode=files.PRIVATE)

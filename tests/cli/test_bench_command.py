@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from streamconv.quant.speed import USUAL
+from streamconv.conversion import estimate
+from streamconv.kernels import cache
+from streamconv.quant import speed
+from streamconv.quant.speed import USUAL, Speed
 from streamconv.quant.types import TYPES
 
 
@@ -40,3 +44,38 @@ def test_what_is_no_type_of_tensors_is_refused(here: Any, name: str) -> None:
     result = here("bench", "--type", f"Q8_0,{name}")
     assert result.code == 64
     assert f"--type {name}" in result.err
+
+
+@pytest.fixture
+def own_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """A folder of kernels in which nothing is."""
+    monkeypatch.setattr(cache, "_place", lambda: (tmp_path, ""))
+    return tmp_path
+
+
+def test_plans_estimate_with_what_was_measured_on_this_processor(
+    own_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert speed.measured() == {}
+    assert estimate._encode_ns("Q4_0", False, {}) == estimate._ENCODE_NS["Q4_0"][0]
+    speed.remember([Speed("Q4_0", 7.0, 9.0), Speed("Q8_0", 3.0, None), Speed("IQ2_XXS", None, 50.0)])
+    speed.remember([Speed("Q4_0", 8.0, 9.5)])
+    here = speed.measured()
+    found = [
+        estimate._encode_ns(*each, here) for each in (("Q4_0", False), ("Q4_0", True), ("Q8_0", True), ("Q4_1", True))
+    ]
+    assert found == [8.0, 9.5, 3.0, estimate._ENCODE_NS["Q4_1"][1]]
+    monkeypatch.setattr(speed, "processor", lambda: "another")
+    assert speed.measured() == {}
+
+
+def test_a_damaged_record_of_speeds_counts_as_none(own_cache: Path) -> None:
+    speed.remember([Speed("Q4_0", 7.0, 9.0)])
+    (kept,) = own_cache.iterdir()
+    kept.write_bytes(kept.read_bytes()[:-1] + b"x")
+    assert speed.measured() == {}
+
+
+def test_the_command_keeps_what_it_measured(here: Any) -> None:
+    printed = json.loads(here("bench", "--type", "Q4_0", "--json").out)["types"][0]
+    assert speed.measured()["Q4_0"] == Speed(*printed.values())

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ...kernels.lanes import HALF, ONE, ZERO, clamp, inner, rint_any
+from ...kernels.lanes import HALF, ONE, ZERO, clamp, inline, rint_any
 from ...kernels.simd import (
     as_floats,
     as_ints,
@@ -31,7 +31,7 @@ _INFINITY = np.float32(np.inf)
 FULL_SIGNS = np.array([s | (bin(s).count("1") & 1) << 7 for s in range(128)], np.uint8)
 
 
-@inner
+@inline
 def sum_squares(x, first):  # type: ignore[no-untyped-def]
     """Σ x² of the 256 weights from ``x[first]`` on."""
     total = ZERO
@@ -40,7 +40,7 @@ def sum_squares(x, first):  # type: ignore[no-untyped-def]
     return total
 
 
-@inner
+@inline
 def load_weights(work, at, x, first, weights, sigma2, plain):  # type: ignore[no-untyped-def]
     """X, W, ROOT of ``work`` from ``at`` on = 256 weights from ``x[first]`` on, their importance, its root.
 
@@ -61,7 +61,7 @@ def load_weights(work, at, x, first, weights, sigma2, plain):  # type: ignore[no
         work[ROOT + at + i] = np.sqrt(work[W + at + i])
 
 
-@inner
+@inline
 def take_signs(work, at, signs, parity):  # type: ignore[no-untyped-def]
     """Replace 256 weights from ``at`` on by their magnitudes; their signs go to ``signs``, a byte for every eight weights.
 
@@ -88,7 +88,7 @@ def take_signs(work, at, signs, parity):  # type: ignore[no-untyped-def]
             signs[start // 8 + k] = byte >> 8 * k & (127 if parity else 255)
 
 
-@inner
+@inline
 def _least(work, cost, start, first):  # type: ignore[no-untyped-def]
     """Which of eight lanes from ``first`` on has the least ``cost``, the first of equals; 0 if that of 0 is NaN."""
     numbers = load16(NUMBERS, 0)
@@ -105,14 +105,14 @@ def _least(work, cost, start, first):  # type: ignore[no-untyped-def]
     return place
 
 
-@inner
+@inline
 def largest(work, at, n):  # type: ignore[no-untyped-def]
     """The largest of ``n`` magnitudes, 16 or 32."""
     first, last = load16(work, X + at), load16(work, X + at + n - 16)
     return largest_lane(choose(first > last, first, last))
 
 
-@inner
+@inline
 def start_scales(plan, least, work, tops, scales):  # type: ignore[no-untyped-def]
     """``tops`` and ``scales`` that the search of a block starts from; a sub-block below ``least`` counts as zero."""
     for sub in range(256 // plan.n):
@@ -121,7 +121,7 @@ def start_scales(plan, least, work, tops, scales):  # type: ignore[no-untyped-de
         scales[sub] = top / np.float32(2 * plan.levels - 1)
 
 
-@inner
+@inline
 def round_scales(scales, levels):  # type: ignore[no-untyped-def]
     """Step of the scales of sub-blocks and their 4-bit ``levels``: scale ≈ step · (2 · level + 1); 0 for a zero block."""
     top = ZERO
@@ -134,21 +134,21 @@ def round_scales(scales, levels):  # type: ignore[no-untyped-def]
     return d if top != ZERO else ZERO
 
 
-@inner
+@inline
 def put_u32(out, at, word):  # type: ignore[no-untyped-def]
     """Store the low 32 bits of ``word`` in four bytes."""
     for k in range(4):
         out[at + k] = np.uint8(word >> 8 * k & 255)
 
 
-@inner
+@inline
 def get_u32(data, at):  # type: ignore[no-untyped-def]
     """What ``put_u32`` stored, int64."""
     low = np.int64(data[at]) | np.int64(data[at + 1]) << 8
     return low | np.int64(data[at + 2]) << 16 | np.int64(data[at + 3]) << 24
 
 
-@inner
+@inline
 def decode_points(out, at, values, point, n, signs, d):  # type: ignore[no-untyped-def]
     """``n`` weights from ``out[at]`` on: the values of a grid point times ``d``, negative where a bit of ``signs`` is set."""
     for i in range(n):

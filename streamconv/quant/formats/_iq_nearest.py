@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ...kernels.lanes import inner
+from ...kernels.lanes import inline
 from ...kernels.simd import choose, first_bit, lane_bits, least_lane, load16, look_up, spread
 
 MAX = np.float32(np.finfo(np.float32).max)
@@ -25,21 +25,21 @@ FIRST, SECOND = LEVEL % 3, LEVEL // 3
 _FAR = np.int32(1 << 30)
 
 
-@inner
+@inline
 def level_value(levels, i, dims, offset, spacing):  # type: ignore[no-untyped-def]
     """What coordinate ``i`` of a point stands for: ``offset + spacing · level``."""
     width = 24 // dims
     return offset + spacing * np.float32((levels >> i * width & (1 << width) - 1) >> 1)
 
 
-@inner
+@inline
 def _terms(levels, offset, spacing, scale, x, w):  # type: ignore[no-untyped-def]
     """What a coordinate adds to the distance at each of ``levels``."""
     diff = (levels * spacing + offset) * scale - x
     return diff * w * diff
 
 
-@inner
+@inline
 def nearest4(grid, start, values, x, w, scale, offset, spacing):  # type: ignore[no-untyped-def]
     """The neighbour with the least Σ w·(scale · level value - x)², the first of equals; of a grid with four coordinates.
 
@@ -71,7 +71,7 @@ def nearest4(grid, start, values, x, w, scale, offset, spacing):  # type: ignore
     return _point(grid, start, n, best, places)
 
 
-@inner
+@inline
 def nearest8(grid, start, values, x, w, scale, offset, spacing):  # type: ignore[no-untyped-def]
     """As ``nearest4``, of a grid with eight coordinates."""
     low, high = load16(FIRST, 0), load16(SECOND, 0)
@@ -101,7 +101,7 @@ def nearest8(grid, start, values, x, w, scale, offset, spacing):  # type: ignore
     return _point(grid, start, n, best, places)
 
 
-@inner
+@inline
 def _keep_nearer(distance, best, places, first, n):  # type: ignore[no-untyped-def]
     """Least distances so far, and at which places of the list."""
     here = load16(NUMBERS, 0) + np.int32(first)
@@ -109,7 +109,7 @@ def _keep_nearer(distance, best, places, first, n):  # type: ignore[no-untyped-d
     return choose(nearer, distance, best), choose(nearer, here, places)
 
 
-@inner
+@inline
 def _point(grid, start, n, best, places):  # type: ignore[no-untyped-def]
     least = least_lane(best)
     equal = best == least

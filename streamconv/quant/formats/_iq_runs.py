@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ...kernels.lanes import ONE, ZERO, inner
+from ...kernels.lanes import ONE, ZERO, inline
 from ...kernels.simd import (
     choose,
     count_bits,
@@ -87,13 +87,13 @@ class SearchSettings(NamedTuple):
     always: bool
 
 
-@inner
+@inline
 def shown_of(grid, start, entry):  # type: ignore[no-untyped-def]
     """The point of an entry, negated where the key is off the grid."""
     return np.int32((entry & POINT) ^ ((grid[start] & 1) - 1))
 
 
-@inner
+@inline
 def left_of(work, near, first, count, least, enough_most, enough_least):  # type: ignore[no-untyped-def]
     """Which of 16 neighbours may be nearest, as bits."""
     near += 3 * first
@@ -106,21 +106,21 @@ def _make_tables(plan: SearchSettings) -> Any:
     """The tables of a group, and the lead that it needs."""
     dims = plan.dims
 
-    @inner
+    @inline
     def need_of(work, i):  # type: ignore[no-untyped-def]
         whole = ZERO
         for k in range(i, i + dims):
             whole += work[FOR_NEED + k]
         return _LEAD * whole if _W_LEAST < whole < _W_MOST else _NEVER
 
-    @inner
+    @inline
     def table_a(work, i, quarter):  # type: ignore[no-untyped-def]
         if dims == 4:
             return load16(_SQUARE, 0) * work[FOR_A + i + quarter]
         i += 2 * quarter
         return load16(_SQUARE_FIRST, 0) * work[FOR_A + i] + load16(_SQUARE_SECOND, 0) * work[FOR_A + i + 1]
 
-    @inner
+    @inline
     def table_b(work, i, quarter):  # type: ignore[no-untyped-def]
         if dims == 4:
             return load16(_ODD, 0) * work[FOR_B + i + quarter]
@@ -135,7 +135,7 @@ def _make_contest(plan: SearchSettings) -> Any:
     load = load16 if plan.trials <= 16 else load32
     nearest = nearest4 if plan.dims == 4 else nearest8
 
-    @inner
+    @inline
     def contest(grid, work, picks, first_weight, g, run, need):  # type: ignore[no-untyped-def]
         """Decide the trials of a run among the neighbours left; False if there is no point."""
         t, stop, near = picks[_FIRST_TRIAL + run], picks[_END_TRIAL + run], picks[_PLACE + run]
@@ -189,7 +189,7 @@ def make_settle(plan: SearchSettings) -> Any:
     need_of, table_a, table_b = _make_tables(plan)
     contest = _make_contest(plan)
 
-    @inner
+    @inline
     def settle(grid, work, picks, first_weight, i, g, runs):  # type: ignore[no-untyped-def]
         """Grid points of group ``g`` of the block for all trials; False if there is none.
 

@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from ...kernels.lanes import HALF, ONE, ZERO, inner
+from ...kernels.lanes import HALF, ONE, ZERO, inline
 from ...kernels.simd import (
     as_floats,
     as_ints,
@@ -78,7 +78,7 @@ def _make_level_of(plan: SearchSettings) -> Any:
     """Rounding."""
     top_level = np.int32(plan.levels - 1)
 
-    @inner
+    @inline
     def level_of(v):  # type: ignore[no-untyped-def]
         """The levels nearest to lanes ``v`` = 2 * level + 1, int32, as ``rint_any``."""
         level = (as_ints((v - ONE) * HALF + MAGIC) & MANTISSA) - BIAS
@@ -100,7 +100,7 @@ def _make_rounding(plan: SearchSettings) -> Any:
     inverses = np.float32(2 * plan.levels - 1) + offsets * plan.step
     level_of = _make_level_of(plan)
 
-    @inner
+    @inline
     def start_trials(work, at, top):  # type: ignore[no-untyped-def]
         inverse = load(inverses, 0) / top
         scales = ONE / inverse
@@ -117,7 +117,7 @@ def _make_rounding(plan: SearchSettings) -> Any:
             reach = as_floats(as_ints(x) & ABS) + highest
             store(work, FOR_NEED + i, root * reach * reach)
 
-    @inner
+    @inline
     def round_trials(work, picks, at):  # type: ignore[no-untyped-def]
         """Keys of the group that starts at ``at`` for all trials; where runs start, as bits."""
         inverse = load(work, INVERSE)
@@ -145,7 +145,7 @@ def _make_choice(plan: SearchSettings) -> Any:
     width = np.int32(24 // plan.dims)
     mask_of_level = np.int32((1 << 24 // plan.dims) - 1)
 
-    @inner
+    @inline
     def add_up(work, picks, at, sub):  # type: ignore[no-untyped-def]
         """SUM_A = Σ w·x·q and SUM_B = Σ w·q·q of all trials."""
         a = spread(ZERO, load(work, RATIO))
@@ -161,7 +161,7 @@ def _make_choice(plan: SearchSettings) -> Any:
         store(work, SUM_A + 32 * sub, a)
         store(work, SUM_B + 32 * sub, b)
 
-    @inner
+    @inline
     def winner_of(work, sub, scale):  # type: ignore[no-untyped-def]
         """The trial that fits best, -1 for none, and its scale."""
         at_a, at_b = SUM_A + 32 * sub, SUM_B + 32 * sub
@@ -184,7 +184,7 @@ def _make_choice(plan: SearchSettings) -> Any:
                 winner = np.int64(t)
         return winner, scale
 
-    @inner
+    @inline
     def start_points(grid, picks, sub, winner, points, mine):  # type: ignore[no-untyped-def]
         """Points of the winning trial; whether to refine them."""
         again = always or (winner < 0 and all_groups)
@@ -212,7 +212,7 @@ def _make_refinement(plan: SearchSettings) -> Any:
     nearest = nearest4 if plan.dims == 4 else nearest8
     level_of = _make_level_of(plan)
 
-    @inner
+    @inline
     def refine(grid, work, picks, at, scale, points):  # type: ignore[no-untyped-def]
         """Round groups once more with the scale found: those with negative ``points``, or all; False if there is no point."""
         inverse = ONE / scale
@@ -234,7 +234,7 @@ def _make_refinement(plan: SearchSettings) -> Any:
                     found &= points[mine] >= 0
         return found
 
-    @inner
+    @inline
     def fit(grid, work, at, scale, points):  # type: ignore[no-untyped-def]
         """The scale that fits the points best."""
         a = ZERO
@@ -263,7 +263,7 @@ def make_search(plan: SearchSettings) -> Any:
     add_up, winner_of, start_points = _make_choice(plan)
     refine, fit = _make_refinement(plan)
 
-    @inner
+    @inline
     def search(grid, work, picks, at, tops, scales, points, signs):  # type: ignore[no-untyped-def]
         """Scales, grid points and final signs of the sub-blocks of the block that starts at ``at``.
 
