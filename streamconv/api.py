@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypedDict, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from . import conversion, progress
+from . import cluster, conversion, progress
 from .engine.run import Reporter
 from .flags import FLAGS
 from .rows import Floats, Rows
@@ -85,6 +85,8 @@ class Settings(TypedDict, total=False):
     offline: bool
     refresh: bool
     report: AnyPath | None
+    cluster: str | None
+    cluster_tls: str | None
 
 
 def _documented(function: F) -> F:
@@ -156,7 +158,7 @@ def convert(
 
         prepared = kept_packed(prepared, options, told, prepare)
     began = time.monotonic()
-    outcome = conversion.execute(prepared, options, told)
+    outcome = cluster.execute(prepared, options, told)
     seen = (told.peak_memory, told.points) if isinstance(told, progress.Silent) else ()
     run = conversion.Run(time.monotonic() - began, *seen)
     conversion.write_report(prepared, outcome, run, options)
@@ -193,7 +195,8 @@ def plan(
     options = _options(type, ram, settings)
     prepared = conversion.prepare(src, out, options)
     try:
-        return conversion.describe(prepared, options)
+        facts = conversion.describe(prepared, options)
+        return {**facts, "cluster": cluster.payoff(prepared, options)} if options.cluster else facts
     finally:
         prepared.close()
 

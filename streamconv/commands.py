@@ -5,17 +5,18 @@ from __future__ import annotations
 import argparse
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from . import conversion, progress
+from . import cluster, conversion, progress
 from .engine.budget import default_ram, default_threads
 from .engine.run import Outcome
 from .errors import UsageError
 from .file_names import RECIPES
 from .flags import FLAGS, Flag
+from .planned import plan_lines, tensor_lines
 from .progress import count, duration
 from .terminal import say, say_json
 from .units import size
@@ -66,7 +67,7 @@ def _run(
     for text in prepared.warnings:
         reporter.message(f"note: {text}")
     with progress.told_in_errors(reporter):
-        outcome = execute(options, reporter) if execute else conversion.execute(prepared, options, reporter)
+        outcome = execute(options, reporter) if execute else cluster.execute(prepared, options, reporter)
     run = conversion.Run(time.monotonic() - began, reporter.peak_memory, reporter.points)
     conversion.write_report(prepared, outcome, run, options)
     if a.json:
@@ -238,53 +239,17 @@ def plan(a: argparse.Namespace) -> int:
 
 def _show(a: argparse.Namespace, prepared: conversion.Prepared, options: conversion.Options) -> int:
     """Print what would be done."""
-    from .tables import tensor_lines
-
     try:
         facts = conversion.describe(prepared, options)
+        if options.cluster:
+            facts["cluster"] = cluster.payoff(prepared, options)
     finally:
         prepared.close()
     if a.json:
         say_json(facts, indent=1)
     elif not a.quiet:
-        say(*tensor_lines(facts), *_plan_lines(facts))
+        say(*tensor_lines(facts), *plan_lines(facts))
     return 0
-
-
-def _plan_lines(facts: dict[str, Any]) -> Iterator[str]:
-    """What a plan amounts to."""
-    for o in facts["outputs"]:
-        n_tensors = sum(t["output"] == o["path"] for t in facts["tensors"])
-        yield (
-            f"{facts['architecture']}, {o['type']}: {count(o['parameters'])} weights in {n_tensors} tensors,"
-            f" {o['bits_per_weight']:.2f} bits per weight"
-        )
-    first = [t for t in facts["tensors"] if t["output"] == facts["outputs"][0]["path"]]  # every output has the same
-    methods = Counter(f"{t['method']} of {t['merged']}" for t in first if "method" in t)
-    if methods:
-        others = len(first) - methods.total()
-        told = [f"{n} tensors by {method}" for method, n in methods.items()]
-        yield f"merges {', '.join(told)}{f'; {others} are copied' if others else ''}"
-    yield f"reads {size(facts['input_bytes'])}, writes {size(facts['output_bytes'])} to {', '.join(facts['files'])}"
-    yield (
-        f"disk: {size(facts['disk_bytes'])} while it runs; memory: {size(facts['ram_bytes'])} budget,"
-        f" {facts['threads']} threads, {facts['chunks']} chunks"
-    )
-    yield from conversion.planned_copies(facts)
-    fetched = " once it is fetched" if facts["fetch"] and facts["fetch"]["missing_bytes"] else ""
-    yield f"time: roughly {duration(facts['estimated_s'])}{fetched}, if the disk reads and writes 0.5 GB/s"
-    if facts["fetch"] is not None:
-        fetch = facts["fetch"]
-        yield (
-            f"fetches {size(fetch['missing_bytes'])} of {', '.join(fetch['models'])}: needs {size(fetch['disk_bytes_keep'])}"
-            f" of disk space, with --evict at most {size(fetch['disk_bytes_evict'])} at a time"
-        )
-        if left := fetch["left_out"]:
-            names = f"{', '.join(left[:3])}{f' and {len(left) - 3} more' if len(left) > 3 else ''}"
-            yield f"skips {size(fetch['left_out_bytes'])} that are not needed: {names}"
-    yield from (f"note: {text}" for text in facts["warnings"])
-    if facts["left_out"]:
-        yield f"note: {len(facts['left_out'])} tensors are left out, such as {next(iter(facts['left_out']))}"
 
 
 def fetch(a: argparse.Namespace) -> int:
@@ -420,9 +385,22 @@ def mix(a: argparse.Namespace) -> int:
 
 def families(a: argparse.Namespace) -> int:
     """``streamconv families``."""
-    from . import tables
+    from .models.supported import supported
 
-    return tables.families(a)
+    found = supported()
+    if a.json:
+        say_json([each._asdict() for each in found], indent=1)
+    elif not a.quiet:
+        rows = [
+            ("architecture in config.json", "in GGUF", "kind", "vocabularies", "described in"),
+            *(
+                (f.architecture, f.gguf or "(that of the text model)", f.kind, " or ".join(f.tokenizers), f.file)
+                for f in found
+            ),
+        ]
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        say(*("  ".join(f"{text:{width}}" for text, width in zip(row, widths, strict=True)).rstrip() for row in rows))
+    return 0
 
 
 def bench(a: argparse.Namespace) -> int:

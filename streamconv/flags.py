@@ -151,6 +151,7 @@ _ADAPTER: dict[str, Any] = {"group": "adapter", "commands": ("extract-lora",)}
 _TEXT: dict[str, Any] = {"group": "text", "commands": EVALUATIONS}
 _MATRIX: dict[str, Any] = {"group": "importance matrix", "commands": ("imatrix",)}
 _RUNNING: dict[str, Any] = {"group": "running", "commands": (*PLANS, *COPIES)}
+_CLUSTER: dict[str, Any] = {"group": "running", "commands": PLANS}
 _RUN: dict[str, Any] = {"group": "running", "commands": (*PLANS, *COPIES, *PACKING, *EVALUATIONS)}
 _SPLIT: dict[str, Any] = {**_MODEL, "commands": (*JOBS, "split")}
 _EDIT: dict[str, Any] = {"group": "keys", "commands": ("edit",)}
@@ -316,6 +317,11 @@ FLAGS = (
     Flag("--io", "how inputs are read; pread for unreliable media", field="io", choices=("mmap", "pread"),
          **{**_RUN, "commands": (*_RUN["commands"], "hash")}),
     Flag("--chunk-size", "most bytes per thread that a kill can lose (default 16MiB)", "SIZE", "chunk_bytes", "size", **_RUNNING),
+    Flag(
+        "--cluster", "make the output on Dask workers: tcp://HOST:PORT of a scheduler, its FILE.json, or local:N processes",
+        "WHERE", "cluster", **_CLUSTER,
+    ),
+    Flag("--cluster-tls", "certificates for tls://HOST:PORT", "CA,CERT,KEY", "cluster_tls", needs="cluster", **_CLUSTER),
     Flag("--offline", "no network access; use local files only", field="offline", **_HUB),
     Flag(
         "--refresh", "resolve the branch again, instead of the commit it was first fetched at", field="refresh",

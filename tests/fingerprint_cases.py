@@ -386,7 +386,7 @@ JOBS: dict[str, Callable[[Path], Job]] = {
 NEUTRAL: dict[str, Any] = {
     "ram_bytes": 64 << 20, "threads": 3, "force": True, "update": True, "stop_after_s": 9.0, "verify": "none",
     "allow_nonfinite": True, "measure": True, "lenient": True, "allow_crimes": True, "io": "pread", "evict": True,
-    "keep_packed": True, "offline": True, "refresh": True, "report": Path("no-report.jsonl"),
+    "keep_packed": True, "offline": True, "refresh": True, "report": Path("no-report.jsonl"), "cluster": "local:2",
     "reuse": (Path(__file__),), "no_reuse": True, "manifest": True,
 }  # fmt: skip
 _OWN: list[Any] = [
@@ -405,7 +405,7 @@ DECIDING: dict[str, list[Any]] = {
     "base": [str(PLAIN)], "lora": [(str(DATA / "no-adapter"),)],
     "mmproj": [True], "mmproj_type": ["f32"], "mistral_format": [True], "model_name": ["other"], "compat": [True], "seed": [1],
     "chunk_bytes": [1 << 12], "metadata": [DATA / "said.json"], "fuse_qkv": [True], "fuse_gate_up_exps": [True],
-    "fp8_as_q8": [True], "dense_modules": [True], "no_tensor_first_split": [True],
+    "fp8_as_q8": [True], "dense_modules": [True], "no_tensor_first_split": [True], "cluster_tls": ["a,b,c"],
 }  # fmt: skip
 
 

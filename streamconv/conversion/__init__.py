@@ -9,7 +9,9 @@ from .fetching import Fetched, fetch
 from .opening import Opener, open_rows
 from .options import Options
 from .outputs import prepare
+from .planning_again import prepare_again
 from .prepared import Output, OutputTensor, Prepared
+from .recipe import Recipe
 from .report_page import Run
 from .reports import describe, write_report
 from .requantizing import measured
@@ -32,6 +34,7 @@ __all__ = [
     "Output",
     "OutputTensor",
     "Prepared",
+    "Recipe",
     "Run",
     "Target",
     "VerifiedStore",
@@ -46,6 +49,7 @@ __all__ = [
     "planned_copies",
     "prepare",
     "prepare_adapter",
+    "prepare_again",
     "rules_of",
     "status",
     "told_of_copies",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING
 
 from .. import found
@@ -11,6 +12,7 @@ from ..file_names import GGUF, SAFETENSORS, container_of
 from .options import Options
 from .outputs import opening, planned
 from .prepared import Prepared
+from .recipe import Recipe
 from .report_page import is_page_name
 from .targets.folder import ADAPTER
 from .unfinished import check_name
@@ -53,4 +55,6 @@ def prepare_adapter(
             base_name=os.fspath(base),
             ram_bytes=options.ram,
         )
-        return planned(checkpoint, opener, output, options, ADAPTER, plugins)
+        prepared = planned(checkpoint, opener, output, options, ADAPTER, plugins)
+    recipe = Recipe((os.fspath(base), os.fspath(tuned)), os.fspath(output), options, asdict(extraction))
+    return replace(prepared, recipe=recipe)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from ..quant import speed
+from ..quant.encode import EncodedRows
 from ..rows import merge_of
 from .prepared import Prepared
 
@@ -57,6 +58,18 @@ def seconds(prepared: Prepared, threads: int, copied: Collection[tuple[int, int]
             merged.add(item.number)
             ns += n * how.n_inputs * (_MERGE_NS + how.looks_first * _STATISTIC_NS)
     return _START_S + max(ns / 1e9 / max(1, threads), (read + written) / _DISK_BYTES_PER_S)
+
+
+def bytes_moved(prepared: Prepared) -> tuple[int, int]:
+    """Bytes that are read and written."""
+    return sum(int(i["size"]) for i in prepared.plan.inputs), prepared.plan.total_bytes
+
+
+def ns_per_weight(item: EncodedRows) -> float:
+    """Nanoseconds of one core that a weight takes, in all encodings; several outputs share one merge."""
+    ns = sum(_encode_ns(e.type.name, e.has_weights, {}) for e in item.parts if not e.copies)
+    made = merge_of(item.rows)
+    return ns + (made.n_inputs * (_MERGE_NS + made.looks_first * _STATISTIC_NS) if made is not None else 0.0)
 
 
 def _encode_ns(name: str, has_weights: bool, here: dict[str, speed.Speed]) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from dataclasses import replace
 
 from .. import dequant
@@ -12,6 +12,7 @@ from ..engine import job as jobs
 from ..engine import reusing
 from ..engine import run as runs
 from ..engine.existing import look
+from ..engine.makers import Makers
 from ..engine.plan import Plan
 from ..engine.record import record_of
 from ..errors import InputChanged, StreamconvError
@@ -43,20 +44,32 @@ def budget_of(prepared: Prepared, options: Options) -> budgets.Budget:
     return budget
 
 
-def execute(prepared: Prepared, options: Options, reporter: runs.Reporter) -> runs.Outcome | None:
+#: opens who makes the chunks of a job
+MakersOf = Callable[[jobs.Job], AbstractContextManager[Makers]]
+
+
+def execute(
+    prepared: Prepared, options: Options, reporter: runs.Reporter, makers: MakersOf | None = None
+) -> runs.Outcome | None:
     """Run the plan to the end; None when its output is there already.
+
+    Parameters
+    ----------
+    makers : makes the chunks; None: threads of this process
 
     Raises
     ------
     Every error of the tree; what is finished is kept for the next run.
     """
     try:
-        return _execute(prepared, options, reporter)
+        return _execute(prepared, options, reporter, makers)
     finally:
         prepared.close()
 
 
-def _execute(prepared: Prepared, options: Options, reporter: runs.Reporter) -> runs.Outcome | None:
+def _execute(
+    prepared: Prepared, options: Options, reporter: runs.Reporter, makers: MakersOf | None
+) -> runs.Outcome | None:
     plan, hub = prepared.plan, prepared.hub
     stop = runs.StopRequest(options.stop_after_s)
     budget = budget_of(prepared, options)
@@ -76,9 +89,15 @@ def _execute(prepared: Prepared, options: Options, reporter: runs.Reporter) -> r
         left = [c for c in plan.chunks() if c.number not in job.done]
         if inputs is not None:
             inputs.begin(left)
-        pending = {c.item.number for c in left}
-        _warm_up([i for i in prepared.items if i.number in pending], reporter)  # while the first bytes are on their way
-        outcome = runs.run(job, budget, reporter, stop, inputs)
+        if makers is not None:
+            with makers(job) as others:
+                outcome = runs.run(job, budget, reporter, stop, inputs, others)
+        else:
+            pending = {c.item.number for c in left}
+            warm_up(
+                [i for i in prepared.items if i.number in pending], reporter
+            )  # while the first bytes are on their way
+            outcome = runs.run(job, budget, reporter, stop, inputs)
         outcome.resumed_bytes -= copied
         outcome.copied_bytes, outcome.copied_from = copied, reuse.found.donors
         outcome.notes += reuse.told()
@@ -172,7 +191,7 @@ def _open_job(prepared: Prepared, options: Options, reporter: runs.Reporter) -> 
         return jobs.Job.open(prepared.plan, discard=True)
 
 
-def _warm_up(items: Sequence[EncodedRows], reporter: runs.Reporter) -> None:
+def warm_up(items: Sequence[EncodedRows], reporter: runs.Reporter) -> None:
     """Compile the kernels that ``items`` need once, in this thread, and say so when it takes a while."""
     from ..kernels import cache, load
     from ..quant.base import codec_module
@@ -189,8 +208,8 @@ def _warm_up(items: Sequence[EncodedRows], reporter: runs.Reporter) -> None:
     if new:
         names = ", ".join(dict.fromkeys(what for what, _ in new))
         reporter.message(f"compiling kernels for {names} (once per machine)")
-    for warm_up in (*(e.warm_up for e in kinds.values()), *(load(name).warm_up for name in modules)):
-        warm_up()
+    for compiles in (*(e.warm_up for e in kinds.values()), *(load(name).warm_up for name in modules)):
+        compiles()
     for pair in new:
         cache.learn(*pair)
     if new and cache.not_kept():

@@ -85,6 +85,8 @@ class Options:
     offline: bool = False
     refresh: bool = False
     report: Path | None = None
+    cluster: str | None = None
+    cluster_tls: str | None = None
     own: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod

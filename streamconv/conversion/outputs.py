@@ -24,6 +24,7 @@ from .opening import Opener
 from .options import Options
 from .overlap import refuse_overlap
 from .prepared import OutputTensor, Prepared
+from .recipe import Recipe
 from .report_page import is_page_name, refuse_page
 from .reports import check_report
 from .requantizing import notes
@@ -47,6 +48,7 @@ def prepare(source: str | os.PathLike[str], output: str | os.PathLike[str], opti
     if not os.fspath(source):
         raise UsageError("a file name is empty")
     output = check_name(output)
+    recipe = Recipe((os.fspath(source),), os.fspath(output), options)
     if PART_FIELD in output.name:
         options = replace(options, mmproj_type=options.mmproj_type or _PROJECTOR_TYPE)
     with found.recorded() as plugins:
@@ -62,7 +64,7 @@ def prepare(source: str | os.PathLike[str], output: str | os.PathLike[str], opti
                 checkpoint = replace(checkpoint, target=opener.open_side_files(options.target_model))
             prepared = planned(checkpoint, opener, output, options, target, plugins)
     idle = idle_notes(source, options, from_hub=prepared.hub is not None)
-    return replace(prepared, warnings=[*prepared.warnings, *idle])
+    return replace(prepared, warnings=[*prepared.warnings, *idle], recipe=recipe)
 
 
 @contextmanager

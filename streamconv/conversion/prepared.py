@@ -9,6 +9,7 @@ from pathlib import Path
 from ..engine.plan import Plan
 from ..quant.encode import EncodedRows, Encoding
 from .hub_models import HubModels
+from .recipe import Recipe
 
 
 @dataclass(frozen=True)
@@ -80,6 +81,7 @@ class Prepared:
     arch : architecture, as the target spells it
     left_out : tensors of the source that the output does not have, and why
     hub : the models of the hub among its inputs, if there are any
+    recipe : what it was made from
     """
 
     source: Path
@@ -89,6 +91,7 @@ class Prepared:
     left_out: Mapping[str, str] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
     hub: HubModels | None = None
+    recipe: Recipe | None = None
 
     @property
     def items(self) -> list[EncodedRows]:

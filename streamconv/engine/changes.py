@@ -56,9 +56,17 @@ class SourceDigests:
                 self._common[item.number] = _DigestOfSpans(item.everything(), self._wanted).complete()
             return self._common[item.number]
 
+    def know(self, number: int, digest: bytes) -> None:
+        """What rows of item ``number`` have in common is known already: another process has made the digest."""
+        self._common.setdefault(number, digest)
+
+    def is_quick(self, item: Item) -> bool:
+        """Whether no digest is taken: to make the rows again takes no longer than to read what they are made from."""
+        return item.is_quick and any(not file.pin for file in item.files)
+
     def alongside(self, item: Item, start: int, stop: int) -> SourceDigest:
-        """The same, to be taken while the rows are made; zeros where to make them again takes no longer than to read them."""
-        if item.is_quick and any(not file.pin for file in item.files):
+        """The same, to be taken while the rows are made; zeros where there is none."""
+        if self.is_quick(item):
             return SourceDigest(_UNKNOWN)
         return (
             SourceDigest(self.of(item, start, stop))

@@ -34,7 +34,7 @@ from ..errors import CannotCreate, NoPermission, StreamconvError, WriteFailed, r
 from ..ownership import Foreign, folder_fault, not_ours, open_regular, status_of_regular
 from . import trials
 from .failures import NameInTheWay as NameInTheWay
-from .failures import guard
+from .failures import guard as guard
 from .fallocate import fallocate
 from .renames import EXCHANGE, NO_REPLACE, rename_with
 

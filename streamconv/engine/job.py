@@ -20,16 +20,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import CannotCreate, InputChanged, Locked, NoPermission, PlanDiffers, StreamconvError, WriteFailed
-from . import files, publishing
+from . import attaching, files, publishing
 from .budget import RESERVE_BYTES
 from .changes import Made, changed_sources
 from .existing import Existing, look
 from .index_file import CLEAN, PUBLISHING, CommitRecord, read_progress
 from .job_files import (
-    PART_MAGIC,
+    SHARED,
     empty,
     is_foreign,
     leave_nothing,
+    open_part,
     refuse_foreign_folder,
     refuse_foreign_parts,
     refuse_links,
@@ -195,7 +196,7 @@ class Job:
             if journal is not None and journal.header.state == PUBLISHING:
                 commits = list(journal.commits())
                 placed = {i for i in range(len(plan.files)) if publishing.is_placed(plan, i, commits)}
-            parts = [-1 if i in placed else _open_part(plan, i, stack, notes) for i in range(len(plan.files))]
+            parts = [-1 if i in placed else open_part(plan, i, stack, notes) for i in range(len(plan.files))]
             chunks = plan.chunks()
             if journal is None:
                 journal = Journal.create(plan.job_dir / "index.wal", len(chunks), plan.fingerprint, plan.inputs_digest)
@@ -233,9 +234,20 @@ class Job:
         if not self.journal.still_ours() or not all(files.is_at(fd, path) for fd, path in parts):
             raise Locked(f"another process has taken over {self.plan.job_dir}", "Wait for it to finish.")
 
-    def commit(self, group: list[CommitRecord]) -> None:
+    @property
+    def is_shared(self) -> bool:
+        """Whether other processes fill the part files, or have done so and may still be about to."""
+        return (self.plan.job_dir / SHARED).exists()
+
+    def share(self) -> attaching.Token:
+        """Let other processes fill the part files; what tells them that they work for this run."""
+        files.write_atomically(self.plan.job_dir / SHARED, "", files.PRIVATE)
+        header = self.journal.header
+        return attaching.Token(header.salt, header.nonce, header.fingerprint)
+
+    def commit(self, group: list[CommitRecord], *, is_durable: bool = False) -> None:
         """Record chunks as finished whose bytes have been written: first these become durable, then their slots."""
-        for i in sorted({s.file for s in group}):
+        for i in sorted({s.file for s in group} if not is_durable else ()):
             files.sync_data(self.part_fds[i], self.plan.part_path(i))
         self.plan.verify_inputs()
         self.confirm()
@@ -317,6 +329,9 @@ class Job:
         if any(self.part_fds[chunks[n].file] < 0 for n in changed):
             self.notes.append("inputs were changed while the output was being renamed; all of it is computed again")
             return False
+        if self.is_shared:  # who still writes there has the old inputs; new files are out of reach
+            self.notes.append("inputs were changed since workers began to make the output; all of it is computed again")
+            return False
         lost = sum(self.done.pop(n).length for n in changed)
         self.journal.forget(changed)
         self.notes.append(
@@ -344,7 +359,10 @@ class Job:
             fd, path = self.part_fds[index], self.plan.part_path(index)
             if fd < 0:
                 continue  # has its name from an earlier run that was killed between two renames
-            files.pwrite_all(fd, f.header, 0, path)
+            if self.is_shared:
+                attaching.fill(path, f.header)
+            else:
+                files.pwrite_all(fd, f.header, 0, path)
             files.sync_data(fd, path)
             files.drop_cache(fd)
             if os.fstat(fd).st_size != f.size or files.pread_exactly(fd, len(f.header), 0, path) != f.header:
@@ -426,25 +444,3 @@ def _settle(plan: Plan, records: Mapping[Path, Record]) -> None:
     finally:
         lock.close()
     files.remove_if_empty(plan.job_dir)
-
-
-def _open_part(plan: Plan, index: int, stack: ExitStack, notes: list[str]) -> int:
-    """The part file ``index``, of full length unless it grows."""
-    path, grows = plan.part_path(index), plan.files[index].grows
-    size = len(plan.files[index].header) if grows else plan.files[index].size
-    fresh = not os.path.lexists(path)
-    if plan.folder is not None:
-        for folder in reversed([p for p in path.parents if p.is_relative_to(plan.staging)]):
-            files.make_dir(folder, mode=0o777)  # also says when it is a link to elsewhere
-    fd = files.open_for_writing(path, create=fresh, mode=plan.files[index].mode)
-    stack.callback(os.close, fd)
-    if not fresh and not grows and os.fstat(fd).st_size != size:
-        notes.append(f"{path.name} had the wrong length; every finished chunk is read back")
-    if fresh and (plan.job_dir / "index.wal").exists():
-        notes.append(f"{path.name} was missing; its chunks are computed again")
-    if fresh or (not grows and os.fstat(fd).st_size != size):
-        files.allocate(fd, size, path)
-        files.pwrite_all(fd, PART_MAGIC[:size], 0, path)
-        files.sync_data(fd, path)
-        files.sync_dir(path.parent)
-    return fd

@@ -10,7 +10,7 @@ import json
 import os
 import re
 import stat
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +25,10 @@ from .record import record_path
 
 #: what a part begins with until its header is written
 PART_MAGIC = b"SCVP"
+#: is there once other processes may have part files open
+SHARED = "shared"
 _TEMPORARY = r"(\.[0-9a-f]{8,16}\.tmp)?"
-_OWN = re.compile(rf"(index\.wal|plan\.json|replaced\.json){_TEMPORARY}|data-\d+\.part|old-\d+(\.first)?")
+_OWN = re.compile(rf"(index\.wal|plan\.json|replaced\.json|{SHARED}){_TEMPORARY}|data-\d+\.part|old-\d+(\.first)?")
 _OWN_RECORD = re.compile(rf"\..*\.streamconv{_TEMPORARY}", re.DOTALL)
 _OWN_FOLDERS = ("out", "old", "records", "probe.*/full", "probe.*")
 _LOCK_BEGINS = b'{"pid"'
@@ -180,3 +182,25 @@ def _is_part(path: Path) -> bool:
         finally:
             os.close(fd)
     return False
+
+
+def open_part(plan: Plan, index: int, stack: ExitStack, notes: list[str]) -> int:
+    """The part file ``index``, of full length unless it grows."""
+    path, grows = plan.part_path(index), plan.files[index].grows
+    size = len(plan.files[index].header) if grows else plan.files[index].size
+    fresh = not os.path.lexists(path)
+    if plan.folder is not None:
+        for folder in reversed([p for p in path.parents if p.is_relative_to(plan.staging)]):
+            files.make_dir(folder, mode=0o777)  # also says when it is a link to elsewhere
+    fd = files.open_for_writing(path, create=fresh, mode=plan.files[index].mode)
+    stack.callback(os.close, fd)
+    if not fresh and not grows and os.fstat(fd).st_size != size:
+        notes.append(f"{path.name} had the wrong length; every finished chunk is read back")
+    if fresh and (plan.job_dir / "index.wal").exists():
+        notes.append(f"{path.name} was missing; its chunks are computed again")
+    if fresh or (not grows and os.fstat(fd).st_size != size):
+        files.allocate(fd, size, path)
+        files.pwrite_all(fd, PART_MAGIC[:size], 0, path)
+        files.sync_data(fd, path)
+        files.sync_dir(path.parent)
+    return fd

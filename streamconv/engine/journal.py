@@ -45,6 +45,7 @@ from .index_file import (
     twin_of,
     whole_header,
 )
+from .network import is_network
 from .slots import SLOT
 
 
@@ -97,7 +98,10 @@ class Journal(IndexFile):
         """
         if not os.path.lexists(path):
             return None
-        fd = files.open_for_writing(path, create=False, links=2)
+        # On a network a write to a part of a page may be one to all of it, unless it is synced: see ``attaching``.
+        flags = os.O_RDWR | (os.O_DSYNC if is_network(path) else 0)
+        with files.guard(path, "cannot open"):
+            fd = files.open_own(path, flags, links=2)
         try:
             twin = twin_of(fd, path)
             if twin is not None:

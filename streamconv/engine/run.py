@@ -1,9 +1,9 @@
-"""The run: worker threads make chunks, one committer makes them durable and commits them.
+"""The run: makers make chunks, one committer makes them durable and commits them.
 
 Data flow of one chunk
 
-    worker      item.fill → buffer → pwrite → digest        (a few MiB at a time, so memory does not grow with the chunk;
-                chunks of the same rows, which go to different files, are filled together)
+    maker       item.fill → buffer → pwrite → digest        (a few MiB at a time, so memory does not grow with the chunk;
+                chunks of the same rows, which go to different files, are filled together; see ``making``, ``makers``)
     committer   gather a window → data barrier → still ours? inputs unchanged? → commit slots → index barrier
 
 A chunk counts only once its slot is committed; until then a kill costs that chunk again and nothing else.
@@ -17,36 +17,31 @@ from __future__ import annotations
 import signal
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Protocol
 
-import numpy as np
-import xxhash
-
 from ..errors import Interrupted, Locked, NoResources, Stopped, WriteFailed, exhausted
-from ..rows import Bytes, Floats, Quality
+from ..rows import Quality
 from ..threads import Latch, Monitor, Thread
-from . import files
 from .budget import Budget
-from .changes import SourceDigests
 from .index_file import CommitRecord
 from .job import Job
-from .measuring import Measuring
+from .makers import Makers, Threads
 from .plan import Chunk, Plan, bundles
+from .reading_back import damaged
 
 _COMMIT_SECONDS = 2.0
 #: between two looks at threads that may have died without a word
 _LOOK_SECONDS = 0.5
 #: how long threads may take to end once the run has failed or a signal came; longer than any step that is not stuck
 _PATIENCE_SECONDS = 60.0
-#: parts of a buffer begin at multiples of this many bytes, so that kernels see aligned arrays
-_ALIGNMENT = 64
-#: rows are made in pieces of this many tiles, whose bytes are still in the second-level cache when the digest takes them in
-_PIECE_TILES = 4
+#: how often chunks are made again that are not what was handed in
+_ROUNDS = 3
 
 
 class Reporter(Protocol):
@@ -149,51 +144,23 @@ class StopRequest:
         return Stopped(f"stopped as requested: {where}", "Run the same command again to resume.")
 
 
-class _Sink:
-    """Where one chunk's bytes go as they are made."""
-
-    def __init__(self, chunk: Chunk, job: Job) -> None:
-        self._chunk = chunk
-        self._fd, self._path = job.part_fds[chunk.file], job.plan.part_path(chunk.file)
-        self._at = chunk.offset
-        self._digest = xxhash.xxh3_128()
-        self.quality = Quality()
-
-    def put(self, out: Bytes) -> None:
-        """The next rows: uint8[n_rows, row_bytes]."""
-        data = out.reshape(-1).data
-        files.pwrite_all(self._fd, data, self._at, self._path)
-        self._digest.update(data)
-        self._at += len(data)
-
-    def commit_record(self, source: bytes) -> CommitRecord:
-        """What the index is to say of the finished chunk, made from bytes with the digest ``source``."""
-        c, q = self._chunk, self.quality
-        return CommitRecord(
-            c.number, c.file, c.offset, c.length, c.stop - c.start, self._digest.digest(),
-            q.sum_squared_error, q.max_error, min(q.nonfinite, 0xFFFFFFFF), source=source,
-        )  # fmt: skip
-
-
 class _Run:
-    """State shared by the threads of one run."""
+    """State shared by the threads of one run: the desk of its ``makers``, a committer, and who watches over them."""
 
     def __init__(
-        self, job: Job, budget: Budget, reporter: Reporter, stop: StopRequest, supply: Supply | None = None
+        self, job: Job, budget: Budget, reporter: Reporter, stop: StopRequest, supply: Supply | None, makers: Makers
     ) -> None:
-        self.job, self.budget, self.reporter, self.stop, self._request = job, budget, reporter, stop.event, stop
-        self._supply = supply
-        self._sources = SourceDigests(self._is_wanted)
+        self.job, self.budget, self.reporter, self.stop, self.request = job, budget, reporter, stop.event, stop
+        self._supply, self._makers = supply, makers
         self._chunks = job.plan.chunks()
         self.pending = bundles(c for c in self._chunks if c.number not in job.done)
         if supply is not None:
             self.pending.sort(key=lambda bundle: supply.place(bundle[0]))
-        self._turns = Measuring(self.pending, self._is_wanted)
         self._has_made = False
         self._changed = Monitor()
         self._finished: list[CommitRecord] = []
         self._finished_bytes = 0
-        self._workers = [Thread(self.work, self._notify) for _ in range(min(budget.threads, max(1, len(self.pending))))]
+        self._workers = [Thread(partial(self.work, body), self._notify) for body in makers.bodies(self)]
         self._committer = Thread(self.commit, self._notify)
         self._is_committing = False
         self._asked_at: float | None = None
@@ -213,81 +180,43 @@ class _Run:
             self._changed.notify_all()
 
     def _is_over(self) -> bool:
-        return self.error is not None or self._request.signum != 0
+        return self.error is not None or self.request.signum != 0
 
-    def _is_wanted(self) -> bool:
-        """Whether a look at a whole tensor is waited for."""
+    def is_stopped(self) -> bool:
+        """See ``makers.Desk``."""
+        return self.stop.is_set()
+
+    def is_wanted(self) -> bool:
+        """See ``makers.Desk``."""
         # A deadline ends it only in a run that has made something, or short runs would never get past a long one.
-        return not self._is_over() and not (self._has_made and self._request.is_due())
+        return not self._is_over() and not (self._has_made and self.request.is_due())
 
-    def _take(self) -> tuple[list[Chunk], Chunk | None] | None:
-        """The next chunks to make and one of those that will be taken after those being made."""
+    def wait_for_room(self) -> bool:
+        """See ``makers.Desk``."""
         with self._changed:
             # Do not run away from the disk: what a kill costs stays within two windows.
             while self._finished_bytes > 2 * self.budget.window_bytes and not self.stop.is_set():
                 self._changed.wait(0.5)
-            if self.stop.is_set():
-                return None
-        return self._turns.take(self.budget.threads - 1)
+            return not self.stop.is_set()
 
-    def work(self) -> None:
-        """Body of a worker thread."""
+    def hand_in(self, commits: Sequence[CommitRecord], name: str) -> None:
+        """See ``makers.Desk``."""
+        n_bytes = sum(s.length for s in commits)
+        with self._changed:
+            self._finished += commits
+            self._finished_bytes += n_bytes
+            self._has_made = True
+            if self._finished_bytes >= self.budget.window_bytes:
+                self._changed.notify_all()
+        self.reporter.advance(n_bytes, name)
+        self.request.is_due()  # the deadline is looked at here: however short, every run makes progress
+
+    def work(self, body: Callable[[], None]) -> None:
+        """Body of a thread of the makers."""
         try:
-            buffer = np.empty(self.budget.buffer_bytes, np.uint8)
-            scratch = np.empty(self.budget.scratch_floats, np.float32)
-            while (taken := self._take()) is not None:
-                bundle, ahead = taken
-                if ahead is not None:
-                    ahead.item.prefetch(ahead.start, ahead.stop)
-                commits = self._make(bundle, buffer, scratch)
-                if commits is None:
-                    return
-                bundle[0].item.release(bundle[0].start, bundle[0].stop)
-                self._turns.made(bundle)
-                n_bytes = sum(s.length for s in commits)
-                with self._changed:
-                    self._finished += commits
-                    self._finished_bytes += n_bytes
-                    self._has_made = True
-                    if self._finished_bytes >= self.budget.window_bytes:
-                        self._changed.notify_all()
-                self.reporter.advance(n_bytes, bundle[0].item.name)
-                self._request.is_due()  # the deadline is looked at here: however short, every run makes progress
+            body()
         except BaseException as e:
             self.fail(e)
-
-    def _make(self, bundle: list[Chunk], buffer: Bytes, scratch: Floats) -> list[CommitRecord] | None:
-        """Make the chunks of ``bundle`` in their part files; None when asked to stop before they were complete."""
-        item, first, last = bundle[0].item, bundle[0].start, bundle[0].stop
-        sinks = [_Sink(c, self.job) for c in bundle]
-        source = self._sources.alongside(item, first, last)
-        row_bytes = sum(-(-item.row_bytes[c.part] // _ALIGNMENT) * _ALIGNMENT for c in bundle)
-        step = max(1, min(len(buffer) // row_bytes, last - first))
-        piece = step if source.is_known else max(1, _PIECE_TILES * len(scratch) // item.n_cols)
-        outs: list[Bytes | None] = [None] * len(item.row_bytes)
-        for start in range(first, last, step):
-            if self.stop.is_set():
-                return None
-            stop = min(start + step, last)
-            at = 0
-            for c in bundle:
-                n_bytes = (stop - start) * item.row_bytes[c.part]
-                outs[c.part] = buffer[at : at + n_bytes].reshape(stop - start, -1)
-                at += -(-n_bytes // _ALIGNMENT) * _ALIGNMENT
-            for a in range(start, stop, piece):
-                b = min(a + piece, stop)
-                qualities = item.fill(
-                    a, b, [None if out is None else out[a - start : b - start] for out in outs], scratch
-                )
-                source.advance((b - first) / (last - first))
-                for c, sink in zip(bundle, sinks, strict=True):
-                    sink.quality.add(qualities[c.part])
-            for c, sink in zip(bundle, sinks, strict=True):
-                out = outs[c.part]
-                assert out is not None
-                sink.put(out)
-        digest = source.complete()
-        return [sink.commit_record(digest) for sink in sinks]
 
     def commit(self) -> None:
         """Body of the committer thread: runs until the workers are gone and everything finished is durable."""
@@ -318,7 +247,7 @@ class _Run:
         return any(t.is_alive() for t in self._workers)
 
     def _commit(self, group: list[CommitRecord]) -> None:
-        self.job.commit(group)
+        self.job.commit(group, is_durable=self._makers.is_durable)
         self.commits += group
         if self._supply is not None:
             self._supply.committed([self._chunks[s.chunk] for s in group])
@@ -367,7 +296,7 @@ class _Run:
         if self._is_over():  # a thread that failed may not have set it
             self.stop.set()
         # Workers that wait for an input look at no deadline, but what is fetched meanwhile is progress too.
-        if self._supply is not None and self._request.is_due():
+        if self._supply is not None and self.request.is_due():
             self._supply.close()
 
     def _note_deaths(self, threads: Sequence[Thread]) -> None:
@@ -381,12 +310,20 @@ class _Run:
         self.stop.set()
 
 
-def run(job: Job, budget: Budget, reporter: Reporter, stop: StopRequest, supply: Supply | None = None) -> Outcome:
+def run(
+    job: Job,
+    budget: Budget,
+    reporter: Reporter,
+    stop: StopRequest,
+    supply: Supply | None = None,
+    makers: Makers | None = None,
+) -> Outcome:
     """Make every pending chunk of ``job``, then publish the output.
 
     Parameters
     ----------
     supply : downloads the inputs, if they are not all here
+    makers : makes the chunks; None: threads of this process, as many as ``budget`` has
 
     Raises
     ------
@@ -397,36 +334,76 @@ def run(job: Job, budget: Budget, reporter: Reporter, stop: StopRequest, supply:
     plan = job.plan
     outcome = Outcome(resumed_bytes=sum(s.length for s in job.done.values()), notes=list(job.notes))
     reporter.start(plan.total_bytes, outcome.resumed_bytes)
-    state = _Run(job, budget, reporter, stop, supply)
+    earlier = len(job.done)
     try:
         with stop.on_signals():
-            if not state.go():
-                job.abandon()
-                raise _told(state.error) if state.error is not None else stop.error(job)
-            if state.error is not None and not isinstance(state.error, Stopped):
-                if not isinstance(state.error, (WriteFailed, Locked)):
-                    job.rest()
-                raise _told(state.error)
-            if len(state.commits) < sum(map(len, state.pending)):
-                job.rest()
-                raise stop.error(job)
+            for left in reversed(range(_ROUNDS)):
+                made = _made(_Run(job, budget, reporter, stop, supply, makers or Threads(budget)))
+                if makers is None or not makers.is_durable or not _refused(job, made, reporter, left):
+                    break
             while supply is not None:
                 if stop.is_due():
                     job.rest()
                     raise stop.error(job)
                 if supply.wait_verified(0.2):
                     break
-        if plan.verify_inputs():  # something happened to an input: its contents decide
+        if plan.verify_inputs() or (
+            makers is not None and makers.has_doubt
+        ):  # something happened to an input: its contents decide
             job.check_contents()
         job.confirm()
         job.publish()
         outcome.made_bytes = plan.total_bytes - outcome.resumed_bytes
         # The headers, and what aligns the tensors.
-        reporter.advance(outcome.made_bytes - sum(s.length for s in state.commits), plan.output.name)
+        new = list(job.done.values())[earlier:]
+        reporter.advance(outcome.made_bytes - sum(s.length for s in new), plan.output.name)
     finally:
         reporter.finish()
-    outcome.quality = collect_quality(plan, [*job.done.values(), *state.commits])
+    outcome.quality = collect_quality(plan, [*job.done.values()])
     return outcome
+
+
+def _made(state: _Run) -> list[CommitRecord]:
+    """What ``state`` committed once all of it is made; it joins what is done. Raises what the run ended with."""
+    job, stop = state.job, state.request
+    if not state.go():
+        job.abandon()
+        raise _told(state.error) if state.error is not None else stop.error(job)
+    if state.error is not None and not isinstance(state.error, Stopped):
+        if not isinstance(state.error, (WriteFailed, Locked)):
+            job.rest()
+        raise _told(state.error)
+    if len(state.commits) < sum(map(len, state.pending)):
+        job.rest()
+        raise stop.error(job)
+    job.done.update((s.chunk, s) for s in state.commits)
+    return state.commits
+
+
+def _refused(job: Job, made: Sequence[CommitRecord], reporter: Reporter, left: int) -> bool:
+    """Whether some of what others ``made`` is not what they said it is, so that it is to be made again.
+
+    Raises
+    ------
+    WriteFailed : and it was so before, and no attempt is ``left``
+    """
+    wrong = damaged(job.plan, made)
+    if not wrong:
+        return False
+    chunks = job.plan.chunks()
+    names = ", ".join(sorted({chunks[s.chunk].item.name for s in wrong})[:3])
+    told = f"{len(wrong)} chunks are not in the file as they were made ({names})"
+    if not left:
+        raise WriteFailed(
+            f"{job.plan.job_dir}: {told}, after {_ROUNDS} attempts",
+            "Check the file system that the workers share, and the memory of their machines; then run the same command again.",
+        )
+    job.journal.forget(s.chunk for s in wrong)
+    for s in wrong:
+        del job.done[s.chunk]
+        reporter.advance(-s.length, chunks[s.chunk].item.name)
+    reporter.message(f"note: {told}; they are made again")
+    return True
 
 
 def _told(error: BaseException) -> BaseException:

@@ -161,13 +161,13 @@ def test_a_change_after_the_plan_is_noticed_before_the_output_gets_its_name(
 
     source = gemma2(tmp_path / "m")
     packed = pack(source / "model.safetensors")
-    warm_up = execution._warm_up
+    warm_up = execution.warm_up
 
     def change(*arguments: Any) -> None:
         warm_up(*arguments)
         packed.write_bytes(packed.read_bytes())
 
-    monkeypatch.setattr(execution, "_warm_up", change)
+    monkeypatch.setattr(execution, "warm_up", change)
     with pytest.raises(InputChanged, match=r"model\.safetensors\.zst changed while it was being read"):
         streamconv.convert(source, tmp_path / "x.gguf", type="Q8_0")
     assert not (tmp_path / "x.gguf").exists()

@@ -16,7 +16,7 @@ import pytest
 from toy_jobs import go, make_plan, toys
 
 from streamconv import errors, threads
-from streamconv.engine import job, run
+from streamconv.engine import job, makers, making, run
 from streamconv.engine.budget import share
 from streamconv.engine.existing import look
 from streamconv.engine.plan import Plan
@@ -63,7 +63,7 @@ def test_a_worker_without_memory_for_its_buffers_ends_the_run(
             raise MemoryError("Unable to allocate 4.00 MiB for an array")
         return real(*args, **kwargs)
 
-    monkeypatch.setattr(run.np, "empty", empty)
+    monkeypatch.setattr(making.np, "empty", empty)
     ended = ends(plan)
     assert isinstance(ended, NoResources), ended
     assert "not enough memory (Unable to allocate 4.00 MiB" in ended.message
@@ -123,7 +123,10 @@ def test_a_thread_that_cannot_even_say_that_it_dies_is_noticed(
         raise MemoryError
 
     plan = make_plan(tmp_path, toys())
-    monkeypatch.setattr(run._Run, "_take" if method == "work" else "_commit", dying)
+    if method == "work":
+        monkeypatch.setattr(makers._Worker, "_take", dying)
+    else:
+        monkeypatch.setattr(run._Run, "_commit", dying)
     for name in ("fail", "_notify"):
         if failing in (name, "both"):
             monkeypatch.setattr(run._Run, name, dying)

@@ -17,7 +17,7 @@ import pytest
 from small_models import read_safetensors, write_safetensors
 
 from streamconv.conversion import Options, execute
-from streamconv.engine import changes, existing, files, publishing, run
+from streamconv.engine import changes, existing, files, makers, making, publishing
 from streamconv.engine.plan import Plan, bundles
 from streamconv.engine.record import load, record_path
 from streamconv.errors import StreamconvError
@@ -99,11 +99,11 @@ class Subject:
         """Run the job."""
         found = Counted()
         real_of, real_fill, real_damage = changes.SourceDigests.of, EncodedRows.fill, existing.first_damage
-        real_make = run._Run._make
+        real_make = making.Maker.make
 
-        def make(self: run._Run, bundle: Any, *args: Any) -> Any:
+        def make(self: making.Maker, bundle: Any) -> Any:
             found.rows += bundle[0].stop - bundle[0].start
-            return real_make(self, bundle, *args)
+            return real_make(self, bundle)
 
         def of(self: changes.SourceDigests, *args: Any) -> bytes:
             found.digests += 1
@@ -120,7 +120,7 @@ class Subject:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(changes.SourceDigests, "of", of)
             patch.setattr(EncodedRows, "fill", fill)
-            patch.setattr(run._Run, "_make", make)
+            patch.setattr(making.Maker, "make", make)
             patch.setattr(existing, "first_damage", damage)
             options: Options = replace(self.job.options, **flags)
             try:
@@ -186,14 +186,14 @@ def change(path: Path, *, mtime: bool, inode: bool, size: bool, at: int | None) 
 
 @contextmanager
 def _stopping_after(n: int) -> Iterator[None]:
-    real, left = run._Run._take, [n]
+    real, left = makers._Worker._take, [n]
 
-    def take(self: run._Run) -> Any:
+    def take(self: makers._Worker) -> Any:
         left[0] -= 1
         return real(self) if left[0] >= 0 else None
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(run._Run, "_take", take)
+        patch.setattr(makers._Worker, "_take", take)
         yield
 
 
@@ -238,7 +238,7 @@ def unfinished(subject: Subject) -> None:
 
 def unfinished_without_digests(subject: Subject) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(run.SourceDigests, "alongside", lambda *args: changes.SourceDigest(bytes(16)))
+        patch.setattr(changes.SourceDigests, "alongside", lambda *args: changes.SourceDigest(bytes(16)))
         with _stopping_after(half(subject)):
             options = subject.job.options
             with pytest.raises(StreamconvError):

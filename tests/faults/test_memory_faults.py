@@ -104,13 +104,13 @@ def test_a_run_ends_when_the_system_grants_no_more_addresses(bench: Bench, trial
 
 def _never_lowered() -> None:
     """Workers that die, and nobody who sees it."""
-    from streamconv.engine import run
+    from streamconv.engine import makers, run
     from streamconv.threads import Thread
 
     def dying(self: object) -> None:
         raise MemoryError
 
-    run._Run._take = dying  # type: ignore[assignment]
+    makers._Worker._take = dying  # type: ignore[assignment]
     run._Run._note_deaths = lambda self, threads: None  # type: ignore[method-assign]
     run._Run.fail = lambda self, error: None  # type: ignore[method-assign]
     Thread.is_alive = lambda self: self._begun  # type: ignore[method-assign]

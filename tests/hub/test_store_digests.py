@@ -318,13 +318,13 @@ def test_a_downloaded_file_that_changes_while_it_is_converted_ends_the_run(
     from streamconv.conversion import execution
 
     assert here("fetch", MODEL).code == 0
-    path, real = blob(cache, hub), execution._warm_up
+    path, real = blob(cache, hub), execution.warm_up
 
     def changes(*args: Any) -> None:
         change(path, "content and mtime")
         real(*args)
 
-    monkeypatch.setattr(execution, "_warm_up", changes)
+    monkeypatch.setattr(execution, "warm_up", changes)
     failed = here("convert", MODEL, tmp_path / "x.gguf", "--type", "q8_0")
     assert failed.code == 65
     assert f"{path} changed while it was being read" in failed.err

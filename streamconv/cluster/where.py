@@ -1,0 +1,74 @@
+"""What ``--cluster`` and ``--cluster-tls`` say."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+
+from ..errors import UsageError, absent
+
+_HINT = "Give tcp://HOST:PORT or tls://HOST:PORT of a Dask scheduler, its FILE.json, or local:N for N processes on this machine."
+
+
+@dataclass(frozen=True)
+class Where:
+    """Which workers make the chunks: one of three.
+
+    Attributes
+    ----------
+    address : of a scheduler; "" where it is in a file or there is none yet
+    file : the file in which a scheduler wrote its address
+    n_local : processes to start here; 0: none
+    tls : files of the certificate authority, of this process's certificate and of its key
+    """
+
+    address: str = ""
+    file: Path | None = None
+    n_local: int = 0
+    tls: tuple[str, str, str] | None = None
+
+    @classmethod
+    def parse(cls, cluster: str, tls: str | None = None) -> Where:
+        """What the options say.
+
+        Raises
+        ------
+        UsageError : they make no sense, or Dask is not installed
+        InputMissing : a file of certificates is not there
+
+        >>> Where.parse("local:4").n_local
+        4
+        """
+        scheme, _, rest = cluster.partition(":")
+        certificates = None if tls is None else _certificates(tls)
+        if scheme == "local" and rest.isdigit() and int(rest):
+            found = cls(n_local=int(rest))
+        elif scheme in ("tcp", "tls") and rest.startswith("//") and rest.rpartition(":")[2].isdigit():
+            found = cls(address=cluster, tls=certificates)
+        elif cluster.endswith(".json"):
+            found = cls(file=Path(cluster), tls=certificates)
+        else:
+            raise UsageError(f"--cluster {cluster!r} names no workers", _HINT)
+        if tls is not None and (found.n_local or scheme == "tcp"):
+            raise UsageError(
+                f"--cluster-tls has no effect on {cluster}", "It is for tls://HOST:PORT and for FILE.json."
+            )
+        if scheme == "tls" and tls is None:
+            raise UsageError(f"--cluster {cluster} needs certificates", "Add --cluster-tls CA.pem,CERT.pem,KEY.pem.")
+        if find_spec("distributed") is None:
+            raise UsageError("--cluster needs Dask, which is not installed", "pip install 'streamconv[dask]'")
+        return found
+
+    def __str__(self) -> str:
+        return self.address or (str(self.file) if self.file else f"local:{self.n_local}")
+
+
+def _certificates(text: str) -> tuple[str, str, str]:
+    parts = text.split(",")
+    if len(parts) != 3:
+        raise UsageError(f"--cluster-tls {text!r} are not three files", "Write CA.pem,CERT.pem,KEY.pem.")
+    for part in parts:
+        if not Path(part).is_file():
+            raise absent(part)
+    return parts[0], parts[1], parts[2]
