@@ -94,9 +94,8 @@ def _execute(
                 outcome = runs.run(job, budget, reporter, stop, inputs, others)
         else:
             pending = {c.item.number for c in left}
-            warm_up(
-                [i for i in prepared.items if i.number in pending], reporter
-            )  # while the first bytes are on their way
+            items = [i for i in prepared.items if i.number in pending]
+            warm_up(items, reporter)  # while the first bytes are on their way
             outcome = runs.run(job, budget, reporter, stop, inputs)
         outcome.resumed_bytes -= copied
         outcome.copied_bytes, outcome.copied_from = copied, reuse.found.donors

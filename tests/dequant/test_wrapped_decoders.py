@@ -58,7 +58,7 @@ def test_kernels_of_all_decoders_are_compiled_before_the_threads_begin(
 ) -> None:
     asked: list[str] = []
     monkeypatch.setattr(cache, "knows", lambda what, module: bool(asked.append(what)) or True)
-    execution.warm_up(planned(adapter_gguf(tmp_path)), Silent())
+    execution.warm_up(planned(adapter_gguf(tmp_path)).items, Silent())
     assert "gptq-4bit" in asked
 
 

@@ -13,6 +13,7 @@ import toys
 from small_models import write_safetensors
 
 from streamconv.errors import BadInput, InputMissing
+from streamconv.kit import sine
 from streamconv.models.config import Config
 from streamconv.models.projectors._sound_rows import positions
 from streamconv.quant.converter_types import converter_types
@@ -207,4 +208,4 @@ def test_angles_of_places_of_sound_have_the_bits_of_the_reference() -> None:
     }  # fmt: skip
     (rows,) = positions().make([], Config({"hidden_size": 1280}, {}, {}))
     angles = np.float32(1499) * np.float32([*odd.values()])
-    assert np.array_equal(rows.read(1499, 1500)[0, [*odd]], np.sin(angles.astype(np.float64)).astype(np.float32))
+    assert np.array_equal(rows.read(1499, 1500)[0, [*odd]], sine(angles))
