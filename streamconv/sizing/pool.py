@@ -156,7 +156,9 @@ def open_pool(source: str, output: Path, types: Sequence[TensorType], only_these
     if all(matrix.given for matrix in matrices):
         raise UsageError(
             f"no tensor of {source} has a type that is open: files of type {kind}, or other options, decide all of them",
-            "Leave --type out, or give a quantized one.",
+            "Leave out the options that give types, such as --tensor-type-file, or the size."
+            if matrices
+            else "Leave --type out, or give a quantized one.",
         )
     own = {matrix.name for matrix in matrices}
     now = {t.name: t.encoding for t in tensors}
