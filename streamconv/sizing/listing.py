@@ -152,5 +152,5 @@ def verdict(mix: Mix) -> str:
     d, u = mix.difference
     between = f"the difference of KL divergence is {d:+.5f} ± {u:.5f}"
     if mix.standard_kept:
-        return f"standard mix kept: {mix.standard.name}, as the other is not better for certain; {between}"
+        return f"standard mix kept: {mix.standard.name}, as the mix is not better by two standard deviations; {between}"
     return f"better than {mix.standard.name}: {between}"
