@@ -340,7 +340,7 @@ FLAGS = (
         "copy equal tensors from this older output, made with --manifest; may be repeated (default: outputs beside OUT)", "OLD",
         "reuse", "path", many=True, **_REUSE,
     ),
-    Flag("--no-reuse", "make every tensor anew, even if an older output has it", field="no_reuse", **_REUSE),
+    Flag("--no-reuse", "make every tensor, even if an older output has it", field="no_reuse", **_REUSE),
     Flag(
         "--manifest", "record a digest of every tensor of OUT, for --reuse; reads OUT back before it gets its name",
         field="manifest", group="running", commands=PLANS,

@@ -19,7 +19,7 @@ from .units import size
 
 #: what to do about a list that is not ours, where it is what is made, and where it lies beside what is made
 _CHANGED = "Choose another name, or use --force."
-_CHANGED_BESIDE = "Convert with it: --tensor-type-file in place of the size. Or move it away, and it is made anew."
+_CHANGED_BESIDE = "Convert with it: --tensor-type-file in place of the size. Or move it away, and it is made again."
 
 
 def mix(a: argparse.Namespace, options: Options) -> int:

@@ -110,10 +110,7 @@ def _lines(path: Path, mix: Mix, plan: PlannedMix, options: Options) -> Iterator
     yield f"# inputs {plan.inputs}"
     yield f"# rules {_digest(rules)}"
     yield f"# type {mix.type}"
-    matrices = "".join(f" --imatrix {shlex.quote(str(p))}" for p in options.imatrix)
-    yield f"# to be used as: streamconv convert {shlex.quote(mix.source)} OUT.gguf --type {mix.type}" + (
-        f" --tensor-type-file {shlex.quote(str(path))}{matrices}"
-    )
+    yield f"# to be used as: {shlex.join(_command(path, mix, options))}"
     yield f"# made of {mix.source}, plan {plan.pool.fingerprint}"
     if options.imatrix:
         digest = imatrix.load_imatrix(options.imatrix, options.include_weights, options.exclude_weights).digest
@@ -126,6 +123,18 @@ def _lines(path: Path, mix: Mix, plan: PlannedMix, options: Options) -> Iterator
     yield f"# {verdict(mix)}"
     width = max((len(each) for each in rules), default=0)
     yield from (f"{each:{width}}  # {' '.join(t.reason.split())}" for each, t in zip(rules, mix.tensors, strict=True))
+
+
+def _command(path: Path, mix: Mix, options: Options) -> list[str]:
+    """What converts with the list ``path``: the options that change bytes are as they were for the mix."""
+    words = ["streamconv", "convert", mix.source, "OUT.gguf", "--type", mix.type, "--tensor-type-file", str(path)]
+    given = {
+        "--imatrix": options.imatrix, "--include-weights": options.include_weights,
+        "--exclude-weights": options.exclude_weights, "--override-kv": options.override_kv,
+        "--pre": [options.pre] if options.pre else [], "--compat": ["ggml"] if options.compat else [],
+    }  # fmt: skip
+    words += [word for flag, values in given.items() for value in values for word in (flag, str(value))]
+    return [*words, "--allow-requantize"] if options.allow_requantize else words
 
 
 def told(side: MixSide) -> str:

@@ -69,7 +69,7 @@ class Kept:
 
 
 def forget_measured(path: Path) -> None:
-    """Remove what was kept for the list ``path``, which is there; a file that is none of ours stays."""
+    """Remove what was kept for the list ``path``, which is there; another file of that name stays."""
     state = state_path(path)
     data = files.read_own(state)
     if data is not None and data.startswith(_START):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 import re
+import shlex
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -189,6 +190,19 @@ def test_a_list_has_the_float_types_that_options_give(here: Any, small: Path, te
     types = _types(out)
     assert (types["output.weight"], types["blk.1.attn_v.weight"]) == ("BF16", "F16")
     assert out.stat().st_size == facts["bytes"]
+
+
+def test_the_command_in_a_list_converts_with_it(here: Any, small: Path, text: Path, tmp_path: Path) -> None:
+    source, path, out = tmp_path / "a model.gguf", tmp_path / "types.txt", tmp_path / "OUT.gguf"
+    assert here("convert", small, source, "--type", "Q8_0").code == 0
+    how = ("--text", text, *HOW, "--no-check", "--allow-requantize", "--override-kv", "general.name=str:other")
+    made = here("mix", source, path, "--bpw", "6.5", *how, "--json")
+    assert made.code == 0, made.err
+    told = re.search(r"^# to be used as: streamconv (.*)$", path.read_text(), re.M)
+    assert told is not None
+    done = here(*(str(out) if word == "OUT.gguf" else word for word in shlex.split(told[1])))
+    assert done.code == 0, done.err
+    assert out.stat().st_size == made.events[-1]["bytes"]
 
 
 def test_a_model_of_which_nothing_can_be_quantized_is_refused(
