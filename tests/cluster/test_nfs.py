@@ -111,7 +111,7 @@ def test_what_counts_is_on_the_server_and_stays_there(tmp_path: Path, seed: int,
     [
         {"dsync": False},
         pytest.param({"dsync": False, "write_only": False}, marks=pytest.mark.slow),
-        pytest.param({"late": True}, marks=pytest.mark.slow),
+        pytest.param({"late": True}, marks=pytest.mark.soak),
     ],
     ids=["no O_DSYNC", "O_RDWR and no O_DSYNC", "reported before it is written"],
 )

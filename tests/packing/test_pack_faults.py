@@ -26,7 +26,9 @@ FIRST = "model-00001-of-00002.safetensors.scpack"
 
 
 @pytest.mark.parametrize("what", ["pack", "unpack"])
-@pytest.mark.parametrize("every", [150, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "every", [150, pytest.param(17, marks=pytest.mark.slow), pytest.param(1, marks=pytest.mark.soak)]
+)
 def test_a_kill_at_any_write_leaves_what_the_next_run_completes_to_the_same_bytes(
     model: Path, command: Pack, tmp_path: Path, what: str, every: int
 ) -> None:
@@ -97,10 +99,10 @@ def test_a_run_goes_on_behind_what_is_committed_and_makes_a_damaged_chunk_again(
     assert files_of(tmp_path / "out") == right
 
 
-@pytest.mark.slow
+@pytest.mark.parametrize("n", [pytest.param(8, marks=pytest.mark.slow), pytest.param(40, marks=pytest.mark.soak)])
 @pytest.mark.parametrize("what", ["pack", "unpack"])
 def test_kills_at_random_moments_give_the_same_bytes(
-    model: Path, command: Pack, tmp_path: Path, what: str, seed: int
+    model: Path, command: Pack, tmp_path: Path, what: str, n: int, seed: int
 ) -> None:
     rng, source, root = random.Random(seed), model, tmp_path / "work"
     if what == "unpack":
@@ -112,7 +114,7 @@ def test_kills_at_random_moments_give_the_same_bytes(
     assert killed_after(60, words, tmp_path / "log") == 0
     seconds, right = time.monotonic() - began, files_of(root / "out")
     kills = 0
-    while kills < 40:
+    while kills < n:
         shutil.rmtree(root)
         root.mkdir()
         while (code := killed_after(rng.uniform(0, 1.2 * seconds), words, tmp_path / "log")) is None:
