@@ -18,11 +18,11 @@ from typing import Any
 
 from ..conversion import budget_of, prepare_again
 from ..conversion.execution import warm_up
-from ..engine.attaching import Attached
+from ..engine.attaching import Attached, Stale
 from ..engine.changes import SourceDigests
 from ..engine.making import Maker
 from ..engine.plan import Item, bundles
-from ..errors import PlanDiffers, StreamconvError, exhausted
+from ..errors import PlanDiffers, Stopped, StreamconvError, exhausted
 from ..progress import Silent
 from ..rows import Json
 from ..workers import Workers
@@ -55,6 +55,8 @@ def carry_out(order: str, task: Mapping[str, Any]) -> Answer:
             return {**answer, "worker": _me()}
     except BaseException as e:
         found = exhausted(e) or e
+        if isinstance(found, (Stale, Stopped)):  # nobody but the token stops a worker
+            return {"stale": True, "worker": _me()}
         if isinstance(found, StreamconvError):
             return {"error": type(found).__name__, "message": found.message, "hint": found.hint, "worker": _me()}
         raise

@@ -18,7 +18,8 @@ from streamconv.cluster import board, worker
 from streamconv.cluster.order import Order
 from streamconv.conversion import Recipe
 from streamconv.engine import files, journal, reading_back, run
-from streamconv.engine.attaching import Token
+from streamconv.engine.attaching import Attached, Stale, Token
+from streamconv.engine.job import Job
 from streamconv.errors import (
     BadInput,
     InputChanged,
@@ -264,6 +265,40 @@ def test_workers_that_do_not_see_the_job_are_not_waited_for_for_ever(tmp_path: P
 
     with pytest.raises(NetworkError, match="do not see"):
         through(prepared, job.options, altered=altered)
+
+
+def test_a_late_worker_opens_no_file_of_another_job(tmp_path: Path) -> None:
+    job = job_of("dense_gguf", tmp_path)
+    plan = job.plan(job.options).plan
+    first = Job.open(plan)
+    late = Attached(plan, first.share())
+    first.close()
+    second = Job.open(plan, discard=True)
+    before = plan.part_path(0).read_bytes()
+    with pytest.raises(Stale):
+        late.put(0, memoryview(b"late"), 100)
+    assert plan.part_path(0).read_bytes() == before
+    second.discard()
+    second.close()
+    with pytest.raises(Stale):
+        late.put(0, memoryview(b"late"), 100)
+
+
+def test_a_worker_that_stops_measuring_by_itself_stops_no_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    job = job_of("ties_gguf", tmp_path)
+    prepared, expected = fresh(job, job.options)
+    measure, given_up = worker._Site.measure, list[int]()
+
+    def first_gives_up(site: Any, number: int, known: Any) -> Any:
+        if not given_up:
+            given_up.append(number)
+            raise Stopped("the read of these rows was cancelled")
+        return measure(site, number, known)
+
+    monkeypatch.setattr(worker._Site, "measure", first_gives_up)
+    through(prepared, job.options)
+    assert given_up
+    assert outputs(prepared) == expected
 
 
 def test_a_run_that_lost_its_job_stops_its_workers(tmp_path: Path) -> None:
