@@ -8,6 +8,7 @@ import random
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +18,7 @@ from dask_processes import Processes, address, digests, kill, wait_for, workers_
 from small_models import read_safetensors, write_safetensors
 
 import streamconv
+from streamconv.cluster.local_workers import LocalWorkers
 
 pytest.importorskip("distributed", reason="Dask is not installed (pip install streamconv[dask])")
 pytestmark = pytest.mark.slow
@@ -209,6 +211,32 @@ def test_a_killed_coordinator_leaves_no_process_behind_and_a_job_that_goes_on(
     ended(processes.convert(*arguments(model, folder, "types", "local:1")), processes)
     assert "were finished by earlier runs" in processes.log("convert")
     assert digests(folder) == expected["types"]
+
+
+def test_a_worker_that_has_no_scheduler_yet_ends_with_the_coordinator() -> None:
+    workers = LocalWorkers(1, 1, "tcp://127.0.0.1:1")
+    process, scratch = workers._processes[0], Path(workers._scratch.name)
+    assert process.stdin is not None
+    process.stdin.close()
+    assert process.wait(60) == 1
+    assert not scratch.exists()
+    workers.close()
+
+
+def test_workers_of_this_machine_run_nothing_of_the_current_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "click.py").write_text("raise SystemExit(9)")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.path", [path for path in sys.path if path])
+    workers = LocalWorkers(1, 1, "tcp://127.0.0.1:1")
+    workers.close()
+    with subprocess.Popen(
+        [*workers._command[:5], "--help"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    ) as helped:
+        assert helped.stdout is not None
+        assert b"--nthreads" in helped.stdout.read()
+        assert helped.wait(60) == 0
 
 
 def test_a_signal_ends_the_run_in_order(processes: Processes, tmp_path: Path, model: Path) -> None:
