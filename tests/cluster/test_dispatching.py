@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -19,10 +20,12 @@ from streamconv.cluster.order import Order
 from streamconv.conversion import Recipe
 from streamconv.engine import files, journal, reading_back, run
 from streamconv.engine.attaching import Attached, Stale, Token
+from streamconv.engine.index_file import CommitRecord
 from streamconv.engine.job import Job
 from streamconv.errors import (
     BadInput,
     InputChanged,
+    Interrupted,
     Locked,
     NetworkError,
     PlanDiffers,
@@ -247,11 +250,55 @@ def test_what_is_not_in_the_file_as_it_was_made_is_made_again(tmp_path: Path, mo
     assert any("made again" in text for text in told.texts)
 
 
+def test_a_signal_ends_the_reading_back_and_no_worker_is_asked_for_when_all_is_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = job_of("dense_gguf", tmp_path)
+    prepared, expected = fresh(job, job.options)
+    real = run.damaged
+
+    def signalled(plan: Any, made: Any, go_on: Any) -> Any:
+        os.kill(os.getpid(), signal.SIGTERM)
+        return real(plan, made, go_on)
+
+    monkeypatch.setattr(run, "damaged", signalled)
+    with pytest.raises(Interrupted):
+        through(prepared, job.options)
+
+    def none(job: Job) -> Any:
+        raise AssertionError("there is nothing to do for workers")
+
+    again = job.plan(job.options)
+    outcome = conversion.execute(again, job.options, Silent(), none)
+    assert outcome is not None
+    assert outcome.resumed_bytes > 0
+    assert outputs(again) == expected
+
+
+def test_what_workers_made_before_a_stop_is_read_back_by_the_next_run_in_any_case(tmp_path: Path) -> None:
+    job = job_of("dense_gguf", tmp_path)
+    prepared, expected = fresh(job, job.options)
+    opened = Job.open(prepared.plan)
+    token = opened.share()
+    attached = Attached(prepared.plan, token)
+    chunk = prepared.plan.chunks()[0]
+    attached.put(chunk.file, memoryview(bytes(chunk.length)), chunk.offset)
+    attached.close()
+    opened.commit(
+        [CommitRecord(chunk.number, chunk.file, chunk.offset, chunk.length, chunk.stop - chunk.start, b"x" * 16)]
+    )
+    opened.rest()
+    opened.close()
+    again = job.plan(job.options)
+    conversion.execute(again, replace(job.options, verify="recent"), Silent())
+    assert outputs(again) == expected
+
+
 @pytest.mark.slow
 def test_what_never_gets_into_the_file_ends_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     job = job_of("dense_gguf", tmp_path)
     prepared = job.plan(job.options)
-    monkeypatch.setattr(run, "damaged", lambda plan, made: list(made)[:1])
+    monkeypatch.setattr(run, "damaged", lambda plan, made, go_on: list(made)[:1])
     with pytest.raises(WriteFailed, match="after 3 attempts"):
         through(prepared, job.options)
 
@@ -370,7 +417,7 @@ def test_reading_back_tells_a_chunk_of_other_bytes(tmp_path: Path) -> None:
     real = reading_back.damaged
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(run, "damaged", lambda plan, made: seen.append(len(made)) or real(plan, made))
+        patch.setattr(run, "damaged", lambda plan, made, go_on: seen.append(len(made)) or real(plan, made))
         through(prepared, job.options)
     assert seen == [len(prepared.plan.chunks())]
 
