@@ -96,4 +96,4 @@ def _end_with_parent(scratch: str) -> None:
     while os.read(0, 1):
         pass
     shutil.rmtree(scratch, ignore_errors=True)
-    os._exit(1)  # what is being made counts for nobody
+    os._exit(1)  # what is being made does not count any more

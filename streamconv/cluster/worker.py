@@ -55,7 +55,7 @@ def carry_out(order: str, task: Mapping[str, Any]) -> Answer:
             return {**answer, "worker": _me()}
     except BaseException as e:
         found = exhausted(e) or e
-        if isinstance(found, (Stale, Stopped)):  # nobody but the token stops a worker
+        if isinstance(found, (Stale, Stopped)):  # only the token stops a worker
             return {"stale": True, "worker": _me()}
         if isinstance(found, StreamconvError):
             return {"error": type(found).__name__, "message": found.message, "hint": found.hint, "worker": _me()}
@@ -99,8 +99,13 @@ class _Site:
         self.text, self.users = text, 0
         order = Order.read(text)
         refuse_other_versions(order.versions)
-        if os.getcwd() != order.recipe.folder:
-            os.chdir(order.recipe.folder)
+        try:
+            os.chdir(order.recipe.folder)  # the one that this process is in may be gone
+        except OSError as e:
+            raise PlanDiffers(
+                f"{order.recipe.folder}, the folder of the command, cannot be entered here: {e.strerror}",
+                "All machines must see that folder, for relative names are meant from it: start the command in one that they share.",
+            ) from None
         self._prepared = prepared = prepare_again(order.recipe)
         self._plan = plan = prepared.plan
         try:

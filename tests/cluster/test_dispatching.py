@@ -429,8 +429,21 @@ def test_workers_go_to_the_folder_that_names_are_meant_from(tmp_path: Path, monk
 
     def elsewhere(order: str, task: Any) -> Any:
         if not worker._sites:
-            os.chdir("/")
+            gone = tmp_path / "gone"
+            gone.mkdir()
+            os.chdir(gone)
+            gone.rmdir()
         return worker.carry_out(order, task)
 
     through(prepared, job.options, partial(HerePool, carry_out=elsewhere))
     assert (tmp_path / "y.gguf").exists()
+
+
+def test_a_worker_that_does_not_see_the_folder_of_the_command_is_refused(tmp_path: Path) -> None:
+    job = job_of("dense_gguf", tmp_path)
+
+    def altered(order: Order) -> Order:
+        return order._replace(recipe=replace(order.recipe, folder=str(tmp_path / "none")))
+
+    with pytest.raises(PlanDiffers, match="the folder of the command"):
+        through(job.plan(job.options), job.options, altered=altered)
