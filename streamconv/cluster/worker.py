@@ -104,7 +104,7 @@ class _Site:
         except OSError as e:
             raise PlanDiffers(
                 f"{order.recipe.folder}, the folder of the command, cannot be entered here: {e.strerror}",
-                "All machines must see that folder, for relative names are meant from it: start the command in one that they share.",
+                "All machines must see that folder, for relative names are meant from it: start the command in a shared one.",
             ) from None
         self._prepared = prepared = prepare_again(order.recipe)
         self._plan = plan = prepared.plan
