@@ -98,12 +98,15 @@ class Board:
         return None
 
     def late(self, now: float) -> Call | None:
-        """A twin of a call that takes too long, if there is one."""
+        """A twin of a call that takes too long, if there is one; another one, later, where the twin does so too."""
         limit = max(_LATE_SECONDS, _LATE_TIMES * self._longest)
-        alone = Counter((call.task, call.is_look) for call in self._calls.values())
-        for call in list(self._calls.values()):
-            if now - call.since > limit and alone[call.task, call.is_look] == 1 and not call.is_here:
-                return self._keep(Call("", call.task, call.what, now, call.is_look))
+        twins: dict[tuple[Task, bool], list[Call]] = {}
+        for call in self._calls.values():
+            twins.setdefault((call.task, call.is_look), []).append(call)
+        for calls in twins.values():
+            newest = calls[-1]
+            if now - newest.since > limit * len(calls) and not newest.is_here:
+                return self._keep(Call("", newest.task, newest.what, now, newest.is_look))
         return None
 
     def lost(self, key: str) -> None:

@@ -60,12 +60,6 @@ def _makers(where: Where, prepared: Prepared, options: Options, reporter: Report
     ram = {"ram_bytes": options.ram // where.n_local} if where.n_local else {}
     token = job.share()
     order = Order.of(prepared, token, **ram)
-    if (
-        where.address.startswith("tcp://")
-        and "//127.0.0.1:" not in where.address
-        and "//localhost:" not in where.address
-    ):
-        reporter.message(f"note: {where} is not encrypted: anyone who reaches that port can run programs as its user")
     with opened(where, order.text(), reporter, threads) as pool:
         if pool.memory_limits() - {0}:
             reporter.message(

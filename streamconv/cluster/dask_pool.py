@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 import dask
 from distributed import Client, KilledWorker, LocalCluster, Security
+from distributed.client import ClosedClientError
 from distributed.comm import CommClosedError
 
 from ..engine.run import Reporter
@@ -70,6 +73,8 @@ class DaskPool:
         if time.monotonic() >= self._counted + _COUNT_SECONDS or not self._n_threads:
             with suppress(OSError, RuntimeError):  # it has gone just now
                 self._n_threads = sum(self._client.nthreads().values())
+            if self._n_threads:
+                self._alone = 0.0
             self._counted = time.monotonic()
             self._has_worked |= self._n_threads > 0
             if self._local is not None:
@@ -86,9 +91,11 @@ class DaskPool:
 
     def submit(self, call: Call) -> None:
         """See ``dispatcher.Pool``."""
-        self._futures[call.key] = self._client.submit(
-            worker.carry_out, self._order, dict(call.what), key=call.key, pure=False
-        )
+        self._futures[call.key] = None
+        with suppress(ClosedClientError):  # it has gone just now, and the call with it
+            self._futures[call.key] = self._client.submit(
+                worker.carry_out, self._order, dict(call.what), key=call.key, pure=False
+            )
 
     def reports(self, seconds: float) -> Sequence[Report]:
         """See ``dispatcher.Pool``."""
@@ -96,7 +103,7 @@ class DaskPool:
         while True:
             found = [r for key in list(self._futures) if (r := self._report(key)) is not None]
             self._is_up()
-            if self._futures and not self._n_threads:
+            if not self._n_threads:
                 self._miss_workers()
             if found or time.monotonic() >= until:
                 return found
@@ -118,7 +125,7 @@ class DaskPool:
 
     def _report(self, key: str) -> Report | None:
         future = self._futures[key]
-        status = future.status
+        status = "lost" if future is None else future.status
         if status == "pending":
             return None
         del self._futures[key]
@@ -152,6 +159,8 @@ class DaskPool:
             self._say(
                 "the scheduler does not answer any more; waiting for it to come back, with what is committed kept"
             )
+        elif now - self._away >= _SAID_SECONDS:
+            self._say(f"{self._name}: no scheduler answers; waiting for one")
         error: Exception | None = None
         try:
             self.close()
@@ -163,14 +172,15 @@ class DaskPool:
                 f"--cluster {self._name}: no scheduler answers ({error})",
                 "Start one, or leave --cluster out: the same command goes on from what is committed.",
             )
+        if self._client is not None and _is_open(self._client.scheduler.address):
+            self._say(f"{self._name} is not encrypted: anyone who reaches that port can run programs as its user")
         return self._client is not None
 
     def _miss_workers(self) -> None:
         """Count the seconds without any worker."""
-        now = time.monotonic()
         if self.n_threads():
-            self._alone = 0.0
             return
+        now = time.monotonic()
         self._alone = self._alone or now
         if now - self._alone >= _SAID_SECONDS:
             self._say("there are no workers; waiting for some")
@@ -220,15 +230,33 @@ def opened(where: Where, order: str, reporter: Reporter, threads_each: int) -> I
             )
 
         def connect() -> Any:
-            file = str(where.file) if where.file else None
-            return Client(
-                scheduler, scheduler_file=file, security=security, timeout=_CONNECT_SECONDS, set_as_default=False,
-                name="streamconv",
-            )  # fmt: skip
+            address = scheduler or _address_in(where.file)
+            if local is None:
+                where.refuse(address)
+            return Client(address, security=security, timeout=_CONNECT_SECONDS, set_as_default=False, name="streamconv")
 
         pool = DaskPool(connect, order, str(where), reporter, local)
         stack.callback(pool.close)
         yield pool
+
+
+def _address_in(file: Path | None) -> str:
+    """What a scheduler wrote into ``file``. Dask would wait for the file for ever.
+
+    Raises
+    ------
+    OSError, ValueError : nothing yet
+    """
+    assert file is not None
+    told = json.loads(file.read_text(encoding="utf-8"))
+    if not isinstance(told, dict) or not isinstance(told.get("address"), str):
+        raise ValueError(f"{file} has no address of a scheduler")
+    return str(told["address"])
+
+
+def _is_open(address: str) -> bool:
+    """Whether others than this machine may reach ``address`` without a certificate."""
+    return address.startswith("tcp:") and not any(f"//{own}:" in address for own in ("127.0.0.1", "localhost", "[::1]"))
 
 
 def _closed(cluster: Any) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -50,15 +50,21 @@ class Where:
             found = cls(file=Path(cluster), tls=certificates)
         else:
             raise UsageError(f"--cluster {cluster!r} names no workers", _HINT)
-        if tls is not None and (found.n_local or scheme == "tcp"):
-            raise UsageError(
-                f"--cluster-tls has no effect on {cluster}", "It is for tls://HOST:PORT and for FILE.json."
-            )
-        if scheme == "tls" and tls is None:
-            raise UsageError(f"--cluster {cluster} needs certificates", "Add --cluster-tls CA.pem,CERT.pem,KEY.pem.")
+        if found.file is None:
+            replace(found, tls=certificates).refuse(cluster)
         if find_spec("distributed") is None:
             raise UsageError("--cluster needs Dask, which is not installed", "pip install 'streamconv[dask]'")
         return found
+
+    def refuse(self, address: str) -> None:
+        """UsageError where there are no certificates for the scheduler at ``address``, or some that it does not ask for."""
+        is_tls = address.startswith("tls:")
+        if self.tls is not None and not is_tls:
+            raise UsageError(
+                f"--cluster-tls has no effect on {address}", "It is for tls://HOST:PORT, and for a FILE.json with one."
+            )
+        if is_tls and self.tls is None:
+            raise UsageError(f"--cluster {address} needs certificates", "Add --cluster-tls CA.pem,CERT.pem,KEY.pem.")
 
     def __str__(self) -> str:
         return self.address or (str(self.file) if self.file else f"local:{self.n_local}")

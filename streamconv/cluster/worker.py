@@ -18,11 +18,11 @@ from typing import Any
 
 from ..conversion import budget_of, prepare_again
 from ..conversion.execution import warm_up
-from ..engine.attaching import Attached
+from ..engine.attaching import Attached, Stale
 from ..engine.changes import SourceDigests
 from ..engine.making import Maker
 from ..engine.plan import Item, bundles
-from ..errors import PlanDiffers, StreamconvError, exhausted
+from ..errors import PlanDiffers, Stopped, StreamconvError, exhausted
 from ..progress import Silent
 from ..rows import Json
 from ..workers import Workers
@@ -55,6 +55,8 @@ def carry_out(order: str, task: Mapping[str, Any]) -> Answer:
             return {**answer, "worker": _me()}
     except BaseException as e:
         found = exhausted(e) or e
+        if isinstance(found, (Stale, Stopped)):  # only the token stops a worker
+            return {"stale": True, "worker": _me()}
         if isinstance(found, StreamconvError):
             return {"error": type(found).__name__, "message": found.message, "hint": found.hint, "worker": _me()}
         raise
@@ -97,8 +99,13 @@ class _Site:
         self.text, self.users = text, 0
         order = Order.read(text)
         refuse_other_versions(order.versions)
-        if os.getcwd() != order.recipe.folder:
-            os.chdir(order.recipe.folder)
+        try:
+            os.chdir(order.recipe.folder)  # the one that this process is in may be gone
+        except OSError as e:
+            raise PlanDiffers(
+                f"{order.recipe.folder}, the folder of the command, cannot be entered here: {e.strerror}",
+                "All machines must see that folder, for relative names are meant from it: start the command in a shared one.",
+            ) from None
         self._prepared = prepared = prepare_again(order.recipe)
         self._plan = plan = prepared.plan
         try:

@@ -89,7 +89,7 @@ def _execute(
         left = [c for c in plan.chunks() if c.number not in job.done]
         if inputs is not None:
             inputs.begin(left)
-        if makers is not None:
+        if makers is not None and left:
             with makers(job) as others:
                 outcome = runs.run(job, budget, reporter, stop, inputs, others)
         else:

@@ -55,6 +55,10 @@ class Token(NamedTuple):
         )
 
 
+class Stale(Exception):
+    """The run that a file was to be filled for is over."""
+
+
 class Attached:
     """The part files of ``plan``, open to be filled; safe to use from several threads."""
 
@@ -69,14 +73,31 @@ class Attached:
 
         Raises
         ------
+        Stale : nothing is written
         WriteFailed, CannotCreate, NoPermission
         """
         path = self._plan.part_path(file)
         with self._lock:
             if file not in self._fds:
-                self._fds[file] = open_to_fill(path)
+                self._fds[file] = self._opened(path)
             fd = self._fds[file]
         files.pwrite_all(fd, data, offset, path)
+
+    def _opened(self, path: Path) -> int:
+        """The part file ``path`` of this job: one of the same name may be a later job's.
+
+        The index of a job is removed before the parts of the next one are created, so it tells, looked at afterwards.
+        """
+        try:
+            fd = open_to_fill(path)
+        except StreamconvError:
+            if self._token.holds(self._plan.job_dir):
+                raise
+            raise Stale from None
+        if self._token.holds(self._plan.job_dir):
+            return fd
+        os.close(fd)
+        raise Stale
 
     def is_current(self) -> bool:
         """Whether the run still goes on, with the files that are open here."""

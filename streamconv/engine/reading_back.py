@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from itertools import groupby
 
 from . import files
@@ -12,8 +12,12 @@ from .plan import Plan
 from .verify import digest_of
 
 
-def damaged(plan: Plan, made: Iterable[CommitRecord]) -> list[CommitRecord]:
+def damaged(plan: Plan, made: Iterable[CommitRecord], go_on: Callable[[], None] = lambda: None) -> list[CommitRecord]:
     """Those of the chunks ``made`` whose bytes on disk do not have their digest; reads them all.
+
+    Parameters
+    ----------
+    go_on : called before every chunk; raises what is to end it
 
     Raises
     ------
@@ -26,6 +30,7 @@ def damaged(plan: Plan, made: Iterable[CommitRecord]) -> list[CommitRecord]:
             fd = files.open_own(path, os.O_RDONLY)
         try:
             for s in group:
+                go_on()
                 files.drop_cache(fd, s.offset, s.length)
                 if digest_of(fd, s.offset, s.length, path) != s.digest:
                     found.append(s)

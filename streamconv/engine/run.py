@@ -339,7 +339,7 @@ def run(
         with stop.on_signals():
             for left in reversed(range(_ROUNDS)):
                 made = _made(_Run(job, budget, reporter, stop, supply, makers or Threads(budget)))
-                if makers is None or not makers.is_durable or not _refused(job, made, reporter, left):
+                if makers is None or not makers.is_durable or not _refused(job, made, reporter, left, stop):
                     break
             while supply is not None:
                 if stop.is_due():
@@ -380,14 +380,20 @@ def _made(state: _Run) -> list[CommitRecord]:
     return state.commits
 
 
-def _refused(job: Job, made: Sequence[CommitRecord], reporter: Reporter, left: int) -> bool:
+def _refused(job: Job, made: Sequence[CommitRecord], reporter: Reporter, left: int, stop: StopRequest) -> bool:
     """Whether some of what others ``made`` is not what they said it is, so that it is to be made again.
 
     Raises
     ------
+    Interrupted : a signal came; what is to be read is read by the next run
     WriteFailed : and it was so before, and no attempt is ``left``
     """
-    wrong = damaged(job.plan, made)
+
+    def go_on() -> None:
+        if stop.signum:
+            raise stop.error(job)
+
+    wrong = damaged(job.plan, made, go_on)
     if not wrong:
         return False
     chunks = job.plan.chunks()

@@ -132,3 +132,16 @@ def test_tasks_are_all_chunks_in_their_order_each_about_as_long_as_the_others() 
 
 def test_small_jobs_are_cut_so_that_all_workers_have_some() -> None:
     assert len(cut(bundles(plan().chunks()), lambda item: 1.0, 2)) >= 8
+
+
+def test_a_call_whose_twin_stalls_as_well_gets_another() -> None:
+    board = Board(cut(bundles(plan().chunks()), lambda item: 1e6, 2), "run")
+    first = board.next(0.0)
+    twin = board.late(61.0)
+    assert board.late(122.0) is None
+    third = board.late(182.0)
+    assert first is not None
+    assert twin is not None
+    assert third is not None
+    assert first.what == twin.what == third.what
+    assert len({first.key, twin.key, third.key}) == 3

@@ -8,17 +8,32 @@ import random
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from dask_processes import Processes, address, digests, kill, wait_for, workers_of
+from runs import Told
 from small_models import read_safetensors, write_safetensors
 
 import streamconv
+from streamconv.cluster.board import Call
+from streamconv.cluster.dispatcher import Report
+from streamconv.cluster.local_workers import LocalWorkers
+from streamconv.cluster.tasks import Task
+from streamconv.cluster.where import Where
+from streamconv.errors import NetworkError, UsageError
 
 pytest.importorskip("distributed", reason="Dask is not installed (pip install streamconv[dask])")
+
+from distributed.client import ClosedClientError
+
+from streamconv.cluster import dask_pool
+from streamconv.cluster.dask_pool import DaskPool
+
 pytestmark = pytest.mark.slow
 
 TYPES = "Q4_K_M,IQ3_S,Q6_K"
@@ -211,6 +226,32 @@ def test_a_killed_coordinator_leaves_no_process_behind_and_a_job_that_goes_on(
     assert digests(folder) == expected["types"]
 
 
+def test_a_worker_that_has_no_scheduler_yet_ends_with_the_coordinator() -> None:
+    workers = LocalWorkers(1, 1, "tcp://127.0.0.1:1")
+    process, scratch = workers._processes[0], Path(workers._scratch.name)
+    assert process.stdin is not None
+    process.stdin.close()
+    assert process.wait(60) == 1
+    assert not scratch.exists()
+    workers.close()
+
+
+def test_workers_of_this_machine_run_nothing_of_the_current_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "click.py").write_text("raise SystemExit(9)")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.path", [path for path in sys.path if path])
+    workers = LocalWorkers(1, 1, "tcp://127.0.0.1:1")
+    workers.close()
+    with subprocess.Popen(
+        [*workers._command[:5], "--help"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    ) as helped:
+        assert helped.stdout is not None
+        assert b"--nthreads" in helped.stdout.read()
+        assert helped.wait(60) == 0
+
+
 def test_a_signal_ends_the_run_in_order(processes: Processes, tmp_path: Path, model: Path) -> None:
     folder = tmp_path / "o"
     converting = processes.convert(*arguments(model, folder, "types", "local:2"))
@@ -220,6 +261,83 @@ def test_a_signal_ends_the_run_in_order(processes: Processes, tmp_path: Path, mo
     ended(converting, processes, -signal.SIGTERM)
     assert time.monotonic() < began + 30
     assert list(folder.glob("*.streamconv/index.wal"))
+
+
+class NoWorkers:
+    """A client of a scheduler that has workers now and then."""
+
+    status = "running"
+    scheduler = SimpleNamespace(address="tcp://10.0.0.1:1")
+
+    def __init__(self) -> None:
+        self.threads = 1
+
+    def nthreads(self) -> dict[str, int]:
+        return {"worker": self.threads}
+
+    def submit(self, *_: object, **__: object) -> None:
+        raise ClosedClientError
+
+    def close(self, timeout: float) -> None:
+        self.status = "closed"
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """Seconds; every look takes one more."""
+    now = [1000.0]
+
+    def monotonic() -> float:
+        now[0] += 1.0
+        return now[0]
+
+    monkeypatch.setattr(dask_pool, "time", SimpleNamespace(monotonic=monotonic, sleep=lambda seconds: None))
+    return now
+
+
+def test_workers_are_missed_though_no_call_waits_for_them(clock: list[float]) -> None:
+    client, told = NoWorkers(), Told()
+    pool = DaskPool(lambda: client, "", "tcp://there", told)
+    assert any("not encrypted" in text for text in told.texts)
+    client.threads, pool._counted = 0, 0.0
+    assert pool.n_threads() == 0
+    with pytest.raises(NetworkError, match="there are no workers"):
+        pool.reports(2 * dask_pool.WORKER_SECONDS)
+    assert clock[0] > 1000 + dask_pool.WORKER_SECONDS
+
+
+def test_the_time_without_workers_does_not_add_up(clock: list[float]) -> None:
+    client = NoWorkers()
+    pool = DaskPool(lambda: client, "", "tcp://there", Told())
+    pool._futures["key"] = SimpleNamespace(status="pending")
+    for threads in (0, 1, 0):
+        client.threads, pool._counted = threads, 0.0
+        pool.n_threads()
+        pool.reports(0.5)
+        clock[0] += dask_pool.WORKER_SECONDS
+
+
+def test_a_call_that_meets_a_closed_connection_is_lost_and_no_error(clock: list[float]) -> None:
+    client = NoWorkers()
+    pool = DaskPool(lambda: client, "", "tcp://there", Told())
+    pool.submit(Call("key", Task([]), {}, 0.0))
+    assert pool.reports(0.5) == [Report("key")]
+
+
+@pytest.mark.parametrize(
+    ("text", "error", "told"),
+    [(None, NetworkError, "no scheduler answers"), ("[]", NetworkError, "has no address"),
+     ('{"address": "tls://127.0.0.1:1"}', UsageError, "needs certificates")],
+)  # fmt: skip
+def test_a_file_without_a_usable_address_is_not_waited_for_for_ever(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str | None, error: type[Exception], told: str
+) -> None:
+    monkeypatch.setattr(dask_pool, "SCHEDULER_SECONDS", 0.3)
+    file = tmp_path / "scheduler.json"
+    if text is not None:
+        file.write_text(text)
+    with pytest.raises(error, match=told), dask_pool.opened(Where(file=file), "", Told(), 1):
+        pass
 
 
 def test_a_scheduler_that_blames_tasks_for_dead_workers_is_no_obstacle(

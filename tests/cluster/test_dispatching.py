@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -18,10 +19,13 @@ from streamconv.cluster import board, worker
 from streamconv.cluster.order import Order
 from streamconv.conversion import Recipe
 from streamconv.engine import files, journal, reading_back, run
-from streamconv.engine.attaching import Token
+from streamconv.engine.attaching import Attached, Stale, Token
+from streamconv.engine.index_file import CommitRecord
+from streamconv.engine.job import Job
 from streamconv.errors import (
     BadInput,
     InputChanged,
+    Interrupted,
     Locked,
     NetworkError,
     PlanDiffers,
@@ -246,11 +250,55 @@ def test_what_is_not_in_the_file_as_it_was_made_is_made_again(tmp_path: Path, mo
     assert any("made again" in text for text in told.texts)
 
 
+def test_a_signal_ends_the_reading_back_and_no_worker_is_asked_for_when_all_is_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = job_of("dense_gguf", tmp_path)
+    prepared, expected = fresh(job, job.options)
+    real = run.damaged
+
+    def signalled(plan: Any, made: Any, go_on: Any) -> Any:
+        os.kill(os.getpid(), signal.SIGTERM)
+        return real(plan, made, go_on)
+
+    monkeypatch.setattr(run, "damaged", signalled)
+    with pytest.raises(Interrupted):
+        through(prepared, job.options)
+
+    def none(job: Job) -> Any:
+        raise AssertionError("there is nothing to do for workers")
+
+    again = job.plan(job.options)
+    outcome = conversion.execute(again, job.options, Silent(), none)
+    assert outcome is not None
+    assert outcome.resumed_bytes > 0
+    assert outputs(again) == expected
+
+
+def test_what_workers_made_before_a_stop_is_read_back_by_the_next_run_in_any_case(tmp_path: Path) -> None:
+    job = job_of("dense_gguf", tmp_path)
+    prepared, expected = fresh(job, job.options)
+    opened = Job.open(prepared.plan)
+    token = opened.share()
+    attached = Attached(prepared.plan, token)
+    chunk = prepared.plan.chunks()[0]
+    attached.put(chunk.file, memoryview(bytes(chunk.length)), chunk.offset)
+    attached.close()
+    opened.commit(
+        [CommitRecord(chunk.number, chunk.file, chunk.offset, chunk.length, chunk.stop - chunk.start, b"x" * 16)]
+    )
+    opened.rest()
+    opened.close()
+    again = job.plan(job.options)
+    conversion.execute(again, replace(job.options, verify="recent"), Silent())
+    assert outputs(again) == expected
+
+
 @pytest.mark.slow
 def test_what_never_gets_into_the_file_ends_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     job = job_of("dense_gguf", tmp_path)
     prepared = job.plan(job.options)
-    monkeypatch.setattr(run, "damaged", lambda plan, made: list(made)[:1])
+    monkeypatch.setattr(run, "damaged", lambda plan, made, go_on: list(made)[:1])
     with pytest.raises(WriteFailed, match="after 3 attempts"):
         through(prepared, job.options)
 
@@ -264,6 +312,40 @@ def test_workers_that_do_not_see_the_job_are_not_waited_for_for_ever(tmp_path: P
 
     with pytest.raises(NetworkError, match="do not see"):
         through(prepared, job.options, altered=altered)
+
+
+def test_a_late_worker_opens_no_file_of_another_job(tmp_path: Path) -> None:
+    job = job_of("dense_gguf", tmp_path)
+    plan = job.plan(job.options).plan
+    first = Job.open(plan)
+    late = Attached(plan, first.share())
+    first.close()
+    second = Job.open(plan, discard=True)
+    before = plan.part_path(0).read_bytes()
+    with pytest.raises(Stale):
+        late.put(0, memoryview(b"late"), 100)
+    assert plan.part_path(0).read_bytes() == before
+    second.discard()
+    second.close()
+    with pytest.raises(Stale):
+        late.put(0, memoryview(b"late"), 100)
+
+
+def test_a_worker_that_stops_measuring_by_itself_stops_no_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    job = job_of("ties_gguf", tmp_path)
+    prepared, expected = fresh(job, job.options)
+    measure, given_up = worker._Site.measure, list[int]()
+
+    def first_gives_up(site: Any, number: int, known: Any) -> Any:
+        if not given_up:
+            given_up.append(number)
+            raise Stopped("the read of these rows was cancelled")
+        return measure(site, number, known)
+
+    monkeypatch.setattr(worker._Site, "measure", first_gives_up)
+    through(prepared, job.options)
+    assert given_up
+    assert outputs(prepared) == expected
 
 
 def test_a_run_that_lost_its_job_stops_its_workers(tmp_path: Path) -> None:
@@ -335,7 +417,7 @@ def test_reading_back_tells_a_chunk_of_other_bytes(tmp_path: Path) -> None:
     real = reading_back.damaged
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(run, "damaged", lambda plan, made: seen.append(len(made)) or real(plan, made))
+        patch.setattr(run, "damaged", lambda plan, made, go_on: seen.append(len(made)) or real(plan, made))
         through(prepared, job.options)
     assert seen == [len(prepared.plan.chunks())]
 
@@ -347,8 +429,21 @@ def test_workers_go_to_the_folder_that_names_are_meant_from(tmp_path: Path, monk
 
     def elsewhere(order: str, task: Any) -> Any:
         if not worker._sites:
-            os.chdir("/")
+            gone = tmp_path / "gone"
+            gone.mkdir()
+            os.chdir(gone)
+            gone.rmdir()
         return worker.carry_out(order, task)
 
     through(prepared, job.options, partial(HerePool, carry_out=elsewhere))
     assert (tmp_path / "y.gguf").exists()
+
+
+def test_a_worker_that_does_not_see_the_folder_of_the_command_is_refused(tmp_path: Path) -> None:
+    job = job_of("dense_gguf", tmp_path)
+
+    def altered(order: Order) -> Order:
+        return order._replace(recipe=replace(order.recipe, folder=str(tmp_path / "none")))
+
+    with pytest.raises(PlanDiffers, match="the folder of the command"):
+        through(job.plan(job.options), job.options, altered=altered)

@@ -78,7 +78,7 @@ def audited(tmp_path: Path, seed: int, late: bool = False, **flags: bool) -> tup
             before = behind.pop(0)
             real_put(before[0], before[1], memoryview(before[2]), before[3])
 
-    def damaged(_plan: object, _made: object) -> list[Any]:
+    def damaged(_plan: object, _made: object, _go_on: object) -> list[Any]:
         audit.look()
         return []
 
