@@ -272,16 +272,18 @@ def publish_over(part: Path, final: Path, expected: os.stat_result, aside: Path)
     """Give ``part``, a file or a folder, the name ``final``; what had it must be what ``expected`` says.
 
     Where the system can exchange names, that gets the name ``part``, and ``final`` is there at every moment; else it gets
-    ``aside`` first, a name in the folder of ``part`` that is not there. A folder takes over the mode of the old one.
+    ``aside`` first, a name in the folder of ``part`` that is not there. ``part`` takes over the mode of what it replaces.
 
     Raises
     ------
     CannotCreate : something else has the name; it keeps it, and ``part`` its own
     """
     with guard(final, _NAMING, is_rename=True):
-        if stat.S_ISDIR(expected.st_mode):
+        mode = stat.S_IMODE(expected.st_mode)
+        takes_over = not stat.S_ISLNK(expected.st_mode)  # links have none of their own
+        if takes_over:
             with contextlib.suppress(OSError):  # where there are no modes
-                os.chmod(part, stat.S_IMODE(expected.st_mode))
+                os.chmod(part, mode | stat.S_IRUSR | stat.S_IWUSR)  # for a run that has to go on with it
         exchanged = rename_with(EXCHANGE, part, final)
         if not exchanged:
             os.rename(final, aside)
@@ -303,6 +305,9 @@ def publish_over(part: Path, final: Path, expected: os.stat_result, aside: Path)
             with contextlib.suppress(StreamconvError):
                 publish_new(aside, final)
             raise
+    if takes_over and mode & 0o600 != 0o600:
+        with contextlib.suppress(OSError):
+            os.chmod(final, mode)
     sync_dir(part.parent)
     sync_dir(final.parent)
 

@@ -202,6 +202,13 @@ def test_a_larger_change_in_place_is_a_new_file_under_the_old_name(model: Path, 
     assert (told.code, "nothing is to be changed" in told.out) == (0, True)
 
 
+@pytest.mark.parametrize("mode", [0o600, 0o440])
+def test_a_new_file_under_the_old_name_is_no_more_readable_than_the_old_one(mode: int, model: Path, here: Here) -> None:
+    model.chmod(mode)
+    assert here("edit", model, "--in-place", "--general-name", "x" * 600).code == 0
+    assert model.stat().st_mode & 0o777 == mode
+
+
 @pytest.mark.parametrize(
     ("options", "is_patch"),
     [
