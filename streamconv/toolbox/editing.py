@@ -132,6 +132,9 @@ def prepare_edit(
     whole = Stored.open(path, options)
     after = changes.applied(whole.metadata, notes)
     alignment = _alignment(after)
+    if output is None and len(whole.files) > 1 and alignment != whole.alignment:
+        # The record of all shards knows this one by where its tensors lie behind each other.
+        raise UsageError(f"{path} is part of a split model, whose {_ALIGNMENT} is not changed in place", "Give an OUT.")
     _refuse_harm(whole, after, notes, options)
     # Strings of the file itself, in the mapping: read before anything is written there.
     head = whole.files[0]

@@ -254,6 +254,8 @@ def test_the_first_shard_is_edited_for_all_of_them(name: str, model: Path, here:
     assert here("verify", first).code == here("verify", second).code == 0
     told = here("edit", second, "--in-place", "--general-name", name)
     assert (told.code, first.name in told.err) == (65, True)
+    told = here("edit", first, "--in-place", "--set", "general.alignment:u32=4096", "--force")
+    assert (told.code, "Give an OUT" in told.err) == (64, True)
     # As a new model, it is split where the old one is.
     assert here("edit", first, model.with_name("t.gguf"), "--general-name", "T").code == 0
     shards = sorted(model.parent.glob("t-0*"))
