@@ -180,6 +180,8 @@ def carry_out_in_place(edit: Edit, options: Options, reporter: Reporter) -> Outc
         patching.patch(path, edit.header, edit.new_header)
     else:
         outcome = execute(edit.prepared, replace(options, force=True), reporter)
+        if known and path not in known:  # which are made again without this file being told of
+            patching.forget(path)
     for output in known:
         patching.renew(output, path)
     return outcome

@@ -14,6 +14,7 @@ from gguf_reader import Gguf, read
 
 from streamconv.engine import files, patching
 from streamconv.engine.plan import job_folder
+from streamconv.engine.record import record_path
 from streamconv.errors import InputChanged
 
 Here = Callable[..., Any]
@@ -252,6 +253,7 @@ def test_the_first_shard_is_edited_for_all_of_them(name: str, model: Path, here:
     told = here("verify", model.with_name("s"))
     assert (told.code, "changed by streamconv edit" in told.out) == (0, True)
     assert here("verify", first).code == here("verify", second).code == 0
+    assert not record_path(first).exists()
     told = here("edit", second, "--in-place", "--general-name", name)
     assert (told.code, first.name in told.err) == (65, True)
     told = here("edit", first, "--in-place", "--set", "general.alignment:u32=4096", "--force")
