@@ -266,6 +266,19 @@ def test_the_first_shard_is_edited_for_all_of_them(name: str, model: Path, here:
     assert read(model.with_name("j.gguf")).keys["general.name"] == ("STRING", "T")
 
 
+def test_bytes_behind_the_tensors_are_not_lost_unseen(model: Path, here: Here) -> None:
+    with model.open("ab") as file:
+        file.write(b"signature" * 9)
+    assert here("edit", model, "--in-place", "--set", "llama.context_length=77").code == 0
+    whole, longer = model.read_bytes(), ("--general-name", "x" * 600)
+    told = here("edit", model, "--in-place", *longer)
+    assert (told.code, "of no tensor" in told.err, model.read_bytes()) == (65, True, whole)
+    told = here("edit", model, model.with_name("out.gguf"), *longer)
+    assert (told.code, "of no tensor" in told.err) == (0, True)
+    assert here("edit", model, "--in-place", *longer, "--force").code == 0
+    assert not model.read_bytes().endswith(b"signature")
+
+
 def test_only_a_file_of_ones_own_with_one_name_is_changed_in_place(model: Path, here: Here) -> None:
     link, other = model.with_name("link.gguf"), model.with_name("other.gguf")
     link.symlink_to(model)
