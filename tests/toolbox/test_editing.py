@@ -266,6 +266,20 @@ def test_the_first_shard_is_edited_for_all_of_them(name: str, model: Path, here:
     assert read(model.with_name("j.gguf")).keys["general.name"] == ("STRING", "T")
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--set=a.b:string=\udcff"], ["--set=\udcff:string=a"], ['--set=a.b:string[]=["\\ud800"]'], ["--general-name=\udcff"],
+        ["--rename-key=general.name=\udcff"], ['--chat-template=[{"name": "default", "template": "\\ud800"}]'],
+        ["--special-token-by-id", "eos", "9" * 5000],
+    ],
+)  # fmt: skip
+def test_what_cannot_be_written_is_refused_before_anything_is(options: list[str], model: Path, here: Here) -> None:
+    told = here("edit", model, model.with_name("out.gguf"), *options)
+    assert told.code == 64, told.err
+    assert not job_folder(model.with_name("out.gguf")).exists()
+
+
 def test_bytes_behind_the_tensors_are_not_lost_unseen(model: Path, here: Here) -> None:
     with model.open("ab") as file:
         file.write(b"signature" * 9)
