@@ -66,17 +66,17 @@ _COMMANDS: dict[str, tuple[str, tuple[tuple[str, str, str], ...]]] = {
     ),
     "plan": ("show what convert would do: tensors, types, bytes, memory, disk; writes nothing", _JOB),
     "edit": (
-        "set and remove keys of a GGUF file; as OUT, or in place by one write, or by a new file that takes its name",
+        "set, rename and remove keys of a GGUF file; writes OUT, or changes IN with --in-place",
         (
             ("source", "IN", "a .gguf file, of a split model the first"),
             ("output", "[OUT]", "name of the output, NAME.gguf; left out with --in-place"),
         ),
     ),
     "split": (
-        "split a GGUF file, as gguf-split does; 128 tensors a shard where no size or number is given; resumes like convert",
+        "split a GGUF file, as gguf-split does (default: 128 tensors per shard); resumes like convert",
         (
             ("source", "IN", "a .gguf file, of a split model the first"),
-            ("output", "OUT", "what the names of the shards begin with: OUT-00001-of-0000N.gguf"),
+            ("output", "OUT", "prefix of the names of the shards: OUT-00001-of-0000N.gguf"),
         ),
     ),
     "join": (
@@ -87,7 +87,7 @@ _COMMANDS: dict[str, tuple[str, tuple[tuple[str, str, str], ...]]] = {
         ),
     ),
     "hash": (
-        "digests of the tensors of a GGUF file, and of all of them, as gguf-hash prints them",
+        "print digests of each tensor and of all data of a GGUF file, as gguf-hash does",
         (("source", "FILE", "a .gguf file"),),
     ),
     "fetch": (
@@ -135,7 +135,7 @@ _COMMANDS: dict[str, tuple[str, tuple[tuple[str, str, str], ...]]] = {
     ),
     "perplexity": ("the perplexity of a model on a text", (("source", "MODEL", _SOURCE),)),
     "mix": (
-        "choose the types of tensors that make a file of a given size, from what each type costs on a text; resumes like convert",
+        "choose tensor types for a file of a given size, from errors measured on a text; resumes like convert",
         (
             ("source", "SRC", _SOURCE),
             ("output", "LIST", "name of the list, for convert --tensor-type-file"),

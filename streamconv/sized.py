@@ -10,13 +10,16 @@ from pathlib import Path
 
 from . import progress, sizing
 from .conversion import Options
-from .engine import files
 from .errors import UsageError
 from .evaluation import Request
 from .forward.chunks import N_CTX
 from .sizing import Listed, Mix, MixRequest
 from .terminal import say, say_json
 from .units import size
+
+#: what to do about a list that is not ours, where it is what is made, and where it lies beside what is made
+_CHANGED = "Choose another name, or use --force."
+_CHANGED_BESIDE = "Convert with it: --tensor-type-file in place of the size. Or move it away, and it is made again."
 
 
 def mix(a: argparse.Namespace, options: Options) -> int:
@@ -68,12 +71,13 @@ def _made(
     reporter = progress.reporter(quiet=a.quiet, as_json=a.json)
     plan = sizing.prepare_mix(str(a.source), output, request, options)
     try:
-        found = sizing.prepare_list(path, plan, options)
+        found = sizing.prepare_list(path, plan, options, _CHANGED if a.command == "mix" else _CHANGED_BESIDE)
         if given.report:
             sizing.refuse_report(given.report, path, plan, given)
         if found is not None:
             if page:
-                sizing.require_page(page, path)
+                sizing.require_page(page, path, plan)
+            sizing.forget_measured(path)  # of a run that was killed when the list was there
             return found
         if getattr(a, "dry_run", False):
             raise UsageError(
@@ -87,7 +91,7 @@ def _made(
         if page:  # before the list, which says that all is done
             sizing.write_page(page, made, plan, options)
         sizing.write_list(path, made, plan, options)
-        files.remove_file(sizing.state_path(path))
+        sizing.forget_measured(path)
         return made
     finally:
         plan.close()

@@ -92,6 +92,7 @@ ALLOWED = {
     "packs": {"units", "progress", "terminal", "conversion", "engine", "packing"},
     "sizing": {
         "errors",
+        "terminal",
         "units",
         "rows",
         "limits",

@@ -7,11 +7,12 @@
 The list is a ``--tensor-type-file``, so the conversion is an ordinary one and does not depend on anything measured.
 """
 
-from .listing import Listed, prepare_list, read_list, state_path, told, verdict, write_list
+from .listing import Listed, prepare_list, read_list, told, verdict, write_list
 from .mixing import make_mix
 from .page import refuse_report, require_page, require_page_name, write_page
 from .planning import MixRequest, PlannedMix, prepare_mix
 from .result import Mix, MixSide, MixTensor, as_json
+from .state import forget_measured, state_path
 
 __all__ = [
     "Listed",
@@ -21,6 +22,7 @@ __all__ = [
     "MixTensor",
     "PlannedMix",
     "as_json",
+    "forget_measured",
     "make_mix",
     "prepare_list",
     "prepare_mix",

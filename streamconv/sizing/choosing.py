@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 
 import numpy as np
 
@@ -71,6 +72,7 @@ class Choice:
         """Of all together."""
         return float(sum(self.cost(m.name, types[m.name]) for m in self.plan.pool.matrices))
 
+    @cached_property
     def best_standard(self) -> Standard | None:
         """The standard mix that is not larger and costs least."""
         fitting = [s for s in self.plan.pool.standards if s.n_bytes <= self.plan.target]
@@ -93,16 +95,13 @@ class Choice:
     def _options(self, m: Matrix, least: float, guarded: bool = True) -> list[Option]:
         """What a matrix may become, without what is known to do harm."""
         names = sorted({*m.types.values()}, key=lambda name: (bits(name), name))
-        standard = self.best_standard()
+        standard = self.best_standard
         if not m.given and self.sensitivities[m.name] is None and guarded and standard is not None:
             return [Option(standard.types[m.name], m.n_bytes(standard.types[m.name]), 0.0)]
-        if m.name in _ENDS and guarded and not m.given and self._bits_a_weight() >= _GOOD_BITS:
+        if m.name in _ENDS and guarded and not m.given and self.plan.bits_per_open_weight >= _GOOD_BITS:
             least = max(least, bits(_OF_ENDS))
         allowed = [name for name in names if bits(name) >= least] or names[-1:]
         return [Option(name, m.n_bytes(name), self.cost(m.name, name)) for name in allowed]
-
-    def _bits_a_weight(self) -> float:
-        return 8 * self.plan.budget / sum(m.n_params for m in self.plan.pool.matrices)
 
     def _steady(self, pools: list[list[Option]], budget: int, found: list[Option]) -> list[Option]:
         """``found``, unless a sensitive tensor gets much less than it would for a smaller and for a larger file."""

@@ -22,9 +22,11 @@ from ..errors import CannotCreate, UsageError
 from ..quant import imatrix
 from ..sources.checkpoint import MAX_TEXT_BYTES
 from ..sources.small_files import read_small
+from ..terminal import plain
 from .planning import PlannedMix
 from .pool import rule
 from .result import Mix, MixSide
+from .state import state_path
 
 _FIRST = "# streamconv mix:"
 _LINE = re.compile(r"# (inputs|rules|type) (\S+)")
@@ -36,11 +38,6 @@ class Listed:
 
     inputs: str
     type: str
-
-
-def state_path(path: Path) -> Path:
-    """Where what was measured for the list ``path`` is kept meanwhile."""
-    return path.with_name(f".{path.name}.measured")
 
 
 def _digest(rules: Sequence[str]) -> str:
@@ -62,8 +59,12 @@ def read_list(path: Path) -> Listed | None:
     return Listed(said["inputs"], said["type"])
 
 
-def prepare_list(path: Path, plan: PlannedMix, options: Options) -> Listed | None:
+def prepare_list(path: Path, plan: PlannedMix, options: Options, changed: str) -> Listed | None:
     """The list that is there already, made of the same as ``plan``; None where it is to be made.
+
+    Parameters
+    ----------
+    changed : what to do about a file that is no list of ours, or was changed
 
     Raises
     ------
@@ -87,7 +88,7 @@ def prepare_list(path: Path, plan: PlannedMix, options: Options) -> Listed | Non
     if found is None and not options.force:
         raise CannotCreate(
             f"{path} is there and is no list that streamconv made, or was changed since",
-            "Choose another name, or use --force.",
+            changed,
         )
     if found is not None and not (options.force or options.update):
         raise CannotCreate(
@@ -99,7 +100,8 @@ def prepare_list(path: Path, plan: PlannedMix, options: Options) -> Listed | Non
 
 def write_list(path: Path, mix: Mix, plan: PlannedMix, options: Options) -> None:
     """Write ``mix`` as a list."""
-    files.write_atomically(path, "\n".join([*_lines(path, mix, plan, options), ""]))
+    lines = map(plain, _lines(path, mix, plan, options))  # names of files may hold ends of lines
+    files.write_atomically(path, "\n".join([*lines, ""]))
 
 
 def _lines(path: Path, mix: Mix, plan: PlannedMix, options: Options) -> Iterator[str]:
@@ -108,10 +110,7 @@ def _lines(path: Path, mix: Mix, plan: PlannedMix, options: Options) -> Iterator
     yield f"# inputs {plan.inputs}"
     yield f"# rules {_digest(rules)}"
     yield f"# type {mix.type}"
-    matrices = "".join(f" --imatrix {shlex.quote(str(p))}" for p in options.imatrix)
-    yield f"# to be used as: streamconv convert {shlex.quote(mix.source)} OUT.gguf --type {mix.type}" + (
-        f" --tensor-type-file {shlex.quote(str(path))}{matrices}"
-    )
+    yield f"# to be used as: {shlex.join(_command(path, mix, options))}"
     yield f"# made of {mix.source}, plan {plan.pool.fingerprint}"
     if options.imatrix:
         digest = imatrix.load_imatrix(options.imatrix, options.include_weights, options.exclude_weights).digest
@@ -124,6 +123,18 @@ def _lines(path: Path, mix: Mix, plan: PlannedMix, options: Options) -> Iterator
     yield f"# {verdict(mix)}"
     width = max((len(each) for each in rules), default=0)
     yield from (f"{each:{width}}  # {' '.join(t.reason.split())}" for each, t in zip(rules, mix.tensors, strict=True))
+
+
+def _command(path: Path, mix: Mix, options: Options) -> list[str]:
+    """What converts with the list ``path``: the options that change bytes are as they were for the mix."""
+    words = ["streamconv", "convert", mix.source, "OUT.gguf", "--type", mix.type, "--tensor-type-file", str(path)]
+    given = {
+        "--imatrix": options.imatrix, "--include-weights": options.include_weights,
+        "--exclude-weights": options.exclude_weights, "--override-kv": options.override_kv,
+        "--pre": [options.pre] if options.pre else [], "--compat": ["ggml"] if options.compat else [],
+    }  # fmt: skip
+    words += [word for flag, values in given.items() for value in values for word in (flag, str(value))]
+    return [*words, "--allow-requantize"] if options.allow_requantize else words
 
 
 def told(side: MixSide) -> str:
@@ -140,7 +151,7 @@ def told(side: MixSide) -> str:
 def verdict(mix: Mix) -> str:
     """Which of the two it is, and why, in a line."""
     if mix.standard is None:
-        return "no standard mix is that small"
+        return "no standard mix of these types is that small"
     if mix.difference is None:
         return (
             f"not compared with {mix.standard.name}"
@@ -150,5 +161,5 @@ def verdict(mix: Mix) -> str:
     d, u = mix.difference
     between = f"the difference of KL divergence is {d:+.5f} ± {u:.5f}"
     if mix.standard_kept:
-        return f"standard mix kept: {mix.standard.name}, as the other is not better for certain; {between}"
+        return f"standard mix kept: {mix.standard.name}, as the mix is not better by two standard deviations; {between}"
     return f"better than {mix.standard.name}: {between}"

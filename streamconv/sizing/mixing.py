@@ -9,6 +9,7 @@ from pathlib import Path
 from ..conversion import Options, rules_of
 from ..engine import run as runs
 from ..engine.budget import default_threads
+from ..errors import Interrupted
 from ..evaluation.comparing import run_models
 from ..forward.divergence import Doubles, mean
 from ..limits import one_thread_of_blas
@@ -48,7 +49,7 @@ def make_mix(plan: PlannedMix, state: Path, options: Options, reporter: runs.Rep
         kept.keep_cost(one.run())
     choice = Choice(plan, curves, sensitivities(plan.pool.matrices, kept.cost, curves, reference))
     own = choice.solved()
-    standard = choice.best_standard()
+    standard = choice.best_standard
     mix = _judged(plan, choice, own, standard, reference, options, reporter)
     plan.checkpoint.verify_unchanged()
     _require_planned(plan, mix, options)
@@ -75,9 +76,8 @@ def _curves(plan: PlannedMix, kept: Kept, options: Options, reporter: runs.Repor
 
 def _reference_type(plan: PlannedMix) -> str:
     """The candidate with the most bits that the budget has for a weight; the smallest where there is none."""
-    n_params = sum(m.n_params for m in plan.pool.matrices)
     names = sorted({name for m in plan.pool.matrices if not m.given for name in m.types}, key=lambda n: (bits(n), n))
-    return [names[0], *(n for n in names if bits(n) <= 8 * plan.budget / n_params)][-1]
+    return [names[0], *(n for n in names if bits(n) <= plan.bits_per_open_weight)][-1]
 
 
 def _judged(
@@ -130,7 +130,11 @@ def _divergences(
             m.name: quantized(m, types[m.name], options.compat) for m in plan.pool.matrices if m.name in plan.model.rows
         }
         models.append(with_rows(plan.model, changed))
-    return [each.kld for each in run_models(models, plan.checked, options, reporter).divergences]
+    try:
+        return [each.kld for each in run_models(models, plan.checked, options, reporter).divergences]
+    except Interrupted as e:
+        e.hint = "Run the same command again: what was measured is kept, and only the comparison starts over."
+        raise
 
 
 def _near_type(plan: PlannedMix) -> str:

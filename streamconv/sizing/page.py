@@ -17,9 +17,10 @@ from ..engine import files
 from ..engine.plan import job_folder
 from ..engine.record import record_path
 from ..errors import CannotCreate, UsageError
-from .listing import state_path, verdict
+from .listing import verdict
 from .planning import PlannedMix
 from .result import Mix, MixSide
+from .state import state_path
 
 
 def require_page_name(path: Path) -> None:
@@ -41,8 +42,8 @@ def refuse_report(path: Path, made: Path, plan: PlannedMix, options: Options) ->
     taken = [made, state_path(made), plan.output, job_folder(plan.output), record_path(plan.output)]
     if {_place(path), *_place(path).parents} & {*map(_place, taken)}:
         raise UsageError(f"the report {path} cannot be the list or the output", "Choose another name for --report.")
-    text = plan.request.text.text
-    read = [*(f.path for f in plan.checkpoint.inputs), *options.imatrix, *([text] if text else [])]
+    given = [p for p in (options.tensor_type_file, plan.request.text.text, *options.imatrix) if p is not None]
+    read = [*(f.path for f in plan.checkpoint.inputs), *given]
     refuse_overlap([path], [], plan.roots, read, copied=False)
     check_report(path, None, options.force)
 
@@ -51,9 +52,9 @@ def _place(path: Path) -> Path:
     return Path(os.path.realpath(path.parent), path.name)
 
 
-def require_page(path: Path, made: Path) -> None:
+def require_page(path: Path, made: Path, plan: PlannedMix) -> None:
     """CannotCreate where the page of the finished list ``made`` is not there: what it would show is not kept."""
-    if not path.exists():
+    if not path.exists() or _of(plan.inputs) not in path.read_text("utf-8", errors="replace"):
         raise CannotCreate(
             f"{path}: the list {made} is complete, and what was measured for it is not kept for a page",
             "Use --force to measure again, or leave --report out.",
@@ -63,11 +64,18 @@ def require_page(path: Path, made: Path) -> None:
 def write_page(path: Path, mix: Mix, plan: PlannedMix, options: Options) -> None:
     """Write the page of ``mix``; see ``refuse_report``, since something may have appeared there meanwhile."""
     check_report(path, None, options.force)
-    files.write_atomically(path, report.mixed_page(facts_of(mix, plan.request.text.text_name, options.imatrix)))
+    files.write_atomically(
+        path, report.mixed_page(facts_of(mix, plan.request.text.text_name, options.imatrix, plan.inputs))
+    )
 
 
-def facts_of(mix: Mix, text: str, importance: Sequence[Path]) -> report.Mixed:
-    """What the page of ``mix`` shows, whose ``text`` and ``importance`` matrices are named."""
+def _of(inputs: str) -> str:
+    """By which the page of a list is known."""
+    return f"Digest of the inputs, as in the list: {inputs}."
+
+
+def facts_of(mix: Mix, text: str, importance: Sequence[Path], inputs: str = "") -> report.Mixed:
+    """What the page of ``mix`` shows, whose ``text`` and ``importance`` matrices are named; ``inputs``: digest of these."""
     told = verdict(mix)
     tensors = [
         report.MixedTensor(
@@ -80,6 +88,8 @@ def facts_of(mix: Mix, text: str, importance: Sequence[Path]) -> report.Mixed:
     ]
     if mix.difference is not None:
         notes.append(f"The mixes were compared on {mix.n_checked:,} other tokens.")
+    if inputs:
+        notes.append(_of(inputs))
     return report.Mixed(
         mix.source,
         mix.target,

@@ -25,8 +25,6 @@ _MEASURED_TOKENS, _TRIAL_TOKENS = 4096, 1024
 _CHECKED_CHUNKS = 20
 #: raised whenever the same inputs give another list
 _SCHEME = 1
-#: raised whenever the same inputs give another list
-_SCHEME = 1
 
 
 @dataclass(frozen=True)
@@ -86,6 +84,12 @@ class PlannedMix:
         """Bytes that the matrices may take."""
         return self.target - self.pool.others_bytes
 
+    @property
+    def bits_per_open_weight(self) -> float:
+        """Bits that the budget has for each weight of those matrices whose type is open."""
+        given = sum(m.n_bytes(next(iter(m.types))) for m in self.pool.matrices if m.given)
+        return 8 * (self.budget - given) / sum(m.n_params for m in self.pool.matrices if not m.given)
+
     def close(self) -> None:
         """Let go of what is fetched."""
         self.hub.close()
@@ -126,6 +130,7 @@ def prepare_mix(source: str, output: Path, request: MixRequest, options: Options
             target,
             [t.name for t in types],
             request.check,
+            chunks.inputs.shape,
             hashlib.sha256(chunks.inputs.tobytes()).hexdigest(),
         ]
         return PlannedMix(
@@ -140,9 +145,10 @@ def prepare_mix(source: str, output: Path, request: MixRequest, options: Options
 def _refuse_options(options: Options, output: Path) -> None:
     """UsageError for what makes no sense with a size."""
     wrong = {
-        "several --types": len(options.types) > 1, "--copy": options.copy, "--pure": options.pure,
+        "several types in --type": len(options.types) > 1, "--copy": options.copy, "--pure": options.pure,
         "--vocab-only": options.vocab_only, "--mmproj": options.mmproj, "--prune-layers": bool(options.prune_layers),
         "--lora": bool(options.lora), "--base": options.base is not None, "--mtp": options.mtp,
+        "--dspark": options.dspark,
         "--split-max-…": bool(options.split_max_bytes or options.split_max_tensors), "--keep-split": options.keep_split,
         "{part} in OUT": "{part}" in output.name,
     }  # fmt: skip
@@ -178,6 +184,11 @@ def _refuse_size(pool: Pool, target: int) -> None:
 def _halves(chunks: Chunks) -> tuple[Chunks, Chunks]:
     """Chunks to measure on, of the even ones, and to compare on, of the odd ones: both see all kinds of text in it."""
     n, n_ctx = chunks.inputs.shape
+    if n < 2:
+        raise UsageError(
+            "a mix needs two chunks of text at least: one to measure on, another to compare on",
+            "Give --chunks 2 or more, or a smaller --ctx-size.",
+        )
     even = _spread_over(range(0, n, 2), _MEASURED_TOKENS // n_ctx)
     trial = _spread_over(even, n_trial_chunks(n_ctx))
     return (

@@ -148,10 +148,17 @@ def open_pool(source: str, output: Path, types: Sequence[TensorType], only_these
     )
     tensors = probed.outputs[0].tensors
     matrices = [matrix for t in tensors if (matrix := _matrix(t, types, found)) is not None]
+    if not matrices and any(": columns " in t.reason for t in tensors):
+        raise UsageError(
+            f"no tensor of {source} can be quantized: the columns of none are a multiple of 32, so there is nothing to choose",
+            "Convert it without --size or --bpw, for example with --type F16.",
+        )
     if all(matrix.given for matrix in matrices):
         raise UsageError(
             f"no tensor of {source} has a type that is open: files of type {kind}, or other options, decide all of them",
-            "Leave --type out, or give a quantized one.",
+            "Leave out the options that give types, such as --tensor-type-file, or the size."
+            if matrices
+            else "Leave --type out, or give a quantized one.",
         )
     own = {matrix.name for matrix in matrices}
     now = {t.name: t.encoding for t in tensors}
@@ -182,7 +189,9 @@ def _matrix(t: OutputTensor, types: Sequence[TensorType], found: imatrix.Imatrix
             visits = counts.astype(np.float64)
     if not t.reason.startswith(f"--tensor-type {_OPEN}="):
         name = t.encoding.type.name
-        return Matrix(t.name, rows, weights, visits, {name: name}, t.reason) if t.encoding.type.block_size > 1 else None
+        # A type that an option gives belongs to the list even where it is a float: the list is to do without the option.
+        listed = t.encoding.type.block_size > 1 or (len(rows.shape) > 1 and t.reason.startswith("--"))
+        return Matrix(t.name, rows, weights, visits, {name: name}, t.reason) if listed else None
     fits = {each.name: fitted(each, t.item.n_cols) for each in types}
     able = {
         name: each.name

@@ -10,6 +10,14 @@ from typing import Any
 from ..engine import files
 from .curves import Loss
 
+#: how the file begins
+_START = b'{"inputs": "'
+
+
+def state_path(path: Path) -> Path:
+    """Where what was measured for the list ``path`` is kept meanwhile."""
+    return path.with_name(f".{path.name}.measured")
+
 
 class Kept:
     """The file ``path``; what other ``inputs`` gave is not taken up.
@@ -58,3 +66,11 @@ class Kept:
             "losses": {n: {t: list(x) for t, x in sorted(each.items())} for n, each in sorted(self.losses.items())},
         }  # fmt: skip
         files.write_atomically(self._path, json.dumps(facts), mode=files.PRIVATE)
+
+
+def forget_measured(path: Path) -> None:
+    """Remove what was kept for the list ``path``, which is there; another file of that name stays."""
+    state = state_path(path)
+    data = files.read_own(state)
+    if data is not None and data.startswith(_START):
+        files.remove_file(state)

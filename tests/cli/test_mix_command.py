@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import random
 import re
+import shlex
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -13,6 +15,10 @@ import pytest
 from small_models import Tensors, changed
 
 from streamconv import sources
+from streamconv.conversion import Options
+from streamconv.errors import Interrupted
+from streamconv.progress import Silent
+from streamconv.sizing import mixing
 
 HOW = ("-c", "32", "--chunks", "8")
 #: bytes of a file, between the smallest and the largest that there are
@@ -97,6 +103,7 @@ def test_convert_measures_first_keeps_the_list_and_does_not_measure_again(
     refused = here("convert", small, out, *arguments)
     assert refused.code == 73
     assert "was changed since" in refused.err
+    assert "--tensor-type-file in place of the size" in refused.err  # --force would not replace it
 
 
 def test_what_was_measured_is_kept_when_a_run_is_stopped(
@@ -120,6 +127,17 @@ def test_what_was_measured_is_kept_when_a_run_is_stopped(
     assert not state.exists()
 
 
+def test_a_comparison_that_is_interrupted_says_that_what_was_measured_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: object) -> None:
+        raise Interrupted(2, "stopped by SIGINT")
+
+    monkeypatch.setattr(mixing, "run_models", interrupted)
+    plan: Any = SimpleNamespace(model=None, checked=None)
+    with pytest.raises(Interrupted) as found:
+        mixing._divergences(plan, [], Options(), Silent())
+    assert "what was measured is kept" in found.value.hint
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -128,12 +146,13 @@ def test_what_was_measured_is_kept_when_a_run_is_stopped(
         ((), "give either --size or --bpw"),
         (("--size", "1M", "--bpw", "5"), "give either --size or --bpw"),
         (("--bpw", "-1"), "is no number of bits"),
-        (("--size", SIZE, "--type", "Q4_K_M,Q8_0"), "cannot be made with several --types"),
+        (("--size", SIZE, "--type", "Q4_K_M,Q8_0"), "cannot be made with several types in --type"),
         (("--size", SIZE, "--pure"), "cannot be made with --pure"),
         (("--size", SIZE, "--type", "F16"), "has a type that is open"),
         (("--size", SIZE, "--types", "IQ2_XS"), "needs an importance matrix"),
         (("--size", SIZE, "--types", "F16"), "F16 is not a quantized type"),
         (("--size", SIZE, "--types", "Q9"), "unknown tensor type"),
+        (("--size", SIZE, "--chunks", "1"), "needs two chunks of text at least"),
     ],
 )
 def test_what_cannot_be_is_refused_before_anything_is_measured(
@@ -157,6 +176,61 @@ def test_convert_refuses_what_belongs_to_a_size_without_one_and_outputs_without_
         assert (found.code, what in found.err) == (64, True), found.err
     found = here("convert", small, tmp_path / "out.gguf", "--size", SIZE, "--dry-run")
     assert (found.code, "Run streamconv mix first" in found.err) == (64, True)
+
+
+def test_a_list_has_the_float_types_that_options_give(here: Any, small: Path, text: Path, tmp_path: Path) -> None:
+    path, rules, out = tmp_path / "types.txt", tmp_path / "rules.txt", tmp_path / "out.gguf"
+    rules.write_text("attn_v=F16")
+    given = ("--tensor-type-file", rules, "--output-tensor-type", "BF16")
+    made = here("mix", small, path, "--bpw", "10", "--text", text, *HOW, "--no-check", *given, "--json")
+    assert made.code == 0, made.err
+    facts = made.events[-1]
+    done = here("convert", small, out, "--type", facts["type"], "--tensor-type-file", path)
+    assert done.code == 0, done.err
+    types = _types(out)
+    assert (types["output.weight"], types["blk.1.attn_v.weight"]) == ("BF16", "F16")
+    assert out.stat().st_size == facts["bytes"]
+
+
+def test_the_command_in_a_list_converts_with_it(here: Any, small: Path, text: Path, tmp_path: Path) -> None:
+    source, path, out = tmp_path / "a model.gguf", tmp_path / "types.txt", tmp_path / "OUT.gguf"
+    assert here("convert", small, source, "--type", "Q8_0").code == 0
+    how = ("--text", text, *HOW, "--no-check", "--allow-requantize", "--override-kv", "general.name=str:other")
+    made = here("mix", source, path, "--bpw", "6.5", *how, "--json")
+    assert made.code == 0, made.err
+    told = re.search(r"^# to be used as: streamconv (.*)$", path.read_text(), re.M)
+    assert told is not None
+    done = here(*(str(out) if word == "OUT.gguf" else word for word in shlex.split(told[1])))
+    assert done.code == 0, done.err
+    assert out.stat().st_size == made.events[-1]["bytes"]
+
+
+def test_a_model_of_which_nothing_can_be_quantized_is_refused(
+    here: Any, small: Path, text: Path, tmp_path: Path
+) -> None:
+    def narrow(tensors: Tensors) -> None:
+        for name, (dtype, words) in tensors.items():
+            kept = tuple(slice(n * 3 // 4 if n in (32, 64) else n) for n in words.shape)
+            tensors[name] = dtype, words[kept].copy()
+
+    model = changed(small, tmp_path / "model", narrow, lambda config: config.update(hidden_size=48, head_dim=12))
+    found = here("mix", model, tmp_path / "types.txt", "--bpw", "8", "--text", text, *HOW)
+    assert (found.code, "nothing to choose" in found.err, "--type F16" in found.err) == (64, True, True), found.err
+
+
+def test_a_finished_list_leaves_nothing_beside_it_and_has_no_page_of_another(
+    here: Any, small: Path, text: Path, tmp_path: Path
+) -> None:
+    path, page, state = (tmp_path / name for name in ("types.txt", "page.html", ".types.txt.measured"))
+    arguments = ("--size", SIZE, "--text", text, *HOW, "--no-check", "--tensor-type", "attn=Q8_0")
+    assert here("mix", small, path, *arguments, "--report", page).code == 0
+    state.write_text('{"inputs": "killed between the list and this"}')
+    state.chmod(0o600)
+    assert "already complete" in here("mix", small, path, *arguments, "--report", page).out
+    assert not state.exists()
+    page.write_text(page.read_text().replace("as in the list: ", "as in the list: 0"))
+    other = here("mix", small, path, *arguments, "--report", page)
+    assert (other.code, "not kept for a page" in other.err) == (73, True)
 
 
 @pytest.mark.slow
