@@ -185,7 +185,7 @@ def _set(metadata: Metadata, key: str, text: str, usual: str) -> None:
 
 
 def _refuse_other_than_utf8(before: Metadata, after: Metadata) -> None:
-    """UsageError where what is new in ``after`` has no UTF-8: bytes of a command line that are none, halves of characters."""
+    """UsageError where what is new in ``after`` has no UTF-8: other bytes of a command line, halves of characters."""
     for key, value in after.values.items():
         old = before.values.get(key)
         texts = [key] if old is None else []
