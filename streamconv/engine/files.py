@@ -279,11 +279,9 @@ def publish_over(part: Path, final: Path, expected: os.stat_result, aside: Path)
     CannotCreate : something else has the name; it keeps it, and ``part`` its own
     """
     with guard(final, _NAMING, is_rename=True):
-        mode = stat.S_IMODE(expected.st_mode)
-        takes_over = not stat.S_ISLNK(expected.st_mode)  # links have none of their own
-        if takes_over:
+        if not stat.S_ISLNK(expected.st_mode):  # links have none of their own
             with contextlib.suppress(OSError):  # where there are no modes
-                os.chmod(part, mode | stat.S_IRUSR | stat.S_IWUSR)  # for a run that has to go on with it
+                os.chmod(part, stat.S_IMODE(expected.st_mode))
         exchanged = rename_with(EXCHANGE, part, final)
         if not exchanged:
             os.rename(final, aside)
@@ -305,9 +303,6 @@ def publish_over(part: Path, final: Path, expected: os.stat_result, aside: Path)
             with contextlib.suppress(StreamconvError):
                 publish_new(aside, final)
             raise
-    if takes_over and mode & 0o600 != 0o600:
-        with contextlib.suppress(OSError):
-            os.chmod(final, mode)
     sync_dir(part.parent)
     sync_dir(final.parent)
 
