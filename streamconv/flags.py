@@ -352,7 +352,7 @@ FLAGS = (
     Flag("--stop-after", _STOP, "TIME", "stop_after_s", "seconds", **_RESUMING),
     Flag(
         "--force", "replace OUT (a single file even if streamconv did not write it), or an unfinished job with another plan",
-        field="force", **{**_RESUMING, "commands": (*RUNS, "split", "join", "imatrix", "mix")},
+        field="force", **{**_RESUMING, "commands": (*RUNS, *PACKING, "split", "join", "imatrix", "mix")},
     ),
     Flag(
         "--force", "replace OUT, or an unfinished job with another plan; also make changes after which loaders may refuse the file",

@@ -272,14 +272,14 @@ def publish_over(part: Path, final: Path, expected: os.stat_result, aside: Path)
     """Give ``part``, a file or a folder, the name ``final``; what had it must be what ``expected`` says.
 
     Where the system can exchange names, that gets the name ``part``, and ``final`` is there at every moment; else it gets
-    ``aside`` first, a name in the folder of ``part`` that is not there. A folder takes over the mode of the old one.
+    ``aside`` first, a name in the folder of ``part`` that is not there. ``part`` takes over the mode of what it replaces.
 
     Raises
     ------
     CannotCreate : something else has the name; it keeps it, and ``part`` its own
     """
     with guard(final, _NAMING, is_rename=True):
-        if stat.S_ISDIR(expected.st_mode):
+        if not stat.S_ISLNK(expected.st_mode):  # links have none of their own
             with contextlib.suppress(OSError):  # where there are no modes
                 os.chmod(part, stat.S_IMODE(expected.st_mode))
         exchanged = rename_with(EXCHANGE, part, final)

@@ -86,6 +86,11 @@ def renew(output: Path, path: Path) -> None:
             _put(job_dir, output, _changed(output, record, path, lambda file: file.as_at(path)))
 
 
+def forget(path: Path) -> None:
+    """Remove the record that ``path`` has as an output of its own, where it is on record as a part of another one."""
+    files.remove_file(record_path(path))
+
+
 def patch(path: Path, before: bytes, after: bytes) -> None:
     """Change the header of ``path`` from ``before`` to ``after``, which differ within one sector.
 

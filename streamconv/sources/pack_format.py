@@ -116,16 +116,6 @@ def read_facts(file: MappedFile, frames: Frames) -> Facts:
     return found
 
 
-def job_of(file: MappedFile) -> str:
-    """The job that the head of ``file`` names; "" where it is no such file."""
-    try:
-        magic, length = _SKIPPABLE.unpack(bytes(file.view(0, _SKIPPABLE.size)))
-        said = parse_json(bytes(file.view(_SKIPPABLE.size, length))) if magic == _HEAD else {}
-        return str(said.get(_JOB, "")) if isinstance(said, dict) and said.get("format") == _FORMAT else ""
-    except (BadInput, NotJson):
-        return ""
-
-
 def _check(file: MappedFile, frames: Frames, facts: Facts) -> None:
     sizes = frames.sizes
     before = 1

@@ -20,6 +20,8 @@ from .values import named_type, parse_value, type_word
 
 _TEMPLATE = "tokenizer.chat_template"
 _TOKENS = "tokenizer.ggml.tokens"
+#: of the number of a token; Python refuses to read some thousands
+_MOST_DIGITS = 20
 #: names of special tokens, by which loaders and checkpoints know them -> key
 _FURTHER = ("fim_pre", "fim_suf", "fim_mid", "fim_pad", "fim_rep", "fim_sep", "prefix", "suffix", "middle")
 _SPECIAL = {
@@ -96,6 +98,7 @@ class Changes:
             _set(after, _special(name), str(_found_token(after, text, notes)), "UINT32")
         for name, text in self.token_ids:
             _set(after, _special(name), str(_known_id(after, text)), "UINT32")
+        _refuse_other_than_utf8(before, after)
         return after
 
     def _set_templates(self, after: Metadata, notes: list[str]) -> None:
@@ -181,6 +184,20 @@ def _set(metadata: Metadata, key: str, text: str, usual: str) -> None:
     metadata.values[key] = parse_value(key, text, type_, elem)
 
 
+def _refuse_other_than_utf8(before: Metadata, after: Metadata) -> None:
+    """UsageError where what is new in ``after`` has no UTF-8: other bytes of a command line, halves of characters."""
+    for key, value in after.values.items():
+        old = before.values.get(key)
+        texts = [key] if old is None else []
+        if value is not old and "STRING" in (value.type, value.elem):
+            texts += [value.value] if value.type == "STRING" else value.value
+        try:
+            for text in texts:
+                text.encode()
+        except UnicodeEncodeError:
+            raise UsageError(f"{key!r:.80}: the new key or value is not UTF-8, as all text of a GGUF file is") from None
+
+
 def _refuse_reserved(key: str) -> None:
     if key in SPLIT_KEYS:
         raise UsageError(f"{key} says how the model is split", "streamconv split and streamconv join change that.")
@@ -213,8 +230,8 @@ def _found_token(metadata: Metadata, text: str, notes: list[str]) -> int:
 
 def _known_id(metadata: Metadata, text: str) -> int:
     n = len(_vocabulary(metadata))
-    if not (text.isascii() and text.isdigit() and int(text) < n):
-        raise UsageError(f"{text!r} is not the number of a token: the vocabulary has {n:,}, from 0 to {n - 1}")
+    if not (text.isascii() and text.isdigit() and len(text) < _MOST_DIGITS and int(text) < n):
+        raise UsageError(f"{text!r:.80} is not the number of a token: the vocabulary has {n:,}, from 0 to {n - 1}")
     return int(text)
 
 

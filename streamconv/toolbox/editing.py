@@ -132,6 +132,9 @@ def prepare_edit(
     whole = Stored.open(path, options)
     after = changes.applied(whole.metadata, notes)
     alignment = _alignment(after)
+    if output is None and len(whole.files) > 1 and alignment != whole.alignment:
+        # The record of all shards knows this one by where its tensors lie behind each other.
+        raise UsageError(f"{path} is part of a split model, whose {_ALIGNMENT} is not changed in place", "Give an OUT.")
     _refuse_harm(whole, after, notes, options)
     # Strings of the file itself, in the mapping: read before anything is written there.
     head = whole.files[0]
@@ -140,11 +143,14 @@ def prepare_edit(
     target = path if output is None else check_name(output)
     require_gguf_name(target)
     files = _files(stored, target, after, alignment)
+    is_patch = output is None and _can_patch(stored, files[0], header)
+    if not is_patch and header != files[0].header:
+        _refuse_loss(stored, notes, in_place=output is None, force=options.force)
     options = replace(options, force=True) if output is None else options
     prepared = plan_copies(stored, target, files, options, notes, over_input=output is None)
     return Edit(
         path, whole.metadata, after, prepared, output is None, header, files[0].header,
-        output is None and _can_patch(stored, files[0], header), notes,
+        is_patch, notes,
     )  # fmt: skip
 
 
@@ -177,6 +183,8 @@ def carry_out_in_place(edit: Edit, options: Options, reporter: Reporter) -> Outc
         patching.patch(path, edit.header, edit.new_header)
     else:
         outcome = execute(edit.prepared, replace(options, force=True), reporter)
+        if known and path not in known:  # which are made again without this file being told of
+            patching.forget(path)
     for output in known:
         patching.renew(output, path)
     return outcome
@@ -219,6 +227,19 @@ def _alignment(metadata: Metadata) -> int:
     if found.type != "UINT32" or found.value < 1 or found.value & (found.value - 1):
         raise UsageError(f"{_ALIGNMENT} must be a power of two of type u32, not {found.value}")
     return int(found.value)
+
+
+def _refuse_loss(stored: Stored, notes: list[str], *, in_place: bool, force: bool) -> None:
+    """Say what lies behind the tensors and would be left out; BadInput where that would be lost."""
+    for file in stored.files:
+        end = max((t.offset + t.n_bytes for t in file.tensors.values()), default=0) + file.header.data_start
+        end += -end % file.header.alignment
+        if (n := file.file.size - end) <= 0:
+            continue
+        text = f"{file.file.path}: the {n:,} bytes from byte {end:,} on are of no tensor, and a new file is made without them"
+        if in_place and not force:
+            raise BadInput(text, "Give an OUT, which keeps the old file; --force leaves them out.")
+        notes.append(text)
 
 
 def _refuse_harm(stored: Stored, after: Metadata, notes: list[str], options: Options) -> None:

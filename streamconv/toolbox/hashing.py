@@ -38,7 +38,10 @@ Manifest = Mapping[tuple[str, str], str]
 
 
 class Hashed(NamedTuple):
-    """One digest; ``verdict`` is ``Ok``, ``Mismatch`` or ``Not Found`` by the manifest, "" without one."""
+    """One digest; ``verdict`` is ``Ok``, ``Mismatch`` or ``Not Found`` by the manifest, "" without one.
+
+    ``Missing`` is one of the manifest whose tensor is not in the file.
+    """
 
     algorithm: str
     digest: str
@@ -125,12 +128,17 @@ def hash_file(
     for each, digest in whole.items():
         text = str(uuid.UUID(bytes=digest.digest()[:16], version=5)) if each == "uuid" else digest.hexdigest()
         yield told(each, text, name)
+    for (each, of), digest in (manifest or {}).items():
+        if per_tensor and each in whole and of.startswith(f"{name}:") and of[len(name) + 1 :] not in file.tensors:
+            yield Hashed(each, digest, of, "Missing")
 
 
 def verdict(found: Collection[Hashed]) -> str:
     """What a manifest says of a file, in gguf-hash's words: ``Success``, ``Failure`` or ``Manifest Missing Entry``."""
     verdicts = {each.verdict for each in found}
-    return "Failure" if "Mismatch" in verdicts else "Success" if "Ok" in verdicts else "Manifest Missing Entry"
+    return (
+        "Failure" if verdicts & {"Mismatch", "Missing"} else "Success" if "Ok" in verdicts else "Manifest Missing Entry"
+    )
 
 
 def _blocks(file: GgufFile, tensor: str) -> Iterator[Bytes]:

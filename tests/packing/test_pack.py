@@ -210,3 +210,14 @@ def test_json_tells_the_files(model: Path, tmp_path: Path, capfd: pytest.Capture
     assert main(["pack", str(model), str(tmp_path / "p"), "--json"]) == 0
     told = json.loads(capfd.readouterr().out.splitlines()[-1])
     assert sum(Path(p).stat().st_size for p in told["files"]) == told["total"]
+
+
+def test_a_packed_file_that_was_modified_is_replaced_by_force_only(model: Path, command: Pack, tmp_path: Path) -> None:
+    folder = tmp_path / "p"
+    assert command("pack", model, folder) == 0
+    config = folder / "config.json"
+    whole = config.read_bytes()
+    config.write_bytes(whole + b" ")
+    assert command("pack", model, folder) == command("pack", model, folder, "--update") == 73
+    assert command("pack", model, folder, "--force") == 0
+    assert config.read_bytes() == whole

@@ -14,6 +14,7 @@ from gguf_reader import Gguf, read
 
 from streamconv.engine import files, patching
 from streamconv.engine.plan import job_folder
+from streamconv.engine.record import record_path
 from streamconv.errors import InputChanged
 
 Here = Callable[..., Any]
@@ -202,6 +203,13 @@ def test_a_larger_change_in_place_is_a_new_file_under_the_old_name(model: Path, 
     assert (told.code, "nothing is to be changed" in told.out) == (0, True)
 
 
+@pytest.mark.parametrize("mode", [0o600, 0o440])
+def test_a_new_file_under_the_old_name_is_no_more_readable_than_the_old_one(mode: int, model: Path, here: Here) -> None:
+    model.chmod(mode)
+    assert here("edit", model, "--in-place", "--general-name", "x" * 600).code == 0
+    assert model.stat().st_mode & 0o777 == mode
+
+
 @pytest.mark.parametrize(
     ("options", "is_patch"),
     [
@@ -245,14 +253,44 @@ def test_the_first_shard_is_edited_for_all_of_them(name: str, model: Path, here:
     told = here("verify", model.with_name("s"))
     assert (told.code, "changed by streamconv edit" in told.out) == (0, True)
     assert here("verify", first).code == here("verify", second).code == 0
+    assert not record_path(first).exists()
     told = here("edit", second, "--in-place", "--general-name", name)
     assert (told.code, first.name in told.err) == (65, True)
+    told = here("edit", first, "--in-place", "--set", "general.alignment:u32=4096", "--force")
+    assert (told.code, "Give an OUT" in told.err) == (64, True)
     # As a new model, it is split where the old one is.
     assert here("edit", first, model.with_name("t.gguf"), "--general-name", "T").code == 0
     shards = sorted(model.parent.glob("t-0*"))
     assert [list(read(p).tensors) for p in shards] == [list(read(p).tensors) for p in sorted(model.parent.glob("s-0*"))]
     assert here("join", shards[0], model.with_name("j.gguf")).code == 0
     assert read(model.with_name("j.gguf")).keys["general.name"] == ("STRING", "T")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--set=a.b:string=\udcff"], ["--set=\udcff:string=a"], ['--set=a.b:string[]=["\\ud800"]'], ["--general-name=\udcff"],
+        ["--rename-key=general.name=\udcff"], ['--chat-template=[{"name": "default", "template": "\\ud800"}]'],
+        ["--special-token-by-id", "eos", "9" * 5000],
+    ],
+)  # fmt: skip
+def test_what_cannot_be_written_is_refused_before_anything_is(options: list[str], model: Path, here: Here) -> None:
+    told = here("edit", model, model.with_name("out.gguf"), *options)
+    assert told.code == 64, told.err
+    assert not job_folder(model.with_name("out.gguf")).exists()
+
+
+def test_bytes_behind_the_tensors_are_not_lost_unseen(model: Path, here: Here) -> None:
+    with model.open("ab") as file:
+        file.write(b"signature" * 9)
+    assert here("edit", model, "--in-place", "--set", "llama.context_length=77").code == 0
+    whole, longer = model.read_bytes(), ("--general-name", "x" * 600)
+    told = here("edit", model, "--in-place", *longer)
+    assert (told.code, "of no tensor" in told.err, model.read_bytes()) == (65, True, whole)
+    told = here("edit", model, model.with_name("out.gguf"), *longer)
+    assert (told.code, "of no tensor" in told.err) == (0, True)
+    assert here("edit", model, "--in-place", *longer, "--force").code == 0
+    assert not model.read_bytes().endswith(b"signature")
 
 
 def test_only_a_file_of_ones_own_with_one_name_is_changed_in_place(model: Path, here: Here) -> None:

@@ -77,3 +77,14 @@ def test_a_manifest_of_other_files_or_of_nothing_is_no_proof(toy: Path, here: He
     assert here("hash", "-c", manifest, "toy.gguf").code == 65
     assert here("hash", "-c", "absent", "toy.gguf").code == 66
     assert here("hash", "absent.gguf").code == 66
+
+
+def test_a_tensor_of_the_manifest_that_the_file_lacks_is_a_failure(toy: Path, here: Here) -> None:
+    manifest = toy.with_name("manifest")
+    manifest.write_text(here("hash", "toy.gguf").out.replace("toy.gguf:f\n", "toy.gguf:g\n"))
+    told = here("hash", "-c", manifest, "toy.gguf")
+    assert told.code == 65
+    lines = told.out.splitlines()
+    assert [line.split()[2:] for line in lines if line.endswith("Missing")] == [["toy.gguf:g", "-", "Missing"]]
+    assert lines[-1].endswith(" - Failure")
+    assert here("hash", "--no-layer", "-c", manifest, "toy.gguf").code == 0
