@@ -35,6 +35,8 @@ from streamconv.cluster import dask_pool
 from streamconv.cluster.dask_pool import DaskPool
 
 pytestmark = pytest.mark.slow
+#: of those that must strike before a job of a second or two is over
+IN_TIME = pytest.mark.soak
 
 TYPES = "Q4_K_M,IQ3_S,Q6_K"
 CHUNKS = ("--chunk-size", "32KiB")
@@ -159,6 +161,7 @@ def test_many_jobs_with_killed_workers(
     tell(f"{n} workers were killed or stopped")  # type: ignore[operator]
 
 
+@IN_TIME
 def test_a_worker_that_was_stopped_until_all_is_over_harms_nothing(
     processes: Processes, tmp_path: Path, model: Path, expected: dict[str, dict[str, str]]
 ) -> None:
@@ -177,6 +180,7 @@ def test_a_worker_that_was_stopped_until_all_is_over_harms_nothing(
     assert digests(folder) == expected["types"]
 
 
+@IN_TIME
 def test_a_scheduler_that_is_started_again_goes_on_with_the_same_job(
     processes: Processes, tmp_path: Path, model: Path, expected: dict[str, dict[str, str]]
 ) -> None:
@@ -193,6 +197,7 @@ def test_a_scheduler_that_is_started_again_goes_on_with_the_same_job(
     assert digests(folder) == expected["types"]
 
 
+@IN_TIME
 def test_a_scheduler_that_stays_away_ends_the_run_which_goes_on_without_one(
     processes: Processes, tmp_path: Path, model: Path, expected: dict[str, dict[str, str]]
 ) -> None:
@@ -210,6 +215,7 @@ def test_a_scheduler_that_stays_away_ends_the_run_which_goes_on_without_one(
     assert digests(folder) == expected["types"]
 
 
+@IN_TIME
 def test_a_killed_coordinator_leaves_no_process_behind_and_a_job_that_goes_on(
     processes: Processes, tmp_path: Path, model: Path, expected: dict[str, dict[str, str]]
 ) -> None:
@@ -252,6 +258,7 @@ def test_workers_of_this_machine_run_nothing_of_the_current_folder(
         assert helped.wait(60) == 0
 
 
+@IN_TIME
 def test_a_signal_ends_the_run_in_order(processes: Processes, tmp_path: Path, model: Path) -> None:
     folder = tmp_path / "o"
     converting = processes.convert(*arguments(model, folder, "types", "local:2"))
