@@ -89,6 +89,7 @@ BREAKS: dict[str, tuple[str, Break]] = {
     "E layer 1 is of type 1": ("gemma2", lambda t: t.layers[1].update(type=1)),
     "E layer 0: heads have a width of 2048": ("gemma2", lambda t: t.layers[0].update(qkv_dim=2048)),
     "E layer 0: 4 heads do not share 3": ("gemma2", lambda t: t.layers[0].update(kv_heads=3)),
+    "E layer 0: 0 heads do not share 2": ("gemma2", lambda t: t.layers[0].update(heads=0)),
     "E layer 1: 'use_qk_norm' is 256, the loader knows 0 to 1": ("gemma2", lambda t: t.layers[1].update(use_qk_norm=256)),
     "E ffw_gat_b_0 is missing: layer 0 has biases": ("gemma2", lambda t: t.layers[0].update(ff_biases=1)),
     "E is [16, 24], by the configuration it must be [16, 40]": ("gemma2", lambda t: t.layers[1].update(ff_hidden_dim=40)),

@@ -119,7 +119,7 @@ def _faults(layer: LayerConfig, width: int) -> Iterator[str]:
         yield f"heads have a width of {layer.qkv_dim}, the loader has room for {_MAX_HEAD}"
     if layer.model_dim != width:
         yield f"'model_dim' is {layer.model_dim}, that of the model {width}"
-    if not layer.kv_heads or layer.heads % layer.kv_heads:
+    if not layer.heads or not layer.kv_heads or layer.heads % layer.kv_heads:
         yield f"{layer.heads} heads do not share {layer.kv_heads} key/value heads evenly"
     for field, most in _MOST.items():
         if getattr(layer, field) > most:

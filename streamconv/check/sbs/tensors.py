@@ -124,7 +124,7 @@ def _tensor(found: Contents, name: str, entry: Entry) -> Iterator[Finding]:
 
 def _used_rows(entry: Entry) -> int:
     """The rows of the matrix that the runtime multiplies by."""
-    return entry.shape[0] // entry.n_heads if entry.how == "heads" else entry.shape[0]
+    return entry.shape[0] // max(entry.n_heads, 1) if entry.how == "heads" else entry.shape[0]
 
 
 def _layer(found: Contents, config: ModelConfig, number: int) -> Iterator[Finding]:
