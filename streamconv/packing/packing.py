@@ -30,6 +30,7 @@ from ..sources.pack import PackFile
 from ..sources.pack_format import FRAME_BYTES, head
 from .beside import as_folder, as_they_are, further_weights, small_files
 from .frames import Frame, Survey, survey, version
+from .spanned import Spanned
 
 #: frames of a chunk
 _CHUNK_FRAMES = 4
@@ -38,7 +39,7 @@ _UNKNOWN_JOB = "0" * 64
 
 
 @dataclass(frozen=True, eq=False)
-class PackedFile:
+class PackedFile(Spanned):
     """One file and its frames, an item of the engine: a row is a frame, and behind them is one for what follows the frames.
 
     Attributes
@@ -95,16 +96,6 @@ class PackedFile:
     def identity(self) -> Json:
         """See ``Item``."""
         return [self.name, self.file.size, [list(frame) for frame in self.frames]]
-
-    def prefetch(self, start: int, stop: int) -> None:
-        """See ``Item``."""
-        for file, offset, length in self.spans(start, stop):
-            file.prefetch(offset, length)
-
-    def release(self, start: int, stop: int) -> None:
-        """See ``Item``."""
-        for file, offset, length in self.spans(start, stop):
-            file.release(offset, length)
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,7 @@ from ..sources.pack import PackFile
 from ..sources.small_files import open_regular
 from ..sources.zstd import cache_bytes
 from .beside import as_folder, as_they_are, small_files
+from .spanned import Spanned
 
 #: of the content, which the file gets last
 _HEADER_BYTES = 4096
@@ -35,7 +36,7 @@ _READ_BYTES = 4 << 20
 
 
 @dataclass(frozen=True, eq=False)
-class _Content:
+class _Content(Spanned):
     """Bytes of the content from ``offset`` on as ``n_rows`` rows of ``n_cols``; an item of the engine."""
 
     number: int
@@ -77,16 +78,6 @@ class _Content:
     def identity(self) -> Json:
         """See ``Item``."""
         return [self.name, self.offset, self.n_rows, self.n_cols]
-
-    def prefetch(self, start: int, stop: int) -> None:
-        """See ``Item``."""
-        for file, offset, length in self.spans(start, stop):
-            file.prefetch(offset, length)
-
-    def release(self, start: int, stop: int) -> None:
-        """See ``Item``."""
-        for file, offset, length in self.spans(start, stop):
-            file.release(offset, length)
 
 
 @dataclass(frozen=True)
