@@ -13,6 +13,8 @@ from .slab_cache import SLAB_BYTES, slab
 
 #: rows of the inner that are read at a time
 _STRIP = 64
+#: numbers that are read as they are stored
+_FLOATS = {"F32": np.float32, "F16": np.float16, "BF16": np.uint16}
 
 
 class _Turned(NamedTuple):
@@ -32,6 +34,7 @@ class Transposed(Rows):
         self.inner = inner
         self.shape = (*more, self._width, self._height)
         self.dtype = inner.dtype
+        self.together = self._width
 
     def _slabs(
         self, start: int, stop: int, item: int, kind: str, make: Callable[[int, int, int], NDArray[Any]]
@@ -55,6 +58,10 @@ class Transposed(Rows):
             at = end
 
     def _fill(self, start: int, stop: int, out: Floats) -> None:
+        if self.dtype in _FLOATS and (stored := self.native(self.dtype, start, stop)) is not None:
+            words = stored.view(_FLOATS[self.dtype])
+            out[...] = (words.astype(np.uint32) << 16).view(np.float32) if self.dtype == "BF16" else words
+            return
         for at, rows in self._slabs(start, stop, 4, "values", self._values):
             out[at - start : at - start + len(rows)] = rows
 
@@ -68,8 +75,8 @@ class Transposed(Rows):
 
     def native(self, kind: str, start: int, stop: int) -> Bytes | None:
         """The bytes of the numbers in their new places, where each is bytes of its own."""
-        none = self.inner.native(kind, 0, 0)
-        if none is None or none.shape[1] % self._width or (item := none.shape[1] // self._width) not in (1, 2, 4, 8):
+        none = self.inner.numbers(kind, 0, 0)
+        if none is None or (item := none.shape[2]) not in (1, 2, 4, 8):
             return None
 
         def numbers(matrix: int, a: int, b: int) -> NDArray[Any]:
@@ -77,10 +84,10 @@ class Transposed(Rows):
             base = matrix * self._height
             for row in range(0, self._height, _STRIP):
                 end = min(row + _STRIP, self._height)
-                found = self.inner.native(kind, base + row, base + end)
+                found = self.inner.numbers(kind, base + row, base + end)
                 assert found is not None
-                part = np.ascontiguousarray(found[:, a * item : b * item])
-                transposed[:, row:end] = part.view(transposed.dtype).T
+                part = np.ascontiguousarray(found[:, a:b])
+                transposed[:, row:end] = part.view(transposed.dtype)[..., 0].T
             return transposed.view(np.uint8)
 
         parts = [rows for _, rows in self._slabs(start, stop, item, kind, numbers)]
