@@ -1,4 +1,4 @@
-"""The ranges of an importance matrix's file: all entries of one block of the model, or of none."""
+"""The ranges of a job's file, such as an importance matrix: what one block of a model gives, or what is of none."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..forward import Model
 from ..quant.imatrix_files import Shape
 from ..rows import Bytes, File, Floats, Json, Quality, Rows, Span, matrix_shape
 from ..targets.imatrix import ImatrixLayout
@@ -21,14 +22,23 @@ def block_of(name: str) -> int | None:
     return int(match[1]) if match else None
 
 
+def rows_of(model: Model, block: int | None) -> list[Rows]:
+    """What the inputs of a block's matrices depend on besides the blocks before it; of what is in no block: the whole head."""
+    if block is not None:
+        names = [name for name in model.rows if block_of(name) == block or (block == 0 and name == "token_embd.weight")]
+    else:
+        names = [name for name in model.rows if block_of(name) is None]
+    return [model.rows[name] for name in names]
+
+
 @dataclass(frozen=True, eq=False)
 class Group:
-    """Entries that lie side by side: an ``engine.plan.Item`` of one row.
+    """What is made and committed together, such as entries that lie side by side: an ``engine.plan.Item`` of one row.
 
     Attributes
     ----------
     block : of the model; None for what is of none
-    entries : in the order of the file
+    entries : of an importance matrix, in the order of the file
     offset, n_bytes : where they lie
     rows : tensors that the values depend on
     make : gives all bytes, where they are known without running the model
