@@ -44,9 +44,11 @@ class Table:
         divergence from the reference, and whether both have the same most probable token
     missing : pieces of ``PIECE`` positions that are to be made, in order
     most_pieces : so many at once, at most, of one thread; None: any
+    has_new : whether something was made since it was opened
     """
 
     most_pieces: int | None = None
+    has_new = False
 
     def __init__(self, n_positions: int, n_heads: int) -> None:
         self.values: Doubles = np.zeros((n_positions, 3 * n_heads - 2))
@@ -55,6 +57,7 @@ class Table:
     def add(self, part: slice, values: Doubles) -> None:
         """Take in the rows of some pieces; called from several threads."""
         self.values[part] = values
+        self.has_new = True
 
     def log_p(self) -> Doubles:
         """float64[n_positions] ln p by the reference."""

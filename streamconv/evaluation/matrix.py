@@ -251,9 +251,9 @@ class _Run:
         done = 0
         while done < m.model.n_layers and self._is_done(f"blk.{done}"):
             done += 1
-        done = max(0, self._states.restore(done))
-        total = self._walk.total_bytes
-        resumed = sum(self._walk.bytes_of(n) for n in range(done))
+        if self._states.restore(done) < m.model.n_layers:
+            self._forget_head()  # now: once the last layer is made again, nothing tells that it was given something else
+        total, resumed = self._walk.total_bytes, self._walk.done_bytes
         outcome = runs.Outcome(resumed_bytes=resumed, notes=list(job.notes))
         self._reporter.start(total, resumed)
         try:
@@ -286,6 +286,11 @@ class _Run:
     @property
     def _head_group(self) -> str:
         return self._m.model.head if self._m.request.process_output and self._m.model.head == "output.weight" else ""
+
+    def _forget_head(self) -> None:
+        chunk = self._chunks.get(self._head_group)
+        if chunk is not None and self._job.done.pop(chunk.number, None) is not None:
+            self._job.journal.forget([chunk.number])
 
     def _layer(self, group: Group | None) -> None:
         """The next layer; ``group`` has its entries, if there are any."""
