@@ -34,7 +34,7 @@ from ..forward.divergence import Doubles
 from ..forward.matmul import PIECE
 from ..rows import Rows
 from ..sources.checkpoint import Checkpoint, InputFile
-from .groups import Group, rows_of
+from .groups import Group, beside, rows_of
 from .heads import Table
 from .planning import any_changed, digest_of, facts_of
 from .states import States, states_bytes
@@ -101,18 +101,18 @@ def make_plan(
 
 def _groups(comparison: Comparison) -> Iterator[Group]:
     """The ranges of the file, in its order."""
-    ranges: list[tuple[str, int | None, int, list[Rows]]] = [
-        (_layer_name(n, layer), layer, _DIGEST_BYTES, rows_of(model, layer))
+    ranges: list[tuple[str, int | None, int, list[Rows], list[Rows]]] = [
+        (_layer_name(n, layer), layer, _DIGEST_BYTES, rows_of(model, layer), beside(model, layer))
         for n, model in enumerate(comparison.models)
         for layer in range(model.n_layers)
     ]
     values = comparison.table().values
     heads = [rows for model in comparison.models for rows in rows_of(model, None)]
     for piece in range(-(-len(values) // PIECE)):
-        ranges.append((_piece_name(piece), None, values[_rows_of_piece(piece)].nbytes, heads))
+        ranges.append((_piece_name(piece), None, values[_rows_of_piece(piece)].nbytes, heads, []))
     at = len(_HEADER)
-    for number, (name, block, n_bytes, rows) in enumerate(ranges):
-        yield Group(number, name, block, (), at, n_bytes, rows)
+    for number, (name, block, n_bytes, rows, others) in enumerate(ranges):
+        yield Group(number, name, block, (), at, n_bytes, rows, others)
         at += n_bytes
 
 

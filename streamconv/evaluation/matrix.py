@@ -41,7 +41,7 @@ from ..rows import Floats
 from ..sources.checkpoint import Checkpoint
 from ..targets.imatrix import ImatrixLayout, layout
 from .adding import open_sums, with_tail
-from .groups import Group, block_of, grouped, rows_of
+from .groups import Group, block_of, grouped
 from .heads import Head, log_probabilities, observe_head
 from .planning import UNKNOWN_JOB, any_changed, check_ending, digest_of, facts_of, make_plan
 from .request import Request, chunks_of, input_file, refuse_idle
@@ -163,7 +163,7 @@ def _planned(
         n_chunks = max(n_tokens, *counts) // request.n_ctx
     lay_out = partial(layout, output, shapes, datasets, n_chunks, request.n_ctx)
     blank = lay_out(UNKNOWN_JOB)
-    groups = grouped(shapes, blank, partial(rows_of, model))
+    groups = grouped(shapes, blank, model)
     inputs = [*checkpoint.inputs, *text_files, *(input_file(path)[0] for path in request.before)]
     others = inputs[len(checkpoint.inputs) :]
     shape = (*chunks.inputs.shape, model.width)
