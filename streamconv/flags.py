@@ -351,8 +351,8 @@ FLAGS = (
     Flag("--stop-after", _STOP, "TIME", kind="seconds", **_FETCH),
     Flag("--nice", _NICE, **_FETCH),
     Flag(
-        "--work", "keep the work in the folder NAME.streamconv until it is done: the same command goes on there after whatever"
-        " ended it (compare: default: beside the --report)", "NAME", kind="path", **_WORK,
+        "--work", "keep the work in NAME.streamconv until it is done, so that the same command resumes (default: beside the"
+        " page of --report; else nothing is kept)", "NAME", kind="path", **_WORK,
     ),
     Flag("--stop-after", _STOP, "TIME", "stop_after_s", "seconds",
          **{**_RESUMING, "commands": (*_RESUMING["commands"], *_WORK["commands"])}),

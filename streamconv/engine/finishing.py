@@ -1,4 +1,4 @@
-"""The last steps of a job, whoever has made its chunks: what ends it early leaves a job that can go on, else it is published."""
+"""The last steps of a job, the same for all kinds: what ends it early leaves a job that can go on, else it is published."""
 
 from __future__ import annotations
 
