@@ -65,6 +65,7 @@ class Group:
     n_cols = 1
     looks: Sequence[Rows] = ()
     whole = False
+    together = 0
     is_quick = False
 
     @property
