@@ -1,4 +1,4 @@
-"""The ranges of an importance matrix's file: all entries of one block of the model, or of none."""
+"""The ranges of a job's file, such as an importance matrix: what one block of a model gives, or what is of none."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..forward import Model
 from ..quant.imatrix_files import Shape
 from ..rows import Bytes, File, Floats, Json, Quality, Rows, Span, matrix_shape
 from ..targets.imatrix import ImatrixLayout
@@ -21,16 +22,32 @@ def block_of(name: str) -> int | None:
     return int(match[1]) if match else None
 
 
+def rows_of(model: Model, block: int | None) -> list[Rows]:
+    """What the inputs of a block's matrices depend on besides the blocks before it; of what is in no block: the whole head."""
+    if block is not None:
+        names = [name for name in model.rows if block_of(name) == block or (block == 0 and name == "token_embd.weight")]
+    else:
+        names = [name for name in model.rows if block_of(name) is None]
+    return [model.rows[name] for name in names]
+
+
+def beside(model: Model, block: int | None) -> list[Rows]:
+    """What all blocks may look at, such as embeddings of positions: that it has changed is to be seen at the first."""
+    names = [name for name in model.rows if block_of(name) is None and not name.startswith(("output", "token_embd.w"))]
+    return [model.rows[name] for name in names] if block == 0 else []
+
+
 @dataclass(frozen=True, eq=False)
 class Group:
-    """Entries that lie side by side: an ``engine.plan.Item`` of one row.
+    """What is made and committed together, such as entries that lie side by side: an ``engine.plan.Item`` of one row.
 
     Attributes
     ----------
     block : of the model; None for what is of none
-    entries : in the order of the file
+    entries : of an importance matrix, in the order of the file
     offset, n_bytes : where they lie
     rows : tensors that the values depend on
+    beside : further ones, which something else identifies
     make : gives all bytes, where they are known without running the model
     """
 
@@ -41,6 +58,7 @@ class Group:
     offset: int
     n_bytes: int
     rows: Sequence[Rows] = ()
+    beside: Sequence[Rows] = ()
     make: Callable[[Group], bytes] | None = None
 
     n_rows = 1
@@ -65,7 +83,7 @@ class Group:
 
     def spans(self, start: int, stop: int) -> Iterator[Span]:
         """All that the block is made of; what it is given depends on the blocks before it, too."""
-        for rows in self.rows:
+        for rows in (*self.rows, *self.beside):
             yield from rows.spans(0, matrix_shape(rows.shape)[0])
 
     def everything(self) -> Iterator[Span]:
@@ -95,10 +113,15 @@ class Group:
 def grouped(
     shapes: Iterable[Shape],
     layout: ImatrixLayout,
-    rows_of: Callable[[int | None], Sequence[Rows]] = lambda block: (),
+    model: Model | None = None,
     make: Callable[[Group], bytes] | None = None,
 ) -> list[Group]:
-    """The entries of a file as it is laid out, by block, in its order; what lies behind the last belongs to it."""
+    """The entries of a file as it is laid out, by block, in its order; what lies behind the last belongs to it.
+
+    Parameters
+    ----------
+    model : is run for the values; None: ``make`` knows them
+    """
     found: dict[str, list[Shape]] = {}
     by_name = {shape.name: shape for shape in shapes}
     for name in layout.places:
@@ -106,7 +129,9 @@ def grouped(
         found.setdefault(name if block is None else f"blk.{block}", []).append(by_name[name])
     starts = [layout.places[entries[0].name][0] for entries in found.values()]
     ends = [*starts[1:], layout.size]
-    return [
-        Group(n, name, (block := block_of(entries[0].name)), entries, start, end - start, rows_of(block), make)
-        for n, ((name, entries), start, end) in enumerate(zip(found.items(), starts, ends, strict=True))
-    ]
+    made = []
+    for n, ((name, entries), start, end) in enumerate(zip(found.items(), starts, ends, strict=True)):
+        block = block_of(entries[0].name)
+        rows, others = (rows_of(model, block), beside(model, block)) if model is not None else ([], [])
+        made.append(Group(n, name, block, entries, start, end - start, rows, others, make))
+    return made
