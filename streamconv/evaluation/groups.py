@@ -7,13 +7,17 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..forward import Model
+from ..forward.chunks import Tokens
 from ..quant.imatrix_files import Shape
 from ..rows import Bytes, File, Floats, Json, Quality, Rows, Span, matrix_shape
 from ..targets.imatrix import ImatrixLayout
 
 _BLOCK = re.compile(r"blk\.(\d+)\.")
+#: of these, blocks see the rows of their tokens
+_TABLES = {"token_embd.weight", "per_layer_token_embd.weight"}
 
 
 def block_of(name: str) -> int | None:
@@ -22,19 +26,54 @@ def block_of(name: str) -> int | None:
     return int(match[1]) if match else None
 
 
-def rows_of(model: Model, block: int | None) -> list[Rows]:
+class Looked(Rows):
+    """Those rows of a table that are looked up; which they are is known from elsewhere, so it decides nothing here.
+
+    Parameters
+    ----------
+    numbers : of the rows, in ascending order
+    """
+
+    def __init__(self, inner: Rows, numbers: NDArray[np.int64]) -> None:
+        self.inner, self._taken = inner, numbers
+        self.shape = (len(numbers), matrix_shape(inner.shape)[1])
+        self.dtype = inner.dtype
+
+    def identity(self) -> Json:
+        """That of the table."""
+        return self.inner.identity()
+
+    def spans(self, start: int, stop: int) -> Iterator[Span]:
+        """See ``Rows.spans``."""
+        numbers = self._taken[start:stop]
+        for run in np.split(numbers, np.flatnonzero(np.diff(numbers) > 1) + 1):
+            if len(run):
+                yield from self.inner.spans(int(run[0]), int(run[-1]) + 1)
+
+
+def rows_of(model: Model, block: int | None, tokens: Tokens) -> list[Rows]:
     """What the inputs of a block's matrices depend on besides the blocks before it; of what is in no block: the whole head."""
-    if block is not None:
-        names = [name for name in model.rows if block_of(name) == block or (block == 0 and name == "token_embd.weight")]
-    else:
-        names = [name for name in model.rows if block_of(name) is None]
-    return [model.rows[name] for name in names]
+    if block is None:
+        return [
+            rows for name, rows in model.rows.items() if block_of(name) is None and name not in _TABLES - {model.head}
+        ]
+    own = [rows for name, rows in model.rows.items() if block_of(name) == block]
+    return [*own, *_looked_up(model, "token_embd.weight", tokens)] if block == 0 else own
 
 
-def beside(model: Model, block: int | None) -> list[Rows]:
+def beside(model: Model, block: int | None, tokens: Tokens) -> list[Rows]:
     """What all blocks may look at, such as embeddings of positions: that it has changed is to be seen at the first."""
-    names = [name for name in model.rows if block_of(name) is None and not name.startswith(("output", "token_embd.w"))]
-    return [model.rows[name] for name in names] if block == 0 else []
+    if block != 0:
+        return []
+    rest = [
+        name for name in model.rows if block_of(name) is None and not name.startswith("output") and name not in _TABLES
+    ]
+    return [*(model.rows[name] for name in rest), *_looked_up(model, "per_layer_token_embd.weight", tokens)]
+
+
+def _looked_up(model: Model, name: str, tokens: Tokens) -> list[Rows]:
+    """The rows of a table that ``tokens`` have."""
+    return [Looked(model.rows[name], np.unique(tokens).astype(np.int64))] if name in model.rows else []
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,13 +153,14 @@ def grouped(
     shapes: Iterable[Shape],
     layout: ImatrixLayout,
     model: Model | None = None,
+    tokens: Tokens | None = None,
     make: Callable[[Group], bytes] | None = None,
 ) -> list[Group]:
     """The entries of a file as it is laid out, by block, in its order; what lies behind the last belongs to it.
 
     Parameters
     ----------
-    model : is run for the values; None: ``make`` knows them
+    model, tokens : what is run for the values; None: ``make`` knows them
     """
     found: dict[str, list[Shape]] = {}
     by_name = {shape.name: shape for shape in shapes}
@@ -132,6 +172,8 @@ def grouped(
     made = []
     for n, ((name, entries), start, end) in enumerate(zip(found.items(), starts, ends, strict=True)):
         block = block_of(entries[0].name)
-        rows, others = (rows_of(model, block), beside(model, block)) if model is not None else ([], [])
+        rows, others = list[Rows](), list[Rows]()
+        if model is not None and tokens is not None:
+            rows, others = rows_of(model, block, tokens), beside(model, block, tokens)
         made.append(Group(n, name, block, entries, start, end - start, rows, others, make))
     return made

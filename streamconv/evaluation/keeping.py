@@ -101,13 +101,14 @@ def make_plan(
 
 def _groups(comparison: Comparison) -> Iterator[Group]:
     """The ranges of the file, in its order."""
+    tokens = comparison.chunks.inputs
     ranges: list[tuple[str, int | None, int, list[Rows], list[Rows]]] = [
-        (_layer_name(n, layer), layer, _DIGEST_BYTES, rows_of(model, layer), beside(model, layer))
+        (_layer_name(n, layer), layer, _DIGEST_BYTES, rows_of(model, layer, tokens), beside(model, layer, tokens))
         for n, model in enumerate(comparison.models)
         for layer in range(model.n_layers)
     ]
     values = comparison.table().values
-    heads = [rows for model in comparison.models for rows in rows_of(model, None)]
+    heads = [rows for model in comparison.models for rows in rows_of(model, None, tokens)]
     for piece in range(-(-len(values) // PIECE)):
         ranges.append((_piece_name(piece), None, values[_rows_of_piece(piece)].nbytes, heads, []))
     at = len(_HEADER)

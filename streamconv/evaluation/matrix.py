@@ -163,7 +163,7 @@ def _planned(
         n_chunks = max(n_tokens, *counts) // request.n_ctx
     lay_out = partial(layout, output, shapes, datasets, n_chunks, request.n_ctx)
     blank = lay_out(UNKNOWN_JOB)
-    groups = grouped(shapes, blank, model)
+    groups = grouped(shapes, blank, model, chunks.inputs)
     inputs = [*checkpoint.inputs, *text_files, *(input_file(path)[0] for path in request.before)]
     others = inputs[len(checkpoint.inputs) :]
     shape = (*chunks.inputs.shape, model.width)
