@@ -65,7 +65,7 @@ def passes(a: argparse.Namespace, source: Path, text: Path) -> None:
     out = str(a.work / "passes.gguf")
     wrong = False
     for what, command, weights in (
-        ("imatrix", ["imatrix", str(source), out, "--force"], layers),
+        ("imatrix", ["imatrix", str(source), out, "--force"], layers + head),
         ("perplexity", ["perplexity", str(source)], layers + head),
         ("compare with Q4_K_M", ["compare", str(source), str(quantized)], (layers + head) * (1 + share)),
     ):
