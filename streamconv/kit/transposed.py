@@ -12,7 +12,7 @@ from ..rows import Bytes, Floats, Rows, Span
 from .slab_cache import SLAB_BYTES, slab
 
 #: rows of the inner that are read at a time
-_STRIP = 128
+_STRIP = 256
 #: bytes of rows to make at a time where columns are read alone: they are still in the second-level cache when they are used
 _NEAR_BYTES = 2 << 20
 #: numbers that are read as they are stored
@@ -38,7 +38,7 @@ class Transposed(Rows):
         self.shape = (*more, self._width, self._height)
         self.dtype = inner.dtype
         self.together = self._width
-        self._most: dict[str, int] = {}
+        self._there: dict[str, bool] = {}
 
     def _slabs(
         self, start: int, stop: int, size: int, kind: str, make: Callable[[int, int, int], NDArray[Any]]
@@ -64,13 +64,12 @@ class Transposed(Rows):
         """How many columns of numbers of ``item`` bytes fit ``n_bytes``, at least one."""
         return max(1, n_bytes // max(1, self._height * item))
 
-    def _slab_bytes(self, kind: str) -> int:
-        """How much to make at a time of numbers that are moved as they are stored."""
-        if kind not in self._most:
+    def _is_there(self, kind: str) -> bool:
+        """Whether numbers of the inner lie somewhere for good, so that reading columns reads no others."""
+        if kind not in self._there:
             first, again = (self.inner.numbers(kind, 0, 1) for _ in range(2))
-            is_view = first is not None and again is not None and np.may_share_memory(first, again)
-            self._most[kind] = min(_NEAR_BYTES, SLAB_BYTES) if is_view else SLAB_BYTES
-        return self._most[kind]
+            self._there[kind] = first is not None and again is not None and np.may_share_memory(first, again)
+        return self._there[kind]
 
     def _fill(self, start: int, stop: int, out: Floats) -> None:
         if self.dtype in _FLOATS and (stored := self.native(self.dtype, start, stop)) is not None:
@@ -94,20 +93,21 @@ class Transposed(Rows):
         if none is None or (item := none.shape[2]) not in (1, 2, 4, 8):
             return None
 
+        there = self._is_there(kind)
+
         def numbers(matrix: int, a: int, b: int) -> NDArray[Any]:
             transposed = np.empty((b - a, self._height), f"u{item}")
             base = matrix * self._height
+            found = self.inner.numbers(kind, base, base + self._height) if there else None
             for row in range(0, self._height, _STRIP):
                 end = min(row + _STRIP, self._height)
-                found = self.inner.numbers(kind, base + row, base + end)
-                assert found is not None
-                part = np.ascontiguousarray(found[:, a:b])
-                transposed[:, row:end] = part.view(transposed.dtype)[..., 0].T
+                strip = self.inner.numbers(kind, base + row, base + end) if found is None else found[row:end]
+                assert strip is not None
+                transposed[:, row:end] = np.ascontiguousarray(strip[:, a:b]).view(transposed.dtype)[..., 0].T
             return transposed.view(np.uint8)
 
-        parts = [
-            rows for _, rows in self._slabs(start, stop, self._fitting(self._slab_bytes(kind), item), kind, numbers)
-        ]
+        size = self._fitting(min(_NEAR_BYTES, SLAB_BYTES) if there else SLAB_BYTES, item)
+        parts = [rows for _, rows in self._slabs(start, stop, size, kind, numbers)]
         if len(parts) == 1:
             return parts[0]
         return np.concatenate(parts) if parts else np.empty((0, self._height * item), np.uint8)
