@@ -131,10 +131,10 @@ def run_models(models: Sequence[forward.Model], chunks: Chunks, options: Options
                     walk.look()
                 walk.states.settle()
             heads = [Head(walk.model, walk.states.current) for walk in walks]
-            first, look = heads[0], walks[0].look
+            first, look, ram = heads[0], walks[0].look, min(walk.ram for walk in walks)
             if len(heads) == 1:
-                return Compared(chunks, log_probabilities(first, chunks, options.ram, threads, look))
-            found = divergences(first, heads[1:], chunks, options.ram, threads, look)
+                return Compared(chunks, log_probabilities(first, chunks, ram, threads, look))
+            found = divergences(first, heads[1:], chunks, ram, threads, look)
             return Compared(chunks, found[0].base.reshape(chunks.targets.shape), found)
         finally:
             reporter.finish()

@@ -159,6 +159,9 @@ class ZstdFile(MappedFile):
         start, stop = int(self._frames.packed_at[first]), int(self._frames.packed_at[last + 1])
         self._packed.release(start, stop - start)
 
+    def unmap(self, offset: int, length: int) -> None:
+        """See ``MappedFile.unmap``; frames stay in the cache until it needs their room, lest they are decompressed again."""
+
     def _release_edges(self, numbers: set[int], offset: int, end: int) -> None:
         """Forget those of these frames of which all ranges together have been released: chunks end within frames."""
         for n in numbers:
