@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from . import cluster, conversion, progress
 from .engine.run import Reporter
 from .flags import FLAGS
+from .planned import plan_facts
 from .rows import Floats, Rows
 
 if TYPE_CHECKING:
@@ -195,8 +196,7 @@ def plan(
     options = _options(type, ram, settings)
     prepared = conversion.prepare(src, out, options)
     try:
-        facts = conversion.describe(prepared, options)
-        return {**facts, "cluster": cluster.payoff(prepared, options)} if options.cluster else facts
+        return plan_facts(prepared, options)
     finally:
         prepared.close()
 

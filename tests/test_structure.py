@@ -110,8 +110,8 @@ ALLOWED = {
     "benching": {"errors", "terminal", "quant"},
     "evaluating": {"errors", "units", "progress", "terminal", "quant", "forward", "conversion", "evaluation"},
     "cluster": {"errors", "units", "rows", "workers", "engine", "conversion", "progress"},
-    "planned": {"units", "conversion", "cluster", "progress"},
-    "api": {"rows", "flags", "conversion", "packing", "cluster", "engine", "progress"},
+    "planned": {"units", "conversion", "packing", "cluster", "progress"},
+    "api": {"rows", "flags", "planned", "conversion", "packing", "cluster", "engine", "progress"},
     "commands": {
         "errors",
         "planned",
