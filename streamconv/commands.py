@@ -16,7 +16,7 @@ from .engine.run import Outcome
 from .errors import UsageError
 from .file_names import RECIPES
 from .flags import FLAGS, Flag
-from .planned import plan_lines, tensor_lines
+from .planned import plan_facts, plan_lines, tensor_lines
 from .progress import count, duration
 from .terminal import say, say_json
 from .units import size
@@ -240,9 +240,7 @@ def plan(a: argparse.Namespace) -> int:
 def _show(a: argparse.Namespace, prepared: conversion.Prepared, options: conversion.Options) -> int:
     """Print what would be done."""
     try:
-        facts = conversion.describe(prepared, options)
-        if options.cluster:
-            facts["cluster"] = cluster.payoff(prepared, options)
+        facts = plan_facts(prepared, options)
     finally:
         prepared.close()
     if a.json:

@@ -230,7 +230,7 @@ def run_models(
                 if stop.signum or (stop.is_due() and (table.has_new or any(walk.made for walk in walks))):
                     raise stopped()
 
-            fill(table, heads, chunks, options.ram, threads, look)
+            fill(table, heads, chunks, min(walk.ram for walk in walks), threads, look)
         finally:
             reporter.finish()
     return Compared(chunks, table.log_p().reshape(chunks.targets.shape), table.divergences())
