@@ -35,6 +35,8 @@ class Computes:
     gating : the default of ``expert_gating_func``: 1 softmax over all, 2 sigmoid, 3 softmax over those chosen
     normed_weights : the default of ``expert_weights_norm``
     parallel_by_key : ``use_parallel_residual`` decides whether both halves of a layer have its input; else its norms do
+    partial : layers may lack one of their halves
+    final_norm : the norm before the head
     tiled_heads : the delta rule pairs value head i with key head i mod n; else neighbours share one
     """
 
@@ -59,6 +61,8 @@ class Computes:
     gating: int = 1
     normed_weights: bool = True
     parallel_by_key: bool = False
+    partial: bool = False
+    final_norm: str = "output_norm"
     tiled_heads: bool = False
 
 
@@ -136,5 +140,16 @@ ARCHITECTURES: dict[str, Computes] = {
     "gemma3": _GEMMA3,
     "gemma3n": _GEMMA3N,
     "gemma4": replace(_GEMMA3N, logit_cap=0.0),
+    "mamba": Computes(rope="none", partial=True),
+    "mamba2": Computes(rope="none", partial=True),
+    "jamba": Computes(rope="none", normed_weights=False),
+    "granitehybrid": _GRANITE,
+    "falcon-h1": _HALVES,
+    "nemotron_h": Computes(rope="none", activation="relu2", norm="rms", partial=True),
+    "nemotron_h_moe": Computes(
+        rope="none", activation="relu2", norm="rms", partial=True, gating=2, normed_weights=False
+    ),
+    "lfm2": Computes(windows=(0, True), final_norm="token_embd_norm"),
+    "lfm2moe": Computes(windows=(0, True), final_norm="token_embd_norm"),
     "gpt-oss": Computes(windows=(2, True), activation="clamped", gating=3, normed_weights=False),
 }

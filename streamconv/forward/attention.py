@@ -24,7 +24,7 @@ def attend(group: Group, x: Floats, shared: Floats | None) -> Floats:
     ----------
     shared : of layers that take keys and values from another, or leave theirs: float32[n, …], read or written
     """
-    if group.layer.kind == "latent":
+    if "latent" in group.layer.mixers:
         return group.product("attn_output", _latent(group, x))
     q, k, v, gate = _queries_keys_values(group, x, shared)
     y = scored(q, k, v, group.layer, group.n_ctx, group.vector("attn_sinks.weight")).reshape(len(x), -1)

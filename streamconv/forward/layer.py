@@ -14,7 +14,9 @@ class Layer:
 
     Attributes
     ----------
-    kind : ``attention``, ``latent`` (MLA) or ``delta`` (gated delta rule)
+    mixers : what tokens learn of earlier ones by, side by side: ``attention``, ``latent`` (MLA), ``delta`` (gated delta rule),
+        ``scan`` (Mamba), ``convolution``; none in layers that only feed
+    feeds : whether there is a second half
     n_heads, n_kv : heads of queries, of keys and values
     k_size, v_size : numbers of a head
     window : how many positions back a token sees, itself included; 0: all
@@ -27,7 +29,8 @@ class Layer:
     """
 
     number: int
-    kind: str
+    mixers: tuple[str, ...]
+    feeds: bool
     n_heads: int
     n_kv: int
     k_size: int
@@ -48,11 +51,10 @@ class Layer:
 
 
 @dataclass(frozen=True)
-class Delta:
-    """Sizes of the gated delta rule: heads of keys and of values, numbers of one each, and how many tokens its filter spans."""
+class Recurrence:
+    """Sizes of layers that keep a matrix for each head: heads of keys and of values, and numbers of one each."""
 
     n_keys: int
     n_values: int
     k_size: int
     v_size: int
-    kernel: int

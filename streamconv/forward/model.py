@@ -11,10 +11,17 @@ from ..errors import BadInput
 from ..metadata import Metadata
 from ..rows import Floats, Rows, matrix_shape
 from .architectures import ARCHITECTURES, Computes
-from .layer import Delta, Layer
+from .layer import Layer, Recurrence
 from .rope import Rope
 from .shapes import refuse_misfits
 from .stated import Keys, refuse_strangers
+
+
+#: what mixes tokens -> a tensor of a layer that tells it; Mamba has all that tells the delta rule, and latent heads what tells others
+_TELLING = {
+    "attention": "attn_output.weight", "latent": "attn_kv_a_mqa.weight", "delta": "ssm_a", "scan": "ssm_d",
+    "convolution": "shortconv.conv.weight",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -36,7 +43,7 @@ class Columns:
     Attributes
     ----------
     residual : of all streams, one after the other
-    expert_input, expert_sum : of models with experts, else empty
+    expert_input, expert_sum : of models with experts, else empty; narrower than a residual where experts work on a projection
     shared : keys and values of each slot
     width : of the state
     """
@@ -58,6 +65,7 @@ class Model:
     size : numbers of a residual
     n_streams : residuals of a token
     epsilon, norm_kind : of all norms; ``rms`` or ``layer``
+    normed_rates : Mamba norms what it makes of a token, with or without a weight
     """
 
     arch: str
@@ -78,8 +86,9 @@ class Model:
     clamp: float
     temperature: tuple[float, int]
     layer_input_size: int
+    normed_rates: bool
     router: Router | None
-    delta: Delta | None
+    recurrence: Recurrence | None
     n_rank: int
     in_parallel: bool
     _vectors: dict[str, Floats] = field(default_factory=dict)
@@ -144,10 +153,12 @@ def open_model(rows: Mapping[str, Rows], metadata: Metadata, where: str = "the m
     n_layers = keys.count("block_count") - keys.count("nextn_predict_layers", 0)
     if n_layers < 1:
         raise BadInput(f"{where}: the key {arch}.block_count states {n_layers} layers")
+    # The only weights whose names lack the usual ending, in files of Falcon-H1.
+    rows = {f"{name}.weight" if name.endswith(".ffn_norm") else name: each for name, each in rows.items()}
     model = _planned(rows, keys, ARCHITECTURES[arch], n_layers)
     refuse_strangers(rows, keys, n_layers)
     for layer in model.layers:
-        refuse_misfits(rows, layer, model.size, model.delta, where)
+        refuse_misfits(rows, layer, model.size, model.recurrence, where)
     return model
 
 
@@ -155,7 +166,7 @@ def _planned(rows: Mapping[str, Rows], keys: Keys, computes: Computes, n_layers:
     size = keys.count("embedding_length")
     n_streams = keys.count("altup.num_inputs", 1)
     norm_kind = computes.norm or ("rms" if "attention.layer_norm_rms_epsilon" in keys else "layer")
-    delta = _delta(keys) if any(f"blk.{i}.ssm_a" in rows for i in range(n_layers)) else None
+    recurrence = _recurrence(keys) if any(f"blk.{i}.ssm_a" in rows for i in range(n_layers)) else None
     router = _router(keys, computes) if keys.count("expert_count", 0) else None
     layers = tuple(_layer(rows, keys, computes, n_layers, size, i) for i in range(n_layers))
     scales = _scales(keys, size, n_layers)
@@ -177,7 +188,7 @@ def _planned(rows: Mapping[str, Rows], keys: Keys, computes: Computes, n_layers:
         active_stream=keys.count("altup.active_idx", 0),
         norm_kind=norm_kind,
         epsilon=keys.real(f"attention.layer_norm_{'rms_' if norm_kind == 'rms' else ''}epsilon"),
-        columns=_columns(layers, size, n_streams, router is not None),
+        columns=_columns(layers, size, n_streams, keys.count("moe_latent_size", 0) or size if router else 0),
         embedding_scale=scales["embedding"] or 1.0,
         residual_scale=scales["residual"] or 1.0,
         logit_scale=1 / logit_scale if computes.divided_logits else logit_scale,
@@ -185,8 +196,9 @@ def _planned(rows: Mapping[str, Rows], keys: Keys, computes: Computes, n_layers:
         clamp=keys.real("attention.clamp_kqv", 0.0),
         temperature=(temperature, keys.original_length()) if temperature else (0.0, 1),
         layer_input_size=keys.count("embedding_length_per_layer_input", 0),
+        normed_rates=bool(keys.get("ssm.dt_b_c_rms", False)),
         router=router,
-        delta=delta,
+        recurrence=recurrence,
         n_rank=keys.count("attention.kv_lora_rank", 0),
         in_parallel=computes.parallel_by_key and bool(keys.get("use_parallel_residual", True)),
     )
@@ -200,9 +212,8 @@ def _scales(keys: Keys, size: int, n_layers: int) -> dict[str, float]:
     return {what: keys.real(f"{what}_scale", value) for what, value in usual.items()}
 
 
-def _columns(layers: tuple[Layer, ...], size: int, n_streams: int, has_experts: bool) -> Columns:
+def _columns(layers: tuple[Layer, ...], size: int, n_streams: int, experts: int) -> Columns:
     at = size * n_streams
-    experts = size if has_experts else 0
     shared = {layer.kv_to: layer.n_kv * (layer.k_size + layer.v_size) for layer in layers if layer.kv_to is not None}
     begin = at + 2 * experts
     slots = {}
@@ -228,19 +239,19 @@ def _router(keys: Keys, computes: Computes) -> Router:
     )
 
 
-def _delta(keys: Keys) -> Delta:
+def _recurrence(keys: Keys) -> Recurrence:
     n_values = keys.count("ssm.time_step_rank")
-    return Delta(
-        n_keys=keys.count("ssm.group_count"),
+    return Recurrence(
+        n_keys=keys.count("ssm.group_count", 1),
         n_values=n_values,
         k_size=keys.count("ssm.state_size"),
         v_size=keys.count("ssm.inner_size") // n_values,
-        kernel=keys.count("ssm.conv_kernel"),
     )
 
 
 def _layer(rows: Mapping[str, Rows], keys: Keys, computes: Computes, n_layers: int, size: int, i: int) -> Layer:
-    n_heads = keys.each("attention.head_count", i)
+    mixers = _mixers(rows, computes, i)
+    n_heads = keys.each("attention.head_count", i, None if {"attention", "latent"} & set(mixers) else 0)
     n_kv = keys.each("attention.head_count_kv", i, n_heads)
     windowed = _has_window(keys, computes, i)
     swa = "_swa" if windowed else ""
@@ -252,20 +263,16 @@ def _layer(rows: Mapping[str, Rows], keys: Keys, computes: Computes, n_layers: i
     )
     n_rotated = keys.count("rope.dimension_count", k_size)
     n_rotated = keys.count(f"rope.dimension_count{swa}", n_rotated if not swa else min(n_rotated, k_size))
-    kind = "attention"
-    if f"blk.{i}.attn_kv_a_mqa.weight" in rows:
-        kind = "latent"
+    if "latent" in mixers:
         k_size, v_size = (
             keys.count("attention.key_length_mla", k_size),
             keys.count("attention.value_length_mla", v_size),
         )
-    elif f"blk.{i}.ssm_a" in rows:
-        kind = "delta"
     rope, scale = (
         _rope(rows, keys, computes, n_rotated, windowed),
         _score_scale(keys, computes, size, n_heads, k_size, n_layers),
     )
-    if kind == "latent":
+    if "latent" in mixers:
         scale *= _latent_factor(keys)
     if (computes.rope_step and (i + 1) % computes.rope_step == 0) or (
         computes.rope_in_windows_only and not windowed and keys.get("attention.sliding_window")
@@ -274,12 +281,23 @@ def _layer(rows: Mapping[str, Rows], keys: Keys, computes: Computes, n_layers: i
     kv_of, kv_to = _slots(keys, computes, n_layers, i)
     sparse = keys.get("activation_sparsity_scale", ())
     return Layer(
-        number=i, kind=kind, n_heads=n_heads, n_kv=n_kv, k_size=k_size, v_size=v_size,
+        number=i, mixers=mixers, feeds=_feeds(rows, computes, i), n_heads=n_heads, n_kv=n_kv, k_size=k_size, v_size=v_size,
         window=keys.count("attention.sliding_window", computes.window) if windowed else 0,
         scale=scale, cap=keys.real("attn_logit_softcapping", computes.score_cap), rope=rope, kv_of=kv_of, kv_to=kv_to,
         n_experts_used=keys.each("expert_used_count", i) if f"blk.{i}.ffn_gate_inp.weight" in rows else 0,
         slope=keys.real("attention.max_alibi_bias", computes.slope), sparsity=float(sparse[i]) if i < len(sparse) else -math.inf,
     )  # fmt: skip
+
+
+def _mixers(rows: Mapping[str, Rows], computes: Computes, i: int) -> tuple[str, ...]:
+    """What mixes tokens in a layer, as its tensors say; attention where they say nothing, except in models of partial layers."""
+    found = {mixer for mixer, tensor in _TELLING.items() if f"blk.{i}.{tensor}" in rows}
+    found -= {less for less, more in (("attention", "latent"), ("delta", "scan")) if more in found}
+    return tuple(sorted(found)) if found or computes.partial else ("attention",)
+
+
+def _feeds(rows: Mapping[str, Rows], computes: Computes, i: int) -> bool:
+    return not computes.partial or any(f"blk.{i}.ffn_{part}.weight" in rows for part in ("up", "up_exps", "down", "down_exps"))
 
 
 def _has_window(keys: Keys, computes: Computes, i: int) -> bool:
@@ -311,6 +329,8 @@ def _score_scale(keys: Keys, computes: Computes, size: int, n_heads: int, k_size
     stated = keys.real("attention.scale", 0.0)
     if stated or computes.scale:
         return stated or computes.scale
+    if not k_size or not n_heads:
+        return 1.0
     if computes.wide_layers == n_layers:
         k_size = size // n_heads
     return 1 / math.sqrt(k_size)

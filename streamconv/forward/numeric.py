@@ -83,6 +83,19 @@ def relu2_(x: Floats) -> Floats:
     return x
 
 
+def filtered(x: Floats, kernel: Floats, bias: Floats | None, n_ctx: int) -> Floats:
+    """A causal filter over the tokens of each chunk; ``kernel`` float32[channels, taps], the last for the token itself."""
+    kernel = kernel.reshape(x.shape[1], -1)
+    taps = kernel.shape[1]
+    chunks = x.reshape(-1, n_ctx, x.shape[1])
+    y = chunks * kernel[:, -1]
+    for back in range(1, min(taps, n_ctx)):
+        y[:, back:] += chunks[:, :-back] * kernel[:, taps - 1 - back]
+    if bias is not None:
+        y += bias.reshape(-1)
+    return y.reshape(x.shape)
+
+
 ACTIVATIONS: dict[str, Callable[[Floats], Floats]] = {
     "silu": silu_,
     "gelu": gelu_,

@@ -1,6 +1,6 @@
 """Write the keys and shapes of random models and the logits that llama.cpp gives for them.
 
-make_logits.py PEERS_PYTHON FILE.gguf …      files whose keys and shapes are taken, values are not
+make_logits.py PEERS_PYTHON FILE.gguf …      files whose keys and shapes are taken, values are not; other models stay as they are
 """
 
 from __future__ import annotations
@@ -38,7 +38,9 @@ def main() -> None:
     from gguf import GGUFWriter
 
     peers, *paths = sys.argv[1:]
-    stated, found = {}, {}
+    stated = json.loads((DATA / "models.json").read_text())
+    with np.load(DATA / "logits.npz") as recorded:
+        found = dict(recorded)
     for path in map(Path, paths):
         file = read_gguf(path)
         arch = file.metadata.get("general.architecture")

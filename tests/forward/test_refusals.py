@@ -36,7 +36,7 @@ def test_no_weight_is_read_before_the_first_layer(name: str) -> None:
 @pytest.mark.parametrize(
     ("changes", "named"),
     [
-        ({"keys": {"general.architecture": ["STRING", "mamba"]}}, "architecture 'mamba'"),
+        ({"keys": {"general.architecture": ["STRING", "bert"]}}, "architecture 'bert'"),
         (
             {"keys": {"llama.attention.relative_buckets_count": ["UINT32", 32]}},
             "llama.attention.relative_buckets_count",
