@@ -58,10 +58,7 @@ def _queries_keys_values(
         both = q.reshape(n, layer.n_heads, 2, layer.k_size)
         q, gate = both[:, :, 0].reshape(n, n_q), both[:, :, 1].reshape(n, n_q)
     q = _positioned(group, "attn_q_norm", _clipped(group, q), layer.n_heads)
-    if model.temperature[0]:
-        scale, length = model.temperature
-        place = np.floor(np.arange(group.n_ctx) / length) + 1
-        q = (q.reshape(-1, group.n_ctx, n_q) * (np.log(place) * scale + 1).astype(np.float32)[:, None]).reshape(q.shape)
+    q = _tempered(group, q)
     if layer.kv_of is not None:
         assert shared is not None
         k = np.ascontiguousarray(shared[:, :n_k]).reshape(n, layer.n_kv, layer.k_size)
@@ -75,6 +72,17 @@ def _queries_keys_values(
         assert shared is not None
         shared[:, :n_k], shared[:, n_k:] = k.reshape(n, -1), v.reshape(n, -1)
     return q, k, v, gate
+
+
+def _tempered(group: Group, q: Floats) -> Floats:
+    """Queries float32[n, heads, size], larger the later they are asked."""
+    scale, length, offset = group.layer.temperature
+    if not scale or group.n_ctx + offset <= length:
+        return q
+    place = np.floor((np.arange(group.n_ctx) + offset) / length) + 1
+    factors = (np.log(place) * scale + 1).astype(np.float32)
+    tempered: Floats = q.reshape(-1, group.n_ctx, *q.shape[1:]) * factors[:, None, None]
+    return tempered.reshape(q.shape)
 
 
 def _clipped(group: Group, x: Floats) -> Floats:
@@ -97,7 +105,7 @@ def _positioned(group: Group, norm: str, x: Floats, n_heads: int) -> Floats:
             heads += bias.reshape(-1, heads.shape[2]) if of_head else bias.reshape(n_heads, -1)
     if not model.computes.normed_after_rope:
         _rotate(group, heads)
-    return heads
+    return rms_norm(heads, None, model.epsilon) if group.layer.bare_norms else heads
 
 
 def _rotate(group: Group, heads: Floats) -> None:
@@ -152,6 +160,8 @@ def _weighted(
     n, n_heads, size = q.shape
     stop = start + n
     first = max(0, start - layer.window + 1) if layer.window else 0
+    if layer.chunked and layer.window:
+        first = start // layer.window * layer.window
     scores = np.matmul(q.transpose(1, 0, 2).reshape(n_heads * n, size), keys[first:stop].T).reshape(n_heads, n, -1)
     scores *= np.float32(layer.scale)
     capped_(scores, layer.cap)
@@ -160,7 +170,7 @@ def _weighted(
         scores += slopes * (other - place).astype(np.float32)
     hidden = other > place
     if layer.window:
-        hidden |= other <= place - layer.window
+        hidden |= other < place // layer.window * layer.window if layer.chunked else other <= place - layer.window
     scores[:, hidden] = -np.inf
     softmax_(scores, sinks)
     weighted: Floats = np.matmul(scores.reshape(n_heads * n, -1), values[first:stop])
@@ -187,8 +197,9 @@ def _latent(group: Group, x: Floats) -> Floats:
         made = group.product("attn_kv_b", latent).reshape(n, layer.n_heads, -1)
         keys = np.concatenate((made[..., : -layer.v_size], np.broadcast_to(turning, turned.shape)), axis=-1)
         values = np.ascontiguousarray(made[..., -layer.v_size :])
-        return scored(np.concatenate((plain, turned), axis=-1), keys, values, layer, group.n_ctx).reshape(n, -1)
-    asked = np.concatenate((_by_head(group, "attn_k_b", plain), turned), axis=-1)
+        asked = _tempered(group, np.concatenate((plain, turned), axis=-1))
+        return scored(asked, keys, values, layer, group.n_ctx).reshape(n, -1)
+    asked = _tempered(group, np.concatenate((_by_head(group, "attn_k_b", plain), turned), axis=-1))
     keys = np.concatenate((latent[:, None], turning), axis=-1)
     return _by_head(group, "attn_v_b", scored(asked, keys, latent[:, None], layer, group.n_ctx)).reshape(n, -1)
 

@@ -22,6 +22,9 @@ class Layer:
     window : how many positions back a token sees, itself included; 0: all
     scale, cap : what scores are multiplied by, and capped at (0: not)
     rope : None where nothing is rotated
+    chunked : the window begins at a multiple of its length
+    temperature : what the logarithm of positions counts in scores, positions of one step of it, and what is added to positions
+    bare_norms : rotated queries and keys are normed, without a weight
     slope : what the steepest scores fall by with distance, as the exponent of 2 (ALiBi); 0: they do not
     kv_of : the slot whose keys and values, of an earlier layer, are used; ``kv_to``: the slot they are left in
     n_experts_used : 0 where there are no experts
@@ -44,6 +47,9 @@ class Layer:
     n_experts_used: int = 0
     sparsity: float = -math.inf
     slope: float = 0.0
+    chunked: bool = False
+    temperature: tuple[float, int, float] = (0.0, 1, 0.0)
+    bare_norms: bool = False
 
     def name(self, tensor: str) -> str:
         """The full name of its ``tensor``."""

@@ -7,7 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 
+import numpy as np
+
 from ..errors import BadInput
+from ..kit.made import Constant
 from ..metadata import Metadata
 from ..rows import Floats, Rows, matrix_shape
 from .architectures import ARCHITECTURES, Computes
@@ -16,8 +19,7 @@ from .rope import Rope
 from .shapes import refuse_misfits
 from .stated import Keys, refuse_strangers
 
-
-#: what mixes tokens -> a tensor of a layer that tells it; Mamba has all that tells the delta rule, and latent heads what tells others
+#: what mixes tokens -> a tensor that tells it; Mamba has what tells the delta rule, too, and latent heads what tells others
 _TELLING = {
     "attention": "attn_output.weight", "latent": "attn_kv_a_mqa.weight", "delta": "ssm_a", "scan": "ssm_d",
     "convolution": "shortconv.conv.weight",
@@ -84,7 +86,6 @@ class Model:
     logit_scale: float
     logit_cap: float
     clamp: float
-    temperature: tuple[float, int]
     layer_input_size: int
     normed_rates: bool
     router: Router | None
@@ -155,11 +156,24 @@ def open_model(rows: Mapping[str, Rows], metadata: Metadata, where: str = "the m
         raise BadInput(f"{where}: the key {arch}.block_count states {n_layers} layers")
     # The only weights whose names lack the usual ending, in files of Falcon-H1.
     rows = {f"{name}.weight" if name.endswith(".ffn_norm") else name: each for name, each in rows.items()}
-    model = _planned(rows, keys, ARCHITECTURES[arch], n_layers)
+    computes = ARCHITECTURES[arch]
+    rows = {_usual(name, computes): each for name, each in rows.items()}
+    if computes.unweighted_norms:
+        ones = Constant(np.ones(keys.count("embedding_length"), np.float32))
+        rows |= {f"blk.{i}.{norm}.weight": ones for i in range(n_layers) for norm in ("attn_norm", "ffn_norm")}
+        rows["output_norm.weight"] = ones
+    model = _planned(rows, keys, computes, n_layers)
     refuse_strangers(rows, keys, n_layers)
     for layer in model.layers:
         refuse_misfits(rows, layer, model.size, model.recurrence, where)
     return model
+
+
+def _usual(name: str, computes: Computes) -> str:
+    """The name of a tensor as other architectures call it."""
+    for theirs, usual in computes.names.items():
+        name = name.replace(f".{theirs}.", f".{usual}.")
+    return name
 
 
 def _planned(rows: Mapping[str, Rows], keys: Keys, computes: Computes, n_layers: int) -> Model:
@@ -173,8 +187,6 @@ def _planned(rows: Mapping[str, Rows], keys: Keys, computes: Computes, n_layers:
     if computes.scaled_by_width:
         scales["embedding"] = math.sqrt(size)
     logit_scale = scales["logit"] or 1.0
-    temperature = keys.real("attention.temperature_scale", 0.0)
-    keys.get("attention.temperature_length")
     if keys.get("attention.causal", True) is not True:
         raise BadInput(f"{keys.where}: tokens see later ones (attention.causal is false), so it predicts none")
     return Model(
@@ -194,7 +206,6 @@ def _planned(rows: Mapping[str, Rows], keys: Keys, computes: Computes, n_layers:
         logit_scale=1 / logit_scale if computes.divided_logits else logit_scale,
         logit_cap=keys.real("final_logit_softcapping", computes.logit_cap),
         clamp=keys.real("attention.clamp_kqv", 0.0),
-        temperature=(temperature, keys.original_length()) if temperature else (0.0, 1),
         layer_input_size=keys.count("embedding_length_per_layer_input", 0),
         normed_rates=bool(keys.get("ssm.dt_b_c_rms", False)),
         router=router,
@@ -206,8 +217,9 @@ def _planned(rows: Mapping[str, Rows], keys: Keys, computes: Computes, n_layers:
 
 def _scales(keys: Keys, size: int, n_layers: int) -> dict[str, float]:
     """Of embeddings, residuals and logits; files of MiniCPM that say nothing mean those of its first models."""
-    usual = {"embedding": 0.0, "residual": 0.0, "logit": 0.0}
-    if keys.arch == "minicpm":
+    computes = ARCHITECTURES[keys.arch]
+    usual = {"embedding": computes.embedding_scale, "residual": 0.0, "logit": computes.logit_scale}
+    if keys.arch in ("minicpm", "minicpm3"):
         usual = {"embedding": 12.0, "residual": 1.4 / math.sqrt(n_layers), "logit": 256 / size}
     return {what: keys.real(f"{what}_scale", value) for what, value in usual.items()}
 
@@ -251,6 +263,10 @@ def _recurrence(keys: Keys) -> Recurrence:
 
 def _layer(rows: Mapping[str, Rows], keys: Keys, computes: Computes, n_layers: int, size: int, i: int) -> Layer:
     mixers = _mixers(rows, computes, i)
+    if computes.chunked and keys.get("attention.sliding_window") == 0:
+        raise BadInput(
+            f"{keys.where}: layers without windows are not computed here ({keys.arch}.attention.sliding_window is 0)"
+        )
     n_heads = keys.each("attention.head_count", i, None if {"attention", "latent"} & set(mixers) else 0)
     n_kv = keys.each("attention.head_count_kv", i, n_heads)
     windowed = _has_window(keys, computes, i)
@@ -278,6 +294,9 @@ def _layer(rows: Mapping[str, Rows], keys: Keys, computes: Computes, n_layers: i
         computes.rope_in_windows_only and not windowed and keys.get("attention.sliding_window")
     ):
         rope = None
+    temperature = _temperature(keys, computes)
+    if computes.cool_where_unturned and rope is not None:
+        temperature = (0.0, 1, 0.0)
     kv_of, kv_to = _slots(keys, computes, n_layers, i)
     sparse = keys.get("activation_sparsity_scale", ())
     return Layer(
@@ -285,6 +304,8 @@ def _layer(rows: Mapping[str, Rows], keys: Keys, computes: Computes, n_layers: i
         window=keys.count("attention.sliding_window", computes.window) if windowed else 0,
         scale=scale, cap=keys.real("attn_logit_softcapping", computes.score_cap), rope=rope, kv_of=kv_of, kv_to=kv_to,
         n_experts_used=keys.each("expert_used_count", i) if f"blk.{i}.ffn_gate_inp.weight" in rows else 0,
+        chunked=computes.chunked, temperature=temperature,
+        bare_norms=rope is not None and computes.bare_norms not in (0, keys.count("expert_count", 0)),
         slope=keys.real("attention.max_alibi_bias", computes.slope), sparsity=float(sparse[i]) if i < len(sparse) else -math.inf,
     )  # fmt: skip
 
@@ -297,7 +318,9 @@ def _mixers(rows: Mapping[str, Rows], computes: Computes, i: int) -> tuple[str, 
 
 
 def _feeds(rows: Mapping[str, Rows], computes: Computes, i: int) -> bool:
-    return not computes.partial or any(f"blk.{i}.ffn_{part}.weight" in rows for part in ("up", "up_exps", "down", "down_exps"))
+    return not computes.partial or any(
+        f"blk.{i}.ffn_{part}.weight" in rows for part in ("up", "up_exps", "down", "down_exps")
+    )
 
 
 def _has_window(keys: Keys, computes: Computes, i: int) -> bool:
@@ -325,8 +348,15 @@ def _slots(keys: Keys, computes: Computes, n_layers: int, i: int) -> tuple[int |
     return None, int(kind) if is_last else None
 
 
+def _temperature(keys: Keys, computes: Computes) -> tuple[float, int, float]:
+    scale, length, offset = computes.temperature
+    scale = keys.real("attention.temperature_scale", scale)
+    stated = keys.count("attention.temperature_length", 0)
+    return (scale, length or stated or keys.original_length(), offset) if scale else (0.0, 1, 0.0)
+
+
 def _score_scale(keys: Keys, computes: Computes, size: int, n_heads: int, k_size: int, n_layers: int) -> float:
-    stated = keys.real("attention.scale", 0.0)
+    stated = keys.real("attention.scale", 0.0) or keys.real("attention.output_scale", 0.0)
     if stated or computes.scale:
         return stated or computes.scale
     if not k_size or not n_heads:
@@ -354,7 +384,7 @@ def _magnitude(factor: float, multiplier: float) -> float:
 def _log_multiplier(keys: Keys) -> float:
     """What YaRN's magnitude is scaled by; DeepSeek's converter has multiplied it by 0.1."""
     stated = keys.real("rope.scaling.yarn_log_multiplier", 0.0)
-    return stated / 0.1 if keys.arch == "deepseek2" else stated
+    return stated / 0.1 if keys.arch in ("deepseek2", "mistral4") else stated
 
 
 def _latent_factor(keys: Keys) -> float:

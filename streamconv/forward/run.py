@@ -263,6 +263,8 @@ class _Job:
             y += beside
         if group.has("ffn_up.weight"):
             y += group.normed("post_ffw_norm_1", feed(group, group.normed("ffn_norm", h)))
+            if self.model.computes.beside_experts != 1:
+                y *= np.float32(self.model.computes.beside_experts)
         self._finish(group, at, h, y, None)
 
     def _attended(self, group: Group, at: slice) -> tuple[Floats, Floats, Floats | None]:
@@ -343,8 +345,11 @@ def _experts(job: _Job, routes: dict[int, Routes], plan: _Plan) -> None:
     def work(at: int) -> None:
         task = tasks[at]
         x = np.ascontiguousarray(job.after[task.tokens, columns.expert_input])
+        before = model.computes.scaled_inputs
+        if before:
+            x *= task.weights[:, None]
         y = expert(model, job.layer, task.expert, x, task.first_piece, new_panel(n_cols), job.observe)
-        found[at] = np.multiply(y, task.weights[:, None], out=y)
+        found[at] = y if before else np.multiply(y, task.weights[:, None], out=y)
 
     sums = job.after[:, columns.expert_sum]
     for first in range(0, len(tasks), plan.threads):

@@ -19,7 +19,9 @@ _NEEDED: Mapping[str, Sequence[Sequence[str]]] = {
 _NEEDED_LAST = (("ffn_down", "ffn_down_exps"), ("ffn_up", "ffn_up_exps", "ffn_gate_up_exps"))
 
 
-def refuse_misfits(rows: Mapping[str, Rows], layer: Layer, size: int, recurrence: Recurrence | None, where: str) -> None:
+def refuse_misfits(
+    rows: Mapping[str, Rows], layer: Layer, size: int, recurrence: Recurrence | None, where: str
+) -> None:
     """BadInput where a weight of the layer is missing, or has a shape that does not fit ``size`` and the heads."""
     attends = not {"attention", "latent"}.isdisjoint(layer.mixers)
     if attends and (layer.n_heads < 1 or layer.n_kv < 1 or layer.n_heads % layer.n_kv):

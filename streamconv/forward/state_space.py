@@ -86,7 +86,7 @@ def _of_heads(group: Group, both: Floats) -> tuple[Floats, Floats]:
 def decaying(q: Floats, k: Floats, v: Floats, decay: Floats, n_ctx: int) -> Floats:
     """The state S of each head decays, takes k v, and is asked with q, token after token: float32[n, heads, size of v].
 
-    q, k : float32[n, groups, size], each for neighbouring heads; v : float32[n, heads, size]; decay : logarithms, float32[n, heads].
+    q, k : float32[n, groups, size], each for neighbouring heads; v : float32[n, heads, size]; decay : logarithms, [n, heads].
     Within a step of tokens this is a product of matrices.
     """
     n, n_heads, v_size = v.shape

@@ -24,6 +24,7 @@ _IDLE = frozenset((
     "attention.key_length", "attention.value_length", "rope.scaling.yarn_ext_factor", "rope.scaling.yarn_attn_factor",
     "expert_group_count", "expert_group_used_count", "expert_weights_norm", "expert_weights_scale", "expert_gating_func",
     "expert_used_count", "attention.head_count", "attention.head_count_kv", "embedding_length_per_layer_input",
+    "router_logit_softcapping",
     "ssm.conv_kernel", "ssm.inner_size", "ssm.state_size", "ssm.time_step_rank", "ssm.group_count", "shortconv.l_cache",
 ))  # fmt: skip
 #: tensors of the whole model
@@ -48,8 +49,9 @@ _NORMS = (
 )  # fmt: skip
 _OF_BLOCK = frozenset((
     *(f"{name}.{part}" for name in _PRODUCTS for part in ("weight", "bias", "scale")),
-    *(f"{name}.{part}" for name in _NORMS for part in ("weight", "bias")), "exp_probs_b.bias", "attn_sinks.weight", "ssm_a", "ssm_d",
-    "ssm_dt.bias", "ssm_conv1d.weight", "ssm_conv1d.bias", "shortconv.conv.weight", "altup_correct_scale.weight", "layer_output_scale.weight",
+    *(f"{name}.{part}" for name in _NORMS for part in ("weight", "bias")), "exp_probs_b.bias", "attn_sinks.weight", "ssm_a",
+    "ssm_d", "ssm_dt.bias", "ssm_conv1d.weight", "ssm_conv1d.bias", "shortconv.conv.weight", "altup_correct_scale.weight",
+    "layer_output_scale.weight",
 ))  # fmt: skip
 _BLOCK = re.compile(r"blk\.(\d+)\.(.+)")
 

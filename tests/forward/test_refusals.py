@@ -72,6 +72,11 @@ def test_a_gate_that_is_not_known_is_refused() -> None:
         opened("qwen3moe", {"qwen3moe.expert_gating_func": ["UINT32", 4]})
 
 
+def test_llama_4_without_windows_is_refused() -> None:
+    with pytest.raises(BadInput, match=r"llama4\.attention\.sliding_window is 0"):
+        opened("llama4", {"llama4.attention.sliding_window": ["UINT32", 0]})
+
+
 def test_tokens_and_positions_that_have_no_embedding_are_refused() -> None:
     model = model_of("gpt2")
     n_tokens, n_positions = (model.rows[f"{name}_embd.weight"].shape[0] for name in ("token", "position"))
