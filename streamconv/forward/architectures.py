@@ -186,6 +186,7 @@ ARCHITECTURES: dict[str, Computes] = {
         beside_experts=0.5**0.5,
         names={"attn_output_norm": "post_attention_norm", "layer_output_norm": "post_ffw_norm"},
     ),  # fmt: skip
+    "kimi-linear": Computes(rope="none"),
     "mamba": Computes(rope="none", partial=True),
     "mamba2": Computes(rope="none", partial=True),
     "jamba": Computes(rope="none", normed_weights=False),

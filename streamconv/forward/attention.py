@@ -181,8 +181,6 @@ def _weighted(
 def _latent(group: Group, x: Floats) -> Floats:
     """Latent heads: keys and values of all heads are made of one short vector a token; float32[n, heads * size]."""
     layer, model, n = group.layer, group.model, len(x)
-    rope = layer.rope
-    assert rope is not None
     q = group.product("attn_q", x) if group.has("attn_q.weight") else group.product(
         "attn_q_b", group.normed("attn_q_a_norm", group.product("attn_q_a", x))
     )  # fmt: skip
@@ -190,7 +188,8 @@ def _latent(group: Group, x: Floats) -> Floats:
     both = group.product("attn_kv_a_mqa", x)
     turning = np.ascontiguousarray(both[:, None, model.n_rank :])
     latent = group.normed("attn_kv_a_norm", np.ascontiguousarray(both[:, : model.n_rank]))
-    plain, turned = np.ascontiguousarray(q[..., : -rope.n]), np.ascontiguousarray(q[..., -rope.n :])
+    n_turned = turning.shape[2]
+    plain, turned = np.ascontiguousarray(q[..., :-n_turned]), np.ascontiguousarray(q[..., -n_turned:])
     _rotate(group, turning)
     _rotate(group, turned)
     if group.has("attn_kv_b.weight"):

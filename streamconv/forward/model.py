@@ -252,6 +252,9 @@ def _router(keys: Keys, computes: Computes) -> Router:
 
 
 def _recurrence(keys: Keys) -> Recurrence:
+    if own := keys.count("kda.head_dim", 0):
+        n_heads = keys.count("attention.head_count")
+        return Recurrence(n_heads, n_heads, own, own)
     n_values = keys.count("ssm.time_step_rank")
     return Recurrence(
         n_keys=keys.count("ssm.group_count", 1),
@@ -313,7 +316,8 @@ def _layer(rows: Mapping[str, Rows], keys: Keys, computes: Computes, n_layers: i
 def _mixers(rows: Mapping[str, Rows], computes: Computes, i: int) -> tuple[str, ...]:
     """What mixes tokens in a layer, as its tensors say; attention where they say nothing, except in models of partial layers."""
     found = {mixer for mixer, tensor in _TELLING.items() if f"blk.{i}.{tensor}" in rows}
-    found -= {less for less, more in (("attention", "latent"), ("delta", "scan")) if more in found}
+    for less, more in (("delta", "scan"), ("attention", "delta"), ("attention", "latent")):
+        found -= {less} if more in found else set()
     return tuple(sorted(found)) if found or computes.partial else ("attention",)
 
 

@@ -14,7 +14,10 @@ _NEEDED: Mapping[str, Sequence[Sequence[str]]] = {
     "latent": (("attn_q", "attn_q_b"), ("attn_kv_a_mqa",), ("attn_kv_b", "attn_k_b"), ("attn_kv_b", "attn_v_b"), ("attn_output",)),
     "scan": (("ssm_in",), ("ssm_out",), ("ssm_conv1d",)),
     "convolution": (("shortconv.in_proj",), ("shortconv.out_proj",)),
-    "delta": (("attn_qkv", "ssm_in"), ("ssm_ba", "ssm_alpha"), ("ssm_ba", "ssm_beta"), ("ssm_out",), ("ssm_conv1d",)),
+    "delta": (
+        ("attn_qkv", "ssm_in", "attn_q"), ("ssm_ba", "ssm_alpha", "ssm_f_b"), ("ssm_ba", "ssm_beta"), ("ssm_out", "attn_output"),
+        ("ssm_conv1d", "ssm_conv1d_q"),
+    ),
 }  # fmt: skip
 _NEEDED_LAST = (("ffn_down", "ffn_down_exps"), ("ffn_up", "ffn_up_exps", "ffn_gate_up_exps"))
 

@@ -39,7 +39,8 @@ _PRODUCTS = (
     "attn_q", "attn_k", "attn_v", "attn_qkv", "attn_output", "attn_gate", "attn_q_a", "attn_q_b", "attn_kv_a_mqa", "attn_kv_b",
     "attn_k_b", "attn_v_b", "ffn_gate", "ffn_up", "ffn_down", "ffn_gate_inp", "ffn_gate_exps", "ffn_up_exps", "ffn_down_exps",
     "ffn_gate_up_exps", "ffn_gate_shexp", "ffn_up_shexp", "ffn_down_shexp", "ffn_gate_inp_shexp", "ssm_in", "ssm_ba", "ssm_alpha",
-    "ssm_beta", "ssm_out", "ssm_x", "ssm_dt", "shortconv.in_proj", "shortconv.out_proj", "ffn_latent_down", "ffn_latent_up",
+    "ssm_beta", "ssm_out", "ssm_x", "ssm_dt", "ssm_f_a", "ssm_f_b", "ssm_g_a", "ssm_g_b",
+    "shortconv.in_proj", "shortconv.out_proj", "ffn_latent_down", "ffn_latent_up",
     "laurel_l", "laurel_r", "inp_gate", "proj", "altup_router", "altup_predict_coef", "altup_correct_coef",
 )  # fmt: skip
 _NORMS = (
@@ -50,7 +51,8 @@ _NORMS = (
 _OF_BLOCK = frozenset((
     *(f"{name}.{part}" for name in _PRODUCTS for part in ("weight", "bias", "scale")),
     *(f"{name}.{part}" for name in _NORMS for part in ("weight", "bias")), "exp_probs_b.bias", "attn_sinks.weight", "ssm_a",
-    "ssm_d", "ssm_dt.bias", "ssm_conv1d.weight", "ssm_conv1d.bias", "shortconv.conv.weight", "altup_correct_scale.weight",
+    "ssm_d", "ssm_dt.bias", "ssm_conv1d.weight", "ssm_conv1d.bias",
+    *(f"ssm_conv1d_{part}.weight" for part in "qkv"), "shortconv.conv.weight", "altup_correct_scale.weight",
     "layer_output_scale.weight",
 ))  # fmt: skip
 _BLOCK = re.compile(r"blk\.(\d+)\.(.+)")
