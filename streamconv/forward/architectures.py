@@ -177,6 +177,8 @@ ARCHITECTURES: dict[str, Computes] = {
     "olmo": Computes(rope="pairs", unweighted_norms=True),
     "dbrx": Computes(names={"attn_output_norm": "ffn_norm"}),
     "minicpm3": _HALVES,
+    "deepseek32": Computes(rope="pairs", normed_weights=False),
+    "glm-dsa": Computes(rope="pairs", gating=2, normed_weights=False),
     "mistral4": Computes(rope="pairs", normed_weights=False),
     "grok": Computes(
         activation="gelu",

@@ -181,9 +181,14 @@ def _weighted(
 def _latent(group: Group, x: Floats) -> Floats:
     """Latent heads: keys and values of all heads are made of one short vector a token; float32[n, heads * size]."""
     layer, model, n = group.layer, group.model, len(x)
-    q = group.product("attn_q", x) if group.has("attn_q.weight") else group.product(
-        "attn_q_b", group.normed("attn_q_a_norm", group.product("attn_q_a", x))
-    )  # fmt: skip
+    if group.has("attn_q.weight"):
+        q = group.product("attn_q", x)
+    else:
+        narrow = group.normed("attn_q_a_norm", group.product("attn_q_a", x))
+        q = group.product("attn_q_b", narrow)
+        if group.has("indexer.attn_q_b.weight"):  # it would choose more positions than there are: all of them are seen
+            for name, given in (("attn_q_b", narrow), ("attn_k", x), ("proj", x)):
+                group.observe(f"indexer.{name}.weight", given)
     q = q.reshape(n, layer.n_heads, layer.k_size)
     both = group.product("attn_kv_a_mqa", x)
     turning = np.ascontiguousarray(both[:, None, model.n_rank :])

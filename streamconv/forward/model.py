@@ -67,6 +67,8 @@ class Model:
     size : numbers of a residual
     n_streams : residuals of a token
     epsilon, norm_kind : of all norms; ``rms`` or ``layer``
+    n_rank : numbers of a token that keys and values of latent heads are made of
+    most_seen : positions that a token sees at most, of any distance; 0: all
     normed_rates : Mamba norms what it makes of a token, with or without a weight
     """
 
@@ -91,6 +93,7 @@ class Model:
     router: Router | None
     recurrence: Recurrence | None
     n_rank: int
+    most_seen: int
     in_parallel: bool
     _vectors: dict[str, Floats] = field(default_factory=dict)
 
@@ -210,6 +213,7 @@ def _planned(rows: Mapping[str, Rows], keys: Keys, computes: Computes, n_layers:
         normed_rates=bool(keys.get("ssm.dt_b_c_rms", False)),
         router=router,
         recurrence=recurrence,
+        most_seen=keys.count("attention.indexer.top_k", 0),
         n_rank=keys.count("attention.kv_lora_rank", 0),
         in_parallel=computes.parallel_by_key and bool(keys.get("use_parallel_residual", True)),
     )
@@ -388,7 +392,7 @@ def _magnitude(factor: float, multiplier: float) -> float:
 def _log_multiplier(keys: Keys) -> float:
     """What YaRN's magnitude is scaled by; DeepSeek's converter has multiplied it by 0.1."""
     stated = keys.real("rope.scaling.yarn_log_multiplier", 0.0)
-    return stated / 0.1 if keys.arch in ("deepseek2", "mistral4") else stated
+    return stated / 0.1 if keys.arch in ("deepseek2", "deepseek32", "mistral4") else stated
 
 
 def _latent_factor(keys: Keys) -> float:

@@ -45,7 +45,7 @@ def refuse_tokens(model: Model, tokens: Tokens, where: str = "the model") -> Non
     Raises
     ------
     BadInput : one of them has no embedding, or none of the rows of the head
-    UsageError : chunks are longer than the positions that are embedded
+    UsageError : chunks are longer than the positions that are embedded, or than what a token sees of them
     """
     n_tokens = min(matrix_shape(model.rows["token_embd.weight"].shape)[0], model.n_vocab)
     if tokens.size and tokens.max() >= n_tokens:
@@ -58,6 +58,11 @@ def refuse_tokens(model: Model, tokens: Tokens, where: str = "the model") -> Non
         raise UsageError(
             f"{where}: it has embeddings for {places.shape[0]} positions, too few for {tokens.shape[1]} tokens",
             f"Use -c {places.shape[0]} or less.",
+        )
+    if model.most_seen and tokens.shape[1] > model.most_seen:
+        raise UsageError(
+            f"{where}: each of its tokens sees {model.most_seen} others at most, and which of them is not computed here",
+            f"Use -c {model.most_seen} or less.",
         )
 
 

@@ -51,6 +51,8 @@ def main() -> None:
             if key.startswith(f"{arch}.") or key == "general.architecture":
                 window = key.endswith("attention.sliding_window")
                 listed = [x.item() if hasattr(x, "item") else x for x in v.value] if v.type == "ARRAY" else v.value
+                if key.endswith("indexer.top_k"):
+                    listed = 64  # more than tokens asked
                 keys[key] = [v.type, min(v.value, 8) if window else listed, *([v.elem] if v.elem else [])]
         tensors = {n: list(t.shape) for n, t in file.tensors.items()}
         with tempfile.TemporaryDirectory() as folder:

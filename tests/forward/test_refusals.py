@@ -77,12 +77,16 @@ def test_llama_4_without_windows_is_refused() -> None:
         opened("llama4", {"llama4.attention.sliding_window": ["UINT32", 0]})
 
 
-def test_tokens_and_positions_that_have_no_embedding_are_refused() -> None:
+def test_tokens_and_positions_that_cannot_be_computed_are_refused() -> None:
     model = model_of("gpt2")
     n_tokens, n_positions = (model.rows[f"{name}_embd.weight"].shape[0] for name in ("token", "position"))
     refuse_tokens(model, np.full((1, n_positions), n_tokens - 1, np.int32))
     with pytest.raises(UsageError, match=f"embeddings for {n_positions} positions"):
         embed(model, np.zeros((1, n_positions + 1), np.int32))
+    chosen = model_of("deepseek32")
+    refuse_tokens(chosen, np.zeros((1, 64), np.int32))
+    with pytest.raises(UsageError, match="sees 64 others at most"):
+        refuse_tokens(chosen, np.zeros((1, 65), np.int32))
     with pytest.raises(BadInput, match=f"makes the token {n_tokens}, but it has weights for {n_tokens} tokens"):
         embed(model, np.full((1, 4), n_tokens, np.int32))
 
