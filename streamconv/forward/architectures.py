@@ -37,6 +37,9 @@ class Computes:
     bare_norms : rotated queries and keys are normed, without a weight, except in models of so many experts; 0: never
     normed_after_rope : queries and keys are normed after they were rotated
     embedding_scale, logit_scale : defaults of their keys
+    soft_gate : what attention gives is gated by the softplus function, not the logistic one
+    rotated : which part of its numbers a layer without a window rotates
+    stretched_base : ``rope.scaling.alpha`` raises the base of angles
     divided_logits : ``logit_scale`` divides
     gating : the default of ``expert_gating_func``: 1 softmax over all, 2 sigmoid, 3 softmax over those chosen
     scaled_inputs : experts are given inputs times weights, instead of giving outputs times weights
@@ -71,6 +74,9 @@ class Computes:
     normed_values: bool = False
     bare_norms: int = 0
     normed_after_rope: bool = False
+    rotated: float = 1.0
+    stretched_base: bool = False
+    soft_gate: bool = False
     embedding_scale: float = 0.0
     logit_scale: float = 0.0
     divided_logits: bool = False
@@ -188,6 +194,19 @@ ARCHITECTURES: dict[str, Computes] = {
         beside_experts=0.5**0.5,
         names={"attn_output_norm": "post_attention_norm", "layer_output_norm": "post_ffw_norm"},
     ),  # fmt: skip
+    "hy_v3": Computes(gating=2, normed_weights=False),
+    "hunyuan_vl": Computes(normed_after_rope=True, stretched_base=True),
+    "mimo2": Computes(windows=(0, True), gating=2),
+    "step35": Computes(windows=(4, True), window_scaled=False, rotated=0.5, gating=2, normed_weights=False),
+    "apertus": Computes(activation="xielu"),
+    "cohere2moe": Computes(rope="pairs", windows=(4, True), rope_in_windows_only=True, normed_weights=False),
+    "afmoe": Computes(scaled_by_width=True, windows=(4, True), rope_step=4, gating=2, normed_weights=False),
+    "laguna": Computes(
+        windows=(4, False), window_base=10000.0, window_scaled=False, soft_gate=True, gating=2, normed_weights=False
+    ),
+    "granite_swa": replace(_GRANITE, windows=(4, True)),
+    "paddleocr": _HALVES,
+    "deci": Computes(rope="pairs", partial=True),
     "kimi-linear": Computes(rope="none"),
     "mamba": Computes(rope="none", partial=True),
     "mamba2": Computes(rope="none", partial=True),

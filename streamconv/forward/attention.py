@@ -10,7 +10,7 @@ from ..rows import Floats
 from .blocks import Group
 from .layer import Layer
 from .matmul import multiply
-from .numeric import capped_, layer_norm, rms_norm, sigmoid, softmax_
+from .numeric import capped_, layer_norm, rms_norm, sigmoid, softmax_, softplus
 from .rope import rotate_
 
 #: heads, and positions of queries, whose scores are held at once
@@ -30,7 +30,13 @@ def attend(group: Group, x: Floats, shared: Floats | None) -> Floats:
     y = scored(q, k, v, group.layer, group.n_ctx, group.vector("attn_sinks.weight")).reshape(len(x), -1)
     if gate is not None:
         y *= sigmoid(gate)
-    return group.product("attn_output", y)
+    if group.has("attn_gate.weight"):  # of each head, or of each of its numbers
+        gate = group.product("attn_gate", x)
+        gate = softplus(gate) if group.model.computes.soft_gate else sigmoid(gate)
+        by_head = y.reshape(len(x), gate.shape[1], -1)
+        by_head *= gate[..., None]
+    y = group.product("attn_output", y)
+    return y if group.layer.value_scale == 1 else np.multiply(y, np.float32(group.layer.value_scale), out=y)
 
 
 def _queries_keys_values(

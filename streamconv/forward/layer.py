@@ -24,6 +24,9 @@ class Layer:
     rope : None where nothing is rotated
     chunked : the window begins at a multiple of its length
     temperature : what the logarithm of positions counts in scores, positions of one step of it, and what is added to positions
+    value_scale : what attention gives is multiplied by
+    curve : numbers that the activation takes
+    limits : of gates and of what they are multiplied with, in experts and beside them; 0: none
     bare_norms : rotated queries and keys are normed, without a weight
     slope : what the steepest scores fall by with distance, as the exponent of 2 (ALiBi); 0: they do not
     kv_of : the slot whose keys and values, of an earlier layer, are used; ``kv_to``: the slot they are left in
@@ -49,6 +52,9 @@ class Layer:
     slope: float = 0.0
     chunked: bool = False
     temperature: tuple[float, int, float] = (0.0, 1, 0.0)
+    value_scale: float = 1.0
+    curve: tuple[float, ...] = ()
+    limits: tuple[float, float] = (0.0, 0.0)
     bare_norms: bool = False
 
     def name(self, tensor: str) -> str:

@@ -157,8 +157,6 @@ def open_model(rows: Mapping[str, Rows], metadata: Metadata, where: str = "the m
     n_layers = keys.count("block_count") - keys.count("nextn_predict_layers", 0)
     if n_layers < 1:
         raise BadInput(f"{where}: the key {arch}.block_count states {n_layers} layers")
-    # The only weights whose names lack the usual ending, in files of Falcon-H1.
-    rows = {f"{name}.weight" if name.endswith(".ffn_norm") else name: each for name, each in rows.items()}
     computes = ARCHITECTURES[arch]
     rows = {_usual(name, computes): each for name, each in rows.items()}
     if computes.unweighted_norms:
@@ -173,7 +171,8 @@ def open_model(rows: Mapping[str, Rows], metadata: Metadata, where: str = "the m
 
 
 def _usual(name: str, computes: Computes) -> str:
-    """The name of a tensor as other architectures call it."""
+    """The name of a tensor as other architectures call it; files of Falcon-H1 and HY 3 leave its ending out."""
+    name += {"ffn_norm": ".weight", "exp_probs_b": ".bias"}.get(name.rpartition(".")[2], "")
     for theirs, usual in computes.names.items():
         name = name.replace(f".{theirs}.", f".{usual}.")
     return name
@@ -285,6 +284,8 @@ def _layer(rows: Mapping[str, Rows], keys: Keys, computes: Computes, n_layers: i
         keys.count(f"attention.value_length{swa}", v_size),
     )
     n_rotated = keys.count("rope.dimension_count", k_size)
+    if not windowed:
+        n_rotated = int(n_rotated * computes.rotated)
     n_rotated = keys.count(f"rope.dimension_count{swa}", n_rotated if not swa else min(n_rotated, k_size))
     if "latent" in mixers:
         k_size, v_size = (
@@ -311,6 +312,8 @@ def _layer(rows: Mapping[str, Rows], keys: Keys, computes: Computes, n_layers: i
         window=keys.count("attention.sliding_window", computes.window) if windowed else 0,
         scale=scale, cap=keys.real("attn_logit_softcapping", computes.score_cap), rope=rope, kv_of=kv_of, kv_to=kv_to,
         n_experts_used=keys.each("expert_used_count", i) if f"blk.{i}.ffn_gate_inp.weight" in rows else 0,
+        value_scale=keys.real("attention.value_scale", 1.0), curve=_curve(keys, computes, i),
+        limits=(keys.each_real("swiglu_clamp_exp", i), keys.each_real("swiglu_clamp_shexp", i)),
         chunked=computes.chunked, temperature=temperature,
         bare_norms=rope is not None and computes.bare_norms not in (0, keys.count("expert_count", 0)),
         slope=keys.real("attention.max_alibi_bias", computes.slope), sparsity=float(sparse[i]) if i < len(sparse) else -math.inf,
@@ -354,6 +357,14 @@ def _slots(keys: Keys, computes: Computes, n_layers: int, i: int) -> tuple[int |
         return int(kind), None
     is_last = all(_has_window(keys, computes, j) != kind for j in range(i + 1, first))
     return None, int(kind) if is_last else None
+
+
+def _curve(keys: Keys, computes: Computes, i: int) -> tuple[float, ...]:
+    """The numbers of the activation; two of them are stored so that they cannot be negative."""
+    if computes.activation != "xielu":
+        return ()
+    low, high, beta, epsilon = (keys.of_layer(f"xielu.{name}", i) for name in ("alpha_n", "alpha_p", "beta", "eps"))
+    return beta + math.log1p(math.exp(low)), math.log1p(math.exp(high)), beta, epsilon
 
 
 def _temperature(keys: Keys, computes: Computes) -> tuple[float, int, float]:
@@ -406,6 +417,8 @@ def _rope(rows: Mapping[str, Rows], keys: Keys, computes: Computes, n: int, wind
     finetuned = keys.get("rope.scaling.finetuned")
     sections = keys.get("rope.dimension_sections") or ()
     base = keys.real("rope.freq_base", 10000.0)
+    if computes.stretched_base and (alpha := keys.real("rope.scaling.alpha", 0.0)):
+        base *= alpha ** (n / (n - 2))
     if computes.rope == "none" or (computes.divided_logits and finetuned is False):
         return None
     kind, factor = _scaling(keys)

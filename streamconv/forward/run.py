@@ -199,6 +199,7 @@ def _bytes_of_token(model: Model, layer: Layer) -> int:
         heads = layer.n_heads * (3 * layer.k_size + 3 * (model.n_rank + layer.k_size) + layer.v_size)
     if model.recurrence is not None or "convolution" in layer.mixers:
         heads += 5 * rows("attn_qkv", "ssm_in", "shortconv.in_proj") + 3 * rows("attn_gate")
+        heads += 10 * rows("attn_q") if "delta" in layer.mixers else 0
     if "attention" in layer.mixers:
         heads += 4 * (layer.n_heads + 2 * layer.n_kv) * max(layer.k_size, layer.v_size)
     of_experts = model.rows.get(layer.name("ffn_down_exps.weight"))
@@ -286,7 +287,7 @@ class _Job:
         shared = None if slot is None else self.after[at, columns.shared[slot]]
         own = group.normed("attn_norm_2", h) if group.has("attn_norm_2.weight") else x
         if not layer.mixers:
-            return h, x, streams
+            return h, group.normed("ffn_norm", x), streams
         y = _mixed(group, own, shared)
         is_last = group.has("ffn_norm.weight") or group.has("post_ffw_norm.weight")
         if is_last:

@@ -25,6 +25,7 @@ _IDLE = frozenset((
     "expert_group_count", "expert_group_used_count", "expert_weights_norm", "expert_weights_scale", "expert_gating_func",
     "expert_used_count", "attention.head_count", "attention.head_count_kv", "embedding_length_per_layer_input",
     "router_logit_softcapping", "attention.indexer.head_count", "attention.indexer.key_length", "attention.indexer.types",
+    "moe_every_n_layers",
     "ssm.conv_kernel", "ssm.inner_size", "ssm.state_size", "ssm.time_step_rank", "ssm.group_count", "shortconv.l_cache",
 ))  # fmt: skip
 #: tensors of the whole model
@@ -94,6 +95,20 @@ class Keys:
                 raise BadInput(f"{self.where}: the key {self.arch}.{key} has no value for block {layer}")
             return int(value[layer])
         return self.count(key, default)
+
+    def each_real(self, key: str, layer: int) -> float:
+        """The number ``key`` of a layer, which may be the same for all; 0 where nothing is said."""
+        value = self.get(key, 0.0)
+        if isinstance(value, Sequence) and not isinstance(value, str):
+            return float(value[layer]) if layer < len(value) else 0.0
+        return self.real(key, 0.0)
+
+    def of_layer(self, key: str, layer: int) -> float:
+        """The number of a layer under the ``key``, which has no architecture in its name."""
+        value = self.metadata.get(key)
+        if not isinstance(value, Sequence) or isinstance(value, str) or layer >= len(value):
+            raise BadInput(f"{self.where}: the key {key} has no value for block {layer}")
+        return float(value[layer])
 
     def original_length(self) -> int:
         """The context that positions were trained for before they were scaled."""

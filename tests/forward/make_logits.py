@@ -48,7 +48,7 @@ def main() -> None:
         for key, v in file.metadata.items():
             if key == "phi3.attention.sliding_window":
                 continue  # llama.cpp looks at it and leaves it out
-            if key.startswith(f"{arch}.") or key == "general.architecture":
+            if key.startswith((f"{arch}.", "xielu.")) or key == "general.architecture":
                 window = key.endswith("attention.sliding_window")
                 listed = [x.item() if hasattr(x, "item") else x for x in v.value] if v.type == "ARRAY" else v.value
                 if key.endswith("indexer.top_k"):
