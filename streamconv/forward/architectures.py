@@ -49,6 +49,8 @@ class Computes:
     partial : layers may lack one of their halves
     names : of tensors that are what other architectures call otherwise
     unweighted_norms : norms are there, without a weight
+    normed_embeddings : embeddings are normed, without a weight
+    post_epsilon : of the norms behind each half of a layer; 0: that of the others
     final_norm : the norm before the head
     tiled_heads : the delta rule pairs value head i with key head i mod n; else neighbours share one
     """
@@ -88,6 +90,8 @@ class Computes:
     partial: bool = False
     names: Mapping[str, str] = field(default_factory=dict)
     unweighted_norms: bool = False
+    normed_embeddings: bool = False
+    post_epsilon: float = 0.0
     final_norm: str = "output_norm"
     tiled_heads: bool = False
 
@@ -196,6 +200,10 @@ ARCHITECTURES: dict[str, Computes] = {
     ),  # fmt: skip
     "hy_v3": Computes(gating=2, normed_weights=False),
     "hunyuan_vl": Computes(normed_after_rope=True, stretched_base=True),
+    "muse-glimmer": Computes(
+        rope="pairs", windows=(4, True), rope_in_windows_only=True, normed_embeddings=True, post_epsilon=1e-8
+    ),
+    "minimax-m3": Computes(activation="clamped", normed_weights=False),
     "mimo2": Computes(windows=(0, True), gating=2),
     "step35": Computes(windows=(4, True), window_scaled=False, rotated=0.5, gating=2, normed_weights=False),
     "apertus": Computes(activation="xielu"),
@@ -207,6 +215,7 @@ ARCHITECTURES: dict[str, Computes] = {
     "granite_swa": replace(_GRANITE, windows=(4, True)),
     "paddleocr": _HALVES,
     "deci": Computes(rope="pairs", partial=True),
+    "bailingmoe3": Computes(rope="pairs", normed_weights=False),
     "kimi-linear": Computes(rope="none"),
     "mamba": Computes(rope="none", partial=True),
     "mamba2": Computes(rope="none", partial=True),

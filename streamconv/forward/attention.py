@@ -25,11 +25,15 @@ def attend(group: Group, x: Floats, shared: Floats | None) -> Floats:
     shared : of layers that take keys and values from another, or leave theirs: float32[n, …], read or written
     """
     if "latent" in group.layer.mixers:
-        return group.product("attn_output", _latent(group, x))
-    q, k, v, gate = _queries_keys_values(group, x, shared)
-    y = scored(q, k, v, group.layer, group.n_ctx, group.vector("attn_sinks.weight")).reshape(len(x), -1)
-    if gate is not None:
-        y *= sigmoid(gate)
+        y = _latent(group, x)
+    else:
+        for name in ("q_proj", "k_proj"):  # as in latent heads
+            if group.has(f"indexer.{name}.weight"):
+                group.observe(f"indexer.{name}.weight", x)
+        q, k, v, own = _queries_keys_values(group, x, shared)
+        y = scored(q, k, v, group.layer, group.n_ctx, group.vector("attn_sinks.weight")).reshape(len(x), -1)
+        if own is not None:
+            y *= sigmoid(own)
     if group.has("attn_gate.weight"):  # of each head, or of each of its numbers
         gate = group.product("attn_gate", x)
         gate = softplus(gate) if group.model.computes.soft_gate else sigmoid(gate)

@@ -24,7 +24,10 @@ def remember(group: Group, x: Floats) -> Floats:
     q, k, v, gate = _of_kimi(group, x) if by_row else _of_qwen(group, x)
     rate, alpha = _rates(group, x)
     alpha += model.needed(group.layer.name("ssm_dt.bias")).reshape(-1)
-    decay = softplus(alpha).reshape(n, sizes.n_values, -1) * model.needed(group.layer.name("ssm_a")).reshape(-1, 1)
+    factors = model.needed(group.layer.name("ssm_a")).reshape(-1, 1)
+    alpha = alpha.reshape(n, sizes.n_values, -1)
+    least = np.float32(model.least_decay)
+    decay = least * sigmoid(alpha * factors) if least else softplus(alpha) * factors
     q, k = (l2_norm(part.reshape(n, sizes.n_keys, sizes.k_size), model.epsilon) for part in (q, k))
     each = sizes.n_values // sizes.n_keys
     tiled = model.computes.tiled_heads
@@ -55,7 +58,13 @@ def _of_kimi(group: Group, x: Floats) -> tuple[Floats, ...]:
         silu_(filtered(np.ascontiguousarray(part), kernel, None, group.n_ctx))
         for part, kernel in zip(parts, kernels, strict=True)
     )
-    return q, k, v, group.product("ssm_g_b", group.product("ssm_g_a", x))
+    return q, k, v, _narrowed(group, "ssm_g", x)
+
+
+def _narrowed(group: Group, name: str, x: Floats) -> Floats:
+    """``x`` times one matrix, or times two that are narrow where they meet."""
+    y = group.product(f"{name}_a", x)
+    return group.product(f"{name}_b", y) if group.has(f"{name}_b.weight") else y
 
 
 def _mixed(group: Group, x: Floats) -> tuple[Floats, Floats]:
@@ -76,7 +85,7 @@ def _rates(group: Group, x: Floats) -> tuple[Floats, Floats]:
     sizes = group.model.recurrence
     assert sizes is not None
     if group.has("ssm_f_a.weight"):
-        return group.product("ssm_beta", x), group.product("ssm_f_b", group.product("ssm_f_a", x))
+        return group.product("ssm_beta", x), _narrowed(group, "ssm_f", x)
     if not group.has("ssm_ba.weight"):
         return group.product("ssm_beta", x), group.product("ssm_alpha", x)
     both = group.product("ssm_ba", x).reshape(len(x), sizes.n_keys, 2, -1)

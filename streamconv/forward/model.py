@@ -15,15 +15,9 @@ from ..metadata import Metadata
 from ..rows import Floats, Rows, matrix_shape
 from .architectures import ARCHITECTURES, Computes
 from .layer import Layer, Recurrence
-from .rope import Rope
+from .layers import layer_of
 from .shapes import refuse_misfits
 from .stated import Keys, refuse_strangers
-
-#: what mixes tokens -> a tensor that tells it; Mamba has what tells the delta rule, too, and latent heads what tells others
-_TELLING = {
-    "attention": "attn_output.weight", "latent": "attn_kv_a_mqa.weight", "delta": "ssm_a", "scan": "ssm_d",
-    "convolution": "shortconv.conv.weight",
-}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -68,6 +62,7 @@ class Model:
     n_streams : residuals of a token
     epsilon, norm_kind : of all norms; ``rms`` or ``layer``
     n_rank : numbers of a token that keys and values of latent heads are made of
+    least_decay : the lowest logarithm of what rows of the delta rule's matrix keep; 0: there is none
     most_seen : positions that a token sees at most, of any distance; 0: all
     normed_rates : Mamba norms what it makes of a token, with or without a weight
     """
@@ -90,6 +85,7 @@ class Model:
     clamp: float
     layer_input_size: int
     normed_rates: bool
+    least_decay: float
     router: Router | None
     recurrence: Recurrence | None
     n_rank: int
@@ -184,7 +180,7 @@ def _planned(rows: Mapping[str, Rows], keys: Keys, computes: Computes, n_layers:
     norm_kind = computes.norm or ("rms" if "attention.layer_norm_rms_epsilon" in keys else "layer")
     recurrence = _recurrence(keys) if any(f"blk.{i}.ssm_a" in rows for i in range(n_layers)) else None
     router = _router(keys, computes) if keys.count("expert_count", 0) else None
-    layers = tuple(_layer(rows, keys, computes, n_layers, size, i) for i in range(n_layers))
+    layers = tuple(layer_of(rows, keys, computes, n_layers, size, i) for i in range(n_layers))
     scales = _scales(keys, size, n_layers)
     if computes.scaled_by_width:
         scales["embedding"] = math.sqrt(size)
@@ -209,10 +205,11 @@ def _planned(rows: Mapping[str, Rows], keys: Keys, computes: Computes, n_layers:
         logit_cap=keys.real("final_logit_softcapping", computes.logit_cap),
         clamp=keys.real("attention.clamp_kqv", 0.0),
         layer_input_size=keys.count("embedding_length_per_layer_input", 0),
+        least_decay=keys.real("kda.gate_lower_bound", 0.0) if keys.get("kda.safe_gate", True) else 0.0,
         normed_rates=bool(keys.get("ssm.dt_b_c_rms", False)),
         router=router,
         recurrence=recurrence,
-        most_seen=keys.count("attention.indexer.top_k", 0),
+        most_seen=keys.count("attention.indexer.top_k", 0) * keys.count("attention.indexer.block_size", 1),
         n_rank=keys.count("attention.kv_lora_rank", 0),
         in_parallel=computes.parallel_by_key and bool(keys.get("use_parallel_residual", True)),
     )
@@ -265,185 +262,3 @@ def _recurrence(keys: Keys) -> Recurrence:
         k_size=keys.count("ssm.state_size"),
         v_size=keys.count("ssm.inner_size") // n_values,
     )
-
-
-def _layer(rows: Mapping[str, Rows], keys: Keys, computes: Computes, n_layers: int, size: int, i: int) -> Layer:
-    mixers = _mixers(rows, computes, i)
-    if computes.chunked and keys.get("attention.sliding_window") == 0:
-        raise BadInput(
-            f"{keys.where}: layers without windows are not computed here ({keys.arch}.attention.sliding_window is 0)"
-        )
-    n_heads = keys.each("attention.head_count", i, None if {"attention", "latent"} & set(mixers) else 0)
-    n_kv = keys.each("attention.head_count_kv", i, n_heads)
-    windowed = _has_window(keys, computes, i)
-    swa = "_swa" if windowed else ""
-    k_size = keys.count("attention.key_length", size // max(n_heads, 1))
-    v_size = keys.count("attention.value_length", size // max(n_heads, 1))
-    k_size, v_size = (
-        keys.count(f"attention.key_length{swa}", k_size),
-        keys.count(f"attention.value_length{swa}", v_size),
-    )
-    n_rotated = keys.count("rope.dimension_count", k_size)
-    if not windowed:
-        n_rotated = int(n_rotated * computes.rotated)
-    n_rotated = keys.count(f"rope.dimension_count{swa}", n_rotated if not swa else min(n_rotated, k_size))
-    if "latent" in mixers:
-        k_size, v_size = (
-            keys.count("attention.key_length_mla", k_size),
-            keys.count("attention.value_length_mla", v_size),
-        )
-    rope, scale = (
-        _rope(rows, keys, computes, n_rotated, windowed),
-        _score_scale(keys, computes, size, n_heads, k_size, n_layers),
-    )
-    if "latent" in mixers:
-        scale *= _latent_factor(keys)
-    if (computes.rope_step and (i + 1) % computes.rope_step == 0) or (
-        computes.rope_in_windows_only and not windowed and keys.get("attention.sliding_window")
-    ):
-        rope = None
-    temperature = _temperature(keys, computes)
-    if computes.cool_where_unturned and rope is not None:
-        temperature = (0.0, 1, 0.0)
-    kv_of, kv_to = _slots(keys, computes, n_layers, i)
-    sparse = keys.get("activation_sparsity_scale", ())
-    return Layer(
-        number=i, mixers=mixers, feeds=_feeds(rows, computes, i), n_heads=n_heads, n_kv=n_kv, k_size=k_size, v_size=v_size,
-        window=keys.count("attention.sliding_window", computes.window) if windowed else 0,
-        scale=scale, cap=keys.real("attn_logit_softcapping", computes.score_cap), rope=rope, kv_of=kv_of, kv_to=kv_to,
-        n_experts_used=keys.each("expert_used_count", i) if f"blk.{i}.ffn_gate_inp.weight" in rows else 0,
-        value_scale=keys.real("attention.value_scale", 1.0), curve=_curve(keys, computes, i),
-        limits=(keys.each_real("swiglu_clamp_exp", i), keys.each_real("swiglu_clamp_shexp", i)),
-        chunked=computes.chunked, temperature=temperature,
-        bare_norms=rope is not None and computes.bare_norms not in (0, keys.count("expert_count", 0)),
-        slope=keys.real("attention.max_alibi_bias", computes.slope), sparsity=float(sparse[i]) if i < len(sparse) else -math.inf,
-    )  # fmt: skip
-
-
-def _mixers(rows: Mapping[str, Rows], computes: Computes, i: int) -> tuple[str, ...]:
-    """What mixes tokens in a layer, as its tensors say; attention where they say nothing, except in models of partial layers."""
-    found = {mixer for mixer, tensor in _TELLING.items() if f"blk.{i}.{tensor}" in rows}
-    for less, more in (("delta", "scan"), ("attention", "delta"), ("attention", "latent")):
-        found -= {less} if more in found else set()
-    return tuple(sorted(found)) if found or computes.partial else ("attention",)
-
-
-def _feeds(rows: Mapping[str, Rows], computes: Computes, i: int) -> bool:
-    return not computes.partial or any(
-        f"blk.{i}.ffn_{part}.weight" in rows for part in ("up", "up_exps", "down", "down_exps")
-    )
-
-
-def _has_window(keys: Keys, computes: Computes, i: int) -> bool:
-    window = keys.get("attention.sliding_window", computes.window)
-    pattern = keys.get("attention.sliding_window_pattern")
-    if not window or computes.windows is None:
-        return False
-    period, last = computes.windows
-    if isinstance(pattern, (int, float)) and not isinstance(pattern, bool):
-        period = int(pattern)
-    elif pattern is not None:
-        return bool(pattern[i])
-    return period == 0 or i % period != (period - 1 if last else 0)
-
-
-def _slots(keys: Keys, computes: Computes, n_layers: int, i: int) -> tuple[int | None, int | None]:
-    """Which slot of shared keys and values a layer takes them from, and which it leaves them in: 0 without, 1 with a window."""
-    first = n_layers - keys.count("attention.shared_kv_layers", 0)
-    if first >= n_layers:
-        return None, None
-    kind = _has_window(keys, computes, i)
-    if i >= first:
-        return int(kind), None
-    is_last = all(_has_window(keys, computes, j) != kind for j in range(i + 1, first))
-    return None, int(kind) if is_last else None
-
-
-def _curve(keys: Keys, computes: Computes, i: int) -> tuple[float, ...]:
-    """The numbers of the activation; two of them are stored so that they cannot be negative."""
-    if computes.activation != "xielu":
-        return ()
-    low, high, beta, epsilon = (keys.of_layer(f"xielu.{name}", i) for name in ("alpha_n", "alpha_p", "beta", "eps"))
-    return beta + math.log1p(math.exp(low)), math.log1p(math.exp(high)), beta, epsilon
-
-
-def _temperature(keys: Keys, computes: Computes) -> tuple[float, int, float]:
-    scale, length, offset = computes.temperature
-    scale = keys.real("attention.temperature_scale", scale)
-    stated = keys.count("attention.temperature_length", 0)
-    return (scale, length or stated or keys.original_length(), offset) if scale else (0.0, 1, 0.0)
-
-
-def _score_scale(keys: Keys, computes: Computes, size: int, n_heads: int, k_size: int, n_layers: int) -> float:
-    stated = keys.real("attention.scale", 0.0) or keys.real("attention.output_scale", 0.0)
-    if stated or computes.scale:
-        return stated or computes.scale
-    if not k_size or not n_heads:
-        return 1.0
-    if computes.wide_layers == n_layers:
-        k_size = size // n_heads
-    return 1 / math.sqrt(k_size)
-
-
-def _scaling(keys: Keys) -> tuple[str, float]:
-    """Kind and factor of what stretches positions."""
-    kind = str(keys.get("rope.scaling.type", "linear"))
-    factor = keys.real("rope.scaling.factor", 0.0) or keys.real("rope.scale_linear", 0.0) or 1.0
-    if kind not in ("none", "linear", "yarn", "longrope"):
-        raise BadInput(
-            f"{keys.where}: positions are scaled in a way that is not computed here (rope.scaling.type {kind!r})"
-        )
-    return kind, 1.0 if kind == "none" else factor
-
-
-def _magnitude(factor: float, multiplier: float) -> float:
-    return 1.0 if factor <= 1 else 0.1 * multiplier * math.log(factor) + 1
-
-
-def _log_multiplier(keys: Keys) -> float:
-    """What YaRN's magnitude is scaled by; DeepSeek's converter has multiplied it by 0.1."""
-    stated = keys.real("rope.scaling.yarn_log_multiplier", 0.0)
-    return stated / 0.1 if keys.arch in ("deepseek2", "deepseek32", "mistral4") else stated
-
-
-def _latent_factor(keys: Keys) -> float:
-    """What YaRN makes of the scale of scores where positions are a part of a head only."""
-    kind, factor = _scaling(keys)
-    multiplier = _log_multiplier(keys)
-    return (_magnitude(factor, multiplier) ** 2) if multiplier and kind == "yarn" else 1.0
-
-
-def _rope(rows: Mapping[str, Rows], keys: Keys, computes: Computes, n: int, windowed: bool) -> Rope | None:
-    finetuned = keys.get("rope.scaling.finetuned")
-    sections = keys.get("rope.dimension_sections") or ()
-    base = keys.real("rope.freq_base", 10000.0)
-    if computes.stretched_base and (alpha := keys.real("rope.scaling.alpha", 0.0)):
-        base *= alpha ** (n / (n - 2))
-    if computes.rope == "none" or (computes.divided_logits and finetuned is False):
-        return None
-    kind, factor = _scaling(keys)
-    attention = keys.real("rope.scaling.attn_factor", 1.0)
-    log_multiplier = _log_multiplier(keys)
-    fast, slow = keys.real("rope.scaling.yarn_beta_fast", 32.0), keys.real("rope.scaling.yarn_beta_slow", 1.0)
-    halves = computes.rope == "halves" or (keys.arch == "glm4" and any(sections))
-    if windowed:
-        base = keys.real("rope.freq_base_swa", computes.window_base or base)
-        if not computes.window_scaled:
-            return Rope(halves, n, base)
-    yarn = kind == "yarn"
-    if yarn:
-        attention *= _yarn_magnitude(keys, factor, log_multiplier)
-    factors = {name: name if name in rows else "" for name in ("rope_freqs.weight", "rope_factors_short.weight")}
-    short = factors["rope_factors_short.weight"]
-    return Rope(
-        halves, n, base, 1 / factor, yarn, fast, slow, keys.original_length(), attention,
-        factors["rope_freqs.weight"] or short, "rope_factors_long.weight" if short else "",
-    )  # fmt: skip
-
-
-def _yarn_magnitude(keys: Keys, factor: float, log_multiplier: float) -> float:
-    """What cosine and sine are multiplied by."""
-    if not log_multiplier:
-        return _magnitude(factor, 1.0)
-    own = log_multiplier if keys.arch == "deepseek2" and log_multiplier != 1 else 1.0
-    return _magnitude(factor, own) / _magnitude(factor, log_multiplier)

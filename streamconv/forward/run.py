@@ -86,7 +86,9 @@ def embed(model: Model, tokens: Tokens, out: Floats | None = None) -> Floats:
             if places is not None:
                 x.reshape(-1, n_ctx, model.size)[...] += places[:n_ctx]
             weight = model.vector("token_embd_norm.weight")
-            if weight is not None and model.computes.final_norm != "token_embd_norm":
+            if model.computes.normed_embeddings or (
+                weight is not None and model.computes.final_norm != "token_embd_norm"
+            ):
                 x = normed(model, x, weight, model.vector("token_embd_norm.bias"))
             if model.n_streams > 1:
                 x = opened(model, x, pieces_of(len(x)), panel)

@@ -15,7 +15,7 @@ _NEEDED: Mapping[str, Sequence[Sequence[str]]] = {
     "scan": (("ssm_in",), ("ssm_out",), ("ssm_conv1d",)),
     "convolution": (("shortconv.in_proj",), ("shortconv.out_proj",)),
     "delta": (
-        ("attn_qkv", "ssm_in", "attn_q"), ("ssm_ba", "ssm_alpha", "ssm_f_b"), ("ssm_ba", "ssm_beta"), ("ssm_out", "attn_output"),
+        ("attn_qkv", "ssm_in", "attn_q"), ("ssm_ba", "ssm_alpha", "ssm_f_a"), ("ssm_ba", "ssm_beta"), ("ssm_out", "attn_output"),
         ("ssm_conv1d", "ssm_conv1d_q"),
     ),
 }  # fmt: skip

@@ -25,7 +25,7 @@ _IDLE = frozenset((
     "expert_group_count", "expert_group_used_count", "expert_weights_norm", "expert_weights_scale", "expert_gating_func",
     "expert_used_count", "attention.head_count", "attention.head_count_kv", "embedding_length_per_layer_input",
     "router_logit_softcapping", "attention.indexer.head_count", "attention.indexer.key_length", "attention.indexer.types",
-    "moe_every_n_layers",
+    "attention.indexer.local_blocks",     "moe_every_n_layers",
     "ssm.conv_kernel", "ssm.inner_size", "ssm.state_size", "ssm.time_step_rank", "ssm.group_count", "shortconv.l_cache",
 ))  # fmt: skip
 #: tensors of the whole model
@@ -40,7 +40,8 @@ _PRODUCTS = (
     "attn_q", "attn_k", "attn_v", "attn_qkv", "attn_output", "attn_gate", "attn_q_a", "attn_q_b", "attn_kv_a_mqa", "attn_kv_b",
     "attn_k_b", "attn_v_b", "ffn_gate", "ffn_up", "ffn_down", "ffn_gate_inp", "ffn_gate_exps", "ffn_up_exps", "ffn_down_exps",
     "ffn_gate_up_exps", "ffn_gate_shexp", "ffn_up_shexp", "ffn_down_shexp", "ffn_gate_inp_shexp", "ssm_in", "ssm_ba", "ssm_alpha",
-    "ssm_beta", "ssm_out", "indexer.attn_q_b", "indexer.attn_k", "indexer.proj", "ssm_x", "ssm_dt",
+    "ssm_beta", "ssm_out", "indexer.attn_q_b", "indexer.attn_k", "indexer.proj", "indexer.q_proj", "indexer.k_proj",
+    "ssm_x", "ssm_dt",
     "ssm_f_a", "ssm_f_b", "ssm_g_a", "ssm_g_b",
     "shortconv.in_proj", "shortconv.out_proj", "ffn_latent_down", "ffn_latent_up",
     "laurel_l", "laurel_r", "inp_gate", "proj", "altup_router", "altup_predict_coef", "altup_correct_coef",
@@ -48,7 +49,7 @@ _PRODUCTS = (
 _NORMS = (
     "attn_norm", "attn_norm_2", "attn_q_norm", "attn_k_norm", "attn_q_a_norm", "attn_kv_a_norm", "post_attention_norm", "ffn_norm",
     "post_ffw_norm", "post_ffw_norm_1", "post_ffw_norm_2", "pre_ffw_norm_2", "post_norm", "laurel_post_norm", "altup_router_norm",
-    "ssm_norm", "ssm_dt_norm", "ssm_b_norm", "ssm_c_norm", "indexer.k_norm",
+    "ssm_norm", "ssm_dt_norm", "ssm_b_norm", "ssm_c_norm", "indexer.k_norm", "indexer.q_norm",
 )  # fmt: skip
 _OF_BLOCK = frozenset((
     *(f"{name}.{part}" for name in _PRODUCTS for part in ("weight", "bias", "scale")),
