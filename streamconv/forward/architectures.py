@@ -201,10 +201,15 @@ ARCHITECTURES: dict[str, Computes] = {
     "hy_v3": Computes(gating=2, normed_weights=False),
     "hunyuan_vl": Computes(normed_after_rope=True, stretched_base=True),
     "muse-glimmer": Computes(
-        rope="pairs", windows=(4, True), rope_in_windows_only=True, normed_embeddings=True, post_epsilon=1e-8
+        rope="pairs",
+        windows=(4, True),
+        window_scaled=False,
+        rope_in_windows_only=True,
+        normed_embeddings=True,
+        post_epsilon=1e-8,
     ),
     "minimax-m3": Computes(activation="clamped", normed_weights=False),
-    "mimo2": Computes(windows=(0, True), gating=2),
+    "mimo2": Computes(windows=(0, True), window_scaled=False, gating=2),
     "step35": Computes(windows=(4, True), window_scaled=False, rotated=0.5, gating=2, normed_weights=False),
     "apertus": Computes(activation="xielu"),
     "cohere2moe": Computes(rope="pairs", windows=(4, True), rope_in_windows_only=True, normed_weights=False),
@@ -227,6 +232,6 @@ ARCHITECTURES: dict[str, Computes] = {
         rope="none", activation="relu2", norm="rms", partial=True, gating=2, normed_weights=False
     ),
     "lfm2": Computes(windows=(0, True), final_norm="token_embd_norm"),
-    "lfm2moe": Computes(windows=(0, True), final_norm="token_embd_norm"),
+    "lfm2moe": Computes(final_norm="token_embd_norm"),
     "gpt-oss": Computes(windows=(2, True), activation="clamped", gating=3, normed_weights=False),
 }

@@ -51,6 +51,7 @@ def rope_of(rows: Mapping[str, Rows], keys: Keys, computes: Computes, n: int, wi
     if computes.stretched_base and (alpha := keys.real("rope.scaling.alpha", 0.0)):
         base *= alpha ** (n / (n - 2))
     if computes.rope == "none" or (computes.divided_logits and finetuned is False):
+        keys.pass_over("rope.")
         return None
     kind, factor = _scaling(keys)
     attention = keys.real("rope.scaling.attn_factor", 1.0)

@@ -76,6 +76,13 @@ class Keys:
         self.asked.add(key)
         return self.metadata.get(f"{self.arch}.{key}", default)
 
+    def pass_over(self, start: str) -> None:
+        """Keys that begin with ``start`` change nothing in this model."""
+        names = (
+            key.removeprefix(f"{self.arch}.") for key in self.metadata.values if key.startswith(f"{self.arch}.{start}")
+        )
+        self.asked.update(names)
+
     def real(self, key: str, default: float | None = None) -> float:
         """The number ``key``; BadInput where it is needed and not there, or is no number."""
         value = self.get(key, default)

@@ -72,6 +72,10 @@ def test_a_gate_that_is_not_known_is_refused() -> None:
         opened("qwen3moe", {"qwen3moe.expert_gating_func": ["UINT32", 4]})
 
 
+def test_scaled_positions_of_a_model_that_rotates_nothing_are_passed_over() -> None:
+    opened("jamba", {"jamba.rope.scaling.type": ["STRING", "spiral"], "jamba.rope.scaling.factor": ["FLOAT32", 4.0]})
+
+
 def test_llama_4_without_windows_is_refused() -> None:
     with pytest.raises(BadInput, match=r"llama4\.attention\.sliding_window is 0"):
         opened("llama4", {"llama4.attention.sliding_window": ["UINT32", 0]})
