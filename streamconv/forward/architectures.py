@@ -209,6 +209,8 @@ ARCHITECTURES: dict[str, Computes] = {
         post_epsilon=1e-8,
     ),
     "minimax-m3": Computes(activation="clamped", normed_weights=False),
+    "plamo3": Computes(windows=(8, True), window_scaled=False),
+    "spark2_5": Computes(windows=(4, True), activation="gelu"),
     "mimo2": Computes(windows=(0, True), window_scaled=False, gating=2),
     "step35": Computes(windows=(4, True), window_scaled=False, rotated=0.5, gating=2, normed_weights=False),
     "apertus": Computes(activation="xielu"),

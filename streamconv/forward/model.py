@@ -19,6 +19,9 @@ from .layers import layer_of
 from .shapes import refuse_misfits
 from .stated import Keys, refuse_strangers
 
+#: endings that some files leave out
+_ENDINGS = {"ffn_norm": ".weight", "post_attention_norm": ".weight", "post_ffw_norm": ".weight", "exp_probs_b": ".bias"}
+
 
 @dataclass(frozen=True)
 class Router:
@@ -167,8 +170,8 @@ def open_model(rows: Mapping[str, Rows], metadata: Metadata, where: str = "the m
 
 
 def _usual(name: str, computes: Computes) -> str:
-    """The name of a tensor as other architectures call it; files of Falcon-H1 and HY 3 leave its ending out."""
-    name += {"ffn_norm": ".weight", "exp_probs_b": ".bias"}.get(name.rpartition(".")[2], "")
+    """The name of a tensor as other architectures call it; files of Falcon-H1, HY 3 and PLaMo 3 leave its ending out."""
+    name += _ENDINGS.get(name.rpartition(".")[2], "")
     for theirs, usual in computes.names.items():
         name = name.replace(f".{theirs}.", f".{usual}.")
     return name

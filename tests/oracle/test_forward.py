@@ -17,7 +17,7 @@ pytestmark = [pytest.mark.oracle, pytest.mark.slow]
 
 Ask = Callable[..., list[dict[str, Any]]]
 #: their activation is looked up in a table of half-precision numbers there, or is another approximation
-LOOKED_UP = ("falcon", "gemma", "gptneox", "grok", "mpt", "phi2", "starcoder2")
+LOOKED_UP = ("falcon", "gemma", "gptneox", "grok", "mpt", "phi2", "spark25", "starcoder2")
 CASES = (
     "afmoe", "apertus", "arcee", "bailingmoe", "bailingmoe3", "bailingmoe3-vl", "bamba", "chatglm4", "cohere2", "cohere2moe",
     "command-r", "dbrx", "deci-7b", "deepseek", "deepseek3", "dots1", "ernie4_5-moe", "falcon", "falcon-h1", "falcon-mamba",
@@ -26,8 +26,8 @@ CASES = (
     "hunyuan-vl", "hy-v3", "internlm2", "jamba", "jamba-hf", "kimi-linear", "kimi-linear-b", "laguna", "lfm2", "lfm2-b",
     "lfm2moe", "llama", "llama4", "mamba", "mamba-b", "mamba2", "mamba2-b", "mimo2", "minicpm", "minicpm3-defaults",
     "minimax-m2", "ministral3", "mistral", "mistral4", "mixtral", "mpt", "muse-glimmer", "nemotron", "nemotron-h",
-    "nemotron-h-moe", "nemotron-h-moe-mtp", "nemotron-h-puzzle", "olmo", "olmo2", "olmo3", "olmoe", "paddleocr", "phi2",
-    "qwen2", "qwen2moe", "qwen3", "qwen35", "qwen35moe", "qwen3moe", "qwen3next", "seed-oss", "smollm3", "stablelm",
+    "nemotron-h-moe", "nemotron-h-moe-mtp", "nemotron-h-puzzle", "olmo", "olmo2", "olmo3", "olmoe", "paddleocr", "phi2", "plamo3",
+    "qwen2", "qwen2moe", "qwen3", "qwen35", "qwen35moe", "qwen3moe", "qwen3next", "seed-oss", "smollm3", "spark25", "stablelm",
     "starcoder2", "step35",
 )  # fmt: skip
 #: they choose which positions a token sees, of so many in these models
