@@ -49,7 +49,7 @@ from .states import States, states_bytes
 from .walk import Walk, require_ram
 
 #: what a product of float32 numbers is no part of: norms, filters over time, and whatever has one dimension
-_NO_PRODUCTS = ("norm", "ssm_conv1d")
+_NO_PRODUCTS = ("norm", "ssm_conv1d", "shortconv.conv")
 
 
 def shapes_of(model: forward.Model, process_output: bool = False) -> list[Shape]:
