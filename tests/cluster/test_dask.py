@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -305,6 +307,43 @@ def test_a_call_that_meets_a_closed_connection_is_lost_and_no_error(clock: list[
     pool = DaskPool(lambda: client, "", "tcp://there", Told())
     pool.submit(Call("key", Task([]), {}, 0.0))
     assert pool.reports(0.5) == [Report("key")]
+
+
+class Answers(NoWorkers):
+    """A client whose workers have answers to give, but for those that have stalled."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__()
+        self.loop = SimpleNamespace(asyncio_loop=loop)
+
+    def submit(self, *_: object, key: str, **__: object) -> SimpleNamespace:
+        return SimpleNamespace(status="finished", key=key, release=lambda: None)
+
+    async def gather(self, futures: list[SimpleNamespace], asynchronous: bool) -> list[dict[str, str]]:
+        if futures[0].key == "stalled":
+            await asyncio.sleep(3600)
+        return [{"key": futures[0].key}]
+
+
+def test_an_answer_of_a_worker_that_has_stalled_keeps_no_other_back(clock: list[float]) -> None:
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever)
+    thread.start()
+    try:
+        pool = DaskPool(lambda: Answers(loop), "", "tcp://there", Told())
+        for key in ("stalled", "given"):
+            pool.submit(Call(key, Task([]), {}, 0.0))
+        found: list[Report] = []
+        wait_for(lambda: found.extend(pool.reports(0.0)) or found)
+        assert found == [Report("given", {"key": "given"})]
+        clock[0] += 30.0
+        wait_for(lambda: found.extend(pool.reports(0.0)) or len(found) > 1)
+        assert found[1] == Report("stalled")
+    finally:
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+        loop.run_until_complete(asyncio.sleep(0))  # what was cancelled ends
+        loop.close()
 
 
 @pytest.mark.parametrize(
