@@ -77,7 +77,7 @@ def _made(
         if found is not None:
             if page:
                 sizing.require_page(page, path, plan)
-            sizing.forget_measured(path)  # of a run that was killed when the list was there
+            sizing.forget_measured(plan, path, options)
             return found
         if getattr(a, "dry_run", False):
             raise UsageError(
@@ -86,13 +86,14 @@ def _made(
             )
         for note in plan.notes:
             reporter.message(f"note: {note}")
+
+        def write(made: Mix) -> None:
+            if page:  # before the list, which says that all is done
+                sizing.write_page(page, made, plan, options)
+            sizing.write_list(path, made, plan, options)
+
         with progress.told_in_errors(reporter):
-            made = sizing.make_mix(plan, sizing.state_path(path), options, reporter)
-        if page:  # before the list, which says that all is done
-            sizing.write_page(page, made, plan, options)
-        sizing.write_list(path, made, plan, options)
-        sizing.forget_measured(path)
-        return made
+            return sizing.make_mix(plan, path, options, reporter, write)
     finally:
         plan.close()
 

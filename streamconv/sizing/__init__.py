@@ -8,11 +8,10 @@ The list is a ``--tensor-type-file``, so the conversion is an ordinary one and d
 """
 
 from .listing import Listed, prepare_list, read_list, told, verdict, write_list
-from .mixing import make_mix
+from .mixing import forget_measured, make_mix
 from .page import refuse_report, require_page, require_page_name, write_page
 from .planning import MixRequest, PlannedMix, prepare_mix
 from .result import Mix, MixSide, MixTensor, as_json
-from .state import forget_measured, state_path
 
 __all__ = [
     "Listed",
@@ -30,7 +29,6 @@ __all__ = [
     "refuse_report",
     "require_page",
     "require_page_name",
-    "state_path",
     "told",
     "verdict",
     "write_list",

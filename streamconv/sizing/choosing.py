@@ -26,12 +26,12 @@ _NUMBER = re.compile(r"\d+")
 
 
 def sensitivities(
-    matrices: Sequence[Matrix], cost: Mapping[str, float], curves: Mapping[str, Mapping[str, Loss]], kind: str
+    matrices: Sequence[Matrix], cost: Mapping[str, float], curves: Mapping[str, Mapping[str, Loss]]
 ) -> dict[str, float | None]:
     """KL divergence for each unit of relative error; what was not measured, or shows none, has that of its nearest like."""
     direct: dict[str, float] = {}
     for m in matrices:
-        error = curves[m.name][m.types.get(kind, next(iter(m.types.values())))].error
+        error = curves[m.name][m.reference].error
         if cost.get(m.name, 0.0) > 0 and error > 0:
             direct[m.name] = cost[m.name] / error
     found: dict[str, float | None] = {}
