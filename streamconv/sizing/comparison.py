@@ -43,8 +43,7 @@ class Comparison:
     @property
     def steps(self) -> list[Step]:
         """What is committed: a part after the other."""
-        rows = [rows for name, rows in self._model.rows.items()]
-        return [Step(_part(k), _N * part.targets.size, rows) for k, part in enumerate(self._parts)]
+        return [Step(_part(k), _N * part.targets.size) for k, part in enumerate(self._parts)]
 
     @property
     def scratch_bytes(self) -> int:
@@ -83,9 +82,7 @@ class Comparison:
         compat = course.options.compat
         models = [base]
         for types in mixes:
-            changed = {
-                m.name: quantized(m, types[m.name], compat) for m in self._matrices if m.name in base.rows
-            }
+            changed = {m.name: quantized(m, types[m.name], compat) for m in self._matrices if m.name in base.rows}
             models.append(with_rows(base, changed))
         n, n_ctx = part.inputs.shape
         own = fingerprint([course.records.fingerprint.hex(), k, [dict(types) for types in mixes]])

@@ -24,7 +24,9 @@ from .result import Mix, MixSide, MixTensor
 from .sensitivity import Pass
 
 
-def make_mix(plan: PlannedMix, path: Path, options: Options, reporter: runs.Reporter, write: Callable[[Mix], None]) -> Mix:
+def make_mix(
+    plan: PlannedMix, path: Path, options: Options, reporter: runs.Reporter, write: Callable[[Mix], None]
+) -> Mix:
     """Measure and choose, and ``write`` the list.
 
     Parameters
@@ -73,7 +75,7 @@ class _Stages:
     def measuring(self, path: Path) -> Measuring:
         """The job that keeps it."""
         plan = self._plan
-        steps = [Step(m.name, 2 * len(_types(plan, m)), [m.rows]) for m in plan.pool.matrices]
+        steps = [Step(m.name, 2 * len(_types(plan, m)), [m.rows], follows=False) for m in plan.pool.matrices]
         steps += [*self.sensitivity.steps, *(self.comparison.steps if plan.request.check else ())]
         scratch = max(self.sensitivity.scratch_bytes, self.comparison.scratch_bytes if plan.request.check else 0)
         return Measuring(path, bytes.fromhex(plan.inputs), plan.checkpoint, plan.source, steps, scratch)

@@ -21,7 +21,7 @@ from .pool import Pool, candidates, open_pool
 
 #: tokens that divergences are measured on, and those of them on which every matrix is quantized alone; of chunks their beginnings
 #: up to so many tokens: a few chunks of different parts of the text tell more than a long one
-_TOKENS, _TRIAL_TOKENS, _BEGINNING = 1024, 512, 256
+_TOKENS, _TRIAL_TOKENS, _BEGINNING = 1024, 256, 128
 #: the same for a thorough measurement, of whole chunks
 _THOROUGH_TOKENS, _THOROUGH_TRIAL_TOKENS = 4096, 1024
 #: chunks of the others that both mixes are compared on: at first, and at most

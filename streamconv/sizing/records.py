@@ -32,11 +32,20 @@ _START = 64
 
 
 class Step(NamedTuple):
-    """Numbers that are committed together: their name, how many they are, and the tensors that they depend on."""
+    """Numbers that are committed together.
+
+    Attributes
+    ----------
+    name : of the step
+    n : how many they are
+    rows : tensors that they depend on, beside those of the steps before
+    follows : whether they depend on all steps before, and count only as long as these do
+    """
 
     name: str
     n: int
-    rows: Sequence[Rows]
+    rows: Sequence[Rows] = ()
+    follows: bool = True
 
 
 class Measuring(NamedTuple):
@@ -59,8 +68,8 @@ class Records:
     notes : what was unusual about what an earlier run has left
     """
 
-    def __init__(self, job: Job) -> None:
-        self._job = job
+    def __init__(self, job: Job, steps: Sequence[Step]) -> None:
+        self._job, self._steps = job, steps
         self._chunks = {chunk.item.name: chunk for chunk in job.plan.chunks()}
         self._commits = threading.Lock()
         self.made, self.notes = 0, job.notes
@@ -78,7 +87,8 @@ class Records:
     def of(self, name: str) -> Doubles | None:
         """The numbers of a step; None where it is still to be made."""
         chunk = self._chunks[name]
-        if chunk.number not in self._job.done:
+        needed = range(chunk.number + 1) if self._steps[chunk.number].follows else [chunk.number]
+        if not all(number in self._job.done for number in needed):
             return None
         data = files.pread_exactly(self._job.part_fds[0], chunk.length, chunk.offset, self._job.plan.part_path(0))
         return np.frombuffer(data, "<f8").astype(np.float64)
@@ -89,7 +99,7 @@ class Records:
         data = np.asarray(values, "<f8").tobytes()
         if len(data) != chunk.length:
             raise AssertionError(f"{name}: {len(data)} bytes instead of {chunk.length}")
-        source = SourceDigests().of(chunk.item, 0, 1)
+        source = SourceDigests().of(chunk.item, 0, 1)  # of what a step before is made of, nothing is read again
         record = CommitRecord(
             chunk.number, 0, chunk.offset, chunk.length, 1, xxhash.xxh3_128(data).digest(), source=source
         )
@@ -141,7 +151,7 @@ def opened(measuring: Measuring, options: Options) -> Iterator[Records]:
     preflight(planned)
     job = Job.open(planned, force=options.force, update=options.update, verify=options.verify)
     try:
-        yield Records(job)
+        yield Records(job, measuring.steps)
     except StreamconvError as e:
         if not isinstance(e, (WriteFailed, Locked)):
             job.rest()

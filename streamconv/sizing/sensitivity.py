@@ -18,7 +18,7 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import cached_property, partial
+from functools import cached_property
 
 import numpy as np
 
@@ -30,6 +30,8 @@ from ..evaluation.heads import Head, divergences
 from ..evaluation.states import States, states_bytes
 from ..forward.chunks import Chunks
 from ..forward.divergence import Doubles
+from ..forward.matmul import PIECE, panel_bytes
+from ..forward.run import HEAD_ROWS
 from ..rows import Floats, Rows
 from .course import Course, Task, release
 from .pool import Matrix
@@ -96,11 +98,13 @@ class Pass:
         """What is committed: ``delta`` of every block, then what all matrices cost."""
         rows = self._model.rows
         blocks = [
-            # a block may have no matrix to measure, but no step is empty
-            Step(_block(n), len(names) + 1, [r for name, r in rows.items() if block_of(name) in (n, None)])
+            # what is in no block is looked at from the first on; a block may have no matrix to measure, but no step is empty
+            Step(
+                _block(n), len(names) + 1, [r for name, r in rows.items() if block_of(name) in (n, *[None] * (n == 0))]
+            )
             for n, names in self._by_block.items()
         ]
-        return [*blocks, Step(_COSTS, len(self._names) + 1, [r for name, r in rows.items() if block_of(name) is None])]
+        return [*blocks, Step(_COSTS, len(self._names) + 1)]
 
     @cached_property
     def _shape(self) -> tuple[int, int, int]:
@@ -174,9 +178,7 @@ class Pass:
             forward.embed(changed, self._chunks.inputs, self._of(states.following, len(streams) - 1))
         states.filled()
 
-    def _block(
-        self, course: Course, number: int, states: States, streams: Sequence[tuple[forward.Model, int]]
-    ) -> None:
+    def _block(self, course: Course, number: int, states: States, streams: Sequence[tuple[forward.Model, int]]) -> None:
         """One block: of the model, of what goes beside, and with each of its matrices quantized alone."""
         tokens, n = self._chunks.inputs, self._n_trial
         before, after = (self._of(each, 0) for each in (states.current, states.following))
@@ -244,10 +246,15 @@ class Pass:
 
     def _divergences(self, course: Course, own: Head, others: Sequence[Head]) -> list[float]:
         """Mean KL divergence of each of ``others`` from the model."""
-        if not others:
-            return []
-        each = partial(divergences, own, chunks=self._chunks, ram=course.options.ram, threads=course.threads)
-        klds = [float(found.kld.mean()) for found in each(others, look=course.look)]
+        model = self._model
+        need = panel_bytes(model.size) + PIECE * (12 * model.width + 20 * HEAD_ROWS)  # of one of them
+        at_once = max(1, course.options.ram // need - 1)
+        klds: list[float] = []
+        for at in range(0, len(others), at_once):
+            each = divergences(
+                own, others[at : at + at_once], self._chunks, course.options.ram, course.threads, course.look
+            )
+            klds += [float(found.kld.mean()) for found in each]
         if not all(map(math.isfinite, klds)):
             raise BadInput("the model gives NaN or Inf on the text", "Look for NaN and Inf in it: streamconv check.")
         return [max(0.0, kld) for kld in klds]
