@@ -101,7 +101,7 @@ def _mixed(folder: Path, data: Path, kind: str) -> Mixed:
 @pytest.mark.parametrize("kind", ["mix", "convert"])
 def test_killed_at_a_write_the_list_is_the_same_in_the_end(folder: Path, data: Path, kind: str) -> None:
     mixed = _mixed(folder, data, kind)
-    for at in range(1, mixed.calls + 1, 1 if SOAK else mixed.calls // 6):
+    for at in range(1, mixed.calls + 1, 1 if SOAK else mixed.calls // 3):
         assert run(mixed.command, mixed.log, Fault(at, "kill after")).code in (
             -9,
             0,
