@@ -2,7 +2,7 @@
 
 >>> import streamconv
 >>> [name for name in dir(streamconv) if not name.startswith("_")]
-['StreamconvError', 'convert', 'dequantize', 'errors', 'logits', 'open', 'plan', 'quantize']
+['StreamconvError', 'convert', 'dequantize', 'errors', 'logits', 'mix', 'open', 'plan', 'quantize']
 """
 
 from __future__ import annotations
@@ -14,14 +14,15 @@ from . import errors
 from .errors import StreamconvError
 
 if TYPE_CHECKING:
-    from .api import convert, logits, open, plan
+    from .api import convert, logits, mix, open, plan
     from .quant.api import dequantize, quantize
 
-__all__ = ["StreamconvError", "convert", "dequantize", "errors", "logits", "open", "plan", "quantize"]
+__all__ = ["StreamconvError", "convert", "dequantize", "errors", "logits", "mix", "open", "plan", "quantize"]
 
 _HOMES = {
     "convert": ".api",
     "logits": ".api",
+    "mix": ".api",
     "open": ".api",
     "plan": ".api",
     "quantize": ".quant.api",

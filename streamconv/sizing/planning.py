@@ -41,6 +41,7 @@ class MixRequest:
     check : compare with the best standard mix
     text : what is measured on
     thorough : measure more, and each third of the layers by itself
+    same_types : the same type for matrices that runtimes fuse
     """
 
     n_bytes: int | None
@@ -49,6 +50,7 @@ class MixRequest:
     check: bool = True
     text: Request = field(default_factory=lambda: Request(None))
     thorough: bool = False
+    same_types: bool = False
 
     def __post_init__(self) -> None:
         if (self.n_bytes is None) == (self.bpw is None):
@@ -144,6 +146,7 @@ def prepare_mix(source: str, output: Path, request: MixRequest, options: Options
             [t.name for t in types],
             request.check,
             request.thorough,
+            request.same_types,
             chunks.inputs.shape,
             hashlib.sha256(chunks.inputs.tobytes()).hexdigest(),
         ]

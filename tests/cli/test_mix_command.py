@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 from small_models import Tensors, changed
 
+import streamconv
 from streamconv import sources
-from streamconv.errors import Stopped
+from streamconv.errors import Stopped, UsageError
 from streamconv.sizing.course import Course
 
 HOW = ("-c", "32", "--chunks", "8")
@@ -91,7 +92,7 @@ def test_convert_measures_first_keeps_the_list_and_does_not_measure_again(
     assert kind is not None
     assert here("convert", small, other, "--type", kind[1], "--tensor-type-file", types).code == 0
     assert other.read_bytes()[4096:] == out.read_bytes()[4096:]
-    monkeypatch.setattr("streamconv.sizing.make_mix", None)
+    monkeypatch.setattr("streamconv.sizing.making.make_mix", None)
     out.unlink()
     assert here("convert", small, out, *arguments).code == 0
     assert "already complete" in here("convert", small, out, *arguments).out
@@ -190,7 +191,7 @@ def test_an_unfinished_mix_of_other_options_is_not_taken_up(here: Any, small: Pa
         (("--size", "1M", "--bpw", "5"), "give either --size or --bpw"),
         (("--bpw", "-1"), "is no number of bits"),
         (("--size", SIZE, "--type", "Q4_K_M,Q8_0"), "cannot be made with several types in --type"),
-        (("--size", SIZE, "--pure"), "cannot be made with --pure"),
+        (("--size", SIZE, "--pure"), "unknown argument --pure"),
         (("--size", SIZE, "--type", "F16"), "has a type that is open"),
         (("--size", SIZE, "--types", "IQ2_XS"), "needs an importance matrix"),
         (("--size", SIZE, "--types", "F16"), "F16 is not a quantized type"),
@@ -210,15 +211,16 @@ def test_what_cannot_be_is_refused_before_anything_is_measured(
 def test_convert_refuses_what_belongs_to_a_size_without_one_and_outputs_without_types(
     here: Any, small: Path, tmp_path: Path
 ) -> None:
-    for flag in (("--types", "Q8_0"), ("--no-check",), ("--text", "x")):
+    for flag in (("--types", "Q8_0"), ("--no-check",), ("--same-types",), ("--text", "x")):
         found = here("convert", small, tmp_path / "out.gguf", *flag)
         assert found.code == 64
         assert f"{flag[0]} has no effect without --size or --bpw" in found.err
     for name, what in (("out", "only GGUF files"), ("x-{part}.gguf", "{part} in OUT")):
         found = here("convert", small, tmp_path / name, "--size", SIZE)
         assert (found.code, what in found.err) == (64, True), found.err
-    found = here("convert", small, tmp_path / "out.gguf", "--size", SIZE, "--dry-run")
-    assert (found.code, "Run streamconv mix first" in found.err) == (64, True)
+    for flag, what in (("--pure", "cannot be made with --pure"), ("--dry-run", "Run streamconv mix first")):
+        found = here("convert", small, tmp_path / "out.gguf", "--size", SIZE, flag)
+        assert (found.code, what in found.err) == (64, True), found.err
 
 
 def test_a_list_has_the_float_types_that_options_give(here: Any, small: Path, text: Path, tmp_path: Path) -> None:
@@ -275,6 +277,62 @@ def test_a_finished_list_leaves_nothing_beside_it_and_has_no_page_of_another(
     page.write_text(page.read_text().replace("as in the list: ", "as in the list: 0"))
     other = here("mix", small, path, *arguments, "--report", page)
     assert (other.code, "not kept for a page" in other.err) == (73, True)
+
+
+def test_the_list_of_an_output_that_is_named_by_its_type_is_not(
+    here: Any, small: Path, text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("streamconv.sized.N_CTX", 32)
+    monkeypatch.setattr("streamconv.evaluation.request.N_CTX", 32)
+    done = here("convert", small, tmp_path / "out-{type}.gguf", "--size", SIZE, "--text", text, "--no-check")
+    assert done.code == 0, done.err
+    kind = re.search(r"^# type (\S+)$", (tmp_path / "out.gguf.types").read_text(), re.M)
+    assert kind is not None
+    assert (tmp_path / f"out-{kind[1]}.gguf").is_file()
+
+
+def test_matrices_that_are_fused_get_the_same_type_when_that_is_asked_for(
+    small: Path, text: Path, tmp_path: Path
+) -> None:
+    how: Any = {"bpw": 6.5, "text": text, "n_ctx": 32, "n_chunks": 8, "check": False}
+    alone, same = (
+        streamconv.mix(small, tmp_path / f"{same}.txt", **how, same_types=same, tensor_types=["blk.1.attn_q=Q8_0"])
+        for same in (False, True)
+    )
+    types = {t["name"]: t["type"] for t in same["tensors"]}
+    for group in (("attn_q", "attn_k", "attn_v"), ("attn_k", "attn_v"), ("ffn_gate", "ffn_up")):
+        block = 1 if group == ("attn_k", "attn_v") else 0
+        assert len({types[f"blk.{block}.{name}.weight"] for name in group}) == 1
+    assert alone["mix"]["predicted_kl"] <= same["mix"]["predicted_kl"] * (1 + 1e-9)
+    assert same["bytes"] <= same["target"]
+
+
+def test_python_makes_the_list_that_the_command_makes(here: Any, small: Path, text: Path, tmp_path: Path) -> None:
+    path, other = tmp_path / "types.txt", tmp_path / "other.txt"
+    how: Any = {"size": SIZE, "text": text, "n_ctx": 32, "n_chunks": 8, "check": False}
+    facts = streamconv.mix(small, path, **how, threads=1)
+    assert not facts["already"]
+    made = here("mix", small, other, "--size", SIZE, "--text", text, *HOW, "--no-check", "--json")
+    assert made.events[-1]["tensors"] == facts["tensors"]
+    assert _rules(path) == _rules(other)
+    assert streamconv.mix(small, path, **how) == {"list": str(path), "already": True, "type": facts["type"]}
+    with pytest.raises(UsageError, match="either --size or --bpw"):
+        streamconv.mix(small, path)
+
+
+@pytest.mark.slow
+def test_a_thorough_mix_measures_each_third_of_the_layers(here: Any, small: Path, text: Path, tmp_path: Path) -> None:
+    made = [
+        here("mix", small, tmp_path / f"{n}.txt", "--size", SIZE, "--text", text, *HOW, "--no-check", "--json", *more)
+        for n, more in enumerate(((), ("--thorough",)))
+    ]
+    usual, thorough = (each.events[-1] for each in made)
+    assert usual["tokens_measured"] == thorough["tokens_measured"] == 4 * 32  # there are no more
+
+    def shares(facts: Any) -> list[float]:
+        return [t["sensitivity"] for t in facts["tensors"] if ".attn_o" in t["name"]]
+
+    assert shares(usual) != shares(thorough)
 
 
 @pytest.mark.slow
