@@ -133,7 +133,7 @@ def _planned(measuring: Measuring) -> plan.Plan:
         fingerprint=measuring.fingerprint,
         inputs=identities(measuring.checkpoint.inputs),
         verify_inputs=measuring.checkpoint.verify_unchanged,
-        description={"source": measuring.source, "type": "mix"},
+        description={"source": measuring.source, "type": "mix", "output size": at},
         scratch_bytes=measuring.scratch_bytes,
     )
 
