@@ -299,10 +299,11 @@ def status(a: argparse.Namespace) -> int:
     elif facts["status"] == "done":
         say(f"{a.output} is complete")
     else:
-        share = f"{100 * facts['done'] / facts['total']:.0f} %" if facts["total"] else "unknown share"
+        told, done, total = f"{facts['chunks_done']} of {facts['chunks']} chunks", facts["done"], facts["total"]
+        if total:
+            told = f"{100 * done / total:.0f} % ({size(done)} of {size(total)}, {told})"
         say(
-            f"{a.output} is unfinished: {share} ({size(facts['done'])} of {size(facts['total'])},"
-            f" {facts['chunks_done']} of {facts['chunks']} chunks)",
+            f"{a.output} is unfinished: {told}",
             f"  {facts['type']} from {facts['source']}; run the same command again to resume",
         )
     return 0

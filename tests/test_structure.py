@@ -37,7 +37,7 @@ ALLOWED = {
     "merging": {*_DATA, "found", "workers", "kernels", "kit", "sources"},
     "models": {*_DATA, "found", "kit", "sources", "quant"},
     "targets": {"errors", "metadata", "file_names", "quant"},
-    "forward": {"errors", "metadata", "rows", "threads", "limits", "quant"},
+    "forward": {"errors", "metadata", "rows", "threads", "limits", "kit", "quant"},
     "report": {"units", "terminal"},
     "engine": {"rows", "errors", "file_names", "units", "ownership", "threads", "workers"},
     "check": {*_DATA, "sources", "quant", "models"},

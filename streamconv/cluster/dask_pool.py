@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -29,6 +31,7 @@ _CONNECT_SECONDS = 5.0
 _POLL_SECONDS = 0.02
 #: between two questions how many workers there are
 _COUNT_SECONDS = 2.0
+#: how long an answer may take that a worker has
 _RESULT_SECONDS = 30.0
 #: who waits for longer says so
 _SAID_SECONDS = 10.0
@@ -57,6 +60,7 @@ class DaskPool:
         self._local, self._has_worked = local, False
         self._client: Any = None
         self._futures: dict[str, Any] = {}
+        self._coming: dict[str, tuple[Future[Any], float]] = {}
         self._counted, self._n_threads = 0.0, 0
         self._away = self._alone = 0.0
         self._said: set[str] = set()
@@ -112,7 +116,7 @@ class DaskPool:
     def cancel(self, keys: Sequence[str]) -> None:
         """See ``dispatcher.Pool``."""
         for key in keys:
-            future = self._futures.pop(key, None)
+            future = self._forget(key)
             if future is not None:
                 with suppress(OSError, RuntimeError, TimeoutError):
                     future.release()
@@ -128,17 +132,42 @@ class DaskPool:
         status = "lost" if future is None else future.status
         if status == "pending":
             return None
-        del self._futures[key]
+        coming = self._coming_in(key, future) if status == "finished" else None
+        if coming is not None and not coming.done():
+            return None
+        self._forget(key)
         if status not in ("finished", "error"):  # cancelled, lost: with the scheduler
             return Report(key)
         try:
-            return Report(key, future.result(timeout=_RESULT_SECONDS))
+            return Report(key, future.result() if coming is None else coming.result()[0])
         except (KilledWorker, CommClosedError, OSError, TimeoutError):
             return Report(key)
         except Exception as e:
-            if type(e).__name__ in ("CancelledError", "FutureCancelledError", "FuturesCancelledError"):
+            if type(e).__name__ in ("CancelledError", "FutureCancelledError", "FuturesCancelledError", "TimeoutError"):
                 return Report(key)
             return Report(key, error=_unfit(e))
+
+    def _coming_in(self, key: str, future: Any) -> Future[Any]:
+        """The answer that a worker has; not waited for, as that worker may have stalled, while others have answers, too."""
+        if key not in self._coming:
+            gathering = self._client.gather([future], asynchronous=True)
+            try:
+                coming = asyncio.run_coroutine_threadsafe(gathering, self._client.loop.asyncio_loop)
+            except RuntimeError as e:  # it has gone just now
+                gathering.close()
+                coming = Future()
+                coming.set_exception(OSError(str(e)))
+            self._coming[key] = coming, time.monotonic()
+        coming, since = self._coming[key]
+        if not coming.done() and time.monotonic() >= since + _RESULT_SECONDS:
+            coming.cancel()
+        return coming
+
+    def _forget(self, key: str) -> Any:
+        """The future of ``key``, which is of no use any more."""
+        if key in self._coming:
+            self._coming.pop(key)[0].cancel()
+        return self._futures.pop(key, None)
 
     def _is_up(self) -> bool:
         """Whether there is a scheduler; looks for one where there is none.

@@ -71,6 +71,11 @@ class Walk:
         """Of all layers."""
         return sum(map(self.bytes_of, range(self.model.n_layers)))
 
+    @property
+    def done_bytes(self) -> int:
+        """Of those that the states have gone through."""
+        return sum(map(self.bytes_of, range(self.states.n_layers)))
+
     def bytes_of(self, number: int) -> int:
         """Of one layer."""
         return sum(n for name, n in self._bytes.items() if block_of(name) == number)

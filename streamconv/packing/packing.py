@@ -58,6 +58,7 @@ class PackedFile(Spanned):
     row_bytes = (FRAME_BYTES,)
     looks: Sequence[Rows] = ()
     whole = False
+    together = 0
     is_quick = False
 
     @property

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 import runs
+from nursery import Nursery
 
 from streamconv.cluster import dispatcher
 
@@ -19,3 +20,10 @@ def _no_worker(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     yield
     runs.forget_jobs()
     os.chdir(folder)
+
+
+@pytest.fixture(scope="module")
+def nursery(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nursery]:
+    found = Nursery(tmp_path_factory.mktemp("nursery"))
+    yield found
+    found.close()

@@ -8,6 +8,8 @@ What a client does, as the kernel's (fs/nfs/write.c, fs/nfs/file.c):
 * Dirty pages are sent at some time, in any order; by fdatasync those of this client, and of no other. With O_DSYNC what was
   written is sent, and nothing else, before the call returns.
 * A page in the cache is read from there, however old, until the file is opened anew and the server's has changed since.
+
+Everything that happens by chance happens in calls of workers, which tests make one after the other, so it follows from the seed.
 """
 
 from __future__ import annotations
@@ -65,6 +67,7 @@ class SimNfs:
         self._sizes: dict[tuple[int, int], int] = {}
         self._of_thread = threading.local()
         self._lock = threading.RLock()
+        self._drops = True
         self.read_first = 0
 
     def __getattr__(self, name: str) -> Any:
@@ -86,9 +89,12 @@ class SimNfs:
             self._of_thread.client = before
 
     @contextmanager
-    def mounted(self, dsync: bool = True, write_only: bool = True) -> Iterator[None]:
-        """Let part files lie here; the flags that workers open them with may be left out."""
+    def mounted(self, dsync: bool = True, write_only: bool = True, fresh: bool = True) -> Iterator[None]:
+        """Let part files lie here; what workers do about it may be left out: the flags that they open them with, or that what
+        they know of a file is asked for anew when it is opened, and its pages are dropped before they are read.
+        """
         real = files.open_own
+        self._drops = fresh
 
         def open_own(path: Any, flags: int, *args: Any, **named: Any) -> int:
             if not dsync:
@@ -96,7 +102,8 @@ class SimNfs:
             if not write_only and flags & os.O_WRONLY:
                 flags = flags & ~os.O_WRONLY | os.O_RDWR
             fd = real(path, flags, *args, **named)
-            self._revalidate(os.fstat(fd).st_ino)
+            if fresh:
+                self._revalidate(os.fstat(fd).st_ino)
             return fd
 
         with pytest.MonkeyPatch.context() as patch:
@@ -146,7 +153,7 @@ class SimNfs:
             part = view[at : at + PAGE - start]
             self._write_page(fd, inode, number, start, part, flags)
             at += len(part)
-        if self._rng.random() < 0.3:
+        if self.client and self._rng.random() < 0.3:
             self._flush_some()
         return len(view)
 
@@ -200,7 +207,7 @@ class SimNfs:
     @_alone
     def posix_fadvise(self, fd: int, offset: int, length: int, advice: int) -> None:
         inode = os.fstat(fd).st_ino
-        for key in [k for k, page in self._cache().items() if k[0] == inode and page.dirty is None]:
+        for key in [k for k, page in self._cache().items() if k[0] == inode and page.dirty is None and self._drops]:
             del self._cache()[key]
 
     def _flush_page(self, inode: int, number: int) -> None:
@@ -225,8 +232,10 @@ class SimNfs:
                 self._flush_page(*key)
 
     def _flush_some(self) -> None:
-        """Some dirty pages of some clients go to the server now."""
-        for client, cache in self._caches.items():
+        """Some dirty pages of some workers go to the server now."""
+        for client, cache in sorted(self._caches.items()):
+            if client == 0:
+                continue
             with self.on(client):
                 for key in self._rng.sample(sorted(cache), len(cache) // 3):
                     self._flush_page(*key)

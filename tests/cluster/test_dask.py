@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
-import json
-import os
-import random
-import shutil
+import asyncio
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
+import psutil
 import pytest
-from dask_processes import Processes, address, digests, kill, wait_for, workers_of
+from dask_processes import SOON, Process, Processes, address, digests, is_busy, is_left, kill, wait_for
+from gate import PLACES, Gate
+from ledger import Ledger
+from nursery import Nursery
+from proxy import FAULTS, Proxy
 from runs import Told
-from small_models import read_safetensors, write_safetensors
+from small_jobs import KINDS, arguments, made_by_threads, make_models
 
-import streamconv
 from streamconv.cluster.board import Call
 from streamconv.cluster.dispatcher import Report
 from streamconv.cluster.local_workers import LocalWorkers
@@ -35,15 +37,18 @@ from streamconv.cluster import dask_pool
 from streamconv.cluster.dask_pool import DaskPool
 
 pytestmark = pytest.mark.slow
-#: of those that must strike before a job of a second or two is over
-IN_TIME = pytest.mark.soak
-
-TYPES = "Q4_K_M,IQ3_S,Q6_K"
-CHUNKS = ("--chunk-size", "32KiB")
 
 
 @pytest.fixture
-def processes(tmp_path: Path) -> Iterator[Processes]:
+def processes(tmp_path: Path, nursery: Nursery) -> Iterator[Processes]:
+    found = Processes(tmp_path, nursery)
+    yield found
+    found.close()
+
+
+@pytest.fixture
+def real_processes(tmp_path: Path) -> Iterator[Processes]:
+    """As a user starts them."""
     found = Processes(tmp_path)
     yield found
     found.close()
@@ -51,49 +56,15 @@ def processes(tmp_path: Path) -> Iterator[Processes]:
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Path:
-    """Three fine-tunes of a small model and the recipe that merges them."""
-    root = tmp_path_factory.mktemp("models")
-    tensors = read_safetensors(tiny_model / "model.safetensors")
-    for at, name in enumerate("abc"):
-        (root / name).mkdir()
-        for path in tiny_model.iterdir():
-            if path.is_file() and path.name != "model.safetensors":
-                shutil.copy(path, root / name)
-        changed = {n: (t, (v ^ (1 << at)) if v.dtype.kind == "u" and at else v) for n, (t, v) in tensors.items()}
-        write_safetensors(root / name / "model.safetensors", changed)
-    recipe = {
-        "merge_method": "ties", "base_model": str(root / "a"), "parameters": {"weight": 0.5, "density": 0.6},
-        "models": [{"model": str(root / "b")}, {"model": str(root / "c")}], "dtype": "bfloat16",
-    }  # fmt: skip
-    (root / "ties.yml").write_text(json.dumps(recipe))
-    return root
+    return make_models(tmp_path_factory.mktemp("models"), tiny_model)
 
 
 @pytest.fixture(scope="module")
 def expected(tmp_path_factory: pytest.TempPathFactory, model: Path) -> dict[str, dict[str, str]]:
-    """Digests of what threads make of each job."""
-    found = {}
-    for job in JOBS:
-        folder = tmp_path_factory.mktemp(job)
-        streamconv.convert(model / JOBS[job][0], folder / JOBS[job][1], type=JOBS[job][2], chunk_bytes="32KiB")
-        found[job] = digests(folder)
-    return found
+    return made_by_threads(model, tmp_path_factory.mktemp("expected"))
 
 
-#: what is converted, to what, in which types
-JOBS = {
-    "types": ("a", "x-{type}.gguf", TYPES), "ties": ("ties.yml", "x.gguf", "Q4_K_M"), "plain": ("a", "x.gguf", "IQ3_S"),
-}  # fmt: skip
-
-
-def arguments(model: Path, folder: Path, job: str, cluster: str | None) -> list[str]:
-    source, output, types = JOBS[job]
-    folder.mkdir(exist_ok=True)
-    given = ["--cluster", cluster] if cluster else []
-    return [str(model / source), str(folder / output), "--type", types, *CHUNKS, *given]
-
-
-def ended(process: subprocess.Popen[bytes], processes: Processes, code: int = 0) -> None:
+def ended(process: Process, processes: Processes, code: int = 0) -> None:
     assert process.wait(180) == code, processes.log("convert")
 
 
@@ -102,134 +73,142 @@ def is_running(folder: Path) -> bool:
     return any(any(index.read_bytes()[8192:]) for index in folder.glob("*.streamconv/index.wal"))
 
 
-def is_begun(folder: Path, converting: subprocess.Popen[bytes]) -> bool:
-    """The same, of a conversion that must not have ended."""
-    assert converting.poll() is None
-    return is_running(folder)
+def hold(processes: Processes, tmp_path: Path, at: str = "put") -> Gate:
+    """Have the workers of all processes held at their second task, in the middle of ``at``."""
+    gate = Gate(tmp_path / "gate", at)
+    processes.env = gate.env
+    return gate
 
 
-@pytest.mark.parametrize("job", JOBS)
+def wait_for_workers(gate: Gate, n: int, folder: Path, converting: Process) -> None:
+    """Until ``n`` of them are held, and what they made before is committed."""
+
+    def are_held() -> bool:
+        assert converting.poll() is None
+        return len(gate.waiting()) >= n and is_running(folder)
+
+    wait_for(are_held)
+
+
+@pytest.mark.parametrize("job", KINDS)
 def test_processes_of_this_machine_make_what_threads_make(
-    processes: Processes, tmp_path: Path, model: Path, expected: dict[str, dict[str, str]], job: str
+    real_processes: Processes, tmp_path: Path, model: Path, expected: dict[str, dict[str, str]], job: str
 ) -> None:
-    ended(processes.convert(*arguments(model, tmp_path / "o", job, "local:2")), processes)
+    ended(real_processes.convert(*arguments(model, tmp_path / "o", job, "local:2")), real_processes)
     assert digests(tmp_path / "o") == expected[job]
 
 
-def assault(
-    processes: Processes, tmp_path: Path, model: Path, job: str, rng: random.Random, expected: dict[str, str]
-) -> int:
-    """One job of four processes, some of which are killed or stopped at random moments; how many were."""
-    folder = tmp_path / f"o{rng.randrange(10**9)}"
-    converting = processes.convert(*arguments(model, folder, job, "local:4"))
-    stopped, n = [], 0
-    while converting.poll() is None:
-        time.sleep(rng.uniform(0.3, 2.0))
-        alive = [pid for pid in workers_of(converting) if pid not in stopped]
-        if alive and n < 8:
-            victim, n = rng.choice(alive), n + 1
-            if rng.random() < 0.7 or len(stopped) > 1:
-                kill(victim, signal.SIGKILL)
-            else:
-                kill(victim, signal.SIGSTOP)
-                stopped.append(victim)
-    ended(converting, processes)
-    made = digests(folder)
-    for pid in stopped:
-        kill(pid, signal.SIGCONT)
-    time.sleep(1.0 if stopped else 0.0)
-    assert made == expected, rng
-    assert digests(folder) == expected, rng
-    return n
-
-
-@pytest.mark.parametrize("job", JOBS)
+@pytest.mark.parametrize(("job", "at"), [*zip(KINDS, PLACES, strict=True)])
 def test_killed_and_stopped_workers_change_no_byte(
-    processes: Processes, tmp_path: Path, model: Path, expected: dict[str, dict[str, str]], job: str, seed: int
+    processes: Processes, tmp_path: Path, model: Path, expected: dict[str, dict[str, str]], job: str, at: str
 ) -> None:
-    assault(processes, tmp_path, model, job, random.Random(seed), expected[job])
+    gate, folder = hold(processes, tmp_path, at), tmp_path / "o"
+    converting = processes.convert(*arguments(model, folder, job, "local:3"))
+    wait_for_workers(gate, 3, folder, converting)
+    ledger = Ledger(folder)
+    ledger.look()
+    killed, stopped, _ = gate.waiting()
+    kill(killed, signal.SIGKILL)
+    kill(stopped, signal.SIGSTOP)
+    gate.open()
+    wait_for(lambda: ledger.look() or converting.poll() is not None)
+    ended(converting, processes)
+    assert digests(folder) == expected[job]
+    assert ledger.committed
+    assert (ledger.wrong, ledger.lost) == (0, 0)
 
 
-@pytest.mark.soak
-def test_many_jobs_with_killed_workers(
-    processes: Processes, tmp_path: Path, model: Path, expected: dict[str, dict[str, str]], seed: int, tell: object
-) -> None:
-    rng, n = random.Random(seed), 0
-    for at in range(100 * int(os.environ.get("STREAMCONV_SOAK", "1000")) // 1000):
-        job = [*JOBS][at % len(JOBS)]
-        n += assault(processes, tmp_path, model, job, rng, expected[job])
-    tell(f"{n} workers were killed or stopped")  # type: ignore[operator]
-
-
-@IN_TIME
+@pytest.mark.parametrize("at", PLACES)
 def test_a_worker_that_was_stopped_until_all_is_over_harms_nothing(
-    processes: Processes, tmp_path: Path, model: Path, expected: dict[str, dict[str, str]]
+    processes: Processes, tmp_path: Path, model: Path, expected: dict[str, dict[str, str]], at: str
 ) -> None:
-    file = tmp_path / "scheduler.json"
+    gate, file, folder = hold(processes, tmp_path, at), tmp_path / "scheduler.json", tmp_path / "o"
     processes.scheduler(file, SCHEDULER__WORKER_TTL="5s")
     stopped = processes.worker(file, "--no-nanny", name="stopped")
-    folder = tmp_path / "o"
-    converting = processes.convert(*arguments(model, folder, "types", address(file)))
-    wait_for(lambda: is_begun(folder, converting))
+    converting = processes.convert(*arguments(model, folder, "plain", address(file)))
+    wait_for_workers(gate, 1, folder, converting)
     kill(stopped.pid, signal.SIGSTOP)
+    gate.open()
     processes.worker(file, "--no-nanny", name="other")
     ended(converting, processes)
-    assert digests(folder) == expected["types"]
+    assert digests(folder) == expected["plain"]
+    assert stopped.pid not in gate.passed()
     kill(stopped.pid, signal.SIGCONT)
-    time.sleep(3.0)
-    assert digests(folder) == expected["types"]
+    wait_for(lambda: stopped.pid in gate.passed())
+    assert digests(folder) == expected["plain"]
 
 
-@IN_TIME
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_worker_behind_a_network_that_fails_is_replaced_and_harms_nothing_when_it_is_mended(
+    processes: Processes, tmp_path: Path, model: Path, expected: dict[str, dict[str, str]], fault: str
+) -> None:
+    gate, file, folder = hold(processes, tmp_path), tmp_path / "scheduler.json", tmp_path / "o"
+    processes.scheduler(file, SCHEDULER__WORKER_TTL="5s")
+    host, port = address(file).removeprefix("tcp://").split(":")
+    proxy = Proxy(host, int(port))
+    cut_off = processes.worker(proxy.address, "--no-nanny", name="cut off")
+    converting = processes.convert(*arguments(model, folder, "plain", address(file)))
+    wait_for_workers(gate, 1, folder, converting)
+    proxy.fail(fault)
+    gate.open()
+    processes.worker(file, "--no-nanny", name="other")
+    ended(converting, processes)
+    assert cut_off.pid in gate.passed()
+    proxy.mend()
+    wait_for(lambda: cut_off.poll() is not None or not is_busy(cut_off.pid))
+    proxy.close()
+    assert digests(folder) == expected["plain"]
+
+
 def test_a_scheduler_that_is_started_again_goes_on_with_the_same_job(
     processes: Processes, tmp_path: Path, model: Path, expected: dict[str, dict[str, str]]
 ) -> None:
-    file, folder = tmp_path / "scheduler.json", tmp_path / "o"
+    gate, file, folder = hold(processes, tmp_path), tmp_path / "scheduler.json", tmp_path / "o"
     scheduler = processes.scheduler(file)
     processes.worker(file, "--no-nanny")
-    converting = processes.convert(*arguments(model, folder, "types", str(file)))
-    wait_for(lambda: is_begun(folder, converting))
+    converting = processes.convert(*arguments(model, folder, "plain", str(file)))
+    wait_for_workers(gate, 1, folder, converting)
     scheduler.kill()
     scheduler.wait()
     processes.scheduler(file)
     processes.worker(file, "--no-nanny")
+    gate.open()
     ended(converting, processes)
-    assert digests(folder) == expected["types"]
+    assert digests(folder) == expected["plain"]
 
 
-@IN_TIME
 def test_a_scheduler_that_stays_away_ends_the_run_which_goes_on_without_one(
     processes: Processes, tmp_path: Path, model: Path, expected: dict[str, dict[str, str]]
 ) -> None:
-    file, folder = tmp_path / "scheduler.json", tmp_path / "o"
+    gate, file, folder = hold(processes, tmp_path), tmp_path / "scheduler.json", tmp_path / "o"
     scheduler = processes.scheduler(file)
     processes.worker(file, "--no-nanny")
-    soon = "import streamconv.cluster.dask_pool as pool\npool.SCHEDULER_SECONDS = 3.0"
-    converting = processes.convert(*arguments(model, folder, "types", address(file)), prologue=soon)
-    wait_for(lambda: is_begun(folder, converting))
+    soon = f"{SOON}\npool.SCHEDULER_SECONDS = 3.0"
+    converting = processes.convert(*arguments(model, folder, "plain", address(file)), prologue=soon)
+    wait_for_workers(gate, 1, folder, converting)
     scheduler.kill()
     ended(converting, processes, 69)
     assert "no scheduler answers" in processes.log("convert")
-    ended(processes.convert(*arguments(model, folder, "types", None)), processes)
+    ended(processes.convert(*arguments(model, folder, "plain", None)), processes)
     assert "were finished by earlier runs" in processes.log("convert")
-    assert digests(folder) == expected["types"]
+    assert digests(folder) == expected["plain"]
 
 
-@IN_TIME
 def test_a_killed_coordinator_leaves_no_process_behind_and_a_job_that_goes_on(
     processes: Processes, tmp_path: Path, model: Path, expected: dict[str, dict[str, str]]
 ) -> None:
-    folder = tmp_path / "o"
-    converting = processes.convert(*arguments(model, folder, "types", "local:2"))
-    wait_for(lambda: is_begun(folder, converting))
-    left = workers_of(converting)
-    assert left
+    gate, folder = hold(processes, tmp_path), tmp_path / "o"
+    converting = processes.convert(*arguments(model, folder, "plain", "local:2"))
+    wait_for_workers(gate, 2, folder, converting)
+    left = [psutil.Process(pid) for pid in processes.workers_of(converting)]
+    assert {each.pid for each in left} == gate.waiting()
     converting.kill()
     converting.wait()
-    wait_for(lambda: not any(Path(f"/proc/{pid}").exists() for pid in left))
-    ended(processes.convert(*arguments(model, folder, "types", "local:1")), processes)
+    wait_for(lambda: not any(map(is_left, left)))
+    gate.open()
+    ended(processes.convert(*arguments(model, folder, "plain", "local:1")), processes)
     assert "were finished by earlier runs" in processes.log("convert")
-    assert digests(folder) == expected["types"]
+    assert digests(folder) == expected["plain"]
 
 
 def test_a_worker_that_has_no_scheduler_yet_ends_with_the_coordinator() -> None:
@@ -258,11 +237,10 @@ def test_workers_of_this_machine_run_nothing_of_the_current_folder(
         assert helped.wait(60) == 0
 
 
-@IN_TIME
 def test_a_signal_ends_the_run_in_order(processes: Processes, tmp_path: Path, model: Path) -> None:
-    folder = tmp_path / "o"
-    converting = processes.convert(*arguments(model, folder, "types", "local:2"))
-    wait_for(lambda: is_begun(folder, converting))
+    gate, folder = hold(processes, tmp_path), tmp_path / "o"
+    converting = processes.convert(*arguments(model, folder, "plain", "local:2"))
+    wait_for_workers(gate, 2, folder, converting)
     began = time.monotonic()
     kill(converting.pid, signal.SIGTERM)
     ended(converting, processes, -signal.SIGTERM)
@@ -331,6 +309,43 @@ def test_a_call_that_meets_a_closed_connection_is_lost_and_no_error(clock: list[
     assert pool.reports(0.5) == [Report("key")]
 
 
+class Answers(NoWorkers):
+    """A client whose workers have answers to give, but for those that have stalled."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__()
+        self.loop = SimpleNamespace(asyncio_loop=loop)
+
+    def submit(self, *_: object, key: str, **__: object) -> SimpleNamespace:
+        return SimpleNamespace(status="finished", key=key, release=lambda: None)
+
+    async def gather(self, futures: list[SimpleNamespace], asynchronous: bool) -> list[dict[str, str]]:
+        if futures[0].key == "stalled":
+            await asyncio.sleep(3600)
+        return [{"key": futures[0].key}]
+
+
+def test_an_answer_of_a_worker_that_has_stalled_keeps_no_other_back(clock: list[float]) -> None:
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever)
+    thread.start()
+    try:
+        pool = DaskPool(lambda: Answers(loop), "", "tcp://there", Told())
+        for key in ("stalled", "given"):
+            pool.submit(Call(key, Task([]), {}, 0.0))
+        found: list[Report] = []
+        wait_for(lambda: found.extend(pool.reports(0.0)) or found)
+        assert found == [Report("given", {"key": "given"})]
+        clock[0] += 30.0
+        wait_for(lambda: found.extend(pool.reports(0.0)) or len(found) > 1)
+        assert found[1] == Report("stalled")
+    finally:
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+        loop.run_until_complete(asyncio.sleep(0))  # what was cancelled ends
+        loop.close()
+
+
 @pytest.mark.parametrize(
     ("text", "error", "told"),
     [(None, NetworkError, "no scheduler answers"), ("[]", NetworkError, "has no address"),
@@ -350,15 +365,27 @@ def test_a_file_without_a_usable_address_is_not_waited_for_for_ever(
 def test_a_scheduler_that_blames_tasks_for_dead_workers_is_no_obstacle(
     processes: Processes, tmp_path: Path, model: Path, expected: dict[str, dict[str, str]]
 ) -> None:
-    file, folder = tmp_path / "scheduler.json", tmp_path / "o"
+    gate, file, folder = hold(processes, tmp_path), tmp_path / "scheduler.json", tmp_path / "o"
     processes.scheduler(file, SCHEDULER__ALLOWED_FAILURES="0")
     first = processes.worker(file, "--no-nanny")
-    converting = processes.convert(*arguments(model, folder, "types", address(file)))
-    wait_for(lambda: is_begun(folder, converting))
+    converting = processes.convert(*arguments(model, folder, "plain", address(file)))
+    wait_for_workers(gate, 1, folder, converting)
     first.kill()
     processes.worker(file, "--no-nanny")
+    gate.open()
     ended(converting, processes)
-    assert digests(folder) == expected["types"]
+    assert digests(folder) == expected["plain"]
+
+
+def test_workers_that_a_nanny_may_restart_for_files_that_are_mapped_are_told_of(
+    processes: Processes, tmp_path: Path, model: Path, expected: dict[str, dict[str, str]]
+) -> None:
+    file, folder = tmp_path / "scheduler.json", tmp_path / "o"
+    processes.scheduler(file)
+    processes.worker(file, "--no-nanny", "--memory-limit", "300MiB")
+    ended(processes.convert(*arguments(model, folder, "plain", address(file))), processes)
+    assert "note: workers have a memory limit" in processes.log("convert")
+    assert digests(folder) == expected["plain"]
 
 
 def test_a_worker_with_other_kernels_is_refused_before_it_makes_anything(

@@ -17,8 +17,10 @@ from runs import forget_jobs, fresh, through
 from sim_nfs import SimNfs
 
 from streamconv.cluster import worker
+from streamconv.conversion import Options
 from streamconv.engine import attaching, journal, run
 from streamconv.engine.index_file import CommitRecord
+from streamconv.engine.job import Job
 
 #: no multiple of a page, as chunks of models are none
 CHUNK = 3000
@@ -46,7 +48,12 @@ class Clients(HerePool):
 
 
 class Audit:
-    """Looks at the server's files whenever chunks are committed, and before the output is read back."""
+    """Looks at the server's files whenever a worker has reported, before anything else happens, and before the output is read back.
+
+    Attributes
+    ----------
+    wrong : chunks that were not there as they were said to be
+    """
 
     def __init__(self, part: Path) -> None:
         self.part, self.counted, self.wrong = part, list[CommitRecord](), 0
@@ -64,13 +71,12 @@ def audited(tmp_path: Path, seed: int, late: bool = False, **flags: bool) -> tup
     job = replace(job, options=replace(job.options, chunk_bytes=CHUNK, threads=1))
     prepared, expected = fresh(job, job.options)
     audit = Audit(prepared.plan.part_path(0))
-    real_commit, real_put, behind = journal.Journal.commit, attaching.Attached.put, list[Any]()
+    real_hand_in, real_put, behind = run._Run.hand_in, attaching.Attached.put, list[Any]()
 
-    def commit(self: journal.Journal, commits: Any) -> None:
-        listed = list(commits)
-        audit.counted += listed
+    def hand_in(self: run._Run, commits: Any, name: str) -> None:
+        audit.counted += commits
         audit.look()
-        real_commit(self, listed)
+        real_hand_in(self, commits, name)
 
     def put(self: attaching.Attached, file: int, data: memoryview, offset: int) -> None:
         behind.append((self, file, bytes(data), offset))
@@ -83,9 +89,8 @@ def audited(tmp_path: Path, seed: int, late: bool = False, **flags: bool) -> tup
         return []
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(journal.Journal, "commit", commit)
+        patch.setattr(run._Run, "hand_in", hand_in)
         patch.setattr(run, "damaged", damaged)
-        patch.setattr(run, "_COMMIT_SECONDS", 0.0)
         patch.setattr(journal, "is_network", lambda path: True)
         if late:
             patch.setattr(attaching.Attached, "put", put)
@@ -106,18 +111,45 @@ def test_what_counts_is_on_the_server_and_stays_there(tmp_path: Path, seed: int,
     assert nfs.read_first == 0
 
 
+@pytest.mark.parametrize("n", [1, *(pytest.param(n, marks=pytest.mark.slow) for n in range(2, 5))])
 @pytest.mark.parametrize(
     "mistake",
     [
         {"dsync": False},
         pytest.param({"dsync": False, "write_only": False}, marks=pytest.mark.slow),
-        pytest.param({"late": True}, marks=pytest.mark.soak),
+        pytest.param({"late": True}, marks=pytest.mark.slow),
     ],
     ids=["no O_DSYNC", "O_RDWR and no O_DSYNC", "reported before it is written"],
 )
-def test_the_simulation_catches(tmp_path: Path, seed: int, mistake: dict[str, bool]) -> None:
-    audit, _, _ = audited(tmp_path, seed, **mistake)
+def test_the_simulation_catches(tmp_path: Path, seed: int, mistake: dict[str, bool], n: int) -> None:
+    audit, _, _ = audited(tmp_path, seed * n, **mistake)
     assert audit.wrong > 0
+
+
+@pytest.mark.parametrize("is_fresh", [True, False], ids=["asked anew", "stale"])
+@pytest.mark.parametrize("who", ["worker", "coordinator"])
+def test_who_has_lost_the_job_learns_it_from_the_server_and_not_from_what_it_has_in_its_cache(
+    tmp_path: Path, seed: int, who: str, is_fresh: bool
+) -> None:
+    """And where nothing is asked for anew it does not, which the simulation shows."""
+    nfs, plan = SimNfs(seed), cases.dense_gguf(tmp_path).plan(Options()).plan
+    with pytest.MonkeyPatch.context() as patch, nfs.mounted(fresh=is_fresh):
+        patch.setattr(journal, "is_network", lambda path: True)
+        first = Job.open(plan)
+        worker_of_first = attaching.Attached(plan, first.share())
+        is_current = worker_of_first.is_current if who == "worker" else first.journal.still_ours
+        client = 1 if who == "worker" else 0
+        with nfs.on(client):
+            assert is_current()
+        with nfs.on(2):
+            second = journal.Journal.open(plan.job_dir / "index.wal")
+            assert second is not None
+            second.take_over()
+            second.close()
+        with nfs.on(client):
+            assert is_current() is not is_fresh
+        first.close()
+    nfs.end()
 
 
 @pytest.mark.slow
