@@ -3,8 +3,8 @@
     families.py [--work /tmp/streamconv-bench] [--only NAME,…] [--mib 400] [--ram-mib 256] [--rounds 3]
 
 Prints a table. ``read`` is what the process took from disk for the weights, in their bytes: near 1 where nothing is read twice.
-It is less where the page cache cannot be emptied. ``of Llama`` are the seconds a byte beside those of Llama: the median of
-``--rounds`` pairs of runs. Ends with 1 where memory or bytes are more than they may be.
+It is less where the page cache cannot be emptied. ``of Llama`` are the seconds a byte beside those of Llama, without those that
+the program takes to start: the median of ``--rounds`` pairs of runs. Ends with 1 where memory or bytes are more than they may be.
 """
 
 from __future__ import annotations
@@ -56,12 +56,12 @@ def from_disk() -> int:
     return resource.getrusage(resource.RUSAGE_CHILDREN).ru_inblock * 512
 
 
-def of_llama(a: argparse.Namespace, source: Path, size: int, llama: Path, llama_size: int) -> str:
+def of_llama(a: argparse.Namespace, source: Path, size: int, llama: Path, llama_size: int, start_s: float) -> str:
     """Seconds a byte beside Llama's, in pairs of runs that follow each other."""
     ratios = []
     for _ in range(a.rounds):
         other, own = convert(llama, a.ram_mib), convert(source, a.ram_mib)
-        ratios.append(own.wall_s / size / (other.wall_s / llama_size))
+        ratios.append((own.wall_s - start_s) / size / ((other.wall_s - start_s) / llama_size))
     return f"{statistics.median(ratios):.2f}" if ratios else "–"
 
 
@@ -82,6 +82,7 @@ def main() -> None:
     before = from_disk()
     convert(small, a.ram_mib)
     program = from_disk() - before
+    start_s = min(convert(small, a.ram_mib).wall_s for _ in range(3))
     allowed = a.ram_mib + BESIDE_MIB
     print("| family | experts | MiB | private memory | s | read | of Llama |\n|---|---|---|---|---|---|---|")
     try:
@@ -91,7 +92,7 @@ def main() -> None:
             before = from_disk()
             result = convert(source, a.ram_mib)
             read = (from_disk() - before - program) / size
-            ratio = of_llama(a, source, size, llama, llama_size)
+            ratio = of_llama(a, source, size, llama, llama_size, start_s)
             shutil.rmtree(source)
             wrong |= result.rss_anon_mib > allowed or read > MOST_READ
             what = f"{experts or ''} | {size >> 20} | {result.rss_anon_mib} MiB | {result.wall_s:.1f} | {read:.2f} | {ratio}"

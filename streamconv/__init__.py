@@ -1,8 +1,9 @@
 """streamconv: model checkpoints to what runtimes load, streamed, resumable, byte-identical with ggml.
 
 >>> import streamconv
->>> [name for name in dir(streamconv) if not name.startswith("_")]
-['StreamconvError', 'convert', 'dequantize', 'errors', 'logits', 'open', 'plan', 'quantize']
+>>> [name for name in dir(streamconv) if not name.startswith("_")]  # doctest: +NORMALIZE_WHITESPACE
+['StreamconvError', 'convert', 'dequantize', 'edit', 'errors', 'hash', 'join', 'logits', 'open', 'pack', 'plan', 'quantize',
+ 'split', 'unpack']
 """
 
 from __future__ import annotations
@@ -15,9 +16,26 @@ from .errors import StreamconvError
 
 if TYPE_CHECKING:
     from .api import convert, logits, open, plan
+    from .packing.api import pack, unpack
     from .quant.api import dequantize, quantize
+    from .toolbox.api import edit, hash, join, split
 
-__all__ = ["StreamconvError", "convert", "dequantize", "errors", "logits", "open", "plan", "quantize"]
+__all__ = [
+    "StreamconvError",
+    "convert",
+    "dequantize",
+    "edit",
+    "errors",
+    "hash",
+    "join",
+    "logits",
+    "open",
+    "pack",
+    "plan",
+    "quantize",
+    "split",
+    "unpack",
+]
 
 _HOMES = {
     "convert": ".api",
@@ -26,6 +44,12 @@ _HOMES = {
     "plan": ".api",
     "quantize": ".quant.api",
     "dequantize": ".quant.api",
+    "pack": ".packing.api",
+    "unpack": ".packing.api",
+    "edit": ".toolbox.api",
+    "hash": ".toolbox.api",
+    "join": ".toolbox.api",
+    "split": ".toolbox.api",
 }
 
 

@@ -2,119 +2,27 @@
 
 from __future__ import annotations
 
-import inspect
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import fields
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypedDict, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from . import cluster, conversion, progress
 from .engine.run import Reporter
-from .flags import FLAGS
+from .planned import plan_facts
 from .rows import Floats, Rows
+from .settings import Settings, documented
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-F = TypeVar("F", bound=Callable[..., Any])
-AnyPath = str | os.PathLike[str]
 
-
-class Settings(TypedDict, total=False):
-    """The options of ``convert`` and ``plan`` for type checkers; one each for those of the command line."""
-
-    threads: int | None
-    force: bool
-    update: bool
-    reuse: AnyPath | Sequence[AnyPath]
-    no_reuse: bool
-    manifest: bool
-    stop_after_s: float | str | None
-    verify: Literal["all", "recent", "none"]
-    imatrix: AnyPath | Sequence[AnyPath]
-    include_weights: Sequence[str]
-    exclude_weights: Sequence[str]
-    pure: bool
-    leave_output_tensor: bool
-    output_tensor_type: str | None
-    token_embedding_type: str | None
-    tensor_types: Sequence[str]
-    tensor_type_file: AnyPath | None
-    copy: bool
-    prune_layers: Sequence[int]
-    override_kv: Sequence[str]
-    allow_requantize: bool
-    split_max_bytes: int | str
-    split_max_tensors: int
-    no_tensor_first_split: bool
-    keep_split: bool
-    max_shard_bytes: int | str | None
-    pre: str | None
-    vocab_only: bool
-    mmproj: bool
-    mmproj_type: str | None
-    mtp: bool
-    no_mtp: bool
-    dspark: bool
-    target_model: AnyPath | None
-    base: AnyPath | None
-    lora: str | Sequence[str]
-    mistral_format: bool
-    model_name: str | None
-    metadata: AnyPath | None
-    fuse_qkv: bool
-    fuse_gate_up_exps: bool
-    fp8_as_q8: bool
-    dense_modules: bool
-    allow_nonfinite: bool
-    measure: bool
-    compat: bool
-    seed: int
-    lenient: bool
-    allow_crimes: bool
-    io: Literal["mmap", "pread"]
-    chunk_bytes: int | str
-    evict: bool
-    keep_packed: bool
-    offline: bool
-    refresh: bool
-    report: AnyPath | None
-    cluster: str | None
-    cluster_tls: str | None
-
-
-def _documented(function: F) -> F:
-    """``function`` with every option in its signature and its docstring, where ``**settings`` are, for ``help``."""
-    usual = {f.name: f.default for f in fields(conversion.Options)}
-    told = {flag.field: flag.help for flag in reversed(FLAGS) if flag.field} | {
-        "measure": "decode and add up the errors"
-    }
-    signature = inspect.signature(function)
-    named = [p for p in signature.parameters.values() if p.kind is not p.VAR_KEYWORD]
-    named += [
-        inspect.Parameter(
-            name, inspect.Parameter.KEYWORD_ONLY, default=usual[name], annotation=annotation.__forward_arg__
-        )
-        for name, annotation in Settings.__annotations__.items()
-    ]
-    function.__signature__ = signature.replace(parameters=named)  # type: ignore[attr-defined]
-    lines = "\n".join(f"    {name} : {told[name]}" for name in Settings.__annotations__)
-    head, _, tail = (function.__doc__ or "").partition("    settings : ")
-    function.__doc__ = head + lines + "\n" + tail.partition("\n")[2]
-    return function
-
-
-def _options(type: str, ram: str | int | None, settings: Mapping[str, Any]) -> conversion.Options:
-    return conversion.Options.of({"type": type, "ram_bytes": ram, **settings})
-
-
-@_documented
+@documented(Settings)
 def convert(
     src: str | os.PathLike[str],
     out: str | os.PathLike[str],
@@ -150,7 +58,7 @@ def convert(
     >>> streamconv.convert("examples/tiny-gemma3", "tiny.gguf", type="Q8_0", ram="256MiB")
     [PosixPath('tiny.gguf')]
     """
-    options = _options(type, ram, settings)
+    options = conversion.Options.of({"type": type, "ram_bytes": ram, **settings})
     prepare, told = partial(conversion.prepare, src, out, options), reporter or progress.Silent()
     prepared = prepare()
     if options.keep_packed:
@@ -165,7 +73,7 @@ def convert(
     return [f.path for f in prepared.plan.files]
 
 
-@_documented
+@documented(Settings)
 def plan(
     src: str | os.PathLike[str],
     out: str | os.PathLike[str],
@@ -192,11 +100,10 @@ def plan(
     >>> facts["architecture"], round(facts["bits_per_weight"], 1), facts["tensors"][0]["reason"]
     ('gemma3', 4.9, 'a vector, never quantized')
     """
-    options = _options(type, ram, settings)
+    options = conversion.Options.of({"type": type, "ram_bytes": ram, **settings})
     prepared = conversion.prepare(src, out, options)
     try:
-        facts = conversion.describe(prepared, options)
-        return {**facts, "cluster": cluster.payoff(prepared, options)} if options.cluster else facts
+        return plan_facts(prepared, options)
     finally:
         prepared.close()
 

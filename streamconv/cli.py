@@ -127,13 +127,14 @@ _COMMANDS: dict[str, tuple[str, tuple[tuple[str, str, str], ...]]] = {
         ),
     ),
     "compare": (
-        "compare the predictions of models with those of a reference on a text: perplexity, KL divergence, probabilities",
+        "compare the predictions of models with those of a reference on a text: perplexity, KL divergence, probabilities;"
+        " resumes with --work",
         (
             ("reference", "REFERENCE", f"the model that others are compared with: {_SOURCE}"),
             ("models", "MODEL...", "models to compare, each given in the same way"),
         ),
     ),
-    "perplexity": ("the perplexity of a model on a text", (("source", "MODEL", _SOURCE),)),
+    "perplexity": ("the perplexity of a model on a text; resumes with --work", (("source", "MODEL", _SOURCE),)),
     "mix": (
         "choose tensor types for a file of a given size, from errors measured on a text; resumes like convert",
         (

@@ -16,7 +16,7 @@ from .engine.run import Outcome
 from .errors import UsageError
 from .file_names import RECIPES
 from .flags import FLAGS, Flag
-from .planned import plan_lines, tensor_lines
+from .planned import plan_facts, plan_lines, tensor_lines
 from .progress import count, duration
 from .terminal import say, say_json
 from .units import size
@@ -240,9 +240,7 @@ def plan(a: argparse.Namespace) -> int:
 def _show(a: argparse.Namespace, prepared: conversion.Prepared, options: conversion.Options) -> int:
     """Print what would be done."""
     try:
-        facts = conversion.describe(prepared, options)
-        if options.cluster:
-            facts["cluster"] = cluster.payoff(prepared, options)
+        facts = plan_facts(prepared, options)
     finally:
         prepared.close()
     if a.json:
@@ -301,10 +299,11 @@ def status(a: argparse.Namespace) -> int:
     elif facts["status"] == "done":
         say(f"{a.output} is complete")
     else:
-        share = f"{100 * facts['done'] / facts['total']:.0f} %" if facts["total"] else "unknown share"
+        told, done, total = f"{facts['chunks_done']} of {facts['chunks']} chunks", facts["done"], facts["total"]
+        if total:
+            told = f"{100 * done / total:.0f} % ({size(done)} of {size(total)}, {told})"
         say(
-            f"{a.output} is unfinished: {share} ({size(facts['done'])} of {size(facts['total'])},"
-            f" {facts['chunks_done']} of {facts['chunks']} chunks)",
+            f"{a.output} is unfinished: {told}",
             f"  {facts['type']} from {facts['source']}; run the same command again to resume",
         )
     return 0

@@ -163,21 +163,31 @@ def _told(
 def perplexity(a: argparse.Namespace, options: Options) -> int:
     """``streamconv perplexity``."""
     reporter = _reporter(a)
-    with progress.told_in_errors(reporter):
-        found = evaluation.perplexity(a.source, _request(a), options, reporter)
-    if a.json:
-        say_json(_as_json(found.log_p))
-    else:
-        say(*_perplexities(found.log_p))
+    with (
+        progress.told_in_errors(reporter),
+        evaluation.compare(a.source, [], _request(a), options, reporter, a.work) as found,
+    ):
+        if a.json:
+            say_json(_as_json(found.log_p))
+        else:
+            say(*_perplexities(found.log_p))
     return 0
 
 
 def compare(a: argparse.Namespace, options: Options) -> int:
     """``streamconv compare``."""
     reporter = _reporter(a)
-    request = _request(a)
-    with progress.told_in_errors(reporter):
-        found = evaluation.compare(a.reference, a.models, request, options, reporter)
+    request, work = _request(a), a.work or options.report
+    with (
+        progress.told_in_errors(reporter),
+        evaluation.compare(a.reference, a.models, request, options, reporter, work) as found,
+    ):
+        _tell_compared(a, options, request, found)
+    return 0
+
+
+def _tell_compared(a: argparse.Namespace, options: Options, request: Request, found: Compared) -> None:
+    """Print what was found, and write its page."""
     facts = [
         {"model": str(name), "reference": str(a.reference), **summary(each)}
         for name, each in zip(a.models, found.divergences, strict=True)
@@ -192,7 +202,6 @@ def compare(a: argparse.Namespace, options: Options) -> int:
         else:
             for each in facts:
                 say(*_compared(each, found, titled=len(facts) > 1))
-    return 0
 
 
 def _reporter(a: argparse.Namespace) -> progress.Silent:

@@ -160,6 +160,7 @@ _HUB: dict[str, Any] = {"group": "models on the hub", "commands": (*PLANS, "fetc
 _KEPT: dict[str, Any] = {"commands": PLANS, "alternative": "what is fetched"}
 _FETCH: dict[str, Any] = {"group": "running", "commands": ("fetch",)}
 _RESUMING: dict[str, Any] = {"group": "resuming", "commands": (*RUNS, *COPIES, *PACKING, "imatrix", "mix")}
+_WORK: dict[str, Any] = {"group": "resuming", "commands": ("compare", "perplexity")}
 _REPORTING: dict[str, Any] = {"group": "resuming", "commands": RUNS}
 _REUSE: dict[str, Any] = {"group": "running", "commands": PLANS, "alternative": "reuse"}
 _STOP = "stop cleanly after 90s, 15m, 2h …; exit code 75"
@@ -349,7 +350,14 @@ FLAGS = (
     Flag("--verify", "verify fetched files against their digests; fetch damaged ones again", **_FETCH),
     Flag("--stop-after", _STOP, "TIME", kind="seconds", **_FETCH),
     Flag("--nice", _NICE, **_FETCH),
-    Flag("--stop-after", _STOP, "TIME", "stop_after_s", "seconds", **_RESUMING),
+    Flag(
+        "--work", "keep the work in NAME.streamconv until it is done, so that the same command resumes (default: beside the"
+        " page of --report; else nothing is kept)", "NAME", kind="path", **_WORK,
+    ),
+    Flag("--stop-after", _STOP, "TIME", "stop_after_s", "seconds",
+         **{**_RESUMING, "commands": (*_RESUMING["commands"], *_WORK["commands"])}),
+    Flag("--force", "start over where NAME.streamconv has the work of another command", field="force", **_WORK),
+    Flag("--update", "make again what was made of models or a text that have changed", field="update", **_WORK),
     Flag(
         "--force", "replace OUT (a single file even if streamconv did not write it), or an unfinished job with another plan",
         field="force", **{**_RESUMING, "commands": (*RUNS, *PACKING, "split", "join", "imatrix", "mix")},

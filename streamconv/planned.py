@@ -1,4 +1,4 @@
-"""A plan as lines of text; see ``conversion.describe``."""
+"""What a plan amounts to, as facts and as lines of text."""
 
 from __future__ import annotations
 
@@ -9,6 +9,18 @@ from typing import Any
 from . import cluster, conversion
 from .progress import count, duration
 from .units import size
+
+
+def plan_facts(prepared: conversion.Prepared, options: conversion.Options) -> dict[str, Any]:
+    """See ``conversion.describe``; with what a cluster would do, and the disk space that packing takes what is fetched."""
+    facts = conversion.describe(prepared, options)
+    if options.cluster:
+        facts["cluster"] = cluster.payoff(prepared, options)
+    if prepared.hub is not None:
+        from .packing import disk_bytes
+
+        facts["fetch"]["disk_bytes_keep_packed"] = disk_bytes(prepared.hub, options)
+    return facts
 
 
 def tensor_lines(facts: dict[str, Any]) -> Iterator[str]:
@@ -39,7 +51,13 @@ def plan_lines(facts: dict[str, Any]) -> Iterator[str]:
         others = len(first) - methods.total()
         told = [f"{n} tensors by {method}" for method, n in methods.items()]
         yield f"merges {', '.join(told)}{f'; {others} are copied' if others else ''}"
-    yield f"reads {size(facts['input_bytes'])}, writes {size(facts['output_bytes'])} to {', '.join(facts['files'])}"
+    packed = facts["packed"]
+    what = "packed file" if packed["files"] == 1 else "packed files"
+    held = f" ({packed['files']} {what} of {size(packed['bytes'])} that hold {size(packed['content_bytes'])})"
+    yield (
+        f"reads {size(facts['input_bytes'])}{held if packed['files'] else ''}, writes {size(facts['output_bytes'])} to"
+        f" {', '.join(facts['files'])}"
+    )
     yield (
         f"disk: {size(facts['disk_bytes'])} while it runs; memory: {size(facts['ram_bytes'])} budget,"
         f" {facts['threads']} threads, {facts['chunks']} chunks"
@@ -52,7 +70,8 @@ def plan_lines(facts: dict[str, Any]) -> Iterator[str]:
         fetch = facts["fetch"]
         yield (
             f"fetches {size(fetch['missing_bytes'])} of {', '.join(fetch['models'])}: needs {size(fetch['disk_bytes_keep'])}"
-            f" of disk space, with --evict at most {size(fetch['disk_bytes_evict'])} at a time"
+            f" of disk space, with --evict at most {size(fetch['disk_bytes_evict'])} at a time, with --keep-packed"
+            f" {size(fetch['disk_bytes_keep_packed'])}"
         )
         if left := fetch["left_out"]:
             names = f"{', '.join(left[:3])}{f' and {len(left) - 3} more' if len(left) > 3 else ''}"

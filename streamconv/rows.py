@@ -145,11 +145,13 @@ class Rows(Described):
     shape : logical shape, slowest dimension first
     dtype : precision of the values, spelled as in safetensors: ``F32``, ``F16``, ``BF16``, ``I8``, …
     looks_first : whether values depend on a look at all rows of the sources, such as a norm or a threshold
+    together : rows that are made of the same bytes, in groups of so many; 0: each is made of bytes of its own
     """
 
     shape: tuple[int, ...]
     dtype: str
     looks_first: bool = False
+    together: int = 0
     _fact: Any = None
 
     def read(self, start: int, stop: int, out: Floats | None = None) -> Floats:
@@ -177,6 +179,15 @@ class Rows(Described):
         are put in order; None where that takes more than copying. An empty range tells for all rows.
         """
         return None
+
+    def numbers(self, kind: str, start: int, stop: int) -> Bytes | None:
+        """The same as ``native``, as uint8[stop - start, n_cols, number_bytes], where each number is bytes of its own; of columns
+        a view, too.
+        """
+        found, n_cols = self.native(kind, start, stop), matrix_shape(self.shape)[1]
+        if found is None or not n_cols or found.shape[1] % n_cols:
+            return None
+        return found.reshape(len(found), n_cols, found.shape[1] // n_cols)
 
     def make(self, kind: str, start: int, stop: int, out: Bytes) -> float | None:
         """Fill ``out`` uint8[stop - start, row_bytes], C order, with the rows in the encoding ``kind`` where computing them so

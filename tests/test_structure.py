@@ -37,7 +37,7 @@ ALLOWED = {
     "merging": {*_DATA, "found", "workers", "kernels", "kit", "sources"},
     "models": {*_DATA, "found", "kit", "sources", "quant"},
     "targets": {"errors", "metadata", "file_names", "quant"},
-    "forward": {"errors", "metadata", "rows", "threads", "limits", "quant"},
+    "forward": {"errors", "metadata", "rows", "threads", "limits", "kit", "quant"},
     "report": {"units", "terminal"},
     "engine": {"rows", "errors", "file_names", "units", "ownership", "threads", "workers"},
     "check": {*_DATA, "sources", "quant", "models"},
@@ -76,10 +76,13 @@ ALLOWED = {
         "conversion",
         "report",
     },
-    "packing": {*_DATA, "threads", "progress", "kernels", "sources", "engine", "conversion"},
+    "settings": {"errors", "flags", "conversion"},
+    "packing": {*_DATA, "threads", "progress", "settings", "kernels", "sources", "engine", "conversion"},
     "toolbox": {
         *_DATA,
         "threads",
+        "progress",
+        "settings",
         "units",
         "sources",
         "models",
@@ -110,8 +113,8 @@ ALLOWED = {
     "benching": {"errors", "terminal", "quant"},
     "evaluating": {"errors", "units", "progress", "terminal", "quant", "forward", "conversion", "evaluation"},
     "cluster": {"errors", "units", "rows", "workers", "engine", "conversion", "progress"},
-    "planned": {"units", "conversion", "cluster", "progress"},
-    "api": {"rows", "flags", "conversion", "packing", "cluster", "engine", "progress"},
+    "planned": {"units", "conversion", "packing", "cluster", "progress"},
+    "api": {"rows", "settings", "planned", "conversion", "packing", "cluster", "engine", "progress"},
     "commands": {
         "errors",
         "planned",
@@ -137,7 +140,7 @@ ALLOWED = {
     },
     "cli": {"errors", "file_names", "limits", "flags", "found", "engine", "commands", "terminal"},
     "__main__": {"cli"},
-    "__init__": {"errors", "api", "quant"},
+    "__init__": {"errors", "api", "quant", "packing", "toolbox"},
 }
 WRITERS = {
     "pwrite",

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, suppress
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import replace
 
 from .. import dequant
@@ -85,7 +86,8 @@ def _execute(
 
     def work(job: jobs.Job) -> runs.Outcome:
         reuse = reusable(prepared, options)
-        copied = reusing.copy(job, reuse.found, budget, reporter, stop)
+        with _loading(_made_beside(prepared, job, reuse.found) if makers is None else []):
+            copied = reusing.copy(job, reuse.found, budget, reporter, stop)
         left = [c for c in plan.chunks() if c.number not in job.done]
         if inputs is not None:
             inputs.begin(left)
@@ -190,26 +192,78 @@ def _open_job(prepared: Prepared, options: Options, reporter: runs.Reporter) -> 
         return jobs.Job.open(prepared.plan, discard=True)
 
 
+def _made_beside(prepared: Prepared, job: jobs.Job, found: reusing.Reusable) -> list[EncodedRows]:
+    """What is made where something else is copied."""
+    left = {(c.item.number, c.part) for c in job.plan.chunks() if c.number not in job.done} if found.sources else set()
+    numbers = {number for number, part in left if (number, part) not in found.sources}
+    return [item for item in prepared.items if item.number in numbers]
+
+
+@contextmanager
+def _loading(items: Sequence[EncodedRows]) -> Iterator[None]:
+    """Meanwhile load the kernels that ``items`` need, which takes half a second; none that would have to be compiled first.
+
+    What goes wrong is told by ``warm_up``, where they are wanted.
+    """
+    kernels = _Kernels(items)
+
+    def load() -> None:
+        with suppress(Exception):
+            kernels.load()
+
+    thread = threading.Thread(target=load, daemon=True)
+    if items and not kernels.new:
+        with suppress(RuntimeError):  # there are no threads left
+            thread.start()
+    try:
+        yield
+    finally:
+        if thread.ident is not None:
+            thread.join()
+
+
+class _Kernels:
+    """The kernels that ``items`` need.
+
+    Attributes
+    ----------
+    new : those that have to be compiled, by what they are for and their module
+    """
+
+    def __init__(self, items: Sequence[EncodedRows]) -> None:
+        from ..kernels import cache
+        from ..quant.base import codec_module
+
+        self._kinds = {(e.type.name, e.has_weights, e.copies): e for i in items for e in i.parts}
+        wanted = {
+            (f"{e.type.name}{' with imatrix' if e.has_weights else ''}", codec_module(e.type))
+            for e in self._kinds.values() if e.needs_kernel
+        }  # fmt: skip
+        decoders = [d for i in items for d in dequant.decoders_of(i.rows)]
+        self._modules = sorted({name for d in decoders for name in d.kernels})
+        wanted |= {(d.encoding.split(" ")[0], name) for d in decoders for name in d.kernels}
+        self.new = sorted(pair for pair in wanted if not cache.knows(*pair))
+
+    def load(self) -> None:
+        """Load them, compiled or to be compiled."""
+        from ..kernels import load
+
+        for each in self._kinds.values():
+            each.warm_up()
+        for name in self._modules:
+            load(name).warm_up()
+
+
 def warm_up(items: Sequence[EncodedRows], reporter: runs.Reporter) -> None:
     """Compile the kernels that ``items`` need once, in this thread, and say so when it takes a while."""
-    from ..kernels import cache, load
-    from ..quant.base import codec_module
+    from ..kernels import cache
 
-    kinds = {(e.type.name, e.has_weights, e.copies): e for i in items for e in i.parts}
-    wanted = {
-        (f"{e.type.name}{' with imatrix' if e.has_weights else ''}", codec_module(e.type))
-        for e in kinds.values() if e.needs_kernel
-    }  # fmt: skip
-    decoders = [d for i in items for d in dequant.decoders_of(i.rows)]
-    modules = sorted({name for d in decoders for name in d.kernels})
-    wanted |= {(d.encoding.split(" ")[0], name) for d in decoders for name in d.kernels}
-    new = sorted(pair for pair in wanted if not cache.knows(*pair))
-    if new:
-        names = ", ".join(dict.fromkeys(what for what, _ in new))
+    kernels = _Kernels(items)
+    if kernels.new:
+        names = ", ".join(dict.fromkeys(what for what, _ in kernels.new))
         reporter.message(f"compiling kernels for {names} (once per machine)")
-    for compiles in (*(e.warm_up for e in kinds.values()), *(load(name).warm_up for name in modules)):
-        compiles()
-    for pair in new:
+    kernels.load()
+    for pair in kernels.new:
         cache.learn(*pair)
-    if new and cache.not_kept():
+    if kernels.new and cache.not_kept():
         reporter.message(f"note: compiled kernels are used for this run only ({cache.not_kept()})")

@@ -115,7 +115,7 @@ def _facts(
         if item.number not in order:
             order[item.number] = len(order)
             read = [used.setdefault(file.path, len(used)) for file in item.files]
-            identities.append([item.identity(), read])
+            identities.append([item.identity(), read, *([item.together] if item.together else ())])
     return {
         "files": [
             [

@@ -149,7 +149,7 @@ class Opener:
         """
         ref, given = hub_reference(source), self._options.base is not None
         if ref is None:
-            found = sources.is_adapter(_listed(source), alone=not given)
+            found = sources.is_adapter(listed(source), alone=not given)
         else:
             found = not ref.file and sources.is_adapter(self.hub.pin(ref).files, alone=not given)
         if given and not found and not self._options.lora:
@@ -169,7 +169,7 @@ class Opener:
         return lora.open_adapter(folder, partial(sources.open_checkpoint, cache=self._frames))
 
 
-def _listed(source: str | os.PathLike[str]) -> list[str]:
+def listed(source: str | os.PathLike[str]) -> list[str]:
     """Names of the files in the folder ``source``; none where it is something else, or cannot be read."""
     try:
         return os.listdir(source)

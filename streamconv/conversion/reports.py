@@ -19,6 +19,7 @@ from ..engine.unfinished import refuse_another
 from ..errors import CannotCreate, NoPermission, StreamconvError, UsageError, raise_exhausted
 from ..report import is_page
 from ..rows import Quality, merge_of
+from ..sources.zstd import packed_sizes
 from . import estimate
 from .disk_space import disk_bytes
 from .execution import budget_of
@@ -55,6 +56,7 @@ def describe(prepared: Prepared, options: Options) -> dict[str, Any]:
         "parameters": prepared.outputs[0].n_params,
         "bits_per_weight": prepared.outputs[0].bits_per_weight,
         "input_bytes": sum(i["size"] for i in plan.inputs),
+        "packed": packed_sizes(file for item in prepared.items for file in item.files),
         "output_bytes": plan.total_bytes,
         "disk_bytes": plan.total_bytes + 8192 + 128 * len(plan.chunks()),
         "ram_bytes": budget.ram_bytes,

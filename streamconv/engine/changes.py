@@ -28,9 +28,10 @@ Progress = Callable[[int], None]
 class SourceDigests:
     """Digests of what rows are made from; safe to ask from several threads.
 
-    The digest of a range is xxh3-128 of all bytes of local files that its rows are made from, in the order of their spans. Rows
-    that depend on a look at everything have that of everything in common, which is made once. For files whose whole content is
-    pinned, as that of the hub's is by a digest of its own, what pins it stands for the bytes.
+    The digest of a range is xxh3-128 of all bytes of local files that its rows are made from, in the order of their spans. What
+    rows have in common is taken in once: everything, where they depend on a look at everything, and the matrix that lines of a
+    transposed one lie all over. For files whose whole content is pinned, as that of the hub's is by a digest of its own, what
+    pins it stands for the bytes.
 
     Parameters
     ----------
@@ -40,6 +41,7 @@ class SourceDigests:
     def __init__(self, wanted: Callable[[], bool] = lambda: True) -> None:
         self._wanted = wanted
         self._common: dict[int, bytes] = {}
+        self._groups: dict[int, tuple[int, bytes]] = {}
         self._locks: dict[int, threading.Lock] = {}
 
     def of(self, item: Item, start: int, stop: int) -> bytes:
@@ -49,12 +51,23 @@ class SourceDigests:
         ------
         Stopped : they are no longer needed
         """
-        if not item.whole:
+        if not item.whole and not _is_of_one_group(item, start, stop):
             return _DigestOfSpans(item.spans(start, stop), self._wanted).complete()
         with self._locks.setdefault(item.number, threading.Lock()):
+            if not item.whole:
+                return self._of_group(item, start, stop)
             if item.number not in self._common:
                 self._common[item.number] = _DigestOfSpans(item.everything(), self._wanted).complete()
             return self._common[item.number]
+
+    def _of_group(self, item: Item, start: int, stop: int) -> bytes:
+        """That of a group of rows that rows ``start..stop`` are of; kept until another is asked for."""
+        group = start // item.together
+        known, digest = self._groups.get(item.number, (-1, _UNKNOWN))
+        if known != group:
+            digest = _DigestOfSpans(item.spans(start, stop), self._wanted).complete()
+            self._groups[item.number] = group, digest
+        return digest
 
     def know(self, number: int, digest: bytes) -> None:
         """What rows of item ``number`` have in common is known already: another process has made the digest."""
@@ -68,11 +81,14 @@ class SourceDigests:
         """The same, to be taken while the rows are made; zeros where there is none."""
         if self.is_quick(item):
             return SourceDigest(_UNKNOWN)
-        return (
-            SourceDigest(self.of(item, start, stop))
-            if item.whole
-            else _DigestOfSpans(item.spans(start, stop), self._wanted)
-        )
+        if item.whole or _is_of_one_group(item, start, stop):
+            return SourceDigest(self.of(item, start, stop))
+        return _DigestOfSpans(item.spans(start, stop), self._wanted)
+
+
+def _is_of_one_group(item: Item, start: int, stop: int) -> bool:
+    """Whether rows ``start..stop`` are all made of the same bytes, as other rows are; see ``Item.together``."""
+    return bool(item.together) and start < stop and start // item.together == (stop - 1) // item.together
 
 
 class SourceDigest:

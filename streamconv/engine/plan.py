@@ -14,7 +14,7 @@ import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import groupby
+from itertools import groupby, pairwise
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -72,6 +72,10 @@ class Item(Protocol):
     @property
     def whole(self) -> bool:
         """Whether any row depends on ``everything``, not only on its ``spans``."""
+
+    @property
+    def together(self) -> int:
+        """Rows that are made of the same bytes of inputs, in groups of so many; 0: there are no such groups."""
 
     @property
     def is_quick(self) -> bool:
@@ -277,14 +281,22 @@ class Plan:
         for item, places in self.items:
             widest = max(item.row_bytes)
             rows = max(1, min(self.chunk_bytes // widest, CHUNK_WEIGHTS // item.n_cols))
-            for start in range(0, item.n_rows, rows):
-                stop = min(start + rows, item.n_rows)
+            for start, stop in pairwise(_cuts(item.n_rows, rows, item.together)):
                 for p in places:
                     n = item.row_bytes[p.part]
                     chunks.append(
                         Chunk(len(chunks), item, p.part, start, stop, p.file, p.offset + start * n, (stop - start) * n)
                     )
         return chunks
+
+
+def _cuts(n_rows: int, most: int, together: int) -> list[int]:
+    """Where chunks of at most ``most`` rows begin, and the end; none has a part of a group of ``together`` rows and of another."""
+    if not together or most >= together:
+        step = most // together * together if together else most
+        return [*range(0, n_rows, step), n_rows]
+    n = -(-together // most)
+    return [*(group + together * i // n for group in range(0, n_rows, together) for i in range(n)), n_rows]
 
 
 def bundles(chunks: Iterable[Chunk]) -> list[list[Chunk]]:

@@ -25,10 +25,11 @@ from pathlib import Path
 from types import FrameType
 from typing import Protocol
 
-from ..errors import Interrupted, Locked, NoResources, Stopped, WriteFailed, exhausted
+from ..errors import Interrupted, NoResources, Stopped, WriteFailed, exhausted
 from ..rows import Quality
 from ..threads import Latch, Monitor, Thread
 from .budget import Budget
+from .finishing import finish, rest_after
 from .index_file import CommitRecord
 from .job import Job
 from .makers import Makers, Threads
@@ -347,12 +348,7 @@ def run(
                     raise stop.error(job)
                 if supply.wait_verified(0.2):
                     break
-        if plan.verify_inputs() or (
-            makers is not None and makers.has_doubt
-        ):  # something happened to an input: its contents decide
-            job.check_contents()
-        job.confirm()
-        job.publish()
+        finish(job, makers is not None and makers.has_doubt)
         outcome.made_bytes = plan.total_bytes - outcome.resumed_bytes
         # The headers, and what aligns the tensors.
         new = list(job.done.values())[earlier:]
@@ -370,8 +366,7 @@ def _made(state: _Run) -> list[CommitRecord]:
         job.abandon()
         raise _told(state.error) if state.error is not None else stop.error(job)
     if state.error is not None and not isinstance(state.error, Stopped):
-        if not isinstance(state.error, (WriteFailed, Locked)):
-            job.rest()
+        rest_after(job, state.error)
         raise _told(state.error)
     if len(state.commits) < sum(map(len, state.pending)):
         job.rest()

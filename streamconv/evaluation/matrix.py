@@ -27,30 +27,29 @@ from ..engine import budget as budgets
 from ..engine import files
 from ..engine import run as runs
 from ..engine.changes import SourceDigests
+from ..engine.finishing import finish, resting
 from ..engine.index_file import CommitRecord
 from ..engine.job import Job
 from ..engine.plan import Chunk, Plan
 from ..engine.record import record_path
-from ..errors import Locked, StreamconvError, WriteFailed
 from ..forward.chunks import Chunks
 from ..forward.divergence import Doubles
 from ..forward.importance import FEW_VISITS, Found, Importance
 from ..quant.imatrix_files import Shape
 from ..quant.imatrix_sums import Sums
-from ..rows import Floats, Rows
+from ..rows import Floats
 from ..sources.checkpoint import Checkpoint
-from ..targets.gguf import encode_value
 from ..targets.imatrix import ImatrixLayout, layout
 from .adding import open_sums, with_tail
 from .groups import Group, block_of, grouped
 from .heads import Head, log_probabilities, observe_head
-from .planning import UNKNOWN_JOB, any_changed, check_ending, make_plan
+from .planning import UNKNOWN_JOB, any_changed, check_ending, digest_of, facts_of, make_plan
 from .request import Request, chunks_of, input_file, refuse_idle
 from .states import States, states_bytes
 from .walk import Walk, require_ram
 
 #: what a product of float32 numbers is no part of: norms, filters over time, and whatever has one dimension
-_NO_PRODUCTS = ("norm", "ssm_conv1d")
+_NO_PRODUCTS = ("norm", "ssm_conv1d", "shortconv.conv")
 
 
 def shapes_of(model: forward.Model, process_output: bool = False) -> list[Shape]:
@@ -164,7 +163,7 @@ def _planned(
         n_chunks = max(n_tokens, *counts) // request.n_ctx
     lay_out = partial(layout, output, shapes, datasets, n_chunks, request.n_ctx)
     blank = lay_out(UNKNOWN_JOB)
-    groups = grouped(shapes, blank, partial(_rows_of, model))
+    groups = grouped(shapes, blank, model, chunks.inputs)
     inputs = [*checkpoint.inputs, *text_files, *(input_file(path)[0] for path in request.before)]
     others = inputs[len(checkpoint.inputs) :]
     shape = (*chunks.inputs.shape, model.width)
@@ -179,29 +178,15 @@ def _planned(
     )
 
 
-def _rows_of(model: forward.Model, block: int | None) -> list[Rows]:
-    """What the inputs of a block's matrices depend on besides the blocks before it; of what is in no block: the whole head."""
-    if block is not None:
-        names = [name for name in model.rows if block_of(name) == block or (block == 0 and name == "token_embd.weight")]
-    else:
-        names = [name for name in model.rows if block_of(name) is None]
-    return [model.rows[name] for name in names]
-
-
 def _facts(model: forward.Model, chunks: Chunks, request: Request, text: bytes) -> dict[str, object]:
     """What decides the bytes besides tensors and the layout of the file."""
-    keys = hashlib.sha256()
-    for key, value in model.metadata.items():
-        if not key.startswith(("tokenizer.", "general.")) or key == "general.architecture":
-            keys.update(key.encode() + encode_value(value))
     return {
         "kind": "imatrix",
         # A text in a file is one of the inputs.
         **({"text": hashlib.sha256(text).hexdigest()} if request.text is None else {}),
-        "tokens": hashlib.sha256(chunks.inputs.astype("<i4").tobytes()).hexdigest(),
+        "tokens": digest_of(chunks.inputs),
         "n_ctx": request.n_ctx,
-        "keys": keys.hexdigest(),
-        "rest": [rows.identity() for name, rows in model.rows.items() if block_of(name) is None],
+        **facts_of(model),
     }
 
 
@@ -266,24 +251,17 @@ class _Run:
         done = 0
         while done < m.model.n_layers and self._is_done(f"blk.{done}"):
             done += 1
-        done = max(0, self._states.restore(done))
-        total = self._walk.total_bytes
-        resumed = sum(self._walk.bytes_of(n) for n in range(done))
+        if self._states.restore(done) < m.model.n_layers:
+            self._forget_head()  # now: once the last layer is made again, nothing tells that it was given something else
+        total, resumed = self._walk.total_bytes, self._walk.done_bytes
         outcome = runs.Outcome(resumed_bytes=resumed, notes=list(job.notes))
         self._reporter.start(total, resumed)
         try:
-            with self._stop.on_signals():
+            with resting(job), self._stop.on_signals():
                 self._layers()
                 log_p = self._head()
-            if m.plan.verify_inputs():  # something happened to an input: its contents decide
-                job.check_contents()
             measured = self._told(outcome, log_p)
-            job.confirm()
-            job.publish()
-        except StreamconvError as e:
-            if not isinstance(e, (WriteFailed, Locked)):
-                job.rest()
-            raise
+            finish(job)
         finally:
             self._reporter.finish()
         outcome.made_bytes = total - resumed
@@ -308,6 +286,11 @@ class _Run:
     @property
     def _head_group(self) -> str:
         return self._m.model.head if self._m.request.process_output and self._m.model.head == "output.weight" else ""
+
+    def _forget_head(self) -> None:
+        chunk = self._chunks.get(self._head_group)
+        if chunk is not None and self._job.done.pop(chunk.number, None) is not None:
+            self._job.journal.forget([chunk.number])
 
     def _layer(self, group: Group | None) -> None:
         """The next layer; ``group`` has its entries, if there are any."""
@@ -338,9 +321,6 @@ class _Run:
         job, path, chunk = self._job, self._m.plan.part_path(0), self._chunks[group.name]
         data = _encoded(self._m, group, found)
         files.pwrite_all(job.part_fds[0], data, chunk.offset, path)
-        files.sync_data(job.part_fds[0], path)
-        self._m.plan.verify_inputs()
-        job.confirm()
         # What slots of a conversion say of its errors stands here for how sure the numbers are.
         deviation = max((f.deviation for f in found.values()), default=0.0)
         few = max((int((f.counts < FEW_VISITS).sum()) for f in found.values() if len(f.counts) > 1), default=0)
@@ -348,7 +328,7 @@ class _Run:
             chunk.number, 0, chunk.offset, chunk.length, 1, xxhash.xxh3_128(data).digest(), max_error=deviation,
             nonfinite=few, source=source or SourceDigests().of(group, 0, 1),
         )  # fmt: skip
-        job.journal.commit([record])
+        job.commit([record])
 
     def _told(self, outcome: runs.Outcome, log_p: Doubles | None) -> Measured:
         """What is to be said of the whole file."""

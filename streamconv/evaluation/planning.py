@@ -11,9 +11,12 @@ from ..conversion.layout import identities
 from ..conversion.provenance import job_of_gguf
 from ..engine import plan as plans
 from ..errors import UsageError
+from ..forward import Model
+from ..forward.chunks import Tokens
 from ..sources.checkpoint import InputFile
+from ..targets.gguf import encode_value
 from ..targets.imatrix import DAT, ImatrixLayout
-from .groups import Group
+from .groups import Group, block_of
 
 #: raised where the same text and model give other numbers than before
 _SCHEME = 1
@@ -90,6 +93,21 @@ def make_plan(
         provenance=_Provenance(),
         scratch_bytes=scratch_bytes,
     )
+
+
+def facts_of(model: Model) -> dict[str, Any]:
+    """What decides what a model makes of tokens, besides the tensors of its blocks and the bytes of its files."""
+    keys = hashlib.sha256()
+    for key, value in model.metadata.items():
+        if not key.startswith(("tokenizer.", "general.")) or key == "general.architecture":
+            keys.update(key.encode() + encode_value(value))
+    rest = [rows.identity() for name, rows in model.rows.items() if block_of(name) is None]
+    return {"keys": keys.hexdigest(), "rest": rest}
+
+
+def digest_of(tokens: Tokens) -> str:
+    """SHA-256 of the numbers of tokens."""
+    return hashlib.sha256(tokens.astype("<i4").tobytes()).hexdigest()
 
 
 def any_changed(inputs: Sequence[InputFile], also: Callable[[], bool] = lambda: False) -> bool:

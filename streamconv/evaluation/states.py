@@ -53,7 +53,10 @@ class States:
         self, paths: Iterable[Path], shape: tuple[int, int, int], fingerprint: bytes, durable: bool = True
     ) -> None:
         self._fingerprint, self._durable = fingerprint, durable
+        paths = list(paths)
         self._files = [_StateFile(path, shape) for path in paths]
+        if durable:
+            files.sync_dir(paths[0].parent)
         self._current, self.n_layers = 0, -1
 
     @property
@@ -65,6 +68,11 @@ class States:
     def following(self) -> Floats:
         """float32[shape] what it fills."""
         return self._files[1 - self._current].states
+
+    @property
+    def digest(self) -> bytes:
+        """16 bytes: digest of ``current``, where states outlive the process."""
+        return self._files[self._current].digest
 
     def restore(self, most: int) -> int:
         """Take up the file whose states are intact and have gone through the most layers, ``most`` at most; how many.
@@ -115,10 +123,15 @@ class _StateFile:
         whole = _CRC.unpack(page[-_CRC.size :])[0] == zlib.crc32(page[: -_CRC.size])
         return int(n_layers) if whole and magic == _MAGIC and job == fingerprint else -1
 
+    @property
+    def digest(self) -> bytes:
+        """Of the states that the file was stamped for."""
+        digest: bytes = _STAMP.unpack_from(self._map[:_PAGE])[3]
+        return digest
+
     def is_intact(self) -> bool:
         """Whether the states are those that the file was stamped for."""
-        digest: bytes = _STAMP.unpack_from(self._map[:_PAGE])[3]
-        return digest == self._digest()
+        return self.digest == self._digest()
 
     def stamp(self, n_layers: int, fingerprint: bytes) -> None:
         """Make the states durable, then say how many layers they went through."""

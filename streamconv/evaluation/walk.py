@@ -11,6 +11,7 @@ from ..engine.run import Reporter, StopRequest
 from ..errors import UsageError
 from ..forward.chunks import Tokens
 from ..rows import Floats, Rows, matrix_shape
+from ..sources.zstd import cache_bytes
 from ..units import MIB
 from .groups import block_of
 from .states import States
@@ -24,9 +25,14 @@ def stored_bytes(rows: Rows) -> int:
     return sum(span.length for span in rows.spans(0, matrix_shape(rows.shape)[0]))
 
 
+def held_bytes(model: forward.Model) -> int:
+    """Memory that compressed files of ``model`` take beside its arrays."""
+    return cache_bytes(file for rows in model.rows.values() for file in rows.files)
+
+
 def require_ram(model: forward.Model, n_ctx: int, ram: int) -> None:
     """UsageError where ``ram`` bytes are too few for one thread to run ``model`` with."""
-    least = forward.least_ram(model, n_ctx)
+    least = forward.least_ram(model, n_ctx) + held_bytes(model)
     if ram < least:
         raise UsageError(
             f"--ram {ram // MIB} MiB is too little: chunks of {n_ctx} tokens need {least / MIB:.1f} MiB",
@@ -41,7 +47,7 @@ class Walk:
     Attributes
     ----------
     tokens : int32[n_chunks, n_ctx]
-    ram, threads : for arrays, beside the states
+    ram, threads : for arrays, beside the states; what compressed files take is taken off
     stop, stopped : looked at within a layer; the error that is raised then
     made : layers that this run has made, of all its models
     """
@@ -57,12 +63,18 @@ class Walk:
     made: int = 0
 
     def __post_init__(self) -> None:
+        self.ram -= held_bytes(self.model)
         self._bytes = {name: stored_bytes(rows) for name, rows in self.model.rows.items() if block_of(name) is not None}
 
     @property
     def total_bytes(self) -> int:
         """Of all layers."""
         return sum(map(self.bytes_of, range(self.model.n_layers)))
+
+    @property
+    def done_bytes(self) -> int:
+        """Of those that the states have gone through."""
+        return sum(map(self.bytes_of, range(self.states.n_layers)))
 
     def bytes_of(self, number: int) -> int:
         """Of one layer."""

@@ -10,7 +10,7 @@ from ..rows import Floats
 from .blocks import Group
 from .layer import Layer
 from .matmul import multiply
-from .numeric import capped_, layer_norm, rms_norm, sigmoid, softmax_
+from .numeric import capped_, layer_norm, rms_norm, sigmoid, softmax_, softplus
 from .rope import rotate_
 
 #: heads, and positions of queries, whose scores are held at once
@@ -24,13 +24,23 @@ def attend(group: Group, x: Floats, shared: Floats | None) -> Floats:
     ----------
     shared : of layers that take keys and values from another, or leave theirs: float32[n, …], read or written
     """
-    if group.layer.kind == "latent":
-        return group.product("attn_output", _latent(group, x))
-    q, k, v, gate = _queries_keys_values(group, x, shared)
-    y = scored(q, k, v, group.layer, group.n_ctx, group.vector("attn_sinks.weight")).reshape(len(x), -1)
-    if gate is not None:
-        y *= sigmoid(gate)
-    return group.product("attn_output", y)
+    if "latent" in group.layer.mixers:
+        y = _latent(group, x)
+    else:
+        for name in ("q_proj", "k_proj"):  # as in latent heads
+            if group.has(f"indexer.{name}.weight"):
+                group.observe(f"indexer.{name}.weight", x)
+        q, k, v, own = _queries_keys_values(group, x, shared)
+        y = scored(q, k, v, group.layer, group.n_ctx, group.vector("attn_sinks.weight")).reshape(len(x), -1)
+        if own is not None:
+            y *= sigmoid(own)
+    if group.has("attn_gate.weight"):  # of each head, or of each of its numbers
+        gate = group.product("attn_gate", x)
+        gate = softplus(gate) if group.model.computes.soft_gate else sigmoid(gate)
+        by_head = y.reshape(len(x), gate.shape[1], -1)
+        by_head *= gate[..., None]
+    y = group.product("attn_output", y)
+    return y if group.layer.value_scale == 1 else np.multiply(y, np.float32(group.layer.value_scale), out=y)
 
 
 def _queries_keys_values(
@@ -58,10 +68,7 @@ def _queries_keys_values(
         both = q.reshape(n, layer.n_heads, 2, layer.k_size)
         q, gate = both[:, :, 0].reshape(n, n_q), both[:, :, 1].reshape(n, n_q)
     q = _positioned(group, "attn_q_norm", _clipped(group, q), layer.n_heads)
-    if model.temperature[0]:
-        scale, length = model.temperature
-        place = np.floor(np.arange(group.n_ctx) / length) + 1
-        q = (q.reshape(-1, group.n_ctx, n_q) * (np.log(place) * scale + 1).astype(np.float32)[:, None]).reshape(q.shape)
+    q = _tempered(group, q)
     if layer.kv_of is not None:
         assert shared is not None
         k = np.ascontiguousarray(shared[:, :n_k]).reshape(n, layer.n_kv, layer.k_size)
@@ -75,6 +82,17 @@ def _queries_keys_values(
         assert shared is not None
         shared[:, :n_k], shared[:, n_k:] = k.reshape(n, -1), v.reshape(n, -1)
     return q, k, v, gate
+
+
+def _tempered(group: Group, q: Floats) -> Floats:
+    """Queries float32[n, heads, size], larger the later they are asked."""
+    scale, length, offset = group.layer.temperature
+    if not scale or group.n_ctx + offset <= length:
+        return q
+    place = np.floor((np.arange(group.n_ctx) + offset) / length) + 1
+    factors = (np.log(place) * scale + 1).astype(np.float32)
+    tempered: Floats = q.reshape(-1, group.n_ctx, *q.shape[1:]) * factors[:, None, None]
+    return tempered.reshape(q.shape)
 
 
 def _clipped(group: Group, x: Floats) -> Floats:
@@ -97,7 +115,7 @@ def _positioned(group: Group, norm: str, x: Floats, n_heads: int) -> Floats:
             heads += bias.reshape(-1, heads.shape[2]) if of_head else bias.reshape(n_heads, -1)
     if not model.computes.normed_after_rope:
         _rotate(group, heads)
-    return heads
+    return rms_norm(heads, None, model.epsilon) if group.layer.bare_norms else heads
 
 
 def _rotate(group: Group, heads: Floats) -> None:
@@ -152,6 +170,8 @@ def _weighted(
     n, n_heads, size = q.shape
     stop = start + n
     first = max(0, start - layer.window + 1) if layer.window else 0
+    if layer.chunked and layer.window:
+        first = start // layer.window * layer.window
     scores = np.matmul(q.transpose(1, 0, 2).reshape(n_heads * n, size), keys[first:stop].T).reshape(n_heads, n, -1)
     scores *= np.float32(layer.scale)
     capped_(scores, layer.cap)
@@ -160,7 +180,7 @@ def _weighted(
         scores += slopes * (other - place).astype(np.float32)
     hidden = other > place
     if layer.window:
-        hidden |= other <= place - layer.window
+        hidden |= other < place // layer.window * layer.window if layer.chunked else other <= place - layer.window
     scores[:, hidden] = -np.inf
     softmax_(scores, sinks)
     weighted: Floats = np.matmul(scores.reshape(n_heads * n, -1), values[first:stop])
@@ -171,24 +191,29 @@ def _weighted(
 def _latent(group: Group, x: Floats) -> Floats:
     """Latent heads: keys and values of all heads are made of one short vector a token; float32[n, heads * size]."""
     layer, model, n = group.layer, group.model, len(x)
-    rope = layer.rope
-    assert rope is not None
-    q = group.product("attn_q", x) if group.has("attn_q.weight") else group.product(
-        "attn_q_b", group.normed("attn_q_a_norm", group.product("attn_q_a", x))
-    )  # fmt: skip
+    if group.has("attn_q.weight"):
+        q = group.product("attn_q", x)
+    else:
+        narrow = group.normed("attn_q_a_norm", group.product("attn_q_a", x))
+        q = group.product("attn_q_b", narrow)
+        if group.has("indexer.attn_q_b.weight"):  # it would choose more positions than there are: all of them are seen
+            for name, given in (("attn_q_b", narrow), ("attn_k", x), ("proj", x)):
+                group.observe(f"indexer.{name}.weight", given)
     q = q.reshape(n, layer.n_heads, layer.k_size)
     both = group.product("attn_kv_a_mqa", x)
     turning = np.ascontiguousarray(both[:, None, model.n_rank :])
     latent = group.normed("attn_kv_a_norm", np.ascontiguousarray(both[:, : model.n_rank]))
-    plain, turned = np.ascontiguousarray(q[..., : -rope.n]), np.ascontiguousarray(q[..., -rope.n :])
+    n_turned = turning.shape[2]
+    plain, turned = np.ascontiguousarray(q[..., :-n_turned]), np.ascontiguousarray(q[..., -n_turned:])
     _rotate(group, turning)
     _rotate(group, turned)
     if group.has("attn_kv_b.weight"):
         made = group.product("attn_kv_b", latent).reshape(n, layer.n_heads, -1)
         keys = np.concatenate((made[..., : -layer.v_size], np.broadcast_to(turning, turned.shape)), axis=-1)
         values = np.ascontiguousarray(made[..., -layer.v_size :])
-        return scored(np.concatenate((plain, turned), axis=-1), keys, values, layer, group.n_ctx).reshape(n, -1)
-    asked = np.concatenate((_by_head(group, "attn_k_b", plain), turned), axis=-1)
+        asked = _tempered(group, np.concatenate((plain, turned), axis=-1))
+        return scored(asked, keys, values, layer, group.n_ctx).reshape(n, -1)
+    asked = _tempered(group, np.concatenate((_by_head(group, "attn_k_b", plain), turned), axis=-1))
     keys = np.concatenate((latent[:, None], turning), axis=-1)
     return _by_head(group, "attn_v_b", scored(asked, keys, latent[:, None], layer, group.n_ctx)).reshape(n, -1)
 

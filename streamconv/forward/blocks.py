@@ -88,10 +88,11 @@ class Group:
         weight = self.vector(f"{name}.weight")
         if weight is None:
             return x
-        return normed(self.model, x, weight, self.vector(f"{name}.bias"))
+        epsilon = self.model.computes.post_epsilon if name.startswith("post_") else 0.0
+        return normed(self.model, x, weight, self.vector(f"{name}.bias"), epsilon)
 
 
-def normed(model: Model, x: Floats, weight: Floats | None, bias: Floats | None = None) -> Floats:
-    """``x`` normed along the last axis, as the model does it."""
-    y = (rms_norm if model.norm_kind == "rms" else layer_norm)(x, weight, model.epsilon)
+def normed(model: Model, x: Floats, weight: Floats | None, bias: Floats | None = None, epsilon: float = 0.0) -> Floats:
+    """``x`` normed along the last axis, as the model does it; with the model's ``epsilon`` where none is given."""
+    y = (rms_norm if model.norm_kind == "rms" else layer_norm)(x, weight, epsilon or model.epsilon)
     return y if bias is None else np.add(y, bias, out=y)

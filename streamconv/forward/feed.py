@@ -18,15 +18,15 @@ from .numeric import ACTIVATIONS, gated_, rms_norm, sigmoid, softmax_
 def feed(group: Group, x: Floats, suffix: str = "") -> Floats:
     """The network ``ffn_up``, ``ffn_gate``, ``ffn_down`` with ``suffix``, of the normed ``x``."""
     up, gate, down = (f"ffn_{part}{suffix}" for part in ("up", "gate", "down"))
-    activation = group.model.computes.activation
+    activation, limit = group.model.computes.activation, group.layer.limits[1]
     if group.has(f"{gate}.weight"):
         g = _sparse_(group.product(gate, x), group.layer.sparsity)
-        return group.product(down, gated_(activation, g, group.product(up, x)))
+        return group.product(down, gated_(activation, g, group.product(up, x), limit))
     y = group.product(up, x)
     n_inner = group.model.rows[group.layer.name(f"{down}.weight")].shape[-1]
     if y.shape[1] == 2 * n_inner:  # gate and up in one
-        return group.product(down, np.ascontiguousarray(gated_(activation, y[:, :n_inner], y[:, n_inner:])))
-    return group.product(down, ACTIVATIONS[activation](y))
+        return group.product(down, np.ascontiguousarray(gated_(activation, y[:, :n_inner], y[:, n_inner:], limit)))
+    return group.product(down, ACTIVATIONS[activation](y, *group.layer.curve))
 
 
 def _sparse_(gate: Floats, deviations: float) -> Floats:
@@ -116,13 +116,13 @@ def expert(
             y *= scale.reshape(-1)[number if scale.size > 1 else 0]
         return y if bias is None else np.add(y, bias.reshape(weight.shape[0], -1)[number], out=y)
 
-    activation = model.computes.activation
+    activation, limit = model.computes.activation, layer.limits[0]
     if layer.name("ffn_gate_up_exps.weight") in model.rows:
         both = product("ffn_gate_up_exps", x)
         half = both.shape[1] // 2
-        inner = np.ascontiguousarray(gated_(activation, both[:, :half], both[:, half:]))
+        inner = np.ascontiguousarray(gated_(activation, both[:, :half], both[:, half:], limit))
     elif layer.name("ffn_gate_exps.weight") in model.rows:
-        inner = gated_(activation, product("ffn_gate_exps", x), product("ffn_up_exps", x))
+        inner = gated_(activation, product("ffn_gate_exps", x), product("ffn_up_exps", x), limit)
     else:
-        inner = ACTIVATIONS[activation](product("ffn_up_exps", x))
+        inner = ACTIVATIONS[activation](product("ffn_up_exps", x), *layer.curve)
     return product("ffn_down_exps", inner)

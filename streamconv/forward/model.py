@@ -7,14 +7,20 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 
+import numpy as np
+
 from ..errors import BadInput
+from ..kit.made import Constant
 from ..metadata import Metadata
 from ..rows import Floats, Rows, matrix_shape
 from .architectures import ARCHITECTURES, Computes
-from .layer import Delta, Layer
-from .rope import Rope
+from .layer import Layer, Recurrence
+from .layers import layer_of
 from .shapes import refuse_misfits
 from .stated import Keys, refuse_strangers
+
+#: endings that some files leave out
+_ENDINGS = {"ffn_norm": ".weight", "post_attention_norm": ".weight", "post_ffw_norm": ".weight", "exp_probs_b": ".bias"}
 
 
 @dataclass(frozen=True)
@@ -36,7 +42,7 @@ class Columns:
     Attributes
     ----------
     residual : of all streams, one after the other
-    expert_input, expert_sum : of models with experts, else empty
+    expert_input, expert_sum : of models with experts, else empty; narrower than a residual where experts work on a projection
     shared : keys and values of each slot
     width : of the state
     """
@@ -58,6 +64,10 @@ class Model:
     size : numbers of a residual
     n_streams : residuals of a token
     epsilon, norm_kind : of all norms; ``rms`` or ``layer``
+    n_rank : numbers of a token that keys and values of latent heads are made of
+    least_decay : the lowest logarithm of what rows of the delta rule's matrix keep; 0: there is none
+    most_seen : positions that a token sees at most, of any distance; 0: all
+    normed_rates : Mamba norms what it makes of a token, with or without a weight
     """
 
     arch: str
@@ -76,11 +86,13 @@ class Model:
     logit_scale: float
     logit_cap: float
     clamp: float
-    temperature: tuple[float, int]
     layer_input_size: int
+    normed_rates: bool
+    least_decay: float
     router: Router | None
-    delta: Delta | None
+    recurrence: Recurrence | None
     n_rank: int
+    most_seen: int
     in_parallel: bool
     _vectors: dict[str, Floats] = field(default_factory=dict)
 
@@ -144,26 +156,38 @@ def open_model(rows: Mapping[str, Rows], metadata: Metadata, where: str = "the m
     n_layers = keys.count("block_count") - keys.count("nextn_predict_layers", 0)
     if n_layers < 1:
         raise BadInput(f"{where}: the key {arch}.block_count states {n_layers} layers")
-    model = _planned(rows, keys, ARCHITECTURES[arch], n_layers)
+    computes = ARCHITECTURES[arch]
+    rows = {_usual(name, computes): each for name, each in rows.items()}
+    if computes.unweighted_norms:
+        ones = Constant(np.ones(keys.count("embedding_length"), np.float32))
+        rows |= {f"blk.{i}.{norm}.weight": ones for i in range(n_layers) for norm in ("attn_norm", "ffn_norm")}
+        rows["output_norm.weight"] = ones
+    model = _planned(rows, keys, computes, n_layers)
     refuse_strangers(rows, keys, n_layers)
     for layer in model.layers:
-        refuse_misfits(rows, layer, model.size, model.delta, where)
+        refuse_misfits(rows, layer, model.size, model.recurrence, where)
     return model
+
+
+def _usual(name: str, computes: Computes) -> str:
+    """The name of a tensor as other architectures call it; files of Falcon-H1, HY 3 and PLaMo 3 leave its ending out."""
+    name += _ENDINGS.get(name.rpartition(".")[2], "")
+    for theirs, usual in computes.names.items():
+        name = name.replace(f".{theirs}.", f".{usual}.")
+    return name
 
 
 def _planned(rows: Mapping[str, Rows], keys: Keys, computes: Computes, n_layers: int) -> Model:
     size = keys.count("embedding_length")
     n_streams = keys.count("altup.num_inputs", 1)
     norm_kind = computes.norm or ("rms" if "attention.layer_norm_rms_epsilon" in keys else "layer")
-    delta = _delta(keys) if any(f"blk.{i}.ssm_a" in rows for i in range(n_layers)) else None
+    recurrence = _recurrence(keys) if any(f"blk.{i}.ssm_a" in rows for i in range(n_layers)) else None
     router = _router(keys, computes) if keys.count("expert_count", 0) else None
-    layers = tuple(_layer(rows, keys, computes, n_layers, size, i) for i in range(n_layers))
+    layers = tuple(layer_of(rows, keys, computes, n_layers, size, i) for i in range(n_layers))
     scales = _scales(keys, size, n_layers)
     if computes.scaled_by_width:
         scales["embedding"] = math.sqrt(size)
     logit_scale = scales["logit"] or 1.0
-    temperature = keys.real("attention.temperature_scale", 0.0)
-    keys.get("attention.temperature_length")
     if keys.get("attention.causal", True) is not True:
         raise BadInput(f"{keys.where}: tokens see later ones (attention.causal is false), so it predicts none")
     return Model(
@@ -177,16 +201,18 @@ def _planned(rows: Mapping[str, Rows], keys: Keys, computes: Computes, n_layers:
         active_stream=keys.count("altup.active_idx", 0),
         norm_kind=norm_kind,
         epsilon=keys.real(f"attention.layer_norm_{'rms_' if norm_kind == 'rms' else ''}epsilon"),
-        columns=_columns(layers, size, n_streams, router is not None),
+        columns=_columns(layers, size, n_streams, keys.count("moe_latent_size", 0) or size if router else 0),
         embedding_scale=scales["embedding"] or 1.0,
         residual_scale=scales["residual"] or 1.0,
         logit_scale=1 / logit_scale if computes.divided_logits else logit_scale,
         logit_cap=keys.real("final_logit_softcapping", computes.logit_cap),
         clamp=keys.real("attention.clamp_kqv", 0.0),
-        temperature=(temperature, keys.original_length()) if temperature else (0.0, 1),
         layer_input_size=keys.count("embedding_length_per_layer_input", 0),
+        least_decay=keys.real("kda.gate_lower_bound", 0.0) if keys.get("kda.safe_gate", True) else 0.0,
+        normed_rates=bool(keys.get("ssm.dt_b_c_rms", False)),
         router=router,
-        delta=delta,
+        recurrence=recurrence,
+        most_seen=keys.count("attention.indexer.top_k", 0) * keys.count("attention.indexer.block_size", 1),
         n_rank=keys.count("attention.kv_lora_rank", 0),
         in_parallel=computes.parallel_by_key and bool(keys.get("use_parallel_residual", True)),
     )
@@ -194,15 +220,15 @@ def _planned(rows: Mapping[str, Rows], keys: Keys, computes: Computes, n_layers:
 
 def _scales(keys: Keys, size: int, n_layers: int) -> dict[str, float]:
     """Of embeddings, residuals and logits; files of MiniCPM that say nothing mean those of its first models."""
-    usual = {"embedding": 0.0, "residual": 0.0, "logit": 0.0}
-    if keys.arch == "minicpm":
+    computes = ARCHITECTURES[keys.arch]
+    usual = {"embedding": computes.embedding_scale, "residual": 0.0, "logit": computes.logit_scale}
+    if keys.arch in ("minicpm", "minicpm3"):
         usual = {"embedding": 12.0, "residual": 1.4 / math.sqrt(n_layers), "logit": 256 / size}
     return {what: keys.real(f"{what}_scale", value) for what, value in usual.items()}
 
 
-def _columns(layers: tuple[Layer, ...], size: int, n_streams: int, has_experts: bool) -> Columns:
+def _columns(layers: tuple[Layer, ...], size: int, n_streams: int, experts: int) -> Columns:
     at = size * n_streams
-    experts = size if has_experts else 0
     shared = {layer.kv_to: layer.n_kv * (layer.k_size + layer.v_size) for layer in layers if layer.kv_to is not None}
     begin = at + 2 * experts
     slots = {}
@@ -228,151 +254,14 @@ def _router(keys: Keys, computes: Computes) -> Router:
     )
 
 
-def _delta(keys: Keys) -> Delta:
+def _recurrence(keys: Keys) -> Recurrence:
+    if own := keys.count("kda.head_dim", 0):
+        n_heads = keys.count("attention.head_count")
+        return Recurrence(n_heads, n_heads, own, own)
     n_values = keys.count("ssm.time_step_rank")
-    return Delta(
-        n_keys=keys.count("ssm.group_count"),
+    return Recurrence(
+        n_keys=keys.count("ssm.group_count", 1),
         n_values=n_values,
         k_size=keys.count("ssm.state_size"),
         v_size=keys.count("ssm.inner_size") // n_values,
-        kernel=keys.count("ssm.conv_kernel"),
     )
-
-
-def _layer(rows: Mapping[str, Rows], keys: Keys, computes: Computes, n_layers: int, size: int, i: int) -> Layer:
-    n_heads = keys.each("attention.head_count", i)
-    n_kv = keys.each("attention.head_count_kv", i, n_heads)
-    windowed = _has_window(keys, computes, i)
-    swa = "_swa" if windowed else ""
-    k_size = keys.count("attention.key_length", size // max(n_heads, 1))
-    v_size = keys.count("attention.value_length", size // max(n_heads, 1))
-    k_size, v_size = (
-        keys.count(f"attention.key_length{swa}", k_size),
-        keys.count(f"attention.value_length{swa}", v_size),
-    )
-    n_rotated = keys.count("rope.dimension_count", k_size)
-    n_rotated = keys.count(f"rope.dimension_count{swa}", n_rotated if not swa else min(n_rotated, k_size))
-    kind = "attention"
-    if f"blk.{i}.attn_kv_a_mqa.weight" in rows:
-        kind = "latent"
-        k_size, v_size = (
-            keys.count("attention.key_length_mla", k_size),
-            keys.count("attention.value_length_mla", v_size),
-        )
-    elif f"blk.{i}.ssm_a" in rows:
-        kind = "delta"
-    rope, scale = (
-        _rope(rows, keys, computes, n_rotated, windowed),
-        _score_scale(keys, computes, size, n_heads, k_size, n_layers),
-    )
-    if kind == "latent":
-        scale *= _latent_factor(keys)
-    if (computes.rope_step and (i + 1) % computes.rope_step == 0) or (
-        computes.rope_in_windows_only and not windowed and keys.get("attention.sliding_window")
-    ):
-        rope = None
-    kv_of, kv_to = _slots(keys, computes, n_layers, i)
-    sparse = keys.get("activation_sparsity_scale", ())
-    return Layer(
-        number=i, kind=kind, n_heads=n_heads, n_kv=n_kv, k_size=k_size, v_size=v_size,
-        window=keys.count("attention.sliding_window", computes.window) if windowed else 0,
-        scale=scale, cap=keys.real("attn_logit_softcapping", computes.score_cap), rope=rope, kv_of=kv_of, kv_to=kv_to,
-        n_experts_used=keys.each("expert_used_count", i) if f"blk.{i}.ffn_gate_inp.weight" in rows else 0,
-        slope=keys.real("attention.max_alibi_bias", computes.slope), sparsity=float(sparse[i]) if i < len(sparse) else -math.inf,
-    )  # fmt: skip
-
-
-def _has_window(keys: Keys, computes: Computes, i: int) -> bool:
-    window = keys.get("attention.sliding_window", computes.window)
-    pattern = keys.get("attention.sliding_window_pattern")
-    if not window or computes.windows is None:
-        return False
-    period, last = computes.windows
-    if isinstance(pattern, (int, float)) and not isinstance(pattern, bool):
-        period = int(pattern)
-    elif pattern is not None:
-        return bool(pattern[i])
-    return period == 0 or i % period != (period - 1 if last else 0)
-
-
-def _slots(keys: Keys, computes: Computes, n_layers: int, i: int) -> tuple[int | None, int | None]:
-    """Which slot of shared keys and values a layer takes them from, and which it leaves them in: 0 without, 1 with a window."""
-    first = n_layers - keys.count("attention.shared_kv_layers", 0)
-    if first >= n_layers:
-        return None, None
-    kind = _has_window(keys, computes, i)
-    if i >= first:
-        return int(kind), None
-    is_last = all(_has_window(keys, computes, j) != kind for j in range(i + 1, first))
-    return None, int(kind) if is_last else None
-
-
-def _score_scale(keys: Keys, computes: Computes, size: int, n_heads: int, k_size: int, n_layers: int) -> float:
-    stated = keys.real("attention.scale", 0.0)
-    if stated or computes.scale:
-        return stated or computes.scale
-    if computes.wide_layers == n_layers:
-        k_size = size // n_heads
-    return 1 / math.sqrt(k_size)
-
-
-def _scaling(keys: Keys) -> tuple[str, float]:
-    """Kind and factor of what stretches positions."""
-    kind = str(keys.get("rope.scaling.type", "linear"))
-    factor = keys.real("rope.scaling.factor", 0.0) or keys.real("rope.scale_linear", 0.0) or 1.0
-    if kind not in ("none", "linear", "yarn", "longrope"):
-        raise BadInput(
-            f"{keys.where}: positions are scaled in a way that is not computed here (rope.scaling.type {kind!r})"
-        )
-    return kind, 1.0 if kind == "none" else factor
-
-
-def _magnitude(factor: float, multiplier: float) -> float:
-    return 1.0 if factor <= 1 else 0.1 * multiplier * math.log(factor) + 1
-
-
-def _log_multiplier(keys: Keys) -> float:
-    """What YaRN's magnitude is scaled by; DeepSeek's converter has multiplied it by 0.1."""
-    stated = keys.real("rope.scaling.yarn_log_multiplier", 0.0)
-    return stated / 0.1 if keys.arch == "deepseek2" else stated
-
-
-def _latent_factor(keys: Keys) -> float:
-    """What YaRN makes of the scale of scores where positions are a part of a head only."""
-    kind, factor = _scaling(keys)
-    multiplier = _log_multiplier(keys)
-    return (_magnitude(factor, multiplier) ** 2) if multiplier and kind == "yarn" else 1.0
-
-
-def _rope(rows: Mapping[str, Rows], keys: Keys, computes: Computes, n: int, windowed: bool) -> Rope | None:
-    finetuned = keys.get("rope.scaling.finetuned")
-    sections = keys.get("rope.dimension_sections") or ()
-    base = keys.real("rope.freq_base", 10000.0)
-    if computes.rope == "none" or (computes.divided_logits and finetuned is False):
-        return None
-    kind, factor = _scaling(keys)
-    attention = keys.real("rope.scaling.attn_factor", 1.0)
-    log_multiplier = _log_multiplier(keys)
-    fast, slow = keys.real("rope.scaling.yarn_beta_fast", 32.0), keys.real("rope.scaling.yarn_beta_slow", 1.0)
-    halves = computes.rope == "halves" or (keys.arch == "glm4" and any(sections))
-    if windowed:
-        base = keys.real("rope.freq_base_swa", computes.window_base or base)
-        if not computes.window_scaled:
-            return Rope(halves, n, base)
-    yarn = kind == "yarn"
-    if yarn:
-        attention *= _yarn_magnitude(keys, factor, log_multiplier)
-    factors = {name: name if name in rows else "" for name in ("rope_freqs.weight", "rope_factors_short.weight")}
-    short = factors["rope_factors_short.weight"]
-    return Rope(
-        halves, n, base, 1 / factor, yarn, fast, slow, keys.original_length(), attention,
-        factors["rope_freqs.weight"] or short, "rope_factors_long.weight" if short else "",
-    )  # fmt: skip
-
-
-def _yarn_magnitude(keys: Keys, factor: float, log_multiplier: float) -> float:
-    """What cosine and sine are multiplied by."""
-    if not log_multiplier:
-        return _magnitude(factor, 1.0)
-    own = log_multiplier if keys.arch == "deepseek2" and log_multiplier != 1 else 1.0
-    return _magnitude(factor, own) / _magnitude(factor, log_multiplier)

@@ -83,11 +83,34 @@ def relu2_(x: Floats) -> Floats:
     return x
 
 
-ACTIVATIONS: dict[str, Callable[[Floats], Floats]] = {
+def filtered(x: Floats, kernel: Floats, bias: Floats | None, n_ctx: int) -> Floats:
+    """A causal filter over the tokens of each chunk; ``kernel`` float32[channels, taps], the last for the token itself."""
+    kernel = kernel.reshape(x.shape[1], -1)
+    taps = kernel.shape[1]
+    chunks = x.reshape(-1, n_ctx, x.shape[1])
+    y = chunks * kernel[:, -1]
+    for back in range(1, min(taps, n_ctx)):
+        y[:, back:] += chunks[:, :-back] * kernel[:, taps - 1 - back]
+    if bias is not None:
+        y += bias.reshape(-1)
+    return y.reshape(x.shape)
+
+
+def xielu_(x: Floats, low: float, high: float, beta: float, epsilon: float) -> Floats:
+    """xIELU (arXiv 2411.13010): a parabola of ``high`` above 0, an exponential of ``low`` below, and a line of ``beta``."""
+    below = (np.expm1(np.minimum(x, np.float32(epsilon))) - x) * np.float32(low)
+    bent = np.where(x > 0, x * x * np.float32(high), below)
+    x *= np.float32(beta)
+    x += bent
+    return x
+
+
+ACTIVATIONS: dict[str, Callable[..., Floats]] = {
     "silu": silu_,
     "gelu": gelu_,
     "gelu_erf": gelu_erf_,
     "relu2": relu2_,
+    "xielu": xielu_,
 }
 
 
@@ -95,8 +118,8 @@ ACTIVATIONS: dict[str, Callable[[Floats], Floats]] = {
 _CACHED = 1 << 16
 
 
-def gated_(activation: str, gate: Floats, up: Floats) -> Floats:
-    """The activation of ``gate`` times ``up``, both float32[n, cols], in ``gate``."""
+def gated_(activation: str, gate: Floats, up: Floats, limit: float = 0.0) -> Floats:
+    """The activation of ``gate`` times ``up``, both float32[n, cols], in ``gate``; neither is above ``limit``, if that is not 0."""
     step = max(1, _CACHED // gate.shape[1])
     for start in range(0, len(gate), step):
         g, u = gate[start : start + step], up[start : start + step]
@@ -106,6 +129,9 @@ def gated_(activation: str, gate: Floats, up: Floats) -> Floats:
             g *= np.clip(u, np.float32(-7), np.float32(7)) + np.float32(1)
         else:
             ACTIVATIONS[activation](g)
+            if limit:
+                np.minimum(g, np.float32(limit), out=g)
+                u = np.clip(u, np.float32(-limit), np.float32(limit))
             g *= u
     return gate
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -22,6 +23,7 @@ from .layer import Layer
 from .matmul import PIECE, multiply, new_panel, panel_bytes, pieces_of
 from .model import Model
 from .numeric import capped_, sigmoid
+from .state_space import convolve, scan
 from .streams import closed, embedded, moved, opened, predicted, with_layer_input, with_shortcut
 
 Tokens = NDArray[np.int32]
@@ -43,7 +45,7 @@ def refuse_tokens(model: Model, tokens: Tokens, where: str = "the model") -> Non
     Raises
     ------
     BadInput : one of them has no embedding, or none of the rows of the head
-    UsageError : chunks are longer than the positions that are embedded
+    UsageError : chunks are longer than the positions that are embedded, or than what a token sees of them
     """
     n_tokens = min(matrix_shape(model.rows["token_embd.weight"].shape)[0], model.n_vocab)
     if tokens.size and tokens.max() >= n_tokens:
@@ -56,6 +58,11 @@ def refuse_tokens(model: Model, tokens: Tokens, where: str = "the model") -> Non
         raise UsageError(
             f"{where}: it has embeddings for {places.shape[0]} positions, too few for {tokens.shape[1]} tokens",
             f"Use -c {places.shape[0]} or less.",
+        )
+    if model.most_seen and tokens.shape[1] > model.most_seen:
+        raise UsageError(
+            f"{where}: each of its tokens sees {model.most_seen} others at most, and which of them is not computed here",
+            f"Use -c {model.most_seen} or less.",
         )
 
 
@@ -79,7 +86,9 @@ def embed(model: Model, tokens: Tokens, out: Floats | None = None) -> Floats:
             if places is not None:
                 x.reshape(-1, n_ctx, model.size)[...] += places[:n_ctx]
             weight = model.vector("token_embd_norm.weight")
-            if weight is not None:
+            if model.computes.normed_embeddings or (
+                weight is not None and model.computes.final_norm != "token_embd_norm"
+            ):
                 x = normed(model, x, weight, model.vector("token_embd_norm.bias"))
             if model.n_streams > 1:
                 x = opened(model, x, pieces_of(len(x)), panel)
@@ -162,6 +171,10 @@ def _planned(model: Model, layer: Layer, n_chunks: int, n_ctx: int, ram: int, th
 def _needs(model: Model, layer: Layer, n_ctx: int) -> tuple[int, int]:
     """Bytes that a thread takes for itself, and for each block."""
     fixed = panel_bytes(_columns(model, layer)) + 3 * 4 * SCORED_HEADS * min(n_ctx, PIECE) * n_ctx
+    decay, recurrence = model.rows.get(layer.name("ssm_a")), model.recurrence
+    if recurrence is not None and decay is not None:
+        heads = recurrence.n_values * (recurrence.k_size * recurrence.v_size + 2 * 64 * (64 + recurrence.v_size))
+        fixed += 4 * 4 * max(heads, math.prod(decay.shape))
     return fixed, _bytes_of_token(model, layer) * max(PIECE, n_ctx)
 
 
@@ -183,12 +196,14 @@ def _bytes_of_token(model: Model, layer: Layer) -> int:
         found = (model.rows.get(layer.name(f"{name}.weight")) for name in names)
         return max((matrix_shape(each.shape)[0] for each in found if each is not None), default=0)
 
-    if layer.kind == "latent":
+    heads = 0
+    if "latent" in layer.mixers:
         heads = layer.n_heads * (3 * layer.k_size + 3 * (model.n_rank + layer.k_size) + layer.v_size)
-    elif model.delta is not None:
-        heads = 5 * rows("attn_qkv") + 3 * rows("attn_gate")
-    else:
-        heads = 4 * (layer.n_heads + 2 * layer.n_kv) * max(layer.k_size, layer.v_size)
+    if model.recurrence is not None or "convolution" in layer.mixers:
+        heads += 5 * rows("attn_qkv", "ssm_in", "shortconv.in_proj") + 3 * rows("attn_gate")
+        heads += 10 * rows("attn_q") if "delta" in layer.mixers else 0
+    if "attention" in layer.mixers:
+        heads += 4 * (layer.n_heads + 2 * layer.n_kv) * max(layer.k_size, layer.v_size)
     of_experts = model.rows.get(layer.name("ffn_down_exps.weight"))
     inner = 2 * max(rows("ffn_up", "ffn_up_shexp"), of_experts.shape[-1] if of_experts is not None else 0)
     return 4 * (model.size * (2 + 2 * model.n_streams) + max(heads, inner, 4 * model.size))
@@ -221,7 +236,7 @@ class _Job:
         h, x, streams = self._attended(group, at)
         columns = self.model.columns
         self.after[at, columns.expert_input.start : columns.expert_sum.stop] = 0
-        self._finish(group, at, h, feed(group, x), streams)
+        self._finish(group, at, h, feed(group, x) if self.layer.feeds else None, streams)
 
     def first_half(self, routes: dict[int, Routes], blocks: Sequence[slice]) -> None:
         """Attention and router; what experts are given is left in the state, their sum there is 0."""
@@ -230,9 +245,11 @@ class _Job:
         routes[at.start] = route(group, h, x)
         columns = self.model.columns
         self.after[at, columns.residual] = h
-        self.after[at, columns.expert_input] = (
-            group.normed("pre_ffw_norm_2", h) if group.has("pre_ffw_norm_2.weight") else x
-        )
+        if group.has("pre_ffw_norm_2.weight"):
+            x = group.normed("pre_ffw_norm_2", h)
+        if group.has("ffn_latent_down.weight"):
+            x = group.product("ffn_latent_down", x)
+        self.after[at, columns.expert_input] = x
         self.after[at, columns.expert_sum] = 0
 
     def second_half(self, blocks: Sequence[slice]) -> None:
@@ -244,6 +261,9 @@ class _Job:
             for c in (columns.residual, columns.expert_input, columns.expert_sum)
         )
         y = group.normed("post_ffw_norm_2", y)
+        if group.has("ffn_latent_up.weight"):
+            y = group.product("ffn_latent_up", y)
+            x = group.normed("ffn_norm" if group.has("ffn_norm.weight") else "attn_norm", h)
         if group.has("ffn_up_shexp.weight"):
             beside = feed(group, x, "_shexp")
             if group.has("ffn_gate_inp_shexp.weight"):
@@ -251,6 +271,8 @@ class _Job:
             y += beside
         if group.has("ffn_up.weight"):
             y += group.normed("post_ffw_norm_1", feed(group, group.normed("ffn_norm", h)))
+            if self.model.computes.beside_experts != 1:
+                y *= np.float32(self.model.computes.beside_experts)
         self._finish(group, at, h, y, None)
 
     def _attended(self, group: Group, at: slice) -> tuple[Floats, Floats, Floats | None]:
@@ -266,13 +288,17 @@ class _Job:
         slot = layer.kv_of if layer.kv_of is not None else layer.kv_to
         shared = None if slot is None else self.after[at, columns.shared[slot]]
         own = group.normed("attn_norm_2", h) if group.has("attn_norm_2.weight") else x
-        y = remember(group, own) if layer.kind == "delta" else attend(group, own, shared)
+        if not layer.mixers:
+            return h, group.normed("ffn_norm", x), streams
+        y = _mixed(group, own, shared)
         is_last = group.has("ffn_norm.weight") or group.has("post_ffw_norm.weight")
         if is_last:
             y = group.normed("post_attention_norm", y)
         attended = h + self._scaled(y)
         if group.has("laurel_l.weight"):
             attended = with_shortcut(group, x, attended)
+        if not layer.feeds:
+            return attended, x, streams
         if group.has("ffn_norm.weight"):
             return attended, group.normed("ffn_norm", h if model.in_parallel else attended), streams
         if is_last:
@@ -284,9 +310,10 @@ class _Job:
     def _scaled(self, y: Floats) -> Floats:
         return y if self.model.residual_scale == 1 else np.multiply(y, np.float32(self.model.residual_scale), out=y)
 
-    def _finish(self, group: Group, at: slice, h: Floats, y: Floats, streams: Floats | None) -> None:
+    def _finish(self, group: Group, at: slice, h: Floats, y: Floats | None, streams: Floats | None) -> None:
         """Add ``y``, which the second half gave, to the residual ``h``, and write the state."""
-        h += self._scaled(group.normed("post_ffw_norm", y))
+        if y is not None:
+            h += self._scaled(group.normed("post_ffw_norm", y))
         if streams is not None:
             h = moved(group, h, streams)
         elif group.has("inp_gate.weight"):
@@ -295,6 +322,15 @@ class _Job:
         if factor is not None:
             h *= factor.reshape(-1)
         self.after[at, self.model.columns.residual] = h
+
+
+def _mixed(group: Group, x: Floats, shared: Floats | None) -> Floats:
+    """What all mixers of the layer give for its normed input."""
+    by = {"delta": remember, "scan": scan, "convolution": convolve}
+    made = [by[mixer](group, x) if mixer in by else attend(group, x, shared) for mixer in group.layer.mixers]
+    for more in made[1:]:
+        made[0] += more
+    return made[0]
 
 
 @dataclass(frozen=True)
@@ -317,8 +353,11 @@ def _experts(job: _Job, routes: dict[int, Routes], plan: _Plan) -> None:
     def work(at: int) -> None:
         task = tasks[at]
         x = np.ascontiguousarray(job.after[task.tokens, columns.expert_input])
+        before = model.computes.scaled_inputs
+        if before:
+            x *= task.weights[:, None]
         y = expert(model, job.layer, task.expert, x, task.first_piece, new_panel(n_cols), job.observe)
-        found[at] = np.multiply(y, task.weights[:, None], out=y)
+        found[at] = y if before else np.multiply(y, task.weights[:, None], out=y)
 
     sums = job.after[:, columns.expert_sum]
     for first in range(0, len(tasks), plan.threads):
@@ -354,9 +393,10 @@ def head_panels(
     pieces, panel = pieces_of(len(x)), new_panel(model.size)
     if model.n_streams > 1:
         x = closed(model, x, pieces, panel)
-    weight = model.vector("output_norm.weight")
+    final = model.computes.final_norm
+    weight = model.vector(f"{final}.weight")
     if weight is not None:
-        x = normed(model, x, weight, model.vector("output_norm.bias"))
+        x = normed(model, x, weight, model.vector(f"{final}.bias"))
     if observe is not None:
         observe(model.head, x)
     bias, scale = model.vector("output.bias"), model.vector("output.scale")

@@ -24,6 +24,9 @@ _IDLE = frozenset((
     "attention.key_length", "attention.value_length", "rope.scaling.yarn_ext_factor", "rope.scaling.yarn_attn_factor",
     "expert_group_count", "expert_group_used_count", "expert_weights_norm", "expert_weights_scale", "expert_gating_func",
     "expert_used_count", "attention.head_count", "attention.head_count_kv", "embedding_length_per_layer_input",
+    "router_logit_softcapping", "attention.indexer.head_count", "attention.indexer.key_length", "attention.indexer.types",
+    "attention.indexer.local_blocks",     "moe_every_n_layers",
+    "ssm.conv_kernel", "ssm.inner_size", "ssm.state_size", "ssm.time_step_rank", "ssm.group_count", "shortconv.l_cache",
 ))  # fmt: skip
 #: tensors of the whole model
 _OF_MODEL = frozenset((
@@ -37,17 +40,23 @@ _PRODUCTS = (
     "attn_q", "attn_k", "attn_v", "attn_qkv", "attn_output", "attn_gate", "attn_q_a", "attn_q_b", "attn_kv_a_mqa", "attn_kv_b",
     "attn_k_b", "attn_v_b", "ffn_gate", "ffn_up", "ffn_down", "ffn_gate_inp", "ffn_gate_exps", "ffn_up_exps", "ffn_down_exps",
     "ffn_gate_up_exps", "ffn_gate_shexp", "ffn_up_shexp", "ffn_down_shexp", "ffn_gate_inp_shexp", "ssm_in", "ssm_ba", "ssm_alpha",
-    "ssm_beta", "ssm_out", "laurel_l", "laurel_r", "inp_gate", "proj", "altup_router", "altup_predict_coef", "altup_correct_coef",
+    "ssm_beta", "ssm_out", "indexer.attn_q_b", "indexer.attn_k", "indexer.proj", "indexer.q_proj", "indexer.k_proj",
+    "ssm_x", "ssm_dt",
+    "ssm_f_a", "ssm_f_b", "ssm_g_a", "ssm_g_b",
+    "shortconv.in_proj", "shortconv.out_proj", "ffn_latent_down", "ffn_latent_up",
+    "laurel_l", "laurel_r", "inp_gate", "proj", "altup_router", "altup_predict_coef", "altup_correct_coef",
 )  # fmt: skip
 _NORMS = (
     "attn_norm", "attn_norm_2", "attn_q_norm", "attn_k_norm", "attn_q_a_norm", "attn_kv_a_norm", "post_attention_norm", "ffn_norm",
     "post_ffw_norm", "post_ffw_norm_1", "post_ffw_norm_2", "pre_ffw_norm_2", "post_norm", "laurel_post_norm", "altup_router_norm",
-    "ssm_norm",
+    "ssm_norm", "ssm_dt_norm", "ssm_b_norm", "ssm_c_norm", "indexer.k_norm", "indexer.q_norm",
 )  # fmt: skip
 _OF_BLOCK = frozenset((
     *(f"{name}.{part}" for name in _PRODUCTS for part in ("weight", "bias", "scale")),
     *(f"{name}.{part}" for name in _NORMS for part in ("weight", "bias")), "exp_probs_b.bias", "attn_sinks.weight", "ssm_a",
-    "ssm_dt.bias", "ssm_conv1d.weight", "altup_correct_scale.weight", "layer_output_scale.weight",
+    "ssm_d", "ssm_dt.bias", "ssm_conv1d.weight", "ssm_conv1d.bias",
+    *(f"ssm_conv1d_{part}.weight" for part in "qkv"), "shortconv.conv.weight", "altup_correct_scale.weight",
+    "layer_output_scale.weight",
 ))  # fmt: skip
 _BLOCK = re.compile(r"blk\.(\d+)\.(.+)")
 
@@ -66,6 +75,13 @@ class Keys:
         """The value of ``key`` as stored."""
         self.asked.add(key)
         return self.metadata.get(f"{self.arch}.{key}", default)
+
+    def pass_over(self, start: str) -> None:
+        """Keys that begin with ``start`` change nothing in this model."""
+        names = (
+            key.removeprefix(f"{self.arch}.") for key in self.metadata.values if key.startswith(f"{self.arch}.{start}")
+        )
+        self.asked.update(names)
 
     def real(self, key: str, default: float | None = None) -> float:
         """The number ``key``; BadInput where it is needed and not there, or is no number."""
@@ -87,6 +103,20 @@ class Keys:
                 raise BadInput(f"{self.where}: the key {self.arch}.{key} has no value for block {layer}")
             return int(value[layer])
         return self.count(key, default)
+
+    def each_real(self, key: str, layer: int) -> float:
+        """The number ``key`` of a layer, which may be the same for all; 0 where nothing is said."""
+        value = self.get(key, 0.0)
+        if isinstance(value, Sequence) and not isinstance(value, str):
+            return float(value[layer]) if layer < len(value) else 0.0
+        return self.real(key, 0.0)
+
+    def of_layer(self, key: str, layer: int) -> float:
+        """The number of a layer under the ``key``, which has no architecture in its name."""
+        value = self.metadata.get(key)
+        if not isinstance(value, Sequence) or isinstance(value, str) or layer >= len(value):
+            raise BadInput(f"{self.where}: the key {key} has no value for block {layer}")
+        return float(value[layer])
 
     def original_length(self) -> int:
         """The context that positions were trained for before they were scaled."""

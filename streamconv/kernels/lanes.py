@@ -46,15 +46,22 @@ def kernel(function: Callable[..., Any] | None = None, *, vector_bits: int | Non
     return dispatcher
 
 
-def inline(function: Callable[..., Any] | None = None, *, vector_bits: int | None = None) -> Any:
+def inline(
+    function: Callable[..., Any] | None = None, *, vector_bits: int | None = None, optimized: bool = True
+) -> Any:
     """A helper that disappears into the kernels that call it, but whose loops became vectors before: see ``kernel``.
 
     It takes much less time to compile without code of its own; Python that calls it runs its source.
+
+    Parameters
+    ----------
+    function, vector_bits : see ``kernel``
+    optimized : False for a large helper without loops over lanes that one kernel calls: with the kernel it is optimized anyway
     """
     if function is None:
-        return partial(inline, vector_bits=vector_bits)
+        return partial(inline, vector_bits=vector_bits, optimized=optimized)
     options = _OPTIONS | {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
-    helper = njit(forceinline=True, pipeline_class=compiler(vector_bits, is_helper=True), **options)(function)
+    helper = njit(forceinline=True, pipeline_class=compiler(vector_bits, True, optimized), **options)(function)
     if helper is not function:  # as it is where numba compiles nothing
         helper.add_overload = lambda result: helper.overloads.update({tuple(result.signature.args): result})
         helper._compile_for_args = lambda *_, **__: function  # which numba then calls

@@ -28,6 +28,8 @@ _Library: Any = codegen.JITCodeLibrary
 class _Helper(_Library):  # type: ignore[misc]
     """What LLVM holds of a function that is only ever linked into others; its own ``codegen``, too, for the sake of ``set_env``."""
 
+    optimized = True
+
     @property
     def codegen(self) -> Any:
         """Where numba announces the environment of compiled code."""
@@ -41,6 +43,10 @@ class _Helper(_Library):  # type: ignore[misc]
         self._ensure_finalized()
         return 0
 
+    def _optimize_final_module(self) -> None:
+        if self.optimized:
+            super()._optimize_final_module()
+
     def _finalize_final_module(self) -> None:
         self._finalize_dynamic_globals()
         self._verify_declare_only_symbols()
@@ -48,13 +54,14 @@ class _Helper(_Library):  # type: ignore[misc]
 
 
 @cache
-def compiler(bits: int | None, is_helper: bool = False) -> Any:
+def compiler(bits: int | None, is_helper: bool = False, optimized: bool = True) -> Any:
     """A ``pipeline_class`` for ``njit``.
 
     Parameters
     ----------
     bits : how wide vectors its functions prefer; None for what LLVM thinks best
     is_helper : make no machine code: they are called by other compiled functions alone
+    optimized : whether helpers are optimized before they are linked into others
     """
 
     class Lowered(_lowering.Lower):  # type: ignore[misc]
@@ -66,7 +73,7 @@ def compiler(bits: int | None, is_helper: bool = False) -> Any:
 
     @_machinery.register_pass(mutates_CFG=True, analysis_only=False)
     class Lowering(_passes.NativeLowering):  # type: ignore[misc]
-        _name = f"native_lowering_{bits}_{is_helper}"
+        _name = f"native_lowering_{bits}_{is_helper}_{optimized}"
 
         @property
         def lowering_class(self) -> Any:
@@ -75,6 +82,7 @@ def compiler(bits: int | None, is_helper: bool = False) -> Any:
         def run_pass(self, state: Any) -> Any:
             if is_helper:
                 state.library = _Helper(state.targetctx.codegen(), state.func_id.func_qualname)
+                state.library.optimized = optimized
             return super().run_pass(state)
 
     class Compiler(_stages.CompilerBase):  # type: ignore[misc]

@@ -62,6 +62,12 @@ class Order(Described):
         """Whether it takes all of ``n`` indexes as they come."""
         return self.length == n and self.first == 0 and all(step == 1 for step in self._shortest[1])
 
+    @property
+    def as_slice(self) -> slice | None:
+        """The same as a slice, where all steps are one."""
+        sizes, steps = self._shortest
+        return slice(self.first, self.last + 1, steps[0]) if len(sizes) == 1 else None
+
     @cached_property
     def _shortest(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """Sizes and steps without digits of one value, and with digits joined that count on."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from itertools import accumulate, pairwise
 from math import prod
+from typing import Any
 
 import numpy as np
 
@@ -93,22 +94,25 @@ class Columns(Rows):
         self.order = order
         self.shape = (*inner.shape[:-1], order.length)
         self.dtype = inner.dtype
-        self._index = slice(order.first, order.first + order.length)
-        self._is_range = Order(order.sizes, order.steps).is_all(order.length)
+
+    @property
+    def _index(self) -> Any:
+        return self.order.as_slice or self.order.indexes(0, self.order.length)
 
     def _fill(self, start: int, stop: int, out: Floats) -> None:
-        rows = self.inner.read(start, stop)
-        out[...] = rows[:, self._index] if self._is_range else rows[:, self.order.indexes(0, self.order.length)]
+        out[...] = self.inner.read(start, stop)[:, self._index]
 
     def native(self, kind: str, start: int, stop: int) -> Bytes | None:
         """The bytes of the columns, where each is bytes of its own."""
-        found = self.inner.native(kind, start, stop)
-        n_cols = self.inner.shape[-1]
-        if found is None or found.shape[1] % n_cols:
-            return None
-        numbers = found.reshape(len(found), n_cols, found.shape[1] // n_cols)
-        taken = numbers[:, self._index] if self._is_range else numbers[:, self.order.indexes(0, self.order.length)]
-        return np.ascontiguousarray(taken).reshape(len(found), found.shape[1] // n_cols * self.shape[-1])
+        found = self.numbers(kind, start, stop)
+        return (
+            None if found is None else np.ascontiguousarray(found).reshape(len(found), found.shape[1] * found.shape[2])
+        )
+
+    def numbers(self, kind: str, start: int, stop: int) -> Bytes | None:
+        """See ``Rows.numbers``."""
+        found = self.inner.numbers(kind, start, stop)
+        return None if found is None else found[:, self._index]
 
 
 def take(rows: Rows, order: Order, axis: int = 0) -> Rows:

@@ -4,7 +4,7 @@
 The format and its reader are in ``sources/pack_format.py`` and ``sources/pack.py``.
 """
 
-from .kept import Keeper, kept_packed
+from .kept import Keeper, disk_bytes, kept_packed
 from .making import execute_pack
 from .packing import Packing, prepare_pack
 from .unpacking import Unpacking, execute_unpack, prepare_unpack
@@ -13,6 +13,7 @@ __all__ = [
     "Keeper",
     "Packing",
     "Unpacking",
+    "disk_bytes",
     "execute_pack",
     "execute_unpack",
     "kept_packed",

@@ -2,8 +2,8 @@
 
     fetch file n, and n + 1 beside it ─► its digest is right ─► pack ─► names lead to the packed file ─► the plain one goes
 
-So of plain files at most two take disk space at a time. The packed file is made by a job of its own in the store, beside the
-plain one, which a later run finds and goes on with.
+So of plain files at most two take disk space at a time (``disk_bytes``). The packed file is made by a job of its own in the store,
+beside the plain one, which a later run finds and goes on with.
 """
 
 from __future__ import annotations
@@ -15,11 +15,13 @@ from ..conversion.fetching import end_if_asked
 from ..conversion.hub_models import HubModels
 from ..conversion.options import Options
 from ..conversion.prepared import Prepared
+from ..engine import files
 from ..engine import run as runs
+from ..engine.budget import RESERVE_BYTES
 from ..engine.transfer import PartialDownload
-from ..engine.transfer.owned import FILE_MODE
+from ..engine.transfer.owned import FILE_MODE, nearest_folder
 from ..engine.transfer.replacing import is_kept_here, replace
-from ..errors import BadInput, InputChanged
+from ..errors import BadInput, InputChanged, WriteFailed
 from ..file_names import PACK, PACKED_FORMATS
 from ..progress import Silent
 from ..sources.hub.files import PartialFile
@@ -40,6 +42,7 @@ def kept_packed(
     hub = prepared.hub
     if not options.keep_packed or hub is None or not hub.weights:
         return prepared
+    _preflight(hub, options)
     stop = runs.StopRequest(options.stop_after_s)
     hub.notes.listen(lambda text: reporter.message(f"note: {text}"), reporter.advance)
     total = sum(each.part.remote.size for each in hub.weights)
@@ -51,6 +54,48 @@ def kept_packed(
         reporter.finish()
         prepared.close()
     return prepare()
+
+
+def disk_bytes(hub: HubModels, options: Options) -> int:
+    """Disk space that fetching the weights and packing them will take at most, about, beyond what it has.
+
+    Reads headers, which a plan has fetched.
+    """
+    weights = [(each, _packed_size(each, options)) for each in hub.weights]
+    packable = [(each, size) for each, size in weights if size is not None]
+    taken = most = 0
+    for n, (each, size) in enumerate(packable):
+        missing = hub.transfer.missing_bytes([each])
+        most = max(most, taken + hub.transfer.missing_bytes(other for other, _ in packable[n : n + 2]) + size)
+        taken += size - (each.part.remote.size - missing)  # the plain one goes
+    left = taken + hub.transfer.missing_bytes(each for each, size in weights if size is None)
+    return max(most, left, 0)
+
+
+def _packed_size(each: PartialDownload, options: Options) -> int | None:
+    """Bytes of the file once it is packed, about; None where it stays as it is."""
+    if not _can_be_packed(each):
+        return None
+    try:
+        return survey(_opened(each, options)).estimate
+    except BadInput:
+        return None
+
+
+def _opened(each: PartialDownload, options: Options) -> PartialFile:
+    """The file under its first name, by which a conversion knows it."""
+    return PartialFile(each.part.links[0], each.part.remote, each, options.io)  # type: ignore[arg-type]
+
+
+def _preflight(hub: HubModels, options: Options) -> None:
+    """Refuse what cannot fit (WriteFailed); whether the output fits beside it is looked at when this is done."""
+    place = nearest_folder(hub.root)
+    need, free = disk_bytes(hub, options) + RESERVE_BYTES, files.free_bytes(place)
+    if need > free:
+        raise WriteFailed(
+            f"{place}: {need:,} bytes are needed to fetch and pack the model ({RESERVE_BYTES:,} in reserve), {free:,} are free",
+            "Free some space, or move the cache with STREAMCONV_CACHE.",
+        )
 
 
 class Keeper:
@@ -86,9 +131,7 @@ class Keeper:
 
     def _planned(self, partial: PartialDownload) -> Packing | None:
         """How the file is packed; None, and a note, where it is no file of weights after all."""
-        part = partial.part
-        # Its first name is that by which a conversion knows it.
-        file = PartialFile(part.links[0], part.remote, partial, self._options.io)  # type: ignore[arg-type]
+        part, file = partial.part, _opened(partial, self._options)
         try:
             found = survey(file)
         except BadInput as e:

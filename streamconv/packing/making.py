@@ -16,10 +16,10 @@ from ..engine import files
 from ..engine import run as runs
 from ..engine.budget import default_threads
 from ..engine.changes import SourceDigests
+from ..engine.finishing import finish, resting
 from ..engine.index_file import CommitRecord
 from ..engine.job import Job
 from ..engine.plan import Chunk
-from ..errors import Locked, StreamconvError, WriteFailed
 from ..sources.mapped import MappedFile
 from ..sources.pack_format import Facts, tail
 from ..sources.zstd_frames import sizes_of
@@ -74,28 +74,22 @@ class Run:
 
     def go(self) -> runs.Outcome:
         """From what there is to the published folder."""
-        job, plan = self._job, self._job.plan
-        chunks = {item: list(own) for item, own in groupby(plan.chunks(), key=lambda c: c.item)}
+        job = self._job
+        chunks = {item: list(own) for item, own in groupby(job.plan.chunks(), key=lambda c: c.item)}
         kept = {item: self._kept(own) for item, own in chunks.items()}
         done = sum(_content(c) for own in kept.values() for c in own)
         total = sum(item.file.size for item in self._items)
         outcome = runs.Outcome(total - done, done, notes=list(job.notes))
         self._reporter.start(total, done)
         try:
-            with self._stop.on_signals():
-                for item, own in chunks.items():
-                    if job.part_fds[item.number] >= 0 and len(kept[item]) < len(own):
-                        _File(self, item, own, len(kept[item])).make()
-                self.commit()
-            self._settle()
-            if plan.verify_inputs():  # something happened to an input: its contents decide
-                job.check_contents()
-            job.confirm()
-            job.publish()
-        except StreamconvError as e:
-            if not isinstance(e, (WriteFailed, Locked)):
-                job.rest()
-            raise
+            with resting(job):
+                with self._stop.on_signals():
+                    for item, own in chunks.items():
+                        if job.part_fds[item.number] >= 0 and len(kept[item]) < len(own):
+                            _File(self, item, own, len(kept[item])).make()
+                    self.commit()
+                self._settle()
+            finish(job)
         finally:
             self._reporter.finish()
         return outcome
@@ -155,17 +149,9 @@ class Run:
 
     def commit(self) -> None:
         """Make durable what was written, then say so in the index."""
-        job, group = self._job, self._pending
-        if not group:
-            return
-        for index in sorted({r.file for r in group}):
-            files.sync_data(job.part_fds[index], job.plan.part_path(index))
-        job.plan.verify_inputs()
-        job.confirm()
-        job.journal.commit(group)
-        for r in group:
-            files.drop_cache(job.part_fds[r.file], r.offset, r.length)
-        self._pending, self._pending_bytes = [], 0
+        if self._pending:
+            self._job.commit(self._pending)
+            self._pending, self._pending_bytes = [], 0
 
     @property
     def job(self) -> Job:

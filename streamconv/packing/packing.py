@@ -16,6 +16,7 @@ from functools import cached_property
 from pathlib import Path
 
 from ..conversion.layout import identities
+from ..conversion.opening import listed
 from ..conversion.options import Options
 from ..conversion.overlap import refuse_overlap
 from ..engine import plan as plans
@@ -23,7 +24,7 @@ from ..engine.record import record_path
 from ..errors import BadInput
 from ..file_names import HUGGING_FACE, MISTRAL, PACK, PACKED_FORMATS, plain_name
 from ..rows import Bytes, File, Floats, Json, Quality, Rows, Span
-from ..sources import FrameCache, MappedFile, open_checkpoint
+from ..sources import FrameCache, MappedFile, adapter_weights, is_adapter, open_checkpoint
 from ..sources.checkpoint import Checkpoint, InputFile
 from ..sources.local_files import open_file
 from ..sources.pack import PackFile
@@ -57,6 +58,7 @@ class PackedFile(Spanned):
     row_bytes = (FRAME_BYTES,)
     looks: Sequence[Rows] = ()
     whole = False
+    together = 0
     is_quick = False
 
     @property
@@ -149,9 +151,14 @@ def prepare_pack(source: str | os.PathLike[str], output: str | os.PathLike[str],
 
 
 def _opened(source: Path, options: Options, cache: FrameCache) -> Checkpoint:
-    """The model, opened as for a conversion, and so known to be whole."""
-    is_mistral = (source / MISTRAL.config).is_file() and not (source / HUGGING_FACE.config).exists()
-    opened = open_checkpoint(source, options.io, cache=cache, layout=MISTRAL if is_mistral else HUGGING_FACE)
+    """The model, opened as for a conversion, and so known to be whole; or the adapter."""
+    names = listed(source)
+    if is_adapter(names):
+        parts = [open_checkpoint(source / name, options.io, cache=cache) for name in adapter_weights(names)]
+        opened = Checkpoint(source, {}, {}, tuple(file for part in parts for file in part.inputs))
+    else:
+        is_mistral = (source / MISTRAL.config).is_file() and not (source / HUGGING_FACE.config).exists()
+        opened = open_checkpoint(source, options.io, cache=cache, layout=MISTRAL if is_mistral else HUGGING_FACE)
     for file in opened.inputs:
         if file.path.suffix == PACK:
             raise BadInput(

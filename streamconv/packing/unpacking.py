@@ -47,6 +47,7 @@ class _Content(Spanned):
     n_cols: int
     looks: Sequence[Rows] = ()
     whole = False
+    together = 0
     is_quick = True
 
     @property

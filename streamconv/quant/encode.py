@@ -265,6 +265,11 @@ class EncodedRows:
         return self.rows.whole
 
     @property
+    def together(self) -> int:
+        """See ``Rows.together``."""
+        return self.rows.together
+
+    @property
     def is_quick(self) -> bool:
         """Whether rows are made about as fast as they are read: stored numbers that are copied, rounded, or added up."""
         types = all(p.copies or (p.type.name in _QUICK and not p.has_weights) for p in self.parts)

@@ -30,7 +30,7 @@ from ..evaluation.comparing import temporary_states
 from ..evaluation.groups import block_of
 from ..evaluation.heads import Head, divergences
 from ..evaluation.states import States
-from ..evaluation.walk import stored_bytes
+from ..evaluation.walk import held_bytes, stored_bytes
 from ..forward.chunks import Chunks
 from ..rows import Floats, Rows
 from .pool import Matrix
@@ -90,7 +90,8 @@ class Pass:
         known: Mapping[str, float],
         keep: Callable[[Mapping[str, float]], None],
     ) -> None:
-        self._model, self._chunks, self._options, self._reporter = model, chunks, options, reporter
+        self._model, self._chunks, self._reporter = model, chunks, reporter
+        self._ram = options.ram - held_bytes(model)
         self._n_trial = n_trial
         self._delta = dict(known)
         self._keep = keep
@@ -195,7 +196,7 @@ class Pass:
             self._chunks.inputs[: len(before)],
             before,
             after,
-            ram=self._options.ram,
+            ram=self._ram,
             threads=self._threads,
             observe=look,
         )
@@ -244,7 +245,7 @@ class Pass:
     def _divergence(self, own: States, other: Head) -> float:
         """Mean KL divergence from the model."""
         base = Head(self._model, own.current)
-        [found] = divergences(base, [other], self._chunks, self._options.ram, self._threads, self._look)
+        [found] = divergences(base, [other], self._chunks, self._ram, self._threads, self._look)
         kld = float(found.kld.mean())
         if not math.isfinite(kld):
             raise BadInput("the model gives NaN or Inf on the text", "Look for NaN and Inf in it: streamconv check.")

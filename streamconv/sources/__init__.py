@@ -10,7 +10,7 @@ from pathlib import Path
 from ..errors import BadInput, absent, unreadable
 from ..file_names import ENDINGS, GGUF, HUGGING_FACE, PACKABLE, PACKED, SBS, Layout, container_of
 from .checkpoint import Checkpoint, InputFile
-from .folder import READERS, LocalFiles, Shard, is_adapter, open_folder, open_index, snapshot
+from .folder import READERS, LocalFiles, Shard, adapter_weights, is_adapter, open_folder, open_index, snapshot
 from .frame_cache import FrameCache
 from .gguf import GgufFile, open_gguf, read_gguf, read_splits
 from .known_layouts import refuse_part
@@ -26,6 +26,7 @@ __all__ = [
     "InputFile",
     "IoMode",
     "MappedFile",
+    "adapter_weights",
     "is_adapter",
     "open_checkpoint",
     "read_gguf",

@@ -89,9 +89,14 @@ _MODELS = (
 _ADAPTERS = (*(each.adapter for each in OF_FOLDERS), MLX_ADAPTER)
 
 
+def adapter_weights(names: Collection[str]) -> list[str]:
+    """Which files of these ``names`` hold the weights of a LoRA adapter."""
+    return sorted(name for name in names if plain_name(name) in _ADAPTERS)
+
+
 def is_adapter(names: Collection[str], alone: bool = True) -> bool:
     """Whether files of these ``names`` are a LoRA adapter; ``alone``: and no model."""
-    if "adapter_config.json" not in names or not any(plain_name(name) in _ADAPTERS for name in names):
+    if "adapter_config.json" not in names or not adapter_weights(names):
         return False
     return not (alone and any(fits(name, _MODELS) for name in names))
 

@@ -75,6 +75,11 @@ class ZstdFile(MappedFile):
             self._kept = self._frame(single)
             self._kept.__enter__()
 
+    @property
+    def stored_bytes(self) -> int:
+        """Size of the compressed file."""
+        return self._packed.size
+
     def identity(self) -> Json:
         """The name of the plain file: see ``PackedInput``."""
         return plain_name(self.path.name)
@@ -159,6 +164,9 @@ class ZstdFile(MappedFile):
         start, stop = int(self._frames.packed_at[first]), int(self._frames.packed_at[last + 1])
         self._packed.release(start, stop - start)
 
+    def unmap(self, offset: int, length: int) -> None:
+        """See ``MappedFile.unmap``; frames stay in the cache until it needs their room, lest they are decompressed again."""
+
     def _release_edges(self, numbers: set[int], offset: int, end: int) -> None:
         """Forget those of these frames of which all ranges together have been released: chunks end within frames."""
         for n in numbers:
@@ -219,3 +227,13 @@ class ZstdFile(MappedFile):
 def cache_bytes(files: Iterable[File]) -> int:
     """Memory that decompressed frames of ``files`` will take."""
     return sum(cache.most for cache in {file.cache for file in files if isinstance(file, ZstdFile)})
+
+
+def packed_sizes(files: Iterable[File]) -> dict[str, int]:
+    """What of ``files`` is compressed, JSON-able: how many, their bytes, and those of their content."""
+    found = {file for file in files if isinstance(file, ZstdFile)}
+    return {
+        "files": len(found),
+        "bytes": sum(f.stored_bytes for f in found),
+        "content_bytes": sum(f.size for f in found),
+    }

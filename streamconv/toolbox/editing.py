@@ -24,6 +24,7 @@ from ..engine.unfinished import refuse_another
 from ..errors import BadInput, CannotCreate, UsageError
 from ..file_names import GGUF, part_names, plain_name
 from ..metadata import Metadata, Value
+from ..sources.local_files import stored_at
 from ..targets import gguf
 from ..targets.layout import FileLayout
 from ..units import size
@@ -210,6 +211,7 @@ def _can_patch(stored: Stored, file: FileLayout, header: bytes) -> bool:
 
 
 def _refuse_in_place(path: Path) -> None:
+    path = stored_at(path)
     if plain_name(path.name) != path.name:
         raise UsageError(f"{path} is compressed, and cannot be changed in place", "Give the name of an output.")
     if path.is_symlink():

@@ -6,6 +6,7 @@ import dataclasses
 import json
 import os
 import shutil
+import time
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,8 @@ from small_models import gemma2
 
 import streamconv
 from streamconv import cli, conversion
-from streamconv.conversion import Options
+from streamconv.conversion import Options, execution
+from streamconv.engine import reusing
 from streamconv.engine.plan import Plan
 from streamconv.engine.record import load, record_path
 from streamconv.errors import InputMissing
@@ -296,3 +298,30 @@ def test_an_older_output_whose_header_was_patched_still_gives_its_tensors(work: 
     # A header that does not fit in its place makes another file of it, which was made from none of the inputs.
     assert cli.main(["edit", "x.gguf", "--in-place", "--set", "general.name=a longer one", "--quiet"]) == 0
     assert any("its record has no manifest" in text for text in copied("a", "u.gguf", type="Q8_0", reuse="x.gguf")[1])
+
+
+def test_kernels_are_loaded_while_tensors_are_copied_and_what_goes_wrong_is_told_later(
+    work: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    streamconv.convert("a", "x.gguf", type="Q8_0", manifest=True)
+    seen: list[str] = []
+    load, copy = execution._Kernels.load, reusing.copy
+
+    def loaded(kernels: Any) -> None:
+        seen.append("loading" if not seen else "loading again")
+        if len(seen) == 1:
+            raise MemoryError
+        load(kernels)
+
+    def copied(*arguments: Any) -> int:
+        while not seen:
+            time.sleep(0.001)
+        seen.append("copied")
+        return copy(*arguments)
+
+    monkeypatch.setattr(execution._Kernels, "load", loaded)
+    monkeypatch.setattr(reusing, "copy", copied)
+    streamconv.convert("a", "y.gguf", type="Q8_0", tensor_types=["ffn_up=F16"])
+    assert seen == ["loading", "copied", "loading again"]
+    streamconv.convert("a", "z.gguf", type="Q8_0", tensor_types=["ffn_up=F16"], no_reuse=True)
+    assert Path("y.gguf").read_bytes() == Path("z.gguf").read_bytes()

@@ -53,6 +53,7 @@ class Toy:
     """Rows whose bytes follow from name and row number; counts what it made."""
 
     whole = is_quick = False
+    together = 0
     number = 0
     #: byte r of it is what row r is made from; none: nothing
     source: Source | None = None

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from streamconv.engine import files
 from streamconv.errors import WriteFailed
 from streamconv.evaluation.states import States, states_bytes
 
@@ -106,3 +107,12 @@ def _open_files(folder: Path) -> set[str]:
             path = Path(os.readlink(f"/proc/self/fd/{fd}").removesuffix(" (deleted)"))
             found |= {path.name} if path.parent == folder else set()
     return found
+
+
+def test_that_the_files_are_there_is_durable_where_states_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced: list[Path] = []
+    monkeypatch.setattr(files, "sync_dir", lambda folder: synced.append(folder))
+    States([tmp_path / "c", tmp_path / "d"], SHAPE, JOB, durable=False)
+    assert not synced
+    _open(tmp_path)
+    assert synced == [tmp_path]

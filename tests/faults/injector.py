@@ -136,9 +136,9 @@ def run(argv: list[str], log: Path, fault: Fault = Fault(), planted: Callable[[]
     return Result(os.waitstatus_to_exitcode(status), log.read_text(errors="replace"), calls)
 
 
-def killed_after(seconds: float, argv: list[str], log: Path) -> int | None:
+def killed_after(seconds: float, argv: list[str], log: Path, planted: Callable[[], None] = lambda: None) -> int | None:
     """Run ``streamconv argv`` in a child and kill it; its exit code when it was done before."""
-    pid = forked(argv, log, lambda: None, lambda: None)
+    pid = forked(argv, log, planted, lambda: None)
     until = time.monotonic() + seconds
     while time.monotonic() < until:
         done, status = os.waitpid(pid, os.WNOHANG)

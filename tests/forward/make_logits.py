@@ -1,6 +1,6 @@
 """Write the keys and shapes of random models and the logits that llama.cpp gives for them.
 
-make_logits.py PEERS_PYTHON FILE.gguf …      files whose keys and shapes are taken, values are not
+make_logits.py PEERS_PYTHON FILE.gguf …      files whose keys and shapes are taken, values are not; other models stay as they are
 """
 
 from __future__ import annotations
@@ -38,7 +38,9 @@ def main() -> None:
     from gguf import GGUFWriter
 
     peers, *paths = sys.argv[1:]
-    stated, found = {}, {}
+    stated = json.loads((DATA / "models.json").read_text())
+    with np.load(DATA / "logits.npz") as recorded:
+        found = dict(recorded)
     for path in map(Path, paths):
         file = read_gguf(path)
         arch = file.metadata.get("general.architecture")
@@ -46,9 +48,11 @@ def main() -> None:
         for key, v in file.metadata.items():
             if key == "phi3.attention.sliding_window":
                 continue  # llama.cpp looks at it and leaves it out
-            if key.startswith(f"{arch}.") or key == "general.architecture":
+            if key.startswith((f"{arch}.", "xielu.")) or key == "general.architecture":
                 window = key.endswith("attention.sliding_window")
                 listed = [x.item() if hasattr(x, "item") else x for x in v.value] if v.type == "ARRAY" else v.value
+                if key.endswith("indexer.top_k"):
+                    listed = 64  # more than tokens asked
                 keys[key] = [v.type, min(v.value, 8) if window else listed, *([v.elem] if v.elem else [])]
         tensors = {n: list(t.shape) for n, t in file.tensors.items()}
         with tempfile.TemporaryDirectory() as folder:

@@ -19,7 +19,7 @@ from streamconv.rows import Floats, Rows
 #: activations that llama.cpp looks up in a table of half-precision numbers
 LOOKED_UP = ("gelu", "gelu_erf")
 #: models of several mechanisms: plain, experts, latent heads, streams' neighbours, the delta rule
-SOME = ("llama", "qwen2moe", "deepseek3", "gemma4-ple", "gemma4-moe", "qwen3next")
+SOME = ("llama", "qwen2moe", "deepseek3", "gemma4-ple", "gemma4-moe", "qwen3next", "jamba", "falcon-h1")
 
 
 def run(model: Model, tokens: np.ndarray[Any, Any], **how: Any) -> Floats:
@@ -109,7 +109,7 @@ class Given(Rows):
 
 def test_projections_of_the_delta_rule_may_lie_in_one_matrix_head_by_head() -> None:
     model = model_of("qwen3next")
-    delta = model.delta
+    delta = model.recurrence
     assert delta is not None
     rows = dict(model.rows)
     for name in [n for n in rows if n.endswith("attn_gate.weight")]:

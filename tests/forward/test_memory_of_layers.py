@@ -50,6 +50,47 @@ def wide(experts: int) -> forward.Model:
     return forward.open_model(rows, keys)
 
 
+def remembering(kind: str) -> forward.Model:
+    """One layer that keeps states, of 1024 numbers a token."""
+    n_inner, n_states, n_heads = 2 * D, 16 if kind == "mamba" else 128, 16
+    ssm = {"state_size": n_states, "inner_size": n_inner, "conv_kernel": 4, "time_step_rank": n_heads, "group_count": 1}
+    keys = {"block_count": 1, "embedding_length": D, "attention.head_count": n_heads}
+    keys |= {"kda.head_dim": 128} if kind == "kimi-linear" else {f"ssm.{key}": count for key, count in ssm.items()}
+    if kind == "mamba":
+        shapes = {
+            "ssm_in.weight": (2 * n_inner, D), "ssm_conv1d.weight": (n_inner, 4), "ssm_x.weight": (64 + 2 * n_states, n_inner),
+            "ssm_dt.weight": (n_inner, 64), "ssm_dt.bias": (n_inner,), "ssm_a": (n_inner, n_states), "ssm_d": (n_inner,),
+            "ssm_out.weight": (D, n_inner),
+        }  # fmt: skip
+    elif kind == "mamba2":
+        shapes = {
+            "ssm_in.weight": (2 * n_inner + 2 * n_states + n_heads, D), "ssm_conv1d.weight": (n_inner + 2 * n_states, 4),
+            "ssm_dt.bias": (n_heads,), "ssm_a": (n_heads, 1), "ssm_d": (n_heads, 1), "ssm_norm.weight": (1, n_inner),
+            "ssm_out.weight": (D, n_inner),
+        }  # fmt: skip
+    else:
+        both = ("weight", (128, D)), ("weight", (n_inner, 128))
+        shapes = {f"ssm_{x}_{part}.{end}": shape for x in "fg" for part, (end, shape) in zip("ab", both, strict=True)}
+        shapes |= {f"attn_{part}.weight": (n_inner, D) for part in "qkv"}
+        shapes |= {f"ssm_conv1d_{part}.weight": (n_inner, 4) for part in "qkv"}
+        shapes |= {
+            "ssm_beta.weight": (n_heads, D), "ssm_dt.bias": (n_inner,), "ssm_a": (n_heads, 1), "ssm_norm.weight": (128,),
+            "attn_output.weight": (D, n_inner), "ffn_up.weight": (D, D), "ffn_gate.weight": (D, D), "ffn_down.weight": (D, D),
+        }  # fmt: skip
+    rows: dict[str, Rows] = {f"blk.0.{name}": Small(shape) for name, shape in shapes.items()}
+    rows |= {
+        "token_embd.weight": Small((64, D)),
+        "output_norm.weight": Small((D,)),
+        "blk.0.attn_norm.weight": Small((D,)),
+    }
+    metadata = Metadata()
+    metadata.string("general.architecture", kind)
+    for key, count in keys.items():
+        metadata.u32(f"{kind}.{key}", count)
+    metadata.f32(f"{kind}.attention.layer_norm_rms_epsilon", 1e-5)
+    return forward.open_model(rows, metadata)
+
+
 def peak_of(model: forward.Model, n_chunks: int, ram: int, folder: Path) -> int:
     """Bytes of RssAnon that a layer takes; its states are in files."""
     before, after = (
@@ -82,3 +123,11 @@ def test_a_layer_takes_no_more_memory_than_it_may(experts: int, mib: int, tmp_pa
     model = wide(experts)
     peak_of(model, 1, mib << 20, tmp_path)
     assert peak_of(model, 8, mib << 20, tmp_path) <= mib << 20
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["mamba", "mamba2", "kimi-linear"])
+def test_a_layer_that_keeps_states_takes_no_more_memory_than_it_may(kind: str, tmp_path: Path) -> None:
+    model = remembering(kind)
+    peak_of(model, 1, 256 << 20, tmp_path)
+    assert peak_of(model, 8, 256 << 20, tmp_path) <= 256 << 20

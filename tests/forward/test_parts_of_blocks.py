@@ -7,7 +7,8 @@ import math
 import numpy as np
 import pytest
 
-from streamconv.forward import delta, feed, numeric
+from streamconv.forward import attention, delta, feed, numeric, state_space
+from streamconv.forward.layer import Layer
 from streamconv.forward.matmul import panel_bytes, panel_rows
 from streamconv.forward.rope import Rope, rotate_
 from streamconv.rows import Floats
@@ -17,21 +18,49 @@ def random(*shape: int, seed: int = 0) -> Floats:
     return np.random.default_rng(seed).standard_normal(shape, np.float32)
 
 
+@pytest.mark.parametrize("by_row", [False, True])
 @pytest.mark.parametrize("n_ctx", [1, 63, 64, 150])
-def test_steps_of_the_delta_rule_give_what_token_after_token_does(n_ctx: int) -> None:
+def test_steps_of_the_delta_rule_give_what_token_after_token_does(n_ctx: int, by_row: bool) -> None:
     n, n_heads, size = 2 * n_ctx, 3, 8
     q, k, v = random(n, n_heads, size), random(n, n_heads, size, seed=1), random(n, n_heads, 6, seed=2)
     k /= np.linalg.norm(k, axis=-1, keepdims=True)
-    decay, rate = -np.abs(random(n, n_heads, seed=3)), numeric.sigmoid(random(n, n_heads, seed=4))
+    decay = -np.abs(random(n, n_heads, size if by_row else 1, seed=3)) * 10
+    rate = numeric.sigmoid(random(n, n_heads, 1, seed=4))
     want = np.empty(v.shape)
     for t in range(n):
         if t % n_ctx == 0:
             state = np.zeros((n_heads, 6, size))
-        state *= np.exp(decay[t])[:, None, None]
+        state *= np.exp(decay[t])[:, None, :]
         wrong = v[t] - np.einsum("hvk,hk->hv", state, k[t])
-        state += np.einsum("hv,hk->hvk", wrong * rate[t][:, None], k[t])
+        state += np.einsum("hv,hk->hvk", wrong * rate[t], k[t])
         want[t] = np.einsum("hvk,hk->hv", state, q[t])
-    np.testing.assert_allclose(delta._recurrent(q, k, v, decay, rate, n_ctx), want, atol=1e-5)
+    np.testing.assert_allclose(delta._recurrent(q, k, v, decay, rate, n_ctx), want, atol=1e-4)
+
+
+@pytest.mark.parametrize("n_ctx", [1, 63, 64, 150])
+def test_steps_of_heads_that_decay_give_what_token_after_token_does(n_ctx: int) -> None:
+    n, n_heads, n_groups, size = 2 * n_ctx, 6, 2, 8
+    q, k, v = random(n, n_groups, size), random(n, n_groups, size, seed=1), random(n, n_heads, 5, seed=2)
+    decay = -np.abs(random(n, n_heads, seed=3))
+    want = np.empty(v.shape)
+    for t in range(n):
+        if t % n_ctx == 0:
+            state = np.zeros((n_heads, 5, size))
+        state *= np.exp(decay[t])[:, None, None]
+        state += np.einsum("hv,hk->hvk", v[t], np.repeat(k[t], 3, axis=0))
+        want[t] = np.einsum("hvk,hk->hv", state, np.repeat(q[t], 3, axis=0))
+    np.testing.assert_allclose(state_space.decaying(q, k, v, decay, n_ctx), want, atol=1e-4)
+
+
+def layer_of(**facts: int | bool) -> Layer:
+    usual = {"number": 0, "mixers": ("attention",), "feeds": True, "n_heads": 4, "n_kv": 2, "k_size": 8, "v_size": 8}
+    return Layer(**({**usual, "window": 0, "scale": 0.3, "cap": 0.0, "rope": None} | facts))  # type: ignore[arg-type]
+
+
+def test_windows_that_begin_at_multiples_are_parts_that_do_not_see_each_other() -> None:
+    q, k, v = random(600, 4, 8), random(600, 2, 8, seed=1), random(600, 2, 8, seed=2)
+    got = attention.scored(q, k, v, layer_of(window=150, chunked=True), 600)
+    np.testing.assert_allclose(got, attention.scored(q, k, v, layer_of(), 150), atol=1e-6)
 
 
 def test_gelu_by_the_error_function_is_exact_to_float32() -> None:

@@ -36,7 +36,7 @@ def test_no_weight_is_read_before_the_first_layer(name: str) -> None:
 @pytest.mark.parametrize(
     ("changes", "named"),
     [
-        ({"keys": {"general.architecture": ["STRING", "mamba"]}}, "architecture 'mamba'"),
+        ({"keys": {"general.architecture": ["STRING", "bert"]}}, "architecture 'bert'"),
         (
             {"keys": {"llama.attention.relative_buckets_count": ["UINT32", 32]}},
             "llama.attention.relative_buckets_count",
@@ -72,12 +72,25 @@ def test_a_gate_that_is_not_known_is_refused() -> None:
         opened("qwen3moe", {"qwen3moe.expert_gating_func": ["UINT32", 4]})
 
 
-def test_tokens_and_positions_that_have_no_embedding_are_refused() -> None:
+def test_scaled_positions_of_a_model_that_rotates_nothing_are_passed_over() -> None:
+    opened("jamba", {"jamba.rope.scaling.type": ["STRING", "spiral"], "jamba.rope.scaling.factor": ["FLOAT32", 4.0]})
+
+
+def test_llama_4_without_windows_is_refused() -> None:
+    with pytest.raises(BadInput, match=r"llama4\.attention\.sliding_window is 0"):
+        opened("llama4", {"llama4.attention.sliding_window": ["UINT32", 0]})
+
+
+def test_tokens_and_positions_that_cannot_be_computed_are_refused() -> None:
     model = model_of("gpt2")
     n_tokens, n_positions = (model.rows[f"{name}_embd.weight"].shape[0] for name in ("token", "position"))
     refuse_tokens(model, np.full((1, n_positions), n_tokens - 1, np.int32))
     with pytest.raises(UsageError, match=f"embeddings for {n_positions} positions"):
         embed(model, np.zeros((1, n_positions + 1), np.int32))
+    chosen = model_of("deepseek32")
+    refuse_tokens(chosen, np.zeros((1, 64), np.int32))
+    with pytest.raises(UsageError, match="sees 64 others at most"):
+        refuse_tokens(chosen, np.zeros((1, 65), np.int32))
     with pytest.raises(BadInput, match=f"makes the token {n_tokens}, but it has weights for {n_tokens} tokens"):
         embed(model, np.full((1, 4), n_tokens, np.int32))
 

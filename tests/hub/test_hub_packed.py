@@ -12,6 +12,9 @@ from faults.injector import run as inject
 from hub_cases import MODEL, WEIGHTS, Run, tensor_bytes
 from server import Hub
 
+from streamconv.engine import files
+from streamconv.engine.budget import RESERVE_BYTES
+
 
 def kept(cache: Path) -> dict[str, int]:
     """The files of weights in the store, and their sizes."""
@@ -50,6 +53,27 @@ def test_the_folder_that_fetch_prints_is_a_packed_model(hub: Hub, here: Run, tin
     assert (folder / f"{WEIGHTS}.scpack").exists()
     assert here("unpack", folder, tmp_path / "plain").code == 0
     assert (tmp_path / "plain" / WEIGHTS).read_bytes() == (tiny_model / WEIGHTS).read_bytes()
+
+
+def test_the_plan_states_what_keeping_packed_takes_and_what_cannot_fit_is_refused(
+    hub: Hub, here: Run, cache: Path, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command = [MODEL, tmp_path / "x.gguf", "--type", "q8_0", "--keep-packed"]
+    facts = json.loads(here("plan", *command, "--json").out)["fetch"]
+    size, estimate = (tiny_model / WEIGHTS).stat().st_size, facts["disk_bytes_keep_packed"] - facts["missing_bytes"]
+    assert "--keep-packed 1" in here("plan", *command).out
+    with monkeypatch.context() as full:
+        full.setattr(files, "free_bytes", lambda folder: RESERVE_BYTES + facts["disk_bytes_keep_packed"] - 1)
+        refused = here("convert", *command)
+        assert refused.code == 74
+        assert "needed to fetch and pack" in refused.err
+    assert hub.bytes_served(WEIGHTS) < 1 << 20, "heads only"
+    assert here("fetch", MODEL, "--keep-packed").code == 0
+    assert sum(kept(cache).values()) <= estimate < 0.68 * size
+    facts = json.loads(here("plan", *command, "--json").out)
+    assert facts["fetch"] is None or facts["fetch"]["disk_bytes_keep_packed"] == 0
+    assert facts["packed"] == {"files": 1, "bytes": sum(kept(cache).values()), "content_bytes": size}
+    assert "(1 packed file of " in here("plan", *command).out
 
 
 def test_what_was_kept_plain_is_packed_in_its_place_and_nothing_is_fetched_again(

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 from hub_cases import Run, tensor_bytes
 from server import Hub
-from small_models import Tensors, write_safetensors
 
 import streamconv
 from streamconv.errors import StreamconvError
@@ -22,21 +19,8 @@ _SPEECH = "speech_tokenizer"
 
 
 def speaking(folder: Path) -> Path:
-    """A toy of Qwen 3 TTS as it is published: the weights of what makes sound in a folder of their own."""
-    toy = toys.stored(toys.PROJECTORS)["qwen3tts"]
-    own, speech = Tensors(), Tensors()
-    for name, shape in toys.unpacked(toy["tensors"]):
-        rows = toys.Named(name, tuple(shape))
-        values = rows.read(0, int(np.prod(shape[:-1]))).reshape(shape)
-        here, inner = (speech, name.removeprefix(f"{_SPEECH}.")) if name.startswith(_SPEECH) else (own, name)
-        here[inner] = "F32", values
-    for place, tensors in ((folder, own), (folder / _SPEECH, speech)):
-        place.mkdir()
-        write_safetensors(place / "model.safetensors", tensors)
-    (folder / "config.json").write_text(json.dumps(toy["config"]))
-    for name, content in toy["side"].items():
-        (folder / name).write_text(json.dumps(content))
-    return folder
+    """A toy of Qwen 3 TTS as it is published."""
+    return toys.written(folder, toys.stored(toys.PROJECTORS)["qwen3tts"])
 
 
 def test_what_makes_sound_is_fetched_with_its_model(hub: Hub, here: Run, tmp_path: Path) -> None:

@@ -10,11 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from small_models import Tensors as Files
+from small_models import write_safetensors
 
 from streamconv.models import FAMILIES, Model, build, projector_of
 from streamconv.models.config import Further, architecture
 from streamconv.rows import Floats, Rows, matrix_shape
 from streamconv.sources.checkpoint import Checkpoint
+from streamconv.sources.folder import SPEECH
 
 STORED = Path(__file__).resolve().parents[1] / "data" / "families.json"
 PROJECTORS = STORED.with_name("projectors.json")
@@ -80,6 +83,23 @@ def built(
     if family.target:
         checkpoint = replace(checkpoint, target=Checkpoint(Path("target"), {}, toy.get("target", stated), ()))
     return build(checkpoint, replace(family, tokenizer=None), further=further)
+
+
+def written(folder: Path, toy: Mapping[str, Any]) -> Path:
+    """The toy as it is published, in a new folder: what makes sound in a folder of its own, no tokenizer."""
+    own, speech = Files(), Files()
+    for name, shape in unpacked(toy["tensors"]):
+        values = Named(name, tuple(shape)).read(0, matrix_shape(tuple(shape))[0]).reshape(shape)
+        here, inner = (speech, name.removeprefix(f"{SPEECH}.")) if name.startswith(SPEECH) else (own, name)
+        here[inner] = "F32", values
+    for place, tensors in ((folder, own), (folder / SPEECH, speech)):
+        if tensors:
+            place.mkdir()
+            write_safetensors(place / "model.safetensors", tensors)
+    (folder / "config.json").write_text(json.dumps(toy["config"]))
+    for name, content in toy["side"].items():
+        (folder / name).write_text(json.dumps(content))
+    return folder
 
 
 def digest(model: Model) -> str:

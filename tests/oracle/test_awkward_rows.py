@@ -119,10 +119,7 @@ def ours(x: Floats, name: str, weights: Floats | None) -> tuple[Bytes, list[int]
     return streamconv.quantize(kept, name, imatrix=weights, threads=1, compat=True), refused
 
 
-_OVERFLOWS = pytest.mark.xfail(reason="sums of importance that overflow choose other scales in ggml", strict=True)
-
-
-@pytest.mark.parametrize("name", [pytest.param(n, marks=_OVERFLOWS) if n == "IQ1_M" else n for n in NAMES])
+@pytest.mark.parametrize("name", NAMES)
 def test_awkward_rows_have_the_bytes_of_ggml_and_are_refused_where_it_ends(ggml: ctypes.CDLL, name: str) -> None:
     rng = np.random.default_rng(21)
     compared = 0

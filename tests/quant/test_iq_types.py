@@ -78,6 +78,18 @@ def test_sums_that_underflow_leave_what_ggml_leaves(name: str) -> None:
     assert (got[0] == iq_naive.quantize(name, x[0], weights)).all()
 
 
+@pytest.mark.parametrize("scale", [1e-4, 0.02, 1])
+@pytest.mark.parametrize("name", ["IQ1_S", "IQ1_M"])
+def test_importance_whose_sums_overflow_leaves_what_ggml_leaves(name: str, scale: float) -> None:
+    """A step that comes out as 0 since it is divided by infinity does not make a zero block: shifts stay."""
+    rng = np.random.default_rng(19)
+    x = (np.sign(rng.standard_normal((1, 256))) * scale).astype(np.float32)
+    weights = (rng.random(256) * 3e38).astype(np.float32)
+    got = streamconv.quantize(x, name, imatrix=weights, threads=1)
+    with np.errstate(all="ignore"):
+        assert (got[0] == iq_naive.quantize(name, x[0], weights)).all()
+
+
 @pytest.mark.parametrize("name", ALL)
 def test_any_bytes_decode_as_in_the_slow_model(name: str) -> None:
     data = np.random.default_rng(12).integers(0, 256, (6, TYPES[name].row_bytes(256)), np.uint8)

@@ -11,14 +11,15 @@ from ...rows import Bytes, Floats
 from ..overflow import TooLarge
 from ..types import TensorType
 
-_NO_WEIGHTS = np.empty(0, np.float32)
-
 
 def flat(array: NDArray[Any]) -> NDArray[Any]:
     """A flat, read-only view: numba would compile a kernel once for writable and once for read-only arrays."""
     view = array.reshape(-1)
     view.flags.writeable = False
     return view
+
+
+_NO_WEIGHTS = flat(np.empty(0, np.float32))
 
 
 def quantize_with(

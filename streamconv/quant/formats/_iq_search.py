@@ -263,7 +263,7 @@ def make_search(plan: SearchSettings) -> Any:
     add_up, winner_of, start_points = _make_choice(plan)
     refine, fit = _make_refinement(plan)
 
-    @inline
+    @inline(optimized=False)
     def search(grid, work, picks, at, tops, scales, points, signs):  # type: ignore[no-untyped-def]
         """Scales, grid points and final signs of the sub-blocks of the block that starts at ``at``.
 

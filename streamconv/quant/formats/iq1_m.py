@@ -12,35 +12,42 @@ from __future__ import annotations
 
 import numpy as np
 
-from ...kernels.lanes import LANES, ONE, ZERO, f16_to_f32, f32_to_f16, inline, kernel
+from ...kernels.lanes import LANES, ONE, ZERO, aligned, f16_to_f32, f32_to_f16, inline, kernel
+from ...kernels.simd import lane_bits, load32, store, to_floats
 from ...rows import Bytes, Floats
 from ..base import Codec
 from ..types import TYPES
 from ._grids import grid_table, grid_values
-from ._iq1_search import CUT, EIGHTH, LARGEST, REGS_SIZE, SCALE, keep_better, place, rank, round_scales, start_search
+from ._iq1_m_search import LEAST, TILE_SIZE, N, search, sum_sorted
+from ._iq1_search import (
+    CUT,
+    EIGHTH,
+    FIRST,
+    LARGEST,
+    LEVELS,
+    PICKS_SIZE,
+    POINTS,
+    REGS_SIZE,
+    SCALE,
+    SECOND,
+    SHIFT,
+    STEPS,
+    next_value,
+    place,
+    rank,
+    round_scales,
+    start_search,
+)
 from ._iq_calls import flat, quantize_with
 from ._iq_lanes import W, X, load_weights
-from ._iq_nearest import level_value
 
 _BYTES = 56
 _SUBS = 16
-_N = 16
-_ROW = (_N + 1) * LANES
 _HIGH, _SCALES = 32, 48
-_LEAST = np.float32(1e-7)
 _TUNED = np.float32(1.1125)
-#: what level 2 stands for with a positive and with a negative shift; level 0 and 1 follow at distances of 1
-_TOP_P, _TOP_M = np.float32(1.125), np.float32(0.875)
-#: what the squares of these values fall by from level 2 to 1 and from level 1 to 0
-_FIRST_P, _SECOND_P = np.float32(0.75), np.float32(-1.25)
-_FIRST_M, _SECOND_M = np.float32(1.25), np.float32(-0.75)
-_ONE, _TWO, _THREE = np.float32(1), np.float32(2), np.float32(3)
-
-# matrices of a tile after X and W, 17 rows each: prefix sums of w·x and w in sorted order, of the weights in either half
-_X0, _X1, _W0, _W1 = (64 * LANES + k * _ROW for k in range(4))
-_TILE_SIZE = 64 * LANES + 4 * _ROW
-# rows of regs: what a and b begin with, per half and sign of its shift; b includes the first cut
-_A0_P, _A0_M, _A1_P, _A1_M, _B0_P, _B0_M, _B1_P, _B1_M = (REGS_SIZE + k * LANES for k in range(8))
+_BLOCKS = LANES // _SUBS
+# what the weights add to the sums of ``_fit``: matrices in the place of prefix sums
+_TERMS_A, _TERMS_B = 64 * LANES, 80 * LANES
 
 
 @kernel
@@ -49,126 +56,81 @@ def _quantize_blocks(x, out, weights, grid):  # type: ignore[no-untyped-def]
 
     x : float32[n_blocks * 256]; out : uint8[n_blocks * 56]; weights : float32[n_cols] or empty; grid : int32, its table
     """
-    tile = np.empty(_TILE_SIZE, np.float32)
-    regs = np.empty(REGS_SIZE + 8 * LANES, np.float32)
-    ranks = np.empty(_N * LANES, np.int32)
-    group, shifts = np.empty(16, np.float32), np.empty(2, np.float32)
-    scales, levels = np.empty(_SUBS, np.float32), np.empty(_SUBS, np.int32)
-    points, signs = np.empty(2 * _SUBS, np.int32), np.empty(_SUBS, np.int32)
-    cuts = np.empty(2, np.int32)
-    n_subs = len(x) // _N
+    tile, regs, picks = aligned(TILE_SIZE), aligned(REGS_SIZE), np.empty(PICKS_SIZE, np.int32)
+    group, levels, tops = np.empty(16, np.float32), np.empty(LANES, np.int32), np.empty(_BLOCKS, np.float32)
+    n_subs = len(x) // N
     for start in range(0, n_subs, LANES):
         n_lanes = min(LANES, n_subs - start)
-        load_weights(tile, regs, x, start, n_lanes, weights, _N, _SUBS)
-        rank(tile, ranks, _N)
-        _sum_sorted(tile, ranks)
-        start_search(tile, regs, _N)
-        _search(tile, regs)
-        for j in range(n_lanes):
-            sub = j % _SUBS
-            scales[sub] = ZERO
-            signs[sub] = 0
-            points[2 * sub : 2 * sub + 2] = 0
-            cut = np.int32(regs[CUT + j])
-            if regs[LARGEST + j] >= _LEAST and cut >= 0:
-                scale = regs[SCALE + j]
-                # bit 1 is the sign of the first shift, bit 0 that of the second
-                signs[sub] = (cut & 3) ^ (3 if scale < ZERO else 0)
-                shifts[0] = -EIGHTH if signs[sub] & 2 else EIGHTH
-                shifts[1] = -EIGHTH if signs[sub] & 1 else EIGHTH
-                cuts[0], cuts[1] = (cut >> 2) // (_N + 1), (cut >> 2) % (_N + 1)
-                scales[sub] = place(grid, group, tile, ranks, j, _N, cuts, scale, shifts, points, 2 * sub)
-                if points[2 * sub] < 0:
-                    return (start + j) // _SUBS
-            if sub == _SUBS - 1:
-                d = round_scales(scales, levels)
-                if d != ZERO:
-                    d = _fit(grid, tile, j - sub, levels, points, signs, d)
-                _pack(out, (start + j) // _SUBS * _BYTES, d, levels, points, signs)
+        load_weights(tile, regs, x, start, n_lanes, weights, N, _SUBS)
+        rank(tile, picks, N)
+        sum_sorted(tile, picks)
+        start_search(tile, regs, N)
+        for first in range(0, LANES, 16):
+            search(tile, regs, first)
+        failed = place(grid, group, tile, regs, picks, N, _unpack(regs, picks))
+        if failed < n_lanes:
+            return (start + failed) // _SUBS
+        for b in range(_BLOCKS):
+            lane, end = b * _SUBS, (b + 1) * _SUBS
+            tops[b] = round_scales(regs[SCALE + lane : SCALE + end], levels[lane:end])
+        steps = _fit(tile, regs, picks, levels, tops)
+        for b in range(n_lanes // _SUBS):
+            _pack(out, (start // _SUBS + b) * _BYTES, tops[b], steps[b], levels, regs, picks, b * _SUBS)
     return -1
 
 
 @inline
-def _sum_sorted(tile, ranks):  # type: ignore[no-untyped-def]
-    """Prefix sums in sorted order; where one half has a weight the other adds nothing."""
-    for k in range(4 * _ROW):
-        tile[_X0 + k] = ZERO
-    for half in range(2):
-        for i in range(8 * half, 8 * half + 8):
-            for j in range(LANES):
-                to = half * _ROW + (ranks[i * LANES + j] + 1) * LANES + j
-                w = tile[W + i * LANES + j]
-                tile[_X0 + to] = w * tile[X + i * LANES + j]
-                tile[_W0 + to] = w
-    for half in range(0, 4 * _ROW, _ROW):
-        for row in range(LANES, _ROW, LANES):
-            for j in range(LANES):
-                tile[_X0 + half + row + j] += tile[_X0 + half + row - LANES + j]
+def _unpack(regs, picks):  # type: ignore[no-untyped-def]
+    """FIRST, SECOND and SHIFT from CUT; returns which lanes have levels, as bits."""
+    for j in range(LANES):
+        cut = np.int32(regs[CUT + j])
+        # bit 1 is the sign of the first shift, bit 0 that of the second
+        signs = 0 if cut < 0 else (cut & 3) ^ (3 if regs[SCALE + j] < ZERO else 0)
+        pair = cut >> 2
+        picks[FIRST + j], picks[SECOND + j] = pair // (N + 1), pair % (N + 1)
+        regs[SHIFT + j] = -EIGHTH if signs & 2 else EIGHTH
+        regs[SHIFT + LANES + j] = -EIGHTH if signs & 1 else EIGHTH
+    return lane_bits((load32(regs, LARGEST) >= LEAST) & (load32(regs, CUT) >= ZERO))
 
 
 @inline
-def _search(tile, regs):  # type: ignore[no-untyped-def]
-    """Best SCALE and CUT = 4 · (17 · first cut + second cut) + signs of the two shifts, as two bits."""
-    last = _N * LANES
-    for first in range(_N + 1):
-        at = first * LANES
-        for j in range(LANES):
-            x0, x1, w0, w1 = tile[_X0 + last + j], tile[_X1 + last + j], tile[_W0 + last + j], tile[_W1 + last + j]
-            v0, v1 = tile[_W0 + at + j], tile[_W1 + at + j]
-            regs[_A0_P + j] = x0 * _TOP_P
-            regs[_A0_M + j] = x0 * _TOP_M
-            regs[_A1_P + j] = x1 * _TOP_P
-            regs[_A1_M + j] = x1 * _TOP_M
-            regs[_B0_P + j] = w0 * _TOP_P * _TOP_P + v0 * _FIRST_P
-            regs[_B0_M + j] = w0 * _TOP_M * _TOP_M + v0 * _FIRST_M
-            regs[_B1_P + j] = w1 * _TOP_P * _TOP_P + v1 * _FIRST_P
-            regs[_B1_M + j] = w1 * _TOP_M * _TOP_M + v1 * _FIRST_M
-        for second in range(first, _N + 1):
-            to = second * LANES
-            cut = np.float32(4 * ((_N + 1) * first + second))
-            for j in range(LANES):
-                s0, s1 = tile[_X0 + at + j] + tile[_X0 + to + j], tile[_X1 + at + j] + tile[_X1 + to + j]
-                w0, w1 = tile[_W0 + to + j], tile[_W1 + to + j]
-                a0_p, a0_m = regs[_A0_P + j] - s0, regs[_A0_M + j] - s0
-                a1_p, a1_m = regs[_A1_P + j] - s1, regs[_A1_M + j] - s1
-                b0_p, b0_m = regs[_B0_P + j] + w0 * _SECOND_P, regs[_B0_M + j] + w0 * _SECOND_M
-                b1_p, b1_m = regs[_B1_P + j] + w1 * _SECOND_P, regs[_B1_M + j] + w1 * _SECOND_M
-                keep_better(regs, j, a0_p + a1_p, b0_p + b1_p, cut)
-                keep_better(regs, j, a0_p + a1_m, b0_p + b1_m, cut + _ONE)
-                keep_better(regs, j, a0_m + a1_p, b0_m + b1_p, cut + _TWO)
-                keep_better(regs, j, a0_m + a1_m, b0_m + b1_m, cut + _THREE)
+def _fit(tile, regs, picks, levels, tops):  # type: ignore[no-untyped-def]
+    """The steps that fit all of each block best, with its scales as rounded."""
+    factor = to_floats(load32(levels, 0) * np.int32(2) + np.int32(1))
+    for g in range(2):
+        point = load32(picks, LEVELS + g * LANES)
+        lowest = load32(regs, SHIFT + g * LANES) - ONE
+        for row in range(8 * g * LANES, 8 * (g + 1) * LANES, LANES):
+            q, point = next_value(point, lowest)
+            w = load32(tile, W + row) * (q * factor)
+            store(tile, _TERMS_A + row, w * load32(tile, X + row))
+            store(tile, _TERMS_B + row, w * (q * factor))
+    # sums in order wait for each addition, those of two blocks do not wait for each other
+    a0, b0, a1, b1 = ZERO, ZERO, ZERO, ZERO
+    for sub in range(_SUBS):
+        for row in range(sub, N * LANES + sub, LANES):
+            a0 += tile[_TERMS_A + row]
+            b0 += tile[_TERMS_B + row]
+            a1 += tile[_TERMS_A + row + _SUBS]
+            b1 += tile[_TERMS_B + row + _SUBS]
+    return (a0 / b0 if b0 > ZERO else tops[0] / STEPS, a1 / b1 if b1 > ZERO else tops[1] / STEPS)
 
 
 @inline
-def _fit(grid, tile, lane, levels, points, signs, d):  # type: ignore[no-untyped-def]
-    """The step that fits all of the block that starts in ``lane`` best, with its scales as rounded."""
-    a, b = ZERO, ZERO
-    for g in range(2 * _SUBS):
-        sub = g // 2
-        shift = -EIGHTH if signs[sub] & (1 if g % 2 else 2) else EIGHTH
-        scale = np.float32(2 * levels[sub] + 1)
-        for i in range(8):
-            row = (g % 2 * 8 + i) * LANES + lane + sub
-            q = level_value(grid[points[g]], i, 8, shift - ONE, ONE) * scale
-            a += tile[W + row] * q * tile[X + row]
-            b += tile[W + row] * q * q
-    return a / b if b > ZERO else d
-
-
-@inline
-def _pack(out, at, d, levels, points, signs):  # type: ignore[no-untyped-def]
-    """Store a block from ``out[at]`` on."""
-    half = f32_to_f16(d * _TUNED) if d != ZERO else np.int32(0)
+def _pack(out, at, top, d, levels, regs, picks, lane):  # type: ignore[no-untyped-def]
+    """Store the block in the lanes from ``lane`` on, from ``out[at]`` on; one whose scales are all zero keeps its points alone."""
+    half = f32_to_f16(d * _TUNED) if top != ZERO else np.int32(0)
     for ib in range(_SUBS):
-        low, high = points[2 * ib], points[2 * ib + 1]
+        low, high = picks[POINTS + lane + ib], picks[POINTS + LANES + lane + ib]
         out[at + 2 * ib] = np.uint8(low & 255)
         out[at + 2 * ib + 1] = np.uint8(high & 255)
-        sign_bits = (signs[ib] & 2) << 2 | (signs[ib] & 1) << 7
-        out[at + _HIGH + ib] = np.uint8(low >> 8 | high >> 8 << 4 | (sign_bits if d != ZERO else 0))
+        minus = regs[SHIFT + lane + ib] < ZERO, regs[SHIFT + LANES + lane + ib] < ZERO
+        signs = (8 if minus[0] else 0) | (128 if minus[1] else 0)
+        out[at + _HIGH + ib] = np.uint8(low >> 8 | high >> 8 << 4 | (signs if top != ZERO else 0))
     for k in range(4):
         word = (half >> 4 * k & 15) << 12
         for i in range(4):
-            word |= levels[4 * k + i] << 3 * i
+            word |= levels[lane + 4 * k + i] << 3 * i
         out[at + _SCALES + 2 * k] = np.uint8(word & 255)
         out[at + _SCALES + 2 * k + 1] = np.uint8(word >> 8)
 
@@ -176,7 +138,7 @@ def _pack(out, at, d, levels, points, signs):  # type: ignore[no-untyped-def]
 @kernel
 def _dequantize_blocks(data, out, values):  # type: ignore[no-untyped-def]
     """data : uint8[n_blocks * 56]; out : float32[n_blocks * 256], filled; values : float32[n_points, 8]."""
-    for sub in range(len(out) // _N):
+    for sub in range(len(out) // N):
         at = sub // _SUBS * _BYTES
         ib = sub % _SUBS
         half = 0
@@ -189,7 +151,7 @@ def _dequantize_blocks(data, out, values):  # type: ignore[no-untyped-def]
             shift = -EIGHTH if nibble & 8 else EIGHTH
             point = np.int64(data[at + 2 * ib + k]) | (nibble & 7) << 8
             for i in range(8):
-                out[sub * _N + 8 * k + i] = d * (values[point, i] + shift)
+                out[sub * N + 8 * k + i] = d * (values[point, i] + shift)
 
 
 def _quantize(x: Floats, out: Bytes, weights: Floats | None, compat: bool) -> None:

@@ -12,12 +12,31 @@ from __future__ import annotations
 
 import numpy as np
 
-from ...kernels.lanes import LANES, ONE, ZERO, get_f16, inline, kernel, put_f16
+from ...kernels.lanes import LANES, ONE, ZERO, aligned, get_f16, inline, kernel, put_f16
+from ...kernels.simd import lane_bits, load32
 from ...rows import Bytes, Floats
 from ..base import Codec
 from ..types import TYPES
 from ._grids import grid_table, grid_values
-from ._iq1_search import CUT, EIGHTH, LARGEST, REGS_SIZE, SCALE, keep_better, place, rank, round_scales, start_search
+from ._iq1_search import (
+    CUT,
+    EIGHTH,
+    FIRST,
+    LARGEST,
+    PICKS_SIZE,
+    POINTS,
+    RANK,
+    REGS_SIZE,
+    SCALE,
+    SECOND,
+    SHIFT,
+    STEPS,
+    keep_better,
+    place,
+    rank,
+    round_scales,
+    start_search,
+)
 from ._iq_calls import flat, quantize_with
 from ._iq_lanes import W, X, load_weights
 
@@ -45,50 +64,47 @@ def _quantize_blocks(x, out, weights, grid):  # type: ignore[no-untyped-def]
 
     x : float32[n_blocks * 256]; out : uint8[n_blocks * 50]; weights : float32[n_cols]; grid : int32, its table
     """
-    tile = np.empty(_TILE_SIZE, np.float32)
-    regs = np.empty(REGS_SIZE + 4 * LANES, np.float32)
-    ranks = np.empty(_N * LANES, np.int32)
-    group, shifts = np.empty(16, np.float32), np.empty(4, np.float32)
-    scales, levels = np.empty(_SUBS, np.float32), np.empty(_SUBS, np.int32)
-    points, negative = np.empty(4 * _SUBS, np.int32), np.empty(_SUBS, np.int32)
-    cuts = np.empty(2, np.int32)
+    tile, regs, picks = aligned(_TILE_SIZE), aligned(REGS_SIZE + 4 * LANES), np.empty(PICKS_SIZE, np.int32)
+    group, levels = np.empty(16, np.float32), np.empty(LANES, np.int32)
     n_subs = len(x) // _N
     for start in range(0, n_subs, LANES):
         n_lanes = min(LANES, n_subs - start)
         load_weights(tile, regs, x, start, n_lanes, weights, _N, _SUBS)
-        rank(tile, ranks, _N)
-        _sum_sorted(tile, ranks)
+        rank(tile, picks, _N)
+        _sum_sorted(tile, picks)
         start_search(tile, regs, _N)
         _search(tile, regs)
-        for j in range(n_lanes):
-            sub = j % _SUBS
-            scales[sub] = ZERO
-            negative[sub] = 0
-            points[4 * sub : 4 * sub + 4] = 0
-            cut = np.int32(regs[CUT + j])
-            if regs[LARGEST + j] >= _LEAST and cut >= 0:
-                scale = regs[SCALE + j]
-                negative[sub] = (cut & 1) ^ (scale < ZERO)
-                shifts[:] = -EIGHTH if negative[sub] else EIGHTH
-                cuts[0], cuts[1] = (cut >> 1) // (_N + 1), (cut >> 1) % (_N + 1)
-                scales[sub] = place(grid, group, tile, ranks, j, _N, cuts, scale, shifts, points, 4 * sub)
-                if points[4 * sub] < 0:
-                    return (start + j) // _SUBS
-            if sub == _SUBS - 1:
-                d = round_scales(scales, levels)
-                _pack(out, (start + j) // _SUBS * _BYTES, d, levels, points, negative)
+        failed = place(grid, group, tile, regs, picks, _N, _unpack(regs, picks))
+        if failed < n_lanes:
+            return (start + failed) // _SUBS
+        for lane in range(0, n_lanes, _SUBS):
+            top = round_scales(regs[SCALE + lane : SCALE + lane + _SUBS], levels[lane : lane + _SUBS])
+            _pack(out, (start + lane) // _SUBS * _BYTES, top, levels, regs, picks, lane)
     return -1
 
 
 @inline
-def _sum_sorted(tile, ranks):  # type: ignore[no-untyped-def]
+def _unpack(regs, picks):  # type: ignore[no-untyped-def]
+    """FIRST, SECOND and SHIFT from CUT; returns which lanes have levels, as bits."""
+    for j in range(LANES):
+        cut = np.int32(regs[CUT + j])
+        alive = regs[LARGEST + j] >= _LEAST and cut >= 0
+        picks[FIRST + j], picks[SECOND + j] = (cut >> 1) // (_N + 1), (cut >> 1) % (_N + 1)
+        shift = -EIGHTH if alive and (cut & 1) ^ (regs[SCALE + j] < ZERO) else EIGHTH
+        for g in range(_N // 8):
+            regs[SHIFT + g * LANES + j] = shift
+    return lane_bits((load32(regs, LARGEST) >= _LEAST) & (load32(regs, CUT) >= ZERO))
+
+
+@inline
+def _sum_sorted(tile, picks):  # type: ignore[no-untyped-def]
     """Prefix sums in sorted order, and the tables of the last run."""
     for j in range(LANES):
         tile[_SUM_X + j] = ZERO
         tile[_SUM_W + j] = ZERO
     for row in range(0, _N * LANES, LANES):
         for j in range(LANES):
-            to = (ranks[row + j] + 1) * LANES + j
+            to = (picks[RANK + row + j] + 1) * LANES + j
             w = tile[W + row + j]
             tile[_SUM_X + to] = w * tile[X + row + j]
             tile[_SUM_W + to] = w
@@ -137,13 +153,17 @@ def _search(tile, regs):  # type: ignore[no-untyped-def]
 
 
 @inline
-def _pack(out, at, d, levels, points, negative):  # type: ignore[no-untyped-def]
-    """Store a block from ``out[at]`` on; points are kept even when all scales are zero, signs of shifts are not."""
-    put_f16(out, at, d * _TUNED)
+def _pack(out, at, top, levels, regs, picks, lane):  # type: ignore[no-untyped-def]
+    """Store the block in the lanes from ``lane`` on, from ``out[at]`` on.
+
+    Points are kept even when all scales are zero, signs of shifts are not.
+    """
+    put_f16(out, at, top / STEPS * _TUNED)
     for ib in range(_SUBS):
-        word = levels[ib] << 12 | (negative[ib] << 15 if d != ZERO else 0)
+        minus = regs[SHIFT + lane + ib] < ZERO and top != ZERO
+        word = levels[lane + ib] << 12 | (0x8000 if minus else 0)
         for k in range(4):
-            point = points[4 * ib + k]
+            point = picks[POINTS + k * LANES + lane + ib]
             out[at + 2 + 4 * ib + k] = np.uint8(point & 255)
             word |= point >> 8 << 3 * k
         out[at + 34 + 2 * ib] = np.uint8(word & 255)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import numpy as np
 
 from ...kernels.lanes import HALF, ZERO, aligned, get_f16, inline, kernel, put_f16
+from ...kernels.simd import store
 from ...rows import Bytes, Floats
 from ..base import Codec
 from ..types import TYPES
@@ -27,7 +28,8 @@ from ._iq_block import (
 )
 from ._iq_calls import flat, quantize_with
 from ._iq_search import BATCH, PICKS_SIZE, WORK_SIZE, SearchSettings, W, X, make_search
-from ._search_positive import positive_runs
+from ._search import TILE_SIZE
+from ._search_positive import fit_positive
 
 _BYTES = 66
 _SUBS = 8
@@ -44,11 +46,10 @@ def _quantize_blocks(x, out, weights, grid):  # type: ignore[no-untyped-def]
 
     x : float32[n_blocks * 256]; out : uint8[n_blocks * 66]; weights : float32[n_cols]; grid : int32, its table
     """
-    work = aligned(WORK_SIZE)
+    work, tile = aligned(WORK_SIZE), aligned(TILE_SIZE)
     picks = np.empty(PICKS_SIZE, np.int32)
     scales, tops, levels = np.empty(BATCH * _SUBS, np.float32), np.empty(_SUBS, np.float32), np.empty(_SUBS, np.int32)
     points, signs = np.empty(BATCH * 32, np.int32), np.empty(BATCH * 32, np.int32)
-    ignored = np.empty(BATCH * 256, np.uint8)
     n_blocks = len(x) // 256
     for first in range(0, n_blocks, BATCH):
         n = min(BATCH, n_blocks - first)
@@ -57,7 +58,7 @@ def _quantize_blocks(x, out, weights, grid):  # type: ignore[no-untyped-def]
             load_weights(work, b * 256, x, (first + b) * 256, weights, sigma2, ZERO)
             take_signs(work, b * 256, signs, True)
         # the lanes of this search are sub-blocks, hence the batch
-        positive_runs(work[X : X + n * 256], work[W : W + n * 256], scales, ignored, 32, _FOUR)
+        store(scales, 0, fit_positive(tile, work[X : X + n * 256], work[W : W + n * 256], 0, 32, _FOUR))
         for b in range(n):
             mine = scales[b * _SUBS : (b + 1) * _SUBS]
             for sub in range(_SUBS):
