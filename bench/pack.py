@@ -1,18 +1,21 @@
 """Packed checkpoints: size, speed of packing and reading, and a conversion from the pack against one from plain files.
 
-    pack.py --work /tmp/bench [--layers 2] [--peers PYTHON] [--convert q8_0 q4_k_m]
+    pack.py --work /tmp/bench [--layers 2] [--peers PYTHON] [--convert q8_0 q4_k_m] [--slow-disk 100MB] [--rounds 1]
+    pack.py --work /tmp/bench --model FOLDER --convert q8_0 --slow-disk 100MB      that model, and conversions only
 
 Sizes and speeds are of bf16 and f16: the bundled model, which is trained, and a generated 70B shape (``checkpoint.py``), whose rows
 are given scales of their own (log-normal, 0.25) so that its exponents have the entropy of a trained model's; both entropies are
 printed. Speeds are bytes of the plain file per second of processor time of one core, as other jobs may run here.
 ``--peers`` is a Python that has zipnn; plain zstd is measured at levels 1 and 3 on frames of 4 MiB.
-``--convert`` converts from the plain files and from the pack, from an empty page cache.
+``--convert`` converts from the plain files and from the pack in turns, neither of them in the page cache; with ``--slow-disk``
+again, from a disk that gives so many bytes a second (``slow_disk.py``; what is written is not slowed).
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -22,7 +25,10 @@ from pathlib import Path
 
 import checkpoint
 import numpy as np
-from measure import drop_caches, place, run
+from measure import Run, place, run
+from slow_disk import slow_disk
+
+from streamconv.engine.budget import parse_size
 
 ROOT = Path(__file__).resolve().parent.parent
 STREAMCONV = [sys.executable, "-m", "streamconv"]
@@ -119,10 +125,7 @@ def ours(file: Path, work: Path) -> dict[str, object]:
     from streamconv.sources import FrameCache, open_checkpoint
     from streamconv.sources.local_files import open_file
 
-    out = work / "pack"
-    shutil.rmtree(out, ignore_errors=True)
-    out.with_name(".pack.streamconv").unlink(missing_ok=True)
-    made = run([*STREAMCONV, "pack", str(file.parent), str(out), "--threads", "1"])
+    out, made = work / "pack", pack(file.parent, work)
     packed = out / f"{file.name}.scpack"
     opened = open_checkpoint(out, cache=FrameCache(64 << 20))
     first = next(iter(opened.tensors.values()))
@@ -158,15 +161,35 @@ def ours(file: Path, work: Path) -> dict[str, object]:
     return {**found, "read_ranges_mb_s": round(whole.size / ranges / 1e6), "pack_rss_anon_mib": made.rss_anon_mib}
 
 
-def conversions(source: Path, work: Path, type_: str) -> None:
+def conversions(source: Path, work: Path, type_: str, prefix: list[str], told: str) -> None:
+    """From the plain files and from the pack, each with nothing of these in the page cache."""
     for what, place_ in (("plain", source), ("pack", work / "pack")):
         out = work / f"{what}.gguf"
         for left in (out, out.with_name(f".{out.name}.streamconv")):
             left.unlink(missing_ok=True)
-        cold = drop_caches()
-        result = run([*STREAMCONV, "convert", str(place_), str(out), "--type", type_])
-        emit(f"convert to {type_} from {what}", cold=cold, **result.as_dict())
+        command = [*STREAMCONV, "convert", str(place_), str(out), "--type", type_, "--no-reuse"]
+        n_bytes = sum(forget(path) for path in place_.iterdir() if path.is_file())
+        emit(f"convert to {type_} from {what}{told}", input_bytes=n_bytes, **run([*prefix, *command]).as_dict())
         out.unlink()
+
+
+def forget(path: Path) -> int:
+    """Take a file out of the page cache, and leave there what starting a program takes; its bytes."""
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        os.fdatasync(fd)  # what is not written yet would stay
+        os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+        return os.fstat(fd).st_size
+    finally:
+        os.close(fd)
+
+
+def pack(source: Path, work: Path) -> Run:
+    """The folder ``source`` packed anew, by one thread."""
+    out = work / "pack"
+    shutil.rmtree(out, ignore_errors=True)
+    out.with_name(".pack.streamconv").unlink(missing_ok=True)
+    return run([*STREAMCONV, "pack", str(source), str(out), "--threads", "1"])
 
 
 def main() -> None:
@@ -175,28 +198,47 @@ def main() -> None:
     parser.add_argument("--layers", type=int, default=2)
     parser.add_argument("--peers", type=Path)
     parser.add_argument("--convert", nargs="*", default=[])
+    parser.add_argument("--slow-disk", metavar="BYTES")
+    parser.add_argument("--rounds", type=int, default=1)
+    parser.add_argument(
+        "--model", type=Path, help="what is converted (default: the generated one), and nothing else is measured"
+    )
     a = parser.parse_args()
     a.work.mkdir(parents=True, exist_ok=True)
+    if a.model:
+        source = a.model
+        pack(source, a.work)
+    else:
+        source = generate(a.work / f"bf16-{a.layers}", "BF16", a.layers).parent
+        sizes_and_speeds(source / "model.safetensors", a.work, a.peers)
+    for type_ in a.convert:
+        for _ in range(a.rounds):
+            conversions(source, a.work, type_, [], "")
+            if a.slow_disk:
+                with slow_disk(a.work, parse_size(a.slow_disk)) as prefix:
+                    conversions(source, a.work, type_, prefix, f", disk of {a.slow_disk}/s")
+
+
+def sizes_and_speeds(source: Path, work: Path, peers: Path | None) -> None:
+    """Of all kinds; the pack of ``source`` is left."""
     bundled = ROOT / "examples" / "tiny-gemma3"
     cases = {
         "bundled bf16": (bundled / "model.safetensors", "BF16"),
-        "bundled f16": (as_f16(bundled, a.work / "bundled-f16"), "F16"),
-        "generated f16": (generate(a.work / "f16", "F16", 0), "F16"),
-        "generated bf16": (generate(a.work / f"bf16-{a.layers}", "BF16", a.layers), "BF16"),
+        "bundled f16": (as_f16(bundled, work / "bundled-f16"), "F16"),
+        "generated f16": (generate(work / "f16", "F16", 0), "F16"),
+        "generated bf16": (source, "BF16"),
     }
     for name, (file, dtype) in cases.items():
         emit(name, bytes=file.stat().st_size, exponent_bits=round(entropy(file, dtype), 3))
-        emit(f"{name}: streamconv pack", **ours(file, a.work))
+        emit(f"{name}: streamconv pack", **ours(file, work))
         for level in (1, 3):
             emit(f"{name}: plain zstd, level {level}", **plain_zstd(file, level))
-        if a.peers:
+        if peers:
             kind = "bfloat16" if dtype == "BF16" else "float16"
             done = subprocess.run(
-                [a.peers, "-c", ZIPNN, file, kind, str(SAMPLE_BYTES)], check=True, capture_output=True, text=True
+                [peers, "-c", ZIPNN, file, kind, str(SAMPLE_BYTES)], check=True, capture_output=True, text=True
             )
             emit(f"{name}: zipnn", **speeds(*json.loads(done.stdout.splitlines()[-1])))
-    for type_ in a.convert:
-        conversions(cases["generated bf16"][0].parent, a.work, type_)
 
 
 if __name__ == "__main__":

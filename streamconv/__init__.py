@@ -2,7 +2,7 @@
 
 >>> import streamconv
 >>> [name for name in dir(streamconv) if not name.startswith("_")]  # doctest: +NORMALIZE_WHITESPACE
-['StreamconvError', 'convert', 'dequantize', 'edit', 'errors', 'hash', 'join', 'logits', 'open', 'pack', 'plan', 'quantize',
+['StreamconvError', 'convert', 'dequantize', 'edit', 'errors', 'hash', 'join', 'logits', 'mix', 'open', 'pack', 'plan', 'quantize',
  'split', 'unpack']
 """
 
@@ -15,7 +15,7 @@ from . import errors
 from .errors import StreamconvError
 
 if TYPE_CHECKING:
-    from .api import convert, logits, open, plan
+    from .api import convert, logits, mix, open, plan
     from .packing.api import pack, unpack
     from .quant.api import dequantize, quantize
     from .toolbox.api import edit, hash, join, split
@@ -29,6 +29,7 @@ __all__ = [
     "hash",
     "join",
     "logits",
+    "mix",
     "open",
     "pack",
     "plan",
@@ -40,6 +41,7 @@ __all__ = [
 _HOMES = {
     "convert": ".api",
     "logits": ".api",
+    "mix": ".api",
     "open": ".api",
     "plan": ".api",
     "quantize": ".quant.api",

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import cluster, conversion, progress
+from .engine.budget import parse_size
 from .engine.run import Reporter
 from .planned import plan_facts
 from .rows import Floats, Rows
@@ -106,6 +107,78 @@ def plan(
         return plan_facts(prepared, options)
     finally:
         prepared.close()
+
+
+@documented(Settings)
+def mix(
+    src: str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    *,
+    size: int | str | None = None,
+    bpw: float | None = None,
+    types: str | Sequence[str] | None = None,
+    text: str | os.PathLike[str] | None = None,
+    check: bool = True,
+    thorough: bool = False,
+    same_types: bool = False,
+    n_ctx: int = 512,
+    n_chunks: int | None = None,
+    type: str = "auto",
+    ram: str | int | None = None,
+    reporter: Reporter | None = None,
+    **settings: Unpack[Settings],
+) -> dict[str, Any]:
+    """Choose types with which ``src`` becomes a file of a size; ``convert(tensor_type_file=out)`` makes it with the list ``out``.
+
+    Calling it again goes on where it stopped, or does nothing when the list is there.
+
+    Parameters
+    ----------
+    src, ram, reporter : as of ``convert``
+    out : name of the list
+    size, bpw : one of them: the largest size of the file, bytes or text such as ``"4.2GiB"``; or bits per weight
+    types : types to choose from; the usual ones when None
+    text : file of a text to measure on; one of our own when None
+    check : compare with the best standard mix, and keep that where the other is not better
+    thorough : measure on four times as many tokens, and each third of the layers by itself
+    same_types : the same type for matrices that some runtimes fuse
+    n_ctx, n_chunks : tokens of a chunk of the text; the most chunks: 40 of 512 tokens when None, all when -1
+    type : file type that the list is used with
+    settings : as of ``convert``, as far as they fit
+
+    Returns
+    -------
+    dict : what ``streamconv mix --json`` prints: ``type`` to convert with, whether the list was there ``already``, and if not,
+        ``bytes``, the KL divergences, and what was chosen for each of the ``tensors``
+
+    Raises
+    ------
+    StreamconvError : one of its subclasses, see ``streamconv.errors``; what was measured is kept for the next call
+
+    Examples
+    --------
+    >>> import streamconv
+    >>> made = streamconv.mix("examples/tiny-gemma3", "types.txt", bpw=4.5, check=False, n_ctx=64, n_chunks=4)
+    >>> out = streamconv.convert("examples/tiny-gemma3", "mix.gguf", type=made["type"], tensor_type_file="types.txt")
+    >>> out[0].stat().st_size == made["bytes"]
+    True
+    """
+    from . import sizing
+    from .evaluation import Request
+
+    if types is not None and not isinstance(types, str):
+        types = ",".join(types)
+    n_bytes = parse_size(size) if isinstance(size, str) else size
+    path = Path(out)
+    options = conversion.Options.of({"type": type, "ram_bytes": ram, **settings})
+    request = sizing.MixRequest(
+        n_bytes, bpw, types, check, Request(None if text is None else Path(text), n_ctx, n_chunks), thorough, same_types
+    )
+    made = sizing.make_list(
+        os.fspath(src), path, path.with_name(f"{path.name}.gguf"), request, options, reporter or progress.Silent(),
+    )  # fmt: skip
+    facts = sizing.as_json(made) if isinstance(made, sizing.Mix) else {"type": made.type}
+    return {"list": str(path), "already": not isinstance(made, sizing.Mix), **facts}
 
 
 def open(src: str | os.PathLike[str], quantization_config: Mapping[str, Any] | None = None) -> Mapping[str, Rows]:

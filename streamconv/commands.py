@@ -36,7 +36,7 @@ def _options(a: argparse.Namespace) -> conversion.Options:
 def convert(a: argparse.Namespace) -> int:
     """``streamconv convert``."""
     options = _options(a)
-    if any(getattr(a, name, None) for name in ("size", "bpw", "types", "no_check", "text")):
+    if any(getattr(a, name, None) for name in ("size", "bpw", "types", "no_check", "thorough", "same_types", "text")):
         from . import sized
 
         options = sized.with_list(a, options)

@@ -143,6 +143,7 @@ KINDS: dict[str, Callable[[str], Any]] = {
 }  # fmt: skip
 
 _TYPES: dict[str, Any] = {"group": "types", "special": True, "commands": (*JOBS, "mix")}
+_WHOLE: dict[str, Any] = {**_TYPES, "commands": JOBS}
 _SIZE: dict[str, Any] = {"group": "types that fit a size", "commands": ("convert", "mix")}
 _MODEL: dict[str, Any] = {"group": "model", "special": True}
 _FURTHER: dict[str, Any] = {**_MODEL, "source": "checkpoint", "alternative": "what predicts further tokens"}
@@ -179,22 +180,25 @@ FLAGS = (
     Flag("--no-scan", "skip looking for NaN and Inf in the data", commands=("check",)),
     Flag(
         "--type", "file type such as Q4_K_M or auto (default); A,B with OUT 'x-{type}.gguf'", "TYPE", "type", group="types",
-        commands=(*JOBS, "mix"),
+    ),
+    Flag(
+        "--type", "file type that the list is used with, such as Q4_K_M or auto (default)", "TYPE", "type", group="types",
+        commands=("mix",),
     ),
     Flag("--tensor-type", "type of tensors whose name matches", "REGEX=TYPE", "tensor_types", many=True, **_TYPES),
     Flag("--tensor-type-file", "REGEX=TYPE words, one rule each", "FILE", "tensor_type_file", "path", **_TYPES),
     Flag("--output-tensor-type", "type of output.weight", "TYPE", "output_tensor_type", **_TYPES),
     Flag("--token-embedding-type", "type of token_embd.weight", "TYPE", "token_embedding_type", **_TYPES),
     Flag("--leave-output-tensor", "keep output.weight as it is", field="leave_output_tensor", **_TYPES),
-    Flag("--pure", "the same type for every matrix", field="pure", **_TYPES),
+    Flag("--pure", "the same type for every matrix", field="pure", **_WHOLE),
     Flag("--imatrix", "importance matrix; may be repeated", "FILE", "imatrix", "path", many=True, **_TYPES),
     Flag(
         "--include-weights", "use only these imatrix entries", "NAME", "include_weights", many=True, needs="imatrix", **_TYPES
     ),
     Flag("--exclude-weights", "ignore these imatrix entries", "NAME", "exclude_weights", many=True, needs="imatrix", **_TYPES),
     Flag("--allow-requantize", "requantize tensors that are already quantized", field="allow_requantize", **_TYPES),
-    Flag("--copy", "keep every tensor's type (GGUF input)", field="copy", source="gguf", **_TYPES),
-    Flag("--prune-layers", "remove blocks (GGUF input)", "N,N", "prune_layers", "layers", source="gguf", **_TYPES),
+    Flag("--copy", "keep every tensor's type (GGUF input)", field="copy", source="gguf", **_WHOLE),
+    Flag("--prune-layers", "remove blocks (GGUF input)", "N,N", "prune_layers", "layers", source="gguf", **_WHOLE),
     Flag("--override-kv", "set a key (GGUF input)", "KEY=TYPE:VALUE", "override_kv", many=True, source="gguf", **_TYPES),
     Flag("--compat", "reproduce the defects of ggml's quantizers too", field="compat", choices=("ggml",), **_TYPES),
     Flag(
@@ -275,6 +279,8 @@ FLAGS = (
     Flag("--bpw", "the same in bits per weight, such as 4.5", "BITS", kind="number", **_SIZE),
     Flag("--types", "types to choose from (default: Q2_K,Q3_K,IQ4_XS,Q4_K,Q5_K,Q6_K,Q8_0)", "TYPES", **_SIZE),
     Flag("--no-check", "do not compare with the best standard mix", **_SIZE),
+    Flag("--thorough", "measure on four times as many tokens, and each third of the layers by itself", **_SIZE),
+    Flag("--same-types", "the same type for q, k and v of a block, and for gate and up: some runtimes fuse them", **_SIZE),
     Flag("--text", "the text: a file in UTF-8; imatrix and mix have one of their own", "FILE", kind="path",
          **{**_TEXT, "commands": (*EVALUATIONS, "convert")}),
     Flag("--ctx-size -c", "tokens of a chunk (default 512)", "N", kind="positive", **_TEXT),

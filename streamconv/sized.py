@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
@@ -12,14 +13,16 @@ from . import progress, sizing
 from .conversion import Options
 from .errors import UsageError
 from .evaluation import Request
+from .file_names import TYPE_FIELD
 from .forward.chunks import N_CTX
-from .sizing import Listed, Mix, MixRequest
+from .sizing import Mix, MixRequest
 from .terminal import say, say_json
 from .units import size
 
-#: what to do about a list that is not ours, where it is what is made, and where it lies beside what is made
-_CHANGED = "Choose another name, or use --force."
-_CHANGED_BESIDE = "Convert with it: --tensor-type-file in place of the size. Or move it away, and it is made again."
+#: what to do about a list that is not ours and lies beside what is made
+_CHANGED = "Convert with it: --tensor-type-file in place of the size. Or move it away, and it is made again."
+#: options that say how a size is met, as arguments are called
+_HOW = ("types", "no_check", "thorough", "same_types", "text")
 
 
 def mix(a: argparse.Namespace, options: Options) -> int:
@@ -28,7 +31,11 @@ def mix(a: argparse.Namespace, options: Options) -> int:
     path = Path(a.output)
     if options.report:
         sizing.require_page_name(options.report)
-    made = _made(a, path, path.with_name(f"{path.name}.gguf"), text, options, options)
+    reporter = progress.reporter(quiet=a.quiet, as_json=a.json)
+    with progress.told_in_errors(reporter):
+        made = sizing.make_list(
+            str(a.source), path, path.with_name(f"{path.name}.gguf"), _request(a, text), options, reporter
+        )  # fmt: skip
     if isinstance(made, Mix):
         if a.json:
             say_json({"event": "done", "status": "done", "list": str(path), "already": False, **sizing.as_json(made)})
@@ -44,16 +51,18 @@ def mix(a: argparse.Namespace, options: Options) -> int:
 def with_list(a: argparse.Namespace, options: Options) -> Options:
     """``options`` of a conversion with the list that ``--size`` asks for, beside OUT; it is made first where it is not there."""
     if a.size is None and a.bpw is None:
-        given = {"--types": a.types, "--no-check": a.no_check, "--text": a.text}
-        flag = next(flag for flag, value in given.items() if value)
-        raise UsageError(f"{flag} has no effect without --size or --bpw", "Add one of them, or leave it out.")
+        flag = next(name for name in _HOW if getattr(a, name)).replace("_", "-")
+        raise UsageError(f"--{flag} has no effect without --size or --bpw", "Add one of them, or leave it out.")
     output = Path(a.output)
-    path = output.with_name(f"{output.name}.types")
+    path = output.with_name(f"{_without_type(output.name)}.types")
     # a finished list is taken as it is, even where the output is to be replaced
     renewing = replace(options, force=False, update=options.update or options.force)
-    if options.force:  # which allows a report to replace any file
-        renewing = replace(renewing, report=None)
-    made = _made(a, path, output, Request(a.text), renewing, options)
+    reporter = progress.reporter(quiet=a.quiet, as_json=a.json)
+    with progress.told_in_errors(reporter):
+        made = sizing.make_list(
+            str(a.source), path, output, _request(a, Request(a.text)), renewing, reporter, given=options,
+            changed=_CHANGED, is_dry=a.dry_run,
+        )  # fmt: skip
     if isinstance(made, Mix):
         if a.json:
             say_json({"event": "mix", "list": str(path), **sizing.as_json(made)})
@@ -62,39 +71,18 @@ def with_list(a: argparse.Namespace, options: Options) -> Options:
     return replace(options, type=made.type, tensor_type_file=path)
 
 
-def _made(
-    a: argparse.Namespace, path: Path, output: Path, text: Request, options: Options, given: Options
-) -> Mix | Listed:
-    """The list ``path``: one that is there already, or a new one, by ``options``; with its page, where that was ``given``."""
-    page = given.report if a.command == "mix" else None  # else it is that of the conversion
-    request = MixRequest(a.size, a.bpw, a.types, not a.no_check, text)
-    reporter = progress.reporter(quiet=a.quiet, as_json=a.json)
-    plan = sizing.prepare_mix(str(a.source), output, request, options)
-    try:
-        found = sizing.prepare_list(path, plan, options, _CHANGED if a.command == "mix" else _CHANGED_BESIDE)
-        if given.report:
-            sizing.refuse_report(given.report, path, plan, given)
-        if found is not None:
-            if page:
-                sizing.require_page(page, path, plan)
-            sizing.forget_measured(path)  # of a run that was killed when the list was there
-            return found
-        if getattr(a, "dry_run", False):
-            raise UsageError(
-                "--dry-run: the types are not known before they are measured",
-                "Run streamconv mix first, and give its list with --tensor-type-file.",
-            )
-        for note in plan.notes:
-            reporter.message(f"note: {note}")
-        with progress.told_in_errors(reporter):
-            made = sizing.make_mix(plan, sizing.state_path(path), options, reporter)
-        if page:  # before the list, which says that all is done
-            sizing.write_page(page, made, plan, options)
-        sizing.write_list(path, made, plan, options)
-        sizing.forget_measured(path)
-        return made
-    finally:
-        plan.close()
+def _request(a: argparse.Namespace, text: Request) -> MixRequest:
+    return MixRequest(a.size, a.bpw, a.types, not a.no_check, text, a.thorough, a.same_types)
+
+
+def _without_type(name: str) -> str:
+    """``name`` of an output without what stands for its type, which is not known before the list is there.
+
+    >>> _without_type("model-{type}.gguf"), _without_type("{type}.gguf")
+    ('model.gguf', 'mix.gguf')
+    """
+    found = re.sub(rf"[-_.]?{re.escape(TYPE_FIELD)}", "", name)
+    return f"mix{found}" if found.startswith(".") else found
 
 
 def _lines(made: Mix) -> Iterator[str]:

@@ -14,6 +14,7 @@ import gguf_witness
 import pytest
 from hypothesis import HealthCheck, settings
 from reference_data import reference_dir
+from running import Run, in_this_process
 
 from streamconv.targets import gguf
 
@@ -84,6 +85,12 @@ def every_gguf_file_is_opened_by_the_gguf_package() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(gguf, "layout", gguf_witness.layout)
         yield
+
+
+@pytest.fixture
+def here(capfd: pytest.CaptureFixture[str]) -> Run:
+    """Function that runs a command in this process."""
+    return in_this_process(capfd)
 
 
 @pytest.fixture

@@ -244,7 +244,9 @@ def opened(where: Where, order: str, reporter: Reporter, threads_each: int) -> I
         stack.enter_context(_quiet())
         if where.n_local:
             stack.enter_context(dask.config.set(_OWN))
-            cluster = LocalCluster(n_workers=0, host="127.0.0.1", dashboard_address=None, silence_logs=logging.CRITICAL)
+            cluster = LocalCluster(
+                n_workers=0, host="127.0.0.1", dashboard_address="127.0.0.1:0", silence_logs=logging.CRITICAL
+            )
             stack.callback(_closed, cluster)
             scheduler = cluster.scheduler_address
             local = LocalWorkers(where.n_local, threads_each, scheduler)
@@ -295,11 +297,13 @@ def _closed(cluster: Any) -> None:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Let Dask not print what is reported here in other words."""
-    logger = logging.getLogger("distributed")
-    before = logger.level
-    logger.setLevel(logging.CRITICAL)
+    """Let Dask, and the loop that it runs in, not print what is reported here in other words."""
+    known = [name for name in logging.root.manager.loggerDict if name.partition(".")[0] == "distributed"]
+    before = {logger: logger.level for logger in map(logging.getLogger, ("asyncio", *known))}
+    for logger in before:
+        logger.setLevel(logging.CRITICAL)
     try:
         yield
     finally:
-        logger.setLevel(before)
+        for logger, level in before.items():
+            logger.setLevel(level)

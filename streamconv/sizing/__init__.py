@@ -7,12 +7,11 @@
 The list is a ``--tensor-type-file``, so the conversion is an ordinary one and does not depend on anything measured.
 """
 
-from .listing import Listed, prepare_list, read_list, told, verdict, write_list
-from .mixing import make_mix
-from .page import refuse_report, require_page, require_page_name, write_page
-from .planning import MixRequest, PlannedMix, prepare_mix
+from .listing import Listed, told, verdict
+from .making import make_list
+from .page import require_page_name
+from .planning import MixRequest
 from .result import Mix, MixSide, MixTensor, as_json
-from .state import forget_measured, state_path
 
 __all__ = [
     "Listed",
@@ -20,19 +19,9 @@ __all__ = [
     "MixRequest",
     "MixSide",
     "MixTensor",
-    "PlannedMix",
     "as_json",
-    "forget_measured",
-    "make_mix",
-    "prepare_list",
-    "prepare_mix",
-    "read_list",
-    "refuse_report",
-    "require_page",
+    "make_list",
     "require_page_name",
-    "state_path",
     "told",
     "verdict",
-    "write_list",
-    "write_page",
 ]

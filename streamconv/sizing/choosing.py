@@ -8,6 +8,8 @@ from functools import cached_property
 
 import numpy as np
 
+from ..errors import UsageError
+from ..units import size
 from .curves import Loss
 from .planning import PlannedMix
 from .pool import Matrix, Standard, bits
@@ -23,15 +25,17 @@ _ENDS = ("token_embd.weight", "output.weight")
 #: of how many of the most sensitive tensors a type is refused that is this many bits below those for a little less and more
 _STEADY, _STEADY_BITS, _NEARBY = 20, 0.5, 0.03
 _NUMBER = re.compile(r"\d+")
+#: matrices of a block that runtimes fuse where they have one type
+_FUSED = re.compile(r"(blk\.\d+\.)(?:(attn)_[qkv]|(ffn)_(?:gate|up)(_exps|_shexp)?)\.weight")
 
 
 def sensitivities(
-    matrices: Sequence[Matrix], cost: Mapping[str, float], curves: Mapping[str, Mapping[str, Loss]], kind: str
+    matrices: Sequence[Matrix], cost: Mapping[str, float], curves: Mapping[str, Mapping[str, Loss]]
 ) -> dict[str, float | None]:
     """KL divergence for each unit of relative error; what was not measured, or shows none, has that of its nearest like."""
     direct: dict[str, float] = {}
     for m in matrices:
-        error = curves[m.name][m.types.get(kind, next(iter(m.types.values())))].error
+        error = curves[m.name][m.reference].error
         if cost.get(m.name, 0.0) > 0 and error > 0:
             direct[m.name] = cost[m.name] / error
     found: dict[str, float | None] = {}
@@ -80,28 +84,47 @@ class Choice:
 
     def solved(self) -> dict[str, str]:
         """The types that cost least."""
-        budget = self.plan.budget
+        budget, groups = self.plan.budget, self._groups()
         for least in (_LEAST_BITS, 0.0):
-            pools = [self._options(m, least) for m in self.plan.pool.matrices]
+            pools = [self._options(group, least) for group in groups]
             found = solve(pools, budget)
             if found is not None:
-                found = self._steady(pools, budget, found)
-                return {m.name: o.type for m, o in zip(self.plan.pool.matrices, found, strict=True)}
-        pools = [self._options(m, 0.0, guarded=False) for m in self.plan.pool.matrices]
-        found = solve(pools, budget)
-        assert found is not None  # sizes that are too small were refused
-        return {m.name: o.type for m, o in zip(self.plan.pool.matrices, found, strict=True)}
+                return _types(groups, self._steady(pools, budget, found))
+        found = solve([self._options(group, 0.0, guarded=False) for group in groups], budget)
+        if found is None:  # sizes that are too small for matrices one by one were refused
+            raise UsageError(
+                f"{size(self.plan.target)} ({self.plan.target:,} bytes) is too small for --same-types",
+                "Leave it out, use a larger --size, or allow smaller types with --types.",
+            )
+        return _types(groups, found)
 
-    def _options(self, m: Matrix, least: float, guarded: bool = True) -> list[Option]:
-        """What a matrix may become, without what is known to do harm."""
+    def _groups(self) -> list[list[Matrix]]:
+        """Matrices that are to have one type: each by itself, unless those that runtimes fuse are to have the same."""
+        found: dict[str, list[Matrix]] = {}
+        for m in self.plan.pool.matrices:
+            fused = _FUSED.fullmatch(m.name) if self.plan.request.same_types and not m.given else None
+            key = "".join(part or "" for part in fused.groups()) if fused is not None else m.name
+            group = found.setdefault(key, [])
+            if group and set(group[0].types.values()) != set(m.types.values()):  # other shapes
+                group = found.setdefault(m.name, [])
+            group.append(m)
+        return list(found.values())
+
+    def _options(self, group: Sequence[Matrix], least: float, guarded: bool = True) -> list[Option]:
+        """What matrices may become together, without what is known to do harm."""
+        m = group[0]
         names = sorted({*m.types.values()}, key=lambda name: (bits(name), name))
         standard = self.best_standard
-        if not m.given and self.sensitivities[m.name] is None and guarded and standard is not None:
+        unknown = all(self.sensitivities[m.name] is None for m in group)
+        if len(group) == 1 and not m.given and unknown and guarded and standard is not None:
             return [Option(standard.types[m.name], m.n_bytes(standard.types[m.name]), 0.0)]
         if m.name in _ENDS and guarded and not m.given and self.plan.bits_per_open_weight >= _GOOD_BITS:
             least = max(least, bits(_OF_ENDS))
         allowed = [name for name in names if bits(name) >= least] or names[-1:]
-        return [Option(name, m.n_bytes(name), self.cost(m.name, name)) for name in allowed]
+        return [
+            Option(name, sum(m.n_bytes(name) for m in group), sum(self.cost(m.name, name) for m in group))
+            for name in allowed
+        ]
 
     def _steady(self, pools: list[list[Option]], budget: int, found: list[Option]) -> list[Option]:
         """``found``, unless a sensitive tensor gets much less than it would for a smaller and for a larger file."""
@@ -115,3 +138,8 @@ class Choice:
             if bits(found[n].type) <= least - _STEADY_BITS:
                 changed[n] = [o for o in pools[n] if bits(o.type) >= bits(near[0][n].type)]
         return found if changed == pools else solve(changed, budget) or found
+
+
+def _types(groups: Sequence[Sequence[Matrix]], found: Sequence[Option]) -> dict[str, str]:
+    """The type of every matrix, from what was found for their ``groups``."""
+    return {m.name: option.type for group, option in zip(groups, found, strict=True) for m in group}

@@ -18,6 +18,7 @@ from ..conversion import Options
 from ..conversion.overlap import refuse_overlap
 from ..conversion.type_rules import words
 from ..engine import files
+from ..engine.plan import job_folder
 from ..errors import CannotCreate, UsageError
 from ..quant import imatrix
 from ..sources.checkpoint import MAX_TEXT_BYTES
@@ -26,7 +27,6 @@ from ..terminal import plain
 from .planning import PlannedMix
 from .pool import rule
 from .result import Mix, MixSide
-from .state import state_path
 
 _FIRST = "# streamconv mix:"
 _LINE = re.compile(r"# (inputs|rules|type) (\S+)")
@@ -77,7 +77,7 @@ def prepare_list(path: Path, plan: PlannedMix, options: Options, changed: str) -
         raise CannotCreate(f"{path}: its folder does not exist", f"Create it first: mkdir -p {path.absolute().parent}")
     given = [p for p in (options.tensor_type_file, plan.request.text.text, *options.imatrix) if p is not None]
     read = [*(f.path for f in plan.checkpoint.inputs), *given]
-    refuse_overlap([path, state_path(path)], [], plan.roots, read, copied=False)
+    refuse_overlap([path, job_folder(path)], [], plan.roots, read, copied=False)
     if not os.path.lexists(path):
         return None
     found = read_list(path)

@@ -2,33 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+
 from ..conversion import Options, rules_of
 from ..engine import run as runs
-from ..engine.budget import default_threads
-from ..errors import Interrupted
-from ..evaluation.comparing import run_models
+from ..evaluation.walk import held_bytes
 from ..forward.divergence import Doubles, mean
 from ..limits import one_thread_of_blas
 from ..threads import spread
 from .choosing import Choice, sensitivities
+from .comparison import Comparison
+from .course import Course
 from .curves import Loss, losses
-from .planning import PlannedMix, n_trial_chunks
-from .pool import Matrix, Standard, bits, planned, rule
+from .planning import PlannedMix
+from .pool import REFERENCE, Matrix, Standard, planned, rule
+from .records import Measuring, Step, forget, opened
 from .result import Mix, MixSide, MixTensor
-from .sensitivity import Pass, quantized, with_rows
-from .state import Kept
+from .sensitivity import Pass
 
 
-def make_mix(plan: PlannedMix, state: Path, options: Options, reporter: runs.Reporter) -> Mix:
-    """Measure and choose.
+def make_mix(
+    plan: PlannedMix, path: Path, options: Options, reporter: runs.Reporter, write: Callable[[Mix], None]
+) -> Mix:
+    """Measure and choose, and ``write`` the list.
 
     Parameters
     ----------
-    state : file that keeps what was measured until all of it is; the next run goes on from there
+    path : the list; what is measured is kept in a job folder beside it until it is written, and the next run goes on from there
 
     Raises
     ------
@@ -38,69 +42,97 @@ def make_mix(plan: PlannedMix, state: Path, options: Options, reporter: runs.Rep
     if plan.hub.models:
         plan.hub.notes.listen(lambda note: reporter.message(f"note: {note}"))
         plan.hub.download(plan.hub.weights)
-    kept = Kept(state, plan.inputs)
-    curves = _curves(plan, kept, options, reporter)
-    reference = _reference_type(plan)
-    if not kept.cost:
-        run = [m for m in plan.pool.matrices if m.name in plan.model.rows]
-        reporter.message(f"measuring {len(run)} matrices on {plan.measured.inputs.size:,} tokens")
-        n_trial = n_trial_chunks(plan.request.text.n_ctx)
-        one = Pass(plan.model, run, reference, plan.measured, n_trial, options, reporter, kept.delta, kept.keep_delta)
-        kept.keep_cost(one.run())
-    choice = Choice(plan, curves, sensitivities(plan.pool.matrices, kept.cost, curves, reference))
-    own = choice.solved()
-    standard = choice.best_standard
-    mix = _judged(plan, choice, own, standard, reference, options, reporter)
-    plan.checkpoint.verify_unchanged()
-    _require_planned(plan, mix, options)
+    stages = _Stages(plan, options)
+    with opened(stages.measuring(path), options) as records:
+        for note in records.notes:
+            reporter.message(f"note: {note}")
+        course = Course(records, replace(options, ram_bytes=options.ram - held_bytes(plan.model)), reporter)
+        with course.stop.on_signals():
+            curves = _curves(plan, course)
+            cost = stages.sensitivity.run(course)
+            choice = Choice(plan, curves, sensitivities(plan.pool.matrices, cost, curves))
+            mix = _judged(plan, choice, stages.comparison, course)
+            _require_planned(plan, mix, options)
+            records.confirm()
+        write(mix)
+        records.discard()
     return mix
 
 
-def _curves(plan: PlannedMix, kept: Kept, options: Options, reporter: runs.Reporter) -> dict[str, dict[str, Loss]]:
-    """What each type that a matrix may have, here or in a standard mix, loses of it."""
+def forget_measured(plan: PlannedMix, path: Path, options: Options) -> None:
+    """Remove what a run that was killed when the list ``path`` was there has left."""
+    forget(_Stages(plan, options).measuring(path))
+
+
+class _Stages:
+    """What is measured for a plan, in order."""
+
+    def __init__(self, plan: PlannedMix, options: Options) -> None:
+        self._plan = plan
+        request, matrices = plan.request, plan.pool.matrices
+        self.sensitivity = Pass(plan.model, matrices, plan.measured, plan.n_trial, request.thorough, options)
+        self.comparison = Comparison(plan.model, matrices, plan.checked)
+
+    def measuring(self, path: Path) -> Measuring:
+        """The job that keeps it."""
+        plan = self._plan
+        steps = [Step(m.name, 2 * len(_types(plan, m)), [m.rows], follows=False) for m in plan.pool.matrices]
+        steps += [*self.sensitivity.steps, *(self.comparison.steps if plan.request.check else ())]
+        scratch = max(self.sensitivity.scratch_bytes, self.comparison.scratch_bytes if plan.request.check else 0)
+        return Measuring(path, bytes.fromhex(plan.inputs), plan.checkpoint, plan.source, steps, scratch)
+
+
+def _types(plan: PlannedMix, m: Matrix) -> list[str]:
+    """Types that a matrix may have, here, while it is measured, or in a standard mix."""
+    return sorted({*m.types.values(), m.reference, *(s.types[m.name] for s in plan.pool.standards)})
+
+
+def _curves(plan: PlannedMix, course: Course) -> dict[str, dict[str, Loss]]:
+    """What each type of a matrix loses of it."""
     found: dict[str, dict[str, Loss]] = {}
-    reporter.message(f"quantizing samples of {len(plan.pool.matrices)} matrices")
+
+    def taken(matrix: Matrix, values: Doubles) -> None:
+        pairs = values.reshape(-1, 2).tolist()
+        found[matrix.name] = {name: Loss(*pair) for name, pair in zip(_types(plan, matrix), pairs, strict=True)}
+
+    missing = []
+    for matrix in plan.pool.matrices:
+        values = course.records.of(matrix.name)
+        if values is None:
+            missing.append(matrix)
+        else:
+            taken(matrix, values)
 
     def one(matrix: Matrix) -> None:
-        wanted = {*matrix.types.values(), *(s.types[matrix.name] for s in plan.pool.standards)}
-        known = kept.losses.get(matrix.name, {})
-        missing = sorted(wanted - known.keys())
-        new = losses(matrix.rows, missing, matrix.weights, matrix.visits, options.compat) if missing else {}
-        found[matrix.name] = {**known, **new}
+        course.look_between()
+        types = _types(plan, matrix)
+        lost = losses(matrix.rows, types, matrix.weights, matrix.visits, course.options.compat)
+        values = np.array([lost[name] for name in types], np.float64).reshape(-1)
+        course.records.commit(matrix.name, values)
+        taken(matrix, values)
 
-    with one_thread_of_blas():
-        spread(one, list(plan.pool.matrices), options.threads or default_threads())
-    kept.keep_losses(found)
+    if missing:
+        course.reporter.message(f"quantizing samples of {len(missing)} matrices")
+        with one_thread_of_blas():
+            spread(one, missing, course.threads)
+        course.look_between()
     return found
 
 
-def _reference_type(plan: PlannedMix) -> str:
-    """The candidate with the most bits that the budget has for a weight; the smallest where there is none."""
-    names = sorted({name for m in plan.pool.matrices if not m.given for name in m.types}, key=lambda n: (bits(n), n))
-    return [names[0], *(n for n in names if bits(n) <= plan.bits_per_open_weight)][-1]
-
-
-def _judged(
-    plan: PlannedMix,
-    choice: Choice,
-    own: Mapping[str, str],
-    standard: Standard | None,
-    reference_type: str,
-    options: Options,
-    reporter: runs.Reporter,
-) -> Mix:
+def _judged(plan: PlannedMix, choice: Choice, comparison: Comparison, course: Course) -> Mix:
     """Both mixes on the text that was held out, and the better one."""
+    own, standard = choice.solved(), choice.best_standard
     sides = [MixSide("measured", plan.pool.size_of(own), choice.predicted(own))]
+    mixes = [own]
     if standard is not None:
         sides.append(MixSide(standard.name, standard.n_bytes, choice.predicted(standard.types)))
-    difference = None
+        mixes.append({name: standard.types[name] for name in own})
+    difference, n_checked = None, 0
     if plan.request.check:
-        reporter.message(f"comparing on {plan.checked.inputs.size:,} other tokens")
-        chosen = [own] if standard is None else [own, {m.name: standard.types[m.name] for m in plan.pool.matrices}]
-        klds = _divergences(plan, chosen, options, reporter)
-        sides = [replace(side, measured_kl=mean(kld)) for side, kld in zip(sides, klds, strict=True)]
-        difference = mean(klds[0] - klds[1]) if standard is not None else None
-    is_same = standard is not None and all(standard.types[name] == kind for name, kind in own.items())
+        klds, n_checked = comparison.run(course, mixes if mixes[0] != mixes[-1] else [own])
+        sides = [replace(side, measured_kl=mean(klds[min(n, len(klds) - 1)])) for n, side in enumerate(sides)]
+        difference = mean(klds[0] - klds[-1]) if standard is not None else None
+    is_same = standard is not None and mixes[0] == mixes[1]
     kept = is_same or (difference is not None and difference.value + 2 * difference.uncertainty > 0)
     types = standard.types if kept and standard is not None else own
     kind = standard.name if standard is not None else _near_type(plan)
@@ -109,32 +141,16 @@ def _judged(
         target=plan.target,
         n_bytes=plan.pool.size_of(types),
         bits_per_weight=plan.pool.bits_per_weight(types),
-        type=kind if options.type == "auto" else options.type,
+        type=kind if course.options.type == "auto" else course.options.type,
         tensors=[_tensor(choice, m, types[m.name], standard, kept) for m in plan.pool.matrices],
         own=sides[0],
         standard=sides[1] if standard is not None else None,
         difference=difference,
         standard_kept=kept,
-        reference_type=reference_type,
+        reference_type=REFERENCE,
         n_measured=plan.measured.inputs.size,
-        n_checked=plan.checked.inputs.size if plan.request.check else 0,
+        n_checked=n_checked,
     )
-
-
-def _divergences(
-    plan: PlannedMix, mixes: Sequence[Mapping[str, str]], options: Options, reporter: runs.Reporter
-) -> list[Doubles]:
-    models = [plan.model]
-    for types in mixes:
-        changed = {
-            m.name: quantized(m, types[m.name], options.compat) for m in plan.pool.matrices if m.name in plan.model.rows
-        }
-        models.append(with_rows(plan.model, changed))
-    try:
-        return [each.kld for each in run_models(models, plan.checked, options, reporter).divergences]
-    except Interrupted as e:
-        e.hint = "Run the same command again: what was measured is kept, and only the comparison starts over."
-        raise
 
 
 def _near_type(plan: PlannedMix) -> str:

@@ -20,7 +20,6 @@ from ..errors import CannotCreate, UsageError
 from .listing import verdict
 from .planning import PlannedMix
 from .result import Mix, MixSide
-from .state import state_path
 
 
 def require_page_name(path: Path) -> None:
@@ -39,7 +38,7 @@ def refuse_report(path: Path, made: Path, plan: PlannedMix, options: Options) ->
     ------
     UsageError : it is the list or what is made by it, or is or belongs to what is read; and see ``check_report``
     """
-    taken = [made, state_path(made), plan.output, job_folder(plan.output), record_path(plan.output)]
+    taken = [made, job_folder(made), plan.output, job_folder(plan.output), record_path(plan.output)]
     if {_place(path), *_place(path).parents} & {*map(_place, taken)}:
         raise UsageError(f"the report {path} cannot be the list or the output", "Choose another name for --report.")
     given = [p for p in (options.tensor_type_file, plan.request.text.text, *options.imatrix) if p is not None]

@@ -19,12 +19,15 @@ from ..sources.checkpoint import Checkpoint
 from ..units import size
 from .pool import Pool, candidates, open_pool
 
-#: tokens that divergences are measured on, and those of them on which every matrix is quantized alone, at least two chunks
-_MEASURED_TOKENS, _TRIAL_TOKENS = 4096, 1024
-#: chunks of the others that both mixes are compared on, at most
-_CHECKED_CHUNKS = 20
+#: tokens that divergences are measured on, and those of them on which every matrix is quantized alone; of chunks their beginnings
+#: up to so many tokens: a few chunks of different parts of the text tell more than a long one
+_TOKENS, _TRIAL_TOKENS, _BEGINNING = 1024, 256, 128
+#: the same for a thorough measurement, of whole chunks
+_THOROUGH_TOKENS, _THOROUGH_TRIAL_TOKENS = 4096, 1024
+#: chunks of the others that both mixes are compared on: at first, and at most
+_FIRST_CHUNKS, _MOST_CHUNKS = 6, 20
 #: raised whenever the same inputs give another list
-_SCHEME = 1
+_SCHEME = 2
 
 
 @dataclass(frozen=True)
@@ -37,6 +40,8 @@ class MixRequest:
     types : ``--types``, or None for the usual ones
     check : compare with the best standard mix
     text : what is measured on
+    thorough : measure more, and each third of the layers by itself
+    same_types : the same type for matrices that runtimes fuse
     """
 
     n_bytes: int | None
@@ -44,6 +49,8 @@ class MixRequest:
     types: str | None = None
     check: bool = True
     text: Request = field(default_factory=lambda: Request(None))
+    thorough: bool = False
+    same_types: bool = False
 
     def __post_init__(self) -> None:
         if (self.n_bytes is None) == (self.bpw is None):
@@ -54,7 +61,14 @@ class MixRequest:
 
 @dataclass(frozen=True)
 class PlannedMix:
-    """A mix before anything is measured; ``budget`` are bytes for the matrices of ``pool``."""
+    """A mix before anything is measured; ``budget`` are bytes for the matrices of ``pool``.
+
+    Attributes
+    ----------
+    measured, n_trial : the text to measure on, and the first chunks of it on which each matrix is quantized alone
+    checked : the text to compare on, in parts of which the later ones may not be needed
+    inputs : digest of all that decides the list
+    """
 
     source: str
     output: Path
@@ -66,7 +80,8 @@ class PlannedMix:
     roots: Sequence[Path]
     hub: HubModels
     measured: Chunks
-    checked: Chunks
+    n_trial: int
+    checked: Sequence[Chunks]
     inputs: str
 
     @property
@@ -123,19 +138,21 @@ def prepare_mix(source: str, output: Path, request: MixRequest, options: Options
         require_ram(model, request.text.n_ctx, options.ram)
         _, text = request.text.read_text()
         chunks = chunks_of(model, source, text, request.text)
-        measured, checked = _halves(chunks)
+        measured, checked = _halves(chunks, request.thorough)
         facts = [
             _SCHEME,
             pool.fingerprint,
             target,
             [t.name for t in types],
             request.check,
+            request.thorough,
+            request.same_types,
             chunks.inputs.shape,
             hashlib.sha256(chunks.inputs.tobytes()).hexdigest(),
         ]
         return PlannedMix(
-            source, output, request, pool, target, model, checkpoint, opener.roots, hub, measured, checked,
-            fingerprint(facts).hex()[:32],
+            source, output, request, pool, target, model, checkpoint, opener.roots, hub, measured,
+            _n_trial(measured, request.thorough), checked, fingerprint(facts).hex(),
         )  # fmt: skip
     except BaseException:
         hub.close()
@@ -181,7 +198,7 @@ def _refuse_size(pool: Pool, target: int) -> None:
         )
 
 
-def _halves(chunks: Chunks) -> tuple[Chunks, Chunks]:
+def _halves(chunks: Chunks, thorough: bool) -> tuple[Chunks, list[Chunks]]:
     """Chunks to measure on, of the even ones, and to compare on, of the odd ones: both see all kinds of text in it."""
     n, n_ctx = chunks.inputs.shape
     if n < 2:
@@ -189,17 +206,29 @@ def _halves(chunks: Chunks) -> tuple[Chunks, Chunks]:
             "a mix needs two chunks of text at least: one to measure on, another to compare on",
             "Give --chunks 2 or more, or a smaller --ctx-size.",
         )
-    even = _spread_over(range(0, n, 2), _MEASURED_TOKENS // n_ctx)
-    trial = _spread_over(even, n_trial_chunks(n_ctx))
+    length = n_ctx if thorough else min(n_ctx, _BEGINNING)
+    even = _spread_over(range(0, n, 2), max(2, (_THOROUGH_TOKENS if thorough else _TOKENS) // length))
+    trial = _spread_over(even, max(2, (_THOROUGH_TRIAL_TOKENS if thorough else _TRIAL_TOKENS) // length))
+    odd = _spread_over(range(1, n, 2), _MOST_CHUNKS)
+    first = _spread_over(odd, _FIRST_CHUNKS)
+    others = [number for number in odd if number not in first]
     return (
-        _some(chunks, [*trial, *(number for number in even if number not in trial)]),
-        _some(chunks, _spread_over(range(1, n, 2), _CHECKED_CHUNKS)),
+        _beginnings(_some(chunks, [*trial, *(number for number in even if number not in trial)]), length),
+        [_some(chunks, numbers) for numbers in (first, others) if numbers],
     )
 
 
-def n_trial_chunks(n_ctx: int) -> int:
+def _n_trial(measured: Chunks, thorough: bool) -> int:
     """Chunks, the first of those that are measured on, on which every matrix is quantized alone."""
-    return max(2, _TRIAL_TOKENS // n_ctx)
+    n, n_ctx = map(int, measured.inputs.shape)
+    return min(n, max(2, (_THOROUGH_TRIAL_TOKENS if thorough else _TRIAL_TOKENS) // n_ctx))
+
+
+def _beginnings(chunks: Chunks, n_ctx: int) -> Chunks:
+    """The first ``n_ctx`` tokens of each of ``chunks``, which are as if they had been cut so short."""
+    if n_ctx == chunks.inputs.shape[1]:
+        return chunks
+    return Chunks(chunks.inputs[:, :n_ctx].copy(), chunks.inputs[:, n_ctx // 2 + 1 : n_ctx].copy())
 
 
 def _spread_over(numbers: Sequence[int], most: int) -> list[int]:

@@ -22,6 +22,8 @@ from ..rows import Floats, Rows, matrix_shape
 
 #: candidates unless told otherwise: what every runtime decodes fast
 USUAL = ("Q2_K", "Q3_K", "IQ4_XS", "Q4_K", "Q5_K", "Q6_K", "Q8_0")
+#: what every matrix is quantized to for its sensitivity: fast to make, and its errors are small enough to add up
+REFERENCE = "Q3_K"
 #: planned where no file type is asked for; decides nothing of the matrices
 _ANY_TYPE = "Q4_K_M"
 #: a rule after those of the user, which finds what they leave open
@@ -48,6 +50,7 @@ class Matrix:
     ----------
     weights, visits : importance of its columns for each expert, and tokens that reached each; None where nothing says
     types : candidate -> the type that it becomes for this shape; where the user gave one, it is the only one
+    reference : the type that its sensitivity is measured with
     given : why the type is not open; empty where it is
     """
 
@@ -56,6 +59,7 @@ class Matrix:
     weights: Floats | None
     visits: NDArray[np.float64] | None
     types: Mapping[str, str]
+    reference: str
     given: str = ""
 
     @property
@@ -191,7 +195,7 @@ def _matrix(t: OutputTensor, types: Sequence[TensorType], found: imatrix.Imatrix
         name = t.encoding.type.name
         # A type that an option gives belongs to the list even where it is a float: the list is to do without the option.
         listed = t.encoding.type.block_size > 1 or (len(rows.shape) > 1 and t.reason.startswith("--"))
-        return Matrix(t.name, rows, weights, visits, {name: name}, t.reason) if listed else None
+        return Matrix(t.name, rows, weights, visits, {name: name}, name, t.reason) if listed else None
     fits = {each.name: fitted(each, t.item.n_cols) for each in types}
     able = {
         name: each.name
@@ -204,7 +208,8 @@ def _matrix(t: OutputTensor, types: Sequence[TensorType], found: imatrix.Imatrix
             + ("" if weights is not None else " and no entry in an importance matrix"),
             "Add Q8_0 to --types.",
         )
-    return Matrix(t.name, rows, weights, visits, able)
+    usual = fitted(TYPES[REFERENCE], t.item.n_cols)
+    return Matrix(t.name, rows, weights, visits, able, usual.name if usual is not None else min(able.values()))
 
 
 def _standards(

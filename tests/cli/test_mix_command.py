@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-import json
 import random
 import re
 import shlex
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 from small_models import Tensors, changed
 
+import streamconv
 from streamconv import sources
-from streamconv.conversion import Options
-from streamconv.errors import Interrupted
-from streamconv.progress import Silent
-from streamconv.sizing import mixing
+from streamconv.errors import Stopped, UsageError
+from streamconv.sizing.course import Course
 
 HOW = ("-c", "32", "--chunks", "8")
+LAYER = Course.layer
 #: bytes of a file, between the smallest and the largest that there are
 SIZE = 125_000
 
@@ -94,7 +92,7 @@ def test_convert_measures_first_keeps_the_list_and_does_not_measure_again(
     assert kind is not None
     assert here("convert", small, other, "--type", kind[1], "--tensor-type-file", types).code == 0
     assert other.read_bytes()[4096:] == out.read_bytes()[4096:]
-    monkeypatch.setattr("streamconv.sizing.make_mix", None)
+    monkeypatch.setattr("streamconv.sizing.making.make_mix", None)
     out.unlink()
     assert here("convert", small, out, *arguments).code == 0
     assert "already complete" in here("convert", small, out, *arguments).out
@@ -106,36 +104,82 @@ def test_convert_measures_first_keeps_the_list_and_does_not_measure_again(
     assert "--tensor-type-file in place of the size" in refused.err  # --force would not replace it
 
 
-def test_what_was_measured_is_kept_when_a_run_is_stopped(
+def _stopping(monkeypatch: pytest.MonkeyPatch, at: int) -> dict[str, int]:
+    """Let a run stop where it looks whether it should, for the time number ``at``; counts the looks, and layers that are run."""
+    counted = {"looks": 0, "layers": 0}
+
+    def look(course: Any) -> None:
+        counted["looks"] += 1
+        if counted["looks"] == at:
+            raise Stopped("stopped as requested", "Run the same command again.")
+
+    def layer(course: Any, number: int, tasks: Any) -> None:
+        counted["layers"] += 1
+        LAYER(course, number, tasks)
+
+    monkeypatch.setattr(Course, "look_between", look)
+    monkeypatch.setattr(Course, "layer", layer)
+    return counted
+
+
+def test_a_run_stops_in_every_stage_and_the_next_one_does_nothing_again(
     here: Any, small: Path, text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole, path = tmp_path / "whole.txt", tmp_path / "types.txt"
-    arguments = ("--size", SIZE, "--text", text, *HOW, "--no-check")
+    whole, path, job = tmp_path / "whole.txt", tmp_path / "types.txt", tmp_path / "types.txt.streamconv"
+    arguments = ("--size", SIZE, "--text", text, *HOW, "--threads", 1)
+    usual = _stopping(monkeypatch, 0)
     assert here("mix", small, whole, *arguments).code == 0
-    stopped = here("mix", small, path, *arguments, "--stop-after", "0s")
-    assert stopped.code == 75
-    assert "Run the same command again" in stopped.err
-    assert not path.exists()
-    state = tmp_path / ".types.txt.measured"
-    kept = json.loads(state.read_text())
-    monkeypatch.setattr("streamconv.sizing.mixing.losses", None)  # all of them are there
-    assert here("mix", small, path, *arguments).code == 0
-    assert [line for line in path.read_text().splitlines() if line.startswith("^")] == [
-        line for line in whole.read_text().splitlines() if line.startswith("^")
-    ]
-    assert kept["losses"]
-    assert not state.exists()
+    n_layers = usual["layers"]
+    n_looks = usual["looks"]
+    found, layers = [], 0
+    for at in (3, n_looks - 7, 3, 2):  # among the samples, the layers, and the comparison; then what is left
+        counted = _stopping(monkeypatch, at)
+        found.append(here("mix", small, path, *arguments).code)
+        layers += counted["layers"]
+        assert job.is_dir() == (found[-1] == 75)
+    while found[-1] == 75:
+        counted = _stopping(monkeypatch, 0)
+        found.append(here("mix", small, path, *arguments).code)
+        layers += counted["layers"]
+    assert found.count(75) >= 3
+    assert found[-1] == 0
+    assert layers == n_layers
+    assert _rules(path) == _rules(whole)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["types.txt", "whole.txt"]
 
 
-def test_a_comparison_that_is_interrupted_says_that_what_was_measured_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupted(*_: object) -> None:
-        raise Interrupted(2, "stopped by SIGINT")
+def _rules(path: Path) -> list[str]:
+    return [line for line in path.read_text().splitlines() if "--tensor-type-file" not in line]
 
-    monkeypatch.setattr(mixing, "run_models", interrupted)
-    plan: Any = SimpleNamespace(model=None, checked=None)
-    with pytest.raises(Interrupted) as found:
-        mixing._divergences(plan, [], Options(), Silent())
-    assert "what was measured is kept" in found.value.hint
+
+@pytest.mark.slow
+def test_stop_after_ends_a_run_in_every_stage_once_it_got_further(
+    here: Any, small: Path, text: Path, tmp_path: Path
+) -> None:
+    whole, path = tmp_path / "whole.txt", tmp_path / "types.txt"
+    arguments = ("--size", SIZE, "--text", text, *HOW, "--threads", 1)
+    assert here("mix", small, whole, *arguments).code == 0
+    stages, n = set(), 0
+    while True:
+        found = here("mix", small, path, *arguments, "--stop-after", "0s")
+        stages |= {word for word in ("samples", "measuring", "comparing") if word in found.err}
+        if found.code == 0:
+            break
+        assert found.code == 75
+        assert "Run the same command again" in found.err
+        n += 1
+    assert n > 15  # a matrix or a layer each
+    assert stages == {"samples", "measuring", "comparing"}
+    assert _rules(path) == _rules(whole)
+
+
+def test_an_unfinished_mix_of_other_options_is_not_taken_up(here: Any, small: Path, text: Path, tmp_path: Path) -> None:
+    path = tmp_path / "types.txt"
+    arguments = ("--text", text, *HOW, "--no-check")
+    assert here("mix", small, path, "--size", SIZE, *arguments, "--stop-after", "0s").code == 75
+    other = here("mix", small, path, "--size", SIZE + 1000, *arguments)
+    assert (other.code, "planned differently" in other.err) == (78, True)
+    assert here("mix", small, path, "--size", SIZE + 1000, *arguments, "--update").code == 0
 
 
 @pytest.mark.parametrize(
@@ -147,7 +191,7 @@ def test_a_comparison_that_is_interrupted_says_that_what_was_measured_is_kept(mo
         (("--size", "1M", "--bpw", "5"), "give either --size or --bpw"),
         (("--bpw", "-1"), "is no number of bits"),
         (("--size", SIZE, "--type", "Q4_K_M,Q8_0"), "cannot be made with several types in --type"),
-        (("--size", SIZE, "--pure"), "cannot be made with --pure"),
+        (("--size", SIZE, "--pure"), "unknown argument --pure"),
         (("--size", SIZE, "--type", "F16"), "has a type that is open"),
         (("--size", SIZE, "--types", "IQ2_XS"), "needs an importance matrix"),
         (("--size", SIZE, "--types", "F16"), "F16 is not a quantized type"),
@@ -167,15 +211,16 @@ def test_what_cannot_be_is_refused_before_anything_is_measured(
 def test_convert_refuses_what_belongs_to_a_size_without_one_and_outputs_without_types(
     here: Any, small: Path, tmp_path: Path
 ) -> None:
-    for flag in (("--types", "Q8_0"), ("--no-check",), ("--text", "x")):
+    for flag in (("--types", "Q8_0"), ("--no-check",), ("--same-types",), ("--text", "x")):
         found = here("convert", small, tmp_path / "out.gguf", *flag)
         assert found.code == 64
         assert f"{flag[0]} has no effect without --size or --bpw" in found.err
     for name, what in (("out", "only GGUF files"), ("x-{part}.gguf", "{part} in OUT")):
         found = here("convert", small, tmp_path / name, "--size", SIZE)
         assert (found.code, what in found.err) == (64, True), found.err
-    found = here("convert", small, tmp_path / "out.gguf", "--size", SIZE, "--dry-run")
-    assert (found.code, "Run streamconv mix first" in found.err) == (64, True)
+    for flag, what in (("--pure", "cannot be made with --pure"), ("--dry-run", "Run streamconv mix first")):
+        found = here("convert", small, tmp_path / "out.gguf", "--size", SIZE, flag)
+        assert (found.code, what in found.err) == (64, True), found.err
 
 
 def test_a_list_has_the_float_types_that_options_give(here: Any, small: Path, text: Path, tmp_path: Path) -> None:
@@ -221,16 +266,73 @@ def test_a_model_of_which_nothing_can_be_quantized_is_refused(
 def test_a_finished_list_leaves_nothing_beside_it_and_has_no_page_of_another(
     here: Any, small: Path, text: Path, tmp_path: Path
 ) -> None:
-    path, page, state = (tmp_path / name for name in ("types.txt", "page.html", ".types.txt.measured"))
+    path, page, job = (tmp_path / name for name in ("types.txt", "page.html", "types.txt.streamconv"))
     arguments = ("--size", SIZE, "--text", text, *HOW, "--no-check", "--tensor-type", "attn=Q8_0")
     assert here("mix", small, path, *arguments, "--report", page).code == 0
-    state.write_text('{"inputs": "killed between the list and this"}')
-    state.chmod(0o600)
+    path.rename(tmp_path / "kept")
+    assert here("mix", small, path, *arguments, "--stop-after", "0s").code == 75
+    (tmp_path / "kept").rename(path)  # as if it had been killed between the list and the end
     assert "already complete" in here("mix", small, path, *arguments, "--report", page).out
-    assert not state.exists()
+    assert not job.exists()
     page.write_text(page.read_text().replace("as in the list: ", "as in the list: 0"))
     other = here("mix", small, path, *arguments, "--report", page)
     assert (other.code, "not kept for a page" in other.err) == (73, True)
+
+
+def test_the_list_of_an_output_that_is_named_by_its_type_is_not(
+    here: Any, small: Path, text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("streamconv.sized.N_CTX", 32)
+    monkeypatch.setattr("streamconv.evaluation.request.N_CTX", 32)
+    done = here("convert", small, tmp_path / "out-{type}.gguf", "--size", SIZE, "--text", text, "--no-check")
+    assert done.code == 0, done.err
+    kind = re.search(r"^# type (\S+)$", (tmp_path / "out.gguf.types").read_text(), re.M)
+    assert kind is not None
+    assert (tmp_path / f"out-{kind[1]}.gguf").is_file()
+
+
+def test_matrices_that_are_fused_get_the_same_type_when_that_is_asked_for(
+    small: Path, text: Path, tmp_path: Path
+) -> None:
+    how: Any = {"bpw": 6.5, "text": text, "n_ctx": 32, "n_chunks": 8, "check": False}
+    alone, same = (
+        streamconv.mix(small, tmp_path / f"{same}.txt", **how, same_types=same, tensor_types=["blk.1.attn_q=Q8_0"])
+        for same in (False, True)
+    )
+    types = {t["name"]: t["type"] for t in same["tensors"]}
+    for group in (("attn_q", "attn_k", "attn_v"), ("attn_k", "attn_v"), ("ffn_gate", "ffn_up")):
+        block = 1 if group == ("attn_k", "attn_v") else 0
+        assert len({types[f"blk.{block}.{name}.weight"] for name in group}) == 1
+    assert alone["mix"]["predicted_kl"] <= same["mix"]["predicted_kl"] * (1 + 1e-9)
+    assert same["bytes"] <= same["target"]
+
+
+def test_python_makes_the_list_that_the_command_makes(here: Any, small: Path, text: Path, tmp_path: Path) -> None:
+    path, other = tmp_path / "types.txt", tmp_path / "other.txt"
+    how: Any = {"size": SIZE, "text": text, "n_ctx": 32, "n_chunks": 8, "check": False}
+    facts = streamconv.mix(small, path, **how, threads=1)
+    assert not facts["already"]
+    made = here("mix", small, other, "--size", SIZE, "--text", text, *HOW, "--no-check", "--json")
+    assert made.events[-1]["tensors"] == facts["tensors"]
+    assert _rules(path) == _rules(other)
+    assert streamconv.mix(small, path, **how) == {"list": str(path), "already": True, "type": facts["type"]}
+    with pytest.raises(UsageError, match="either --size or --bpw"):
+        streamconv.mix(small, path)
+
+
+@pytest.mark.slow
+def test_a_thorough_mix_measures_each_third_of_the_layers(here: Any, small: Path, text: Path, tmp_path: Path) -> None:
+    made = [
+        here("mix", small, tmp_path / f"{n}.txt", "--size", SIZE, "--text", text, *HOW, "--no-check", "--json", *more)
+        for n, more in enumerate(((), ("--thorough",)))
+    ]
+    usual, thorough = (each.events[-1] for each in made)
+    assert usual["tokens_measured"] == thorough["tokens_measured"] == 4 * 32  # there are no more
+
+    def shares(facts: Any) -> list[float]:
+        return [t["sensitivity"] for t in facts["tensors"] if ".attn_o" in t["name"]]
+
+    assert shares(usual) != shares(thorough)
 
 
 @pytest.mark.slow

@@ -134,4 +134,6 @@ def address(file: Path) -> str:
 
 
 def digests(folder: Path) -> dict[str, str]:
-    return {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in sorted(folder.iterdir()) if p.suffix == ".gguf"}
+    """Of the outputs in ``folder``."""
+    made = [p for p in sorted(folder.iterdir()) if p.suffix in (".gguf", ".safetensors")]
+    return {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in made}

@@ -116,7 +116,6 @@ def _run(request: Mapping[str, Any], stdin: int) -> None:
     log = os.open(request["log"], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     for fd, at in ((stdin, 0), (log, 1), (log, 2)):
         os.dup2(fd, at)
-    os.closerange(3, 256)
     os.environ.clear()
     os.environ.update(request["env"])
     os.chdir(request["cwd"])
@@ -137,11 +136,13 @@ def _run(request: Mapping[str, Any], stdin: int) -> None:
         main()
 
 
-def _fork(request: Mapping[str, Any], stdin: int) -> int:
+def _fork(request: Mapping[str, Any], stdin: int, *sockets: socket.socket) -> int:
     pid = os.fork()
     if pid:
         os.close(stdin)
         return pid
+    for each in sockets:
+        each.close()
     code: Any = 1
     try:
         _run(request, stdin)
@@ -210,7 +211,7 @@ def _serve(path: str) -> None:
                         pid for pid, parent in parents.items() if parent == request["children"] and poll(pid) is None
                     ]
                 else:
-                    answer = _fork(request, fds[0])
+                    answer = _fork(request, fds[0], listening, connection)
                     codes[answer], parents[answer] = None, request["parent"]
                 with suppress(OSError):
                     connection.sendall(json.dumps(answer).encode())

@@ -20,6 +20,7 @@ from ledger import Ledger
 from nursery import Nursery
 from proxy import FAULTS, Proxy
 from runs import Told
+from seeing_models import make_seeing_model
 from small_jobs import KINDS, arguments, made_by_threads, make_models
 
 from streamconv.cluster.board import Call
@@ -96,6 +97,45 @@ def test_processes_of_this_machine_make_what_threads_make(
 ) -> None:
     ended(real_processes.convert(*arguments(model, tmp_path / "o", job, "local:2")), real_processes)
     assert digests(tmp_path / "o") == expected[job]
+
+
+def with_and_without(
+    processes: Processes, tmp_path: Path, sources: list[Path], name: str, *more: str, command: str = "convert"
+) -> tuple[dict[str, str], dict[str, str]]:
+    """Digests of what a command makes with two workers, and of what it makes without."""
+    made = []
+    for cluster in ([], ["--cluster", "local:2"]):
+        folder = tmp_path / f"o{len(made)}"
+        folder.mkdir(exist_ok=True)
+        given = [*map(str, sources), str(folder / name), *more, *cluster]
+        ended(processes.convert(*given, command=command), processes)
+        made.append(digests(folder / name if (folder / name).is_dir() else folder))
+    assert made[0]
+    return made[1], made[0]
+
+
+def test_workers_make_what_an_older_output_does_not_have(processes: Processes, tmp_path: Path, model: Path) -> None:
+    old = tmp_path / "old.gguf"
+    ended(processes.convert(str(model / "a"), str(old), "--type", "Q4_K_S", "--manifest"), processes)
+    made, expected = with_and_without(
+        processes, tmp_path, [model / "a"], "x.gguf", "--type", "Q4_K_M", "--reuse", str(old), "--manifest"
+    )
+    assert made == expected
+    assert processes.log("convert").count(f" copied from {old}, ") == 2
+
+
+def test_a_model_and_its_projector_are_one_job_of_workers(processes: Processes, tmp_path: Path, data: Path) -> None:
+    model = make_seeing_model(data, tmp_path / "m")
+    made, expected = with_and_without(processes, tmp_path, [model], "x-{part}.gguf", "--type", "Q8_0")
+    assert made == expected
+    assert list(made) == ["x-mmproj.gguf", "x-model.gguf"]
+
+
+def test_an_adapter_is_extracted_by_workers(processes: Processes, tmp_path: Path, model: Path) -> None:
+    made, expected = with_and_without(
+        processes, tmp_path, [model / "a", model / "b"], "x", "--rank", "4", command="extract-lora"
+    )
+    assert made == expected
 
 
 @pytest.mark.parametrize(("job", "at"), [*zip(KINDS, PLACES, strict=True)])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 
 import fingerprint_cases as cases
 import pytest
+from ledger import Ledger
 from pools import HerePool
 from runs import Told, forget_jobs, fresh, outputs, through
 
@@ -362,6 +364,41 @@ def test_a_run_that_lost_its_job_stops_its_workers(tmp_path: Path) -> None:
 
     with pytest.raises(Locked):
         through(prepared, job.options, partial(HerePool, carry_out=robbed))
+
+
+@pytest.mark.parametrize("other", ["has taken over", pytest.param("has published", marks=pytest.mark.slow)])
+def test_a_coordinator_that_lost_its_job_between_its_last_look_and_a_commit_ends_and_has_harmed_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, other: str
+) -> None:
+    """As one that was stopped there, where locks do nothing: what it commits is true."""
+    monkeypatch.setattr(files, "lock_exclusively", lambda fd: True)
+    monkeypatch.setattr(run, "_COMMIT_SECONDS", 0.0)
+    job = job_of("dense_gguf", tmp_path)
+    prepared, expected = fresh(job, job.options)
+    real, is_stopped = journal.Journal.commit, threading.Event()
+
+    def commit(self: journal.Journal, commits: Any) -> None:
+        if not is_stopped.is_set():
+            is_stopped.set()
+            second = job.plan(job.options)
+            if other == "has published":
+                conversion.execute(second, job.options, Silent())
+            else:
+                Job.open(second.plan).close()
+        real(self, commits)
+
+    monkeypatch.setattr(journal.Journal, "commit", commit)
+    with pytest.raises(Locked):
+        through(prepared, job.options)
+    forget_jobs()
+    if other == "has taken over":
+        ledger = Ledger(tmp_path)
+        ledger.look()
+        assert ledger.committed
+        assert ledger.wrong == 0
+        again = job.plan(job.options)
+        conversion.execute(again, job.options, Silent())
+    assert outputs(prepared) == expected
 
 
 @pytest.mark.slow

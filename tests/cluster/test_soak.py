@@ -56,6 +56,8 @@ class Field:
         while converting.poll() is None:
             time.sleep(0.1)
             ledger.look()
+            if not is_local:
+                self.top_up()  # workers notice after a while that their scheduler is gone, and end
             if ledger.committed and not done.total():
                 next_strike = min(next_strike, time.monotonic() + self.rng.uniform(0.0, 0.5))
             if time.monotonic() >= next_strike and done.total() < strikes:
@@ -106,7 +108,6 @@ class Field:
             self.scheduler = self.processes.scheduler(
                 self.file, "--port", address(self.file).rpartition(":")[2], SCHEDULER__WORKER_TTL="5s"
             )
-            self.top_up()
         else:
             alive = (
                 self.processes.workers_of(converting) if is_local else [w.pid for w in self.workers if w.poll() is None]
@@ -117,8 +118,6 @@ class Field:
             kill(victim := self.rng.choice(alive), signal.SIGKILL if what == "worker killed" else signal.SIGSTOP)
             if what == "worker stopped":
                 self.stopped.append(psutil.Process(victim))
-            if not is_local:
-                self.top_up()
         return what
 
     def wake(self) -> None:

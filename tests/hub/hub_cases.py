@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 from server import Hub
@@ -14,18 +12,6 @@ from streamconv.sources import read_gguf
 
 MODEL = "org/tiny-gemma3"
 WEIGHTS = "model.safetensors"
-
-
-@dataclass(frozen=True)
-class Result:
-    """How a command ended and what it printed."""
-
-    code: int
-    out: str
-    err: str
-
-
-Run = Callable[..., Result]
 
 
 def tensor_bytes(path: Path) -> bytes:

@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hub_cases import MODEL, WEIGHTS, Run
+from hub_cases import MODEL, WEIGHTS
 from huggingface_hub import constants
+from running import Run
 from server import Ask, Headers, Hub, Status
 
 from streamconv.cli import main

@@ -10,7 +10,8 @@ from typing import Any
 
 import option_models
 import pytest
-from hub_cases import MODEL, WEIGHTS, Result, Run, in_hf_cache, tensor_bytes
+from hub_cases import MODEL, WEIGHTS, in_hf_cache, tensor_bytes
+from running import Result, Run
 from server import Hub
 
 from streamconv.sources.hub.choosing import index_file, side_files

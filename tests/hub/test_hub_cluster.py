@@ -6,7 +6,8 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
-from hub_cases import MODEL, Run, tensor_bytes
+from hub_cases import MODEL, tensor_bytes
+from running import Run
 from server import Hub
 
 from streamconv.cluster import where

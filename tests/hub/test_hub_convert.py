@@ -16,7 +16,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch_files
-from hub_cases import MODEL, WEIGHTS, Run, in_hf_cache, tensor_bytes
+from hub_cases import MODEL, WEIGHTS, in_hf_cache, tensor_bytes
+from running import Run
 from server import Ask, Cut, Fault, Hub, Slow
 from small_models import draft, read_safetensors, write_safetensors
 

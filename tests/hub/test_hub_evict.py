@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from gemma_toys import blobs
-from hub_cases import MODEL, WEIGHTS, Run, tensor_bytes
+from hub_cases import MODEL, WEIGHTS, tensor_bytes
+from running import Run
 from server import Hub
 from small_models import Tensors, read_safetensors, write_safetensors
 

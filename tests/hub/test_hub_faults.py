@@ -10,7 +10,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from hub_cases import MODEL, WEIGHTS, Result, Run, tensor_bytes
+from hub_cases import MODEL, WEIGHTS, tensor_bytes
+from running import Result, Run
 from server import Ask, Cut, Fault, Headers, Hub, Stall, Status, Whole, Wrong
 
 Convert = Callable[..., Result]

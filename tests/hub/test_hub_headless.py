@@ -13,7 +13,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from hub_cases import MODEL, WEIGHTS, Run, tensor_bytes
+from hub_cases import MODEL, WEIGHTS, tensor_bytes
+from running import Run
 from server import Ask, Fault, Hub, Slow
 
 from streamconv.engine import files

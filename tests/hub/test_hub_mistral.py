@@ -5,8 +5,9 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from hub_cases import Run, tensor_bytes
+from hub_cases import tensor_bytes
 from own_layout import own_layout
+from running import Run
 from server import Hub
 
 

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 from faults.injector import Fault
 from faults.injector import run as inject
-from hub_cases import MODEL, WEIGHTS, Run, tensor_bytes
+from hub_cases import MODEL, WEIGHTS, tensor_bytes
+from running import Run
 from server import Hub
 
 from streamconv.engine import files

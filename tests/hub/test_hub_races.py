@@ -11,7 +11,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from hub_cases import MODEL, WEIGHTS, Run, tensor_bytes
+from hub_cases import MODEL, WEIGHTS, tensor_bytes
+from running import Run
 from server import Hub, Slow
 
 from streamconv.engine.transfer.part import Cut, Part

@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from hub_cases import MODEL, Run
+from hub_cases import MODEL
 from page_reader import read_page, rows
+from running import Run
 from server import Hub
 
 ALL = "Every tensor, in the order of the file"

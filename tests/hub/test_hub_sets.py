@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 from container_files import f32, write_safetensors
-from hub_cases import MODEL, WEIGHTS, Run, in_hf_cache, tensor_bytes
+from hub_cases import MODEL, WEIGHTS, in_hf_cache, tensor_bytes
+from running import Run
 from server import Hub
 
 from streamconv.sources import read_gguf

@@ -15,7 +15,7 @@ import pytest
 from faults.injector import flip, killed_after
 from faults.jobs import DOCUMENTS, SOAK, contents, false_stamps
 from faults.power import Disk, recording
-from hub_cases import Run
+from running import Run
 from server import Ask, Cut, Fault, Hub, Slow, Status
 from small_models import gemma2
 

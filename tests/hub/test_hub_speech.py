@@ -6,7 +6,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from hub_cases import Run, tensor_bytes
+from hub_cases import tensor_bytes
+from running import Run
 from server import Hub
 
 import streamconv

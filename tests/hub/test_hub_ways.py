@@ -13,7 +13,8 @@ from urllib.parse import urlsplit
 
 import pytest
 import sbs_files
-from hub_cases import MODEL, WEIGHTS, Run, in_hf_cache, tensor_bytes
+from hub_cases import MODEL, WEIGHTS, in_hf_cache, tensor_bytes
+from running import Run
 from server import Ask, Fault, Hub, Status
 
 import streamconv

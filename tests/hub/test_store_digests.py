@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hub_cases import MODEL, WEIGHTS, Run, in_hf_cache, tensor_bytes
+from hub_cases import MODEL, WEIGHTS, in_hf_cache, tensor_bytes
+from running import Run
 from server import Hub, Status
 
 from streamconv import conversion, progress

@@ -8,7 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from hub_cases import MODEL, WEIGHTS, Run, in_hf_cache, tensor_bytes
+from hub_cases import MODEL, WEIGHTS, in_hf_cache, tensor_bytes
+from running import Run
 from server import Hub, Status
 
 pytestmark = pytest.mark.slow

@@ -1,43 +1,13 @@
-"""Small files, and the command line in this process."""
+"""Small files."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 import small_gguf
 
 import streamconv
-
-
-@dataclass(frozen=True)
-class Result:
-    """How a command ended and what it printed."""
-
-    code: int
-    out: str
-    err: str
-
-
-Here = Callable[..., Result]
-
-
-@pytest.fixture
-def here(capfd: pytest.CaptureFixture[str]) -> Here:
-    """Function that runs a command in this process."""
-
-    def call(*args: object) -> Result:
-        from streamconv.cli import main
-
-        capfd.readouterr()
-        code = main([str(a) for a in args])
-        out, err = capfd.readouterr()
-        assert "Traceback" not in err, err
-        return Result(code, out, err)
-
-    return call
 
 
 @pytest.fixture
