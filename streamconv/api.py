@@ -17,7 +17,7 @@ from .engine.budget import parse_size
 from .engine.run import Reporter
 from .planned import plan_facts
 from .rows import Floats, Rows
-from .settings import Settings, documented
+from .settings import Mixing, Settings, documented, options_of
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -109,7 +109,7 @@ def plan(
         prepared.close()
 
 
-@documented(Settings)
+@documented(Mixing)
 def mix(
     src: str | os.PathLike[str],
     out: str | os.PathLike[str],
@@ -126,7 +126,7 @@ def mix(
     type: str = "auto",
     ram: str | int | None = None,
     reporter: Reporter | None = None,
-    **settings: Unpack[Settings],
+    **settings: Unpack[Mixing],
 ) -> dict[str, Any]:
     """Choose types with which ``src`` becomes a file of a size; ``convert(tensor_type_file=out)`` makes it with the list ``out``.
 
@@ -144,7 +144,7 @@ def mix(
     same_types : the same type for matrices that some runtimes fuse
     n_ctx, n_chunks : tokens of a chunk of the text; the most chunks: 40 of 512 tokens when None, all when -1
     type : file type that the list is used with
-    settings : as of ``convert``, as far as they fit
+    settings : the options of the command line, such as ``imatrix="imatrix.gguf"``
 
     Returns
     -------
@@ -170,12 +170,12 @@ def mix(
         types = ",".join(types)
     n_bytes = parse_size(size) if isinstance(size, str) else size
     path = Path(out)
-    options = conversion.Options.of({"type": type, "ram_bytes": ram, **settings})
     request = sizing.MixRequest(
         n_bytes, bpw, types, check, Request(None if text is None else Path(text), n_ctx, n_chunks), thorough, same_types
     )
     made = sizing.make_list(
-        os.fspath(src), path, path.with_name(f"{path.name}.gguf"), request, options, reporter or progress.Silent(),
+        os.fspath(src), path, path.with_name(f"{path.name}.gguf"), request, options_of(Mixing, settings, type=type, ram_bytes=ram),
+        reporter or progress.Silent(),
     )  # fmt: skip
     facts = sizing.as_json(made) if isinstance(made, sizing.Mix) else {"type": made.type}
     return {"list": str(path), "already": not isinstance(made, sizing.Mix), **facts}

@@ -94,6 +94,26 @@ class Settings(Splitting, total=False):
     cluster_tls: str | None
 
 
+class Mixing(Running, total=False):
+    """Of lists of types for a size."""
+
+    imatrix: AnyPath | Sequence[AnyPath]
+    include_weights: Sequence[str]
+    exclude_weights: Sequence[str]
+    leave_output_tensor: bool
+    output_tensor_type: str | None
+    token_embedding_type: str | None
+    tensor_types: Sequence[str]
+    tensor_type_file: AnyPath | None
+    override_kv: Sequence[str]
+    allow_requantize: bool
+    pre: str | None
+    compat: bool
+    offline: bool
+    refresh: bool
+    report: AnyPath | None
+
+
 def documented(settings: type) -> Callable[[F], F]:
     """Put every option of ``settings`` in a function's signature and docstring, where ``**settings`` are, for ``help``."""
     usual = {f.name: f.default for f in fields(Options)}
