@@ -17,11 +17,10 @@ import xxhash
 
 from ..conversion import Options
 from ..conversion.layout import identities
-from ..engine import files, plan
+from ..engine import files, finishing, plan
 from ..engine.changes import SourceDigests
 from ..engine.index_file import CommitRecord
 from ..engine.job import Job, leftover, preflight
-from ..errors import Locked, StreamconvError, WriteFailed
 from ..evaluation.groups import Group
 from ..forward.divergence import Doubles
 from ..rows import Rows
@@ -111,9 +110,7 @@ class Records:
 
     def confirm(self) -> None:
         """Raise unless the job is ours still and its inputs are those that everything was measured on."""
-        if self._job.plan.verify_inputs():  # something happened to an input: its contents decide
-            self._job.check_contents()
-        self._job.confirm()
+        finishing.confirm(self._job)
 
     def discard(self) -> None:
         """The list is there: nothing of this is needed any more."""
@@ -151,11 +148,8 @@ def opened(measuring: Measuring, options: Options) -> Iterator[Records]:
     preflight(planned)
     job = Job.open(planned, force=options.force, update=options.update, verify=options.verify)
     try:
-        yield Records(job, measuring.steps)
-    except StreamconvError as e:
-        if not isinstance(e, (WriteFailed, Locked)):
-            job.rest()
-        raise
+        with finishing.resting(job):
+            yield Records(job, measuring.steps)
     finally:
         job.close()
 
