@@ -50,7 +50,7 @@ test-all: $(VENV)/.dev
 SOAK ?= 1000
 soak: $(VENV)/.dev
 	STREAMCONV_SOAK=$(SOAK) STREAMCONV_ALL_FAULTS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -m "soak or slow" $(if $(ONLY),-k "$(ONLY)") \
-		tests/faults tests/hub tests/packing tests/toolbox tests/cluster tests/sources/test_fuzz.py
+		tests/faults tests/hub tests/packing tests/toolbox tests/cluster tests/quant tests/sources/test_fuzz.py
 
 # Compiled kernels cannot be traced: what their source does is measured where they run as plain Python.
 coverage: $(VENV)/.dev

@@ -252,8 +252,8 @@ def _make_refinement(plan: SearchSettings) -> Any:
     return refine, fit
 
 
-def make_search(plan: SearchSettings) -> Any:
-    """The search of a type, to be inlined by a kernel."""
+def make_search(plan: SearchSettings, optimized: bool = True) -> Any:
+    """The search of a type, to be inlined by a kernel; see ``inline`` for ``optimized``."""
     n = plan.n
     dims = plan.dims
     groups = plan.n // plan.dims
@@ -263,7 +263,7 @@ def make_search(plan: SearchSettings) -> Any:
     add_up, winner_of, start_points = _make_choice(plan)
     refine, fit = _make_refinement(plan)
 
-    @inline(optimized=False)
+    @inline(optimized=optimized)
     def search(grid, work, picks, at, tops, scales, points, signs):  # type: ignore[no-untyped-def]
         """Scales, grid points and final signs of the sub-blocks of the block that starts at ``at``.
 
