@@ -67,11 +67,12 @@ def workers(work: Path, n: int) -> Iterator[Path]:
 
 
 def convert(source: Path, out: Path, type_: str, *more: str) -> Run:
-    """To ``out``, which is deleted again."""
-    result = run(
-        [sys.executable, "-m", "streamconv", "convert", str(source), str(out), "--type", type_, "--quiet", *more]
-    )
-    out.unlink()
+    """To ``out``, which is deleted again; several types go to a file each."""
+    name = out.with_stem(f"{out.stem}-{{type}}") if "," in type_ else out
+    command = [sys.executable, "-m", "streamconv", "convert", str(source), str(name), "--type", type_, "--quiet"]
+    result = run([*command, *more])
+    for made in out.parent.glob(f"{out.stem}*.gguf"):
+        made.unlink()
     return result
 
 
@@ -89,7 +90,7 @@ def warm(file: Path, n: int, type_: str) -> None:
         import streamconv
 
         with tempfile.TemporaryDirectory() as folder:
-            streamconv.convert(source, f"{folder}/x.gguf", type=name)
+            streamconv.convert(source, f"{folder}/{{type}}.gguf" if "," in name else f"{folder}/x.gguf", type=name)
 
     with Client(scheduler_file=str(file)) as client:
         client.wait_for_workers(n, timeout=120)
@@ -128,7 +129,7 @@ def compare(model: Path, out: Path, type_: str, n: int, rounds: int) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", type=Path)
-    parser.add_argument("--type", default="IQ3_S")
+    parser.add_argument("--type", default="IQ3_S", help="one, or several with commas between, made from one read")
     parser.add_argument("--workers", default="2", help="numbers of them, with commas between")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--work", type=Path, default=Path("/tmp/streamconv-bench"))
