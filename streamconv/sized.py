@@ -57,6 +57,8 @@ def with_list(a: argparse.Namespace, options: Options) -> Options:
     path = output.with_name(f"{_without_type(output.name)}.types")
     # a finished list is taken as it is, even where the output is to be replaced
     renewing = replace(options, force=False, update=options.update or options.force)
+    if options.force:  # which allows a report to replace any file
+        renewing = replace(renewing, report=None)
     reporter = progress.reporter(quiet=a.quiet, as_json=a.json)
     with progress.told_in_errors(reporter):
         made = sizing.make_list(
