@@ -124,7 +124,7 @@ def test_kills_at_random_moments_cost_one_layer_each_at_most(
         notes.unlink(missing_ok=True)
         code, n_killed = None, 0
         while code is None:
-            code = killed_after(rng.uniform(0, 0.6 * whole), mixed.command, mixed.log, _noting(notes))
+            code = killed_after(rng.uniform(0, whole), mixed.command, mixed.log, _noting(notes))
             n_killed += code is None
         assert code == 0, mixed.log.read_text()
         again = _made_again(notes)
