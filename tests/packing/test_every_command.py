@@ -236,7 +236,7 @@ def told(text: str) -> Any:
     except json.JSONDecodeError:
         return text
     if isinstance(said, dict):
-        for key in ("input_bytes", "disk_bytes", "files", "path", "seconds", "ram_bytes"):
+        for key in ("input_bytes", "disk_bytes", "files", "path", "seconds", "ram_bytes", "packed"):
             said.pop(key, None)
         said["tensors"] = [{**t, "file": ""} for t in said.get("tensors", [])]
     return said
