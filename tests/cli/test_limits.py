@@ -16,6 +16,7 @@ from typing import Any
 
 import gguf_reader
 import pytest
+from combined import combined
 
 from streamconv import errors
 
@@ -199,13 +200,12 @@ def test_an_output_with_the_longest_name_there_can_be_is_made_and_goes_on_after_
     assert {name for name in os.listdir(tmp_path) if not name.startswith(".")} == {output.name, other.name}
 
 
-@pytest.mark.parametrize(
-    "name", [LONG, DEEP, f"{LONG}.gguf", f"{DEEP}.safetensors", f"{DEEP}.gguf"], ids=lambda n: n[-12:]
-)
-@pytest.mark.parametrize("arguments", [
-    ["convert", "NAME", "x.gguf"], ["extract-lora", "SRC", "NAME", "x"], ["inspect", "NAME"],
-    ["convert", "SRC", "x.gguf", "--imatrix", "NAME"], ["convert", "SRC", "x.gguf", "--tensor-type-file", "NAME"],
-], ids=lambda words: f"{words[0]} {words[-2]}")  # fmt: skip
+@pytest.mark.parametrize(("name", "arguments"), combined(
+    [LONG, DEEP, f"{LONG}.gguf", f"{DEEP}.safetensors", f"{DEEP}.gguf"], [
+        ["convert", "NAME", "x.gguf"], ["extract-lora", "SRC", "NAME", "x"], ["inspect", "NAME"],
+        ["convert", "SRC", "x.gguf", "--imatrix", "NAME"], ["convert", "SRC", "x.gguf", "--tensor-type-file", "NAME"],
+    ],
+), ids=lambda given: given[-12:] if isinstance(given, str) else f"{given[0]} {given[-2]}")  # fmt: skip
 def test_an_input_whose_name_is_too_long_ends_with_66(
     here: Here, small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], name: str
 ) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from combined import combined
 from peak_memory import peak_memory
 from quantized_files import llama
 from small_models import gemma2, read_safetensors, write_safetensors
@@ -81,9 +82,7 @@ def packed_name(source: Path) -> Path:
     return source if source.exists() else source.with_name(f"{source.name}.zst")
 
 
-@pytest.mark.parametrize("io", ["mmap", "pread"])
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize(("io", "kind", "case"), combined(["mmap", "pread"], KINDS, CASES))
 def test_the_output_is_that_of_the_plain_files(tmp_path: Path, case: str, kind: str, io: str) -> None:
     source, options, name = CASES[case](tmp_path)
     out = tmp_path / "out"

@@ -256,7 +256,7 @@ def test_a_kill_during_recovery_from_a_kill_is_healed(
     assert not wrong, "\n".join(wrong)
 
 
-@pytest.mark.parametrize(("kind", "step"), steps(23, 9))
+@pytest.mark.parametrize(("kind", "step"), steps(46, 9))
 @pytest.mark.parametrize("error", ["EIO", "ENOSPC"])
 def test_an_error_while_an_output_is_replaced_leaves_no_mixture_and_is_healed(
     kind: str, step: int, error: str, replaced_of: Callable[[str], Replaced], tell: Tell

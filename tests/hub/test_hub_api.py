@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from combined import combined
 from hub_cases import MODEL, WEIGHTS
 from huggingface_hub import constants
 from running import Run
@@ -149,8 +150,7 @@ def test_the_token_does_not_follow_a_listing_to_another_host(host: Scripted, oth
     assert other.asked == []
 
 
-@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
-@pytest.mark.parametrize("of", ["/revision/", "/tree/", "/resolve/"])
+@pytest.mark.parametrize(("status", "of"), combined([301, 302, 303, 307, 308], ["/revision/", "/tree/", "/resolve/"]))
 def test_the_token_does_not_follow_a_redirection_to_another_host(
     host: Scripted, other: Scripted, ask: Run, status: int, of: str
 ) -> None:
@@ -167,12 +167,10 @@ def test_the_token_does_not_follow_a_redirection_to_another_host(
     assert set(host.tokens) == {"Bearer hf_secret"}
 
 
-@pytest.mark.parametrize("token", ["", "hf_secret"])
-@pytest.mark.parametrize("status", [307, 308])
-@pytest.mark.parametrize("of", ["/revision/", "/tree/", "/resolve/"])
-@pytest.mark.parametrize(
-    "refusal", [(401, {}), (403, {"X-Error-Code": "GatedRepo"}), (401, {"X-Error-Code": "RepoNotFound"})]
-)
+@pytest.mark.parametrize(("token", "status", "of", "refusal"), combined(
+    ["", "hf_secret"], [308, 307], ["/revision/", "/tree/", "/resolve/"],
+    [(401, {}), (403, {"X-Error-Code": "GatedRepo"}), (401, {"X-Error-Code": "RepoNotFound"})],
+))  # fmt: skip
 def test_a_refusal_by_the_host_behind_a_mirror_names_that_host_and_says_who_got_the_token(
     host: Scripted, other: Scripted, ask: Run, monkeypatch: pytest.MonkeyPatch, status: int, of: str, token: str,
     refusal: tuple[int, dict[str, str]],
@@ -320,8 +318,9 @@ def test_too_many_files_are_65(monkeypatch: pytest.MonkeyPatch, host: Scripted, 
     assert "more than 10 files" in refused.err
 
 
-@pytest.mark.parametrize("how", ["text", "--json", "--debug"])
-@pytest.mark.parametrize("what", ["down", "refused", "broken", "gated", "nothing", "fetched"])
+@pytest.mark.parametrize(("how", "what"), combined(
+    ["text", "--json", "--debug"], ["down", "refused", "broken", "gated", "nothing", "fetched"],
+))  # fmt: skip
 def test_the_password_of_the_endpoint_is_told_to_nobody(
     hub: Hub, environment: dict[str, str], what: str, how: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     capfd: pytest.CaptureFixture[str],

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from fuzzing import KINDS
 
-QUICK = 400
+QUICK = 200
 ALL = 15_000
 
 
