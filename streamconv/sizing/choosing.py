@@ -30,12 +30,12 @@ _FUSED = re.compile(r"(blk\.\d+\.)(?:(attn)_[qkv]|(ffn)_(?:gate|up)(_exps|_shexp
 
 
 def sensitivities(
-    matrices: Sequence[Matrix], cost: Mapping[str, float], curves: Mapping[str, Mapping[str, Loss]]
+    matrices: Sequence[Matrix], reference: str, cost: Mapping[str, float], curves: Mapping[str, Mapping[str, Loss]]
 ) -> dict[str, float | None]:
     """KL divergence for each unit of relative error; what was not measured, or shows none, has that of its nearest like."""
     direct: dict[str, float] = {}
     for m in matrices:
-        error = curves[m.name][m.reference].error
+        error = curves[m.name][m.measured_with(reference)].error
         if cost.get(m.name, 0.0) > 0 and error > 0:
             direct[m.name] = cost[m.name] / error
     found: dict[str, float | None] = {}

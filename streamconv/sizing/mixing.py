@@ -19,7 +19,7 @@ from .comparison import Comparison
 from .course import Course
 from .curves import Loss, losses
 from .planning import PlannedMix
-from .pool import REFERENCE, Matrix, Standard, planned, rule
+from .pool import Matrix, Standard, planned, rule
 from .records import Measuring, Step, forget, opened
 from .result import Mix, MixSide, MixTensor
 from .sensitivity import Pass
@@ -50,7 +50,7 @@ def make_mix(
         with course.stop.on_signals():
             curves = _curves(plan, course)
             cost = stages.sensitivity.run(course)
-            choice = Choice(plan, curves, sensitivities(plan.pool.matrices, cost, curves))
+            choice = Choice(plan, curves, sensitivities(plan.pool.matrices, plan.reference, cost, curves))
             mix = _judged(plan, choice, stages.comparison, course)
             _require_planned(plan, mix, options)
             records.confirm()
@@ -70,7 +70,9 @@ class _Stages:
     def __init__(self, plan: PlannedMix, options: Options) -> None:
         self._plan = plan
         request, matrices = plan.request, plan.pool.matrices
-        self.sensitivity = Pass(plan.model, matrices, plan.measured, plan.n_trial, request.thorough, options)
+        self.sensitivity = Pass(
+            plan.model, matrices, plan.reference, plan.measured, plan.n_trial, request.thorough, options
+        )
         self.comparison = Comparison(plan.model, matrices, plan.checked)
 
     def measuring(self, path: Path) -> Measuring:
@@ -84,7 +86,7 @@ class _Stages:
 
 def _types(plan: PlannedMix, m: Matrix) -> list[str]:
     """Types that a matrix may have, here, while it is measured, or in a standard mix."""
-    return sorted({*m.types.values(), m.reference, *(s.types[m.name] for s in plan.pool.standards)})
+    return sorted({*m.types.values(), m.measured_with(plan.reference), *(s.types[m.name] for s in plan.pool.standards)})
 
 
 def _curves(plan: PlannedMix, course: Course) -> dict[str, dict[str, Loss]]:
@@ -147,7 +149,7 @@ def _judged(plan: PlannedMix, choice: Choice, comparison: Comparison, course: Co
         standard=sides[1] if standard is not None else None,
         difference=difference,
         standard_kept=kept,
-        reference_type=REFERENCE,
+        reference_type=plan.reference,
         n_measured=plan.measured.inputs.size,
         n_checked=n_checked,
     )

@@ -17,7 +17,7 @@ from ..evaluation.walk import require_ram
 from ..forward.chunks import Chunks
 from ..sources.checkpoint import Checkpoint
 from ..units import size
-from .pool import Pool, candidates, open_pool
+from .pool import Pool, candidates, open_pool, reference_for
 
 #: tokens that divergences are measured on, and those of them on which every matrix is quantized alone; of chunks their beginnings
 #: up to so many tokens: a few chunks of different parts of the text tell more than a long one
@@ -27,7 +27,7 @@ _THOROUGH_TOKENS, _THOROUGH_TRIAL_TOKENS = 4096, 1024
 #: chunks of the others that both mixes are compared on: at first, and at most
 _FIRST_CHUNKS, _MOST_CHUNKS = 6, 20
 #: raised whenever the same inputs give another list
-_SCHEME = 2
+_SCHEME = 3
 
 
 @dataclass(frozen=True)
@@ -104,6 +104,11 @@ class PlannedMix:
         """Bits that the budget has for each weight of those matrices whose type is open."""
         given = sum(m.n_bytes(next(iter(m.types))) for m in self.pool.matrices if m.given)
         return 8 * (self.budget - given) / sum(m.n_params for m in self.pool.matrices if not m.given)
+
+    @property
+    def reference(self) -> str:
+        """The type that sensitivities are measured with."""
+        return reference_for(self.bits_per_open_weight)
 
     def close(self) -> None:
         """Let go of what is fetched."""

@@ -22,8 +22,8 @@ from ..rows import Floats, Rows, matrix_shape
 
 #: candidates unless told otherwise: what every runtime decodes fast
 USUAL = ("Q2_K", "Q3_K", "IQ4_XS", "Q4_K", "Q5_K", "Q6_K", "Q8_0")
-#: what every matrix is quantized to for its sensitivity: fast to make, and its errors are small enough to add up
-REFERENCE = "Q3_K"
+#: what every matrix may be quantized to for its sensitivity: fast to make, and errors are small enough to add up
+_REFERENCES = ("Q3_K", "Q4_K", "Q5_K", "Q6_K")
 #: planned where no file type is asked for; decides nothing of the matrices
 _ANY_TYPE = "Q4_K_M"
 #: a rule after those of the user, which finds what they leave open
@@ -50,7 +50,6 @@ class Matrix:
     ----------
     weights, visits : importance of its columns for each expert, and tokens that reached each; None where nothing says
     types : candidate -> the type that it becomes for this shape; where the user gave one, it is the only one
-    reference : the type that its sensitivity is measured with
     given : why the type is not open; empty where it is
     """
 
@@ -59,7 +58,6 @@ class Matrix:
     weights: Floats | None
     visits: NDArray[np.float64] | None
     types: Mapping[str, str]
-    reference: str
     given: str = ""
 
     @property
@@ -67,6 +65,11 @@ class Matrix:
         """Its weights."""
         n_rows, n_cols = matrix_shape(self.rows.shape)
         return n_rows * n_cols
+
+    def measured_with(self, reference: str) -> str:
+        """The type that its sensitivity is measured with, where that of most is ``reference``."""
+        usual = None if self.given else fitted(TYPES[reference], self.rows.shape[-1])
+        return min(self.types.values()) if usual is None else usual.name
 
     def n_bytes(self, type_name: str) -> int:
         """Its bytes in a type, with what follows."""
@@ -113,6 +116,17 @@ class Pool:
             m.n_params // TYPES[types[m.name]].block_size * TYPES[types[m.name]].block_bytes for m in self.matrices
         )
         return 8 * (self.others_data + own) / self.n_params
+
+
+def reference_for(bits_per_weight: float) -> str:
+    """The type that sensitivities are measured with: the next below what there is for a weight.
+
+    Errors of other sizes cost more or less than in proportion to them, so theirs should be about those of the mix.
+
+    >>> reference_for(4.85), reference_for(2.9)
+    ('Q4_K', 'Q3_K')
+    """
+    return max((name for name in _REFERENCES if bits(name) <= bits_per_weight), key=bits, default=_REFERENCES[0])
 
 
 def candidates(text: str | None, has_imatrix: bool) -> list[TensorType]:
@@ -195,7 +209,7 @@ def _matrix(t: OutputTensor, types: Sequence[TensorType], found: imatrix.Imatrix
         name = t.encoding.type.name
         # A type that an option gives belongs to the list even where it is a float: the list is to do without the option.
         listed = t.encoding.type.block_size > 1 or (len(rows.shape) > 1 and t.reason.startswith("--"))
-        return Matrix(t.name, rows, weights, visits, {name: name}, name, t.reason) if listed else None
+        return Matrix(t.name, rows, weights, visits, {name: name}, t.reason) if listed else None
     fits = {each.name: fitted(each, t.item.n_cols) for each in types}
     able = {
         name: each.name
@@ -208,8 +222,7 @@ def _matrix(t: OutputTensor, types: Sequence[TensorType], found: imatrix.Imatrix
             + ("" if weights is not None else " and no entry in an importance matrix"),
             "Add Q8_0 to --types.",
         )
-    usual = fitted(TYPES[REFERENCE], t.item.n_cols)
-    return Matrix(t.name, rows, weights, visits, able, usual.name if usual is not None else min(able.values()))
+    return Matrix(t.name, rows, weights, visits, able)
 
 
 def _standards(

@@ -60,6 +60,7 @@ class Pass:
     Parameters
     ----------
     matrices : of the output; those of ``model.rows`` are measured
+    reference : the type that they are quantized to
     chunks, n_trial : the text, and the first chunks of it on which each matrix is quantized alone
     thorough : measure each part of the depth by itself
     """
@@ -68,13 +69,16 @@ class Pass:
         self,
         model: forward.Model,
         matrices: Sequence[Matrix],
+        reference: str,
         chunks: Chunks,
         n_trial: int,
         thorough: bool,
         options: Options,
     ) -> None:
         self._model, self._chunks, self._n_trial = model, chunks, n_trial
-        self._rows = {m.name: quantized(m, m.reference, options.compat) for m in matrices if m.name in model.rows}
+        self._rows = {
+            m.name: quantized(m, m.measured_with(reference), options.compat) for m in matrices if m.name in model.rows
+        }
         self._names = list(self._rows)
         self._by_block: dict[int, list[str]] = {n: [] for n in range(model.n_layers)}
         for name in self._names:
