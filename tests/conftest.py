@@ -6,6 +6,7 @@ import importlib.util
 import os
 import random
 import signal
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
@@ -17,6 +18,10 @@ from reference_data import reference_dir
 from running import Run, in_this_process
 
 from streamconv.targets import gguf
+
+# Tests start Python hundreds of times; without bytecode each would compile the whole package (1.3 s), and every worker all tests.
+sys.dont_write_bytecode = False
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 # How long an example takes says more about what else the machine does than about the code.
 settings.register_profile("busy machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
