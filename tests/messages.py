@@ -9,15 +9,13 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Iterator
-from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
-PACKAGE = ROOT / "streamconv"
+from package_source import PACKAGE, files, parsed
 
 
 def error_names() -> set[str]:
     """Names of the package's error classes."""
-    tree = ast.parse((PACKAGE / "errors.py").read_text())
+    tree = parsed(PACKAGE / "errors.py")
     return {n.name for n in tree.body if isinstance(n, ast.ClassDef)}
 
 
@@ -59,8 +57,8 @@ def texts(node: ast.AST, taker: str, skip: set[int], errors: set[str]) -> Iterat
 def all_texts() -> Iterator[tuple[str, int, str, str]]:
     """(file, line, what takes it, text) of the whole package."""
     errors = error_names()
-    for path in sorted(PACKAGE.rglob("*.py")):
-        tree = ast.parse(path.read_text())
+    for path in files():
+        tree = parsed(path)
         for line, taker, text in texts(tree, "", docstrings(tree), errors):
             yield str(path.relative_to(PACKAGE)), line, taker, text
 

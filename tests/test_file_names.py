@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import ast
-from pathlib import Path
 
 import pytest
+from package_source import PACKAGE, files, nodes
 
-import streamconv
 from streamconv.file_names import (
     CONTAINERS,
     ENDINGS,
@@ -25,15 +24,13 @@ from streamconv.file_names import (
 )
 from streamconv.sources.hf_config import TEXT_SECTIONS, THINKER
 
-PACKAGE = Path(streamconv.__file__).resolve().parent
-
 
 def spelled(texts: set[str]) -> set[str]:
     """The files of the package in which one of ``texts`` is a constant."""
     return {
         str(path.relative_to(PACKAGE))
-        for path in PACKAGE.rglob("*.py")
-        for node in ast.walk(ast.parse(path.read_text()))
+        for path in files()
+        for node in nodes(path)
         if isinstance(node, ast.Constant) and node.value in texts
     }
 

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import ast
 import re
-from pathlib import Path
 
 import pytest
+from package_source import PACKAGE, files, nodes
 
 import streamconv
 from streamconv import cli, errors
 from streamconv.errors import StreamconvError
-
-PACKAGE = Path(streamconv.__file__).resolve().parent
 
 
 def test_the_package_shows_its_public_names_and_no_others() -> None:
@@ -44,10 +42,10 @@ def test_the_tree_that_the_errors_describe_is_the_tree_they_form() -> None:
 
 def test_an_error_that_is_defined_elsewhere_exits_as_its_parent_in_the_tree() -> None:
     names = {name for _, name, _ in actual()}
-    for path in sorted(PACKAGE.rglob("*.py")):
+    for path in files():
         if path.name == "errors.py" and path.parent == PACKAGE:
             continue
-        for node in ast.walk(ast.parse(path.read_text())):
+        for node in nodes(path):
             if isinstance(node, ast.ClassDef) and names & {ast.unparse(b).rpartition(".")[2] for b in node.bases}:
                 own = {ast.unparse(t) for n in node.body if isinstance(n, ast.Assign) for t in n.targets}
                 assert not own & {"exit_code", "resumable"}, f"{path.name}: {node.name} belongs in errors.py"

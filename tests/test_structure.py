@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import ast
 import re
+from functools import cache
 from pathlib import Path
 
 import pytest
+from package_source import PACKAGE, files, nodes
 
-import streamconv
-
-PACKAGE = Path(streamconv.__file__).resolve().parent
 _DATA = {"rows", "errors", "metadata", "file_names"}
 #: what each folder and file may import of ours; stages know the data and those before them, the engine no stage
 ALLOWED = {
@@ -188,7 +187,7 @@ MAY_WRITE = {"engine/files.py", "engine/copying.py", "engine/trials.py", "kernel
 def modules() -> dict[str, Path]:
     """Dotted name below ``streamconv`` -> file; the package itself is ``__init__``."""
     found = {}
-    for path in sorted(PACKAGE.rglob("*.py")):
+    for path in files():
         parts = path.relative_to(PACKAGE).with_suffix("").parts
         found[".".join(parts[:-1] if parts[-1] == "__init__" and len(parts) > 1 else parts)] = path
     return found
@@ -199,11 +198,12 @@ MODULES = modules()
 KERNELS = re.compile(r"(\.\w+)*\.kernels\.\w+")
 
 
+@cache
 def imported(path: Path) -> set[str]:
     """Our modules that a file imports, anywhere in it and if only for type checkers, and those whose kernels it loads by name."""
     package = path.relative_to(PACKAGE).parts[:-1]
     found = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in nodes(path):
         if isinstance(node, ast.ImportFrom):
             full = ["streamconv", *package][: len(package) + 2 - node.level] if node.level else []
             full += node.module.split(".") if node.module else []
@@ -248,10 +248,10 @@ def test_no_modules_import_each_other_in_a_circle() -> None:
 
 
 def test_all_writes_go_through_one_file() -> None:
-    for path in sorted(PACKAGE.rglob("*.py")):
+    for path in files():
         if str(path.relative_to(PACKAGE)) in MAY_WRITE:
             continue
-        for node in ast.walk(ast.parse(path.read_text())):
+        for node in nodes(path):
             if not isinstance(node, ast.Call):
                 continue
             called = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
@@ -270,9 +270,9 @@ def test_all_writes_go_through_one_file() -> None:
 
 def test_kernels_are_decorated_in_one_place_and_never_with_fastmath() -> None:
     choices = []
-    for path in sorted(PACKAGE.rglob("*.py")):
+    for path in files():
         where = str(path.relative_to(PACKAGE))
-        for node in ast.walk(ast.parse(path.read_text())):
+        for node in nodes(path):
             if isinstance(node, ast.ImportFrom) and node.module == "numba" and where != "kernels/lanes.py":
                 taken = {a.name for a in node.names}
                 assert not taken & {"jit", "njit", "vectorize", "guvectorize", "prange"}, (
@@ -291,17 +291,16 @@ def test_kernels_are_decorated_in_one_place_and_never_with_fastmath() -> None:
 def test_jobs_know_things_by_number_or_by_themselves_and_not_by_their_addresses() -> None:
     for folder in ("conversion", "engine", "targets"):
         for path in sorted((PACKAGE / folder).rglob("*.py")):
-            calls = (n for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.Call))
+            calls = (n for n in nodes(path) if isinstance(n, ast.Call))
             asked = [n.lineno for n in calls if isinstance(n.func, ast.Name) and n.func.id == "id"]
             assert not asked, f"{path.relative_to(PACKAGE)}:{asked} asks for id()"
 
 
 def test_files_stay_short() -> None:
-    for path in sorted(PACKAGE.rglob("*.py")):
-        text = path.read_text()
-        lines = text.count("\n")
+    for path in files():
+        lines = path.read_text().count("\n")
         assert lines <= 450, f"{path.relative_to(PACKAGE)} has {lines} lines"
-        for node in ast.walk(ast.parse(text)):
+        for node in nodes(path):
             if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
                 length = (node.end_lineno or 0) - node.lineno
                 assert length <= 90, f"{path.name}:{node.lineno} {node.name} has {length} lines"
