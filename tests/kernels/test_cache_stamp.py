@@ -5,9 +5,10 @@ from __future__ import annotations
 import ast
 from pathlib import Path
 
-from package_source import files, nodes
-
+import streamconv
 from streamconv.kernels import cache_stamp
+
+PACKAGE = Path(streamconv.__file__).parent
 
 
 def package(where: Path, **sources: str) -> Path:
@@ -50,8 +51,8 @@ def test_files_that_import_each_other_have_a_stamp(tmp_path: Path) -> None:
 
 def test_imports_are_those_that_python_sees() -> None:
     seen = []
-    for path in files():
-        for node in nodes(path):
+    for path in sorted(PACKAGE.rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_bytes())):
             if isinstance(node, ast.ImportFrom) and node.level:
                 base = path.parents[node.level - 1].joinpath(*(node.module or "").split("."))
                 seen += [(path, c) for c in (base.with_suffix(".py"), *(base / f"{n.name}.py" for n in node.names))]
