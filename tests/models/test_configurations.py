@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +71,7 @@ def recorded() -> Iterator[tuple[str, dict[str, Any], dict[str, Any]]]:
 CASES = list(recorded())
 
 
+@cache
 def classes() -> dict[str, Mapping[str, Any]]:
     return {kind: family.classes for family in FAMILIES.values() for kind in family.classes}
 
