@@ -61,6 +61,7 @@ DATA = Path(__file__).resolve().parent / "data"
 PLAIN = DATA / "checkpoints" / "mistral-spm" / "hf"
 QUERY, NORM = "model.layers.0.self_attn.q_proj.weight", "model.norm.weight"
 KEY = "model.layers.0.self_attn.k_proj.weight"
+Truths = np.ndarray[tuple[int], np.dtype[np.bool_]]
 SQUARE = Function("square", 1, lambda rows: rows * rows)
 NOUGHT = Function("nought", 1, lambda rows: rows * np.float32(0))
 HALF = Function("half", 1, lambda rows: rows * np.float32(0.5))
@@ -357,8 +358,7 @@ def test_what_was_measured_elsewhere_is_all_that_rows_need_to_know_beside_what_t
 
 def test_what_is_given_back_is_all_and_nothing_that_later_rows_need(tmp_path: Path) -> None:
     for rows in (fresh() for fresh in [*decoded(tmp_path)[::3], *transformed(tmp_path)]):
-        given: set[tuple[Path, int]] = set()
-        record = FileRecorder(given)
+        record = FileRecorder()
         n_rows = matrix_shape(rows.shape)[0]
         every = record.bytes_of(rows.spans(0, n_rows))
         step = max(1, n_rows // 5)
@@ -366,23 +366,35 @@ def test_what_is_given_back_is_all_and_nothing_that_later_rows_need(tmp_path: Pa
             stop = min(n_rows, start + step)
             with record:
                 rows.release(start, stop)
-            assert not given & record.bytes_of(rows.spans(stop, n_rows)), f"{rows!r}: {start}..{stop}"
-        assert given == every, f"{rows!r}"
+            later = record.bytes_of(rows.spans(stop, n_rows))
+            assert not any((later[path] & given).any() for path, given in record.given.items() if path in later), (
+                f"{rows!r}: {start}..{stop}"
+            )
+        assert record.given.keys() == every.keys(), f"{rows!r}"
+        assert all((record.given[path] == needed).all() for path, needed in every.items()), f"{rows!r}"
 
 
 class FileRecorder:
     """Notes which bytes are given back while it is in use."""
 
-    def __init__(self, given: set[tuple[Path, int]]) -> None:
-        self._given = given
+    def __init__(self) -> None:
+        self.given: dict[Path, Truths] = {}
         self._was = MappedFile.release
 
-    def bytes_of(self, spans: Iterable[Span]) -> set[tuple[Path, int]]:
-        return {(s.file.path, at) for s in spans for at in range(s.offset, s.offset + s.length)}
+    def bytes_of(self, spans: Iterable[Span], found: dict[Path, Truths] | None = None) -> dict[Path, Truths]:
+        """File -> bool[size], whether each byte is in one of ``spans``, or was in ``found``; files of which any is."""
+        found = {} if found is None else found
+        for span in (s for s in spans if s.length):
+            path, stop = span.file.path, span.offset + span.length
+            assert stop <= path.stat().st_size, f"{span} is not in the file"
+            if path not in found:
+                found[path] = np.zeros(path.stat().st_size, bool)
+            found[path][span.offset : stop] = True
+        return found
 
     def __enter__(self) -> None:
         def release(file: MappedFile, offset: int, length: int) -> None:
-            self._given.update(self.bytes_of([Span(file, offset, length)]))
+            self.bytes_of([Span(file, offset, length)], self.given)
 
         MappedFile.release = release  # type: ignore[method-assign]
 

@@ -70,6 +70,7 @@ def comes_whole(root: Path) -> None:
 def test_whoever_waits_for_dead_threads_is_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dead: set[int], way: str
 ) -> None:
+    monkeypatch.setattr(threads, "_LOOK_SECONDS", 0.02)
     broken, partial = begun(tmp_path)
     with monkeypatch.context() as patch:
         patch.setattr(threads._thread, "start_new_thread", _stillborn(dead))

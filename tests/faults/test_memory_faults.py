@@ -117,4 +117,4 @@ def _never_lowered() -> None:
 
 
 def test_the_suite_catches_a_worker_that_nobody_sees_die(bench: Bench) -> None:
-    assert memory.bounded(bench.command, bench.log, _never_lowered, seconds=3.0)[0] == HANGS
+    assert memory.bounded(bench.command, bench.log, _never_lowered, seconds=1.5)[0] == HANGS

@@ -61,7 +61,7 @@ def importance(draw: st.DrawFn) -> Floats:
 
 
 @pytest.mark.parametrize("name", MADE)
-@settings(max_examples=60, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=30, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 @given(x=rows(), w=importance(), weighted=st.booleans())
 def test_finite_rows_become_finite_blocks_or_a_clear_error(name: str, x: Floats, w: Floats, weighted: bool) -> None:
     before = x.copy()

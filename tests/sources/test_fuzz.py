@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from fuzzing import KINDS
 
-QUICK = 200
+QUICK = 100
 ALL = 15_000
 
 

@@ -20,6 +20,9 @@ from streamconv.models.general import general_metadata
 from streamconv.sources.checkpoint import Checkpoint
 from streamconv.sources.hostile_yaml import NotYaml, parse_documents
 
+#: stopped by the count that stops "many values"
+MANY = ("many nested values", "many documents")
+
 
 def taken(*names: str) -> list[dict[str, Any]]:
     """What each case took in a process of its own: seconds of processor and MiB of memory."""
@@ -29,7 +32,9 @@ def taken(*names: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 
-@pytest.mark.parametrize("name", yaml_cases.REFUSED)
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=pytest.mark.slow) if n in MANY else n for n in yaml_cases.REFUSED]
+)
 def test_what_takes_too_much_is_refused_by_name(name: str) -> None:
     text, said = yaml_cases.REFUSED[name]
     with pytest.raises(NotYaml, match=said):
@@ -58,7 +63,7 @@ def test_a_card_with_the_results_of_a_hundred_benchmarks_is_read() -> None:
     text = "license: mit\nmodel-index:\n- name: x\n  results:\n" + "".join(entry.format(i) for i in range(1000))
     assert len(text) > 100_000
     ((card,), _) = parse_documents(text)
-    assert card == yaml.safe_load(text)
+    assert card == yaml.load(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader))
 
 
 @pytest.mark.parametrize(
