@@ -48,6 +48,19 @@ def conversion_table(found: list[dict[str, object]]) -> list[str]:
     return lines
 
 
+def scaling_table(found: list[dict[str, object]]) -> list[str]:
+    lines = [
+        "| type, threads | wall | for each thread | processor | of it kernels | copying as `cat` does | private memory |"
+    ]
+    lines += ["|---|---|---|---|---|---|---|"]
+    for r in by_bench(found, "scaling"):
+        lines.append(
+            f"| {r['type']}, {r['threads']} | {r['wall_s']:.1f} s | {r['efficiency']} | {r['cpu_s']:.1f} s |"
+            f" {r['kernels_s']:.1f} s | {r['copy_cpu_s']:.1f} s | {r['rss_anon_mib']} MiB |"
+        )
+    return lines
+
+
 def outputs_table(found: list[dict[str, object]]) -> list[str]:
     lines = ["| the same checkpoint | wall | private memory |", "|---|---|---|"]
     for r in by_bench(found, "outputs"):
@@ -105,7 +118,16 @@ def bandwidth_table(found: list[dict[str, object]]) -> list[str]:
     return lines + [f"| {r['type']} | {r['gb_per_s']} | {r['of_copy']} |" for r in by_bench(found, "bandwidth")]
 
 
-PARTS = (conversion_table, outputs_table, merge_table, one_pass_table, kernel_table, bandwidth_table, decoder_table)
+PARTS = (
+    conversion_table,
+    scaling_table,
+    outputs_table,
+    merge_table,
+    one_pass_table,
+    kernel_table,
+    bandwidth_table,
+    decoder_table,
+)
 
 
 def table() -> str:
@@ -150,6 +172,7 @@ def main() -> None:
             "bandwidth": [["bandwidth.py"]],
             "dequant": [["dequant.py", *peers]],
             "convert": [["convert.py", *peers, *work]],
+            "scaling": [["scaling.py", *work]],
             "outputs": [["outputs.py", *work]],
             "merge": [["merge.py", *work, *(["--peer", str(a.mergekit)] if a.mergekit else [])]],
             "merge-copy": [["merge.py", *work, "--methods", "", "--copy", "1.5B"]],
