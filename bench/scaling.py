@@ -2,10 +2,10 @@
 
     scaling.py --work /tmp/bench [--types Q4_K_M,IQ3_S] [--ram 512MiB]      one JSON line per run on stdout
 
-``kernels_s`` is what the kernels alone take, by ``streamconv bench`` and the types of all tensors; ``copy_cpu_s`` the
-processor time of ``cat`` for as many bytes in and out, which goes through the page cache as a conversion does; ``start_s``
-that of converting next to nothing. ``over`` is the processor time of the run by that of its parts, ``of_kernels`` by the
-kernels alone; ``speedup`` and ``efficiency`` compare wall times with that of one thread. The median of ``--runs`` counts.
+``kernels_s`` is what the kernels alone take, by ``streamconv bench`` and the types of all tensors; ``disk_s`` and ``disk_cpu_s``
+wall and processor time of ``cat`` for as many bytes in and out; ``start_s`` the processor time of converting next to nothing.
+``of_kernels`` is the processor time of the run by that of the kernels; ``of_limit`` its wall time by disk or kernels, whichever
+takes longer with so many threads; ``speedup`` and ``efficiency`` compare it with that of one thread. Medians of ``--runs``.
 """
 
 from __future__ import annotations
@@ -55,15 +55,15 @@ def median(command: list[str], runs: int, *, cold: bool) -> Run:
     return sorted(found, key=lambda r: r.wall_s)[runs // 2]
 
 
-def copy_cpu_s(source: Path, out: Path, runs: int) -> float:
-    """Processor time of reading ``source`` from disk and of writing as many bytes as ``out`` has."""
+def disk(source: Path, out: Path, runs: int) -> tuple[float, float]:
+    """Wall and processor time of reading ``source`` from disk, and of writing as many bytes as ``out`` has to it."""
     copied = out.with_suffix(".copy")
     read = median(["sh", "-c", f"cat {source}/*.safetensors > /dev/null"], runs, cold=True)
     run(["cat", str(out)])
-    write = median(["sh", "-c", f"cat {out} > {copied}"], runs, cold=False)
-    both = median(["sh", "-c", f"cat {out} > /dev/null"], runs, cold=False)  # what reading what is copied took
+    write = median(["sh", "-c", f"cat {out} > {copied} && sync -d {copied}"], runs, cold=False)
+    both = median(["sh", "-c", f"cat {out} > /dev/null"], runs, cold=False)  # what reading what is written again took
     copied.unlink()
-    return read.cpu_s + write.cpu_s - both.cpu_s
+    return read.wall_s + write.wall_s - both.wall_s, read.cpu_s + write.cpu_s - both.cpu_s
 
 
 def main() -> None:
@@ -88,11 +88,11 @@ def main() -> None:
             kernels = kernels_s(source, out, kind)
             found = median([*command, "--threads", str(threads)], a.runs, cold=True)
             first = first or found
-            copy = copy_cpu_s(source, out, a.runs)
+            wall, cpu = disk(source, out, a.runs)
             speedup = first.wall_s / found.wall_s
             facts = {
-                "kernels_s": kernels, "copy_cpu_s": copy, "start_s": start.cpu_s,
-                "over": found.cpu_s / (kernels + copy + start.cpu_s), "of_kernels": found.cpu_s / kernels,
+                "kernels_s": kernels, "disk_s": wall, "disk_cpu_s": cpu, "start_s": start.cpu_s,
+                "of_kernels": found.cpu_s / kernels, "of_limit": found.wall_s / max(wall, kernels / threads),
                 "speedup": speedup, "efficiency": speedup / threads,
             }  # fmt: skip
             rounded = {key: round(value, 2) for key, value in facts.items()}
