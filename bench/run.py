@@ -18,6 +18,7 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "results.jsonl"
 README = HERE.parent / "README.md"
+COPIED = "linear,model_stock,dare_ties,ties"
 BEGIN, END = "<!-- bench -->\n", "<!-- /bench -->\n"
 
 
@@ -80,6 +81,20 @@ def merge_table(found: list[dict[str, object]]) -> list[str]:
     return lines
 
 
+def merge_copy_table(found: list[dict[str, object]]) -> list[str]:
+    rows = [r for r in by_bench(found, "merge and copy") if r["tool"] == "streamconv" and "of_cp" in r]
+    lines = (
+        [f"| models of {rows[0]['size']} in bf16, bytes a second by those of `cp` and `sync` | in memory | from disk |"]
+        if rows
+        else []
+    )
+    lines += ["|---|---|---|"]
+    for method in dict.fromkeys(r["method"] for r in rows):
+        warm, cold = (next(r for r in rows if r["method"] == method and r["cold"] is cold) for cold in (False, True))
+        lines.append(f"| {method} of {warm['n_models']} models | {warm['of_cp']} | {cold['of_cp']} |")
+    return lines
+
+
 def one_pass_table(found: list[dict[str, object]]) -> list[str]:
     lines = [
         "| two models of 1.5B weights, merged by slerp, to Q4_K_M | wall | private memory | extra disk |",
@@ -117,7 +132,8 @@ def bandwidth_table(found: list[dict[str, object]]) -> list[str]:
 
 
 PARTS = (
-    conversion_table, scaling_table, outputs_table, merge_table, one_pass_table, kernel_table, bandwidth_table, decoder_table,
+    conversion_table, scaling_table, outputs_table, merge_table, merge_copy_table, one_pass_table, kernel_table, bandwidth_table,
+    decoder_table,
 )  # fmt: skip
 
 
@@ -166,7 +182,7 @@ def main() -> None:
             "scaling": [["scaling.py", *work]],
             "outputs": [["outputs.py", *work]],
             "merge": [["merge.py", *work, *(["--peer", str(a.mergekit)] if a.mergekit else [])]],
-            "merge-copy": [["merge.py", *work, "--methods", "", "--copy", "1.5B"]],
+            "merge-copy": [["merge.py", *work, "--methods", "", "--copy", "1.5B", "--copy-methods", COPIED]],
             "one-pass": [["one_pass.py", *peers, *work, "--mergekit", str(a.mergekit)]] if a.mergekit else [],
             "forward": [["forward.py"]],
             "hub": [["hub.py", *work]],
