@@ -4,8 +4,8 @@
 
 The peer is an environment with mergekit 0.1.5 (``python -m venv PEER; PEER/bin/python -m pip install mergekit==0.1.5``). Each
 tool runs as a process of its own, with its imports; the best of the runs counts, inputs are in the page cache (they are read
-before every run, for ours hands them back after use), kernels and modules are compiled. ``--copy SIZE`` also merges two
-models of that size, warm and from cold storage, and copies one of them with cp.
+before every run, for ours hands them back after use), kernels and modules are compiled. ``--copy SIZE`` also merges models of that
+size, warm and from cold storage, and copies one of them with cp: ``of_cp`` compares bytes read and written per second.
 """
 
 from __future__ import annotations
@@ -49,6 +49,13 @@ base_model: a
 models:
 - {model: b, parameters: {weight: 0.5, density: 0.5}}
 - {model: c, parameters: {weight: 0.5, density: 0.3}}
+dtype: bfloat16
+""",
+    "model_stock": """merge_method: model_stock
+base_model: a
+models:
+- {model: b}
+- {model: c}
 dtype: bfloat16
 """,
 }
@@ -145,30 +152,37 @@ def compare(a: argparse.Namespace, size: str, methods: list[str]) -> None:
 
 
 def compare_with_copy(a: argparse.Namespace) -> None:
-    """A linear merge of two models from cold storage, and cp of one of them."""
+    """Merges, and cp of one input, by the bytes that they read and write each second."""
     size = a.copy
     folder, out = a.work / size, a.work / "out"
-    recipe = write_recipe(folder, size, "linear")
-    for cold in (False, True):
-        times = {}
-        for tool, command in (
-            ("cp of one input and sync", ["sh", "-c", f"cp -r {folder / 'a'} {out} && sync -f {out}"]),
-            (
-                "streamconv",
-                [sys.executable, "-m", "streamconv", "merge", str(recipe), str(out), "--quiet", "--ram", a.ram],
-            ),
-        ):
-            found = []
-            for _ in range(a.runs):
-                shutil.rmtree(out, ignore_errors=True)
-                if cold:
-                    drop_caches()
-                else:
-                    run(["cat", *(str(folder / name / "model.safetensors") for name in "ab")])
-                found.append(run(command))
-            times[tool] = min(found, key=lambda r: r.wall_s)
-            emit(bench="merge and copy", tool=tool, method="linear", size=size, cold=cold, **times[tool].as_dict())
-    shutil.rmtree(out, ignore_errors=True)
+    for method in a.copy_methods.split(","):
+        recipe = write_recipe(folder, size, method)
+        inputs = [folder / name / "model.safetensors" for name in "abcd" if str(folder / name) in recipe.read_text()]
+        copy = ["sh", "-c", f"cp -r {folder / 'a'} {out} && sync -f {out}"]
+        ours = [sys.executable, "-m", "streamconv", "merge", str(recipe), str(out), "--quiet", "--ram", a.ram]
+        best(ours, out, 1, inputs)  # compiles what is not compiled yet
+        for cold in (False, True):
+            speeds = {}
+            for tool, command, n_files in (
+                ("cp of one input and sync", copy, 2),
+                ("streamconv", ours, len(inputs) + 1),
+            ):
+                found = []
+                for _ in range(a.runs):
+                    shutil.rmtree(out, ignore_errors=True)
+                    if cold:
+                        drop_caches()
+                    else:
+                        run(["cat", *map(str, inputs)])
+                    found.append(run(command))
+                least = min(found, key=lambda r: r.wall_s)
+                speeds[tool] = n_files / least.wall_s
+                ratio = round(speeds[tool] / speeds["cp of one input and sync"], 2)
+                emit(
+                    bench="merge and copy", tool=tool, method=method, size=size, cold=cold, n_models=len(inputs), of_cp=ratio,
+                    **least.as_dict(),
+                )  # fmt: skip
+        shutil.rmtree(out, ignore_errors=True)
 
 
 def main() -> None:
@@ -180,6 +194,7 @@ def main() -> None:
     parser.add_argument("--peer-runs", type=int, default=1)
     parser.add_argument("--methods", default="linear,slerp,ties")
     parser.add_argument("--copy", choices=SIZES)
+    parser.add_argument("--copy-methods", default="linear")
     a = parser.parse_args()
     a.work.mkdir(parents=True, exist_ok=True)
     compare(a, "300M", [m for m in a.methods.split(",") if m])

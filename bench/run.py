@@ -18,6 +18,7 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "results.jsonl"
 README = HERE.parent / "README.md"
+COPIED = "linear,model_stock,dare_ties,ties"
 BEGIN, END = "<!-- bench -->\n", "<!-- /bench -->\n"
 
 
@@ -48,6 +49,17 @@ def conversion_table(found: list[dict[str, object]]) -> list[str]:
     return lines
 
 
+def scaling_table(found: list[dict[str, object]]) -> list[str]:
+    lines = ["| type, threads | wall | ratio per thread | disk alone | processor | kernels alone | private memory |"]
+    lines += ["|---|---|---|---|---|---|---|"]
+    for r in by_bench(found, "scaling"):
+        lines.append(
+            f"| {r['type']}, {r['threads']} | {r['wall_s']:.1f} s | {r['efficiency']} | {r['disk_s']:.1f} s |"
+            f" {r['cpu_s']:.1f} s | {r['kernels_s']:.1f} s | {r['rss_anon_mib']} MiB |"
+        )
+    return lines
+
+
 def outputs_table(found: list[dict[str, object]]) -> list[str]:
     lines = ["| the same checkpoint | wall | private memory |", "|---|---|---|"]
     for r in by_bench(found, "outputs"):
@@ -66,6 +78,20 @@ def merge_table(found: list[dict[str, object]]) -> list[str]:
                 f"| {r['method']} | {ours['wall_s']:.1f} s, {ours['rss_anon_mib']:.0f} MiB |"
                 f" {r['wall_s']:.1f} s, {r['rss_anon_mib']:.0f} MiB | {r['ratio']} |"
             )
+    return lines
+
+
+def merge_copy_table(found: list[dict[str, object]]) -> list[str]:
+    rows = [r for r in by_bench(found, "merge and copy") if r["tool"] == "streamconv" and "of_cp" in r]
+    lines = (
+        [f"| models of {rows[0]['size']} in bf16, bytes a second by those of `cp` and `sync` | in memory | from disk |"]
+        if rows
+        else []
+    )
+    lines += ["|---|---|---|"]
+    for method in dict.fromkeys(r["method"] for r in rows):
+        warm, cold = (next(r for r in rows if r["method"] == method and r["cold"] is cold) for cold in (False, True))
+        lines.append(f"| {method} of {warm['n_models']} models | {warm['of_cp']} | {cold['of_cp']} |")
     return lines
 
 
@@ -105,7 +131,10 @@ def bandwidth_table(found: list[dict[str, object]]) -> list[str]:
     return lines + [f"| {r['type']} | {r['gb_per_s']} | {r['of_copy']} |" for r in by_bench(found, "bandwidth")]
 
 
-PARTS = (conversion_table, outputs_table, merge_table, one_pass_table, kernel_table, bandwidth_table, decoder_table)
+PARTS = (
+    conversion_table, scaling_table, outputs_table, merge_table, merge_copy_table, one_pass_table, kernel_table, bandwidth_table,
+    decoder_table,
+)  # fmt: skip
 
 
 def table() -> str:
@@ -150,9 +179,10 @@ def main() -> None:
             "bandwidth": [["bandwidth.py"]],
             "dequant": [["dequant.py", *peers]],
             "convert": [["convert.py", *peers, *work]],
+            "scaling": [["scaling.py", *work]],
             "outputs": [["outputs.py", *work]],
             "merge": [["merge.py", *work, *(["--peer", str(a.mergekit)] if a.mergekit else [])]],
-            "merge-copy": [["merge.py", *work, "--methods", "", "--copy", "1.5B"]],
+            "merge-copy": [["merge.py", *work, "--methods", "", "--copy", "1.5B", "--copy-methods", COPIED]],
             "one-pass": [["one_pass.py", *peers, *work, "--mergekit", str(a.mergekit)]] if a.mergekit else [],
             "forward": [["forward.py"]],
             "hub": [["hub.py", *work]],

@@ -67,6 +67,16 @@ def test_a_list_makes_a_file_of_the_size_and_says_why(here: Any, small: Path, te
     assert sorted(p.name for p in tmp_path.iterdir()) == [".out.gguf.streamconv", "out.gguf", "types.txt"]
 
 
+@pytest.mark.parametrize(("size", "reference"), [("6", "Q4_K"), ("8", "Q6_K")])
+def test_sensitivities_are_measured_with_the_type_next_below_the_size(
+    here: Any, data: Path, text: Path, tmp_path: Path, size: str, reference: str
+) -> None:
+    words = (data / "checkpoints" / "mistral-spm" / "hf", tmp_path / "types.txt", "--bpw", size, "--text", text)
+    made = here("mix", *words, *HOW, "--no-check", "--json")
+    assert made.code == 0, made.err
+    assert made.events[-1]["reference_type"] == reference
+
+
 def test_the_list_depends_on_neither_threads_nor_memory(here: Any, small: Path, text: Path, tmp_path: Path) -> None:
     lists = []
     for name, more in (("a", ("--threads", 1)), ("b", ("--threads", 3, "--ram", "40MiB"))):
