@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -14,19 +15,25 @@ sys.path.append(str(Path(__file__).resolve().parent.parent / "sources"))  # buil
 
 from hub_cases import MODEL, tensor_bytes
 from running import Result, Run, in_this_process
-from server import Hub
+from server import Hub, stored_file
 
 import streamconv
 from streamconv.conversion import hub_models
 from streamconv.engine.transfer import Settings
+from streamconv.sources.hub import session
 from streamconv.sources.hub.retries import PATIENT
+
+#: digests of the bundled model
+_bundled = cache(stored_file)
+#: no hub here speaks TLS, and reading all certificates takes 50 ms
+_trust = cache(session._trust)
 
 
 @pytest.fixture
 def hub(tiny_model: Path) -> Iterator[Hub]:
     """A hub that has the bundled model as ``MODEL``."""
     with Hub() as hub:
-        hub.add(MODEL, tiny_model)
+        hub.add(MODEL, tiny_model, described=_bundled)
         yield hub
 
 
@@ -89,6 +96,7 @@ def here(
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     for key, seconds in {"first_s": 0.001, "longest_s": 0.01, "read_s": 3.0, "retry_after_s": 5.0}.items():
         monkeypatch.setitem(PATIENT.__dict__, key, seconds)
+    monkeypatch.setattr(session, "_trust", _trust)
     small = Settings(head_bytes=64 << 10, range_bytes=256 << 10, span_bytes=1 << 20)
     monkeypatch.setattr(hub_models, "KEEPING", small)
     evicting = Settings(head_bytes=64 << 10, range_bytes=256 << 10, span_bytes=512 << 10, ahead_bytes=1 << 20)

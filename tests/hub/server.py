@@ -154,11 +154,16 @@ class Hub:
     def storage_url(self) -> str:
         return f"http://127.0.0.1:{self._servers[1].server_address[1]}"
 
-    def add(self, repo: str, folder: Path, branch: str = "main") -> str:
-        """Commit the files of ``folder`` to ``branch``; the commit's id, which follows from them."""
+    def add(
+        self, repo: str, folder: Path, branch: str = "main", described: Callable[[Path], Stored] | None = None
+    ) -> str:
+        """Commit the files of ``folder`` to ``branch``; the commit's id, which follows from them.
+
+        ``described`` knows the digests of files that no test changes.
+        """
         stored = {}
         for path in sorted(p for p in folder.rglob("*") if p.is_file()):
-            stored[path.relative_to(folder).as_posix()] = _stored(path)
+            stored[path.relative_to(folder).as_posix()] = (described or stored_file)(path)
         commit = hashlib.sha1(json.dumps([(n, s.sha256) for n, s in stored.items()]).encode()).hexdigest()
         self.models.setdefault(repo, {})[commit] = stored
         self.branches.setdefault(repo, {})[branch] = commit
@@ -207,7 +212,8 @@ class Hub:
         raise KeyError(sha256)
 
 
-def _stored(path: Path) -> Stored:
+def stored_file(path: Path) -> Stored:
+    """Size and digests of a file."""
     size = path.stat().st_size
     sha256, git = hashlib.sha256(), hashlib.sha1(b"blob %d\0" % size)
     with path.open("rb") as f:
