@@ -1,6 +1,6 @@
-"""What a conversion costs beside its kernels, and what more threads make of it: the 7.6 GB checkpoint from a cold page cache.
+"""What a conversion costs beside its kernels, and what more threads make of it: a checkpoint of 2.5 GB from a cold page cache.
 
-    scaling.py --work /tmp/bench [--types Q4_K_M,IQ3_S] [--ram 512MiB]      one JSON line per run on stdout
+    scaling.py --work /tmp/bench [--types Q4_K_M,IQ3_S] [--shape 8b --layers 1]      one JSON line per run on stdout
 
 ``kernels_s`` is what the kernels alone take, by ``streamconv bench`` and the types of all tensors; ``disk_s`` and ``disk_cpu_s``
 wall and processor time of ``cat`` for as many bytes in and out; ``start_s`` the processor time of converting next to nothing.
@@ -70,12 +70,14 @@ def main() -> None:
     """Measure every type with 1, 2, 4, … threads."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--work", type=Path, default=Path("/tmp/streamconv-bench"))
-    parser.add_argument("--types", default="Q4_K_M")
+    parser.add_argument("--types", default="Q4_K_M,IQ3_S")
+    parser.add_argument("--shape", default="8b", choices=checkpoint.SHAPES)
+    parser.add_argument("--layers", type=int, default=1)
     parser.add_argument("--ram", default="512MiB")
     parser.add_argument("--runs", type=int, default=3)
     a = parser.parse_args()
-    source, tiny = a.work / "checkpoint", a.work / "tiny.gguf"
-    checkpoint.write(source)
+    source, tiny = a.work / f"checkpoint-{a.shape}-{a.layers}", a.work / "tiny.gguf"
+    checkpoint.write(source, a.shape, a.layers)
     cores = len(os.sched_getaffinity(0))
     for kind in a.types.split(","):
         out = a.work / f"scaling-{kind}.gguf"
