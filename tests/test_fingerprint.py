@@ -34,6 +34,7 @@ from streamconv.errors import StreamconvError
 SLOW = (
     "dense_folder", "ties_gguf", "extraction", "dense_gguf", "gemma_gguf", "gemma_sbs", "linear_gguf", "dare_folder",
     "mixture_folder", "awq_gguf", "gptq_gguf", "quantized_merge_folder", "adapter_gguf", "lora_gguf",
+    "quantized_merge_gguf", "projector", "nf4_folder",
 )  # fmt: skip
 #: jobs whose output says where its models were
 NAME_THEIR_MODELS = (
