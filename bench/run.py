@@ -50,7 +50,9 @@ def conversion_table(found: list[dict[str, object]]) -> list[str]:
 
 
 def scaling_table(found: list[dict[str, object]]) -> list[str]:
-    lines = ["| type, threads | wall | ratio per thread | disk alone | processor | kernels alone | private memory |"]
+    lines = [
+        "| 2.5 GB to a type, threads | wall | ratio per thread | disk alone | processor | kernels alone | private memory |"
+    ]
     lines += ["|---|---|---|---|---|---|---|"]
     for r in by_bench(found, "scaling"):
         lines.append(
