@@ -21,6 +21,7 @@ import numpy as np
 from checkpoint import TOKENIZER, bf16
 from measure import drop_caches, place, run
 
+CP = "cp of one input and sync"
 #: hidden, feed-forward, heads, vocabulary, layers
 SIZES = {"300M": (1024, 2816, 16, 32000, 18), "1.5B": (2048, 5632, 16, 32000, 26)}
 RECIPES = {
@@ -110,15 +111,18 @@ def emit(**values: object) -> None:
     print(json.dumps({"bench": "merge", **place(), **values}), flush=True)
 
 
-def best(command: list[str], out: Path, runs: int, inputs: list[Path]) -> dict[str, float]:
-    """The fastest of ``runs`` runs, with ``inputs`` in the page cache."""
+def best(command: list[str], out: Path, runs: int, inputs: list[Path], cold: bool = False) -> dict[str, float]:
+    """The fastest of ``runs`` runs, with ``inputs`` in the page cache, or nothing."""
     found = []
     for _ in range(runs):
         if out.is_dir():
             shutil.rmtree(out)
         out.unlink(missing_ok=True)
-        run(["cat", *map(str, inputs)])
-        found.append(run(command, {"PYTHONDONTWRITEBYTECODE": ""}))
+        if cold:
+            drop_caches()
+        else:
+            run(["cat", *map(str, inputs)])
+        found.append(run(command))
     return min(found, key=lambda r: r.wall_s).as_dict()
 
 
@@ -163,24 +167,12 @@ def compare_with_copy(a: argparse.Namespace) -> None:
         best(ours, out, 1, inputs)  # compiles what is not compiled yet
         for cold in (False, True):
             speeds = {}
-            for tool, command, n_files in (
-                ("cp of one input and sync", copy, 2),
-                ("streamconv", ours, len(inputs) + 1),
-            ):
-                found = []
-                for _ in range(a.runs):
-                    shutil.rmtree(out, ignore_errors=True)
-                    if cold:
-                        drop_caches()
-                    else:
-                        run(["cat", *map(str, inputs)])
-                    found.append(run(command))
-                least = min(found, key=lambda r: r.wall_s)
-                speeds[tool] = n_files / least.wall_s
-                ratio = round(speeds[tool] / speeds["cp of one input and sync"], 2)
+            for tool, command, n_files in ((CP, copy, 2), ("streamconv", ours, len(inputs) + 1)):
+                found = best(command, out, a.runs, inputs, cold)
+                speeds[tool] = n_files / found["wall_s"]
                 emit(
-                    bench="merge and copy", tool=tool, method=method, size=size, cold=cold, n_models=len(inputs), of_cp=ratio,
-                    **least.as_dict(),
+                    bench="merge and copy", tool=tool, method=method, size=size, cold=cold, n_models=len(inputs),
+                    of_cp=round(speeds[tool] / speeds[CP], 2), **found,
                 )  # fmt: skip
         shutil.rmtree(out, ignore_errors=True)
 

@@ -85,11 +85,11 @@ def merge_table(found: list[dict[str, object]]) -> list[str]:
 
 def merge_copy_table(found: list[dict[str, object]]) -> list[str]:
     rows = [r for r in by_bench(found, "merge and copy") if r["tool"] == "streamconv" and "of_cp" in r]
-    lines = (
-        [f"| models of {rows[0]['size']} in bf16, bytes a second by those of `cp` and `sync` | in memory | from disk |"]
-        if rows
-        else []
-    )
+    if not rows:
+        return []
+    lines = [
+        f"| models of {rows[0]['size']} in bf16, bytes a second by those of `cp` and `sync` | in memory | from disk |"
+    ]
     lines += ["|---|---|---|"]
     for method in dict.fromkeys(r["method"] for r in rows):
         warm, cold = (next(r for r in rows if r["method"] == method and r["cold"] is cold) for cold in (False, True))
