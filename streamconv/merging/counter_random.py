@@ -18,11 +18,15 @@ class CounterRandom(Described):
     ----------
     seed : of the run
     what : everything that tells this stream from others: document, tensor, number of the model
+
+    Attributes
+    ----------
+    key : uint32[2] of the generator
     """
 
     def __init__(self, seed: int, *what: object) -> None:
         text = "\0".join(map(str, (seed, *what)))
-        self._key = np.frombuffer(xxhash.xxh3_64_digest(text.encode()), ">u4").astype(np.uint32)
+        self.key = np.frombuffer(xxhash.xxh3_64_digest(text.encode()), ">u4").astype(np.uint32)
 
     def identity(self) -> Json:
         """As in all rows; with the name that plans of earlier versions recorded."""
@@ -33,14 +37,11 @@ class CounterRandom(Described):
         """Fill ``out`` uint32[n] with the words of elements ``first`` … ``first + n - 1``."""
         kernels = load(".merging.kernels.random")
         block, skip = divmod(first, 4)
-        if not skip and len(out) % 4 == 0:
-            kernels.philox(self._key, block, out.reshape(-1, 4))
-            return
         n_blocks = -(-(skip + len(out)) // 4)
         with borrow(n_blocks, 4) as scratch:
-            words = scratch.view(np.uint32)
-            kernels.philox(self._key, block, words)
-            out[...] = words.reshape(-1)[skip : skip + len(out)]
+            words = scratch.reshape(-1).view(np.uint64)
+            kernels.philox(self.key, block, words.reshape(-1, 2))
+            out[...] = words.view(np.uint32)[skip : skip + len(out)]
 
     def normals(self, first: int, out: Floats) -> None:
         """Fill ``out`` float32[n] with normally distributed numbers of these elements, mean 0 and variance 1."""

@@ -57,7 +57,7 @@ def mix(x, weights, out):  # type: ignore[no-untyped-def]
 def delta_sum(x, weights, divisor, factor, out):  # type: ignore[no-untyped-def]
     """``out = x[0] + factor · (Σ weights[i] (x[i + 1] - x[0]) / divisor)``.
 
-    x : float32[1 + n_inputs, n], the base first
+    x : float32[1 + n_inputs, n], the base first, or bfloat16 as uint16
     weights : float32[n_inputs]
     divisor, factor : float32
     out : float32[n]
@@ -68,6 +68,6 @@ def delta_sum(x, weights, divisor, factor, out):  # type: ignore[no-untyped-def]
         for i in range(len(weights)):
             row, weight = x[i + 1, at : at + _STEP], weights[i]
             for k in range(len(total)):
-                total[k] += weight * (row[k] - base[k])
+                total[k] += weight * (value(row[k]) - value(base[k]))
         for k in range(len(total)):
-            total[k] = base[k] + total[k] / divisor * factor
+            total[k] = value(base[k]) + total[k] / divisor * factor

@@ -8,14 +8,51 @@ from __future__ import annotations
 
 import numpy as np
 
-from ...kernels.lanes import ZERO, bits, kernel
+from ...kernels.lanes import ZERO, bits, inline, kernel
 from .divergence import log
 
 _M0, _M1 = np.uint64(0xD2511F53), np.uint64(0xCD9E8D57)
-_W0, _W1 = np.uint32(0x9E3779B9), np.uint32(0xBB67AE85)
+_W0, _W1 = np.uint64(0x9E3779B9), np.uint64(0xBB67AE85)
 _LOW = np.uint64(0xFFFFFFFF)
 _32 = np.uint64(32)
-_LANES = 64
+_NONE = np.uint64(0)
+#: blocks at a time
+_STEP = 256
+
+
+@inline
+def _round(a, b, c, d, k0, k1):  # type: ignore[no-untyped-def]
+    """One round of four uint64, whose upper halves mean nothing, and the next key."""
+    p, q = (a & _LOW) * _M0, (c & _LOW) * _M1
+    return (q >> _32) ^ b ^ k0, q, (p >> _32) ^ d ^ k1, p, k0 + _W0, k1 + _W1
+
+
+@inline
+def draw(key, first, low, high, out):  # type: ignore[no-untyped-def]
+    """Blocks ``first``, ``first + 1``, … of the stream of ``key``.
+
+    key : uint32[n] or uint64[n] of which the first two count
+    first : int64 >= 0, number of the first block
+    low, high : uint64[n_blocks], scratch
+    out : uint64[n_blocks, 2], two words each, the first one in the lower half
+    """
+    k0, k1 = np.uint64(key[0]), np.uint64(key[1])
+    for j in range(len(low)):  # ten rounds without a loop, into two arrays: only so LLVM makes vectors of blocks
+        a = np.uint64(first + j)
+        b, c, d, u, v = a >> _32, _NONE, _NONE, k0, k1
+        a, b, c, d, u, v = _round(a, b, c, d, u, v)
+        a, b, c, d, u, v = _round(a, b, c, d, u, v)
+        a, b, c, d, u, v = _round(a, b, c, d, u, v)
+        a, b, c, d, u, v = _round(a, b, c, d, u, v)
+        a, b, c, d, u, v = _round(a, b, c, d, u, v)
+        a, b, c, d, u, v = _round(a, b, c, d, u, v)
+        a, b, c, d, u, v = _round(a, b, c, d, u, v)
+        a, b, c, d, u, v = _round(a, b, c, d, u, v)
+        a, b, c, d, u, v = _round(a, b, c, d, u, v)
+        a, b, c, d, u, v = _round(a, b, c, d, u, v)
+        low[j], high[j] = (a & _LOW) | (b << _32), (c & _LOW) | (d << _32)
+    for j in range(len(low)):
+        out[j, 0], out[j, 1] = low[j], high[j]
 
 
 @kernel
@@ -24,32 +61,12 @@ def philox(key, first, out):  # type: ignore[no-untyped-def]
 
     key : uint32[2]
     first : int64 >= 0, number of the first block
-    out : uint32[n_blocks, 4]
+    out : uint64[n_blocks, 2], two words each, the first one in the lower half
     """
-    a, b, c, d = (
-        np.empty(_LANES, np.uint32),
-        np.empty(_LANES, np.uint32),
-        np.empty(_LANES, np.uint32),
-        np.empty(_LANES, np.uint32),
-    )
-    for at in range(0, len(out), _LANES):
-        part = out[at : at + _LANES]
-        n = len(part)
-        for j in range(n):
-            number = np.uint64(first + at + j)
-            a[j], b[j] = np.uint32(number & _LOW), np.uint32(number >> _32)
-            c[j] = d[j] = np.uint32(0)
-        k0, k1 = key[0], key[1]
-        for _ in range(10):
-            for j in range(n):
-                p, q = _M0 * np.uint64(a[j]), _M1 * np.uint64(c[j])
-                a[j] = np.uint32(np.uint32(q >> _32) ^ b[j] ^ k0)
-                b[j] = np.uint32(q & _LOW)
-                c[j] = np.uint32(np.uint32(p >> _32) ^ d[j] ^ k1)
-                d[j] = np.uint32(p & _LOW)
-            k0, k1 = np.uint32(k0 + _W0), np.uint32(k1 + _W1)
-        for j in range(n):
-            part[j, 0], part[j, 1], part[j, 2], part[j, 3] = a[j], b[j], c[j], d[j]
+    low, high = np.empty(_STEP, np.uint64), np.empty(_STEP, np.uint64)
+    for at in range(0, len(out), _STEP):
+        part = out[at : at + _STEP]
+        draw(key, first + at, low[: len(part)], high[: len(part)], part)
 
 
 @kernel
@@ -79,18 +96,6 @@ def normals(words, out):  # type: ignore[no-untyped-def]
             low = ((((-5.447609879822406e01 * r + 1.615858368580409e02) * r - 1.556989798598866e02) * r
                     + 6.680131188771972e01) * r - 1.328068155288572e01) * r + 1.0  # fmt: skip
             out[k] = np.float32(top / low)
-
-
-@kernel
-def keep_below(x, words, limit):  # type: ignore[no-untyped-def]
-    """Clear the elements whose random word is not below ``limit``: kept with probability limit / 2^32.
-
-    x : float32[n], changed in place
-    words : uint32[n]
-    limit : uint32
-    """
-    for k in range(len(x)):
-        x[k] = x[k] if words[k] < limit else ZERO
 
 
 @kernel

@@ -6,23 +6,31 @@ import numpy as np
 
 from ...kernels.lanes import ONE, ZERO, bits, inline, kernel, magnitude
 from ...kernels.tiles import value
+from .random import draw
+from .sums import LANES
 
+#: elements that go through all steps together, so that they stay in the first-level cache
 _STEP = 1024
+_BLOCKS = _STEP // 4 + 1
 _ABS = np.int32(0x7FFFFFFF)
+_ALWAYS = np.uint64(1 << 32)
+_NEVER = np.uint64(0)
 
 
 @kernel
-def combine(x, ready, bounds, weights, scales, vote, normalize, factor, out):  # type: ignore[no-untyped-def]
+def combine(x, ready, bounds, chances, first, weights, scales, vote, normalize, factor, out):  # type: ignore[no-untyped-def]
     """Add sparse task vectors up: ``out = b + factor · Σ' q_i / Σ' w_i`` with ``q_i = w_i s_i d_i``.
 
-    ``d_i`` is the difference of input i to the base ``b``, cleared where its magnitude is out of bounds. Without a vote the sums
-    run over all i. With it, over those whose ``q_i`` has the sign of ``Σ q_i`` (+ for 0); NaN is never outvoted.
-    The division takes place if ``normalize``; a divisor of 0 (without a vote: below 1e-8) counts as 1.
+    ``d_i`` is the difference of input i to the base ``b``, cleared where its magnitude is out of bounds or chance has it so.
+    Without a vote the sums run over all i. With it, over those whose ``q_i`` has the sign of ``Σ q_i`` (+ for 0); NaN is never
+    outvoted. The division takes place if ``normalize``; a divisor of 0 (without a vote: below 1e-8) counts as 1.
 
     x : float32[1 + n_inputs, n], the base first, or bfloat16 as uint16
     ready : uint8[n_inputs], not 0 where ``x`` holds ``d_i`` already
     bounds : int32[n_segments, 1 + 2 * n_inputs]: where a segment of elements ends, then for every input ``low, high``; keys (see
         ``ranks``) are kept if ``low < key <= high``
+    chances : uint64[n_inputs, 3]: the key of a stream of random words, and the number that the word of an element has to be below
+    first : int64, number of the first element in its tensor, which is that of its word
     weights, scales : float32[n_inputs]
     factor : float32
     out : float32[n]
@@ -32,6 +40,7 @@ def combine(x, ready, bounds, weights, scales, vote, normalize, factor, out):  #
         plain += weights[i]
     plain = ONE if abs(plain) < np.float32(1e-8) else plain
     kept = np.empty((len(weights), _STEP), np.float32)
+    words = np.empty((3, 2 * _BLOCKS), np.uint64)
     base, total, divisor = np.empty(_STEP, np.float32), np.empty(_STEP, np.float32), np.empty(_STEP, np.float32)
     at = 0
     for segment in range(len(bounds)):
@@ -43,16 +52,12 @@ def combine(x, ready, bounds, weights, scales, vote, normalize, factor, out):  #
                 b[k] = value(origin[k])
             t[:] = ZERO
             for i in range(len(weights)):
-                row, q = x[i + 1, at : at + n], kept[i, :n]
-                low, high, scale, weight = bounds[segment, 2 * i + 1], bounds[segment, 2 * i + 2], scales[i], weights[i]
-                if ready[i]:
-                    for k in range(n):
-                        q[k] = _bounded(value(row[k]), low, high) * scale * weight
-                        t[k] += q[k]
-                else:
-                    for k in range(n):
-                        q[k] = _bounded(value(row[k]) - b[k], low, high) * scale * weight
-                        t[k] += q[k]
+                q, scale, weight = kept[i, :n], scales[i], weights[i]
+                low, high = bounds[segment, 2 * i + 1], bounds[segment, 2 * i + 2]
+                _difference(x[i + 1, at : at + n], b, ready[i], chances[i], first + at, words, q)
+                for k in range(n):
+                    q[k] = _bounded(q[k], low, high) * scale * weight
+                    t[k] += q[k]
             if vote:
                 _vote(kept, weights, t, v, y)
             elif normalize:
@@ -63,6 +68,77 @@ def combine(x, ready, bounds, weights, scales, vote, normalize, factor, out):  #
             for k in range(len(t)):
                 y[k] = b[k] + t[k] * factor
             at += n
+
+
+@kernel
+def magnitudes(x, ready, bounds, chances, first, block, out):  # type: ignore[no-untyped-def]
+    """Sums of the magnitudes of sparse task vectors in float64, block by block, 16 sums side by side.
+
+    x, ready, bounds, chances, first : see ``combine``
+    block : int64, elements of a block; the last one may be shorter
+    out : float64[n_blocks, n_inputs]
+    """
+    base, kept = np.empty(_STEP, np.float32), np.empty(_STEP, np.float32)
+    words = np.empty((3, 2 * _BLOCKS), np.uint64)
+    sums = np.empty((out.shape[1], LANES), np.float64)
+    segment = 0
+    for number in range(len(out)):
+        start, end = number * block, min((number + 1) * block, x.shape[1])
+        sums[:] = 0.0
+        out[number] = 0.0
+        for at in range(start, end, _STEP):
+            n = min(_STEP, end - at)
+            b, d, origin = base[:n], kept[:n], x[0, at : at + n]
+            for k in range(n):
+                b[k] = value(origin[k])
+            while bounds[segment, 0] <= at:
+                segment += 1
+            for i in range(out.shape[1]):
+                _difference(x[i + 1, at : at + n], b, ready[i], chances[i], first + at, words, d)
+                place, here = segment, 0
+                while here < n:
+                    low, high = bounds[place, 2 * i + 1], bounds[place, 2 * i + 2]
+                    part = d[here : min(n, bounds[place, 0] - at)]
+                    for k in range(len(part)):
+                        part[k] = magnitude(_bounded(part[k], low, high))
+                    here, place = here + len(part), place + 1
+                own = sums[i]
+                whole = n - n % LANES
+                for begin in range(0, whole, LANES):
+                    part = d[begin : begin + LANES]
+                    for lane in range(len(own)):
+                        own[lane] += np.float64(part[lane])
+                if at + n == end:  # what is left of a block is added last
+                    rest = 0.0
+                    for lane in range(LANES):
+                        rest += own[lane]
+                    for k in range(whole, n):
+                        rest += np.float64(d[k])
+                    out[number, i] = rest
+
+
+@inline
+def _difference(row, base, ready, chance, first, words, out):  # type: ignore[no-untyped-def]
+    """Fill float32[n] ``out`` with ``row`` less ``base``, or with ``row`` if ``ready``, and clear what chance does not keep.
+
+    chance, first : of this input and the first element, see ``combine``
+    words : uint64[3, 2 * n_blocks], scratch
+    """
+    if ready:
+        for k in range(len(out)):
+            out[k] = value(row[k])
+    else:
+        for k in range(len(out)):
+            out[k] = value(row[k]) - base[k]
+    if chance[2] == _NEVER:
+        out[:] = ZERO
+    elif chance[2] < _ALWAYS:
+        skip = first & 3
+        n = (skip + len(out) + 3) >> 2
+        draw(chance, first >> 2, words[0, :n], words[1, :n], words[2].reshape(-1, 2)[:n])
+        own, limit = words[2].view(np.uint32)[skip : skip + len(out)], np.uint32(chance[2])
+        for k in range(len(out)):
+            out[k] = out[k] if own[k] < limit else ZERO
 
 
 @inline
@@ -84,41 +160,3 @@ def _vote(kept, weights, total, divisor, sign):  # type: ignore[no-untyped-def]
             against = (q[k] <= ZERO) if sign[k] >= ZERO else (q[k] >= ZERO)
             total[k] += ZERO if against else q[k]
             divisor[k] += ZERO if against else w
-
-
-@kernel
-def keep_within(d, bounds):  # type: ignore[no-untyped-def]
-    """Clear what is out of bounds.
-
-    d : float32[n], changed in place
-    bounds : int32[n_segments, 3], see ``combine``
-    """
-    at = 0
-    for segment in range(len(bounds)):
-        end, low, high = bounds[segment, 0], bounds[segment, 1], bounds[segment, 2]
-        part = d[at:end]
-        for k in range(len(part)):
-            key = bits(part[k]) & _ABS
-            part[k] = part[k] if (key > low) & (key <= high) else ZERO
-        at = end
-
-
-@kernel
-def absolute_sum(x, out):  # type: ignore[no-untyped-def]
-    """Add up |x| in float64, 16 sums side by side.
-
-    x : float32[n]
-    out : float64[1]
-    """
-    sums = np.zeros(16, np.float64)
-    whole = len(x) - len(x) % 16
-    for start in range(0, whole, 16):
-        part = x[start : start + 16]
-        for lane in range(len(part)):
-            sums[lane] += np.float64(magnitude(part[lane]))
-    total = 0.0
-    for lane in range(16):
-        total += sums[lane]
-    for k in range(whole, len(x)):
-        total += np.float64(magnitude(x[k]))
-    out[0] = total

@@ -49,14 +49,15 @@ def total_of(x, sums):  # type: ignore[no-untyped-def]
 
 
 @kernel
-def gram(x, block, out):  # type: ignore[no-untyped-def]
-    """Dot products of all pairs of inputs, block by block.
+def gram(x, from_base, block, out):  # type: ignore[no-untyped-def]
+    """Dot products of all pairs of inputs, or of their differences to the first, block by block.
 
-    x : float32[n_inputs, n], or bfloat16 as uint16
+    x : float32[n_inputs, n], or bfloat16 as uint16; the first is the base if ``from_base``, and no input
     block : int64, elements of a block; the last one may be shorter
     out : float64[n_blocks, n_inputs * (n_inputs + 1) / 2], the pairs (0, 0), (0, 1), …, (1, 1), …
     """
-    values = np.empty((len(x), _STEP), np.float32)
+    count = len(x) - 1 if from_base else len(x)
+    values, base = np.empty((count, _STEP), np.float32), np.empty(_STEP, np.float32)
     sums = np.empty((out.shape[1], LANES), np.float64)
     for number in range(len(out)):
         first = number * block
@@ -65,22 +66,32 @@ def gram(x, block, out):  # type: ignore[no-untyped-def]
         n = 0
         for start in range(first, end, _STEP):
             n = min(_STEP, end - start)
-            for i in range(len(x)):
-                stored, row = x[i, start : start + n], values[i, :n]
+            if from_base:
+                origin = x[0, start : start + n]
                 for k in range(n):
-                    row[k] = value(stored[k])
+                    base[k] = value(origin[k])
+            for i in range(count):
+                row = values[i, :n]
+                if from_base:
+                    stored = x[i + 1, start : start + n]
+                    for k in range(n):
+                        row[k] = value(stored[k]) - base[k]
+                else:
+                    stored = x[i, start : start + n]
+                    for k in range(n):
+                        row[k] = value(stored[k])
             whole = n - n % LANES
-            if len(x) == 2:
+            if count == 2:
                 _add_pair(values[0, :whole], values[1, :whole], sums[0], sums[1], sums[2])
             else:
                 at = 0
-                for i in range(len(x)):
-                    for j in range(i, len(x)):
+                for i in range(count):
+                    for j in range(i, count):
                         _add_products(values[i, :whole], values[j, :whole], sums[at])
                         at += 1
         at = 0
-        for i in range(len(x)):
-            for j in range(i, len(x)):
+        for i in range(count):
+            for j in range(i, count):
                 total = 0.0
                 for lane in range(LANES):
                     total += sums[at, lane]

@@ -1,13 +1,11 @@
 """Ways to keep a share of a task vector.
 
-A sparsifier clears elements of one difference ``d``, float32[n_rows, n_cols] from row ``start`` of the tensor on, in place.
 A density of 1 keeps everything and needs nothing; 0 and less keeps nothing.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,45 +22,32 @@ from ..select import Cut
 _LARGEST = 0x7FFFFFFF
 
 
-class Sparsifier(Protocol):
-    """Keeps a share of one task vector."""
+#: a limit of random words that all of them are below
+_ALWAYS = 1 << 32
+
+
+class Sparsifier:
+    """Keeps a share of one task vector: by itself all of it.
+
+    Attributes
+    ----------
+    ranks : sizes of the sets of largest elements that must be known: what is kept belongs to the first, and not to the second
+    chance : uint64[3], which elements chance keeps, as the kernel ``combine`` takes it
+    """
+
+    def __init__(self, ranks: Sequence[int] = (), key: Sequence[int] = (0, 0), limit: int = _ALWAYS) -> None:
+        self.ranks = list(ranks)
+        self.chance = np.array([*key, limit], np.uint64)
 
     @property
-    def ranks(self) -> list[int]:
-        """Sizes of the sets of largest elements that must be known."""
-
-    def apply(self, d: Floats, start: int, cuts: list[Cut]) -> None:
-        """Clear what is not kept; ``cuts`` are the sets of ``ranks``."""
+    def keeps_all(self) -> bool:
+        """Whether there is nothing to do."""
+        return not self.ranks and int(self.chance[2]) == _ALWAYS
 
 
-class Everything:
-    """Keeps everything."""
-
-    ranks: list[int] = []  # noqa: RUF012
-
-    def apply(self, d: Floats, start: int, cuts: list[Cut]) -> None:
-        """See ``Sparsifier``."""
-
-
-class Nothing:
+def nothing() -> Sparsifier:
     """Keeps nothing."""
-
-    ranks: list[int] = []  # noqa: RUF012
-
-    def apply(self, d: Floats, start: int, cuts: list[Cut]) -> None:
-        """See ``Sparsifier``."""
-        d[...] = 0
-
-
-class Between:
-    """Keeps the elements ranked ``first`` … ``last - 1`` by magnitude, largest first, equal ones by place."""
-
-    def __init__(self, first: int, last: int) -> None:
-        self.ranks = [last, first] if first else [last]
-
-    def apply(self, d: Floats, start: int, cuts: list[Cut]) -> None:
-        """See ``Sparsifier``."""
-        load(".merging.kernels.sparse").keep_within(d.reshape(-1), bounds([cuts], start * d.shape[1], d.size))
+    return Sparsifier(limit=0)
 
 
 def bounds(cuts: Sequence[Sequence[Cut]], first: int, size: int) -> NDArray[np.int32]:
@@ -89,35 +74,21 @@ def bounds(cuts: Sequence[Sequence[Cut]], first: int, size: int) -> NDArray[np.i
     return found
 
 
-class Bernoulli:
-    """Keeps each element with probability ``density``."""
-
-    ranks: list[int] = []  # noqa: RUF012
-
-    def __init__(self, density: float, rng: CounterRandom) -> None:
-        self._limit = np.uint32(density * 2.0**32)
-        self._rng = rng
-
-    def apply(self, d: Floats, start: int, cuts: list[Cut]) -> None:
-        """See ``Sparsifier``."""
-        x = d.reshape(-1)
-        with borrow(x.size) as scratch:
-            words = scratch.view(np.uint32)
-            self._rng.words(start * d.shape[1], words)
-            load(".merging.kernels.random").keep_below(x, words, self._limit)
-
-
-class RankBernoulli:
+class RankBernoulli(Sparsifier):
     """Keeps each element of a row with a probability that grows with its rank in the row, ``density`` in the mean."""
 
-    ranks: list[int] = []  # noqa: RUF012
-
     def __init__(self, density: float, epsilon: float, rng: CounterRandom) -> None:
+        super().__init__()
         self._range = density - epsilon, density + epsilon
         self._rng = rng
 
-    def apply(self, d: Floats, start: int, cuts: list[Cut]) -> None:
+    @property
+    def keeps_all(self) -> bool:
         """See ``Sparsifier``."""
+        return False
+
+    def apply(self, d: Floats, start: int) -> None:
+        """Clear what is not kept of ``d`` float32[n_rows, n_cols], the rows from ``start`` on."""
         with borrow(*d.shape) as scratch:
             words = scratch.view(np.uint32)
             self._rng.words(start * d.shape[1], words.reshape(-1))
@@ -128,33 +99,37 @@ def by_magnitude(task: Task, number: int) -> Sparsifier:
     """TIES: the ``density`` share of the largest; at least one for a positive density."""
     density = task.each[number]["density"]
     if not 0 < density < 1:
-        return Everything() if density >= 1 else Nothing()
-    return Between(0, max(1, int(density * task.size)))
+        return Sparsifier() if density >= 1 else nothing()
+    return Sparsifier([max(1, int(density * task.size))])
 
 
 def without_outliers(task: Task, number: int) -> Sparsifier:
     """Breadcrumbs: the ``density`` share below the ``gamma`` share of the largest, which is cut short at the small end."""
     density = task.each[number]["density"]
     if not 0 < density < 1:
-        return Everything() if density >= 1 else Nothing()
+        return Sparsifier() if density >= 1 else nothing()
     keep, top = int(density * task.size), int(task.each[number]["gamma"] * task.size)
     bottom = max(0, task.size - keep - top)
-    return Between(task.size - bottom - keep, task.size - bottom) if keep else Nothing()
+    if not keep:
+        return nothing()
+    first, last = task.size - bottom - keep, task.size - bottom
+    return Sparsifier([last, first] if first else [last])
 
 
 def by_chance(task: Task, number: int) -> Sparsifier:
     """DARE."""
     density = task.each[number]["density"]
     if not 0 < density < 1:
-        return Everything() if density >= 1 else Nothing()
-    return Bernoulli(density, CounterRandom(task.seed, task.stream, task.name, number))
+        return Sparsifier() if density >= 1 else nothing()
+    key = CounterRandom(task.seed, task.stream, task.name, number).key
+    return Sparsifier(key=key.tolist(), limit=int(density * _ALWAYS))
 
 
 def by_rank_and_chance(task: Task, number: int) -> Sparsifier:
     """DELLA."""
     density, epsilon = task.each[number]["density"], task.each[number]["epsilon"]
     if not 0 < density < 1:
-        return Everything() if density >= 1 else Nothing()
+        return Sparsifier() if density >= 1 else nothing()
     if not (density - epsilon > 0 and density + epsilon < 1):
         raise BadInput(
             f"tensor {task.name!r}, model {task.models[task.first + number]}: density {density:g} ± epsilon {epsilon:g} "

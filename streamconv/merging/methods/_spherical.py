@@ -33,13 +33,12 @@ class WholeTensor:
     weigh : the method
     """
 
-    needs_statistic = True
+    needs_statistic = takes_words = True
 
     def __init__(self, count: int, from_base: bool, weigh: Weigh) -> None:
         self._count = count
         self._from_base = from_base
         self._weigh = weigh
-        self.takes_words = not from_base
 
     def measure(self, stream: Stream) -> Statistic:
         """The weights, from dot products in float64."""
@@ -49,11 +48,8 @@ class WholeTensor:
 
         def look(x: Numbers, start: int) -> Matrix:
             flat = x.reshape(len(x), -1)
-            if self._from_base:
-                sums.subtract(flat[1:], flat[0])
-                flat = flat[1:]
             found = np.empty((-(-flat.shape[1] // block), size), np.float64)
-            sums.gram(flat, block, found)
+            sums.gram(flat, self._from_base, block, found)
             return found
 
         total = np.zeros(size, np.float64)

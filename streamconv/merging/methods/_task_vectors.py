@@ -19,7 +19,7 @@ from ..inputs import Numbers
 from ..method import Method, Operator, Parameter, Statistic, Task
 from ..select import Cut, Differences, select
 from ..stream import Stream
-from ._sparsify import Everything, Sparsifier, bounds
+from ._sparsify import RankBernoulli, Sparsifier, bounds
 
 _SMALLEST_SUM = 1e-7
 
@@ -35,69 +35,85 @@ class TaskVectors:
 
     def __init__(self, task: Task, sparsifiers: list[Sparsifier], vote: bool) -> None:
         self._weights = np.array(task.column("weight"), np.float32)
-        self._sparsifiers = sparsifiers
         self._vote = vote
         self._normalize = bool(task.shared["normalize"])
         self._factor = np.float32(task.shared["lambda"])
-        self._sparse = [i for i, sparsifier in enumerate(sparsifiers) if not isinstance(sparsifier, Everything)]
-        self._rescales = bool(task.shared["rescale"])
+        self._by_row = [(i, s) for i, s in enumerate(sparsifiers) if isinstance(s, RankBernoulli)]
+        #: where differences are never stored, but for those that are thinned out row by row
+        self.takes_words = not self._by_row
+        self._whole = np.array([sparsifier.keeps_all for sparsifier in sparsifiers], bool)
+        self._rescales = bool(task.shared["rescale"]) and not self._whole.all()
         self._ranks = [sparsifier.ranks for sparsifier in sparsifiers]
+        self._chances = np.array([s.chance for s in sparsifiers], np.uint64).reshape(-1, 3)
 
     @property
     def needs_statistic(self) -> bool:
         """Whether thresholds or factors are wanted."""
-        return any(self._ranks) or (self._rescales and bool(self._sparse))
-
-    @property
-    def takes_words(self) -> bool:
-        """Where differences are never stored: those that chance thins out, and those that are added up, are."""
-        return not self._rescales and all(self._ranks[i] for i in self._sparse)
+        return any(self._ranks) or self._rescales
 
     def measure(self, stream: Stream) -> Statistic:
         """``cuts``: for every input threshold and place of its ranks; ``scales``: its factor."""
-        cuts: list[list[Cut]] = [[] for _ in self._sparsifiers]
+        cuts: list[list[Cut]] = [[] for _ in self._ranks]
         ranked = [i for i, ranks in enumerate(self._ranks) if ranks]
         if ranked:
             keys = Differences([i + 1 for i in ranked])
             for i, found in zip(ranked, select(stream, keys, [self._ranks[i] for i in ranked]), strict=True):
                 cuts[i] = found
-        scales = self._scales(stream, cuts) if self._rescales and self._sparse else [1.0] * len(cuts)
+        scales = self._scales(stream, cuts) if self._rescales else [1.0] * len(cuts)
         return {"cuts": [[[cut.threshold, cut.ties] for cut in row] for row in cuts], "scales": scales}
 
     def _scales(self, stream: Stream, cuts: list[list[Cut]]) -> list[float]:
         """``Σ|d| / Σ|s|`` of every input; 1 where either is next to nothing."""
 
-        def look(x: Floats, start: int) -> list[NDArray[np.float64]]:
-            sums = load(".merging.kernels.sparse")
-            found = np.zeros((2, len(cuts), 1), np.float64)
-            load(".merging.kernels.sums").subtract(x[1:].reshape(len(cuts), -1), x[0].reshape(-1))
-            for i in self._sparse:
-                sums.absolute_sum(x[i + 1].reshape(-1), found[0, i])
-                self._sparsifiers[i].apply(x[i + 1], start, cuts[i])
-                sums.absolute_sum(x[i + 1].reshape(-1), found[1, i])
-            return [found[:, :, 0]]
+        sparse = load(".merging.kernels.sparse")
+        none, always = np.zeros(len(cuts), np.uint8), np.array([Sparsifier().chance] * len(cuts))
+        block = stream.block_rows * stream.n_cols
+
+        def look(x: Numbers, start: int) -> NDArray[np.float64]:
+            flat, first = x.reshape(len(x), -1), start * stream.n_cols
+            size = flat.shape[1]
+            found = np.empty((2, -(-size // block), len(cuts)), np.float64)
+            sparse.magnitudes(flat, none, bounds([[]] * len(cuts), first, size), always, first, block, found[0])
+            ready = self._thin_rows(x, start)
+            sparse.magnitudes(flat, ready, bounds(cuts, first, size), self._chances, first, block, found[1])
+            return found.swapaxes(0, 1)
 
         total = np.zeros((2, len(cuts)), np.float64)
         stream.add_up(look, total)
+        total[:, self._whole] = 0.0
         return [float(a / b) if min(a, b) >= _SMALLEST_SUM else 1.0 for a, b in total.T]
+
+    def _thin_rows(self, x: Numbers, start: int) -> NDArray[np.uint8]:
+        """Put the differences that are thinned out row by row in the place of their inputs; which these are."""
+        ready = np.zeros(len(self._ranks), np.uint8)
+        for i, sparsifier in self._by_row:
+            load(".merging.kernels.sums").subtract(x[i + 1 : i + 2].reshape(1, -1), x[0].reshape(-1))
+            sparsifier.apply(x[i + 1], start)
+            ready[i] = 1
+        return ready
 
     def merge(self, x: Numbers, start: int, statistic: Statistic, out: Floats) -> None:
         """See ``Operator.merge``."""
-        flat = x.reshape(len(x), -1)
-        count = len(self._weights)
+        flat, first, count = x.reshape(len(x), -1), start * x.shape[2], len(self._ranks)
         cuts: list[list[Cut]] = [[] for _ in range(count)]
-        ready, scales = np.zeros(count, np.uint8), np.ones(count, np.float32)
+        scales = np.ones(count, np.float32)
         if statistic:
             cuts = [[Cut(*cut) for cut in row] for row in statistic["cuts"]]
             scales[:] = statistic["scales"]
-        for i in self._sparse:
-            if not cuts[i]:
-                load(".merging.kernels.sums").subtract(flat[i + 1 : i + 2], flat[0])
-                self._sparsifiers[i].apply(x[i + 1], start, [])
-                ready[i] = 1
-        kept = bounds(cuts, start * x.shape[2], flat.shape[1])
+        ready, kept = self._thin_rows(x, start), bounds(cuts, first, flat.shape[1])
+        weights, factor = self._weights, self._factor
         load(".merging.kernels.sparse").combine(
-            flat, ready, kept, self._weights, scales, self._vote, self._normalize, self._factor, out.reshape(-1)
+            flat,
+            ready,
+            kept,
+            self._chances,
+            first,
+            weights,
+            scales,
+            self._vote,
+            self._normalize,
+            factor,
+            out.reshape(-1),
         )
 
 
@@ -116,7 +132,7 @@ def task_vector_method(
 
     def bind(task: Task) -> Operator:
         count = len(task.each)
-        chosen = [sparsify(task, i) if sparsify else Everything() for i in range(count)]
+        chosen = [sparsify(task, i) if sparsify else Sparsifier() for i in range(count)]
         return TaskVectors(task, chosen, vote)
 
     return Method(

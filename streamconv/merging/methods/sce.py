@@ -34,7 +34,7 @@ class _Sce:
             d = self._selected(x, start, cut)
             found = np.empty((self._count, 1, 1), np.float64)
             for row, total in zip(d, found, strict=True):
-                load(".merging.kernels.sums").gram(row.reshape(1, -1), len(row), total)
+                load(".merging.kernels.sums").gram(row.reshape(1, -1), False, len(row), total)
             return [found[:, 0, 0]]
 
         total = np.zeros(self._count, np.float64)
