@@ -72,11 +72,11 @@ class TaskVectors:
         def look(x: Numbers, start: int) -> NDArray[np.float64]:
             flat, first = x.reshape(len(x), -1), start * stream.n_cols
             size = flat.shape[1]
-            found = np.empty((2, -(-size // block), len(cuts)), np.float64)
+            found: NDArray[np.float64] = np.empty((2, -(-size // block), len(cuts)), np.float64)
             sparse.magnitudes(flat, none, bounds([[]] * len(cuts), first, size), always, first, block, found[0])
             ready = self._thin_rows(x, start)
             sparse.magnitudes(flat, ready, bounds(cuts, first, size), self._chances, first, block, found[1])
-            return found.swapaxes(0, 1)
+            return np.swapaxes(found, 0, 1)
 
         total = np.zeros((2, len(cuts)), np.float64)
         stream.add_up(look, total)
