@@ -49,19 +49,17 @@ def combine(x, ready, bounds, chances, first, weights, scales, vote, normalize, 
             n = min(_STEP, end - at)
             y, b, t, v, origin = out[at : at + n], base[:n], total[:n], divisor[:n], x[0, at : at + n]
             for k in range(n):
-                b[k] = value(origin[k])
-            t[:] = ZERO
+                b[k], t[k], v[k] = value(origin[k]), ZERO, plain
             for i in range(len(weights)):
                 q, scale, weight = kept[i, :n], scales[i], weights[i]
                 low, high = bounds[segment, 2 * i + 1], bounds[segment, 2 * i + 2]
-                _difference(x[i + 1, at : at + n], b, ready[i], chances[i], first + at, words, q)
+                _difference(x[i + 1, at : at + n], b, ready[i], q)
+                _thin(q, chances[i], first + at, words)
                 for k in range(n):
                     q[k] = _bounded(q[k], low, high) * scale * weight
                     t[k] += q[k]
             if vote:
                 _vote(kept, weights, t, v, y)
-            elif normalize:
-                v[:] = plain
             if normalize:
                 for k in range(len(t)):
                     t[k] /= v[k] if v[k] != ZERO else ONE
@@ -72,15 +70,16 @@ def combine(x, ready, bounds, chances, first, weights, scales, vote, normalize, 
 
 @kernel
 def magnitudes(x, ready, bounds, chances, first, block, out):  # type: ignore[no-untyped-def]
-    """Sums of the magnitudes of sparse task vectors in float64, block by block, 16 sums side by side.
+    """Sums of the magnitudes of task vectors in float64, block by block, 16 sums side by side.
 
     x, ready, bounds, chances, first : see ``combine``
     block : int64, elements of a block; the last one may be shorter
-    out : float64[n_blocks, n_inputs]
+    out : float64[n_blocks, 2, n_inputs], of all elements and of those that are kept
     """
+    n_inputs = out.shape[2]
     base, kept = np.empty(_STEP, np.float32), np.empty(_STEP, np.float32)
     words = np.empty((3, 2 * _BLOCKS), np.uint64)
-    sums = np.empty((out.shape[1], LANES), np.float64)
+    sums = np.empty((2, n_inputs, LANES), np.float64)
     segment = 0
     for number in range(len(out)):
         start, end = number * block, min((number + 1) * block, x.shape[1])
@@ -93,52 +92,74 @@ def magnitudes(x, ready, bounds, chances, first, block, out):  # type: ignore[no
                 b[k] = value(origin[k])
             while bounds[segment, 0] <= at:
                 segment += 1
-            for i in range(out.shape[1]):
-                _difference(x[i + 1, at : at + n], b, ready[i], chances[i], first + at, words, d)
+            for i in range(n_inputs):
+                _difference(x[i + 1, at : at + n], b, ready[i], d)
+                out[number, 0, i] = _add_magnitudes(d, sums[0, i])
+                _thin(d, chances[i], first + at, words)
                 place, here = segment, 0
                 while here < n:
                     low, high = bounds[place, 2 * i + 1], bounds[place, 2 * i + 2]
                     part = d[here : min(n, bounds[place, 0] - at)]
                     for k in range(len(part)):
-                        part[k] = magnitude(_bounded(part[k], low, high))
+                        part[k] = _bounded(part[k], low, high)
                     here, place = here + len(part), place + 1
-                own = sums[i]
-                whole = n - n % LANES
-                for begin in range(0, whole, LANES):
-                    part = d[begin : begin + LANES]
-                    for lane in range(len(own)):
-                        own[lane] += np.float64(part[lane])
-                if at + n == end:  # what is left of a block is added last
-                    rest = 0.0
-                    for lane in range(LANES):
-                        rest += own[lane]
-                    for k in range(whole, n):
-                        rest += np.float64(d[k])
-                    out[number, i] = rest
+                out[number, 1, i] = _add_magnitudes(d, sums[1, i])
 
 
 @inline
-def _difference(row, base, ready, chance, first, words, out):  # type: ignore[no-untyped-def]
-    """Fill float32[n] ``out`` with ``row`` less ``base``, or with ``row`` if ``ready``, and clear what chance does not keep.
+def _add_magnitudes(d, sums):  # type: ignore[no-untyped-def]
+    """Add |d| of float32[n] to float64[LANES] ``sums``; all of them together, with what is left beyond a multiple of LANES.
 
-    chance, first : of this input and the first element, see ``combine``
-    words : uint64[3, 2 * n_blocks], scratch
+    Such a rest is not added to ``sums``; only the last ``d`` of a block has one.
     """
+    at, whole = 0, len(d) - len(d) % LANES
+    while at + 4 * LANES <= whole:  # four at a time, in order: every sum is read and written once for them
+        p, q = d[at : at + LANES], d[at + LANES : at + 2 * LANES]
+        r, s = d[at + 2 * LANES : at + 3 * LANES], d[at + 3 * LANES : at + 4 * LANES]
+        for k in range(len(sums)):
+            two = (sums[k] + np.float64(magnitude(p[k]))) + np.float64(magnitude(q[k]))
+            sums[k] = (two + np.float64(magnitude(r[k]))) + np.float64(magnitude(s[k]))
+        at += 4 * LANES
+    while at < whole:
+        p = d[at : at + LANES]
+        for k in range(len(sums)):
+            sums[k] += np.float64(magnitude(p[k]))
+        at += LANES
+    total = 0.0
+    for k in range(len(sums)):
+        total += sums[k]
+    for k in range(whole, len(d)):
+        total += np.float64(magnitude(d[k]))
+    return total
+
+
+@inline
+def _difference(row, base, ready, out):  # type: ignore[no-untyped-def]
+    """Fill float32[n] ``out`` with ``row`` less ``base``, or with ``row`` if ``ready``."""
     if ready:
         for k in range(len(out)):
             out[k] = value(row[k])
     else:
         for k in range(len(out)):
             out[k] = value(row[k]) - base[k]
+
+
+@inline
+def _thin(d, chance, first, words):  # type: ignore[no-untyped-def]
+    """Clear of float32[n] ``d`` what chance does not keep.
+
+    chance, first : of this input and the first element, see ``combine``
+    words : uint64[3, 2 * n_blocks], scratch
+    """
     if chance[2] == _NEVER:
-        out[:] = ZERO
+        d[:] = ZERO
     elif chance[2] < _ALWAYS:
         skip = first & 3
-        n = (skip + len(out) + 3) >> 2
+        n = (skip + len(d) + 3) >> 2
         draw(chance, first >> 2, words[0, :n], words[1, :n], words[2].reshape(-1, 2)[:n])
-        own, limit = words[2].view(np.uint32)[skip : skip + len(out)], np.uint32(chance[2])
-        for k in range(len(out)):
-            out[k] = out[k] if own[k] < limit else ZERO
+        own, limit = words[2].view(np.uint32)[skip : skip + len(d)], np.uint32(chance[2])
+        for k in range(len(d)):
+            d[k] = d[k] if own[k] < limit else ZERO
 
 
 @inline
@@ -151,12 +172,11 @@ def _bounded(d, low, high):  # type: ignore[no-untyped-def]
 @inline
 def _vote(kept, weights, total, divisor, sign):  # type: ignore[no-untyped-def]
     """Sums of those that agree with ``total``; ``sign`` is scratch."""
-    sign[:] = total
-    total[:] = ZERO
-    divisor[:] = ZERO
+    for k in range(len(total)):
+        sign[k], total[k], divisor[k] = total[k], ZERO, ZERO
     for i in range(len(weights)):
         q, w = kept[i], weights[i]
         for k in range(len(total)):
-            against = (q[k] <= ZERO) if sign[k] >= ZERO else (q[k] >= ZERO)
-            total[k] += ZERO if against else q[k]
-            divisor[k] += ZERO if against else w
+            agrees = not (q[k] if sign[k] >= ZERO else -q[k]) <= ZERO
+            total[k] += q[k] if agrees else ZERO
+            divisor[k] += w if agrees else ZERO

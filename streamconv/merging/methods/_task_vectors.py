@@ -66,17 +66,19 @@ class TaskVectors:
         """``Σ|d| / Σ|s|`` of every input; 1 where either is next to nothing."""
 
         sparse = load(".merging.kernels.sparse")
-        none, always = np.zeros(len(cuts), np.uint8), np.array([Sparsifier().chance] * len(cuts))
+        none = np.zeros(len(cuts), np.uint8)
         block = stream.block_rows * stream.n_cols
 
         def look(x: Numbers, start: int) -> NDArray[np.float64]:
             flat, first = x.reshape(len(x), -1), start * stream.n_cols
             size = flat.shape[1]
-            found: NDArray[np.float64] = np.empty((2, -(-size // block), len(cuts)), np.float64)
-            sparse.magnitudes(flat, none, bounds([[]] * len(cuts), first, size), always, first, block, found[0])
-            ready = self._thin_rows(x, start)
-            sparse.magnitudes(flat, ready, bounds(cuts, first, size), self._chances, first, block, found[1])
-            return np.swapaxes(found, 0, 1)
+            found, kept = np.empty((-(-size // block), 2, len(cuts)), np.float64), bounds(cuts, first, size)
+            sparse.magnitudes(flat, none, kept, self._chances, first, block, found)
+            if self._by_row:
+                whole = found[:, 0].copy()
+                sparse.magnitudes(flat, self._thin_rows(x, start), kept, self._chances, first, block, found)
+                found[:, 0] = whole
+            return found
 
         total = np.zeros((2, len(cuts)), np.float64)
         stream.add_up(look, total)
