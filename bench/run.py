@@ -1,7 +1,8 @@
-"""All benchmarks, into bench/results.jsonl, and the README's tables from them, one section for each processor.
+"""All benchmarks, into bench/results.jsonl, and the tables from them: in the README those of the processor measured last, in
+docs/measured.md those of others.
 
 run.py --peers FOLDER [--mergekit FOLDER] [--work FOLDER] [--only kernels,convert,…]      (make bench)
-run.py --table                                      only rewrite the README from the recorded results
+run.py --table                                      only rewrite the pages from the recorded results
 
 With ``--only`` the other results stay as they are recorded, and so do those of other processors.
 """
@@ -17,7 +18,7 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "results.jsonl"
-README = HERE.parent / "README.md"
+README, OTHERS = HERE.parent / "README.md", HERE.parent / "docs" / "measured.md"
 COPIED = "linear,model_stock,dare_ties,ties"
 BEGIN, END = "<!-- bench -->\n", "<!-- /bench -->\n"
 
@@ -139,29 +140,37 @@ PARTS = (
 )  # fmt: skip
 
 
-def table() -> str:
-    """The comparison as Markdown, from the recorded results: a section for each processor, the one measured last before others."""
-    lines = [
-        "From a cold page cache but for the merges of 300M weights. Shown is the median of three where the 7.6 GB checkpoint",
-        "becomes Q4_K_M, else the best of several; other tools' jobs ran once. `make bench` repeats it on your machine.",
-        "",
-    ]
-    found = records()
+def sections() -> list[str]:
+    """For each processor all comparisons as Markdown, from the recorded results, the one measured last first."""
+    found, made = records(), []
     for cpu in dict.fromkeys(str(r["cpu"]) for r in reversed(found) if "cpu" in r):
         here = [r for r in found if r.get("cpu") == cpu]
         versions = dict.fromkeys(str(r.get("version", "0.1.0")) for r in here)
-        lines += [f"### On {cpu} (version {', '.join(versions)})", ""]
+        lines = [f"### On {cpu} (version {', '.join(versions)})", ""]
         for part in PARTS:
             rows = part(here)
             lines += [*rows, ""] if len(rows) > 2 else []
-    return "\n".join(lines)
+        made.append("\n".join(lines))
+    return made
 
 
-def write_table() -> None:
-    text = README.read_text()
-    before, rest = text.split(BEGIN)
-    after = rest.split(END)[1]
-    README.write_text(before + BEGIN + table() + END + after)
+def pages() -> tuple[str, str]:
+    """What the README says between its marks, and the page of other processors."""
+    last, *others = sections()
+    readme = (
+        "From a cold page cache but for the merges of 300M weights. Shown is the median of three where the 7.6 GB checkpoint\n"
+        "becomes Q4_K_M, else the best of several; other tools' jobs ran once. `make bench` repeats it on your machine.\n"
+        "[Other processors](docs/measured.md).\n\n" + last
+    )
+    title = "# Measured on other processors\n\nAs in the [README](../README.md), by the versions that are named.\n\n"
+    return readme, title + "\n".join(others)
+
+
+def write_pages() -> None:
+    before, rest = README.read_text().split(BEGIN)
+    readme, others = pages()
+    README.write_text(before + BEGIN + readme + END + rest.split(END)[1])
+    OTHERS.write_text(others)
 
 
 def main() -> None:
@@ -201,7 +210,7 @@ def main() -> None:
                 print(done.stdout, end="", flush=True)
                 lines += done.stdout.splitlines()
             keep(lines)
-    write_table()
+    write_pages()
 
 
 def keep(lines: list[str]) -> None:

@@ -84,7 +84,6 @@ def magnitudes(x, ready, bounds, chances, first, block, out):  # type: ignore[no
     for number in range(len(out)):
         start, end = number * block, min((number + 1) * block, x.shape[1])
         sums[:] = 0.0
-        out[number] = 0.0
         for at in range(start, end, _STEP):
             n = min(_STEP, end - at)
             b, d, origin = base[:n], kept[:n], x[0, at : at + n]
@@ -94,7 +93,7 @@ def magnitudes(x, ready, bounds, chances, first, block, out):  # type: ignore[no
                 segment += 1
             for i in range(n_inputs):
                 _difference(x[i + 1, at : at + n], b, ready[i], d)
-                out[number, 0, i] = _add_magnitudes(d, sums[0, i])
+                out[number, 0, i] = _add_magnitudes(d, sums[0, i], at + n == end)
                 _thin(d, chances[i], first + at, words)
                 place, here = segment, 0
                 while here < n:
@@ -103,15 +102,12 @@ def magnitudes(x, ready, bounds, chances, first, block, out):  # type: ignore[no
                     for k in range(len(part)):
                         part[k] = _bounded(part[k], low, high)
                     here, place = here + len(part), place + 1
-                out[number, 1, i] = _add_magnitudes(d, sums[1, i])
+                out[number, 1, i] = _add_magnitudes(d, sums[1, i], at + n == end)
 
 
 @inline
-def _add_magnitudes(d, sums):  # type: ignore[no-untyped-def]
-    """Add |d| of float32[n] to float64[LANES] ``sums``; all of them together, with what is left beyond a multiple of LANES.
-
-    Such a rest is not added to ``sums``; only the last ``d`` of a block has one.
-    """
+def _add_magnitudes(d, sums, is_last):  # type: ignore[no-untyped-def]
+    """Add |d| of float32[n] to float64[LANES] ``sums``; of the last ``d``, whose n need be no multiple of LANES, the sum of all."""
     at, whole = 0, len(d) - len(d) % LANES
     while at + 4 * LANES <= whole:  # four at a time, in order: every sum is read and written once for them
         p, q = d[at : at + LANES], d[at + LANES : at + 2 * LANES]
@@ -126,10 +122,11 @@ def _add_magnitudes(d, sums):  # type: ignore[no-untyped-def]
             sums[k] += np.float64(magnitude(p[k]))
         at += LANES
     total = 0.0
-    for k in range(len(sums)):
-        total += sums[k]
-    for k in range(whole, len(d)):
-        total += np.float64(magnitude(d[k]))
+    if is_last:
+        for k in range(len(sums)):
+            total += sums[k]
+        for k in range(whole, len(d)):
+            total += np.float64(magnitude(d[k]))
     return total
 
 

@@ -20,8 +20,6 @@ from ..select import Cut
 
 #: as a bound it keeps everything
 _LARGEST = 0x7FFFFFFF
-
-
 #: a limit of random words that all of them are below
 _ALWAYS = 1 << 32
 
@@ -29,10 +27,15 @@ _ALWAYS = 1 << 32
 class Sparsifier:
     """Keeps a share of one task vector: by itself all of it.
 
-    Attributes
+    Parameters
     ----------
     ranks : sizes of the sets of largest elements that must be known: what is kept belongs to the first, and not to the second
-    chance : uint64[3], which elements chance keeps, as the kernel ``combine`` takes it
+    key : of the generator of random words, one an element
+    limit : what a word has to be below for its element to be kept, up to 2^32
+
+    Attributes
+    ----------
+    chance : uint64[3], key and limit, as the kernel ``combine`` takes them
     """
 
     def __init__(self, ranks: Sequence[int] = (), key: Sequence[int] = (0, 0), limit: int = _ALWAYS) -> None:

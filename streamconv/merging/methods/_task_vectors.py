@@ -64,7 +64,6 @@ class TaskVectors:
 
     def _scales(self, stream: Stream, cuts: list[list[Cut]]) -> list[float]:
         """``Σ|d| / Σ|s|`` of every input; 1 where either is next to nothing."""
-
         sparse = load(".merging.kernels.sparse")
         none = np.zeros(len(cuts), np.uint8)
         block = stream.block_rows * stream.n_cols
@@ -105,18 +104,8 @@ class TaskVectors:
         ready, kept = self._thin_rows(x, start), bounds(cuts, first, flat.shape[1])
         weights, factor = self._weights, self._factor
         load(".merging.kernels.sparse").combine(
-            flat,
-            ready,
-            kept,
-            self._chances,
-            first,
-            weights,
-            scales,
-            self._vote,
-            self._normalize,
-            factor,
-            out.reshape(-1),
-        )
+            flat, ready, kept, self._chances, first, weights, scales, self._vote, self._normalize, factor, out.reshape(-1)
+        )  # fmt: skip
 
 
 def task_vector_method(
