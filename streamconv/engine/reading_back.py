@@ -22,6 +22,7 @@ def damaged(plan: Plan, made: Iterable[CommitRecord], go_on: Callable[[], None] 
     Raises
     ------
     WriteFailed : they cannot be read
+    CannotCreate : a file is not there
     """
     found = []
     for file, group in groupby(sorted(made, key=lambda s: (s.file, s.offset)), key=lambda s: s.file):

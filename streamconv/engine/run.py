@@ -25,7 +25,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Protocol
 
-from ..errors import Interrupted, NoResources, Stopped, WriteFailed, exhausted
+from ..errors import CannotCreate, Interrupted, NoResources, Stopped, WriteFailed, exhausted
 from ..rows import Quality
 from ..threads import Latch, Monitor, Thread
 from .budget import Budget
@@ -381,6 +381,7 @@ def _refused(job: Job, made: Sequence[CommitRecord], reporter: Reporter, left: i
     Raises
     ------
     Interrupted : a signal came; what is to be read is read by the next run
+    Locked : another run has taken the job over
     WriteFailed : and it was so before, and no attempt is ``left``
     """
 
@@ -388,9 +389,14 @@ def _refused(job: Job, made: Sequence[CommitRecord], reporter: Reporter, left: i
         if stop.signum:
             raise stop.error(job)
 
-    wrong = damaged(job.plan, made, go_on)
+    try:
+        wrong = damaged(job.plan, made, go_on)
+    except (WriteFailed, CannotCreate):
+        job.confirm()  # files that are gone, or others, may be another run's doing
+        raise
     if not wrong:
         return False
+    job.confirm()
     chunks = job.plan.chunks()
     names = ", ".join(sorted({chunks[s.chunk].item.name for s in wrong})[:3])
     told = f"{len(wrong)} chunks are not in the file as they were made ({names})"

@@ -401,6 +401,26 @@ def test_a_coordinator_that_lost_its_job_between_its_last_look_and_a_commit_ends
     assert outputs(prepared) == expected
 
 
+def test_a_coordinator_whose_job_is_published_by_another_before_it_reads_back_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(files, "lock_exclusively", lambda fd: True)
+    job = job_of("dense_gguf", tmp_path)
+    prepared, expected = fresh(job, job.options)
+    real = run.damaged
+
+    def damaged(*args: Any) -> Any:
+        monkeypatch.setattr(run, "damaged", real)
+        conversion.execute(job.plan(job.options), job.options, Silent())
+        return real(*args)
+
+    monkeypatch.setattr(run, "damaged", damaged)
+    with pytest.raises(Locked):
+        through(prepared, job.options)
+    forget_jobs()
+    assert outputs(prepared) == expected
+
+
 @pytest.mark.slow
 def test_an_answer_about_other_chunks_is_refused(tmp_path: Path) -> None:
     job = job_of("dense_gguf", tmp_path)
