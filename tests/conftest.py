@@ -44,6 +44,13 @@ def _peers_python() -> Path | None:
     return python if python.exists() else None
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """More workers than processors: many tests wait, for time limits, for signals, for processes that they started."""
+    n = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return n + max(1, n // 4)
+
+
 @pytest.fixture(scope="session")
 def reference() -> Path:
     """Folder with golden/, models/, spec/ of the reference data; skips where it is not there."""
