@@ -89,7 +89,8 @@ def merge_copy_table(found: list[dict[str, object]]) -> list[str]:
     if not rows:
         return []
     lines = [
-        f"| models of {rows[0]['size']} in bf16, bytes a second by those of `cp` and `sync`, each input counted once | in memory | from disk |"
+        f"| models of {rows[0]['size']} in bf16, bytes a second by those of `cp` and `sync`, each input counted once"
+        " | in memory | from disk |"
     ]
     lines += ["|---|---|---|"]
     for method in dict.fromkeys(r["method"] for r in rows):
