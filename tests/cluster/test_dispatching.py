@@ -401,24 +401,34 @@ def test_a_coordinator_that_lost_its_job_between_its_last_look_and_a_commit_ends
     assert outputs(prepared) == expected
 
 
-def test_a_coordinator_whose_job_is_published_by_another_before_it_reads_back_says_so(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("other", ["has taken over", "has published"])
+def test_a_coordinator_that_lost_its_job_before_it_reads_back_says_so_and_makes_nothing_pending(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, other: str
 ) -> None:
     monkeypatch.setattr(files, "lock_exclusively", lambda fd: True)
     job = job_of("dense_gguf", tmp_path)
     prepared, expected = fresh(job, job.options)
     real = run.damaged
 
-    def damaged(*args: Any) -> Any:
-        monkeypatch.setattr(run, "damaged", real)
-        conversion.execute(job.plan(job.options), job.options, Silent())
-        return real(*args)
+    def damaged(plan: Any, made: Any, go_on: Any) -> Any:
+        second = job.plan(job.options)
+        if other == "has published":
+            monkeypatch.setattr(run, "damaged", real)
+            conversion.execute(second, job.options, Silent())
+            return real(plan, made, go_on)
+        Job.open(second.plan).close()
+        return list(made)[:1]
+
+    def forget(*_: Any) -> None:
+        raise AssertionError("these slots are another's")
 
     monkeypatch.setattr(run, "damaged", damaged)
+    monkeypatch.setattr(journal.Journal, "forget", forget)
     with pytest.raises(Locked):
         through(prepared, job.options)
     forget_jobs()
-    assert outputs(prepared) == expected
+    if other == "has published":
+        assert outputs(prepared) == expected
 
 
 @pytest.mark.slow

@@ -158,3 +158,14 @@ def test_a_row_of_one_element_is_kept_with_the_mean_probability(tmp_path: Path) 
         write_model(tmp_path / name, {"w": np.full((4000, 1), value, "<f4")}, {})
     merged = values_of(open_text(tmp_path, _recipe("della_linear", False, density=0.5, epsilon=0.2)).tensors["w"])
     assert abs(merged.mean() - 0.5) < 0.05
+
+
+def test_an_infinite_value_of_an_input_that_is_kept_whole_spoils_no_other(tmp_path: Path) -> None:
+    _model_pair(tmp_path)
+    values = np.ones((96, 64), np.float32)
+    values[0, 0] = np.inf
+    write_model(tmp_path / "whole", {NAME: values, "model.norm.weight": np.ones(64, np.float32)}, CONFIG)
+    recipe = _recipe("dare_linear", True, density=0.5)
+    recipe["models"].append({"model": "whole", "parameters": {"weight": 1, "density": 1}})
+    merged = values_of(open_text(tmp_path, recipe).tensors[NAME]).reshape(96, 64)
+    assert np.flatnonzero(~np.isfinite(merged)).tolist() == [0]

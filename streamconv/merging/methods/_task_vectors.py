@@ -81,7 +81,7 @@ class TaskVectors:
 
         total = np.zeros((2, len(cuts)), np.float64)
         stream.add_up(look, total)
-        total[:, self._whole] = 0.0
+        total[:, self._whole] = 0.0  # they keep their scale even where a sum is infinite
         return [float(a / b) if min(a, b) >= _SMALLEST_SUM else 1.0 for a, b in total.T]
 
     def _thin_rows(self, x: Numbers, start: int) -> NDArray[np.uint8]:
